@@ -1,0 +1,1 @@
+"""Content-hashed storage of features: knows arrays, records and digests; knows nothing about models."""

@@ -1,0 +1,121 @@
+"""What the user sees while work runs: messages, progress and tables. Everything but results goes to stderr."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from epalm.errors import EpalmError
+
+screen = Console(stderr=True, highlight=False, soft_wrap=True)
+_LINES_PER_RUN = 10  # progress lines printed for one piece of work when stderr is not a terminal
+
+
+class Advance(Protocol):
+    """Reports finished units; `note` is a short live remark such as the current loss."""
+
+    def __call__(self, units: int = 1, *, note: str = "") -> None: ...  # noqa: D102
+
+
+def say(message: str) -> None:
+    """One line for the user; the text is printed as it is, never read as markup."""
+    screen.print(Text(message))
+
+
+def warn(message: str) -> None:
+    """One line the user should not miss."""
+    screen.print(Text.assemble(("warning: ", "bold yellow"), message))
+
+
+def show_error(error: EpalmError) -> None:
+    """An error as one message: what happened, then what to do."""
+    screen.print(Text.assemble(("error: ", "bold red"), error.message))
+    if error.hint:
+        screen.print(Text.assemble(("  → ", "bold"), error.hint))
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f} {self.unit}/s" if speed else f"– {self.unit}/s", style="cyan")
+
+
+@contextmanager
+def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
+    """A bar with rate and time left on a terminal, about ten plain lines elsewhere."""
+    if not screen.is_terminal:
+        yield _PlainProgress(description, total, unit)
+        return
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    ]
+    with Progress(*columns, console=screen) as bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def advance(units: int = 1, *, note: str = "") -> None:
+            bar.update(task, advance=units, **({"note": note} if note else {}))
+
+        yield advance
+
+
+class _PlainProgress:
+    def __init__(self, description: str, total: int, unit: str) -> None:
+        import time
+
+        self._clock = time.monotonic
+        self._description, self._total, self._unit = description, total, unit
+        self._started = self._clock()
+        self._done = 0
+        self._next_line = 1
+
+    def __call__(self, units: int = 1, *, note: str = "") -> None:
+        self._done += units
+        if self._total <= 0 or self._done * _LINES_PER_RUN < self._next_line * self._total:
+            return
+        self._next_line = self._done * _LINES_PER_RUN // self._total + 1
+        rate = self._done / max(self._clock() - self._started, 1e-9)
+        left = (self._total - self._done) / rate
+        tail = f"  {note}" if note else ""
+        say(
+            f"{self._description}: {self._done}/{self._total} {self._unit}  "
+            f"{rate:.1f} {self._unit}/s  {left:.0f} s left{tail}"
+        )
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose first column is text and whose others are right-aligned figures."""
+    result = Table(title=title, title_justify="left")
+    for position, column in enumerate(columns):
+        result.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+    for row in rows:
+        result.add_row(*(Text(cell) for cell in row))
+    return result
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to stdout: it is a result, not progress."""
+    Console(highlight=False).print(table(title, columns, rows))

@@ -1,0 +1,1 @@
+"""The built-in world: generated media and tiny pretrained models, so that everything runs with nothing downloaded."""
