@@ -1,4 +1,4 @@
-"""What the user sees while work runs: messages, progress and tables. Everything but results goes to stderr."""
+"""What the user sees while work runs: messages, progress, tables. All but results goes to stderr."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

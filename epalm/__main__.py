@@ -1,0 +1,27 @@
+"""Entry point of `epalm` and `python -m epalm`: runs a command, turns faults into messages and exit codes."""
+
+import sys
+
+from epalm.errors import EpalmError
+
+
+def main() -> None:
+    """Run the command line. Exit code 0 done, 1 a fault shown as one message, 2 wrong usage, 130 Ctrl-C."""
+    from epalm.cli.app import app
+
+    try:
+        app(prog_name="epalm", standalone_mode=True)
+    except EpalmError as error:
+        from epalm.console import show_error
+
+        show_error(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        from epalm.console import say
+
+        say("stopped. The same command goes on from what is already committed.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

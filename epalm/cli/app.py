@@ -1,0 +1,46 @@
+"""The `epalm` command: its sub-commands in the order in which a newcomer needs them."""
+
+from typing import Annotated
+
+import typer
+
+from epalm.cli.cache import cache_app
+from epalm.cli.demo import demo
+from epalm.cli.extract import extract
+from epalm.cli.predict import predict
+from epalm.cli.score import score
+from epalm.cli.train import train
+
+app = typer.Typer(
+    help="A frozen language model that sees, watches and listens.\n\n"
+    "Three stages: `epalm extract --modality video`, `epalm train --from-cache`, `epalm score`.\n\n"
+    "With no data given, each works on the playground, a small built-in world.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a bug shows Python's own traceback
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from epalm import __version__
+
+        typer.echo(f"epalm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
+
+app.command()(demo)
+app.command()(extract)
+app.command()(train)
+app.command()(score)
+app.command()(predict)
+app.add_typer(cache_app, name="cache")

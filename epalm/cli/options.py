@@ -1,0 +1,46 @@
+"""The options that several commands share: one name, one meaning, one default each."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epalm.samples import Modality
+
+DEFAULT_CACHE = Path(".epalm/cache")
+DEFAULT_RUNS = Path(".epalm/runs")
+
+CacheOption = Annotated[
+    Path,
+    typer.Option("--cache", envvar="EPALM_CACHE", help="Folder of the feature cache.", show_default=True),
+]
+RunsOption = Annotated[
+    Path,
+    typer.Option("--runs", envvar="EPALM_RUNS", help="Folder that holds the run folders.", show_default=True),
+]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help='A .jsonl or .csv of samples, a folder of media, or "playground" (the built-in world).',
+    ),
+]
+ModalityOption = Annotated[
+    Modality, typer.Option("--modality", "-m", help="Which media to work on.", case_sensitive=False)
+]
+OptionalModalityOption = Annotated[
+    Modality | None,
+    typer.Option("--modality", "-m", help="Which media to work on. [default: that of the latest extraction]"),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; auto takes the GPU where there is one."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one key of the recipe; may be given several times."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

@@ -1,0 +1,134 @@
+"""Data files become samples, or one message that names file, line and key."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epalm.datasets import load_dataset
+from epalm.datasets.paths import resolve_media
+from epalm.errors import MediaError, UsageError
+from epalm.samples import Modality, Task
+
+QA = {
+    "id": "1",
+    "modality": "image",
+    "media": "a.png",
+    "task": "qa",
+    "split": "test",
+    "prompt": "what",
+    "answers": {"red": 1.0, "blue": 0.3},
+}
+CAPTION = {
+    "id": "2",
+    "modality": "audio",
+    "media": "b.wav",
+    "task": "caption",
+    "split": "train",
+    "references": ["a beep"],
+}
+
+
+def _write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_jsonl_and_csv_give_the_same_samples(tmp_path: Path) -> None:
+    jsonl = load_dataset(str(_write(tmp_path / "s.jsonl", QA, CAPTION)))
+    (tmp_path / "s.csv").write_text(
+        "id,modality,media,task,split,prompt,answers,references\n"
+        '1,image,a.png,qa,test,what,"{""red"": 1.0, ""blue"": 0.3}",\n'
+        "2,audio,b.wav,caption,train,,,a beep\n"
+    )
+    assert load_dataset(str(tmp_path / "s.csv")).samples == jsonl.samples
+    assert jsonl.root == tmp_path
+    assert [sample.task for sample in jsonl.samples] == [Task.QA, Task.CAPTION]
+
+
+def test_modality_filters_and_an_absent_one_is_named(tmp_path: Path) -> None:
+    path = str(_write(tmp_path / "s.jsonl", QA, CAPTION))
+    assert [sample.id for sample in load_dataset(path, Modality.AUDIO).samples] == ["2"]
+    with pytest.raises(UsageError, match=r"no video media; it has audio, image"):
+        load_dataset(path, Modality.VIDEO)
+
+
+def test_raw_answers_alone_give_scores(tmp_path: Path) -> None:
+    row = {**QA, "answers": {}, "raw_answers": ["red"] * 7 + ["pink"] * 3}
+    (sample,) = load_dataset(str(_write(tmp_path / "s.jsonl", row))).samples
+    assert sample.answers == {"red": 0.7, "pink": 0.3}
+
+
+def test_root_after_a_colon(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    path = _write(tmp_path / "s.jsonl", QA)
+    assert load_dataset(f"{path}:{tmp_path / 'media'}").root == tmp_path / "media"
+
+
+def test_a_folder_of_media_in_name_order(tmp_path: Path) -> None:
+    for name in ("z.png", "sub/a.mp4", "notes.txt", ".hidden/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    samples = load_dataset(str(tmp_path)).samples
+    assert [(sample.media, sample.modality) for sample in samples] == [
+        ("z.png", "image"),
+        ("sub/a.mp4", "video"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({**QA, "anwsers": {}}, "unknown key 'anwsers'"),
+        ({key: value for key, value in QA.items() if key != "media"}, "missing key 'media'"),
+        ({**QA, "modality": "smell"}, "'modality' is 'smell'"),
+        ({**QA, "answers": {"red": 2}}, "score of answer 'red' is 2"),
+        ({**QA, "prompt": None}, "needs 'prompt'"),
+        ({**QA, "references": "a text"}, "'references' must be a list"),
+        ({**QA, "media": 3}, "'media' must be a text"),
+        ([1, 2], "expected an object"),
+    ],
+)
+def test_a_fault_names_file_line_and_key(tmp_path: Path, row: object, message: str) -> None:
+    path = _write(tmp_path / "s.jsonl", CAPTION, row)
+    with pytest.raises(UsageError, match=message) as caught:
+        load_dataset(str(path))
+    assert caught.value.message.startswith(f"{path}, line 2")
+
+
+def test_other_faults_are_one_message(tmp_path: Path) -> None:
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "torn.jsonl").write_text('{"id": ')
+    (tmp_path / "wide.csv").write_text("id,modality\n1,image,extra\n")
+    for name in ("binary.jsonl", "empty.jsonl", "torn.jsonl", "wide.csv", "absent.jsonl", "form.xyz"):
+        with pytest.raises(UsageError, match=name.split(".")[0]):
+            load_dataset(str(tmp_path / name))
+    twice = _write(tmp_path / "twice.jsonl", QA, QA)
+    with pytest.raises(UsageError, match="used twice"):
+        load_dataset(str(twice))
+
+
+@pytest.mark.parametrize(
+    "media",
+    ["/etc/passwd", "../x", "a/../../x", "http://h/x", "concat:a|b", "a\\b", "", "a\0b", "link/x", "loop", "n" * 5000],
+)
+def test_media_outside_the_root_are_refused(tmp_path: Path, media: str) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path)
+    (root / "loop").symlink_to(root / "loop")
+    with pytest.raises(MediaError):
+        resolve_media(root, media)
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_no_text_resolves_outside_the_root(media: str) -> None:
+    root = Path("/nonexistent/root")
+    try:
+        path = resolve_media(root, media)
+    except (MediaError, OSError, ValueError):
+        return
+    assert path.is_relative_to(root)

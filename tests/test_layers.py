@@ -1,0 +1,83 @@
+"""Imports point one way: core ← cache ← extract, train (never each other) ← evaluate ← command line."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("cache", "extract", "train", "evaluate")
+MAY_IMPORT = {
+    "core": {"core"},
+    "cache": {"core", "cache"},
+    "extract": {"core", "cache", "extract"},
+    "train": {"core", "cache", "train"},
+    "evaluate": {"core", "cache", "train", "evaluate"},
+    "cli": {"core", "cache", "extract", "train", "evaluate", "cli"},
+}
+HEAVY = ("torch", "transformers", "timm", "zarr", "av", "numpy", "pydantic")
+
+
+def _layer(module: str) -> str:
+    parts = module.split(".")
+    if module == "epalm.__main__":
+        return "cli"
+    return parts[1] if len(parts) > 1 and parts[1] in (*STAGES, "cli") else "core"
+
+
+def _modules() -> dict[str, Path]:
+    modules = {}
+    for stage in STAGES:
+        modules |= {f"epalm.{stage}.{path.stem}": path for path in (ROOT / stage).glob("*.py")}
+    for path in (ROOT / "epalm").rglob("*.py"):
+        modules[".".join(path.relative_to(ROOT).with_suffix("").parts)] = path
+    return {name.removesuffix(".__init__"): path for name, path in modules.items()}
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "epalm"}
+
+
+def test_every_stage_is_seen() -> None:
+    layers = {_layer(module) for module in _modules()}
+    assert layers == set(MAY_IMPORT)
+
+
+def test_imports_point_down() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in _modules().items()
+        for name in _imports(path)
+        if _layer(name) not in MAY_IMPORT[_layer(module)]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_walk_sees_a_wrong_import(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text("def f():\n    from epalm.train.model import EpalmModel\n")
+    (name,) = _imports(path)
+    assert _layer(name) not in MAY_IMPORT["extract"]
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    code = "import sys, epalm.cli.app; print(*(m for m in sys.modules if '.' not in m))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(HEAVY) & set(done.stdout.split())
+
+
+def test_files_are_short_enough_to_read_in_one_go() -> None:
+    files = [*_modules().values(), *(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in files
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 300
+    }
+    assert not long
