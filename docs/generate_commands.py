@@ -1,49 +1,52 @@
-"""Write docs/commands.md from the commands' own --help, so that the reference cannot drift from the program.
+"""Write docs/commands.md from the commands themselves, so that the reference cannot drift from the program.
 
-`python docs/generate_commands.py --check` fails when the file is stale.
+`python docs/generate_commands.py --check` fails when the file is stale. The page is built from the options'
+names, defaults and help, not from the rendered help, which differs between versions of the terminal library.
 """
 
-import os
-import subprocess
+import inspect
 import sys
 from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from epalm.cli.app import app
 
 TARGET = Path(__file__).with_name("commands.md")
-COMMANDS = (
-    (),
-    ("demo",),
-    ("extract",),
-    ("train",),
-    ("score",),
-    ("predict",),
-    ("cache",),
-    ("cache", "ls"),
-    ("cache", "info"),
-    ("cache", "verify"),
-)
 
 
-def help_of(command: tuple[str, ...]) -> str:
-    """What `epalm COMMAND --help` prints on a terminal of 100 columns without colours."""
-    settings = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("EPALM_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "epalm", *command, "--help"],
-        env=kept | settings,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+def _cell(text: object) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def _parameter_row(parameter: Any) -> str:
+    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+    if parameter.param_type_name == "argument":
+        names = f"`{parameter.human_readable_name}`"
+    shown = parameter.default
+    default = "required" if parameter.required else "" if shown in (None, False, [], ()) else f"`{_cell(shown)}`"
+    return f"| {names} | {_cell(getattr(parameter, 'help', '') or '')} | {default} |"
+
+
+def _sections(command: Any, name: str) -> list[str]:
+    parts = [f"## `{name}`", inspect.cleandoc(command.help or "").replace("\b\n", "")]
+    rows = [
+        _parameter_row(parameter)
+        for parameter in command.params
+        if not {"--help", "--install-completion", "--show-completion"} & set(parameter.opts)
+    ]
+    if rows:
+        parts.append("\n".join(["| option | what it does | default |", "| --- | --- | --- |", *rows]))
+    for child, sub_command in getattr(command, "commands", {}).items():
+        parts += _sections(sub_command, f"{name} {child}")
+    return parts
 
 
 def reference() -> str:
     """The whole page."""
-    parts = ["# Commands", "Written by `just docs` from `--help`."]
-    for command in COMMANDS:
-        name = " ".join(("epalm", *command))
-        parts.append(f"## `{name}`\n\n```text\n{help_of(command)}\n```")
-    return "\n\n".join(parts) + "\n"
+    parts = ["# Commands", "Written by `just docs` from the commands' own help."]
+    return "\n\n".join(parts + _sections(typer.main.get_command(app), "epalm")) + "\n"
 
 
 if __name__ == "__main__":

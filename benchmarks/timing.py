@@ -1,0 +1,38 @@
+"""Time several ways of doing the same work, in turns, so that a noisy machine is equally noisy to all of them."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each round for one way of doing the work."""
+
+    name: str
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median seconds of a round."""
+        return statistics.median(self.seconds)
+
+
+def in_turns(ways: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, Timing]:
+    """Run every way once unmeasured, then `rounds` times in turns, the order reversed every other round."""
+    for run in ways.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds):
+        for name in list(ways)[:: 1 if turn % 2 == 0 else -1]:
+            started = time.perf_counter()
+            ways[name]()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: Timing(name, tuple(values)) for name, values in seconds.items()}
+
+
+def ratio(slower: Timing, faster: Timing) -> tuple[float, float, float]:
+    """(median, lowest, highest) of the rounds' ratios `slower / faster`: neighbours in time are compared."""
+    ratios = [a / b for a, b in zip(slower.seconds, faster.seconds, strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)

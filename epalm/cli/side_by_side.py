@@ -1,0 +1,81 @@
+"""Run chains of epalm commands in processes of their own, several chains side by side.
+
+The tiny models of the playground gain nothing from a second core, two of them do. Knows command lines and log
+files; does not know what the commands do.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from epalm.console import Advance, progress, say
+from epalm.errors import EpalmError
+
+_STOPPED = 130  # what a command returns after Ctrl-C
+
+
+@dataclass(frozen=True)
+class Command:
+    """One epalm command: its words behind `epalm`, and the file that takes all it prints."""
+
+    words: tuple[str, ...]
+    log: Path
+
+    def __str__(self) -> str:
+        return " ".join(("epalm", *self.words))
+
+
+def run_chains(title: str, chains: Sequence[Sequence[Command]], *, at_once: int) -> None:
+    """Run every chain's commands in order, `at_once` chains at a time.
+
+    Raises:
+        EpalmError: a command failed. Its chain stops there, chains that have not begun are dropped.
+    """
+    threads = max(1, (os.cpu_count() or 1) // at_once)
+    environment = dict(os.environ, OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
+    with (
+        progress(title, sum(map(len, chains)), "commands") as advance,
+        ThreadPoolExecutor(at_once) as pool,
+    ):
+        running = [pool.submit(_run_chain, chain, environment, advance) for chain in chains]
+        try:
+            for chain in running:
+                chain.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _run_chain(chain: Sequence[Command], environment: dict[str, str], advance: Advance) -> None:
+    for command in chain:
+        started = time.monotonic()
+        command.log.parent.mkdir(parents=True, exist_ok=True)
+        with command.log.open("wb") as log:
+            done = subprocess.run(
+                [sys.executable, "-m", "epalm", *command.words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                check=False,
+            )
+        if done.returncode == _STOPPED:
+            raise KeyboardInterrupt
+        if done.returncode:
+            raise EpalmError(
+                f"`{command}` ended with exit code {done.returncode}: {_last_words(command.log)}",
+                hint=f"all that it printed is in {command.log}",
+            )
+        say(f"{time.monotonic() - started:6.1f} s  {command}")
+        advance()
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it printed nothing"])[-1].removeprefix("error: ")

@@ -1,0 +1,77 @@
+"""The scenes of the built-in world and their splits. Knows attributes; knows nothing about pixels or sentences.
+
+A scene gives each attribute of its modality one value. No word is a value of two attributes of one modality, so
+an unordered set of values names exactly one scene.
+"""
+
+import hashlib
+import itertools
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from epalm.samples import Modality
+
+SPLITS = ("train", "val", "test")
+_SHARES = (0.75, 0.10, 0.15)
+
+ATTRIBUTES: Mapping[Modality, Mapping[str, tuple[str, ...]]] = {
+    Modality.IMAGE: {
+        "size": ("small", "medium", "large"),
+        "color": ("red", "green", "blue", "yellow", "pink", "cyan"),
+        "shape": ("circle", "square", "triangle", "cross", "ring"),
+        "place": ("left", "right", "top", "bottom", "center"),
+        "background": ("black", "white", "gray"),
+    },
+    # Neither the motion nor the moment of the flash can be told from one frame.
+    Modality.VIDEO: {
+        "color": ("red", "green", "blue", "yellow", "pink", "cyan"),
+        "shape": ("circle", "square", "triangle", "cross"),
+        "motion": ("left", "right", "up", "down", "closer", "away"),
+        "flash": ("early", "halfway", "late"),
+    },
+    Modality.AUDIO: {
+        "count": ("one", "two", "three", "four"),
+        "pace": ("slow", "quick"),
+        "timbre": ("pure", "hollow", "bright"),
+        "sweep": ("rising", "falling", "steady"),
+        "pitch": ("low", "middle", "high"),
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One value for each attribute of the modality, in the order of `ATTRIBUTES`."""
+
+    modality: Modality
+    values: tuple[str, ...]
+
+    def __getitem__(self, attribute: str) -> str:
+        return self.values[list(ATTRIBUTES[self.modality]).index(attribute)]
+
+    def attributes(self) -> dict[str, str]:
+        """Attribute → value."""
+        return dict(zip(ATTRIBUTES[self.modality], self.values, strict=True))
+
+    @property
+    def split(self) -> str:
+        """The one split that this scene belongs to, decided by its digest alone."""
+        digest = hashlib.sha256("/".join((self.modality, *self.values)).encode()).digest()
+        share = int.from_bytes(digest[:8], "big") / 2**64
+        return SPLITS[sum(share >= edge for edge in itertools.accumulate(_SHARES[:-1]))]
+
+
+def scenes(modality: Modality, split: str | None = None) -> list[Scene]:
+    """Every scene of the modality, or those of one split."""
+    every = (Scene(modality, values) for values in itertools.product(*ATTRIBUTES[modality].values()))
+    return [scene for scene in every if split is None or scene.split == split]
+
+
+def draw_scenes(modality: Modality, split: str, count: int, rng: random.Random) -> list[Scene]:
+    """`count` scenes of the split, each as often as every other one (give or take one), in random order."""
+    pool = scenes(modality, split)
+    drawn = [scene for _ in range(count // len(pool)) for scene in pool]
+    drawn += rng.sample(pool, count - len(drawn))
+    rng.shuffle(drawn)
+    return drawn
