@@ -1,0 +1,105 @@
+"""Write the playground to disk: drawn media as real files, and their questions and captions as samples.
+
+A folder appears complete or not at all. Knows scenes, drawing and files; knows nothing about models.
+"""
+
+import json
+import random
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from epalm.errors import UsageError
+from epalm.playground.text import captions, questions
+from epalm.playground.world import SPLITS, Scene, draw_scenes
+from epalm.playground.write_media import write_medium
+from epalm.samples import Modality, Task
+
+_VERSION = 1  # raised whenever the same seed would give other files
+_MARKER = "playground.json"
+COUNTS = {  # media per split: train, val, test
+    Modality.IMAGE: (1500, 80, 150),
+    Modality.VIDEO: (900, 60, 120),
+    Modality.AUDIO: (900, 60, 120),
+}
+
+
+def generate_playground(
+    root: Path, modality: Modality, *, seed: int = 0, counts: tuple[int, int, int] | None = None
+) -> Path:
+    """Draw the media of one modality below `root`, with `samples.jsonl` beside them, and return `root`.
+
+    A folder that already holds exactly this is left alone; one of another version, seed or size is replaced.
+    `counts` are the media of the train, val and test split [default: `COUNTS`].
+
+    Raises:
+        UsageError: `root` holds something else, which is never deleted.
+    """
+    counts = counts or COUNTS[modality]
+    marker = {"version": _VERSION, "modality": modality, "seed": seed, "media": list(counts)}
+    if _marker(root) == marker:
+        return root
+    if root.exists() and _marker(root) is None and any(root.iterdir()):
+        raise UsageError(
+            f"{root} holds files that are not the playground's", hint="move them, or work in another folder"
+        )
+    draft = root.parent / f".{root.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        _write(draft, modality, seed, counts)
+        (draft / _MARKER).write_text(json.dumps(marker))
+        _replace(root, draft, marker)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return root
+
+
+def _marker(root: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads((root / _MARKER).read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _replace(root: Path, draft: Path, marker: dict[str, Any]) -> None:
+    """Move the finished draft into place; another process that was faster wins."""
+    if _marker(root) not in (None, marker):
+        shutil.rmtree(root)
+    try:
+        draft.rename(root)
+    except OSError:
+        if _marker(root) != marker:
+            raise
+
+
+def _write(folder: Path, modality: Modality, seed: int, counts: tuple[int, int, int]) -> None:
+    folder.mkdir(parents=True)
+    rng = random.Random(f"{seed}/{modality}")
+    with (folder / "samples.jsonl").open("w", encoding="utf-8") as lines:
+        for split, count in zip(SPLITS, counts, strict=True):
+            (folder / split).mkdir()
+            for number, scene in enumerate(draw_scenes(modality, split, count, rng)):
+                stem = f"{split}/{number:05d}"
+                media = write_medium(scene, folder / stem, rng).relative_to(folder).as_posix()
+                for row in _samples(scene, stem, media, split, rng):
+                    lines.write(json.dumps(row) + "\n")
+
+
+def _samples(scene: Scene, stem: str, media: str, split: str, rng: random.Random) -> Iterator[dict[str, Any]]:
+    """One question per attribute, in one of its wordings, and one sample of captions."""
+    wordings: dict[str, list[tuple[str, str]]] = {}
+    for attribute, question, answer in questions(scene):
+        wordings.setdefault(attribute, []).append((question, answer))
+    base = {"modality": scene.modality, "media": media, "split": split}
+    for attribute, choices in wordings.items():
+        question, answer = rng.choice(choices)
+        yield {
+            "id": f"{stem}/{attribute}",
+            **base,
+            "task": Task.QA,
+            "prompt": question,
+            "answers": {answer: 1.0},
+        }
+    yield {"id": f"{stem}/caption", **base, "task": Task.CAPTION, "references": captions(scene)}
