@@ -24,7 +24,7 @@ class ClsTokens:
 
     def _take(self, _block: nn.Module, _inputs: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output  # (B, N, D)
-        self._taken.append(hidden[:, 0])
+        self._taken.append(hidden[:, 0].clone())  # a view would keep all of it
 
     def of(self, run: Callable[[], object]) -> torch.Tensor:
         """The tokens of every block, shallow to deep (B, depth, D), of one forward pass, `run`.
