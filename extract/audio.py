@@ -1,4 +1,4 @@
-"""Audio file → mono waveform at the encoder's rate, through soundfile, or PyAV for the containers it does not know.
+"""Audio file → mono waveform at the encoder's rate, through soundfile, or PyAV for other containers.
 
 Sound is read in pieces and only its beginning is kept, so memory does not grow with the recording.
 """
@@ -23,7 +23,7 @@ MAX_CHANNELS = 256
 
 @dataclass(frozen=True)
 class Waveform:
-    """`samples` (N,) float32 in about −1 … 1, the beginning of a recording; `mean` that of the whole of it."""
+    """`samples` (N,) float32 in about −1 … 1, the beginning of a recording; `mean` is of all of it."""
 
     samples: np.ndarray
     mean: float
@@ -55,7 +55,7 @@ def read_waveform(path: Path, *, rate: int, keep: int) -> Waveform:
 
 
 def _with_end(pieces: Iterator[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, int]]:
-    """The pieces that are not empty, then an empty one that tells the resampler to give out what it still holds."""
+    """The pieces that are not empty, then an empty one: the resampler gives out what it still holds."""
     rate = 0
     for piece, rate in pieces:
         if len(piece):

@@ -1,6 +1,6 @@
 """The `[CLS]` token of every block of a transformer, taken while it runs (method: `[CLS]` tokens of eP-ALM).
 
-Knows that blocks put out hidden states (B, N, D) with the `[CLS]` token at position 0; knows no model by name.
+Knows that blocks put out hidden states (B, N, D), `[CLS]` token at position 0; knows no model by name.
 """
 
 from collections.abc import Callable, Iterable

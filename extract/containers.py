@@ -1,4 +1,4 @@
-"""Opening untrusted video and audio containers with FFmpeg: local files of known formats, nothing they refer to.
+"""Opening untrusted containers with FFmpeg: local files of known formats, nothing that they refer to.
 
 Knows containers; does not know frames or samples.
 """
@@ -13,7 +13,7 @@ import av.container
 from epalm.errors import MediaError
 from epalm.extract.media_file import require_file
 
-# Playlists and scripts (hls, dash, concat, image2, lavfi …) are left out: they make FFmpeg open other files or URLs.
+# Playlists and scripts (hls, dash, concat, image2, lavfi …) are left out: they open other files or URLs.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,ogg,asf,gif,nut,mxf,ivf,"
     "wav,w64,flac,mp3,aac,ac3,eac3,aiff,caf,au,amr,ape,wv,tta,dts,obu,av1"

@@ -55,7 +55,7 @@ def read_image(path: Path) -> np.ndarray:
             with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise MediaError(
-                        f"the picture has {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are decoded",
+                        f"{image.width}×{image.height} pixels are more than the {MAX_PIXELS:,} that are decoded",
                         hint="scale it down",
                     )
                 image.load()

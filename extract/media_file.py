@@ -9,7 +9,7 @@ from epalm.errors import MediaError
 def require_file(path: Path) -> Path:
     """The path itself, if there is a regular file that is not empty.
 
-    Devices, pipes and folders are refused: a data file may name anything, and reading one could block for ever.
+    Devices, pipes and folders are refused: a data file may name anything, and reading some never ends.
 
     Raises:
         MediaError: missing, empty, unreadable, or not a regular file.

@@ -1,7 +1,7 @@
 """From a media file to the array that an encoder takes: decoding, size, statistics.
 
-Each input is a plain frozen dataclass: it travels to the decoding processes, and `describe()` gives everything that
-decides its numbers. Imports no model library, so that those processes start quickly. Knows no encoder by name.
+Each input is a plain frozen dataclass: it travels to the decoding processes, and `describe()` gives all that
+decides its numbers. Imports no model library, so that those processes start fast. Knows no encoder by name.
 """
 
 from dataclasses import asdict, dataclass
@@ -40,7 +40,7 @@ class Input(Protocol):
 
 @dataclass(frozen=True)
 class Pixels:
-    """What an image encoder asks of its pixels: (height, width), resizing, and statistics of values in 0 … 1."""
+    """What an image encoder asks of its pixels: (height, width), resizing, and statistics in 0 … 1."""
 
     size: tuple[int, int]
     interpolation: Interpolation
@@ -48,7 +48,7 @@ class Pixels:
     std: Triple
 
     def resize(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 → (height, width, 3) uint8: straight to the size, without keeping the proportions."""
+        """(H, W, 3) uint8 → (height, width, 3) uint8: straight to the size, proportions not kept."""
         height, width = self.size
         if picture.shape[:2] == self.size:
             return np.ascontiguousarray(picture)
@@ -96,7 +96,7 @@ class VideoInput:
 
 @dataclass(frozen=True)
 class AudioInput:
-    """Audio file → (frames, mel_bins) float32: log-mel filter bank, padded or cut, then (x − mean) / (2·std)."""
+    """Audio file → (frames, mel_bins) float32: log-mel bank, padded or cut, then (x − mean) / (2·std)."""
 
     rate: int  # Hz
     mel_bins: int

@@ -1,4 +1,4 @@
-"""Video file → the middle frame of each of T equal intervals, as a player shows them (method: frame sampling).
+"""Video file → the middle frame of each of T equal intervals, as players show them (method: frame sampling).
 
 Frames are decoded one after the other and only those wanted are kept, so memory does not grow with the clip.
 """
@@ -39,7 +39,7 @@ def read_frames(path: Path, wanted: int, keep: Callable[[np.ndarray], Kept]) -> 
     counted = _count(path)
     kept, decoded = _decode(path, middle_frames(counted, wanted), keep)
     if decoded != counted and decoded:
-        # What the container lists and what comes out may differ (edit lists, dropped frames): only the latter counts.
+        # What the container lists and what comes out may differ (edit lists, dropped frames).
         kept, _ = _decode(path, middle_frames(decoded, wanted), keep)
     if not decoded:
         raise MediaError("the video has no frame", hint="check the file with a media player")
@@ -54,7 +54,7 @@ def _count(path: Path) -> int:
 
 
 def _decode(path: Path, numbers: list[int], keep: Callable[[np.ndarray], Kept]) -> tuple[list[Kept], int]:
-    """What was kept of the frames with those (ascending, maybe repeated) numbers, and how many frames there are."""
+    """What was kept of the frames with those numbers (ascending), and how many frames there are."""
     kept: list[Kept] = []
     decoded = 0
     with open_container(path, "video") as container:

@@ -1,0 +1,117 @@
+"""The encoders there are, by name, and the one builder that reads a choice. See `Encoder` for what each can do."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from epalm.errors import UsageError
+from epalm.extract.audio_transformer import build_audio_transformer
+from epalm.extract.encoder import Encoder
+from epalm.extract.frame_average import DEFAULT_FRAMES, FrameAverage
+from epalm.extract.timesformer import build_timesformer
+from epalm.extract.vit import build_vit
+from epalm.extract.weights import Source, pick_device
+from epalm.fingerprint import canonical_json
+from epalm.playground import weights_folder
+from epalm.samples import Modality
+
+PLAYGROUND = "playground"
+
+
+@dataclass(frozen=True)
+class EncoderChoice:
+    """What the user asks for. None means the encoder's own default.
+
+    `weights` is a Hub name, a folder, or "playground" for the built-in world's; `frames` counts the frames of a clip;
+    `modality` matters only to an encoder that reads several.
+    """
+
+    kind: str
+    weights: str | None = None
+    random_weights: bool = False
+    frames: int | None = None
+    seed: int = 0
+    modality: Modality | None = None
+
+    def to_record(self) -> dict[str, str]:
+        """The choice as a feature set records it, so that `predict` can build the same encoder again."""
+        return {"encoder": canonical_json(asdict(self)).decode()}
+
+    @staticmethod
+    def from_record(record: Mapping[str, str]) -> "EncoderChoice":
+        """The choice that `to_record` wrote. Raises UsageError when the record has none."""
+        import json
+
+        if "encoder" not in record:
+            raise UsageError("the feature set does not say which encoder made it", hint="extract it again")
+        fields = json.loads(record["encoder"])
+        modality = fields.pop("modality")
+        return EncoderChoice(**fields, modality=Modality(modality) if modality else None)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    modalities: tuple[Modality, ...]
+    playground: str  # whose weights of the built-in world fit
+    has_frames: bool
+    build: Callable[[Source, EncoderChoice, torch.device], Encoder]
+
+
+def _frame_average(source: Source, choice: EncoderChoice, device: torch.device) -> Encoder:
+    return FrameAverage(build_vit(source, device), choice.frames or DEFAULT_FRAMES)
+
+
+def _divided(source: Source, choice: EncoderChoice, device: torch.device) -> Encoder:
+    return build_timesformer(source, device, space_only=False, frames=choice.frames, modality=Modality.VIDEO)
+
+
+def _space_only(source: Source, choice: EncoderChoice, device: torch.device) -> Encoder:
+    modality = choice.modality or Modality.IMAGE
+    return build_timesformer(source, device, space_only=True, frames=choice.frames, modality=modality)
+
+
+# The first one of a modality is its default.
+ENCODERS: dict[str, _Kind] = {
+    "vit": _Kind((Modality.IMAGE,), "image", False, lambda source, _, device: build_vit(source, device)),
+    "timesformer": _Kind((Modality.VIDEO,), "video", True, _divided),
+    "timesformer-space": _Kind((Modality.IMAGE, Modality.VIDEO), "video", False, _space_only),
+    "vit-frames": _Kind((Modality.VIDEO,), "image", True, _frame_average),
+    "ast": _Kind(
+        (Modality.AUDIO,), "audio", False, lambda source, _, device: build_audio_transformer(source, device)
+    ),
+}
+
+
+def default_kind(modality: Modality) -> str:
+    """The name of the modality's default encoder."""
+    return next(name for name, kind in ENCODERS.items() if modality in kind.modalities)
+
+
+def require_fit(choice: EncoderChoice, modality: Modality) -> EncoderChoice:
+    """The choice, for media of that modality. Raises UsageError when there is no such encoder for them."""
+    fitting = [name for name, kind in ENCODERS.items() if modality in kind.modalities]
+    if choice.kind not in fitting:
+        fault = "does not read" if choice.kind in ENCODERS else "is unknown; asked for"
+        raise UsageError(
+            f"encoder {choice.kind!r} {fault} {modality} media", hint=f"use {' or '.join(fitting)}"
+        )
+    return replace(choice, modality=modality)
+
+
+def build_encoder(choice: EncoderChoice, *, device: str = "auto") -> Encoder:
+    """The chosen encoder with its weights, frozen, in float32, on the device.
+
+    Raises:
+        UsageError: no such encoder, option or device, or its weights cannot be loaded.
+    """
+    if choice.kind not in ENCODERS:
+        raise UsageError(f"there is no encoder {choice.kind!r}", hint=f"use one of: {', '.join(ENCODERS)}")
+    kind = ENCODERS[choice.kind]
+    if choice.frames is not None and not kind.has_frames:
+        raise UsageError(f"encoder {choice.kind!r} has no --frames", hint="leave the option out")
+    name = choice.weights
+    if name == PLAYGROUND:
+        name = str(weights_folder(kind.playground))
+    source = Source(name, choice.random_weights, choice.seed)
+    return kind.build(source, choice, pick_device(device))

@@ -1,0 +1,134 @@
+"""Encoders' weights: from the Hub by name, from a local folder, or drawn at random when that is asked for.
+
+Only safetensors, or pickles limited to tensors, are read; no code from a repository runs. Turns what the model
+libraries raise into one message that names what to do.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from epalm.errors import UsageError
+from epalm.fingerprint import digest_tensors
+
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights come from: a Hub name or a folder (None: the architecture's defaults), or a random draw."""
+
+    name: str | None
+    random: bool = False
+    seed: int = 0
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, where `name` is one."""
+        path = Path(self.name) if self.name else None
+        return path.resolve() if path and path.is_dir() else None
+
+    def require_loadable(self, what: str) -> None:
+        """Say early, and in one line, that a name which looks like a path leads nowhere. Raises UsageError."""
+        if self.name is None or self.folder is not None:
+            return
+        if Path(self.name).exists() or self.name.startswith((".", "/", "~")) or self.name.count("/") > 1:
+            raise UsageError(
+                f"--weights {self.name!r}, for the {what}, is not a folder",
+                hint="give a folder with config.json and model.safetensors, or a Hub name",
+            )
+
+
+def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
+    """`build()`, whose faults become one message.
+
+    Raises:
+        UsageError: the weights are not there, not reachable, or of another architecture.
+    """
+    source.require_loadable(what)
+    try:
+        with _quiet():
+            return build()
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if source.folder:
+            message = f"{source.folder} holds no weights for the {what}: {first}"
+            hint = "the folder needs config.json and model.safetensors of that architecture"
+        else:
+            message = f"cannot load the {what}'s weights {source.name!r}: {first}"
+            hint = (
+                "with no network: download the model elsewhere, then --weights FOLDER; "
+                "--random-weights tries the pipeline without"
+            )
+        raise UsageError(message, hint=hint) from error
+
+
+@contextlib.contextmanager
+def seeded(source: Source) -> Iterator[None]:
+    """Random initialisation depends on the seed alone, and nobody else's random numbers on it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(source.seed)
+        yield
+
+
+def from_pretrained(model_class: Any, source: Source, what: str, config: Any) -> nn.Module:
+    """A transformers model in float32 with `source`'s weights.
+
+    Raises:
+        UsageError: see `load`; also when the checkpoint leaves part of the model without weights.
+    """
+
+    def build() -> nn.Module:
+        model, report = model_class.from_pretrained(
+            str(source.folder or source.name),
+            config=config,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        absent = sorted(report["missing_keys"])
+        if absent:
+            raise ValueError(f"it lacks {len(absent)} tensors of the model, among them {absent[0]}")
+        return model  # type: ignore[no-any-return]
+
+    return load(source, what, build)
+
+
+def freeze(model: nn.Module) -> str:
+    """Make the model ready to encode, in float32; returns the digest of its tensors."""
+    model.float().eval().requires_grad_(False)
+    return digest_tensors(model.state_dict())
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes a GPU where there is one. Raises UsageError."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"device {name!r} cannot be used: {str(error).splitlines()[0]}", hint="--device cpu always works"
+        ) from error
+    return device
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No log lines from the libraries while they try: what matters is in the error."""
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "transformers", "timm")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
