@@ -27,7 +27,7 @@ class Encoder(Protocol):
         ...
 
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
-        """`[CLS]` tokens of every block, shallow to deep, (B, depth, D), of a batch of inputs stacked (B, ...).
+        """`[CLS]` tokens of every block, shallow to deep, (B, depth, D), of stacked inputs (B, ...).
 
         The batch may lie on any device; the result lies on the encoder's.
         """

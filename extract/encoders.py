@@ -1,4 +1,4 @@
-"""The encoders there are, by name, and the one builder that reads a choice. See `Encoder` for what each can do."""
+"""The encoders there are, by name, and the one builder that reads a choice. Knows no media and no cache."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +23,7 @@ PLAYGROUND = "playground"
 class EncoderChoice:
     """What the user asks for. None means the encoder's own default.
 
-    `weights` is a Hub name, a folder, or "playground" for the built-in world's; `frames` counts the frames of a clip;
+    `weights` is a Hub name, a folder, or "playground" for the built-in world's; `frames` is of a clip;
     `modality` matters only to an encoder that reads several.
     """
 

@@ -1,4 +1,4 @@
-"""Video baseline: the image ViT on each frame, its `[CLS]` tokens averaged over the frames, block by block."""
+"""Video baseline: the image ViT on each frame, its `[CLS]` tokens averaged over the frames per block."""
 
 from typing import Any
 

@@ -55,7 +55,7 @@ def read_image(path: Path) -> np.ndarray:
             with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise MediaError(
-                        f"{image.width}×{image.height} pixels are more than the {MAX_PIXELS:,} that are decoded",
+                        f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}",
                         hint="scale it down",
                     )
                 image.load()

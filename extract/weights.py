@@ -1,7 +1,7 @@
 """Encoders' weights: from the Hub by name, from a local folder, or drawn at random when that is asked for.
 
-Only safetensors, or pickles limited to tensors, are read; no code from a repository runs. Turns what the model
-libraries raise into one message that names what to do.
+Only safetensors, or pickles limited to tensors, are read; no code from a repository runs. What the model
+libraries raise becomes one message that names what to do.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ Loaded = TypeVar("Loaded")
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights come from: a Hub name or a folder (None: the architecture's defaults), or a random draw."""
+    """Where weights come from: a Hub name or a folder (None: the default), or a random draw."""
 
     name: str | None
     random: bool = False
@@ -35,7 +35,7 @@ class Source:
         return path.resolve() if path and path.is_dir() else None
 
     def require_loadable(self, what: str) -> None:
-        """Say early, and in one line, that a name which looks like a path leads nowhere. Raises UsageError."""
+        """Say early that a name which looks like a path leads nowhere. Raises UsageError."""
         if self.name is None or self.folder is not None:
             return
         if Path(self.name).exists() or self.name.startswith((".", "/", "~")) or self.name.count("/") > 1:
