@@ -19,7 +19,7 @@ from epalm.samples import Sample
 
 
 class LiveFeatures:
-    """Features decoded and encoded when asked for; a medium that several samples share is encoded once a batch."""
+    """Features decoded and encoded when asked for; a medium that samples share is encoded once a batch."""
 
     def __init__(self, encoder: Encoder, layers: tuple[int, ...], root: Path) -> None:
         self._encoder, self._chosen, self._root = encoder, list(layers), root

@@ -1,7 +1,7 @@
 """Stage 1: plan → decode (other processes) → encode (this one) → blocks in the cache and lines in the ledger.
 
-A block is committed as soon as it is full, so that ending the process at any moment loses at most the block in
-flight. Blocks are runs of readable media in the data set's order and a batch never crosses two of them: what was
+A block is committed as soon as it is full: ending the process at any moment loses at most the one in flight.
+Blocks are runs of readable media in the data set's order, and a batch never crosses two of them: what was
 interrupted and run again writes the very blocks that it would have written.
 """
 
@@ -67,8 +67,8 @@ def extract_features(
 ) -> ExtractSummary:
     """Encode every medium of the data set that the cache does not hold yet.
 
-    `workers` [default: one per core but the encoder's; 0 decodes in this process]; `timeout` in seconds for one
-    file; `retry_bad` tries media again that the ledger lists; `choice` is recorded for `epalm predict`.
+    `workers` [default: one per core but the encoder's; 0 decodes in this process]; `timeout` in seconds for
+    one file; `retry_bad` tries media again that the ledger lists; `choice` is recorded for `epalm predict`.
 
     Raises:
         CacheError: the cache cannot be written. A medium that cannot be read is no error: see `bad`.
@@ -102,7 +102,7 @@ def extract_features(
 
 
 def default_workers() -> int:
-    """One decoding process per core that this process may use, less the encoder's own; at least 1, at most 16."""
+    """One decoding process per core that this process may use, less the encoder's own; 1 to 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, cores - 1))
 
@@ -159,7 +159,7 @@ class _Run:
             self.decode_seconds += done.seconds
             result = done.result
             if not item.unchanged():
-                # Another content than the digest names: neither its row nor a lasting entry under that digest.
+                # Another content than the digest names: neither a row nor an entry under that one.
                 result = MediaError("the file changed while it was read", hint="run the extraction again")
                 self._blame(item, None, result, advance)
             elif isinstance(result, MediaError):

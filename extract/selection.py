@@ -22,7 +22,7 @@ def parse_layers(text: str, depth: int) -> tuple[int, ...]:
         return tuple(range(depth))
     if match := re.fullmatch(r"last:(\d{1,6})", text):
         count = int(match[1])
-        numbers = list(range(depth - count, depth)) if 1 <= count else []
+        numbers = list(range(depth - count, depth)) if count >= 1 else []
     elif match := re.fullmatch(r"(\d{1,6})-(\d{1,6})", text):
         first, last = int(match[1]), int(match[2])
         numbers = list(range(first, min(last, depth) + 1))  # one too many is enough to be out of range

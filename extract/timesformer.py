@@ -1,8 +1,8 @@
 """Video encoder: TimeSformer of transformers, divided space-time or space-only. Knows nothing of the cache.
 
-Space-only is the paper's: only the spatial self-attention, on one frame; there is no temporal branch and no time
-embedding at all. It reads pictures as well as the middle frame of clips, so that what is trained on pictures
-can be tested on videos.
+Space-only is the paper's: only the spatial self-attention, on one frame, without temporal branch and time
+embedding. It reads pictures as well as the middle frame of clips, so that what is trained on pictures can be
+tested on videos.
 """
 
 from typing import Any

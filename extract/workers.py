@@ -1,10 +1,10 @@
 """Decoding in processes of their own, while the encoder computes in this one.
 
-A decoder that crashes or hangs on a hostile file takes only its process with it: that file becomes a MediaError, the
-process is replaced, the others go on. Results come in the order of the files. Knows nothing about encoders.
+A decoder that crashes or hangs on a hostile file takes only its process with it: that file becomes a
+MediaError, the process is replaced, the others go on. Results come in the order of the files.
 
-What a process sends back is JSON and raw array bytes, never a pickle: a decoder that a file has taken over cannot run
-code here.
+What a process sends back is JSON and raw array bytes, never a pickle: a decoder that a file has taken over
+cannot run code here.
 """
 
 import contextlib

@@ -21,19 +21,20 @@ STOPPED = 130  # exit code: Ctrl-C
 
 
 def extract(
+    *,
     modality: ModalityOption,
     data: DataOption = "playground",
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="vit, timesformer, timesformer-space, vit-frames or ast. [default: the modality's first]",
+            help="vit, timesformer, timesformer-space, vit-frames or ast. [default: by modality]",
             show_default=False,
         ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Hub name, folder, or \"playground\". [default: the playground's for its data, else the paper's]",
+            help='Hub name, folder or "playground". [default: as the data; else the published ones]',
             show_default=False,
         ),
     ] = None,
@@ -64,8 +65,8 @@ def extract(
 ) -> None:
     """Encode media once: the [CLS] tokens of a frozen encoder go to the cache.
 
-    Media that are in the cache already are not encoded again. A medium that cannot be read becomes a line of the
-    ledger, and the others go on; the exit code is then 3.
+    Media that are in the cache already are not encoded again. A medium that cannot be read becomes a line of
+    the ledger, and the others go on; the exit code is then 3.
 
     Examples:
 
