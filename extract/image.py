@@ -31,6 +31,7 @@ _FORMATS = (
     "ICO",
     "TGA",
 )
+Image.init()  # some plug-ins register only now, and `formats` may name registered ones alone
 # What Pillow's plug-ins raise on damaged bytes, beside their own errors.
 _FAULTS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,

@@ -1,7 +1,7 @@
 """From a media file to the array that an encoder takes: decoding, size, statistics.
 
 Each input is a plain frozen dataclass: it travels to the decoding processes, and `describe()` gives all that
-decides its numbers. Imports no model library, so that those processes start fast. Knows no encoder by name.
+decides its numbers. Knows no encoder by name.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,7 +13,6 @@ from PIL import Image
 
 from epalm.errors import MediaError
 from epalm.extract.audio import read_waveform
-from epalm.extract.filterbank import filter_bank, fit_frames, samples_for
 from epalm.extract.image import read_image
 from epalm.extract.video import read_frames
 
@@ -106,6 +105,9 @@ class AudioInput:
 
     def __call__(self, path: Path) -> np.ndarray:
         """Raises MediaError."""
+        # Here, because it needs torch: processes that decode pictures and clips start without it.
+        from epalm.extract.filterbank import filter_bank, fit_frames, samples_for
+
         wave = read_waveform(path, rate=self.rate, keep=samples_for(self.frames, self.rate))
         bank = filter_bank(wave.samples, rate=self.rate, mel_bins=self.mel_bins, mean=wave.mean)
         if not len(bank):

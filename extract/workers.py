@@ -155,6 +155,7 @@ def _receive(pipe: Connection) -> np.ndarray | MediaError:
 def _serve(pipe: Connection, read: Input) -> None:
     """The process's life: a path in, an array or an error out, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    os.environ["OMP_NUM_THREADS"] = "1"  # several of these run side by side
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send_bytes(b"ready")
         while True:
