@@ -16,22 +16,9 @@ from epalm.extract.media_file import require_file
 
 MAX_PIXELS = 100_000_000  # checked before decoding: a tiny file can unfold to gigabytes
 # Formats that only decode pixels: no PostScript interpreter, no format that refers to other files.
-_FORMATS = (
-    "JPEG",
-    "MPO",
-    "PNG",
-    "GIF",
-    "WEBP",
-    "BMP",
-    "DIB",
-    "TIFF",
-    "PPM",
-    "AVIF",
-    "JPEG2000",
-    "ICO",
-    "TGA",
-)
-Image.init()  # some plug-ins register only now, and `formats` may name registered ones alone
+_SAFE = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
+Image.init()
+_FORMATS = tuple(name for name in _SAFE if name in Image.OPEN)  # what this build of Pillow has of them
 # What Pillow's plug-ins raise on damaged bytes, beside their own errors.
 _FAULTS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
