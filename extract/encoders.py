@@ -6,11 +6,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from epalm.errors import UsageError
-from epalm.extract.audio_transformer import build_audio_transformer
 from epalm.extract.encoder import Encoder
-from epalm.extract.frame_average import DEFAULT_FRAMES, FrameAverage
-from epalm.extract.timesformer import build_timesformer
-from epalm.extract.vit import build_vit
 from epalm.extract.weights import Source, pick_device
 from epalm.fingerprint import canonical_json
 from epalm.playground import weights_folder
@@ -58,28 +54,48 @@ class _Kind:
     build: Callable[[Source, EncoderChoice, torch.device], Encoder]
 
 
+# Each builder imports its own model library: these take seconds, and one extraction needs one of them.
+
+
+def _vit(source: Source, _choice: EncoderChoice, device: torch.device) -> Encoder:
+    from epalm.extract.vit import build_vit
+
+    return build_vit(source, device)
+
+
 def _frame_average(source: Source, choice: EncoderChoice, device: torch.device) -> Encoder:
+    from epalm.extract.frame_average import DEFAULT_FRAMES, FrameAverage
+    from epalm.extract.vit import build_vit
+
     return FrameAverage(build_vit(source, device), choice.frames or DEFAULT_FRAMES)
 
 
 def _divided(source: Source, choice: EncoderChoice, device: torch.device) -> Encoder:
+    from epalm.extract.timesformer import build_timesformer
+
     return build_timesformer(source, device, space_only=False, frames=choice.frames, modality=Modality.VIDEO)
 
 
 def _space_only(source: Source, choice: EncoderChoice, device: torch.device) -> Encoder:
+    from epalm.extract.timesformer import build_timesformer
+
     modality = choice.modality or Modality.IMAGE
     return build_timesformer(source, device, space_only=True, frames=choice.frames, modality=modality)
 
 
+def _ast(source: Source, _choice: EncoderChoice, device: torch.device) -> Encoder:
+    from epalm.extract.audio_transformer import build_audio_transformer
+
+    return build_audio_transformer(source, device)
+
+
 # The first one of a modality is its default.
 ENCODERS: dict[str, _Kind] = {
-    "vit": _Kind((Modality.IMAGE,), "image", False, lambda source, _, device: build_vit(source, device)),
+    "vit": _Kind((Modality.IMAGE,), "image", False, _vit),
     "timesformer": _Kind((Modality.VIDEO,), "video", True, _divided),
     "timesformer-space": _Kind((Modality.IMAGE, Modality.VIDEO), "video", False, _space_only),
     "vit-frames": _Kind((Modality.VIDEO,), "image", True, _frame_average),
-    "ast": _Kind(
-        (Modality.AUDIO,), "audio", False, lambda source, _, device: build_audio_transformer(source, device)
-    ),
+    "ast": _Kind((Modality.AUDIO,), "audio", False, _ast),
 }
 
 
