@@ -1,0 +1,167 @@
+"""`epalm extract` as it is typed: what it says, what it exits with, what it leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner, Result
+
+from epalm.cache.store import Cache
+from epalm.cli.extract import extract
+from epalm.errors import EpalmError, UsageError
+from epalm.extract.encoders import EncoderChoice
+from epalm.samples import Modality
+
+VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 7, "num_heads": 2}
+TRUNCATED = 200  # bytes
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vit")
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **VIT)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    cfg = {"input_size": [3, 16, 16], "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 0,
+        "model_args": VIT,
+        "pretrained_cfg": cfg,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(5):
+        Image.effect_noise((40, 30), 50 + number).save(folder / f"{number}.jpg")
+    return folder
+
+
+def _extract(tmp_path: Path, *words: object) -> Result:
+    import typer
+
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(extract)
+    arguments = ["--cache", tmp_path / "cache", "--workers", 0, *words]
+    result = CliRunner().invoke(app, [str(word) for word in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_a_folder_of_pictures(tmp_path: Path, photos: Path, weights: Path) -> None:
+    words = ("--modality", "image", "--data", photos, "--weights", weights)
+    planned = json.loads(_extract(tmp_path, *words, "--plan", "--json").stdout)
+    assert (planned["to_encode"], planned["bytes"]) == (5, 5 * 6 * 24 * 2)
+    assert not (tmp_path / "cache" / "sets").exists()
+    done = _extract(tmp_path, *words)
+    assert done.exit_code == 0
+    assert "5 encoded" in done.stderr
+    assert "vit" in done.stderr
+    summary = json.loads(_extract(tmp_path, *words, "--json").stdout)
+    assert (summary["hits"], summary["encoded"], summary["bad"]) == (5, 0, 0)
+    latest = Cache(tmp_path / "cache").latest("image")
+    assert latest
+    assert (latest.set_name, latest.data) == (planned["set"], str(photos))
+    assert Cache(tmp_path / "cache").find(planned["set"]).spec.layers == (1, 2, 3, 4, 5, 6)
+
+
+def test_bad_media_decide_the_exit_code_and_the_ledger_is_named(
+    tmp_path: Path, photos: Path, weights: Path
+) -> None:
+    (photos / "0.jpg").write_bytes((photos / "0.jpg").read_bytes()[:TRUNCATED])
+    done = _extract(tmp_path, "-m", "image", "--data", photos, "--weights", weights)
+    assert done.exit_code == 3
+    assert "4 encoded, 1 bad" in done.stderr
+    assert "ledger.jsonl" in done.stderr
+
+
+def test_random_weights_need_no_download(tmp_path: Path, photos: Path) -> None:
+    words = ("--data", photos, "--weights", "vit_tiny_patch16_224", "--random-weights", "--layers", "10,11")
+    done = _extract(tmp_path, "-m", "image", *words, "--json")
+    assert done.exit_code == 0
+    assert "random weights (seed 0)" in done.stderr
+    name = json.loads(done.stdout)["set_name"]
+    assert Cache(tmp_path / "cache").find(name).open().shape == (5, 1, 2, 192)
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("-m", "image", "--encoder", "ast"), "does not read image"),
+        (("-m", "image", "--encoder", "clip"), "unknown"),
+        (("-m", "image", "--layers", "last:8"), "out of range"),
+        (("-m", "image", "--layers", "six"), "no known form"),
+        (("-m", "image", "--dtype", "int8"), "not stored"),
+        (("-m", "image", "--device", "toaster"), "cannot be used"),
+        (("-m", "image", "--frames", "4"), "no --frames"),
+        (("-m", "audio"), "no audio media"),
+    ],
+)
+def test_wrong_options_are_one_message(
+    tmp_path: Path, photos: Path, weights: Path, words: tuple[str, ...], fault: str
+) -> None:
+    with pytest.raises(EpalmError, match=fault) as error:
+        _extract(tmp_path, "--data", photos, "--weights", weights, *words)
+    assert isinstance(error.value, UsageError)
+    assert error.value.hint
+
+
+def test_a_data_file_with_a_wrong_column(tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "a.csv").write_text("picture,modality,media,task,split\nx,image,x,caption,test\n")
+    with pytest.raises(UsageError, match="picture"):
+        _extract(tmp_path, "-m", "image", "--data", tmp_path / "a.csv", "--weights", weights)
+
+
+def test_ctrl_c_says_how_to_go_on(
+    tmp_path: Path, photos: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from epalm.extract import pipeline
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline._Run, "go", interrupted)
+    monkeypatch.setattr(sys, "argv", ["epalm", "extract", "-m", "image", "--data", "my photos"])
+    done = _extract(tmp_path, "-m", "image", "--data", photos, "--weights", weights)
+    assert done.exit_code == 130
+    assert "To go on: epalm extract -m image --data 'my photos'" in done.stderr
+
+
+def test_the_set_records_how_to_build_its_encoder_again(tmp_path: Path, photos: Path, weights: Path) -> None:
+    done = _extract(tmp_path, "-m", "image", "--data", photos, "--weights", weights, "--json")
+    folder = Cache(tmp_path / "cache").find(json.loads(done.stdout)["set_name"]).path
+    recorded = json.loads((folder / "recorded.json").read_text())
+    record = next(part for part in (recorded, *recorded.values()) if "encoder" in part)
+    expected = EncoderChoice("vit", str(weights), modality=Modality.IMAGE)
+    assert EncoderChoice.from_record(record) == expected
+
+
+def test_the_playground_is_used_and_said(tmp_path: Path) -> None:
+    """Typed exactly so, in an empty folder; needs the weights that ship with the package."""
+    from epalm.playground import weights_folder
+
+    if not (weights_folder("image") / "model.safetensors").exists():
+        pytest.skip("the playground's image encoder is not there")
+    done = subprocess.run(
+        [sys.executable, "-m", "epalm", "extract", "--modality", "image"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ, OMP_NUM_THREADS="1"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the playground" in done.stderr
