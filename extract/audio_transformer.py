@@ -17,7 +17,7 @@ _DECIDING = (
     "frequency_stride", "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "max_length",
     "num_attention_heads", "num_hidden_layers", "num_mel_bins", "patch_size", "qkv_bias", "time_stride",
 )  # fmt: skip
-_AUDIOSET = {"sampling_rate": 16_000, "mean": -4.2677393, "std": 4.5689974}
+_AUDIOSET: dict[str, Any] = {"sampling_rate": 16_000, "mean": -4.2677393, "std": 4.5689974}
 
 
 class AudioTransformer:

@@ -33,6 +33,6 @@ class ClsTokens:
         """
         self._taken.clear()
         run()
-        tokens = self._norm(torch.stack(self._taken, dim=1))
+        tokens: torch.Tensor = self._norm(torch.stack(self._taken, dim=1))
         self._taken.clear()
         return tokens

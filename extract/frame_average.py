@@ -31,4 +31,5 @@ class FrameAverage:
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """Clips (B, T, 3, H, W) → (B, depth, D)."""
         tokens = self._vit.encode(batch.flatten(0, 1))  # (B·T, depth, D)
-        return tokens.unflatten(0, batch.shape[:2]).mean(dim=1)
+        frames: torch.Tensor = tokens.unflatten(0, (batch.shape[0], batch.shape[1]))
+        return frames.mean(dim=1)

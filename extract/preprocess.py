@@ -56,8 +56,8 @@ class Pixels:
 
     def normalise(self, pictures: np.ndarray) -> np.ndarray:
         """(..., H, W, 3) uint8 → (..., 3, H, W) float32 with the encoder's mean and standard deviation."""
-        values = pictures.astype(np.float32) / np.float32(255)
-        values = (values - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        mean, std = (np.asarray(statistic, np.float32) for statistic in (self.mean, self.std))
+        values: np.ndarray = (pictures.astype(np.float32) / np.float32(255) - mean) / std
         return np.ascontiguousarray(np.moveaxis(values, -1, -3))
 
 

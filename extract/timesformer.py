@@ -25,7 +25,11 @@ _DECIDING = (
 _INTERPOLATION: dict[int, Interpolation] = {
     0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming",
 }  # fmt: skip  # Pillow's numbers, as image processors write them
-_KINETICS = {"image_mean": (0.45, 0.45, 0.45), "image_std": (0.225, 0.225, 0.225), "resample": 2}
+_KINETICS: dict[str, Any] = {
+    "image_mean": (0.45, 0.45, 0.45),
+    "image_std": (0.225, 0.225, 0.225),
+    "resample": 2,
+}
 
 
 class TimeSformer:

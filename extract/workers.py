@@ -148,7 +148,7 @@ def _receive(pipe: Connection) -> np.ndarray | MediaError:
     if "error" in header:
         return MediaError(header["error"], hint=header["hint"])
     array = np.empty(header["shape"], np.float32)
-    pipe.recv_bytes_into(memoryview(array).cast("B"))
+    pipe.recv_bytes_into(array.data.cast("B"))
     return array
 
 
@@ -166,4 +166,4 @@ def _serve(pipe: Connection, read: Input) -> None:
                 pipe.send_bytes(json.dumps({"error": error.message, "hint": error.hint}).encode())
             else:
                 pipe.send_bytes(json.dumps({"shape": array.shape}).encode())
-                pipe.send_bytes(memoryview(array).cast("B"))
+                pipe.send_bytes(array.data.cast("B"))

@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from av.audio.stream import AudioStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +64,7 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
 def test_containers_that_soundfile_does_not_know(tmp_path: Path, name: str, codec: str, rate: int) -> None:
     with av.open(str(tmp_path / name), "w") as container:
         stream = container.add_stream(codec, rate=rate, layout="stereo")
+        assert isinstance(stream, AudioStream)
         sound = np.repeat(_tone(600, rate)[None], 2, axis=0)
         for start in range(0, sound.shape[1], 1024):
             piece = np.ascontiguousarray(sound[:, start : start + 1024])

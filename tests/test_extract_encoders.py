@@ -228,7 +228,7 @@ def test_parity(name: str) -> None:
 
 
 def test_random_weights_depend_on_the_seed_alone(folders: Folders) -> None:
-    digests = []
+    digests: list[str] = []
     for seed in (0, 0, 1):
         torch.manual_seed(len(digests))
         state = torch.get_rng_state()

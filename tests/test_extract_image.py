@@ -2,6 +2,7 @@
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_one_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
 def test_the_first_frame_of_an_animation(tmp_path: Path, name: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (GREEN, RED, BLUE)]
-    options = {"lossless": True} if name == "a.webp" else {}
+    options: dict[str, Any] = {"lossless": True} if name == "a.webp" else {}
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=50, **options)
     assert tuple(read_image(tmp_path / name)[3, 3]) == GREEN
 

@@ -48,7 +48,8 @@ class Projections:
         flat = batch.flatten(1)
         generator = torch.Generator().manual_seed(0)
         weights = torch.randn(flat.shape[1], self.depth * self.width, generator=generator) * self.scale
-        return (flat @ weights).unflatten(1, (self.depth, self.width))
+        tokens: torch.Tensor = (flat @ weights).unflatten(1, (self.depth, self.width))
+        return tokens
 
 
 def _picture(path: Path, value: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ def _write(path: Path, count: int, *, rotation: int = 0, codec: str = "libx264",
     """A clip whose frame number n is grey of value 20 + 5·n, brighter by 40 in its top left quarter."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(10))
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
         if codec == "libx264":
             stream.options = {"crf": "1"}

@@ -89,6 +89,8 @@ def extract(
     playground = data == "playground"
     if playground and weights is None and not random_weights:
         weights = "playground"
+    if weights is not None and Path(weights).is_dir():
+        weights = str(Path(weights).resolve())  # recorded with the feature set, and found from anywhere
     choice = require_fit(
         EncoderChoice(encoder or default_kind(modality), weights, random_weights, frames, seed), modality
     )
