@@ -11,7 +11,6 @@ _PACKAGES = (
     "av",
     "soundfile",
     "soxr",
-    "kaldi-native-fbank",
 )
 
 

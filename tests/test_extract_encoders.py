@@ -16,7 +16,6 @@ from epalm.extract.audio_transformer import AudioTransformer
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import ENCODERS, EncoderChoice, build_encoder, default_kind, require_fit
 from epalm.extract.preprocess import AudioInput, ImageInput, Pixels, VideoInput
-from epalm.extract.selection import parse_layers
 from epalm.extract.timesformer import TimeSformer
 from epalm.extract.vit import ViT
 from epalm.fingerprint import canonical_json
@@ -243,22 +242,6 @@ def test_a_choice_survives_its_record() -> None:
     assert EncoderChoice.from_record(choice.to_record() | {"torch": "9"}) == choice
     with pytest.raises(UsageError):
         EncoderChoice.from_record({"torch": "9"})
-
-
-@pytest.mark.parametrize(
-    ("text", "blocks"),
-    [("last:6", range(6, 12)), ("all", range(12)), ("0-2", range(3)), ("11, 7".replace(" ", ""), [7, 11])],
-)
-def test_layers(text: str, blocks: Any) -> None:
-    assert parse_layers(text, 12) == tuple(blocks)
-
-
-@pytest.mark.parametrize(
-    "text", ["last:13", "last:0", "5-12", "4-3", "12", "", "-1", "last", "1;2", "0-99999"]
-)
-def test_layers_out_of_range_or_malformed(text: str) -> None:
-    with pytest.raises(UsageError):
-        parse_layers(text, 12)
 
 
 def test_what_cannot_be_built_is_one_message(folders: Folders, tmp_path: Path) -> None:

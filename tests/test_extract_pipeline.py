@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 
 from epalm.cache.store import Cache
-from epalm.errors import EpalmError, MediaError
-from epalm.extract.live import LiveFeatures
+from epalm.errors import EpalmError
 from epalm.extract.pipeline import ExtractSummary, encode_file, extract_features
 from epalm.extract.plan import Plan, make_plan
 from epalm.extract.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
@@ -127,21 +126,6 @@ def test_media_of_equal_bytes_are_encoded_once(tmp_path: Path) -> None:
     encoder = Projections()
     assert _run(_dataset(tmp_path / "media", names), Cache(tmp_path / "cache"), encoder).encoded == 1
     assert encoder.batches == [1]
-
-
-def test_every_setting_that_decides_numbers_is_another_set(tmp_path: Path) -> None:
-    pixels = Pixels((4, 4), "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    specs = [
-        feature_spec(Projections(), LAYERS),
-        feature_spec(Projections(), (0, 1)),
-        feature_spec(Projections(), LAYERS, "float32"),
-        feature_spec(Projections(scale=2.0), LAYERS),
-        feature_spec(Projections(ImageInput(pixels)), LAYERS),
-        feature_spec(Projections(VideoInput(PIXELS, 4), Modality.VIDEO), LAYERS),
-        feature_spec(Projections(VideoInput(PIXELS, 8), Modality.VIDEO), LAYERS),
-    ]
-    assert len({spec.fingerprint for spec in specs}) == len(specs)
-    assert feature_spec(Projections(), LAYERS).fingerprint == specs[0].fingerprint
 
 
 def test_bad_media_of_each_kind_become_ledger_lines(tmp_path: Path) -> None:
@@ -258,19 +242,6 @@ def test_the_plan_counts_without_encoding(tmp_path: Path) -> None:
     _run(_dataset(media, ["bad.png", *names[:3]]), cache)
     after = plan(_dataset(media, names))
     assert (after.hits, len(after.pending), after.known_bad, len(after.unreadable)) == (3, 2, 1, 1)
-
-
-def test_live_features_are_the_cached_ones(tmp_path: Path) -> None:
-    dataset = _dataset(tmp_path / "m", _pictures(tmp_path / "m", 4))
-    cache, encoder = Cache(tmp_path / "cache"), Projections()
-    rows = _rows(cache, dataset, _run(dataset, cache, dtype="float32"))
-    live = LiveFeatures(encoder, LAYERS, dataset.root)
-    assert (live.layers, live.width) == (2, 5)
-    features = live.gather(dataset.samples, epoch=3)  # each medium has two samples
-    assert encoder.batches == [4]
-    np.testing.assert_allclose(features, np.repeat(rows, 2, axis=0), rtol=1e-6)
-    with pytest.raises(MediaError, match=r"none\.png"):
-        live.gather([Sample("x", Modality.IMAGE, "none.png", Task.CAPTION, "test")])
 
 
 SLOW_EXTRACTION = """
