@@ -1,0 +1,109 @@
+"""OPT with one reserved position in front, which carries a perceptual token through the last blocks.
+
+Positions: 0 is the perceptual one, then P of the soft prompt, then the text. The front position exists in *every*
+block, so shapes, and with them the key/value caches, are the same everywhere and the stock `generate()` works; below
+`start` nobody sees it. Knows nothing about connectors, encoders or training. Method: eP-ALM (ICCV 2023), section 3.
+
+Letters: B batch, K perceptual tokens, D hidden size, E word-embedding width, P prompt length, T text, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from transformers import OPTForCausalLM
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from epalm.train.injection import Injection, attention_masks
+
+
+class AugmentedOPT(OPTForCausalLM):
+    """OPT whose `forward` takes perceptual tokens and a soft prompt; `augment` must be called once before."""
+
+    injection: Injection
+    prompt_length: int
+
+    def augment(self, injection: Injection, prompt_length: int) -> None:
+        """Set where perceptual tokens enter and how many prompt vectors stand before the text."""
+        self.injection = injection
+        self.prompt_length = prompt_length
+        self.plan = [injection.token_of(block) for block in range(self.config.num_hidden_layers)]
+
+    @property
+    def front(self) -> int:
+        """Positions before the text: the perceptual one and the prompt's."""
+        return 1 + self.prompt_length
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        perceptual: torch.Tensor | None = None,
+        prompt: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        **_: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits (B, positions, V) for `input_ids` (B, 1 + P + T), whose first 1 + P ids are placeholders.
+
+        `perceptual` (B, K, D) and `prompt` (B, P, E) are read when those positions are; later calls with a filled
+        `past_key_values` do not need them. `attention_mask` (B, past + positions) is 1 for all but padding; None
+        means no padding. `logits_to_keep` > 0 computes only the last so many positions' logits.
+        """
+        decoder = self.model.decoder
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        real = None if attention_mask is None else attention_mask.bool()
+        hidden = self._embed(input_ids, real, prompt, past)
+        without_front, with_front = attention_masks(
+            hidden.shape[1], past, real, self.injection.attention, dtype=hidden.dtype, device=hidden.device
+        )
+        inject = past == 0 and perceptual is not None
+        if inject:
+            perceptual = perceptual.to(hidden.dtype)  # type: ignore[union-attr]
+        for block, (layer, token) in enumerate(zip(decoder.layers, self.plan, strict=True)):
+            if inject and token is not None:
+                hidden = torch.cat((perceptual[:, token : token + 1], hidden[:, 1:]), 1)  # type: ignore[index]
+            seen = block >= self.injection.start and not self.injection.blind
+            hidden = layer(
+                hidden,
+                attention_mask=with_front if seen else without_front,
+                past_key_values=past_key_values,
+                use_cache=bool(use_cache),
+            )
+        if logits_to_keep:
+            hidden = hidden[:, -logits_to_keep:]
+        if decoder.final_layer_norm is not None:
+            hidden = decoder.final_layer_norm(hidden)
+        if decoder.project_out is not None:
+            hidden = decoder.project_out(hidden)
+        return CausalLMOutputWithPast(logits=self.lm_head(hidden), past_key_values=past_key_values)
+
+    def _embed(
+        self, input_ids: torch.Tensor, real: torch.Tensor | None, prompt: torch.Tensor | None, past: int
+    ) -> torch.Tensor:
+        """Hidden states (B, positions, D) on entry to block 0; only text has positional embeddings."""
+        decoder = self.model.decoder
+        skipped = self.front if past == 0 else 0
+        embedded = decoder.embed_tokens(input_ids[:, skipped:])  # (B, T, E)
+        if skipped and self.prompt_length:
+            if prompt is None:
+                raise ValueError("this model has a soft prompt, and none was passed")
+            embedded = torch.cat((prompt.to(embedded.dtype), embedded), 1)
+        if decoder.project_in is not None:
+            embedded = decoder.project_in(embedded)
+        first = past + skipped - self.front
+        text = input_ids.shape[1] - skipped
+        if real is None:
+            positions = torch.arange(first, first + text, device=input_ids.device).unsqueeze(0)
+        else:  # as in plain OPT: padding does not count, and takes the row before the first
+            counted = real[:, self.front :].long()
+            positions = (counted.cumsum(1) * counted - 1)[:, first:]
+        placed = decoder.embed_positions(None, 0, position_ids=positions)  # (B or 1, T, D)
+        if not skipped:
+            return embedded + placed
+        parts = [embedded.new_zeros(len(input_ids), 1, embedded.shape[2])]
+        if self.prompt_length:
+            parts.append(embedded[:, : self.prompt_length])
+        parts.append(embedded[:, self.prompt_length :] + placed)
+        return torch.cat(parts, 1)

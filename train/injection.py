@@ -1,0 +1,76 @@
+"""Which perceptual token each block of the language model reads, and what each position may attend to.
+
+Knows block numbers and masks. Does not know OPT, encoders or weights. Method: eP-ALM (ICCV 2023), section 3, and the
+supplementary material.
+
+Letters: B batch, K perceptual tokens, Q query positions, S key positions (front + prompt + text, past included).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Attention = Literal["causal", "reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """Where `tokens` perceptual tokens enter the blocks.
+
+    `start` is the first block (from 0) that sees one, `end` the first that gets no new one. `attention` is what the
+    perceptual position may see: itself alone ("causal"), or everything, later text included ("reference", as
+    published). `blind` hides the position from everybody at every block: the token is withheld, all else equal.
+    """
+
+    tokens: int
+    start: int
+    end: int
+    attention: Attention = "causal"
+    blind: bool = False
+
+    def token_of(self, block: int) -> int | None:
+        """The token (0 = shallowest layer) that overwrites the front position on entry to `block`, if any."""
+        if not self.start <= block < self.end:
+            return None
+        blocks = self.end - self.start
+        step = blocks // self.tokens if blocks > self.tokens > 1 else 1
+        return min((block - self.start) // step, self.tokens - 1)
+
+
+def attention_masks(
+    queries: int,
+    past: int,
+    real: torch.Tensor | None,
+    attention: Attention,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Additive masks (B or 1, 1, Q, S): the front position hidden from all others, and visible to them.
+
+    `real` (B, S) is true where a key is no padding, None when all are. None in place of a mask means that nothing is
+    masked. The front position is key 0; queries are the last `queries` of the S positions.
+    """
+    total = past + queries
+    if real is None and queries == 1 and past:
+        hidden = torch.zeros(1, 1, 1, total, dtype=dtype, device=device)
+        hidden[..., 0] = -torch.inf
+        return hidden, None
+    rows = torch.arange(past, total, device=device).unsqueeze(1)
+    columns = torch.arange(total, device=device)
+    visible = columns <= rows  # (Q, S)
+    if attention == "reference":
+        visible = visible | (rows == 0)
+    visible = visible[None, None]
+    if real is not None:
+        visible = visible & real[:, None, None, :]
+    hidden_front = visible & ((columns > 0) | (rows == 0))
+    own = rows == columns
+    return _additive(hidden_front, own, dtype), _additive(visible, own, dtype)
+
+
+def _additive(allowed: torch.Tensor, own: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    # A padding row that may see nothing sees itself: softmax over nothing is NaN, and 0 × NaN would spread.
+    allowed = allowed | (own & ~allowed.any(-1, keepdim=True))
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)
