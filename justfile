@@ -48,4 +48,4 @@ docs: setup
 
 # Train the playground's models again (about an hour on two cores).
 pretrain: setup
-    {{ bin }}/python -m epalm.playground.pretrain all
+    {{ bin }}/python -m pretraining all

@@ -1,1 +1,1 @@
-"""Content-hashed storage of features: knows arrays, records and digests; knows nothing about models."""
+"""Storage named by content: feature sets of blocks, commit records and a ledger. Knows nothing about models."""

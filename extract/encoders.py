@@ -109,9 +109,7 @@ def require_fit(choice: EncoderChoice, modality: Modality) -> EncoderChoice:
     fitting = [name for name, kind in ENCODERS.items() if modality in kind.modalities]
     if choice.kind not in fitting:
         fault = "does not read" if choice.kind in ENCODERS else "is unknown; asked for"
-        raise UsageError(
-            f"encoder {choice.kind!r} {fault} {modality} media", hint=f"use {' or '.join(fitting)}"
-        )
+        raise UsageError(f"encoder {choice.kind!r} {fault} {modality} media", hint=f"use {' or '.join(fitting)}")
     return replace(choice, modality=modality)
 
 

@@ -19,9 +19,7 @@ def require_file(path: Path) -> Path:
     except FileNotFoundError:
         raise MediaError("the file does not exist", hint="check the path in the data file") from None
     except OSError as error:
-        raise MediaError(
-            f"the file cannot be read: {error.strerror}", hint="check its permissions"
-        ) from error
+        raise MediaError(f"the file cannot be read: {error.strerror}", hint="check its permissions") from error
     if not stat.S_ISREG(status.st_mode):
         raise MediaError("this is not a regular file", hint="name a media file")
     if status.st_size == 0:

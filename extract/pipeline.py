@@ -197,8 +197,6 @@ def _stored(tokens: np.ndarray, dtype: "np.dtype[Any]") -> np.ndarray:
         stored = tokens.astype(dtype)
     if not np.isfinite(stored).all():
         if np.isfinite(tokens).all():
-            raise EpalmError(
-                f"the encoder's values do not fit {dtype}", hint="store them with --dtype float32"
-            )
+            raise EpalmError(f"the encoder's values do not fit {dtype}", hint="store them with --dtype float32")
         raise EpalmError("the encoder gives values that are not numbers", hint="check its weights")
     return stored

@@ -123,6 +123,4 @@ class AudioInput:
 
 
 def _json(settings: Any) -> dict[str, Any]:
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()
-    }
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}

@@ -132,9 +132,7 @@ class _Worker:
                 raise EpalmError("a decoding process ended at its start", hint="try --workers 0") from error
             code = self._process.exitcode
             why = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
-            return MediaError(
-                f"the decoder crashed on this file ({why})", hint="convert it with another tool"
-            )
+            return MediaError(f"the decoder crashed on this file ({why})", hint="convert it with another tool")
 
     def stop(self) -> None:
         """End the process; may be called from another thread, and more than once."""

@@ -26,16 +26,11 @@ class Heads(nn.Module):
         super().__init__()
         self.values = list(ATTRIBUTES[modality].values())
         sizes = [len(values) for values in self.values]
-        self.heads = nn.ModuleList(
-            nn.ModuleList(nn.Linear(width, size) for size in sizes) for _ in range(READ_LAYERS)
-        )
+        self.heads = nn.ModuleList(nn.ModuleList(nn.Linear(width, size) for size in sizes) for _ in range(READ_LAYERS))
 
     def forward(self, cls_tokens: torch.Tensor) -> list[list[torch.Tensor]]:
         """Logits per layer and attribute of `[CLS]` tokens (B, blocks, D)."""
-        return [
-            [head(cls_tokens[:, layer - READ_LAYERS]) for head in heads]
-            for layer, heads in enumerate(self.heads)
-        ]
+        return [[head(cls_tokens[:, layer - READ_LAYERS]) for head in heads] for layer, heads in enumerate(self.heads)]
 
     def labels(self, drawn: list[Scene]) -> torch.Tensor:
         """Each attribute's value as a class number (B, attributes)."""
@@ -101,5 +96,3 @@ def pretrain_encoder(
                 + f"  {time.monotonic() - started:.0f} s"
             )
             save()
-
-

@@ -136,8 +136,10 @@ def pretrain(out: Path, *, steps: int = STEPS, seed: int = 0) -> None:
             model.model.decoder.embed_positions.weight[0].zero_()
         if (step + 1) % 250 == 0:
             accuracy = in_context_accuracy(model, reader, "val")
-            say(f"step {step + 1}/{steps}  loss {loss.item():.3f}  in context {accuracy:.3f}  "
-                f"{time.monotonic() - started:.0f} s")
+            say(
+                f"step {step + 1}/{steps}  loss {loss.item():.3f}  in context {accuracy:.3f}  "
+                f"{time.monotonic() - started:.0f} s"
+            )
             save(model, out)
     say(f"in-context accuracy on unseen scenes: {in_context_accuracy(model, reader, 'test', count=1000):.4f}")
 

@@ -46,7 +46,10 @@ def pretrain(out: Path) -> None:
     def save() -> None:
         copy.deepcopy(model).half().save_pretrained(out)
         VideoMAEImageProcessor(
-            size={"height": SIDE, "width": SIDE}, do_center_crop=False, image_mean=[MEAN] * 3, image_std=[STD] * 3
+            size={"height": SIDE, "width": SIDE},
+            do_center_crop=False,
+            image_mean=[MEAN] * 3,
+            image_std=[STD] * 3,
         ).save_pretrained(out)
 
     pretrain_encoder(

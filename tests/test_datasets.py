@@ -113,7 +113,19 @@ def test_other_faults_are_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "media",
-    ["/etc/passwd", "../x", "a/../../x", "http://h/x", "concat:a|b", "a\\b", "", "a\0b", "link/x", "loop", "n" * 5000],
+    [
+        "/etc/passwd",
+        "../x",
+        "a/../../x",
+        "http://h/x",
+        "concat:a|b",
+        "a\\b",
+        "",
+        "a\0b",
+        "link/x",
+        "loop",
+        "n" * 5000,
+    ],
 )
 def test_media_outside_the_root_are_refused(tmp_path: Path, media: str) -> None:
     root = tmp_path / "root"

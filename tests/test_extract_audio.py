@@ -41,9 +41,7 @@ def _pitch(samples: np.ndarray) -> float:
         ("a.aiff", "PCM_16", 11_025, 3),
     ],
 )
-def test_formats_rates_and_channels(
-    tmp_path: Path, name: str, subtype: str, rate: int, channels: int
-) -> None:
+def test_formats_rates_and_channels(tmp_path: Path, name: str, subtype: str, rate: int, channels: int) -> None:
     sound = np.repeat(_tone(440, rate)[:, None], channels, axis=1)
     soundfile.write(tmp_path / name, sound, rate, subtype=subtype)
     wave = read_waveform(tmp_path / name, rate=RATE, keep=10 * RATE)

@@ -78,9 +78,7 @@ def test_a_folder_of_pictures(tmp_path: Path, photos: Path, weights: Path) -> No
     assert Cache(tmp_path / "cache").find(planned["set"]).spec.layers == (1, 2, 3, 4, 5, 6)
 
 
-def test_bad_media_decide_the_exit_code_and_the_ledger_is_named(
-    tmp_path: Path, photos: Path, weights: Path
-) -> None:
+def test_bad_media_decide_the_exit_code_and_the_ledger_is_named(tmp_path: Path, photos: Path, weights: Path) -> None:
     (photos / "0.jpg").write_bytes((photos / "0.jpg").read_bytes()[:TRUNCATED])
     done = _extract(tmp_path, "-m", "image", "--data", photos, "--weights", weights)
     assert done.exit_code == 3
@@ -125,9 +123,7 @@ def test_a_data_file_with_a_wrong_column(tmp_path: Path, weights: Path) -> None:
         _extract(tmp_path, "-m", "image", "--data", tmp_path / "a.csv", "--weights", weights)
 
 
-def test_ctrl_c_says_how_to_go_on(
-    tmp_path: Path, photos: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, photos: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from epalm.extract import pipeline
 
     def interrupted(*_: object, **__: object) -> None:

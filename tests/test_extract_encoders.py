@@ -54,9 +54,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     root = tmp_path_factory.mktemp("models")
     (root / "vit").mkdir()
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, **VIT)
-    save_file(
-        {name: value.half() for name, value in vit.state_dict().items()}, root / "vit/model.safetensors"
-    )
+    save_file({name: value.half() for name, value in vit.state_dict().items()}, root / "vit/model.safetensors")
     cfg = {
         "input_size": [3, SIDE, SIDE],
         "interpolation": "bilinear",
@@ -204,9 +202,7 @@ def test_parity(name: str) -> None:
     if not path.exists():
         pytest.skip(f"no {path}")
     numbers = load_file(path)
-    weights = {
-        key.removeprefix("weights."): value for key, value in numbers.items() if key.startswith("weights.")
-    }
+    weights = {key.removeprefix("weights."): value for key, value in numbers.items() if key.startswith("weights.")}
     pixels = Pixels((SIDE, SIDE), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     cpu = torch.device("cpu")
     encoder: Encoder

@@ -106,9 +106,7 @@ def test_a_truncated_jpeg_is_an_error(tmp_path_factory: pytest.TempPathFactory, 
     noise=st.binary(max_size=300),
     start=st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"II*\0", b"BM"]),
 )
-def test_random_bytes_are_an_error(
-    tmp_path_factory: pytest.TempPathFactory, noise: bytes, start: bytes
-) -> None:
+def test_random_bytes_are_an_error(tmp_path_factory: pytest.TempPathFactory, noise: bytes, start: bytes) -> None:
     path = tmp_path_factory.mktemp("noise") / "a.png"
     path.write_bytes(start + noise)
     with pytest.raises(MediaError):

@@ -32,9 +32,7 @@ class Projections:
 
     kind, depth, width = "projections", 3, 5
 
-    def __init__(
-        self, read: Input | None = None, modality: Modality = Modality.IMAGE, scale: float = 1.0
-    ) -> None:
+    def __init__(self, read: Input | None = None, modality: Modality = Modality.IMAGE, scale: float = 1.0) -> None:
         self.input: Input = read or ImageInput(PIXELS)
         self.modality, self.scale = modality, scale
         self.batches: list[int] = []
@@ -56,9 +54,7 @@ def _picture(path: Path, value: int) -> None:
 
 
 def _dataset(root: Path, names: list[str], modality: Modality = Modality.IMAGE) -> Dataset:
-    samples = [
-        Sample(f"{name}#{n}", modality, name, Task.CAPTION, "test") for name in names for n in range(2)
-    ]
+    samples = [Sample(f"{name}#{n}", modality, name, Task.CAPTION, "test") for name in names for n in range(2)]
     return Dataset("test", root, tuple(samples))
 
 
@@ -70,9 +66,7 @@ def _pictures(root: Path, count: int) -> list[str]:
     return names
 
 
-def _run(
-    dataset: Dataset, cache: Cache, encoder: Projections | None = None, **options: Any
-) -> ExtractSummary:
+def _run(dataset: Dataset, cache: Cache, encoder: Projections | None = None, **options: Any) -> ExtractSummary:
     encoder = encoder or Projections()
     options = {"workers": 0, "batch_size": 4, "block_rows": 8, **options}
     return extract_features(dataset, encoder.modality, encoder, LAYERS, cache, **options)
@@ -95,9 +89,7 @@ def test_rows_are_what_the_encoder_gives(tmp_path: Path, workers: int) -> None:
     summary = _run(dataset, cache, encoder, workers=workers)
     assert (summary.media, summary.hits, summary.encoded, summary.bad) == (19, 0, 19, 0)
     assert encoder.batches == [4, 4, 4, 4, 3]  # no batch crosses a block of 8
-    expected = np.stack(
-        [encode_file(dataset.root / name, encoder, LAYERS) for name in dataset.media(Modality.IMAGE)]
-    )
+    expected = np.stack([encode_file(dataset.root / name, encoder, LAYERS) for name in dataset.media(Modality.IMAGE)])
     np.testing.assert_allclose(_rows(cache, dataset, summary), expected, rtol=2e-3, atol=2e-3)
     assert sorted(len(record.rows) for record in cache.find(summary.set_name).records()) == [3, 8, 8]
 

@@ -46,9 +46,7 @@ def test_layers(text: str, blocks: Any) -> None:
     assert parse_layers(text, 12) == tuple(blocks)
 
 
-@pytest.mark.parametrize(
-    "text", ["last:13", "last:0", "5-12", "4-3", "12", "", "-1", "last", "1;2", "0-99999"]
-)
+@pytest.mark.parametrize("text", ["last:13", "last:0", "5-12", "4-3", "12", "", "-1", "last", "1;2", "0-99999"])
 def test_layers_out_of_range_or_malformed(text: str) -> None:
     with pytest.raises(UsageError):
         parse_layers(text, 12)
@@ -75,9 +73,7 @@ def test_everything_that_decides_numbers_is_in_the_fingerprint() -> None:
 def test_live_features_are_what_is_stored(tmp_path: Path) -> None:
     for number in range(4):
         Image.new("RGB", (9, 7), (number * 40, 5, 200)).save(tmp_path / f"{number}.png")
-    samples = [
-        Sample(f"{n}", Modality.IMAGE, f"{n % 4}.png", Task.CAPTION, "test") for n in (3, 0, 7, 1, 2, 4)
-    ]
+    samples = [Sample(f"{n}", Modality.IMAGE, f"{n % 4}.png", Task.CAPTION, "test") for n in (3, 0, 7, 1, 2, 4)]
     encoder = Means()
     live = LiveFeatures(encoder, LAYERS, tmp_path)
     assert (live.layers, live.width) == (2, 3)

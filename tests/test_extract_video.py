@@ -68,9 +68,7 @@ def test_fewer_frames_than_wanted_repeat_the_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("claimed", [4, 11, 13, 40, 1])
-def test_a_container_that_miscounts_its_frames(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int
-) -> None:
+def test_a_container_that_miscounts_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int) -> None:
     _write(tmp_path / "a.mkv", 12)
     monkeypatch.setattr(video_module, "_count", lambda _path: claimed)
     assert _numbers(tmp_path / "a.mkv", 4) == [1, 4, 7, 10]

@@ -92,9 +92,7 @@ def test_leaving_early_ends_every_process(tmp_path: Path) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(ahead=st.integers(0, 50), count=st.integers(0, 30))
-def test_any_look_ahead_gives_the_same(
-    tmp_path_factory: pytest.TempPathFactory, ahead: int, count: int
-) -> None:
+def test_any_look_ahead_gives_the_same(tmp_path_factory: pytest.TempPathFactory, ahead: int, count: int) -> None:
     paths = _pictures(tmp_path_factory.mktemp("pictures"), count)
     with DecodePool(TINY, 0) as pool:
         assert [_value(done) for done in pool.decode(paths, ahead=ahead)] == list(range(count))

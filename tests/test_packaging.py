@@ -51,9 +51,7 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
 def test_an_unpacked_wheel_imports_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    code = (
-        "import epalm.cli.app, epalm.cache, epalm.extract, epalm.train, epalm.evaluate; print(epalm.__file__)"
-    )
+    code = "import epalm.cli.app, epalm.cache, epalm.extract, epalm.train, epalm.evaluate; print(epalm.__file__)"
     done = subprocess.run(
         [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"],
         capture_output=True,

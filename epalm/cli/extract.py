@@ -103,9 +103,7 @@ def extract(
         model = build_encoder(choice, device=device)
         chosen = parse_layers(layers, model.depth)
         if plan:
-            planned = make_plan(
-                dataset, modality, feature_spec(model, chosen, dtype), store, retry_bad=retry_bad
-            )
+            planned = make_plan(dataset, modality, feature_spec(model, chosen, dtype), store, retry_bad=retry_bad)
             _show_plan(planned, as_json)
             return
         summary = extract_features(

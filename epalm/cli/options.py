@@ -39,8 +39,6 @@ DeviceOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override one key of the recipe; may be given several times."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the recipe; may be given several times."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

@@ -36,9 +36,7 @@ def load_dataset(spec: str, modality: Modality | None = None) -> Dataset:
     kept = tuple(sample for sample in dataset.samples if sample.modality == modality)
     if not kept:
         there = ", ".join(sorted({sample.modality for sample in dataset.samples})) or "nothing"
-        raise UsageError(
-            f"data {spec!r} has no {modality} media; it has {there}", hint="choose another --modality"
-        )
+        raise UsageError(f"data {spec!r} has no {modality} media; it has {there}", hint="choose another --modality")
     return Dataset(dataset.spec, dataset.root, kept)
 
 
@@ -55,8 +53,6 @@ def _split_root(spec: str) -> tuple[Path, Path | None]:
     file, colon, root = spec.rpartition(":")
     if colon and not Path(spec).exists():
         if not Path(root).is_dir():
-            raise UsageError(
-                f"{root!r}, the data root in --data {spec!r}, is not a folder", hint="give FILE:/root"
-            )
+            raise UsageError(f"{root!r}, the data root in --data {spec!r}, is not a folder", hint="give FILE:/root")
         return Path(file), Path(root)
     return Path(spec), None

@@ -32,9 +32,7 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
         for line, row in rows:
             sample = _sample(row, f"{path}, line {line}", fallback_id=f"{path.name}:{line}")
             if sample.id in seen:
-                raise UsageError(
-                    f"{path}, line {line}: id {sample.id!r} is used twice", hint="make ids unique"
-                )
+                raise UsageError(f"{path}, line {line}: id {sample.id!r} is used twice", hint="make ids unique")
             seen.add(sample.id)
             samples.append(sample)
     except OSError as error:
@@ -52,9 +50,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         while line := file.readline(_MAX_LINE + 1):
             number += 1
             if len(line) > _MAX_LINE:
-                raise UsageError(
-                    f"{path}, line {number}: longer than {_MAX_LINE} characters; this is not JSONL"
-                )
+                raise UsageError(f"{path}, line {number}: longer than {_MAX_LINE} characters; this is not JSONL")
             if not line.strip():
                 continue
             try:
@@ -62,9 +58,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             except json.JSONDecodeError as error:
                 raise UsageError(f"{path}, line {number}: not JSON ({error.msg})") from error
             if not isinstance(row, dict):
-                raise UsageError(
-                    f"{path}, line {number}: expected an object with the keys {', '.join(_KEYS)}"
-                )
+                raise UsageError(f"{path}, line {number}: expected an object with the keys {', '.join(_KEYS)}")
             yield number, row
 
 
@@ -142,7 +136,5 @@ def _answers(value: object, where: str) -> dict[str, float]:
         raise UsageError(f"{where}: 'answers' must map each answer to its score")
     for text, score in value.items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 < score <= 1:
-            raise UsageError(
-                f"{where}: the score of answer {text!r} is {score!r}; it must be above 0, at most 1"
-            )
+            raise UsageError(f"{where}: the score of answer {text!r} is {score!r}; it must be above 0, at most 1")
     return {text: float(score) for text, score in value.items()}

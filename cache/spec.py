@@ -1,0 +1,59 @@
+"""What decides a feature set's numbers, and the fingerprint and name that follow from it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from epalm.errors import CacheError
+from epalm.fingerprint import canonical_json, digest_json
+
+_DIGITS = 12  # of the fingerprint, in names
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Everything that decides the stored numbers, and nothing else: two equal specs are one feature set.
+
+    `encoder` and `preprocessing` are what the encoder says of itself; `layers` are block numbers, shallow to
+    deep; `width` is D_enc; `version` is raised by code that changes the numbers by itself.
+    """
+
+    modality: str
+    encoder: Mapping[str, Any]
+    layers: tuple[int, ...]
+    width: int
+    preprocessing: Mapping[str, Any]
+    augmentation: Mapping[str, Any] | None
+    compute: Mapping[str, Any]
+    stored_dtype: str
+    version: int
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of all fields."""
+        return digest_json(self.to_json())
+
+    @property
+    def name(self) -> str:
+        """The feature set's folder: modality and encoder to read, the fingerprint's first digits to be exact."""
+        kind = re.sub(r"[^a-z0-9]+", "-", str(self.encoder.get("kind", "encoder")).lower()).strip("-")
+        return f"{self.modality}-{kind}-{self.fingerprint[:_DIGITS]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+    def to_bytes(self) -> bytes:
+        """The canonical JSON, as `spec.json` holds it."""
+        return canonical_json(self.to_json())
+
+    @staticmethod
+    def from_json(value: Any) -> "FeatureSpec":
+        """The spec that `to_json` gave. Raises CacheError for anything else."""
+        try:
+            return FeatureSpec(**{**value, "layers": tuple(value["layers"])})
+        except (TypeError, KeyError) as error:
+            raise CacheError(
+                f"a feature set of another format: {error}", hint="extract again, into another --cache"
+            ) from error
