@@ -34,7 +34,7 @@ class MediaIndex:
         """Each file's digest in order; None for one that cannot be read."""
         connection = self._connect()
         try:
-            return self._digests(connection, [Path(os.path.abspath(path)) for path in paths])
+            return self._digests(connection, [path.absolute() for path in paths])
         finally:
             connection.close()
 

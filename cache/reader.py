@@ -83,10 +83,7 @@ class FeatureReader:
     ) -> np.ndarray:
         """Features (len(rows), L, D) in the stored dtype; `layers` are positions among the stored ones."""
         places = self._places[view][rows]
-        if self._flat is not None:
-            values = self._flat[places]
-        else:
-            values = self._gather_mapped(places)
+        values = self._gather_mapped(places) if self._flat is None else self._flat[places]
         if layers is not None:
             values = values[:, layers]
         if out is None:

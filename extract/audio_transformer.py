@@ -9,8 +9,8 @@ from epalm.errors import UsageError
 from epalm.extract.cls_tokens import ClsTokens
 from epalm.extract.encoder import TOKEN_RULE
 from epalm.extract.preprocess import AudioInput, Input
-from epalm.extract.weights import Source, freeze, from_pretrained, load, seeded
 from epalm.samples import Modality
+from epalm.weights import Source, freeze, from_pretrained, load, seeded
 
 DEFAULT_WEIGHTS = "MIT/ast-finetuned-audioset-10-10-0.4593"  # method: encoders of eP-ALM
 _DECIDING = (

@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
+from epalm.devices import pick_device
 from epalm.errors import UsageError
 from epalm.extract.encoder import Encoder
-from epalm.extract.weights import Source, pick_device
 from epalm.fingerprint import canonical_json
 from epalm.playground import weights_folder
 from epalm.samples import Modality
+from epalm.weights import Source
 
 PLAYGROUND = "playground"
 

@@ -14,8 +14,8 @@ from epalm.errors import UsageError
 from epalm.extract.cls_tokens import ClsTokens
 from epalm.extract.encoder import TOKEN_RULE
 from epalm.extract.preprocess import ImageInput, Input, Interpolation, Pixels, VideoInput
-from epalm.extract.weights import Source, freeze, from_pretrained, load, seeded
 from epalm.samples import Modality
+from epalm.weights import Source, freeze, from_pretrained, load, seeded
 
 DEFAULT_WEIGHTS = "facebook/timesformer-base-finetuned-k400"  # method: encoders of eP-ALM
 _DECIDING = (

@@ -11,8 +11,8 @@ from epalm.errors import UsageError
 from epalm.extract.cls_tokens import ClsTokens
 from epalm.extract.encoder import TOKEN_RULE
 from epalm.extract.preprocess import ImageInput, Input, Pixels
-from epalm.extract.weights import Source, freeze, load, seeded
 from epalm.samples import Modality
+from epalm.weights import Source, freeze, load, seeded
 
 DEFAULT_WEIGHTS = "vit_base_patch16_224.augreg_in21k_ft_in1k"  # method: encoders of eP-ALM
 

@@ -19,8 +19,9 @@ class Injection:
     """Where `tokens` perceptual tokens enter the blocks.
 
     `start` is the first block (from 0) that sees one, `end` the first that gets no new one. `attention` is what the
-    perceptual position may see: itself alone ("causal"), or everything, later text included ("reference", as
-    published). `blind` hides the position from everybody at every block: the token is withheld, all else equal.
+    perceptual position may see: itself alone ("causal"), or everything, later text and padding included
+    ("reference", as published). `blind` hides the position from everybody at every block: the token is withheld,
+    all else equal.
     """
 
     tokens: int
@@ -60,11 +61,11 @@ def attention_masks(
     rows = torch.arange(past, total, device=device).unsqueeze(1)
     columns = torch.arange(total, device=device)
     visible = columns <= rows  # (Q, S)
-    if attention == "reference":
-        visible = visible | (rows == 0)
     visible = visible[None, None]
     if real is not None:
         visible = visible & real[:, None, None, :]
+    if attention == "reference":
+        visible = visible | (rows == 0)  # padding as well, as published
     hidden_front = visible & ((columns > 0) | (rows == 0))
     own = rows == columns
     return _additive(hidden_front, own, dtype), _additive(visible, own, dtype)

@@ -25,18 +25,31 @@ DataOption = Annotated[
         help='A .jsonl or .csv of samples, a folder of media, or "playground" (the built-in world).',
     ),
 ]
+OptionalDataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help='A .jsonl or .csv of samples, a folder of media, or "playground". [default: that of the step before]',
+        show_default=False,
+    ),
+]
 ModalityOption = Annotated[
     Modality, typer.Option("--modality", "-m", help="Which media to work on.", case_sensitive=False)
 ]
 OptionalModalityOption = Annotated[
     Modality | None,
-    typer.Option("--modality", "-m", help="Which media to work on. [default: that of the latest extraction]"),
+    typer.Option(
+        "--modality",
+        "-m",
+        help="Which media to work on. [default: that of the latest extraction]",
+        case_sensitive=False,
+        show_default=False,
+    ),
 ]
 DeviceOption = Annotated[
     str,
     typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; auto takes the GPU where there is one."),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the recipe; may be given several times."),

@@ -1,1 +1,202 @@
-def train() -> None: ...
+"""`epalm train`: stage 2. Reads the options, finds samples and features, says what was chosen."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from epalm.cli.options import (
+    DEFAULT_CACHE,
+    DEFAULT_RUNS,
+    CacheOption,
+    DeviceOption,
+    JsonOption,
+    OptionalDataOption,
+    OptionalModalityOption,
+    RunsOption,
+    SetOption,
+)
+from epalm.samples import Modality
+
+if TYPE_CHECKING:
+    from epalm.cache.store import Cache
+    from epalm.config import Config
+    from epalm.samples import Dataset, Sample
+    from epalm.train.features import FeatureSource
+    from epalm.train.run import TrainSummary
+
+_PLAYGROUND = "playground"
+_STOPPED = 130
+
+
+def train(
+    *,
+    from_cache: Annotated[
+        bool, typer.Option("--from-cache", help="Take features from the cache; else the encoder runs in the loop.")
+    ] = False,
+    modality: OptionalModalityOption = None,
+    data: OptionalDataOption = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="A recipe's name or a .toml file. [default: playground, on the playground]", show_default=False
+        ),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="epalm, epalm-pt or epalm-lin. [default: the recipe's]", show_default=False)
+    ] = None,
+    settings: SetOption = None,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Withhold the perceptual token: what the text alone gives away.")
+    ] = False,
+    feature_set: Annotated[
+        str | None,
+        typer.Option(help="Feature set of the cache. [default: of the latest extraction]", show_default=False),
+    ] = None,
+    allow_missing: Annotated[int, typer.Option(help="Go on without up to this many media.", min=0)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Short for --set optim.seed=N.", min=0, show_default=False)] = None,
+    cache: CacheOption = DEFAULT_CACHE,
+    runs: RunsOption = DEFAULT_RUNS,
+    run: Annotated[
+        str | None, typer.Option(help="Name of the run's folder. [default: time, modality, recipe]", show_default=False)
+    ] = None,
+    device: DeviceOption = "auto",
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and stop.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train connector and soft prompt against the frozen language model.
+
+    With --from-cache, on the features of the latest extraction: nothing is decoded or encoded. A medium without
+    features stops the training before it begins, unless --allow-missing says how many are acceptable.
+
+    Examples:
+
+        epalm train --from-cache
+
+        epalm train --from-cache --modality video --variant epalm-pt
+
+        epalm train --from-cache --data vqa.jsonl --recipe vqa-v2 --set lm.name=facebook/opt-350m
+
+        epalm train --modality image --set optim.max_steps=20
+    """
+    from epalm.cache.store import Cache
+    from epalm.config import load_config
+    from epalm.console import say
+    from epalm.datasets import load_dataset
+    from epalm.errors import UsageError
+
+    store = Cache(cache)
+    if from_cache and (modality is None or data is None):
+        latest = store.latest(modality.value if modality else None)
+        modality, data = Modality(latest.modality), data or latest.data
+    modality, data = modality or Modality.IMAGE, data or _PLAYGROUND
+    if data == _PLAYGROUND:
+        say("data: the playground, a small built-in world (--data takes your own)")
+    elif recipe is None:
+        raise UsageError("your own data needs a --recipe", hint="--recipe vqa-v2, or --recipe playground for a trial")
+    config = load_config(recipe or _PLAYGROUND, _overrides(settings, variant, blind, seed))
+    say(
+        f"recipe: {recipe or _PLAYGROUND}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}"
+    )
+    dataset = load_dataset(data, modality)
+    if from_cache:
+        name = feature_set or store.latest(modality.value).set_name
+        features, training, validation, missing = _cached(store, name, dataset, config, allow_missing)
+    else:
+        features, training, validation = _live(modality, data, dataset, config, device)
+        missing = 0
+    say(f"features: {_in_words(features)}; {len(training):,} training and {len(validation):,} validation samples")
+    if plan:
+        return
+    summary = _train(config, dataset, modality, features, training, validation, missing, runs, run, recipe, device)
+    if as_json:
+        typer.echo(json.dumps(summary.to_json()))
+    share = summary.trainable_parameters / summary.all_parameters
+    exact = (
+        ""
+        if summary.val_exact is None
+        else f", validation loss {summary.val_loss:.3f} nats, exact {summary.val_exact:.3f}"
+    )
+    say(
+        f"{summary.steps} steps in {summary.seconds:.1f} s; {summary.trainable_parameters:,} trained parameters, "
+        f"{share:.2%} of all{exact}"
+    )
+    say(f"run {summary.run}; next: epalm score")
+
+
+def _overrides(settings: list[str] | None, variant: str | None, blind: bool, seed: int | None) -> list[str]:
+    short = [f"model.variant={variant}"] if variant else []
+    short += ["model.blind=true"] if blind else []
+    short += [f"optim.seed={seed}"] if seed is not None else []
+    return [*short, *(settings or [])]
+
+
+def _cached(
+    store: "Cache", name: str, dataset: "Dataset", config: "Config", allow_missing: int
+) -> "tuple[FeatureSource, tuple[Sample, ...], tuple[Sample, ...], int]":
+    from epalm.console import warn
+    from epalm.train.features import CachedFeatures
+    from epalm.train.run import chosen_samples
+
+    parts = [chosen_samples(dataset, config, split) for split in (config.data.train_split, config.data.val_split)]
+    every = parts[0] + parts[1]
+    features = CachedFeatures(store.find(name), store, dataset, every)
+    kept = features.without_holes(every, allow_missing=allow_missing)
+    if len(kept) < len(every):
+        warn(f"{len(every) - len(kept)} samples are left out: {len(features.holes)} media have no features")
+    ids = {sample.id for sample in kept}
+    training, validation = (tuple(sample for sample in part if sample.id in ids) for part in parts)
+    return features, training, validation, len(every) - len(kept)
+
+
+def _live(
+    modality: Modality, data: str, dataset: "Dataset", config: "Config", device: str
+) -> "tuple[FeatureSource, tuple[Sample, ...], tuple[Sample, ...]]":
+    from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind
+    from epalm.extract.live import LiveFeatures
+    from epalm.extract.selection import parse_layers
+    from epalm.train.run import chosen_samples
+
+    weights = _PLAYGROUND if data == _PLAYGROUND else None
+    encoder = build_encoder(EncoderChoice(default_kind(modality), weights, modality=modality), device=device)
+    features = LiveFeatures(encoder, parse_layers(f"last:{config.model.tokens}", encoder.depth), dataset.root)
+    split = config.data
+    return (
+        features,
+        chosen_samples(dataset, config, split.train_split),
+        chosen_samples(dataset, config, split.val_split),
+    )
+
+
+def _train(
+    config: "Config",
+    dataset: "Dataset",
+    modality: Modality,
+    features: "FeatureSource",
+    training: "tuple[Sample, ...]",
+    validation: "tuple[Sample, ...]",
+    missing: int,
+    runs: Path,
+    name: str | None,
+    recipe: str | None,
+    device: str,
+) -> "TrainSummary":
+    from epalm.console import say
+    from epalm.train.run import train as train_run
+    from epalm.train.run_folder import RunFolder
+
+    label = "-".join((modality, Path(recipe or _PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
+    folder = RunFolder.create(runs, label, name=name)
+    try:
+        return train_run(
+            config, dataset, modality, features, training, validation, folder, device=device, missing=missing
+        )
+    except KeyboardInterrupt:
+        say(f"stopped; {folder.path} keeps the checkpoints of the last validation")
+        raise typer.Exit(_STOPPED) from None
+
+
+def _in_words(features: "FeatureSource") -> str:
+    told = features.describe()
+    return f"feature set {told['set']}" if told["source"] == "cache" else "the encoder, in the loop"

@@ -1,4 +1,4 @@
-"""Encoders' weights: from the Hub by name, from a local folder, or drawn at random when that is asked for.
+"""Frozen models' weights: from the Hub by name, from a local folder, or drawn at random when that is asked for.
 
 Only safetensors, or pickles limited to tensors, are read; no code from a repository runs. What the model
 libraries raise becomes one message that names what to do.
@@ -22,11 +22,15 @@ Loaded = TypeVar("Loaded")
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights come from: a Hub name or a folder (None: the default), or a random draw."""
+    """Where weights come from: a Hub name or a folder (None: the default), or a random draw.
+
+    `option` is the setting that named it, for messages.
+    """
 
     name: str | None
     random: bool = False
     seed: int = 0
+    option: str = "--weights"
 
     @property
     def folder(self) -> Path | None:
@@ -40,7 +44,7 @@ class Source:
             return
         if Path(self.name).exists() or self.name.startswith((".", "/", "~")) or self.name.count("/") > 1:
             raise UsageError(
-                f"--weights {self.name!r}, for the {what}, is not a folder",
+                f"{self.option} {self.name!r}, for the {what}, is not a folder",
                 hint="give a folder with config.json and model.safetensors, or a Hub name",
             )
 
@@ -62,10 +66,9 @@ def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
             hint = "the folder needs config.json and model.safetensors of that architecture"
         else:
             message = f"cannot load the {what}'s weights {source.name!r}: {first}"
-            hint = (
-                "with no network: download the model elsewhere, then --weights FOLDER; "
-                "--random-weights tries the pipeline without"
-            )
+            hint = f"with no network: download the model elsewhere, then name its folder in {source.option}"
+            if source.option == "--weights":
+                hint += "; --random-weights tries the pipeline without"
         raise UsageError(message, hint=hint) from error
 
 
@@ -77,8 +80,10 @@ def seeded(source: Source) -> Iterator[None]:
         yield
 
 
-def from_pretrained(model_class: Any, source: Source, what: str, config: Any) -> nn.Module:
-    """A transformers model in float32 with `source`'s weights.
+def from_pretrained(
+    model_class: Any, source: Source, what: str, config: Any = None, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """A transformers model with `source`'s weights.
 
     Raises:
         UsageError: see `load`; also when the checkpoint leaves part of the model without weights.
@@ -88,7 +93,7 @@ def from_pretrained(model_class: Any, source: Source, what: str, config: Any) ->
         model, report = model_class.from_pretrained(
             str(source.folder or source.name),
             config=config,
-            dtype=torch.float32,
+            dtype=dtype,
             trust_remote_code=False,
             output_loading_info=True,
         )
@@ -106,27 +111,16 @@ def freeze(model: nn.Module) -> str:
     return digest_tensors(model.state_dict())
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU where there is one. Raises UsageError."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"device {name!r} cannot be used: {str(error).splitlines()[0]}", hint="--device cpu always works"
-        ) from error
-    return device
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No log lines from the libraries while they try: what matters is in the error."""
+    """No log lines and bars from the libraries while they try: what matters is in the error."""
+    from transformers.utils import logging as bars
+
     loggers = [logging.getLogger(name) for name in ("huggingface_hub", "transformers", "timm")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
+    bars.disable_progress_bar()
     try:
         yield
     finally:

@@ -1,0 +1,104 @@
+"""Logits, losses and decoded ids of the paper's own implementation, reproduced."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import OPTConfig
+
+from epalm.train.augmented_opt import AugmentedOPT
+from epalm.train.batches import IGNORED
+from epalm.train.connector import Connector
+from epalm.train.injection import Injection
+from epalm.train.loss import sample_losses
+from epalm.train.model import EpalmModel
+from epalm.train.prompt import MlpPrompt, PlainPrompt
+
+PARITY = Path(__file__).parents[1].parent / "shared" / "parity"
+MODELS = ("epalm", "epalm_pt", "epalm_lin")
+pytestmark = pytest.mark.skipif(not PARITY.is_dir(), reason=f"reference numbers are not at {PARITY}")
+
+
+def _model(folder: Path) -> tuple[EpalmModel, dict[str, Any]]:
+    meta = json.loads((folder / "meta.json").read_text())
+    state = load_file(folder / "state.safetensors")
+    lm = AugmentedOPT(OPTConfig(**meta["lm"]))
+    own = {name.removeprefix("model_text."): value for name, value in state.items() if name.startswith("model_text.")}
+    lm.load_state_dict(own)
+    setting, form = meta["injection"], meta["prompt"]
+    lm.augment(
+        Injection(setting["tokens"], setting["start"], setting["end"], setting["attention"]),
+        form["length"] if form else 0,
+    )
+    width, hidden = meta["encoder"]["embed_dim"], meta["lm"]["hidden_size"]
+    connector = Connector(setting["tokens"], width, hidden, shared=setting["shared_connector"])
+    layers = range(1 if setting["shared_connector"] else setting["tokens"])
+    name = "connector.{}." if "connector.0.weight" in state else "connector."
+    connector.weight.data = torch.stack([state[name.format(layer) + "weight"] for layer in layers])
+    connector.bias.data = torch.stack([state[name.format(layer) + "bias"] for layer in layers])
+    prompt: PlainPrompt | MlpPrompt | None = None
+    if form:
+        trained = {k.removeprefix("prompt_module.prefix_embedding."): v for k, v in state.items() if "prompt_mod" in k}
+        kind = MlpPrompt if form["mlp"] else PlainPrompt
+        prompt = kind(form["length"], meta["lm"]["word_embed_proj_dim"])
+        prompt.embedding.data = trained["0.weight" if form["mlp"] else next(iter(trained))]
+        if isinstance(prompt, MlpPrompt):
+            for mine, theirs in (("inner", "1"), ("outer", "3")):
+                getattr(prompt, mine).weight.data = trained[f"{theirs}.weight"]
+                getattr(prompt, mine).bias.data = trained[f"{theirs}.bias"]
+    return EpalmModel(lm, connector, prompt).eval(), meta
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def case(request: pytest.FixtureRequest) -> tuple[EpalmModel, dict[str, Any], dict[str, torch.Tensor], Path]:
+    folder = PARITY / request.param
+    model, meta = _model(folder)
+    return model, meta, load_file(folder / "io.safetensors"), folder
+
+
+Case = tuple[EpalmModel, dict[str, Any], dict[str, torch.Tensor], Path]
+
+
+def _features(meta: dict[str, Any], data: dict[str, torch.Tensor]) -> torch.Tensor:
+    return data["cls"][:, -meta["injection"]["tokens"] :]
+
+
+def test_logits_and_losses(case: Case) -> None:
+    model, meta, data, _ = case
+    features, ids, mask = _features(meta, data), data["input_ids"], data["attention_mask"]
+    with torch.no_grad():
+        logits = model(features, ids, mask, text_only=False)
+        text = model(features, ids, mask)
+    assert logits.shape == data["logits"].shape
+    real = torch.cat((mask.new_ones(len(mask), model.lm.front), mask), 1).bool()
+    assert (logits - data["logits"])[real].abs().max() <= 1e-4
+    assert torch.equal(text, logits[:, model.lm.front :])
+    losses = sample_losses(text, ids.masked_fill(mask == 0, IGNORED))
+    torch.testing.assert_close(losses, data["loss"], atol=1e-4, rtol=0)
+
+
+def test_gradients(case: Case) -> None:
+    model, meta, data, folder = case
+    expected = load_file(folder / "grads.safetensors")
+    model.zero_grad()
+    labels = data["input_ids"].masked_fill(data["attention_mask"] == 0, IGNORED)
+    logits = model(_features(meta, data), data["input_ids"], data["attention_mask"])
+    (0.1 * sample_losses(logits, labels).sum() / 3).backward()
+    layers = [value for name, value in sorted(expected.items()) if name.startswith("connector") and "weight" in name]
+    torch.testing.assert_close(model.connector.weight.grad, torch.stack(layers), atol=1e-4, rtol=0)
+    if isinstance(model.prompt, MlpPrompt):
+        theirs = expected["prompt_module.prefix_embedding.1.weight"]
+        torch.testing.assert_close(model.prompt.inner.weight.grad, theirs, atol=1e-4, rtol=0)
+    assert all(parameter.grad is None for parameter in model.lm.parameters())
+
+
+@pytest.mark.parametrize(("name", "beams"), [("gen_greedy", 1), ("gen_beam3", 3)])
+def test_decoded_ids(case: Case, name: str, beams: int) -> None:
+    model, meta, data, _ = case
+    length = meta["generation"]["max_length"]
+    produced = model.generate(_features(meta, data), data["gen_prompt"], num_beams=beams, max_length=length)
+    assert torch.equal(produced, data[name][:, : produced.shape[1]])
+    assert (data[name][:, produced.shape[1] :] == 1).all()  # nothing but padding is missing

@@ -1,0 +1,193 @@
+"""One training from settings to a run folder, and a trained model out of one. Knows every part of this stage."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epalm import __version__
+from epalm.config import Config
+from epalm.devices import pick_device
+from epalm.errors import UsageError
+from epalm.fingerprint import digest_json, digest_tensors
+from epalm.samples import Dataset, Modality, Sample
+from epalm.train.batches import Batch, Batches, training_items
+from epalm.train.build import build_model, load_lm, load_text_format
+from epalm.train.features import FeatureSource
+from epalm.train.loop import Plan, Validation, train_model
+from epalm.train.model import EpalmModel
+from epalm.train.run_folder import RunFolder
+from epalm.train.schedule import Schedule
+from epalm.train.text import TextFormat
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a training did. Times in seconds, losses in nats per sample."""
+
+    run: str
+    steps: int
+    train_items: int
+    missing_samples: int
+    trainable_parameters: int
+    all_parameters: int
+    seconds: float
+    val_loss: float | None
+    val_exact: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model with what it needs to be used."""
+
+    folder: RunFolder
+    config: Config
+    model: EpalmModel
+    text: TextFormat
+    inputs: dict[str, Any]
+    step: int
+
+
+def chosen_samples(dataset: Dataset, config: Config, split: str) -> tuple[Sample, ...]:
+    """A split's samples of the recipe's tasks."""
+    return tuple(sample for sample in dataset.split(split) if sample.task in config.data.tasks)
+
+
+def train(
+    config: Config,
+    dataset: Dataset,
+    modality: Modality,
+    features: FeatureSource,
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
+    run: RunFolder,
+    *,
+    device: str = "auto",
+    missing: int = 0,
+) -> TrainSummary:
+    """Train on samples whose features are there; `missing` samples were left out before, and are reported.
+
+    Raises:
+        UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
+    """
+    started = time.perf_counter()
+    items = training_items(training)
+    if not items:
+        tasks = " or ".join(config.data.tasks)
+        raise UsageError(
+            f"data {dataset.spec!r} has no {modality} samples for {tasks} with answers in split "
+            f"{config.data.train_split!r}",
+            hint="--set data.train_split=NAME and --set 'data.tasks=[\"qa\"]' choose others",
+        )
+    if features.layers < config.model.tokens:
+        raise UsageError(
+            f"the recipe wants {config.model.tokens} layers' tokens and the features have {features.layers}",
+            hint=f"epalm extract --layers last:{config.model.tokens}, or --set model.tokens={features.layers}",
+        )
+    where = pick_device(device)
+    lm = load_lm(config.lm.name, config.lm.dtype)
+    text = load_text_format(config.lm.name, lm)
+    config = config.resolved(lm.config.num_hidden_layers)
+    model = build_model(config, lm, features.width)
+    batches = _batches(config, items, text, features)
+    run.begin(config, _inputs(dataset, modality, features, lm))
+    tensors = model.trainable_tensors()
+
+    def save(step: int, _result: Validation | None, best: bool) -> None:
+        run.save("last", tensors, step=step)
+        if best:
+            run.save("best", tensors, step=step)
+
+    steps = config.optim.epochs * len(batches)
+    steps = min(steps, config.optim.max_steps or steps)
+    plan = _plan(config, steps, len(batches))
+    fixed = _validation_batches(config, validation, text, features)
+    result = train_model(model, batches, fixed, plan, device=where, report=run.report, save=save)
+    run.finish()
+    count = sum(tensor.numel() for tensor in tensors.values())
+    return TrainSummary(
+        run=str(run.path),
+        steps=steps,
+        train_items=len(items),
+        missing_samples=missing,
+        trainable_parameters=count,
+        all_parameters=count + sum(tensor.numel() for tensor in lm.parameters()),
+        seconds=time.perf_counter() - started,
+        val_loss=result.loss if result else None,
+        val_exact=result.exact if result else None,
+    )
+
+
+def load_run(folder: RunFolder, *, device: str = "auto", checkpoint: str = "best") -> LoadedRun:
+    """The run's model with its trained tensors.
+
+    Raises:
+        UsageError: a part of the run is missing, or the language model is not the one that it was trained with.
+    """
+    config, inputs = folder.config, folder.inputs
+    lm = load_lm(config.lm.name, config.lm.dtype)
+    if digest_tensors(lm.state_dict()) != inputs["lm"]:
+        raise UsageError(
+            f"{config.lm.name!r} has other weights than when {folder.name} was trained", hint="train again"
+        )
+    text = load_text_format(config.lm.name, lm)
+    model = build_model(config, lm, int(inputs["width"]))
+    tensors, step = folder.load(checkpoint)
+    try:
+        model.load_trainable(tensors)
+    except ValueError as error:
+        raise UsageError(f"{folder.path}: {error}", hint="train again") from error
+    return LoadedRun(folder, config, model.to(pick_device(device)).eval(), text, inputs, step)
+
+
+def _batches(config: Config, items: Sequence[Any], text: TextFormat, features: FeatureSource) -> Batches:
+    return Batches(
+        items,
+        text,
+        features,
+        tokens=config.model.tokens,
+        batch_size=config.optim.batch_size,
+        seed=config.optim.seed,
+        loss_on=config.optim.loss_on,
+    )
+
+
+def _validation_batches(
+    config: Config, samples: Sequence[Sample], text: TextFormat, features: FeatureSource
+) -> list[Batch]:
+    """The same batches for every validation: a random part of the samples, in random order."""
+    items = training_items(samples)
+    chosen = np.random.default_rng(config.optim.seed).permutation(len(items))[: config.eval.val_samples]
+    batches = _batches(config, [items[place] for place in chosen], text, features)
+    return list(batches.epoch(0)) if items else []
+
+
+def _plan(config: Config, steps: int, steps_per_epoch: int) -> Plan:
+    optim = config.optim
+    epochs = math.ceil(steps / steps_per_epoch)
+    schedule = Schedule(optim.warmup_steps, optim.warmup_lr, optim.peak_lr, optim.min_lr, epochs)
+    return Plan(
+        steps, schedule, optim.fixed_lr, optim.weight_decay, optim.loss_scale, validate_every=config.eval.every_steps
+    )
+
+
+def _inputs(dataset: Dataset, modality: Modality, features: FeatureSource, lm: Any) -> dict[str, Any]:
+    samples = [{**asdict(sample), "answers": dict(sample.answers)} for sample in dataset.samples]
+    return {
+        "data": dataset.spec,
+        "data_root": str(Path(dataset.root).resolve()),
+        "samples": digest_json(samples),
+        "modality": modality.value,
+        "features": features.describe(),
+        "width": features.width,
+        "lm": digest_tensors(lm.state_dict()),
+        "epalm": __version__,
+    }

@@ -1,0 +1,118 @@
+"""A run folder: settings, inputs, metrics and checkpoints of one training, and which run was the latest.
+
+`config.toml` (resolved), `inputs.json`, `metrics.jsonl`, `checkpoints/{best,last}/trainable.safetensors`. Only
+trained tensors are saved. Knows files; does not know how the numbers come about.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from epalm.cache.durable import write_atomically
+from epalm.config import Config, read_config
+from epalm.errors import EpalmError, UsageError
+
+_TENSORS = "trainable.safetensors"
+LATEST = "latest"
+
+
+class RunFolder:
+    """Paths and formats of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+        self.metrics = path / "metrics.jsonl"
+
+    @staticmethod
+    def create(runs: Path, label: str, *, name: str | None = None) -> "RunFolder":
+        """A new folder below `runs`: of that name, or named by time and label.
+
+        Raises:
+            EpalmError: it cannot be made, or one of that name is there.
+        """
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        names = [name] if name else [f"{stamp}-{label}{'' if n == 1 else f'-{n}'}" for n in range(1, 100)]
+        for chosen in names:
+            if Path(chosen).name != chosen:
+                raise UsageError(f"--run {chosen!r} is not the name of a folder", hint="--runs takes the path above it")
+            try:
+                (runs / chosen).mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise EpalmError(f"the run folder cannot be made: {error}", hint="give another --runs") from error
+            return RunFolder(runs / chosen)
+        raise UsageError(f"{runs / names[-1]} is there already", hint="give another --run")
+
+    @staticmethod
+    def find(runs: Path, name: str | None = None) -> "RunFolder":
+        """The run in that folder or of that name below `runs`; without a name the latest.
+
+        Raises:
+            UsageError: there is no such run.
+        """
+        if name is None:
+            latest = runs / LATEST
+            if not latest.is_file():
+                raise UsageError(f"there is no run in {runs} yet", hint="epalm train --from-cache")
+            name = latest.read_text().strip()
+        for path in (runs / name, Path(name)):
+            if (path / "config.toml").is_file():
+                return RunFolder(path)
+        raise UsageError(f"{name!r} is no run folder and none below {runs}", hint=f"look into {runs}")
+
+    def begin(self, config: Config, inputs: Mapping[str, Any]) -> None:
+        """Note what the run works on."""
+        write_atomically(self.path / "inputs.json", _json(inputs))
+        write_atomically(self.path / "config.toml", config.to_toml().encode())
+
+    def finish(self) -> None:
+        """Make this the latest run of its parent folder."""
+        write_atomically(self.path.parent / LATEST, (self.name + "\n").encode())
+
+    def report(self, metrics: Mapping[str, Any]) -> None:
+        """Append one line of metrics."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+    @property
+    def config(self) -> Config:
+        """The resolved settings."""
+        return read_config((self.path / "config.toml").read_text(encoding="utf-8"), str(self.path / "config.toml"))
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What `begin` was given. Raises UsageError when the file is damaged."""
+        path = self.path / "inputs.json"
+        try:
+            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read: {error}", hint="train again, or score another --run") from error
+        return value
+
+    def save(self, kind: str, tensors: Mapping[str, torch.Tensor], *, step: int) -> None:
+        """Write a checkpoint, "best" or "last", in place of the one before."""
+        folder = self.path / "checkpoints" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        write_atomically(folder / _TENSORS, save(plain, metadata={"step": str(step)}))
+
+    def load(self, kind: str = "best") -> tuple[dict[str, torch.Tensor], int]:
+        """A checkpoint's tensors and step. Raises UsageError when it is not there or damaged."""
+        path = self.path / "checkpoints" / kind / _TENSORS
+        try:
+            with safe_open(path, framework="pt") as file:
+                step = int((file.metadata() or {}).get("step", 0))
+                return {name: file.get_tensor(name) for name in file.keys()}, step  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise UsageError(f"{path} cannot be read: {error}", hint="train again, or score another --run") from error
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(dict(value), indent=2, sort_keys=True) + "\n").encode()
