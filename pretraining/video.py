@@ -36,7 +36,7 @@ def pretrain(out: Path) -> None:
             num_hidden_layers=6,
             num_attention_heads=4,
             intermediate_size=4 * WIDTH,
-            drop_path_rate=0.0,
+            drop_path_rate=0,
         )
     )
     for parameter in (model.embeddings.time_embeddings, model.embeddings.position_embeddings):

@@ -63,7 +63,7 @@ def train_model(
     optimiser = make_optimiser(model, plan)
     best = float("inf")
     result: Validation | None = None
-    started, running = time.perf_counter(), 0.0
+    started, note = time.perf_counter(), ""
     with progress("train", plan.steps, "steps") as advance:
         for step, (epoch, batch) in enumerate(_steps(batches, plan.steps)):
             rate = plan.schedule.rate(step, epoch)
@@ -71,10 +71,10 @@ def train_model(
             loss = take_step(model, optimiser, batch.to(device), loss_scale=plan.loss_scale)
             done = step + 1
             if done % _REPORT_EVERY == 0 or done == plan.steps:
-                running = _finite(float(loss), done)
-                seconds = time.perf_counter() - started
-                report({"step": done, "epoch": epoch, "loss": running, "lr": rate, "seconds": seconds})
-            advance(note=f"loss {running:.3f}")
+                value = _finite(float(loss), done)
+                seconds, note = time.perf_counter() - started, f"loss {value:.3f} nats"
+                report({"step": done, "epoch": epoch, "loss": value, "lr": rate, "seconds": seconds})
+            advance(note=note)
             if done % plan.validate_every == 0 or done == plan.steps:
                 result = validate(model, validation, device=device)
                 if result is not None:

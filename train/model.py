@@ -32,6 +32,11 @@ class EpalmModel(nn.Module):
         self.lm.eval()
         return self
 
+    @property
+    def connector_tokens(self) -> int:
+        """K: how many perceptual tokens it takes."""
+        return self.lm.injection.tokens
+
     def trainable_tensors(self) -> dict[str, nn.Parameter]:
         """Every tensor that training changes, by the name that checkpoints use."""
         tensors = {"connector.weight": self.connector.weight, "connector.bias": self.connector.bias}

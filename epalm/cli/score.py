@@ -1,1 +1,141 @@
-def score() -> None: ...
+"""`epalm score`: stage 3. Decodes a split with a trained run and scores it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from epalm.cli.options import (
+    DEFAULT_CACHE,
+    DEFAULT_RUNS,
+    CacheOption,
+    DeviceOption,
+    JsonOption,
+    OptionalDataOption,
+    RunsOption,
+)
+
+if TYPE_CHECKING:
+    from epalm.samples import Dataset, Sample
+    from epalm.train.features import FeatureSource
+    from epalm.train.run import LoadedRun
+
+_STOPPED = 130
+
+
+def score(
+    *,
+    run: Annotated[
+        str | None, typer.Option(help="A run's name or folder. [default: the latest]", show_default=False)
+    ] = None,
+    data: OptionalDataOption = None,
+    split: Annotated[str, typer.Option(help="Split to decode and score.")] = "test",
+    num_beams: Annotated[
+        int | None, typer.Option(help="Beams; 1: greedy. [default: the recipe's]", min=1, show_default=False)
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(help="Tokens in all, the question's too. [default: the recipe's]", min=2, show_default=False),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Samples decoded together.", min=1)] = 64,
+    limit: Annotated[
+        int | None, typer.Option(help="Only the split's first N samples.", min=1, show_default=False)
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="best or last.")] = "best",
+    allow_missing: Annotated[int, typer.Option(help="Go on without up to this many media.", min=0)] = 0,
+    cache: CacheOption = DEFAULT_CACHE,
+    runs: RunsOption = DEFAULT_RUNS,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Decode a split and score it: QA accuracy, BLEU-1 to 4, METEOR, ROUGE-L, CIDEr.
+
+    Predictions are saved as they come; the same command goes on where it was stopped, and decodes nothing twice.
+
+    Examples:
+
+        epalm score
+
+        epalm score --run my-run --split val --num-beams 1
+
+        epalm score --data vqa.jsonl --limit 1000 --json
+    """
+    from epalm.console import say
+    from epalm.datasets import load_dataset
+    from epalm.errors import UsageError
+    from epalm.evaluate.run import score_run, scores_path
+    from epalm.samples import Modality
+    from epalm.train.run import chosen_samples, load_run
+    from epalm.train.run_folder import RunFolder
+
+    if checkpoint not in ("best", "last"):
+        raise UsageError(f"there is no checkpoint {checkpoint!r}", hint="use best or last")
+    loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint)
+    data = data or str(loaded.inputs["data"])
+    dataset = load_dataset(data, Modality(loaded.inputs["modality"]))
+    say(f"run: {loaded.folder.path}, step {loaded.step}; data: {data}, split {split}")
+    samples = chosen_samples(dataset, loaded.config, split)[:limit]
+    if not samples:
+        splits = ", ".join(sorted({sample.split for sample in dataset.samples}))
+        raise UsageError(f"data {data!r} has no samples to score in split {split!r}; it has {splits}", hint="--split")
+    features, present = _features(loaded, cache, dataset, samples, allow_missing, device)
+    decode = loaded.config.decode
+    try:
+        scores = score_run(
+            loaded,
+            dataset,
+            features,
+            present,
+            split=split,
+            expected=len(samples),
+            num_beams=num_beams or decode.num_beams,
+            max_length=max_length or decode.max_length,
+            batch_size=batch_size,
+        )
+    except KeyboardInterrupt:
+        say("stopped; the predictions so far are saved, the same command goes on")
+        raise typer.Exit(_STOPPED) from None
+    _show(scores, scores_path(loaded), as_json)
+
+
+def _features(
+    run: "LoadedRun",
+    cache: Path,
+    dataset: "Dataset",
+    samples: "tuple[Sample, ...]",
+    allow_missing: int,
+    device: str,
+) -> "tuple[FeatureSource, tuple[Sample, ...]]":
+    """As in training: from the cache, or from the same encoder."""
+    from epalm.cache.store import Cache
+    from epalm.cli.live_source import live_features
+    from epalm.train.features import CachedFeatures
+
+    told = run.inputs["features"]
+    if told["source"] != "cache":
+        return live_features(told, dataset, device), samples
+    store = Cache(cache)
+    features = CachedFeatures(store.find(told["set"]), store, dataset, samples)
+    return features, features.without_holes(samples, allow_missing=allow_missing)
+
+
+def _show(scores: dict[str, Any], path: Path, as_json: bool) -> None:
+    from epalm.console import print_table, say, warn
+
+    if as_json:
+        typer.echo(json.dumps(scores))
+    else:
+        rows = []
+        for task, figures in scores["tasks"].items():
+            for metric, value in figures["metrics"].items():
+                chance = figures["chance"].get(metric)
+                guess = "" if chance is None else f"{100 * chance:.2f}"
+                rows.append(
+                    (f"{task}: {metric}", f"{100 * value:.2f}", guess, f"{figures['scored']}/{figures['expected']}")
+                )
+        title = f"{scores['modality']}, split {scores['split']}, values × 100"
+        print_table(title, ("measure", "run", "chance", "samples"), rows)
+    if scores["samples_without_features"]:
+        warn(f"{scores['samples_without_features']} samples have no features and are not scored")
+    say(f"scores {path}; predictions {scores['predictions']}")

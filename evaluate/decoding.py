@@ -1,0 +1,103 @@
+"""Samples → predictions: batched generation with the key/value cache, saved as they come.
+
+Knows the trained model and where features come from; does not know scores.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from epalm.console import progress
+from epalm.samples import Prediction, Sample
+from epalm.train.batches import last_tokens
+from epalm.train.features import FeatureSource
+from epalm.train.model import EpalmModel
+from epalm.train.text import TextFormat
+
+_SHORTEST_ANSWER = 5  # tokens that an answer gets at least, however long its question
+
+
+def decode_batches(
+    model: EpalmModel,
+    text: TextFormat,
+    features: FeatureSource,
+    samples: Sequence[Sample],
+    *,
+    num_beams: int,
+    max_length: int,
+    batch_size: int,
+) -> Iterator[list[Prediction]]:
+    """Predictions batch by batch; a batch holds questions of one length, so nothing is padded.
+
+    What is produced for a sample therefore does not depend on which others it is decoded with. `max_length` counts
+    the question's tokens too; a question that leaves fewer than five still gets five for its answer.
+    """
+    device = model.connector.weight.device
+    given = {sample.id: text.given(sample) for sample in samples}
+    ordered = sorted(samples, key=lambda sample: len(given[sample.id]))
+    for batch in _same_length(ordered, lambda sample: len(given[sample.id]), batch_size):
+        ids = torch.tensor([given[sample.id] for sample in batch], device=device)
+        values = last_tokens(features.gather(batch), model.connector_tokens)
+        produced = model.generate(
+            values.to(device).float(),
+            ids,
+            num_beams=num_beams,
+            max_length=max(max_length, ids.shape[1] + _SHORTEST_ANSWER),
+        )
+        answers = produced[:, ids.shape[1] :].tolist()
+        yield [Prediction(s.id, text.decode(answer)) for s, answer in zip(batch, answers, strict=True)]
+
+
+def predict_samples(
+    samples: Sequence[Sample], path: Path, decode: Callable[[Sequence[Sample]], Iterator[list[Prediction]]]
+) -> list[Prediction]:
+    """Predictions of all samples: those that `path` holds are kept, the others are decoded and appended to it."""
+    wanted = {sample.id: sample for sample in samples}
+    done = {one.id: one for one in read_predictions(path) if one.id in wanted}
+    missing = [sample for sample in samples if sample.id not in done]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if missing:
+        with path.open("ab") as file, progress("score", len(missing), "samples") as advance:
+            if file.tell():
+                file.write(b"\n")  # ends a line that a kill may have left torn
+            for batch in decode(missing):
+                for prediction in batch:
+                    done[prediction.id] = prediction
+                    file.write(_line(prediction, wanted[prediction.id]))
+                file.flush()
+                advance(len(batch))
+    return [done[sample.id] for sample in samples]
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The predictions of a JSONL file; empty and torn lines are passed over."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            value: Any = json.loads(line)
+            found.append(Prediction(str(value["id"]), str(value["text"])))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _line(prediction: Prediction, sample: Sample) -> bytes:
+    expected = {"answers": dict(sample.answers)} if sample.answers else {"references": list(sample.references)}
+    value = {"id": prediction.id, "text": prediction.text, "media": sample.media, "prompt": sample.prompt, **expected}
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+
+
+def _same_length(ordered: Sequence[Sample], length: Callable[[Sample], int], batch_size: int) -> Iterator[list[Sample]]:
+    batch: list[Sample] = []
+    for sample in ordered:
+        if batch and (len(batch) == batch_size or length(sample) != length(batch[0])):
+            yield batch
+            batch = []
+        batch.append(sample)
+    if batch:
+        yield batch
