@@ -88,7 +88,7 @@ def _digest(run: LoadedRun, features: FeatureSource, settings: dict[str, int]) -
             "lm": run.inputs["lm"],
             "model": run.config.model.model_dump(mode="json"),
             "dtype": run.config.lm.dtype,
-            "features": features.describe(),
+            "features": {key: value for key, value in features.describe().items() if key != "choice"},
             **settings,
         }
     )[:16]

@@ -14,6 +14,7 @@ import torch
 from epalm.datasets.paths import resolve_media
 from epalm.errors import MediaError
 from epalm.extract.encoder import Encoder
+from epalm.extract.encoders import EncoderChoice
 from epalm.extract.pipeline import default_workers
 from epalm.samples import Sample
 
@@ -21,8 +22,11 @@ from epalm.samples import Sample
 class LiveFeatures:
     """Features decoded and encoded when asked for; a medium that samples share is encoded once a batch."""
 
-    def __init__(self, encoder: Encoder, layers: tuple[int, ...], root: Path) -> None:
-        self._encoder, self._chosen, self._root = encoder, list(layers), root
+    def __init__(
+        self, encoder: Encoder, layers: tuple[int, ...], root: Path, *, choice: EncoderChoice | None = None
+    ) -> None:
+        """`choice` is what built the encoder: told along, so that it can be built again."""
+        self._encoder, self._chosen, self._root, self._choice = encoder, list(layers), root, choice
         self.layers, self.width = len(layers), encoder.width
         # Decoders release the interpreter's lock: threads suffice for one batch at a time.
         self._threads = ThreadPoolExecutor(default_workers(), "decode")
@@ -47,6 +51,7 @@ class LiveFeatures:
             "encoder": self._encoder.describe(),
             "layers": self._chosen,
             "preprocessing": self._encoder.input.describe(),
+            "choice": self._choice.to_record() if self._choice else None,
         }
 
     def _read(self, media: str) -> np.ndarray:

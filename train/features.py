@@ -28,7 +28,7 @@ class FeatureSource(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What decides the numbers, as JSON."""
+        """What decides the numbers, as JSON: "source", "encoder", "layers", "preprocessing"; "choice" rebuilds it."""
         ...
 
 
@@ -48,7 +48,16 @@ class CachedFeatures:
 
     def describe(self) -> dict[str, Any]:
         """See `FeatureSource`."""
-        return {"source": "cache", "set": self._features.name, "fingerprint": self._features.spec.fingerprint}
+        spec, recorded = self._features.spec, self._features.recorded
+        return {
+            "source": "cache",
+            "set": self._features.name,
+            "fingerprint": spec.fingerprint,
+            "encoder": dict(spec.encoder),
+            "layers": list(spec.layers),
+            "preprocessing": dict(spec.preprocessing),
+            "choice": recorded if "encoder" in recorded else None,
+        }
 
     def without_holes(self, samples: Sequence[Sample], *, allow_missing: int = 0) -> tuple[Sample, ...]:
         """The samples whose media have a row.

@@ -67,14 +67,35 @@ class RunFolder:
                 return RunFolder(path)
         raise UsageError(f"{name!r} is no run folder and none below {runs}", hint=f"look into {runs}")
 
+    @staticmethod
+    def latest_of(runs: Path, modality: str) -> "RunFolder":
+        """The newest run of that modality below `runs` that was not trained blind.
+
+        Raises:
+            UsageError: there is none.
+        """
+        found = []
+        for depth in ("*", "*/*"):
+            for path in runs.glob(f"{depth}/checkpoints/best/{_TENSORS}"):
+                run = RunFolder(path.parents[2])
+                if run.inputs["modality"] == modality and not run.config.model.blind:
+                    found.append((path.stat().st_mtime, run))
+        if not found:
+            raise UsageError(
+                f"{runs} has no run for {modality} yet",
+                hint=f"epalm extract --modality {modality}, then epalm train --from-cache",
+            )
+        return max(found, key=lambda pair: pair[0])[1]
+
     def begin(self, config: Config, inputs: Mapping[str, Any]) -> None:
         """Note what the run works on."""
         write_atomically(self.path / "inputs.json", _json(inputs))
         write_atomically(self.path / "config.toml", config.to_toml().encode())
 
-    def finish(self) -> None:
-        """Make this the latest run of its parent folder."""
-        write_atomically(self.path.parent / LATEST, (self.name + "\n").encode())
+    def finish(self, runs: Path | None = None) -> None:
+        """Make this the latest run of `runs` [default: the folder that it lies in]."""
+        runs = runs or self.path.parent
+        write_atomically(runs / LATEST, (self.path.relative_to(runs).as_posix() + "\n").encode())
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Append one line of metrics."""

@@ -41,7 +41,7 @@ OptionalModalityOption = Annotated[
     typer.Option(
         "--modality",
         "-m",
-        help="Which media to work on. [default: that of the latest extraction]",
+        help="Which media to work on. [default: found from what is there]",
         case_sensitive=False,
         show_default=False,
     ),

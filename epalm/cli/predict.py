@@ -1,1 +1,67 @@
-def predict() -> None: ...
+"""`epalm predict`: one file of the user's own, answered or captioned by a trained run."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epalm.cli.options import DEFAULT_RUNS, DeviceOption, JsonOption, OptionalModalityOption, RunsOption
+
+
+def predict(
+    file: Annotated[Path, typer.Argument(help="An image, a video or a sound.", show_default=False)],
+    question: Annotated[
+        str | None, typer.Argument(help="What to ask. Without it: a caption.", show_default=False)
+    ] = None,
+    *,
+    run: Annotated[
+        str | None,
+        typer.Option(help="A run's name or folder. [default: the latest of the file's modality]", show_default=False),
+    ] = None,
+    modality: OptionalModalityOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Answer a question about one file, or caption it.
+
+    Examples:
+
+        epalm predict cat.jpg "what animal is this?"
+
+        epalm predict clip.mp4
+
+        epalm predict bell.wav "how many tones are there?" --run my-run
+    """
+    from epalm.cli.live_source import rebuild_encoder
+    from epalm.console import say
+    from epalm.datasets.folder import modality_of
+    from epalm.errors import MediaError, UsageError
+    from epalm.evaluate.one import answer_one
+    from epalm.extract.media_file import require_file
+    from epalm.extract.pipeline import encode_file
+    from epalm.train.run import load_run
+    from epalm.train.run_folder import RunFolder
+
+    try:
+        require_file(file)
+    except MediaError as error:
+        raise MediaError(f"{file}: {error.message}", hint=error.hint) from error
+    kind = modality or modality_of(file)
+    if run is None and kind is None:
+        raise UsageError(f"{file}: the name does not say what it is", hint="--modality image, video or audio")
+    folder = RunFolder.find(runs, run) if run else RunFolder.latest_of(runs, str(kind))
+    loaded = load_run(folder, device=device)
+    told = loaded.inputs["features"]
+    say(f"run: {folder.path}, trained on {loaded.inputs['data']}, {loaded.config.lm.name}")
+    encoder = rebuild_encoder(told, device)
+    try:
+        features = encode_file(file, encoder, tuple(told["layers"]))
+    except MediaError as error:
+        raise MediaError(f"{file}: {error.message}", hint=error.hint) from error
+    text = answer_one(loaded, features, question)
+    if as_json:
+        typer.echo(json.dumps({"file": str(file), "question": question, "text": text, "run": str(folder.path)}))
+    else:
+        typer.echo(text)

@@ -125,6 +125,8 @@ def _show(scores: dict[str, Any], path: Path, as_json: bool) -> None:
 
     if as_json:
         typer.echo(json.dumps(scores))
+    elif not scores["tasks"]:
+        say("no sample has answers or references: there are predictions, and nothing to score them against")
     else:
         rows = []
         for task, figures in scores["tasks"].items():

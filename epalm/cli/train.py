@@ -153,14 +153,10 @@ def _cached(
 def _live(
     modality: Modality, data: str, dataset: "Dataset", config: "Config", device: str
 ) -> "tuple[FeatureSource, tuple[Sample, ...], tuple[Sample, ...]]":
-    from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind
-    from epalm.extract.live import LiveFeatures
-    from epalm.extract.selection import parse_layers
+    from epalm.cli.live_source import default_live_features
     from epalm.train.run import chosen_samples
 
-    weights = _PLAYGROUND if data == _PLAYGROUND else None
-    encoder = build_encoder(EncoderChoice(default_kind(modality), weights, modality=modality), device=device)
-    features = LiveFeatures(encoder, parse_layers(f"last:{config.model.tokens}", encoder.depth), dataset.root)
+    features = default_live_features(modality, data, dataset, config.model.tokens, device)
     split = config.data
     return (
         features,

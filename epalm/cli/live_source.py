@@ -1,0 +1,48 @@
+"""Encoders outside extraction: in the training loop, and again for a trained run."""
+
+from typing import TYPE_CHECKING, Any
+
+from epalm.errors import UsageError
+from epalm.samples import Dataset, Modality
+
+if TYPE_CHECKING:
+    from epalm.extract.encoder import Encoder
+    from epalm.extract.live import LiveFeatures
+
+
+def default_live_features(modality: Modality, data: str, dataset: Dataset, tokens: int, device: str) -> "LiveFeatures":
+    """The modality's default encoder on the data set's media; its last `tokens` layers."""
+    from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind
+    from epalm.extract.live import LiveFeatures
+    from epalm.extract.selection import parse_layers
+
+    weights = "playground" if data == "playground" else None
+    choice = EncoderChoice(default_kind(modality), weights, modality=modality)
+    encoder = build_encoder(choice, device=device)
+    return LiveFeatures(encoder, parse_layers(f"last:{tokens}", encoder.depth), dataset.root, choice=choice)
+
+
+def live_features(told: dict[str, Any], dataset: Dataset, device: str) -> "LiveFeatures":
+    """What a run's features were made by, on a data set. Raises UsageError as `rebuild_encoder`."""
+    from epalm.extract.encoders import EncoderChoice
+    from epalm.extract.live import LiveFeatures
+
+    choice = EncoderChoice.from_record(told["choice"] or {})
+    return LiveFeatures(rebuild_encoder(told, device), tuple(told["layers"]), dataset.root, choice=choice)
+
+
+def rebuild_encoder(told: dict[str, Any], device: str) -> "Encoder":
+    """The encoder that a run's features came from.
+
+    Raises:
+        UsageError: the run does not say which, it cannot be loaded, or it is another one by now.
+    """
+    from epalm.extract.encoders import EncoderChoice, build_encoder
+
+    encoder = build_encoder(EncoderChoice.from_record(told["choice"] or {}), device=device)
+    if encoder.describe() != told["encoder"] or encoder.input.describe() != told["preprocessing"]:
+        raise UsageError(
+            "the encoder has other weights or preprocessing than when its features were trained on",
+            hint="extract and train again",
+        )
+    return encoder
