@@ -7,6 +7,7 @@ index_select on several CPU threads is many times slower.
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,8 +107,9 @@ class FeatureReader:
             self._require_fit(record)
             require_size(path, record)
             values = flat[offset : offset + record.shape[0] * record.shape[1]]
+            target: Any = values.reshape(-1).view(np.uint8)
             with path.open("rb") as file:
-                if file.readinto(memoryview(values).cast("B")) != record.bytes:
+                if file.readinto(target) != record.bytes:
                     raise damaged(record, f"{path} ended early")
             if verify:
                 require_checksum(values, path, record)

@@ -77,7 +77,9 @@ def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
         task = bar.add_task(description, total=total, note="")
 
         def advance(units: int = 1, *, note: str = "") -> None:
-            bar.update(task, advance=units, **({"note": note} if note else {}))
+            bar.update(task, advance=units)
+            if note:
+                bar.update(task, note=note)
 
         yield advance
 

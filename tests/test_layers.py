@@ -26,7 +26,7 @@ def _layer(module: str) -> str:
 
 
 def _modules() -> dict[str, Path]:
-    modules = {}
+    modules: dict[str, Path] = {}
     for stage in STAGES:
         modules |= {f"epalm.{stage}.{path.stem}": path for path in (ROOT / stage).glob("*.py")}
     for path in (ROOT / "epalm").rglob("*.py"):

@@ -34,7 +34,7 @@ class AugmentedOPT(OPTForCausalLM):
         """Positions before the text: the perceptual one and the prompt's."""
         return 1 + self.prompt_length
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
@@ -106,4 +106,5 @@ class AugmentedOPT(OPTForCausalLM):
         if self.prompt_length:
             parts.append(embedded[:, : self.prompt_length])
         parts.append(embedded[:, self.prompt_length :] + placed)
-        return torch.cat(parts, 1)
+        joined: torch.Tensor = torch.cat(parts, 1)
+        return joined

@@ -35,18 +35,20 @@ class EpalmModel(nn.Module):
     @property
     def connector_tokens(self) -> int:
         """K: how many perceptual tokens it takes."""
-        return self.lm.injection.tokens
+        tokens: int = self.lm.injection.tokens
+        return tokens
 
     def trainable_tensors(self) -> dict[str, nn.Parameter]:
         """Every tensor that training changes, by the name that checkpoints use."""
-        tensors = {"connector.weight": self.connector.weight, "connector.bias": self.connector.bias}
+        tensors: dict[str, nn.Parameter] = {
+            "connector.weight": self.connector.weight,
+            "connector.bias": self.connector.bias,
+        }
         if self.prompt is not None:
             tensors["prompt.embedding"] = self.prompt.embedding
         if isinstance(self.prompt, MlpPrompt):
-            tensors["prompt.inner.weight"] = self.prompt.inner.weight
-            tensors["prompt.inner.bias"] = self.prompt.inner.bias
-            tensors["prompt.outer.weight"] = self.prompt.outer.weight
-            tensors["prompt.outer.bias"] = self.prompt.outer.bias
+            for name, layer in (("inner", self.prompt.inner), ("outer", self.prompt.outer)):
+                tensors |= {f"prompt.{name}.{key}": tensor for key, tensor in layer.named_parameters()}
         return tensors
 
     def load_trainable(self, tensors: dict[str, torch.Tensor]) -> None:

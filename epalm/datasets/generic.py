@@ -120,7 +120,7 @@ def _sample(row: dict[str, Any], where: str, fallback_id: str) -> Sample:
 
 def _choice(kind: type[Choice], value: object, key: str, where: str) -> Choice:
     try:
-        return kind(value)
+        return kind(str(value))
     except ValueError:
         raise UsageError(f"{where}: {key!r} is {value!r}", hint=f"use one of: {', '.join(kind)}") from None
 

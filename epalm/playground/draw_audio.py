@@ -37,8 +37,8 @@ def _tone(timbre: str, pitch: float, octaves: float, samples: int) -> np.ndarray
     if timbre == "pure":
         wave = np.sin(phase)
     elif timbre == "hollow":  # odd harmonics only, as of a clarinet
-        wave = sum(np.sin(n * phase) / n for n in (1, 3, 5, 7, 9))
+        wave = np.sum([np.sin(n * phase) / n for n in (1, 3, 5, 7, 9)], axis=0)
     else:  # bright: all harmonics, as of a bowed string
-        wave = sum(np.sin(n * phase) / n**0.7 for n in range(1, 11)) * 0.6
+        wave = np.sum([np.sin(n * phase) / n**0.7 for n in range(1, 11)], axis=0) * 0.6
     fade = np.minimum(1, np.minimum(np.arange(samples), np.arange(samples)[::-1]) / (0.008 * RATE))
     return (0.8 * wave * fade).astype(np.float32)
