@@ -101,7 +101,8 @@ class AugmentedOPT(OPTForCausalLM):
             positions = (counted.cumsum(1) * counted - 1)[:, first:]
         placed = decoder.embed_positions(None, 0, position_ids=positions)  # (B or 1, T, D)
         if not skipped:
-            return embedded + placed
+            later: torch.Tensor = embedded + placed
+            return later
         parts = [embedded.new_zeros(len(input_ids), 1, embedded.shape[2])]
         if self.prompt_length:
             parts.append(embedded[:, : self.prompt_length])

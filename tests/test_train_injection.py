@@ -1,0 +1,182 @@
+"""The augmented OPT in `causal` mode: no position sees a later one, and the key/value cache changes nothing."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import OPTConfig, OPTForCausalLM
+
+from epalm.train.augmented_opt import AugmentedOPT
+from epalm.train.connector import Connector
+from epalm.train.injection import Attention, Injection
+from epalm.train.model import EpalmModel
+from epalm.train.prompt import MlpPrompt, PlainPrompt
+
+WIDTH, VOCABULARY = 6, 60
+
+
+def _config(blocks: int = 4, hidden: int = 16, embedding: int | None = None) -> OPTConfig:
+    return OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=hidden,
+        word_embed_proj_dim=embedding or hidden,
+        num_hidden_layers=blocks,
+        num_attention_heads=2,
+        ffn_dim=2 * hidden,
+        max_position_embeddings=64,
+        do_layer_norm_before=embedding is None,  # OPT-350M's form has both
+    )
+
+
+def _model(config: OPTConfig, injection: Injection, *, length: int = 0, mlp: bool = False, seed: int = 0) -> EpalmModel:
+    torch.manual_seed(seed)
+    lm = AugmentedOPT(config).eval()
+    with torch.no_grad():  # the initial weights are so small that most of a mistake would be lost in rounding
+        for tensor in lm.parameters():
+            tensor.mul_(3)
+    lm.augment(injection, length)
+    kind = MlpPrompt if mlp else PlainPrompt
+    prompt = kind(length, config.word_embed_proj_dim) if length else None
+    return EpalmModel(lm, Connector(injection.tokens, WIDTH, config.hidden_size, shared=False), prompt).eval()
+
+
+@st.composite
+def models(draw: st.DrawFn, attention: Attention = "causal") -> EpalmModel:
+    blocks = draw(st.integers(2, 5))
+    start = draw(st.integers(0, blocks - 1))
+    end = draw(st.integers(start + 1, blocks))
+    injection = Injection(draw(st.integers(1, 4)), start, end, attention)
+    config = _config(blocks, embedding=draw(st.sampled_from((None, 8))))
+    return _model(
+        config, injection, length=draw(st.integers(0, 3)), mlp=draw(st.booleans()), seed=draw(st.integers(0, 99))
+    )
+
+
+def _inputs(model: EpalmModel, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    features = torch.randn(batch, model.connector_tokens, WIDTH)
+    return features, torch.randint(3, VOCABULARY, (batch, length))
+
+
+def _mask(batch: int, length: int, paddings: list[int], *, left: bool) -> torch.Tensor:
+    mask = torch.ones(batch, length, dtype=torch.long)
+    for row, padding in enumerate(paddings[:batch]):
+        if hidden := min(padding, length - 1):
+            mask[row, slice(None, hidden) if left else slice(-hidden, None)] = 0
+    return mask
+
+
+@given(
+    models(),
+    st.integers(1, 3),
+    st.integers(2, 9),
+    st.lists(st.integers(0, 4), min_size=3, max_size=3),
+    st.booleans(),
+    st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_later_token_changes_no_earlier_logit(
+    model: EpalmModel, batch: int, length: int, paddings: list[int], left: bool, data: st.DataObject
+) -> None:
+    features, ids = _inputs(model, batch, length)
+    mask = _mask(batch, length, paddings, left=left)
+    place = data.draw(st.integers(1, length - 1))
+    other = ids.clone()
+    other[:, place:] = (other[:, place:] + data.draw(st.integers(1, 20))) % (VOCABULARY - 3) + 3
+    with torch.no_grad():
+        before, after = (model(features, x, mask, text_only=False) for x in (ids, other))
+    seen = model.lm.front + place
+    assert torch.isfinite(before).all()
+    assert torch.equal(before[:, :seen], after[:, :seen])
+
+
+@given(
+    models(),
+    st.integers(1, 3),
+    st.integers(1, 6),
+    st.lists(st.integers(0, 4), min_size=3, max_size=3),
+    st.sampled_from((1, 3)),
+)
+@settings(max_examples=25, deadline=None)
+def test_cached_decoding_gives_the_ids_of_recomputing(
+    model: EpalmModel, batch: int, length: int, paddings: list[int], beams: int
+) -> None:
+    features, ids = _inputs(model, batch, length)
+    mask = _mask(batch, length, paddings, left=True)
+    options = {"num_beams": beams, "max_length": length + 8}
+    cached = model.generate(features, ids, mask, **options)
+    assert torch.equal(cached, model.generate(features, ids, mask, use_cache=False, **options))
+
+
+@given(models(), st.integers(1, 5), st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_padding_in_front_changes_no_logit_of_the_text(model: EpalmModel, length: int, padding: int) -> None:
+    features, ids = _inputs(model, 1, length)
+    padded = torch.cat((torch.ones(1, padding, dtype=torch.long), ids), 1)
+    with torch.no_grad():
+        plain = model(features, ids)
+        left = model(features, padded, (torch.arange(length + padding) >= padding).long().unsqueeze(0))
+    torch.testing.assert_close(left[:, padding:], plain, atol=1e-5, rtol=1e-5)
+
+
+def test_a_later_token_does_leak_in_reference_mode() -> None:
+    model = _model(_config(), Injection(2, 1, 3, "reference"), length=2)
+    features, ids = _inputs(model, 2, 6)
+    other = ids.clone()
+    other[:, -1] = (other[:, -1] + 1) % (VOCABULARY - 3) + 3
+    with torch.no_grad():
+        before, after = model(features, ids), model(features, other)
+    assert not torch.allclose(before[:, 0], after[:, 0], atol=1e-6)
+
+
+def test_the_modes_agree_where_every_later_block_gets_a_new_token() -> None:
+    config = _config()
+    logits = []
+    for attention in ("causal", "reference"):
+        model = _model(config, Injection(3, 1, 4, attention), length=2)  # type: ignore[arg-type]
+        torch.manual_seed(1)
+        features, ids = _inputs(model, 2, 6)
+        with torch.no_grad():
+            logits.append(model(features, ids))
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("embedding", [None, 8])
+def test_without_prompt_and_token_it_is_plain_opt(embedding: int | None) -> None:
+    config = _config(embedding=embedding)
+    model = _model(config, Injection(2, 1, 3, blind=True))
+    plain = OPTForCausalLM(config).eval()
+    plain.load_state_dict(model.lm.state_dict())
+    features, ids = _inputs(model, 3, 7)
+    mask = _mask(3, 7, [0, 2, 4], left=True)
+    with torch.no_grad():
+        ours, theirs = model(features, ids, mask), plain(ids, attention_mask=mask).logits
+    torch.testing.assert_close(ours[mask.bool()], theirs[mask.bool()], atol=1e-5, rtol=1e-5)
+
+
+def test_blind_hides_the_features_and_seeing_does_not() -> None:
+    for blind in (True, False):
+        model = _model(_config(), Injection(2, 1, 3, blind=blind), length=2)
+        features, ids = _inputs(model, 2, 5)
+        with torch.no_grad():
+            same = torch.equal(model(features, ids), model(features + 1, ids))
+        assert same is blind
+
+
+def test_the_schedule_is_the_published_one() -> None:
+    large = Injection(6, 19, 31)
+    read = [large.token_of(block) for block in range(32)]
+    assert read[:19] == [None] * 19
+    assert read[19:31] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert read[31] is None
+    assert [Injection(1, 2, 5).token_of(block) for block in range(6)] == [None, None, 0, 0, 0, None]
+    assert [Injection(4, 0, 2).token_of(block) for block in range(3)] == [0, 1, None]
+
+
+def test_nothing_of_the_language_model_learns_and_its_dropout_stays_off() -> None:
+    model = _model(_config(), Injection(2, 1, 3), length=2, mlp=True).train()
+    assert not model.lm.training
+    features, ids = _inputs(model, 2, 5)
+    model(features, ids).sum().backward()
+    assert all(tensor.grad is None for tensor in model.lm.parameters())
+    assert all(tensor.grad is not None for tensor in model.trainable_tensors().values())
+    assert set(model.trainable_tensors()) == {name for name, p in model.named_parameters() if p.requires_grad}

@@ -1,0 +1,203 @@
+"""Text format, batches, learning rate, loss and checkpoints, each by itself."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from epalm.errors import UsageError
+from epalm.samples import Modality, Sample, Task
+from epalm.train.batches import IGNORED, Batches, training_items
+from epalm.train.build import build_model, load_lm, load_text_format
+from epalm.train.loss import sample_losses
+from epalm.train.run_folder import RunFolder
+from epalm.train.schedule import Schedule
+from epalm.train.text import TextFormat, pad_left
+
+
+@pytest.fixture(scope="module")
+def text() -> TextFormat:
+    return load_text_format("playground", load_lm("playground"))
+
+
+def _qa(name: str, prompt: str, answers: dict[str, float]) -> Sample:
+    return Sample(name, Modality.IMAGE, name, Task.QA, "train", prompt=prompt, answers=answers)
+
+
+def _caption(name: str, *references: str) -> Sample:
+    return Sample(name, Modality.IMAGE, name, Task.CAPTION, "train", references=references)
+
+
+class Numbered:
+    """Features that name their sample: every value is the sample's number."""
+
+    layers, width = 3, 2
+
+    def gather(self, samples: Sequence[Sample], *, epoch: int = 0) -> np.ndarray:
+        return np.stack([np.arange(6, dtype=np.float32).reshape(3, 2) + 10 * int(sample.id) for sample in samples])
+
+    def describe(self) -> dict[str, Any]:
+        return {"source": "test"}
+
+
+def test_a_question_ends_in_one_question_mark_and_the_answer_token(text: TextFormat) -> None:
+    asked = [text.training(_qa("1", prompt, {}), "red") for prompt in ("what color?", "what color", " what color ? ")]
+    assert len(set(asked)) == 1
+    ids = asked[0].ids
+    assert ids[0] == text.bos and ids[-1] == text.eos
+    assert text.tokenizer.decode(ids[1:-1]) == "what color?</a>red"
+    assert text.tokenizer.decode(ids[asked[0].target : -1]) == "red"
+    assert text.given(_qa("1", "what color", {})) == ids[: asked[0].target]
+
+
+def test_a_caption_follows_the_first_token_alone(text: TextFormat) -> None:
+    written = text.training(_caption("1"), "a red circle")
+    assert written.target == 1 == len(text.given(_caption("1")))
+    assert text.decode(written.ids[1:]) == "a red circle"
+
+
+@given(st.text(max_size=30))
+def test_any_target_is_read_back(text: TextFormat, words: str) -> None:
+    if not any(special in words for special in text.tokenizer.all_special_tokens):
+        assert text.decode(text.training(_caption("1"), words).ids[1:]) == words.strip()
+
+
+def test_rows_are_padded_in_front() -> None:
+    ids, mask = pad_left([[5], [6, 7, 8]], 1)
+    assert ids.tolist() == [[1, 1, 5], [6, 7, 8]]
+    assert mask is not None and mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+    assert pad_left([[5, 6], [7, 8]], 1)[1] is None
+
+
+def _batches(text: TextFormat, count: int = 150, seed: int = 3, loss_on: Any = "all") -> Batches:
+    samples = [_qa(str(n), "what color" + " is it" * (n % 4), {"red": 1.0, "blue": 0.5}) for n in range(count)]
+    return Batches(training_items(samples), text, Numbered(), tokens=2, batch_size=8, seed=seed, loss_on=loss_on)
+
+
+def test_an_epoch_has_every_item_once_with_its_own_features(text: TextFormat) -> None:
+    batches = _batches(text)
+    seen: Counter[int] = Counter()
+    for batch in batches.epoch(0):
+        assert batch.features.shape == (len(batch.input_ids), 2, 2)  # the last two of three layers
+        seen.update((batch.features[:, 0, 0] // 10).int().tolist())
+    assert seen == Counter(range(150))
+    assert len(list(batches.epoch(1))) == len(batches) == 19
+
+
+def test_order_and_targets_depend_on_seed_and_epoch_alone(text: TextFormat) -> None:
+    def ids(seed: int, epoch: int) -> list[Any]:
+        return [batch.input_ids.tolist() for batch in _batches(text, seed=seed).epoch(epoch)]
+
+    assert ids(3, 1) == ids(3, 1)
+    assert ids(3, 0) != ids(3, 1)
+    assert ids(3, 1) != ids(4, 1)
+
+
+def test_batches_are_grouped_by_length(text: TextFormat) -> None:
+    padded = sum(0 if b.attention_mask is None else int((b.attention_mask == 0).sum()) for b in _batches(text).epoch(0))
+    assert padded <= 0.05 * sum(batch.input_ids.numel() for batch in _batches(text).epoch(0))
+
+
+def test_answers_are_drawn_in_proportion_to_their_scores(text: TextFormat) -> None:
+    red = text.training(_qa("0", "", {}), "red").ids[-2]
+    drawn = [int(row[-2]) == red for epoch in range(20) for b in _batches(text).epoch(epoch) for row in b.input_ids]
+    share = sum(drawn) / len(drawn)
+    assert abs(share - 2 / 3) < 4 * math.sqrt(2 / 9 / len(drawn))
+
+
+@pytest.mark.parametrize("loss_on", ["all", "answer"])
+def test_labels_are_the_text_behind_its_first_token_or_the_answer(text: TextFormat, loss_on: str) -> None:
+    for batch in _batches(text, loss_on=loss_on).epoch(0):
+        for row, (ids, labels) in enumerate(zip(batch.input_ids, batch.labels, strict=True)):
+            mask = torch.ones(len(ids)) if batch.attention_mask is None else batch.attention_mask[row]
+            first = int(mask.argmax()) + 1
+            if loss_on == "answer":
+                first = ids.tolist().index(text.tokenizer.convert_tokens_to_ids("</a>")) + 1
+            assert (labels[:first] == IGNORED).all()
+            assert torch.equal(labels[first:], ids[first:])
+
+
+def test_each_reference_of_a_caption_is_an_item_and_unanswered_questions_are_none() -> None:
+    items = training_items([_caption("1", "a", "b", "c"), _qa("2", "q", {}), _qa("3", "q", {"x": 1.0})])
+    assert [item.targets for item in items] == [("a",), ("b",), ("c",), ("x",)]
+
+
+def test_the_rate_warms_up_by_step_and_falls_by_epoch() -> None:
+    schedule = Schedule(400, 1e-5, 2e-5, 1e-6, 8)  # of VQA v2
+    assert schedule.rate(0, 0) == pytest.approx(1e-5)
+    assert schedule.rate(200, 0) == pytest.approx(1.5e-5)
+    assert schedule.rate(400, 0) == pytest.approx(2e-5)
+    assert schedule.rate(9_000, 4) == pytest.approx((2e-5 + 1e-6) / 2)
+    rates = [schedule.rate(10_000, epoch) for epoch in range(9)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[8] == pytest.approx(1e-6)
+
+
+@given(st.integers(1, 4), st.integers(2, 6), st.integers(0, 1000))
+def test_the_loss_is_the_sum_over_each_samples_labelled_tokens(batch: int, length: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    logits, labels = torch.randn(batch, length, 7), torch.randint(7, (batch, length))
+    labels[torch.rand(batch, length) < 0.4] = IGNORED
+    losses = sample_losses(logits, labels)
+    for row in range(batch):
+        expected = functional.cross_entropy(logits[row, :-1], labels[row, 1:], ignore_index=IGNORED, reduction="sum")
+        torch.testing.assert_close(losses[row], expected)
+
+
+def test_a_checkpoint_holds_exactly_the_trained_tensors(tmp_path: Path) -> None:
+    from epalm.config import load_config
+
+    names = {
+        "epalm-lin": {"connector.weight", "connector.bias"},
+        "epalm-pt": {"connector.weight", "connector.bias", "prompt.embedding"},
+        "epalm": {"connector.weight", "connector.bias", "prompt.embedding", "prompt.inner.weight", "prompt.inner.bias"}
+        | {"prompt.outer.weight", "prompt.outer.bias"},
+    }
+    for variant, expected in names.items():
+        config = load_config("playground", [f"model.variant={variant}"]).resolved(8)
+        model = build_model(config, load_lm("playground"), 96)
+        run = RunFolder.create(tmp_path, variant)
+        run.save("best", model.trainable_tensors(), step=7)
+        tensors, step = run.load()
+        assert set(tensors) == expected and step == 7
+        assert tensors["connector.weight"].shape == (2 if variant == "epalm" else 1, 128, 96)
+        again = build_model(
+            load_config("playground", [f"model.variant={variant}", "optim.seed=9"]).resolved(8), model.lm, 96
+        )
+        again.load_trainable(tensors)
+        assert all(torch.equal(value, again.trainable_tensors()[name]) for name, value in tensors.items())
+        with pytest.raises(ValueError, match="another model"):
+            again.load_trainable({"connector.weight": tensors["connector.weight"]})
+
+
+def test_damaged_and_missing_checkpoints_are_named(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "x")
+    with pytest.raises(UsageError, match="cannot be read"):
+        run.load()
+    run.save("best", {"a": torch.ones(3)}, step=1)
+    (run.path / "checkpoints/best/trainable.safetensors").write_bytes(b"torn")
+    with pytest.raises(UsageError, match="cannot be read"):
+        run.load()
+
+
+def test_runs_are_found_by_name_folder_and_as_the_latest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run"):
+        RunFolder.find(tmp_path)
+    first, second = RunFolder.create(tmp_path, "x"), RunFolder.create(tmp_path, "x", name="mine")
+    for run in (first, second):
+        (run.path / "config.toml").touch()
+        run.finish()
+    assert RunFolder.find(tmp_path).path == second.path
+    assert RunFolder.find(tmp_path, first.name).path == first.path
+    assert RunFolder.find(Path("elsewhere"), str(first.path)).path == first.path
+    for name in ("mine", "../x"):
+        with pytest.raises(UsageError, match=r"mine|not the name"):
+            RunFolder.create(tmp_path, "x", name=name)
