@@ -23,7 +23,7 @@ def _cell(text: object) -> str:
 def _parameter_row(parameter: Any) -> str:
     names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
     if parameter.param_type_name == "argument":
-        names = f"`{parameter.human_readable_name}`"
+        names = f"`{(parameter.metavar or parameter.name).strip('[]').upper()}`"
     shown = parameter.default
     default = "required" if parameter.required else "" if shown in (None, False, [], ()) else f"`{_cell(shown)}`"
     return f"| {names} | {_cell(getattr(parameter, 'help', '') or '')} | {default} |"
