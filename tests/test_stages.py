@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from epalm.playground.generate import COUNTS
 from epalm.samples import Modality
 from tests.conftest import Epalm
 
@@ -60,13 +61,10 @@ def test_the_three_stages_and_predict(
 
 
 def test_training_with_the_encoder_in_the_loop_is_the_same_training(
-    worlds: dict[Modality, Path], epalm: Epalm, here: Path
+    epalm: Epalm, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Beside a samples file of one's own, the default encoder would be the published one: this is the playground's.
-    shutil.copytree(worlds[Modality.IMAGE], here / ".epalm/playground/image")
-    (here / ".epalm/playground/image/playground.json").write_text(
-        json.dumps({"version": 1, "modality": "image", "seed": 0, "media": [1500, 80, 150]})
-    )
+    # On data of one's own the encoder in the loop is the published one; only here is it the playground's.
+    monkeypatch.setitem(COUNTS, Modality.IMAGE, (24, 6, 8))
     assert epalm("extract", "-m", "image").code == 0
     losses = []
     for words in (("--from-cache",), ("-m", "image")):

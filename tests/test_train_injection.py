@@ -102,9 +102,11 @@ def test_cached_decoding_gives_the_ids_of_recomputing(
 ) -> None:
     features, ids = _inputs(model, batch, length)
     mask = _mask(batch, length, paddings, left=True)
-    options = {"num_beams": beams, "max_length": length + 8}
-    cached = model.generate(features, ids, mask, **options)
-    assert torch.equal(cached, model.generate(features, ids, mask, use_cache=False, **options))
+    cached, recomputed = (
+        model.generate(features, ids, mask, num_beams=beams, max_length=length + 8, use_cache=use_cache)
+        for use_cache in (True, False)
+    )
+    assert torch.equal(cached, recomputed)
 
 
 @given(models(), st.integers(1, 5), st.integers(1, 4))
@@ -132,7 +134,7 @@ def test_the_modes_agree_where_every_later_block_gets_a_new_token() -> None:
     config = _config()
     logits = []
     for attention in ("causal", "reference"):
-        model = _model(config, Injection(3, 1, 4, attention), length=2)  # type: ignore[arg-type]
+        model = _model(config, Injection(3, 1, 4, attention), length=2)
         torch.manual_seed(1)
         features, ids = _inputs(model, 2, 6)
         with torch.no_grad():

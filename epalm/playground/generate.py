@@ -17,7 +17,7 @@ from epalm.playground.world import SPLITS, Scene, draw_scenes
 from epalm.playground.write_media import write_medium
 from epalm.samples import Modality, Task
 
-_VERSION = 1  # raised whenever the same seed would give other files
+_VERSION = 2  # raised whenever the same seed would give other files
 _MARKER = "playground.json"
 COUNTS = {  # media per split: train, val, test
     Modality.IMAGE: (1500, 80, 150),

@@ -15,7 +15,9 @@ from epalm.playground.draw_video import FRAMES_PER_SECOND, draw_video
 from epalm.playground.world import Scene
 from epalm.samples import Modality
 
-_CRF = "14"  # x264's quality scale: little enough loss that small shapes keep their outline
+# x264's quantiser: little enough loss that small shapes keep their outline. A constant one, because on frames as small
+# as these x264's rate control does not give the same bytes every time.
+_QUANTISER = "14"
 
 
 def write_medium(scene: Scene, stem: Path, rng: random.Random) -> Path:
@@ -39,7 +41,7 @@ def _write_video(path: Path, frames: np.ndarray) -> None:
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
-        stream.options = {"crf": _CRF, "preset": "veryfast"}
+        stream.options = {"qp": _QUANTISER, "preset": "veryfast"}
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

@@ -1,0 +1,114 @@
+"""Every command of the README runs, in its order. Models of the Hub are replaced by small ones of the same class."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import OPTConfig, OPTForCausalLM
+
+from epalm.playground import weights_folder
+from epalm.samples import Modality
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = [block.splitlines() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)]
+
+
+def _commands(block: list[str]) -> list[str]:
+    return [command for line in block if (command := line.split("#")[0].strip())]
+
+
+def _small_vit(folder: Path) -> Path:
+    folder.mkdir()
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 12, "num_heads": 2}
+    torch.manual_seed(0)
+    save_file(
+        timm.create_model("vit_tiny_patch16_224", num_classes=0, **sizes).state_dict(), folder / "model.safetensors"
+    )
+    statistics = {"input_size": [3, 16, 16], "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 0,
+        "model_args": sizes,
+        "pretrained_cfg": statistics,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def _small_opt(folder: Path) -> Path:
+    shutil.copytree(weights_folder("lm"), folder)
+    config = OPTConfig.from_pretrained(folder)
+    # As many blocks as OPT-2.7B, for the recipe's injection.
+    config.num_hidden_layers, config.hidden_size, config.word_embed_proj_dim, config.ffn_dim = 32, 16, 16, 32
+    OPTForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    (samples,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    (folder / "samples.jsonl").write_text(samples)
+    Image.effect_noise((60, 40), 60).convert("RGB").save(folder / "cat.jpg")
+    _small_vit(folder / "vit")
+    _small_opt(folder / "opt")
+    return folder
+
+
+def _run(command: str, here: Path) -> None:
+    command = command.replace("vit_base_patch16_224.augreg_in21k_ft_in1k", "vit").replace("facebook/opt-2.7b", "opt")
+    program, *words = shlex.split(command)
+    assert program == "epalm", f"the README has a command that no test runs: {command}"
+    environment = dict(os.environ, HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+    done = subprocess.run(
+        [sys.executable, "-m", "epalm", *words], cwd=here, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_the_two_commands_are_recipes_of_the_justfile() -> None:
+    just = shutil.which("just", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if just is None:
+        pytest.skip("just is not installed beside this Python; CI runs `just test` itself")
+    first, *_ = BLOCKS
+    assert _commands(first) == ["just demo", "just test"]
+    for command, runs in (("demo", "epalm demo"), ("test", "pytest")):
+        done = subprocess.run([just, "--dry-run", command], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert runs in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modality", Modality)
+def test_the_three_stages_as_typed(modality: Modality, here: Path) -> None:
+    stages = _commands(BLOCKS[1])
+    assert stages == ["epalm extract --modality video", "epalm train --from-cache", "epalm score"]
+    for command in stages:
+        _run(command.replace("video", modality), here)
+    runs = here / ".epalm/runs"
+    scores = json.loads((runs / (runs / "latest").read_text().strip() / "scores.json").read_text())
+    assert scores["modality"] == modality
+    assert scores["tasks"]["qa"]["metrics"]["exact match"] >= 0.8
+
+
+def test_the_commands_on_ones_own_data(here: Path) -> None:
+    for block in BLOCKS[2:]:
+        for command in _commands(block):
+            _run(command, here)
+
+
+def test_no_command_is_left_out() -> None:
+    assert len(BLOCKS) == 4
+    said = re.findall(r"`((?:epalm|just) [^`]+)`", README)
+    known = {"epalm extract --help", "epalm train", "just bench"}
+    assert set(said) <= known
