@@ -1,0 +1,58 @@
+"""Extraction into an empty cache, against decoding alone and encoding alone with as many processes."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.report import Line
+from benchmarks.timing import Timing, in_turns, ratio
+from benchmarks.worlds import World, playground_world
+from epalm.cache.store import Cache
+from epalm.extract.pipeline import default_workers, extract_features
+from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool
+from epalm.samples import Modality
+
+_BATCH = 32
+_MEDIA = {Modality.IMAGE: 800, Modality.VIDEO: 160, Modality.AUDIO: 320}
+
+
+def run(root: Path, *, quick: bool) -> list[Line]:
+    """One comparison per modality, with the playground's encoders."""
+    lines = []
+    for modality in Modality:
+        world = playground_world(root, modality, 32 if quick else _MEDIA[modality])
+        times = in_turns(_ways(world, root / f"extraction-{modality}"), rounds=2 if quick else 3)
+        extract, decode, encode = times["extract"], times["decode"], times["encode"]
+        both = Timing("both", tuple(a + b for a, b in zip(decode.seconds, encode.seconds, strict=True)))
+        larger = Timing("larger", tuple(map(max, decode.seconds, encode.seconds)))
+        media = len(world.dataset.media(modality))
+        rates = [f"{name} {media / timing.median:.0f}" for name, timing in times.items()]
+        note = f"media/s: {', '.join(rates)}"
+        lines.append(Line(f"{modality}: extract / (decode + encode)", *ratio(extract, both), note))
+        lines.append(Line(f"{modality}: extract / the larger of both", *ratio(extract, larger), note))
+    return lines
+
+
+def _ways(world: World, cache: Path) -> dict[str, Callable[[], object]]:
+    workers = default_workers()
+    paths = [world.dataset.root / name for name in world.dataset.media(world.modality)]
+    layers = tuple(range(world.encoder.depth))[-6:]
+    inputs = np.stack([world.encoder.input(path) for path in paths])
+
+    def extract() -> None:
+        shutil.rmtree(cache, ignore_errors=True)
+        extract_features(world.dataset, world.modality, world.encoder, layers, Cache(cache), workers=workers)
+
+    def decode() -> None:
+        with DecodePool(world.encoder.input, workers, timeout=DEFAULT_TIMEOUT) as pool:
+            for _ in pool.decode(paths, ahead=2 * _BATCH):
+                pass
+
+    def encode() -> None:
+        for first in range(0, len(inputs), _BATCH):
+            world.encoder.encode(torch.from_numpy(inputs[first : first + _BATCH]))
+
+    return {"extract": extract, "decode": decode, "encode": encode}

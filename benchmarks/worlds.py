@@ -1,0 +1,44 @@
+"""What the benchmarks work on: playground media with their encoder, models of the playground's or OPT-125M's size."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import OPTConfig
+
+from epalm.datasets import load_dataset
+from epalm.extract.encoder import Encoder
+from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind
+from epalm.playground.generate import generate_playground
+from epalm.samples import Dataset, Modality
+from epalm.train.augmented_opt import AugmentedOPT
+
+OPT_125M = {
+    "vocab_size": 50272,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "ffn_dim": 3072,
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """Media of one modality with their samples, and an encoder for them."""
+
+    modality: Modality
+    dataset: Dataset
+    encoder: Encoder
+
+
+def playground_world(root: Path, modality: Modality, media: int, *, real_size: bool = False) -> World:
+    """`media` training media below `root`; the encoder is the playground's, or the paper's with random weights."""
+    folder = generate_playground(root / f"{modality}-{media}", modality, counts=(media, 1, 1))
+    choice = EncoderChoice(default_kind(modality), None if real_size else "playground", random_weights=real_size)
+    return World(modality, load_dataset(str(folder), modality), build_encoder(choice, device="cpu"))
+
+
+def opt_125m() -> AugmentedOPT:
+    """A language model of OPT-125M's size with random weights."""
+    torch.manual_seed(0)
+    return AugmentedOPT(OPTConfig(**OPT_125M, word_embed_proj_dim=768)).eval()
