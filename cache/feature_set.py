@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epalm.cache.blocks import Record, block_id, chunk_file, require_checksum, require_size, write_block
-from epalm.cache.durable import read_json, write_atomically
+from epalm.cache.durable import link_first_wins, read_json, write_atomically
 from epalm.cache.ledger import Ledger
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from epalm.cache.reader import FeatureReader
 
 _VIEW_0 = (0,)
+_ZARR_GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,9 @@ class FeatureSet:
         """Create what is missing of the folder, and note what the extraction says of itself."""
         try:
             self._records.mkdir(parents=True, exist_ok=True)
-            if not (self._blocks / "zarr.json").exists():
-                self._make_groups()
+            self._blocks.mkdir(exist_ok=True)
+            for folder in (self.path, self._blocks):  # by link: zarr's own way fails when two processes race
+                link_first_wins(folder / "zarr.json", _ZARR_GROUP)
             write_atomically(self.path / "spec.json", self.spec.to_bytes())
             write_atomically(self.path / "recorded.json", _json(recorded))
         except OSError as error:
@@ -130,12 +132,6 @@ class FeatureSet:
         if values.shape != record.shape or values.dtype.name != record.dtype:
             raise CacheError(f"{path.parents[4]} is {values.dtype} {values.shape}, its record says otherwise")
         require_checksum(values, path, record)
-
-    def _make_groups(self) -> None:
-        import zarr
-
-        for folder in (self.path, self._blocks):
-            zarr.open_group(folder, mode="a")
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
