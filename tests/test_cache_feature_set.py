@@ -42,7 +42,7 @@ def names(rows: int, prefix: str = "d") -> list[str]:
 
 
 def test_the_order_of_keys_and_the_kind_of_sequence_change_no_name() -> None:
-    turned = replace(SPEC, encoder=dict(reversed(SPEC.encoder.items())))
+    turned = replace(SPEC, encoder=dict(reversed(list(SPEC.encoder.items()))))
     assert turned.name == SPEC.name
     assert FeatureSpec.from_json(json.loads(SPEC.to_bytes())) == SPEC
     assert SPEC.name == f"image-vit-{SPEC.fingerprint[:12]}"

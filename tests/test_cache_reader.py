@@ -19,7 +19,8 @@ BLOCKS = (4, 1, 3)
 
 
 def _filled(root: Path) -> tuple[FeatureSet, dict[str, np.ndarray]]:
-    features, expected = feature_set(root), {}
+    features = feature_set(root)
+    expected: dict[str, np.ndarray] = {}
     for number, rows in enumerate(BLOCKS):
         written = values(rows, seed=number)
         features.write_block(names(rows, f"{number}-"), written)
