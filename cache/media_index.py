@@ -39,7 +39,7 @@ class MediaIndex:
             connection.close()
 
     def _digests(self, connection: sqlite3.Connection, paths: list[Path]) -> list[str | None]:
-        statuses = [_status(path) for path in paths]
+        statuses = [file_status(path) for path in paths]
         found: dict[Path, str | None] = {}
         missing: list[Path] = []
         for path, status in zip(paths, statuses, strict=True):
@@ -89,15 +89,16 @@ def _shown(hashes: Iterable[Hashed], count: int) -> Iterator[Hashed]:
 
 def _hash(path: Path) -> Hashed:
     """A file's digest; no status when the file changed meanwhile."""
-    before, began = _status(path), time.time_ns()
+    before, began = file_status(path), time.time_ns()
     try:
         digest = digest_file(path)
     except OSError:
         return None, None, began
-    return digest, before if _status(path) == before else None, began
+    return digest, before if file_status(path) == before else None, began
 
 
-def _status(path: Path) -> tuple[int, int] | None:
+def file_status(path: Path) -> tuple[int, int] | None:
+    """Size in bytes and modification time in ns; None when there is no such file."""
     try:
         status = path.stat()
     except OSError:

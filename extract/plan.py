@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.media_index import file_status
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
 from epalm.datasets.paths import resolve_media
@@ -29,7 +30,7 @@ class Pending:
 
     def unchanged(self) -> bool:
         """Whether the file still is the one that was hashed."""
-        return _status(self.path) == self.status
+        return file_status(self.path) == self.status
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def make_plan(
     media = dataset.media(modality)
     paths, unreadable = _locate(dataset.root, media)
     # Taken before hashing: a file that changes afterwards is noticed.
-    statuses = {name: _status(path) for name, path in paths.items()}
+    statuses = {name: file_status(path) for name, path in paths.items()}
     digests = dict(zip(paths, cache.media.digests(list(paths.values())), strict=True))
     existing = cache.existing(spec)
     rows = existing.rows() if existing else set()
@@ -100,14 +101,6 @@ def _known_bad(existing: FeatureSet | None, rows: set[str], retry_bad: bool) -> 
     if existing is None or retry_bad:
         return set()
     return set(existing.ledger.digests()) - rows
-
-
-def _status(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def _why(path: Path) -> MediaError:
