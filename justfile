@@ -23,11 +23,11 @@ demo *arguments: setup
 
 # Lint, types and tests: what has to pass before a commit.
 test *arguments: setup lint types
-    {{ bin }}/pytest -m "not slow" {{ arguments }}
+    {{ bin }}/pytest -n 2 --dist loadfile -m "not slow" {{ arguments }}
 
 # The tests that take longer; CI runs them after `just test`.
 check-slow: setup
-    {{ bin }}/pytest -m slow
+    {{ bin }}/pytest -n 2 --dist loadfile -m slow
 
 # Style and formatting.
 lint: setup
