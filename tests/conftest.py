@@ -1,5 +1,6 @@
 """What several tests share: the command line run in this process, and a small piece of the playground."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -51,3 +52,20 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[Modality, Path]:
     """A few dozen media of each modality with their samples."""
     root = tmp_path_factory.mktemp("worlds")
     return {modality: generate_playground(root / modality, modality, counts=(24, 6, 8)) for modality in Modality}
+
+
+def save_small_vit(folder: Path, *, depth: int) -> Path:
+    """A random ViT of 16×16 pixels and width 24, in the form in which timm saves one."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    architecture = "vit_tiny_patch16_224"
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": depth, "num_heads": 2}
+    pixels = {"input_size": [3, 16, 16], "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
+    config = {"architecture": architecture, "num_classes": 0, "model_args": sizes, "pretrained_cfg": pixels}
+    torch.manual_seed(0)
+    folder.mkdir(exist_ok=True)
+    save_file(timm.create_model(architecture, num_classes=0, **sizes).state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

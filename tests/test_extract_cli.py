@@ -7,10 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import timm
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from epalm.cache.store import Cache
@@ -18,26 +15,14 @@ from epalm.cli.extract import extract
 from epalm.errors import EpalmError, UsageError
 from epalm.extract.encoders import EncoderChoice
 from epalm.samples import Modality
+from tests.conftest import save_small_vit
 
-VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 7, "num_heads": 2}
 TRUNCATED = 200  # bytes
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("vit")
-    torch.manual_seed(0)
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **VIT)
-    save_file(model.state_dict(), folder / "model.safetensors")
-    cfg = {"input_size": [3, 16, 16], "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
-    config = {
-        "architecture": "vit_tiny_patch16_224",
-        "num_classes": 0,
-        "model_args": VIT,
-        "pretrained_cfg": cfg,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+    return save_small_vit(tmp_path_factory.mktemp("vit"), depth=7)
 
 
 @pytest.fixture

@@ -10,14 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import timm
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 from transformers import OPTConfig, OPTForCausalLM
 
 from epalm.playground import weights_folder
 from epalm.samples import Modality
+from tests.conftest import save_small_vit
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -26,24 +24,6 @@ BLOCKS = [block.splitlines() for block in re.findall(r"```bash\n(.*?)```", READM
 
 def _commands(block: list[str]) -> list[str]:
     return [command for line in block if (command := line.split("#")[0].strip())]
-
-
-def _small_vit(folder: Path) -> Path:
-    folder.mkdir()
-    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 12, "num_heads": 2}
-    torch.manual_seed(0)
-    save_file(
-        timm.create_model("vit_tiny_patch16_224", num_classes=0, **sizes).state_dict(), folder / "model.safetensors"
-    )
-    statistics = {"input_size": [3, 16, 16], "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
-    config = {
-        "architecture": "vit_tiny_patch16_224",
-        "num_classes": 0,
-        "model_args": sizes,
-        "pretrained_cfg": statistics,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 def _small_opt(folder: Path) -> Path:
@@ -61,7 +41,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (samples,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     (folder / "samples.jsonl").write_text(samples)
     Image.effect_noise((60, 40), 60).convert("RGB").save(folder / "cat.jpg")
-    _small_vit(folder / "vit")
+    save_small_vit(folder / "vit", depth=12)
     _small_opt(folder / "opt")
     return folder
 
