@@ -45,7 +45,7 @@ def run(root: Path, *, quick: bool) -> list[Line]:
     ways = {f"ours {beams}": ours(beams, True) for beams in (1, 3)} | {
         f"plain {beams}": theirs(beams) for beams in (1, 3)
     }
-    rounds = 2 if quick else 5
+    rounds = 2 if quick else 3
     with torch.no_grad():
         times = in_turns(ways, rounds=rounds)
         recomputed = in_turns({"cached": ours(3, True), "recomputed": ours(3, False)}, rounds=2)

@@ -41,7 +41,10 @@ class FeatureSet:
     @staticmethod
     def load(path: Path) -> "FeatureSet":
         """The feature set in a folder. Raises CacheError when there is none that this version reads."""
-        return FeatureSet(path, FeatureSpec.from_json(read_json(path / "spec.json")))
+        spec = FeatureSpec.from_json(read_json(path / "spec.json"))
+        if spec.name != path.name:  # the name holds the fingerprint: a changed spec would label rows wrongly
+            raise CacheError(f"{path} is not the feature set of its name", hint="move it away, then extract again")
+        return FeatureSet(path, spec)
 
     @property
     def recorded(self) -> dict[str, Any]:

@@ -42,11 +42,11 @@ class Ledger:
     def entries(self) -> list[Entry]:
         """The last entry of each medium and content, in order; torn lines are passed over."""
         try:
-            lines = self.path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            text = self.path.read_text(encoding="utf-8", errors="surrogateescape")
         except FileNotFoundError:
             return []
         last: dict[tuple[str, str | None], Entry] = {}
-        for line in lines:
+        for line in text.split("\n"):  # splitlines would also split at U+2028 and U+0085, which names may hold
             try:
                 entry = Entry(**json.loads(line))
             except (ValueError, TypeError):
