@@ -45,5 +45,6 @@ def digest_tensors(tensors: Mapping[str, "torch.Tensor"]) -> str:
         tensor = tensors[name].detach().cpu().contiguous()
         header = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
         hasher.update(canonical_json(header))
-        hasher.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+        data: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        hasher.update(data)
     return hasher.hexdigest()

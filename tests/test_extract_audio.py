@@ -25,7 +25,7 @@ def _tone(hertz: float, rate: int, seconds: float = 1.0) -> np.ndarray:
 
 def _pitch(samples: np.ndarray) -> float:
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
-    return float(spectrum.argmax()) * RATE / len(samples)
+    return float(np.argmax(spectrum)) * RATE / len(samples)
 
 
 @pytest.mark.parametrize(
