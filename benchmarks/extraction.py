@@ -1,14 +1,14 @@
 """Extraction into an empty cache, against decoding alone and encoding alone with as many processes."""
 
-import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.report import Line
-from benchmarks.timing import Timing, in_turns, ratio
+from benchmarks.report import Line, compare
+from benchmarks.timing import Timing, in_turns
 from benchmarks.worlds import World, playground_world
 from epalm.cache.store import Cache
 from epalm.extract.pipeline import default_workers, extract_features
@@ -23,28 +23,29 @@ def run(root: Path, *, quick: bool) -> list[Line]:
     """One comparison per modality, with the playground's encoders."""
     lines = []
     for modality in Modality:
-        world = playground_world(root, modality, 32 if quick else _MEDIA[modality])
-        times = in_turns(_ways(world, root / f"extraction-{modality}"), rounds=2 if quick else 3)
+        world = playground_world(root, modality, 16 if quick else _MEDIA[modality])
+        times = in_turns(_ways(world, root / f"extraction-{modality}"), rounds=1 if quick else 5)
         extract, decode, encode = times["extract"], times["decode"], times["encode"]
         both = Timing("both", tuple(a + b for a, b in zip(decode.seconds, encode.seconds, strict=True)))
         larger = Timing("larger", tuple(map(max, decode.seconds, encode.seconds)))
         media = len(world.dataset.media(modality))
-        rates = [f"{name} {media / timing.median:.0f}" for name, timing in times.items()]
-        note = f"media/s: {', '.join(rates)}"
-        lines.append(Line(f"{modality}: extract / (decode + encode)", *ratio(extract, both), note))
-        lines.append(Line(f"{modality}: extract / the larger of both", *ratio(extract, larger), note))
+        rates = ", ".join(f"{name} {media / timing.median:.0f}" for name, timing in times.items())
+        note = f"media/s: {rates}; {media} media, decoding processes: {default_workers()}"
+        lines.append(compare(f"{modality}: extract / (decode + encode)", extract, both, note))
+        lines.append(compare(f"{modality}: extract / the larger of both", extract, larger, note))
     return lines
 
 
-def _ways(world: World, cache: Path) -> dict[str, Callable[[], object]]:
+def _ways(world: World, caches: Path) -> dict[str, Callable[[], object]]:
     workers = default_workers()
     paths = [world.dataset.root / name for name in world.dataset.media(world.modality)]
     layers = tuple(range(world.encoder.depth))[-6:]
     inputs = np.stack([world.encoder.input(path) for path in paths])
 
+    fresh = (Cache(caches / str(number)) for number in count())
+
     def extract() -> None:
-        shutil.rmtree(cache, ignore_errors=True)
-        extract_features(world.dataset, world.modality, world.encoder, layers, Cache(cache), workers=workers)
+        extract_features(world.dataset, world.modality, world.encoder, layers, next(fresh), workers=workers)
 
     def decode() -> None:
         with DecodePool(world.encoder.input, workers, timeout=DEFAULT_TIMEOUT) as pool:

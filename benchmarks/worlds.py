@@ -41,4 +41,6 @@ def playground_world(root: Path, modality: Modality, media: int, *, real_size: b
 def opt_125m() -> AugmentedOPT:
     """A language model of OPT-125M's size with random weights."""
     torch.manual_seed(0)
-    return AugmentedOPT(OPTConfig(**OPT_125M, word_embed_proj_dim=768)).eval()
+    model = AugmentedOPT(OPTConfig(**OPT_125M, word_embed_proj_dim=768))
+    model.eval()
+    return model

@@ -21,4 +21,6 @@ def test_each_benchmark_gives_its_ratios(part: str, lines: int, tmp_path: Path) 
     assert len(figures) == lines
     for figure in figures:
         assert 0 < figure["lowest"] <= figure["median"] <= figure["highest"] < math.inf
-        assert figure["name"] in done.stdout.replace("\n", " ") or part in done.stdout
+        assert figure["rounds"] >= 1
+    assert len({figure["name"] for figure in figures}) == lines
+    assert f"{part}: " in done.stdout
