@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from epalm.samples import Modality
+from tests.conftest import Epalm
 
 MEDIA = Path(__file__).parents[1].parent / "shared" / "media"
 LEAST = {"image": 0.85, "video": 0.80, "audio": 0.80}  # QA accuracy on the test split
@@ -50,15 +51,19 @@ def test_perception_is_what_makes_the_answers_right(
     assert caption["perception"] >= TIMES_BLIND * caption["blind"]
 
 
-def test_predict_answers_on_real_files(demo: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_predict_answers_on_real_files(
+    demo: tuple[Path, list[dict[str, Any]]], epalm: Epalm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not MEDIA.is_dir():
         pytest.skip(f"real media are not at {MEDIA}")
     lines = [json.loads(line) for line in (MEDIA / "manifest.jsonl").read_text().splitlines()]
     asked = {line["media"]: line["prompt"] for line in lines if line["task"] == "qa"}
     assert len(asked) >= len(Modality)
+    monkeypatch.chdir(demo[0])
     for media, prompt in asked.items():
         modality = media.split("/")[0]
-        done = _run("predict", str(MEDIA / media), prompt, "--modality", modality, "--json", cwd=demo[0])
-        answer = json.loads(done.stdout)
+        done = epalm("predict", MEDIA / media, prompt, "--modality", modality, "--json")
+        assert done.code == 0, done.err
+        answer = json.loads(done.out)
         assert answer["question"] == prompt and isinstance(answer["text"], str)
         assert f"/{modality}" in answer["run"]
