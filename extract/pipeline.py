@@ -101,8 +101,9 @@ def extract_features(
 ) -> ExtractSummary:
     """Encode every medium of the data set that the cache does not hold yet, in view 0 and `views` augmented ones.
 
-    `views_split` is the split whose media get augmented views: only training draws them; `engine` [default: this process] does the work; `retry_bad` tries media again that the ledger lists; `choice` is
-    recorded so that the encoder can be built again.
+    `views_split` is the split whose media get augmented views, as only training draws them. `engine` [default: this
+    process] does the work; `retry_bad` tries media again that the ledger lists; `choice` is recorded so that the
+    encoder can be built again.
 
     Raises:
         CacheError: the cache cannot be written, or has too little room. A medium that cannot be read is no error:
