@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.media_index import file_status
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
-from epalm.datasets.paths import resolve_media
+from epalm.datasets.paths import MediaRoot
 from epalm.errors import MediaError
 from epalm.extract.media_file import require_file
+from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 
 _BYTES = {"float16": 2, "float32": 4}
@@ -30,7 +30,7 @@ class Pending:
 
     def unchanged(self) -> bool:
         """Whether the file still is the one that was hashed."""
-        return file_status(self.path) == self.status
+        return MediaFile(self.path).status() == self.status
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,10 @@ def make_plan(
     media = dataset.media(modality)
     paths, unreadable = _locate(dataset.root, media)
     # Taken before hashing: a file that changes afterwards is noticed.
-    statuses = {name: file_status(path) for name, path in paths.items()}
-    digests = dict(zip(paths, cache.media.digests(list(paths.values())), strict=True))
+    files = [MediaFile(path) for path in paths.values()]
+    found = [file.status() for file in files]
+    statuses = dict(zip(paths, found, strict=True))
+    digests = dict(zip(paths, cache.media.digests(files, found), strict=True))
     existing = cache.existing(spec)
     rows = existing.rows() if existing else set()
     bad = _known_bad(existing, rows, retry_bad)
@@ -89,9 +91,10 @@ def make_plan(
 def _locate(root: Path, media: Sequence[str]) -> tuple[dict[str, Path], dict[str, MediaError]]:
     paths: dict[str, Path] = {}
     refused: dict[str, MediaError] = {}
+    folder = MediaRoot(root)
     for name in media:
         try:
-            paths[name] = require_file(resolve_media(root, name))
+            paths[name] = require_file(folder.locate(name))
         except MediaError as error:
             refused[name] = error
     return paths, refused

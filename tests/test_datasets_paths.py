@@ -37,11 +37,8 @@ ODD = (
     "\udc80",
     "back",
 )
-QUERIES = st.lists(
-    st.lists(st.sampled_from((*NAMES, *NAMES, "back", *ODD)), min_size=1, max_size=4).map("/".join),
-    min_size=1,
-    max_size=12,
-)
+PARTS = st.lists(st.sampled_from((*NAMES, *NAMES, "back", *ODD)), min_size=1, max_size=4)
+QUERIES = st.lists(PARTS.map("/".join), min_size=1, max_size=12)
 
 
 def _resolve_slowly(root: Path, media: str) -> Path | None:

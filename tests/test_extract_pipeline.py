@@ -21,6 +21,7 @@ from epalm.extract.pipeline import ExtractSummary, encode_file, extract_features
 from epalm.extract.plan import Plan, make_plan
 from epalm.extract.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
 from epalm.extract.selection import feature_spec
+from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
 
 PIXELS = Pixels((4, 4), "nearest", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -78,7 +79,7 @@ def _counts(summary: ExtractSummary) -> tuple[int, int, int]:
 
 def _rows(cache: Cache, dataset: Dataset, summary: ExtractSummary) -> np.ndarray:
     reader = cache.find(summary.set_name).open()
-    digests = [cache.media.digest(dataset.root / name) for name in dataset.media(Modality.IMAGE)]
+    digests = [cache.media.digest(MediaFile(dataset.root / name)) for name in dataset.media(Modality.IMAGE)]
     return np.asarray(reader.gather(reader.rows_of(digests)))
 
 

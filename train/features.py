@@ -10,8 +10,9 @@ import numpy as np
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
-from epalm.datasets.paths import resolve_media
+from epalm.datasets.paths import MediaRoot
 from epalm.errors import MediaError, UsageError
+from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample
 
 _NAMED = 5  # media named in a message; the rest is counted
@@ -79,14 +80,15 @@ class CachedFeatures:
         """Row number of each medium, and why the others have none."""
         names = list(dict.fromkeys(sample.media for sample in samples))
         noted = {entry.media: entry.error for entry in self._features.ledger.entries()}
-        paths, holes = {}, {}
+        root = MediaRoot(dataset.root)
+        files, holes = {}, {}
         for name in names:
             try:
-                paths[name] = resolve_media(dataset.root, name)
+                files[name] = MediaFile(root.locate(name))
             except MediaError as error:
                 holes[name] = noted.get(name, error.message)
         rows = {}
-        for name, digest in zip(paths, cache.media.digests(list(paths.values())), strict=True):
+        for name, digest in zip(files, cache.media.digests(list(files.values())), strict=True):
             row = self._reader.row_of(digest) if digest else None
             if row is not None:
                 rows[name] = row
