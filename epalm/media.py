@@ -19,12 +19,12 @@ class MediaFile:
     size: int | None = None  # bytes; None: the whole file
 
     def status(self) -> tuple[int, int] | None:
-        """Size in bytes and modification time in ns; None when there is no such file."""
+        """Size in bytes and modification time in ns of the file the bytes lie in; None when there is none."""
         try:
             status = self.path.stat()
         except OSError:
             return None
-        return status.st_size if self.size is None else self.size, status.st_mtime_ns
+        return status.st_size, status.st_mtime_ns
 
     def open(self) -> BinaryIO:
         """The medium's bytes, to be closed by the caller; of a shard, only its stretch is seen. Raises OSError."""

@@ -1,9 +1,12 @@
-"""What crosses the stages: samples in, predictions out. Knows nothing about files or models."""
+"""What crosses the stages: samples in, predictions out. Knows nothing about files' contents or models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+from epalm.errors import MediaError
+from epalm.media import MediaFile
 
 
 class Modality(StrEnum):
@@ -45,12 +48,14 @@ class Sample:
 class Dataset:
     """Samples of one data set, all splits, with the folder their media lie in.
 
-    `spec` is what the user typed for `--data` ("playground" for the built-in world).
+    `spec` is what the user typed for `--data` ("playground" for the built-in world). `stretches` says where in tar
+    shards the media lie; without it each medium is a file below `root`.
     """
 
     spec: str
     root: Path
     samples: tuple[Sample, ...]
+    stretches: Mapping[str, MediaFile] | None = field(default=None, repr=False)
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Samples of one split, in file order."""
@@ -59,6 +64,21 @@ class Dataset:
     def media(self, modality: Modality) -> tuple[str, ...]:
         """Each medium of a modality once, in order of first use: one medium serves any number of samples."""
         return tuple(dict.fromkeys(s.media for s in self.samples if s.modality == modality))
+
+    def locate(self, media: str) -> MediaFile:
+        """Where the bytes of a medium lie; that they are there is for the decoder to see.
+
+        Raises:
+            MediaError: the name leads outside `root`, or no shard has it.
+        """
+        # Here, because the modules beside it make samples, and so import this one.
+        from epalm.datasets.paths import resolve_media
+
+        if self.stretches is None:
+            return MediaFile(resolve_media(self.root, media))
+        if media not in self.stretches:
+            raise MediaError(f"{media!r} is in none of the shards", hint=f"check the shards of {self.spec!r}")
+        return self.stretches[media]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from epalm.cache.store import Cache
 from epalm.errors import EpalmError
-from epalm.extract.pipeline import ExtractSummary, encode_file, extract_features
+from epalm.extract.pipeline import ExtractSummary, LocalEngine, encode_files, extract_features
 from epalm.extract.plan import Plan, make_plan
 from epalm.extract.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
 from epalm.extract.selection import feature_spec
@@ -31,6 +31,7 @@ class Projections:
     """The smallest encoder: `depth` fixed projections of the input."""
 
     kind, depth, width = "projections", 3, 5
+    device, precision = torch.device("cpu"), "float32"
 
     def __init__(self, read: Input | None = None, modality: Modality = Modality.IMAGE, scale: float = 1.0) -> None:
         self.input: Input = read or ImageInput(PIXELS)
@@ -68,8 +69,10 @@ def _pictures(root: Path, count: int) -> list[str]:
 
 def _run(dataset: Dataset, cache: Cache, encoder: Projections | None = None, **options: Any) -> ExtractSummary:
     encoder = encoder or Projections()
-    options = {"workers": 0, "batch_size": 4, "block_rows": 8, **options}
-    return extract_features(dataset, encoder.modality, encoder, LAYERS, cache, **options)
+    how = {"workers": 0, "batch_size": 4, "block_rows": 8}
+    how |= {key: options.pop(key) for key in list(options) if key in how}
+    engine = LocalEngine(encoder, **how)
+    return extract_features(dataset, encoder.modality, encoder, LAYERS, cache, engine=engine, **options)
 
 
 def _counts(summary: ExtractSummary) -> tuple[int, int, int]:
@@ -78,7 +81,7 @@ def _counts(summary: ExtractSummary) -> tuple[int, int, int]:
 
 def _rows(cache: Cache, dataset: Dataset, summary: ExtractSummary) -> np.ndarray:
     reader = cache.find(summary.set_name).open()
-    digests = [cache.media.digest(dataset.root / name) for name in dataset.media(Modality.IMAGE)]
+    digests = [cache.media.digest(dataset.locate(name)) for name in dataset.media(Modality.IMAGE)]
     return np.asarray(reader.gather(reader.rows_of(digests)))
 
 
@@ -89,7 +92,8 @@ def test_rows_are_what_the_encoder_gives(tmp_path: Path, workers: int) -> None:
     summary = _run(dataset, cache, encoder, workers=workers)
     assert (summary.media, summary.hits, summary.encoded, summary.bad) == (19, 0, 19, 0)
     assert encoder.batches == [4, 4, 4, 4, 3]  # no batch crosses a block of 8
-    expected = np.stack([encode_file(dataset.root / name, encoder, LAYERS) for name in dataset.media(Modality.IMAGE)])
+    files = [dataset.locate(name) for name in dataset.media(Modality.IMAGE)]
+    expected = np.concatenate([encode_files([file], encoder, LAYERS) for file in files])
     np.testing.assert_allclose(_rows(cache, dataset, summary), expected, rtol=2e-3, atol=2e-3)
     assert sorted(len(record.rows) for record in cache.find(summary.set_name).records()) == [3, 8, 8]
 
