@@ -26,9 +26,11 @@ import numpy as np
 
 from epalm.errors import EpalmError, MediaError
 from epalm.extract.preprocess import Input
+from epalm.media import MediaFile
 
 DEFAULT_TIMEOUT = 120.0  # seconds for one file
 _START_TIMEOUT = 120.0  # seconds for a new process to be ready
+_DTYPES = {"uint8": np.uint8, "float32": np.float32}
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class DecodePool:
     def _decode_here(self, path: Path) -> Decoded:
         started = time.perf_counter()
         try:
-            result: np.ndarray | MediaError = self._read(path)
+            result: np.ndarray | MediaError = self._read(MediaFile(path))
         except MediaError as error:
             result = error
         return Decoded(path, result, time.perf_counter() - started)
@@ -145,7 +147,7 @@ def _receive(pipe: Connection) -> np.ndarray | MediaError:
     header = json.loads(pipe.recv_bytes())
     if "error" in header:
         return MediaError(header["error"], hint=header["hint"])
-    array = np.empty(header["shape"], np.float32)
+    array = np.empty(header["shape"], _DTYPES[header["dtype"]])
     pipe.recv_bytes_into(array.data.cast("B"))
     return array
 
@@ -154,14 +156,15 @@ def _serve(pipe: Connection, read: Input) -> None:
     """The process's life: a path in, an array or an error out, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     os.environ["OMP_NUM_THREADS"] = "1"  # several of these run side by side
+    read.limits.confine()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send_bytes(b"ready")
         while True:
             path = Path(os.fsdecode(pipe.recv_bytes()))
             try:
-                array = np.ascontiguousarray(read(path), np.float32)
+                array = np.ascontiguousarray(read(MediaFile(path)))
             except MediaError as error:
                 pipe.send_bytes(json.dumps({"error": error.message, "hint": error.hint}).encode())
             else:
-                pipe.send_bytes(json.dumps({"shape": array.shape}).encode())
+                pipe.send_bytes(json.dumps({"shape": array.shape, "dtype": array.dtype.name}).encode())
                 pipe.send_bytes(array.data.cast("B"))
