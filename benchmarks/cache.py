@@ -23,12 +23,17 @@ def run(root: Path, *, quick: bool) -> list[Line]:
     rows = blocks * _BLOCK
     size = features.bytes()
     stored = sum(one.bytes for one in features.objects.walk())
-    lines = [Line("bytes stored / bytes of features", *[stored / size] * 3, 1, f"{rows:,} rows, {size / 2**20:,.0f} MiB")]
+    lines = [
+        Line("bytes stored / bytes of features", *[stored / size] * 3, 1, f"{rows:,} rows, {size / 2**20:,.0f} MiB")
+    ]
     opened = in_turns({"open": features.open, "read": lambda: _read_plainly(features)}, rounds=rounds)
     speeds = ", ".join(f"{name} {size / timing.median / 1e6:,.0f} MB/s" for name, timing in opened.items())
     lines.append(compare("plain reading / verified opening", opened["read"], opened["open"], speeds))
     order = np.random.default_rng(0).permutation(rows)
-    reader, mapped = features.open(), FeatureReader(features.objects, features.records(), features.spec, verify=True, memory=0)
+    reader, mapped = (
+        features.open(),
+        FeatureReader(features.objects, features.records(), features.spec, verify=True, memory=0),
+    )
     memory = np.concatenate([reader.gather(np.arange(first, first + _BLOCK)) for first in range(0, rows, _BLOCK)])
     ways: dict[str, Callable[[], object]] = {
         "in memory": lambda: _epoch(order, reader.gather),
