@@ -130,9 +130,10 @@ class FeatureReader:
     def _gather_mapped(self, places: np.ndarray) -> np.ndarray:
         values = np.empty((len(places), *self._row_shape), self._spec.stored_dtype)
         owners = np.searchsorted(self._offsets, places, side="right") - 1
-        for block in np.unique(owners):
-            mine = owners == block
-            values[mine] = self._mapped[block][places[mine] - self._offsets[block]]
+        within = places - self._offsets[owners]
+        # Row by row: random rows lie in as many blocks, and sorting them out costs more than it saves.
+        for place, (block, row) in enumerate(zip(owners.tolist(), within.tolist(), strict=True)):
+            values[place] = self._mapped[block][row]
         return values
 
     @property
@@ -166,7 +167,7 @@ class FeatureReader:
                 hint="epalm cache pull copies them to a local cache",
             )
         shape = (record.shape[0] * record.shape[1], *record.shape[2:])
-        values: np.ndarray = np.memmap(path, dtype=record.dtype, mode="r", shape=shape)
+        values = np.asarray(np.memmap(path, dtype=record.dtype, mode="r", shape=shape))  # np.memmap indexes slowly
         if self._verify:
             require_checksum(values, record)
         return values

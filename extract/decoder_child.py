@@ -12,19 +12,29 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from epalm.errors import MediaError
+from epalm.extract.limits import Limits, out_of_memory
 from epalm.extract.views import View
 from epalm.extract.wire import Answer, plain, send_answer, sendable
 from epalm.media import MediaFile
 
 READY = b"+"  # sent once, when the reader is there
-Reader = Callable[[MediaFile, Sequence[View]], np.ndarray]  # the part of an `Input` that decodes
 _SIGNAL_OF_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
+
+
+class Reader(Protocol):
+    """The part of an `Input` that decodes."""
+
+    @property
+    def limits(self) -> Limits: ...  # noqa: D102
+
+    def __call__(self, medium: MediaFile, views: Sequence[View], /) -> np.ndarray: ...  # noqa: D102
 
 
 def attempt(read: Reader, medium: MediaFile, views: Sequence[View]) -> Answer:
@@ -36,7 +46,7 @@ def attempt(read: Reader, medium: MediaFile, views: Sequence[View]) -> Answer:
     except MediaError as error:
         result = error
     except MemoryError:
-        result = MediaError("decoding it takes more memory than one file may", hint="scale it down, or shorten it")
+        result = out_of_memory("medium")
     except Exception as error:
         result = _unexpected(error)
     return Answer(result, time.perf_counter() - started)
@@ -52,8 +62,8 @@ def main(descriptor: int) -> None:
         pipe.makefile("rb") as orders,
         contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError),
     ):
-        read, memory = pickle.load(orders)
-        _limit_memory(memory)
+        read: Reader = pickle.load(orders)
+        _limit_memory(read.limits.memory)
         pipe.sendall(READY)
         while True:
             medium, views = pickle.load(orders)
@@ -81,7 +91,7 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_SIGNAL_OF_PARENTS_DEATH, int(signal.SIGKILL), 0, 0, 0)
 
 
-def _limit_memory(beyond: int | None) -> None:
+def _limit_memory(beyond: int) -> None:
     """Let this process take `beyond` more bytes than it has now, and be the first to go when memory runs out.
 
     What is limited is private memory (RLIMIT_DATA), not address space: libraries map gigabytes that they never use.
@@ -91,9 +101,8 @@ def _limit_memory(beyond: int | None) -> None:
         return
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("900")
-    if beyond is not None:
-        status = Path("/proc/self/status").read_text()
-        now = int(status.partition("VmData:")[2].split()[0]) * 1024
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = now + beyond if hard == resource.RLIM_INFINITY else min(now + beyond, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    status = Path("/proc/self/status").read_text()
+    now = int(status.partition("VmData:")[2].split()[0]) * 1024
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = now + beyond if hard == resource.RLIM_INFINITY else min(now + beyond, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -60,7 +60,7 @@ ENDS = {
 def test_no_file_harms_another(media: Media) -> None:
     bad = list(ENDS)
     texts = [text for number, end in enumerate(bad) for text in (end, f"value {number}")]
-    with DecodePool(Scripted(), 2, memory_limit=256 << 20) as pool:
+    with DecodePool(Scripted(), 2) as pool:
         results = list(pool.decode(media(*texts), ahead=8))
     for number, end in enumerate(bad):
         fault = fault_of(results[2 * number])
