@@ -12,8 +12,9 @@ from benchmarks.timing import Timing, in_turns
 from benchmarks.worlds import World, playground_world
 from epalm.cache.store import Cache
 from epalm.extract.pipeline import LocalEngine, extract_features
+from epalm.extract.stream import decode_pool
 from epalm.extract.views import VIEW_0
-from epalm.extract.workers import DecodePool, Request, default_workers
+from epalm.extract.workers import DEFAULT_TIMEOUT, Request, default_workers
 from epalm.media import MediaFile
 from epalm.samples import Modality
 
@@ -53,7 +54,7 @@ def _ways(world: World, caches: Path) -> dict[str, Callable[[], object]]:
 
     def decode() -> None:
         requests = [Request(medium, (VIEW_0,)) for medium in media]
-        with DecodePool(world.encoder.input, workers) as pool:
+        with decode_pool(world.encoder, workers, DEFAULT_TIMEOUT) as pool:
             for _ in pool.decode(requests, ahead=2 * _BATCH):
                 pass
 

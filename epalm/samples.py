@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from epalm.errors import MediaError
 from epalm.media import MediaFile
 
+if TYPE_CHECKING:
+    from epalm.datasets.paths import MediaRoot
+
 
 class Modality(StrEnum):
     """What a medium is, and so which encoders can read it."""

@@ -12,29 +12,20 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from epalm.errors import MediaError
-from epalm.extract.limits import Limits, out_of_memory
+from epalm.extract.limits import out_of_memory
 from epalm.extract.views import View
 from epalm.extract.wire import Answer, plain, send_answer, sendable
 from epalm.media import MediaFile
 
 READY = b"+"  # sent once, when the reader is there
+Reader = Callable[[MediaFile, Sequence[View]], np.ndarray]  # the part of an `Input` that decodes
 _SIGNAL_OF_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
-
-
-class Reader(Protocol):
-    """The part of an `Input` that decodes."""
-
-    @property
-    def limits(self) -> Limits: ...  # noqa: D102
-
-    def __call__(self, medium: MediaFile, views: Sequence[View], /) -> np.ndarray: ...  # noqa: D102
 
 
 def attempt(read: Reader, medium: MediaFile, views: Sequence[View]) -> Answer:
@@ -62,8 +53,8 @@ def main(descriptor: int) -> None:
         pipe.makefile("rb") as orders,
         contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError),
     ):
-        read: Reader = pickle.load(orders)
-        _limit_memory(read.limits.memory)
+        read, memory = pickle.load(orders)
+        _limit_memory(memory)
         pipe.sendall(READY)
         while True:
             medium, views = pickle.load(orders)
@@ -91,7 +82,7 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_SIGNAL_OF_PARENTS_DEATH, int(signal.SIGKILL), 0, 0, 0)
 
 
-def _limit_memory(beyond: int) -> None:
+def _limit_memory(beyond: int | None) -> None:
     """Let this process take `beyond` more bytes than it has now, and be the first to go when memory runs out.
 
     What is limited is private memory (RLIMIT_DATA), not address space: libraries map gigabytes that they never use.
@@ -101,8 +92,9 @@ def _limit_memory(beyond: int) -> None:
         return
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("900")
-    status = Path("/proc/self/status").read_text()
-    now = int(status.partition("VmData:")[2].split()[0]) * 1024
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = now + beyond if hard == resource.RLIM_INFINITY else min(now + beyond, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    if beyond is not None:
+        status = Path("/proc/self/status").read_text()
+        now = int(status.partition("VmData:")[2].split()[0]) * 1024
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = now + beyond if hard == resource.RLIM_INFINITY else min(now + beyond, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

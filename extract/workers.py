@@ -27,6 +27,7 @@ from epalm.extract.wire import Answer
 from epalm.media import MediaFile
 
 DEFAULT_TIMEOUT = 120.0  # seconds for one file
+DEFAULT_MEMORY = 4 << 30  # bytes that one process may take beyond what it starts with
 _MOST_WORKERS = 16
 _STARTS = 3  # attempts, where a process is killed while it starts
 
@@ -55,10 +56,17 @@ class DecodePool:
     It serves any number of `decode` calls, one after the other or from several threads.
     """
 
-    def __init__(self, read: Reader, workers: int, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """`timeout` in seconds for one medium; what it may take of memory, on Linux, is `read.limits.memory`."""
+    def __init__(
+        self,
+        read: Reader,
+        workers: int,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        memory_limit: int | None = DEFAULT_MEMORY,
+    ) -> None:
+        """`timeout` in seconds for one medium; `memory_limit` in bytes for one process (on Linux)."""
         self._read, self._timeout = read, timeout
-        self._orders = pickle.dumps(read) if workers else b""
+        self._orders = pickle.dumps((read, memory_limit)) if workers else b""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False

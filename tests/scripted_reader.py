@@ -9,12 +9,12 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from epalm.errors import MediaError
-from epalm.extract.limits import Limits
 from epalm.extract.views import VIEW_0, View
 from epalm.extract.workers import Decoded, DecodePool, Request
 from epalm.media import MediaFile
@@ -22,10 +22,9 @@ from epalm.media import MediaFile
 Views = Sequence[View]
 
 
+@dataclass(frozen=True)
 class Scripted:
     """Its media are texts: the name of one of the functions below, and its arguments."""
-
-    limits = Limits(pixels=1)
 
     def __call__(self, medium: MediaFile, views: Views) -> np.ndarray:
         with medium.open() as file:

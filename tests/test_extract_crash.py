@@ -28,7 +28,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(MEDIA):
         Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / f"{number:03d}.png")
     for number in (5, 77, 130):
-        (folder / f"{number:03d}.png").write_text("no picture")
+        (folder / f"{number:03d}.png").write_text(f"no picture {number}")
     return folder
 
 
