@@ -1,110 +1,145 @@
-"""Digests of media files, remembered by path, size and modification time so that no file is hashed twice.
+"""Digests of media, remembered by place, size and modification time so that nothing is hashed twice.
 
-Only saves time: losing this file changes no result.
+Only saves time: losing its file changes no result.
 """
 
 import os
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from pathlib import Path
 
-from epalm.console import progress
-from epalm.fingerprint import digest_file
+from epalm.cache.hashing import hash_media
+from epalm.cache.index_file import IndexFile, Row
+from epalm.console import progress, warn
+from epalm.media import MediaFile
 
-_FRESH = 2_000_000_000  # ns: a file changed this shortly before it was hashed may change again unnoticed
-_SHOWN = 2_000  # files to hash from which a bar is worth its space
-_TABLE = "CREATE TABLE IF NOT EXISTS media (path TEXT PRIMARY KEY, size INT, mtime INT, digest TEXT)"
-Hashed = tuple[str | None, tuple[int, int] | None, int]  # digest, status, when hashing began (ns)
-_PUT = "INSERT OR REPLACE INTO media VALUES (?, ?, ?, ?)"
+_SHOWN = 2_000  # media to hash from which a bar is worth its space
+_KEEP_ROWS, _KEEP_SECONDS = 5_000, 2.0  # digests are committed after so many or so long: all that a kill can lose
+Status = tuple[int, int]  # bytes of the file, modification time in ns
 
 
 class MediaIndex:
-    """SHA-256 of files' bytes, looked up before it is computed."""
+    """SHA-256 of media's bytes, looked up before it is computed.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    `statuses`, where a method takes them, are what `MediaFile.status` gave for each medium, None for one that is not
+    there; they are asked for where they are not given. Several processes may use one file.
+    """
 
-    def digest(self, path: Path) -> str | None:
-        """One file's digest; None when it cannot be read."""
-        return self.digests([path])[0]
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """`path` is the SQLite file, which need not exist; with `read_only`, nothing is created or written."""
+        self._path, self._read_only = path, read_only
 
-    def digests(self, paths: Sequence[Path]) -> list[str | None]:
-        """Each file's digest in order; None for one that cannot be read."""
-        connection = self._connect()
+    def digest(self, medium: MediaFile) -> str | None:
+        """One medium's digest (hex); None when it cannot be read."""
+        return self.digests([medium])[0]
+
+    def digests(self, media: Sequence[MediaFile], statuses: Sequence[Status | None] | None = None) -> list[str | None]:
+        """Each medium's digest (hex) in order, hashed where it is not known; None for one that cannot be read."""
+        statuses = _statuses(media) if statuses is None else statuses
+        with IndexFile(self._path, read_only=self._read_only) as file:
+            found, old = _look_up(file, media, statuses)
+            if file.begun_anew:  # what was still readable of a damaged file
+                file.put(list(_rows(media, statuses, found)))
+            missing: dict[MediaFile, list[int]] = {}
+            for position, (digest, status) in enumerate(zip(found, statuses, strict=True)):
+                if digest is None and status is not None:
+                    missing.setdefault(media[position], []).append(position)
+            if missing:
+                self._hash(file, missing, found, old)
+        return found
+
+    def known(self, media: Sequence[MediaFile], statuses: Sequence[Status | None] | None = None) -> list[str | None]:
+        """Each medium's digest (hex) in order; None for one that would have to be hashed first."""
+        with IndexFile(self._path, read_only=True) as file:
+            return _look_up(file, media, _statuses(media) if statuses is None else statuses)[0]
+
+    def previous(
+        self, media: Sequence[MediaFile], statuses: Sequence[Status | None] | None = None
+    ) -> dict[MediaFile, str]:
+        """The digests (hex) that media had before their files changed, of those of which one is remembered."""
+        statuses = _statuses(media) if statuses is None else statuses
+        before = {}
+        with IndexFile(self._path, read_only=True) as file:
+            for position, row in file.read([_key(medium) for medium in media]):
+                status = statuses[position]
+                digest = row.before if status == (row.size, row.mtime) else row.digest
+                if digest and status is not None:
+                    before[media[position]] = digest
+        return before
+
+    def _hash(
+        self, file: IndexFile, missing: dict[MediaFile, list[int]], found: list[str | None], old: dict[int, Row]
+    ) -> None:
+        """Put the digests of `missing` (medium → its positions) into `found`, and keep them in `file`."""
+        media = list(missing)
+        rows: list[tuple[str, Row]] = []
+        lost, kept_at = 0, time.monotonic()
+
+        def keep() -> None:
+            nonlocal lost, kept_at
+            if rows and not file.put(rows):
+                lost += len(rows)
+            rows.clear()
+            kept_at = time.monotonic()
+
+        shown = progress("hash media", len(media), "files") if len(media) >= _SHOWN else nullcontext(_show_nothing)
         try:
-            return self._digests(connection, [path.absolute() for path in paths])
+            with shown as advance, closing(hash_media(media)) as hashes:
+                for done in hashes:
+                    for position, digest, status in done:
+                        medium = media[position]
+                        for place in missing[medium]:
+                            found[place] = digest
+                        if digest is not None and status is not None:
+                            rows.append((_key(medium), _row(digest, status, old.get(missing[medium][0]))))
+                    if len(rows) >= _KEEP_ROWS or time.monotonic() - kept_at > _KEEP_SECONDS:
+                        keep()
+                    advance(len(done))
         finally:
-            connection.close()
-
-    def _digests(self, connection: sqlite3.Connection, paths: list[Path]) -> list[str | None]:
-        statuses = [file_status(path) for path in paths]
-        found: dict[Path, str | None] = {}
-        missing: list[Path] = []
-        for path, status in zip(paths, statuses, strict=True):
-            row = connection.execute("SELECT size, mtime, digest FROM media WHERE path = ?", [_key(path)]).fetchone()
-            if status is not None and row is not None and (row[0], row[1]) == status:
-                found[path] = row[2]
-            else:
-                missing.append(path)
-        rows = []
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for path, (digest, status, hashed) in zip(
-                missing, _shown(pool.map(_hash, missing), len(missing)), strict=True
-            ):
-                found[path] = digest
-                if digest is not None and status is not None and hashed - status[1] > _FRESH:
-                    rows.append((_key(path), *status, digest))
-        try:
-            with connection:
-                connection.executemany(_PUT, rows)
-        except sqlite3.Error:
-            pass  # a full disk or a lock held too long: hashed again next time
-        return [found[path] for path in paths]
-
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self._path, timeout=30)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute(_TABLE)
-            connection.execute("SELECT size, mtime, digest FROM media LIMIT 1")
-        except (OSError, sqlite3.Error):  # damaged, read-only or locked: go without
-            connection = sqlite3.connect(":memory:")
-            connection.execute(_TABLE)
-        return connection
+            keep()
+        if lost >= _SHOWN and not self._read_only:
+            warn(f"{lost:,} digests could not be kept in {self._path}; the next command hashes these media again")
 
 
-def _shown(hashes: Iterable[Hashed], count: int) -> Iterator[Hashed]:
-    if count < _SHOWN:
-        yield from hashes
-        return
-    with progress("hash media", count, "files") as advance:
-        for value in hashes:
-            yield value
-            advance()
+def _statuses(media: Iterable[MediaFile]) -> list[Status | None]:
+    return [medium.status() for medium in media]
 
 
-def _hash(path: Path) -> Hashed:
-    """A file's digest; no status when the file changed meanwhile."""
-    before, began = file_status(path), time.time_ns()
-    try:
-        digest = digest_file(path)
-    except OSError:
-        return None, None, began
-    return digest, before if file_status(path) == before else None, began
+def _look_up(
+    file: IndexFile, media: Sequence[MediaFile], statuses: Sequence[Status | None]
+) -> tuple[list[str | None], dict[int, Row]]:
+    """Each medium's digest, None where it is not known, and the rows of files that have changed, by position."""
+    found: list[str | None] = [None] * len(media)
+    old = {}
+    for position, row in file.read([_key(medium) for medium in media]):
+        if statuses[position] == (row.size, row.mtime):
+            found[position] = row.digest
+        else:
+            old[position] = row
+    return found, old
 
 
-def file_status(path: Path) -> tuple[int, int] | None:
-    """Size in bytes and modification time in ns; None when there is no such file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
+def _rows(
+    media: Sequence[MediaFile], statuses: Sequence[Status | None], digests: Sequence[str | None]
+) -> Iterator[tuple[str, Row]]:
+    for medium, status, digest in zip(media, statuses, digests, strict=True):
+        if digest is not None and status is not None:
+            yield _key(medium), Row(*status, digest, "")
 
 
-def _key(path: Path) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def _row(digest: str, status: Status, old: Row | None) -> Row:
+    before = "" if old is None else old.before if old.digest == digest else old.digest
+    return Row(*status, digest, before)
+
+
+def _show_nothing(units: int = 1, *, note: str = "") -> None:
+    """For work too short to be shown."""
+
+
+def _key(medium: MediaFile) -> str:
+    """Where the medium's bytes lie, as text; absolute paths hold no "//" behind their first character."""
+    path = str(medium.path.absolute())
+    if not path.isascii():
+        path = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return path if medium.size is None else f"{path}//{medium.offset}+{medium.size}"

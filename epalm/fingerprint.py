@@ -6,14 +6,16 @@ dictionary order and memory layout never count.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-_READ = 4 << 20  # bytes per read: large enough that hashing, not reading calls, is the cost
+_READ = 1 << 20  # bytes per read: large enough that hashing, not reading calls, is the cost
 
 
 def canonical_json(value: Any) -> bytes:
@@ -27,12 +29,37 @@ def digest_json(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def digest_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes. Raises OSError."""
+def digest_file(
+    path: Path, offset: int = 0, size: int | None = None, *, pulse: Callable[[], None] | None = None
+) -> str:
+    """SHA-256 (hex) of a regular file's bytes, or of the `size` bytes from `offset` on.
+
+    `pulse` is called before each read; what it raises ends the reading.
+
+    Raises:
+        OSError: unreadable, a pipe, device or folder, or no `size` bytes there.
+    """
     hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_READ):
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would block until someone writes
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path} is not a regular file")
+        if size is not None:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+        left = status.st_size + 1 if size is None else size  # one more: the read that finds the end
+        while left > 0:
+            if pulse is not None:
+                pulse()
+            chunk = os.read(descriptor, min(_READ, left))
+            if not chunk:
+                break
             hasher.update(chunk)
+            left = max(left - len(chunk), 1 if size is None else 0)  # a file that grows is read to its new end
+        if size is not None and left:
+            raise OSError(f"{path} ends {left} bytes early")
+    finally:
+        os.close(descriptor)
     return hasher.hexdigest()
 
 

@@ -13,6 +13,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, TimesformerCo
 
 from epalm.errors import UsageError
 from epalm.extract.audio_transformer import AudioTransformer
+from epalm.extract.compute import Compute
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import ENCODERS, EncoderChoice, build_encoder, default_kind, require_fit
 from epalm.extract.preprocess import AudioInput, ImageInput, Pixels, VideoInput

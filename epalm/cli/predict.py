@@ -36,7 +36,7 @@ def predict(
     """
     from epalm.cli.live_source import rebuild_encoder
     from epalm.console import say
-    from epalm.datasets.folder import modality_of
+    from epalm.datasets.extensions import modality_of
     from epalm.errors import MediaError, UsageError
     from epalm.evaluate.one import answer_one
     from epalm.extract.media_file import require_file

@@ -30,7 +30,7 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
     seen: set[str] = set()
     try:
         for line, row in rows:
-            sample = _sample(row, f"{path}, line {line}", fallback_id=f"{path.name}:{line}")
+            sample = to_sample(row, f"{path}, line {line}", fallback_id=f"{path.name}:{line}")
             if sample.id in seen:
                 raise UsageError(f"{path}, line {line}: id {sample.id!r} is used twice", hint="make ids unique")
             seen.add(sample.id)
@@ -53,10 +53,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise UsageError(f"{path}, line {number}: longer than {_MAX_LINE} characters; this is not JSONL")
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UsageError(f"{path}, line {number}: not JSON ({error.msg})") from error
+            row = parse_json(line, f"{path}, line {number}")
             if not isinstance(row, dict):
                 raise UsageError(f"{path}, line {number}: expected an object with the keys {', '.join(_KEYS)}")
             yield number, row
@@ -82,13 +79,19 @@ def _cell(key: str, text: str, where: str) -> Any:
         return text
     if text[:1] not in "[{":
         return {text: 1.0} if key == "answers" else [text]
+    return parse_json(text, f"{where}, column {key!r}")
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text. Raises UsageError that begins with `where`."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{where}: column {key!r} is not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # beside faults of form: numbers without end, brackets without end
+        raise UsageError(f"{where}: not JSON ({str(error)[:80]})") from error
 
 
-def _sample(row: dict[str, Any], where: str, fallback_id: str) -> Sample:
+def to_sample(row: dict[str, Any], where: str, fallback_id: str) -> Sample:
+    """A row in the generic form as a sample. Raises UsageError, which begins with `where` and names the key."""
     unknown = [key for key in row if key not in _KEYS]
     missing = [key for key in _REQUIRED if key not in row]
     if unknown or missing:

@@ -1,37 +1,117 @@
-"""From a media path written in a data file to a file below the data root, and nowhere else."""
+"""From a media path written in a data file to a file below the data root, and nowhere else.
 
+Looks at names and links; opens nothing, and does not ask whether a file is there.
+"""
+
+import errno
+import os
 import re
+import stat
+import time
 from pathlib import Path, PurePosixPath
 
 from epalm.errors import MediaError
 
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")  # http:, file:, concat:, data: … FFmpeg reads many
-
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # http:, file:, concat:, data: … FFmpeg reads many
 _LONGEST_NAME = 255  # bytes, on every file system in use
+
+# A file name that is none of the odd ones: not ".", "..", nothing with NUL or backslash, at most 255 bytes, taking
+# any character for four of them unless all are ASCII.
+_PLAIN_NAME = re.compile(r"(?!\.{1,2}\Z)(?:[^\0\\/]{1,63}|[\x01-.0-\[\]-\x7f]{64,255})")
+_MOST_FOLDERS = 1 << 16  # remembered at a time
+_TRUST = 1.0  # seconds for which a folder counts as still being what it was
 
 
 def resolve_media(root: Path, media: str) -> Path:
-    """The real path of `media` below `root`.
-
-    Data files are untrusted: absolute paths, `..`, URLs and links that lead out of the root are refused.
-    The file need not exist; that is for the decoder to say.
+    """The real path of `media` below `root`; `MediaRoot` is quicker for many.
 
     Raises:
         MediaError: the path leads outside `root`.
     """
-    pure = PurePosixPath(media)
-    hint = f"media paths are relative to the data root {root}"
-    if not media or "\0" in media or "\\" in media or _URL.match(media):
-        raise MediaError(f"{media!r} is not a media path", hint=hint)
-    if pure.is_absolute() or ".." in pure.parts:
-        raise MediaError(f"{media!r} leads outside the data root", hint=hint)
-    if any(len(part.encode("utf-8", "surrogateescape")) > _LONGEST_NAME for part in pure.parts):
-        raise MediaError(f"{media[:60]!r}… has a name of over {_LONGEST_NAME} bytes", hint=hint)
-    real_root = root.resolve()
+    return MediaRoot(root).locate(media)
+
+
+class MediaRoot:
+    """The data root, for locating many media: a folder is resolved once for all the files in it.
+
+    Data files are untrusted: absolute paths, `..`, URLs and links that lead out of the root are refused. A file that
+    became a link is always noticed; a folder that did, after `trust` seconds at the latest.
+    """
+
+    def __init__(self, root: Path, *, trust: float = _TRUST) -> None:
+        self._given, self._trust = root, trust
+        self._hint = f"media paths are relative to the data root {root}"
+        self._folders: dict[str, str | None] = {}  # as written → real path with "/"; None: not inside the root
+        self._forget()
+
+    def locate(self, media: str) -> Path:
+        """The real path of `media` below the root. It need not exist; that is for the decoder to say.
+
+        Raises:
+            MediaError: the path leads outside the root.
+        """
+        if time.monotonic() - self._since >= self._trust or len(self._folders) >= _MOST_FOLDERS:
+            self._forget()
+        cut = media.rfind("/") + 1
+        written, name = media[:cut], media[cut:]
+        if not _PLAIN_NAME.fullmatch(name) or (not written and _URL.match(name)):
+            return Path(self._resolve(media))
+        try:
+            folder = self._folders[written]
+        except KeyError:
+            folder = self._folders[written] = self._resolve_folder(written)
+        if folder is None:
+            return Path(self._resolve(media))
+        path = folder + name
+        try:
+            link = stat.S_ISLNK(os.lstat(path).st_mode)
+        except OSError as error:
+            link = error.errno == errno.ELOOP
+        except ValueError:  # text that no file name can be
+            link = True
+        return Path(self._resolve(media) if link else path)
+
+    def _forget(self) -> None:
+        self._folders.clear()
+        self._since = time.monotonic()
+        self._root = os.path.realpath(self._given)
+
+    def _resolve_folder(self, written: str) -> str | None:
+        """Where a folder really is, or None where its files have to be looked at one by one."""
+        try:
+            folder = self._resolve(written) if written else self._root
+        except MediaError:
+            return None
+        return os.path.join(folder, "")  # noqa: PTH118
+
+    def _resolve(self, media: str) -> str:
+        """The real path of any text, every link on its way followed."""
+        hint = self._hint
+        if not media or "\0" in media or "\\" in media or _URL.match(media):
+            raise MediaError(f"{media!r} is not a media path", hint=hint)
+        pure = PurePosixPath(media)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise MediaError(f"{media!r} leads outside the data root", hint=hint)
+        try:
+            lengths = [len(os.fsencode(part)) for part in pure.parts]
+            if any(length > _LONGEST_NAME for length in lengths):
+                raise MediaError(f"{media[:60]!r}… has a name of over {_LONGEST_NAME} bytes", hint=hint)
+            path = os.path.realpath(os.path.join(self._root, pure))  # noqa: PTH118
+            _require_no_loop(path)
+        except (OSError, ValueError) as error:
+            raise MediaError(f"{media!r} is not a media path: {error}", hint=hint) from error
+        if not (path == self._root or path.startswith(os.path.join(self._root, ""))):  # noqa: PTH118
+            raise MediaError(f"{media!r} is a link that leads outside the data root", hint=hint)
+        return path
+
+
+def _require_no_loop(path: str) -> None:
+    """Raise OSError where links lead to each other: `realpath` then leaves one of them in its answer."""
     try:
-        path = (real_root / pure).resolve()
-    except (OSError, RuntimeError) as error:  # links that lead to each other
-        raise MediaError(f"{media!r} is not a media path: {error}", hint=hint) from error
-    if not path.is_relative_to(real_root):
-        raise MediaError(f"{media!r} is a link that leads outside the data root", hint=hint)
-    return path
+        status = os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise
+        return
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
