@@ -28,6 +28,10 @@ _GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n'
 _FIELDS = ("rows", "views", "shape")
 
 
+class DamageError(CacheError):
+    """A block or its record is not what was written: no fault of the way to it."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One committed block. What has no record does not exist.
@@ -67,7 +71,7 @@ class Record:
 
     @staticmethod
     def from_bytes(data: bytes, where: str, block: str) -> "Record":
-        """The record of a block. Raises CacheError when it is damaged, or another block's."""
+        """The record of a block. Raises DamageError when it is damaged, or another block's."""
         try:
             value = json.loads(data)
             record = Record(**{**value, **{key: tuple(value[key]) for key in _FIELDS}})
@@ -75,11 +79,11 @@ class Record:
             size = np.dtype(record.dtype).itemsize * int(np.prod(record.shape, dtype=np.int64))
             inside = record.folder not in ("", ".", "..") and "/" not in record.folder and "\\" not in record.folder
             # A digest that differs by one bit would give the features of one medium to another.
-            named = block == record.block == block_id(record.rows, record.views)
+            named = block == record.block == block_id(record.rows, record.views) and isinstance(record.written, dict)
         except (TypeError, KeyError, ValueError) as error:
-            raise CacheError(f"{where} is no commit record: {error}") from error
+            raise DamageError(f"{where} is no commit record: {error}") from error
         if not (fits and size == record.bytes and inside and named):
-            raise CacheError(f"{where} is no commit record: its fields contradict each other")
+            raise DamageError(f"{where} is no commit record: its fields contradict each other")
         return record
 
 
@@ -181,9 +185,9 @@ def require_checksum(values: np.ndarray, record: Record) -> None:
         raise damaged(record, f"{record.chunk} has other bytes than were written")
 
 
-def damaged(record: Record, fault: str) -> CacheError:
+def damaged(record: Record, fault: str) -> DamageError:
     """The one error for a block that is not what its record says."""
-    return CacheError(
+    return DamageError(
         f"block {record.block} is damaged: {fault}",
         hint="epalm cache verify lists every damaged block; epalm cache verify --repair makes them again",
     )

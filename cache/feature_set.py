@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epalm.cache.blocks import RECORDS, Record, make_groups, read_block, read_record, write_block
+from epalm.cache.blocks import RECORDS, DamageError, Record, make_groups, read_block, read_record, write_block
 from epalm.cache.ledger import Ledger
 from epalm.cache.objects import MissingObjectError, Objects
 from epalm.cache.spec import FeatureSpec
@@ -92,10 +92,18 @@ class FeatureSet:
         self.records()
         return tuple(sorted(self._rows))
 
-    def write_block(self, digests: Sequence[str], values: np.ndarray, views: Sequence[int] = (0,)) -> int:
+    def write_block(
+        self,
+        digests: Sequence[str],
+        values: np.ndarray,
+        views: Sequence[int] = (0,),
+        *,
+        made: Mapping[str, Any] | None = None,
+    ) -> int:
         """Commit `values` (R, V, L, D), a row a digest; how many rows were not there already, and now are.
 
-        Rows that another process has committed meanwhile are left out, so that each is stored once.
+        Rows that another process has committed meanwhile are left out, so that each is stored once. `made` is what
+        the record says of their making [default: what the latest extraction says of itself].
 
         Raises:
             ValueError: values of another shape or dtype than the set's, no numbers, or a digest twice.
@@ -116,8 +124,7 @@ class FeatureSet:
                 return 0
             chosen = [digests[place] for place in kept]
             values = values if len(kept) == len(digests) else values[kept]
-            made = {"recorded": self.recorded}
-            record = write_block(self.objects, chosen, views, values, made)
+            record = write_block(self.objects, chosen, views, values, made or {"recorded": self.recorded})
         if record:
             self._note(record)
         return len(kept) if record else 0
@@ -151,7 +158,7 @@ class FeatureSet:
     def require_fit(self, record: Record) -> None:
         """Raise CacheError unless a record is of this set's layers, width and dtype."""
         if record.shape[2:] != (len(self.spec.layers), self.spec.width) or record.dtype != self.spec.stored_dtype:
-            raise CacheError(f"block {record.block} has another shape or dtype than the feature set {self.name}")
+            raise DamageError(f"block {record.block} has another shape or dtype than the feature set {self.name}")
 
     def drop(self, block: str) -> None:
         """Take a block's record away: its rows are missing from now on, and can be made again."""

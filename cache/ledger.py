@@ -37,9 +37,9 @@ class Ledger:
         for line in text.split("\n"):  # splitlines would also split at U+2028 and U+0085, which names may hold
             try:
                 entry = Entry(**json.loads(line))
+                last[entry.media, entry.digest] = entry
             except (ValueError, TypeError):
                 continue
-            last[entry.media, entry.digest] = entry
         return list(last.values())
 
     def digests(self) -> dict[str, Entry]:
