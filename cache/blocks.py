@@ -141,11 +141,12 @@ def write_block(
     try:
         for key, data in _encode(values).items():
             objects.write(f"{BLOCKS}/{folder}/{key}", data)
-        first = objects.write_new(Record.key(name), record.to_bytes())
     except CacheError:
         with contextlib.suppress(CacheError):  # what caused the first fault may keep this from working
             objects.delete_below(f"{BLOCKS}/{folder}")
         raise
+    # When this fails the record may be there all the same: the block stays, and is swept up if nothing names it.
+    first = objects.write_new(Record.key(name), record.to_bytes())
     # A store whose answer got lost may say "there already" of our own record.
     if not first and read_record(objects, name).folder != folder:
         objects.delete_below(f"{BLOCKS}/{folder}")

@@ -21,10 +21,10 @@ from epalm.extract.encoders import EncoderChoice
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.plan import Plan, make_plan
 from epalm.extract.selection import feature_spec
-from epalm.extract.stream import Stream, Tally
+from epalm.extract.stream import Stream, Tally, decode_pool
 from epalm.extract.versions import library_versions
 from epalm.extract.views import VIEW_0
-from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool, default_workers
+from epalm.extract.workers import DEFAULT_TIMEOUT, default_workers
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 
@@ -74,10 +74,10 @@ class LocalEngine:
 
     def __call__(self, plan: Plan, features: FeatureSet, advance: Advance) -> Tally:
         """See `Engine`."""
-        wanted = default_workers() if self.workers is None else self.workers
         spec = features.spec
         batches = BatchEncoder(self.encoder, spec.layers, spec.stored_dtype, self.batch_size)
-        with DecodePool(self.encoder.input, min(wanted, len(plan.pending)), timeout=self.timeout) as pool:
+        wanted = default_workers(gpu=batches.on_gpu) if self.workers is None else self.workers
+        with decode_pool(self.encoder, min(wanted, len(plan.pending)), self.timeout) as pool:
             stream = Stream(batches, features, pool, self.block_rows, advance)
             for views, items in plan.by_views():
                 stream.go(items, views)
