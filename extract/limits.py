@@ -4,10 +4,7 @@ Every limit is checked before the step that would be expensive. What a file says
 same limits hold again while it is decoded.
 """
 
-import resource
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from epalm.errors import MediaError
 
@@ -31,7 +28,11 @@ class Limits:
 
     @property
     def memory(self) -> int:
-        """How many bytes a decoding process may take beyond those it has at its start."""
+        """How many bytes a decoding process may take beyond those it has at its start.
+
+        The checks bound what decoders are known to take. Refusing a process more than this bounds what some file
+        makes them take all the same.
+        """
         return max(_LEAST_MEMORY, _BYTES_A_PIXEL * self.pixels)
 
     def check_bytes(self, size: int) -> None:
@@ -57,21 +58,6 @@ class Limits:
         if seconds > self.seconds:
             fault = f"the medium lasts {seconds:,.0f} s or more"
             raise _refusal(fault, f"{self.seconds:,.0f} s", "seconds", "shorten it")
-
-    def confine(self) -> None:
-        """Let this process take no more than `memory`; for decoding processes, at their start.
-
-        The checks above bound what decoders are known to take. This bounds what some file makes them take all the
-        same: they are refused the memory, and the file is blamed. Only Linux counts what this is about.
-        """
-        if sys.platform != "linux":
-            return
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        present = int(status["VmData"].split()[0]) * 1024  # "… kB"
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        allowed = present + self.memory
-        if hard == resource.RLIM_INFINITY or allowed < hard:
-            resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
 
 
 def out_of_memory(what: str) -> MediaError:

@@ -156,7 +156,6 @@ def _serve(pipe: Connection, read: Input) -> None:
     """The process's life: a path in, an array or an error out, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     os.environ["OMP_NUM_THREADS"] = "1"  # several of these run side by side
-    read.limits.confine()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send_bytes(b"ready")
         while True:
