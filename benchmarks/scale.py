@@ -108,7 +108,7 @@ def _extract_nothing(world: ManyMedia, rounds: int) -> Line:
     (world.folder / "one.jsonl").write_text(json.dumps(one) + "\n")
     _extract(world.folder / "one.jsonl", world.folder)  # makes the feature set that the others' rows go to
     cache = Cache(world.folder / "cache")
-    fill(cache.find(cache.latest("image").set_name), world.digests(count))
+    fill(cache.find(cache.latest("image").set), world.digests(count))
     samples = world.write_samples("unchanged.jsonl", count)
     _extract(samples, world.folder)
     times = []
