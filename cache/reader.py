@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from epalm.cache.blocks import Record, damaged, require_checksum, require_size
+from epalm.cache.blocks import Record, damaged, require_checksum, require_numbers, require_size
 from epalm.cache.objects import Objects
 from epalm.cache.spec import FeatureSpec
+from epalm.cache.spool import Spool
 from epalm.errors import CacheError
 
 _MEMORY_SHARE = 0.5  # of what is free: more than this is mapped
@@ -35,6 +36,7 @@ class FeatureReader:
     ) -> None:
         """`memory` (bytes) [default: half of what is free] is the most that is read rather than mapped."""
         self._objects, self._spec, self._verify = objects, spec, verify
+        self._spool = Spool(objects)
         self._number: dict[str, int] = {}
         self._offsets = np.zeros(len(records) + 1, np.int64)  # of each block in the sequence of (row, view) pairs
         np.cumsum([len(record.rows) * len(record.views) for record in records], out=self._offsets[1:])
@@ -130,9 +132,10 @@ class FeatureReader:
     def _gather_mapped(self, places: np.ndarray) -> np.ndarray:
         values = np.empty((len(places), *self._row_shape), self._spec.stored_dtype)
         owners = np.searchsorted(self._offsets, places, side="right") - 1
-        for block in np.unique(owners):
-            mine = owners == block
-            values[mine] = self._mapped[block][places[mine] - self._offsets[block]]
+        within = places - self._offsets[owners]
+        # Row by row: random rows lie in as many blocks, and sorting them out costs more than it saves.
+        for place, (block, row) in enumerate(zip(owners.tolist(), within.tolist(), strict=True)):
+            values[place] = self._mapped[block][row]
         return values
 
     @property
@@ -150,6 +153,7 @@ class FeatureReader:
                 raise damaged(record, f"{record.chunk} ended early")
             if self._verify:
                 require_checksum(values, record)
+                require_numbers(values, record)
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for _ in pool.map(fill, range(len(records))):
@@ -159,16 +163,12 @@ class FeatureReader:
     def _map(self, record: Record) -> np.ndarray:
         self._require_fit(record)
         require_size(self._objects, record)
-        path = self._objects.path(record.chunk)
-        if path is None:
-            raise CacheError(
-                f"the features do not fit into memory, and {self._objects.where} cannot be mapped",
-                hint="epalm cache pull copies them to a local cache",
-            )
+        path = self._spool.path(record.chunk)
         shape = (record.shape[0] * record.shape[1], *record.shape[2:])
-        values: np.ndarray = np.memmap(path, dtype=record.dtype, mode="r", shape=shape)
+        values = np.asarray(np.memmap(path, dtype=record.dtype, mode="r", shape=shape))  # np.memmap indexes slowly
         if self._verify:
             require_checksum(values, record)
+            require_numbers(values, record)
         return values
 
     def _require_fit(self, record: Record) -> None:

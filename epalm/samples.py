@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from epalm.errors import MediaError
 from epalm.media import MediaFile
+
+if TYPE_CHECKING:
+    from epalm.datasets.paths import MediaRoot
 
 
 class Modality(StrEnum):
@@ -71,14 +76,19 @@ class Dataset:
         Raises:
             MediaError: the name leads outside `root`, or no shard has it.
         """
-        # Here, because the modules beside it make samples, and so import this one.
-        from epalm.datasets.paths import resolve_media
-
         if self.stretches is None:
-            return MediaFile(resolve_media(self.root, media))
+            return MediaFile(_media_root(self.root).locate(media))
         if media not in self.stretches:
             raise MediaError(f"{media!r} is in none of the shards", hint=f"check the shards of {self.spec!r}")
         return self.stretches[media]
+
+
+@lru_cache(maxsize=16)
+def _media_root(root: Path) -> "MediaRoot":
+    # Here, because the modules beside it make samples, and so import this one.
+    from epalm.datasets.paths import MediaRoot
+
+    return MediaRoot(root)
 
 
 @dataclass(frozen=True, slots=True)

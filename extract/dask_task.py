@@ -16,7 +16,7 @@ from epalm.extract.encoding import BatchEncoder
 from epalm.extract.limits import Limits
 from epalm.extract.plan import Pending
 from epalm.extract.selection import feature_spec
-from epalm.extract.stream import Stream, Tally
+from epalm.extract.stream import Stream, Tally, decode_pool
 from epalm.extract.workers import DecodePool, default_workers
 
 
@@ -78,7 +78,7 @@ def _kit(setting: Setting, sharing: int) -> _Kit:
     if _KITS and _KITS[0].setting == setting:
         return _KITS[0]
     while _KITS:
-        _KITS.pop().pool.__exit__(None, None, None)
+        _KITS.pop().pool.close()
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -93,7 +93,7 @@ def _kit(setting: Setting, sharing: int) -> _Kit:
             hint="install the same epalm, and give the same weights, on all machines",
         )
     workers = max(1, default_workers() // sharing) if setting.workers is None else setting.workers
-    pool = DecodePool(encoder.input, workers, timeout=setting.timeout)
+    pool = decode_pool(encoder, workers, setting.timeout)
     _KITS.append(
         _Kit(setting, features, BatchEncoder(encoder, spec.layers, spec.stored_dtype, setting.batch_size), pool)
     )

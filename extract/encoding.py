@@ -31,7 +31,7 @@ class BatchEncoder:
         """`batch_size` counts inputs: each view of a medium is one."""
         self.encoder, self.batch_size = encoder, batch_size
         self._layers, self._dtype = list(layers), np.dtype(dtype)
-        self._gpu = encoder.device.type == "cuda"
+        self.on_gpu = encoder.device.type == "cuda"
 
     def media_at_once(self, views: int) -> int:
         """How many media of so many views make a batch."""
@@ -41,16 +41,16 @@ class BatchEncoder:
         """Start on the raw inputs (V, ...) of some media, all of the same views."""
         views, count = len(inputs[0]), len(inputs) * len(inputs[0])
         # One shape for all batches of a GPU: kernels are chosen, and compiled, once.
-        size = max(count, self.media_at_once(views) * views) if self._gpu else count
+        size = max(count, self.media_at_once(views) * views) if self.on_gpu else count
         first = torch.from_numpy(inputs[0])
-        raw = torch.empty((size, *first.shape[1:]), dtype=first.dtype, pin_memory=self._gpu)
+        raw = torch.empty((size, *first.shape[1:]), dtype=first.dtype, pin_memory=self.on_gpu)
         for place, array in enumerate(inputs):
             raw[place * views : (place + 1) * views] = torch.from_numpy(array)
         raw[count:] = raw[:1]
         with torch.inference_mode():
             there = raw.to(self.encoder.device, non_blocking=True)
             tokens = self.encoder.encode(self.encoder.input.normalise(there))[:count, self._layers].float()
-            if not self._gpu:
+            if not self.on_gpu:
                 return Handle(tokens, len(inputs), views, None)
             here = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
             here.copy_(tokens, non_blocking=True)

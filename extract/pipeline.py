@@ -5,6 +5,7 @@ Knows the order of the work and who does it: this process, or the workers of a D
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -16,15 +17,16 @@ from epalm.cache.store import Cache
 from epalm.cache.sweep import sweep_leftovers
 from epalm.cache.uses import touch
 from epalm.console import Advance, progress
+from epalm.errors import CacheError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import EncoderChoice
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.plan import Plan, make_plan
 from epalm.extract.selection import feature_spec
-from epalm.extract.stream import Stream, Tally
+from epalm.extract.stream import Stream, Tally, decode_pool
 from epalm.extract.versions import library_versions
 from epalm.extract.views import VIEW_0
-from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool, default_workers
+from epalm.extract.workers import DEFAULT_TIMEOUT, default_workers
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 
@@ -74,10 +76,10 @@ class LocalEngine:
 
     def __call__(self, plan: Plan, features: FeatureSet, advance: Advance) -> Tally:
         """See `Engine`."""
-        wanted = default_workers() if self.workers is None else self.workers
         spec = features.spec
         batches = BatchEncoder(self.encoder, spec.layers, spec.stored_dtype, self.batch_size)
-        with DecodePool(self.encoder.input, min(wanted, len(plan.pending)), timeout=self.timeout) as pool:
+        wanted = default_workers(gpu=batches.on_gpu) if self.workers is None else self.workers
+        with decode_pool(self.encoder, min(wanted, len(plan.pending)), self.timeout) as pool:
             stream = Stream(batches, features, pool, self.block_rows, advance)
             for views, items in plan.by_views():
                 stream.go(items, views)
@@ -130,6 +132,7 @@ def extract_features(
     if plan.pending:
         with progress(f"extract {modality}", len(plan.pending), "media") as advance:
             tally = (engine or LocalEngine(encoder))(plan, features, advance)
+    with suppress(CacheError):  # of a cache that cannot be written nothing is swept, and nothing is lost by it
         sweep_leftovers(features.objects)
     write_manifest(features.objects, Manifest(dataset.spec, plan.digests))
     touch(features.objects)

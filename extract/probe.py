@@ -8,6 +8,7 @@ import numpy as np
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.pipeline import LocalEngine
 from epalm.extract.plan import Pending, Plan
+from epalm.extract.stream import decode_pool
 from epalm.extract.views import view_of
 from epalm.extract.workers import DecodePool, Request, default_workers
 
@@ -22,9 +23,9 @@ def probe_seconds(plan: Plan, engine: LocalEngine) -> float:
         return 0.0
     views, items = max(runs, key=lambda run: len(run[1]))
     some = items[:: max(1, len(items) // _PROBED)][:_PROBED]
-    workers = default_workers() if engine.workers is None else engine.workers
     batches = BatchEncoder(engine.encoder, plan.spec.layers, "float32", engine.batch_size)
-    with DecodePool(engine.encoder.input, min(workers, len(some)), timeout=engine.timeout) as pool:
+    workers = default_workers(gpu=batches.on_gpu) if engine.workers is None else engine.workers
+    with decode_pool(engine.encoder, min(workers, len(some)), engine.timeout) as pool:
         _encode(some[:_WARM_UP], views, pool, batches)
         started = time.perf_counter()
         _encode(some, views, pool, batches)

@@ -16,6 +16,7 @@ import numpy as np
 from epalm.cache.feature_set import FeatureSet
 from epalm.console import Advance
 from epalm.errors import MediaError
+from epalm.extract.encoder import Encoder
 from epalm.extract.encoding import BatchEncoder, Handle
 from epalm.extract.plan import Pending
 from epalm.extract.views import view_of
@@ -23,6 +24,11 @@ from epalm.extract.workers import DecodePool, Request
 
 _BATCHES_AHEAD = 2
 _UNDER_WAY = 2  # batches: one that the GPU computes, one that is prepared
+
+
+def decode_pool(encoder: Encoder, workers: int, timeout: float) -> DecodePool:
+    """`workers` processes that read what the encoder reads, each within the limits of one medium."""
+    return DecodePool(encoder.input, workers, timeout=timeout, memory_limit=encoder.input.limits.memory)
 
 
 @dataclass
@@ -127,7 +133,10 @@ class _Block:
         if not self._digests:
             return
         rows = np.concatenate(self._rows)
-        written = self._stream.features.write_block(self._digests, rows, self._views)
+        # What rounding depends on, so that a damaged block can be made again bit by bit.
+        batches = self._stream.encoder
+        made = {"batch": batches.media_at_once(len(self._views)), "device": batches.encoder.device.type}
+        written = self._stream.features.write_block(self._digests, rows, self._views, made=made)
         self._stream.tally.encoded += written
         self._stream.tally.elsewhere += len(rows) - written
         self._digests, self._rows = [], []
