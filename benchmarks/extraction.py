@@ -13,6 +13,7 @@ from benchmarks.worlds import World, playground_world
 from epalm.cache.store import Cache
 from epalm.extract.pipeline import default_workers, extract_features
 from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool
+from epalm.media import MediaFile
 from epalm.samples import Modality
 
 _BATCH = 32
@@ -40,7 +41,8 @@ def _ways(world: World, caches: Path) -> dict[str, Callable[[], object]]:
     workers = default_workers()
     paths = [world.dataset.root / name for name in world.dataset.media(world.modality)]
     layers = tuple(range(world.encoder.depth))[-6:]
-    inputs = np.stack([world.encoder.input(path) for path in paths])
+    raw = np.concatenate([world.encoder.input(MediaFile(path)) for path in paths])
+    inputs = world.encoder.input.normalise(torch.from_numpy(raw))
 
     fresh = (Cache(caches / str(number)) for number in count())
 
@@ -54,6 +56,6 @@ def _ways(world: World, caches: Path) -> dict[str, Callable[[], object]]:
 
     def encode() -> None:
         for first in range(0, len(inputs), _BATCH):
-            world.encoder.encode(torch.from_numpy(inputs[first : first + _BATCH]))
+            world.encoder.encode(inputs[first : first + _BATCH])
 
     return {"extract": extract, "decode": decode, "encode": encode}

@@ -1,28 +1,31 @@
-"""A block on disk: a Zarr v3 array of one uncompressed chunk, and the commit record that makes it count.
+"""A block: a Zarr v3 array of one uncompressed chunk, and the commit record that makes it count.
 
-Letters: R rows, V views, L layers, D width. An uncompressed chunk file is the array's bytes with four of crc32c
+Letters: R rows, V views, L layers, D width. An uncompressed chunk object is the array's bytes with four of crc32c
 behind them, so it can be read and mapped without zarr.
 """
 
+import contextlib
 import json
 import os
-import shutil
 import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from epalm.cache.durable import fsync_directory, fsync_tree, link_first_wins, read_json
+from epalm.cache.objects import Objects
 from epalm.errors import CacheError
 from epalm.fingerprint import digest_json
 
-_CRC_BYTES = 4
+CRC_BYTES = 4
+RECORDS, BLOCKS = "records", "blocks"
+_METADATA, _CHUNK = "zarr.json", "c.0.0.0.0"
+_GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n'
+_FIELDS = ("rows", "views", "shape")
 
 
 @dataclass(frozen=True)
@@ -44,19 +47,39 @@ class Record:
     written: Mapping[str, Any]
 
     @staticmethod
-    def read(path: Path) -> "Record":
-        """The record in a file. Raises CacheError when it is damaged."""
-        value = read_json(path)
+    def key(block: str) -> str:
+        """Where the record of a block lies."""
+        return f"{RECORDS}/{block}.json"
+
+    @property
+    def chunk(self) -> str:
+        """Where the one chunk of the block's array lies."""
+        return f"{BLOCKS}/{self.folder}/{_CHUNK}"
+
+    @property
+    def metadata(self) -> str:
+        """Where the description of the block's array lies."""
+        return f"{BLOCKS}/{self.folder}/{_METADATA}"
+
+    def to_bytes(self) -> bytes:
+        """As the record's object holds it."""
+        return json.dumps(asdict(self)).encode()
+
+    @staticmethod
+    def from_bytes(data: bytes, where: str, block: str) -> "Record":
+        """The record of a block. Raises CacheError when it is damaged, or another block's."""
         try:
-            record = Record(**{**value, **{key: tuple(value[key]) for key in ("rows", "views", "shape")}})
+            value = json.loads(data)
+            record = Record(**{**value, **{key: tuple(value[key]) for key in _FIELDS}})
             fits = record.shape[:2] == (len(record.rows), len(record.views)) and len(record.shape) == 4
-            inside = Path(record.folder).name == record.folder
+            size = np.dtype(record.dtype).itemsize * int(np.prod(record.shape, dtype=np.int64))
+            inside = record.folder not in ("", ".", "..") and "/" not in record.folder and "\\" not in record.folder
             # A digest that differs by one bit would give the features of one medium to another.
-            named = path.stem == record.block == block_id(record.rows, record.views)
+            named = block == record.block == block_id(record.rows, record.views)
         except (TypeError, KeyError, ValueError) as error:
-            raise CacheError(f"{path} is no commit record: {error}") from error
-        if not (fits and inside and named):
-            raise CacheError(f"{path} is no commit record: its fields contradict each other")
+            raise CacheError(f"{where} is no commit record: {error}") from error
+        if not (fits and size == record.bytes and inside and named):
+            raise CacheError(f"{where} is no commit record: its fields contradict each other")
         return record
 
 
@@ -65,49 +88,77 @@ def block_id(rows: Sequence[str], views: Sequence[int]) -> str:
     return digest_json([list(rows), list(views)])[:16]
 
 
-def write_block(
-    blocks: Path,
-    records: Path,
-    rows: Sequence[str],
-    views: Sequence[int],
-    values: np.ndarray,
-    made: Mapping[str, Any],
-) -> bool:
-    """Write `values` (R, V, L, D) and commit them; whether this call did, or another writer was first.
+def make_groups(objects: Objects) -> None:
+    """Describe the set and its blocks as Zarr groups, for other readers. By `write_new`, as zarr's own way races."""
+    for folder in ("", f"{BLOCKS}/"):
+        if objects.size(f"{folder}{_METADATA}") is None:
+            objects.write_new(f"{folder}{_METADATA}", _GROUP)
 
-    The folder's name is unique and the record is linked last, so several writers of one block cannot mix.
+
+def read_record(objects: Objects, block: str) -> Record:
+    """A block's record. Raises CacheError when it is missing or damaged."""
+    key = Record.key(block)
+    return Record.from_bytes(objects.read(key), f"{objects.where}/{key}", block)
+
+
+def write_block(
+    objects: Objects, rows: Sequence[str], views: Sequence[int], values: np.ndarray, made: Mapping[str, Any]
+) -> Record | None:
+    """Write `values` (R, V, L, D) and commit them; the record, or None when another writer was first.
+
+    The folder's name is unique and the record comes last, so several writers of one block cannot mix.
     """
     name = block_id(rows, views)
     folder = f"{name}-{uuid.uuid4().hex[:8]}"
-    draft = blocks / f".{folder}"
     values = np.ascontiguousarray(values)
+    record = Record(
+        block=name,
+        folder=folder,
+        rows=tuple(rows),
+        views=tuple(views),
+        shape=values.shape,
+        dtype=values.dtype.name,
+        bytes=values.nbytes,
+        checksum=checksum(values),
+        written={"time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **made},
+    )
     try:
-        _write_array(draft, values)
-        fsync_tree(draft)
-        draft.rename(blocks / folder)
-        fsync_directory(blocks)
-        record = Record(
-            block=name,
-            folder=folder,
-            rows=tuple(rows),
-            views=tuple(views),
-            shape=values.shape,
-            dtype=values.dtype.name,
-            bytes=values.nbytes,
-            checksum=checksum(values),
-            written={"time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **made},
-        )
-        first = link_first_wins(records / f"{name}.json", json.dumps(asdict(record)).encode())
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(blocks / folder, ignore_errors=True)
-        raise CacheError(
-            f"the cache cannot be written: {error}",
-            hint="free space or rights, then run the same command again",
-        ) from error
-    if not first:
-        shutil.rmtree(blocks / folder, ignore_errors=True)
-    return first
+        for key, data in _encode(values).items():
+            objects.write(f"{BLOCKS}/{folder}/{key}", data)
+    except CacheError:
+        with contextlib.suppress(CacheError):  # what caused the first fault may keep this from working
+            objects.delete_below(f"{BLOCKS}/{folder}")
+        raise
+    # When this fails the record may be there all the same: the block stays, and is swept up if nothing names it.
+    first = objects.write_new(Record.key(name), record.to_bytes())
+    # A store whose answer got lost may say "there already" of our own record.
+    if not first and read_record(objects, name).folder != folder:
+        objects.delete_below(f"{BLOCKS}/{folder}")
+        return None
+    return record
+
+
+def read_block(objects: Objects, record: Record) -> np.ndarray:
+    """A block's values (R, V, L, D), decoded by zarr with their crc32c and held against the record: slow, and sure.
+
+    Raises:
+        CacheError: something is missing or is not what the record says.
+    """
+    require_size(objects, record)
+    chunk = objects.read(record.chunk)
+    try:
+        metadata = objects.read(record.metadata)
+        values = _decode(metadata, chunk)
+    except CacheError:
+        raise
+    except Exception as error:  # zarr has no common error for a chunk or metadata it cannot read
+        raise damaged(record, f"{record.folder} cannot be decoded: {error}") from error
+    if values.shape != record.shape or values.dtype.name != record.dtype:
+        raise damaged(record, f"{record.folder} is {values.dtype} {values.shape}, its record says otherwise")
+    require_checksum(values, record)
+    if not np.isfinite(values).all():
+        raise damaged(record, f"{record.chunk} holds values that are not numbers")
+    return values
 
 
 def checksum(values: np.ndarray) -> str:
@@ -115,48 +166,55 @@ def checksum(values: np.ndarray) -> str:
     return xxhash.xxh3_128_hexdigest(values.data if values.flags.c_contiguous else values.tobytes())
 
 
-def chunk_file(blocks: Path, record: Record) -> Path:
-    """The one chunk of the block's array."""
-    return blocks / record.folder / "c" / "0" / "0" / "0" / "0"
+def require_size(objects: Objects, record: Record) -> None:
+    """Raise CacheError unless the chunk is there and as long as its record says."""
+    size = objects.size(record.chunk)
+    if size is None:
+        raise damaged(record, f"{record.chunk} is missing")
+    if size != record.bytes + CRC_BYTES:
+        raise damaged(record, f"{record.chunk} has {size:,} bytes instead of {record.bytes + CRC_BYTES:,}")
 
 
-def require_size(path: Path, record: Record) -> None:
-    """Raise CacheError unless the chunk file is there and as long as its record says."""
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise damaged(record, f"{path} is missing") from error
-    if size != record.bytes + _CRC_BYTES:
-        raise damaged(record, f"{path} has {size:,} bytes instead of {record.bytes + _CRC_BYTES:,}")
-
-
-def require_checksum(values: np.ndarray, path: Path, record: Record) -> None:
+def require_checksum(values: np.ndarray, record: Record) -> None:
     """Raise CacheError unless the decoded values are those that were committed."""
     if checksum(values) != record.checksum:
-        raise damaged(record, f"{path} has other bytes than were written")
+        raise damaged(record, f"{record.chunk} has other bytes than were written")
 
 
 def damaged(record: Record, fault: str) -> CacheError:
     """The one error for a block that is not what its record says."""
     return CacheError(
         f"block {record.block} is damaged: {fault}",
-        hint="epalm cache verify lists every damaged block; epalm cache verify --repair drops them, "
-        "and epalm extract makes them again",
+        hint="epalm cache verify lists every damaged block; epalm cache verify --repair makes them again",
     )
 
 
-def _write_array(folder: Path, values: np.ndarray) -> None:
+def _encode(values: np.ndarray) -> dict[str, bytes]:
+    """The objects of a Zarr array of one chunk, by name; the chunk comes first, the description last."""
     import zarr
     from zarr.codecs import Crc32cCodec
+    from zarr.storage import MemoryStore
 
+    held: dict[str, Any] = {}
     array = zarr.create_array(
-        store=folder,
+        store=MemoryStore(held),
         shape=values.shape,
         chunks=values.shape,
         dtype=values.dtype,
         compressors=[Crc32cCodec()],
         fill_value=float("nan"),
+        chunk_key_encoding={"name": "default", "separator": "."},
         dimension_names=("row", "view", "layer", "width"),
         config={"write_empty_chunks": True},
     )
     array[...] = values
+    return {key: held[key].to_bytes() for key in (_CHUNK, _METADATA)}
+
+
+def _decode(metadata: bytes, chunk: bytes) -> np.ndarray:
+    import zarr
+    from zarr.buffer.cpu import Buffer
+    from zarr.storage import MemoryStore
+
+    held = {_METADATA: Buffer.from_bytes(metadata), _CHUNK: Buffer.from_bytes(chunk)}
+    return np.asarray(zarr.open_array(MemoryStore(held), mode="r")[...])

@@ -1,143 +1,187 @@
-"""A feature set: committed blocks of rows by media digest, and the ledger of what could not be encoded."""
+"""A feature set: committed blocks of rows by media digest, and the ledger of what could not be encoded.
 
-from collections.abc import Mapping, Sequence
+Letters: R rows, V views, L layers, D width. What is stored is read through commit records and in no other way.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epalm.cache.blocks import Record, block_id, chunk_file, require_checksum, require_size, write_block
-from epalm.cache.durable import link_first_wins, read_json, write_atomically
+from epalm.cache.blocks import RECORDS, Record, make_groups, read_block, read_record, write_block
 from epalm.cache.ledger import Ledger
+from epalm.cache.objects import MissingObjectError, Objects
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 
 if TYPE_CHECKING:
     from epalm.cache.reader import FeatureReader
 
-_VIEW_0 = (0,)
-_ZARR_GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n'
+_AT_ONCE = 16  # records read side by side: an object store answers each after a while
+_SUFFIX = ".json"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is not as it should be: which block (or file), and what about it."""
+    """One thing that is not as it should be: which block, what about it, and its record where that is whole."""
 
     block: str
     error: str
-    record: Path
+    record: Record | None
 
 
 class FeatureSet:
-    """One folder below the cache's `sets/`. Rows are read through commit records and in no other way."""
+    """One folder below the cache's `sets/`."""
 
-    def __init__(self, path: Path, spec: FeatureSpec) -> None:
-        self.path, self.spec, self.name = path, spec, path.name
-        self.ledger = Ledger(path / "ledger.jsonl")
-        self._blocks, self._records = path / "blocks", path / "records"
-        self._known: dict[Path, Record] = {}  # records never change once they are there
+    def __init__(self, objects: Objects, spec: FeatureSpec) -> None:
+        self.objects, self.spec, self.name = objects, spec, spec.name
+        self.where = objects.where
+        self.ledger = Ledger(objects)
+        self._known: dict[str, Record] = {}  # records never change once they are there
+        self._rows: dict[int, set[str]] = {}  # view → media, of the records that are known
 
     @staticmethod
-    def load(path: Path) -> "FeatureSet":
+    def load(objects: Objects, name: str) -> "FeatureSet":
         """The feature set in a folder. Raises CacheError when there is none that this version reads."""
-        spec = FeatureSpec.from_json(read_json(path / "spec.json"))
-        if spec.name != path.name:  # the name holds the fingerprint: a changed spec would label rows wrongly
-            raise CacheError(f"{path} is not the feature set of its name", hint="move it away, then extract again")
-        return FeatureSet(path, spec)
+        spec = FeatureSpec.from_json(read_json(objects, "spec.json"))
+        if spec.name != name:  # the name holds the fingerprint: a changed spec would label rows wrongly
+            raise CacheError(
+                f"{objects.where} is not the feature set of its name", hint="move it away, then extract again"
+            )
+        return FeatureSet(objects, spec)
 
     @property
     def recorded(self) -> dict[str, Any]:
         """What the latest extraction said of itself: library versions and the choice of encoder."""
-        value: dict[str, Any] = read_json(self.path / "recorded.json")
+        value: dict[str, Any] = read_json(self.objects, "recorded.json")
         return value
 
     def prepare(self, recorded: Mapping[str, str]) -> None:
         """Create what is missing of the folder, and note what the extraction says of itself."""
-        try:
-            self._records.mkdir(parents=True, exist_ok=True)
-            self._blocks.mkdir(exist_ok=True)
-            for folder in (self.path, self._blocks):  # by link: zarr's own way fails when two processes race
-                link_first_wins(folder / "zarr.json", _ZARR_GROUP)
-            write_atomically(self.path / "spec.json", self.spec.to_bytes())
-            write_atomically(self.path / "recorded.json", _json(recorded))
-        except OSError as error:
-            raise CacheError(f"the cache cannot be written: {error}", hint="give another --cache") from error
+        make_groups(self.objects)
+        for key, data in (("recorded.json", _json(recorded)), ("spec.json", self.spec.to_bytes())):
+            if self._has_other(key, data):
+                self.objects.write(key, data)
 
     def records(self) -> list[Record]:
         """Every commit record, in order of name. Raises CacheError when one is damaged."""
-        found = []
-        for path in sorted(self._records.glob("[!.]*.json")):
-            if path not in self._known:
-                self._known[path] = Record.read(path)
-            found.append(self._known[path])
-        return found
+        names = self.block_names()
+        if not self._known.keys() <= set(names):  # dropped, here or by another process
+            self._known, self._rows = {}, {}
+        new = [name for name in names if name not in self._known]
+        if new:
+            with ThreadPoolExecutor(min(_AT_ONCE, len(new))) as pool:
+                for record in pool.map(lambda name: read_record(self.objects, name), new):
+                    self._note(record)
+        return [self._known[name] for name in names]
 
-    def rows(self) -> set[str]:
-        """Digests of all media that have a row."""
-        return {digest for record in self.records() for digest in record.rows}
+    def block_names(self) -> list[str]:
+        """Names of all committed blocks, damaged ones included."""
+        return [name.removesuffix(_SUFFIX) for name in self.objects.names(RECORDS) if name.endswith(_SUFFIX)]
 
-    def write_block(self, digests: Sequence[str], values: np.ndarray) -> bool:
-        """Commit `values` (rows, 1 view, layers, width), one row a digest; False when they were there already.
+    def rows(self, view: int = 0) -> set[str]:
+        """Digests of all media that have a row of that view."""
+        self.records()
+        return set(self._rows.get(view, ()))
+
+    def views(self) -> tuple[int, ...]:
+        """Every view that some row has."""
+        self.records()
+        return tuple(sorted(self._rows))
+
+    def write_block(self, digests: Sequence[str], values: np.ndarray, views: Sequence[int] = (0,)) -> int:
+        """Commit `values` (R, V, L, D), a row a digest; how many rows were not there already, and now are.
+
+        Rows that another process has committed meanwhile are left out, so that each is stored once.
 
         Raises:
-            ValueError: values of another shape or dtype than the set's, or a digest twice.
-            CacheError: the disk refused.
+            ValueError: values of another shape or dtype than the set's, no numbers, or a digest twice.
+            CacheError: the storage refused.
         """
-        expected = (len(digests), 1, len(self.spec.layers), self.spec.width)
+        expected = (len(digests), len(views), len(self.spec.layers), self.spec.width)
         if values.shape != expected or values.dtype != np.dtype(self.spec.stored_dtype):
             raise ValueError(f"{values.dtype} {values.shape} is not {self.spec.stored_dtype} {expected}")
-        if len(set(digests)) != len(digests) or not digests:
-            raise ValueError("a block needs at least one digest, and each once")
-        if (self._records / f"{block_id(digests, _VIEW_0)}.json").exists():
-            return False
-        made = {"recorded": self.recorded}
-        return write_block(self._blocks, self._records, digests, _VIEW_0, values, made)
+        if len(set(digests)) != len(digests) or not digests or list(views) != sorted(set(views)):
+            raise ValueError("a block needs at least one digest, each once, and its views in order")
+        if not np.isfinite(values).all():
+            raise ValueError("a block cannot hold values that are not numbers")
+        with self.objects.lock(RECORDS):
+            self.records()
+            held = [self._rows.get(view, frozenset()) for view in views]
+            kept = [place for place, digest in enumerate(digests) if not all(digest in rows for rows in held)]
+            if not kept:
+                return 0
+            chosen = [digests[place] for place in kept]
+            values = values if len(kept) == len(digests) else values[kept]
+            made = {"recorded": self.recorded}
+            record = write_block(self.objects, chosen, views, values, made)
+        if record:
+            self._note(record)
+        return len(kept) if record else 0
 
-    def open(self, *, verify: bool = True) -> "FeatureReader":
-        """A reader of all rows that are committed now; `verify` checks every block once."""
+    def open(self, *, only: Collection[str] | None = None, verify: bool = True) -> "FeatureReader":
+        """A reader of the rows that are committed now.
+
+        `only` these media's blocks are read [default: all]; `verify` checks every block that is read, once.
+        """
         from epalm.cache.reader import FeatureReader
 
-        return FeatureReader(self._blocks, self.records(), self.spec, verify=verify)
+        records = self.records()
+        if only is not None:
+            wanted = only if isinstance(only, set | frozenset) else set(only)
+            records = [record for record in records if not wanted.isdisjoint(record.rows)]
+        return FeatureReader(self.objects, records, self.spec, verify=verify)
 
     def verify(self) -> list[Fault]:
         """Read every block through zarr, with its crc32c, and hold it against its record; the faults found."""
         faults = []
-        for path in sorted(self._records.glob("[!.]*.json")):
+        for name in self.block_names():
+            record = None
             try:
-                self._verify_block(Record.read(path))
+                record = read_record(self.objects, name)
+                self.require_fit(record)
+                read_block(self.objects, record)
             except CacheError as error:
-                faults.append(Fault(path.stem, error.message, path))
+                faults.append(Fault(name, error.message, record))
         return faults
 
-    def drop(self, fault: Fault) -> None:
-        """Take a damaged block's record away: its rows are missing from now on, and can be made again."""
-        fault.record.unlink(missing_ok=True)
-        self._known.clear()
+    def require_fit(self, record: Record) -> None:
+        """Raise CacheError unless a record is of this set's layers, width and dtype."""
+        if record.shape[2:] != (len(self.spec.layers), self.spec.width) or record.dtype != self.spec.stored_dtype:
+            raise CacheError(f"block {record.block} has another shape or dtype than the feature set {self.name}")
 
-    def blocks(self) -> int:
-        """How many blocks are committed, damaged ones included."""
-        return len(list(self._records.glob("[!.]*.json")))
+    def drop(self, block: str) -> None:
+        """Take a block's record away: its rows are missing from now on, and can be made again."""
+        self.objects.delete(Record.key(block))
 
     def bytes(self) -> int:
         """Of all committed values."""
         return sum(record.bytes for record in self.records())
 
-    def _verify_block(self, record: Record) -> None:
-        import zarr
+    def _note(self, record: Record) -> None:
+        self._known[record.block] = record
+        for view in record.views:
+            self._rows.setdefault(view, set()).update(record.rows)
 
-        path = chunk_file(self._blocks, record)
-        require_size(path, record)
+    def _has_other(self, key: str, data: bytes) -> bool:
         try:
-            values = np.asarray(zarr.open_array(self._blocks / record.folder, mode="r")[...])
-        except Exception as error:  # zarr has no common error for a chunk or metadata it cannot read
-            raise CacheError(f"{path} cannot be decoded: {error}") from error
-        if values.shape != record.shape or values.dtype.name != record.dtype:
-            raise CacheError(f"{path.parents[4]} is {values.dtype} {values.shape}, its record says otherwise")
-        require_checksum(values, path, record)
+            return self.objects.read(key) != data
+        except MissingObjectError:
+            return True
+
+
+def read_json(objects: Objects, key: str) -> Any:
+    """A JSON object's value. Raises CacheError when it is missing, unreadable or no JSON."""
+    try:
+        return json.loads(objects.read(key))
+    except ValueError as error:
+        raise CacheError(
+            f"{objects.where}/{key} cannot be read: {error}", hint="epalm cache verify says what is whole"
+        ) from error
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
-    import json
-
     return (json.dumps(dict(value), indent=2, sort_keys=True) + "\n").encode()

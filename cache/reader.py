@@ -6,16 +6,20 @@ index_select on several CPU threads is many times slower.
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from epalm.cache.blocks import Record, chunk_file, damaged, require_checksum, require_size
+from epalm.cache.blocks import Record, damaged, require_checksum, require_size
+from epalm.cache.objects import Objects
 from epalm.cache.spec import FeatureSpec
+from epalm.cache.spool import Spool
 from epalm.errors import CacheError
 
 _MEMORY_SHARE = 0.5  # of what is free: more than this is mapped
+_AT_ONCE = 8  # blocks read side by side
+_NONE = -1
 
 
 class FeatureReader:
@@ -23,7 +27,7 @@ class FeatureReader:
 
     def __init__(
         self,
-        blocks: Path,
+        objects: Objects,
         records: Sequence[Record],
         spec: FeatureSpec,
         *,
@@ -31,27 +35,16 @@ class FeatureReader:
         memory: int | None = None,
     ) -> None:
         """`memory` (bytes) [default: half of what is free] is the most that is read rather than mapped."""
-        self._spec = spec
+        self._objects, self._spec, self._verify = objects, spec, verify
+        self._spool = Spool(objects)
         self._number: dict[str, int] = {}
-        self._offsets: list[int] = []  # of each block in the flat sequence of (row, view) pairs
-        places: dict[int, dict[int, int]] = {}  # view → row number → place in that sequence
-        total = 0
-        for record in records:
-            self._offsets.append(total)
-            for position, digest in enumerate(record.rows):
-                number = self._number.setdefault(digest, len(self._number))
-                for column, view in enumerate(record.views):
-                    places.setdefault(view, {}).setdefault(number, total + position * len(record.views) + column)
-            total += len(record.rows) * len(record.views)
-        self._places = [
-            np.fromiter((places[view][row] for row in range(len(self._number))), np.int64)
-            for view in range(len(places))
-            if len(places.get(view, ())) == len(self._number)
-        ]
+        self._offsets = np.zeros(len(records) + 1, np.int64)  # of each block in the sequence of (row, view) pairs
+        np.cumsum([len(record.rows) * len(record.views) for record in records], out=self._offsets[1:])
+        self._places = self._index(records)
         if sum(record.bytes for record in records) <= (_free_memory() if memory is None else memory):
-            self._flat: np.ndarray | None = self._read(blocks, records, total, verify)
+            self._flat: np.ndarray | None = self._read(records)
         else:
-            self._flat, self._mapped = None, [self._map(blocks, record, verify) for record in records]
+            self._flat, self._mapped = None, [self._map(record) for record in records]
 
     @property
     def digests(self) -> list[str]:
@@ -61,7 +54,7 @@ class FeatureReader:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, V, L, D); V counts the views that every row has."""
-        return len(self._number), len(self._places), len(self._spec.layers), self._spec.width
+        return len(self._number), len(self.views_of()), len(self._spec.layers), self._spec.width
 
     def row_of(self, digest: str) -> int | None:
         """The number of a medium's row, None when it has none."""
@@ -69,21 +62,37 @@ class FeatureReader:
 
     def rows_of(self, digests: Sequence[str | None]) -> np.ndarray:
         """Row numbers (len(digests),) int64. Raises CacheError when one has no row."""
-        rows = [self._number.get(digest, -1) if digest else -1 for digest in digests]
-        if -1 in rows:
-            raise CacheError(f"{rows.count(-1)} media have no row in the cache", hint="run epalm extract")
+        rows = [self._number.get(digest, _NONE) if digest else _NONE for digest in digests]
+        if _NONE in rows:
+            raise CacheError(f"{rows.count(_NONE)} media have no row in the cache", hint="run epalm extract")
         return np.asarray(rows, np.int64)
+
+    def has(self, row: int, *, view: int) -> bool:
+        """Whether a row is there in that view."""
+        places = self._places.get(view)
+        return places is not None and bool(places[row] != _NONE)
+
+    def views_of(self, rows: np.ndarray | None = None) -> tuple[int, ...]:
+        """The views that all these rows [default: all] have."""
+        chosen = {view: places if rows is None else places[rows] for view, places in self._places.items()}
+        return tuple(view for view, places in sorted(chosen.items()) if len(places) and (places != _NONE).all())
 
     def gather(
         self,
         rows: np.ndarray,
         *,
-        view: int = 0,
+        view: int | np.ndarray = 0,
         layers: Sequence[int] | slice | None = None,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Features (len(rows), L, D) in the stored dtype; `layers` are positions among the stored ones."""
-        places = self._places[view][rows]
+        """Features (len(rows), L, D) in the stored dtype.
+
+        `view` is one for all rows or one for each; `layers` are positions among the stored ones.
+
+        Raises:
+            CacheError: a row has no such view.
+        """
+        places = self._find(rows, view)
         values = self._gather_mapped(places) if self._flat is None else self._flat[places]
         if layers is not None:
             values = values[:, layers]
@@ -92,41 +101,76 @@ class FeatureReader:
         out[...] = values
         return out
 
+    def _index(self, records: Sequence[Record]) -> dict[int, np.ndarray]:
+        """View → place of each row in the sequence of (row, view) pairs."""
+        found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+        number = self._number
+        for offset, record in zip(self._offsets, records, strict=False):
+            rows = np.fromiter((number.setdefault(row, len(number)) for row in record.rows), np.int64)
+            for column, view in enumerate(record.views):
+                places = offset + column + np.arange(len(rows)) * len(record.views)
+                found.setdefault(view, []).append((rows, places))
+        index = {view: np.full(len(number), _NONE, np.int64) for view in found}
+        for view, parts in found.items():
+            for rows, places in parts:
+                index[view][rows] = places
+        return index
+
+    def _find(self, rows: np.ndarray, view: int | np.ndarray) -> np.ndarray:
+        if isinstance(view, int):
+            chosen = self._places.get(view)
+            places = np.full(len(rows), _NONE) if chosen is None else chosen[rows]
+        else:
+            places = np.full(len(rows), _NONE, np.int64)
+            for one in np.unique(view):
+                mine = view == one
+                places[mine] = self._find(rows[mine], int(one))
+        if (places == _NONE).any():
+            raise CacheError("a row has no such view in the cache", hint="run epalm extract with more --views")
+        return places
+
     def _gather_mapped(self, places: np.ndarray) -> np.ndarray:
-        values = np.empty((len(places), *self.shape[2:]), self._spec.stored_dtype)
+        values = np.empty((len(places), *self._row_shape), self._spec.stored_dtype)
         owners = np.searchsorted(self._offsets, places, side="right") - 1
-        for block in np.unique(owners):
-            mine = owners == block
-            values[mine] = self._mapped[block][places[mine] - self._offsets[block]]
+        within = places - self._offsets[owners]
+        # Row by row: random rows lie in as many blocks, and sorting them out costs more than it saves.
+        for place, (block, row) in enumerate(zip(owners.tolist(), within.tolist(), strict=True)):
+            values[place] = self._mapped[block][row]
         return values
 
-    def _read(self, blocks: Path, records: Sequence[Record], total: int, verify: bool) -> np.ndarray:
-        flat = np.empty((total, len(self._spec.layers), self._spec.width), self._spec.stored_dtype)
-        for offset, record in zip(self._offsets, records, strict=True):
-            path = chunk_file(blocks, record)
+    @property
+    def _row_shape(self) -> tuple[int, int]:
+        return len(self._spec.layers), self._spec.width
+
+    def _read(self, records: Sequence[Record]) -> np.ndarray:
+        flat = np.empty((int(self._offsets[-1]), *self._row_shape), self._spec.stored_dtype)
+
+        def fill(block: int) -> None:
+            record, values = records[block], flat[self._offsets[block] : self._offsets[block + 1]]
             self._require_fit(record)
-            require_size(path, record)
-            values = flat[offset : offset + record.shape[0] * record.shape[1]]
-            target: Any = values.reshape(-1).view(np.uint8)
-            with path.open("rb") as file:
-                if file.readinto(target) != record.bytes:
-                    raise damaged(record, f"{path} ended early")
-            if verify:
-                require_checksum(values, path, record)
+            require_size(self._objects, record)
+            if self._objects.read_into(record.chunk, memoryview(values.reshape(-1).view(np.uint8))) != record.bytes:
+                raise damaged(record, f"{record.chunk} ended early")
+            if self._verify:
+                require_checksum(values, record)
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(fill, range(len(records))):
+                pass
         return flat
 
-    def _map(self, blocks: Path, record: Record, verify: bool) -> np.ndarray:
-        path = chunk_file(blocks, record)
+    def _map(self, record: Record) -> np.ndarray:
         self._require_fit(record)
-        require_size(path, record)
+        require_size(self._objects, record)
+        path = self._spool.path(record.chunk)
         shape = (record.shape[0] * record.shape[1], *record.shape[2:])
-        values: np.ndarray = np.memmap(path, dtype=record.dtype, mode="r", shape=shape)
-        if verify:
-            require_checksum(values, path, record)
+        values = np.asarray(np.memmap(path, dtype=record.dtype, mode="r", shape=shape))  # np.memmap indexes slowly
+        if self._verify:
+            require_checksum(values, record)
         return values
 
     def _require_fit(self, record: Record) -> None:
-        if record.shape[2:] != self.shape[2:] or record.dtype != self._spec.stored_dtype:
+        if record.shape[2:] != self._row_shape or record.dtype != self._spec.stored_dtype:
             raise damaged(record, "its record has another shape or dtype than the feature set")
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from epalm.errors import CacheError
@@ -39,6 +39,10 @@ class FeatureSpec:
         """The feature set's folder: modality and encoder to read, the fingerprint's first digits to be exact."""
         kind = re.sub(r"[^a-z0-9]+", "-", str(self.encoder.get("kind", "encoder")).lower()).strip("-")
         return f"{self.modality}-{kind}-{self.fingerprint[:_DIGITS]}"
+
+    def serves(self, wanted: "FeatureSpec") -> bool:
+        """Whether rows of this spec hold those of `wanted`: the same but for more layers."""
+        return set(wanted.layers) <= set(self.layers) and replace(wanted, layers=self.layers) == self
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON values."""

@@ -1,71 +1,103 @@
-"""The cache: a folder of feature sets, the media index, and which extraction was the latest."""
+"""The cache: feature sets, the media index, and which extraction was the latest. Knows no models."""
 
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from epalm.cache.durable import read_json, write_atomically
-from epalm.cache.feature_set import FeatureSet
+from epalm.cache.feature_set import FeatureSet, read_json
 from epalm.cache.media_index import MediaIndex
+from epalm.cache.objects import MissingObjectError, open_objects
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
+
+_SETS, _LATEST, _INDEX = "sets", "latest.json", "stat-index.sqlite"
+_LOCAL = Path(".epalm")  # where the media index lies when the cache is in an object store
 
 
 @dataclass(frozen=True, slots=True)
 class LatestExtraction:
-    """What the last `epalm extract` worked on: modality, feature set, and `--data` as it was typed."""
+    """What the last `epalm extract` worked on: modality, feature set, layers, and `--data` as it was typed."""
 
     modality: str
-    set_name: str
+    set: str
+    layers: tuple[int, ...]
     data: str
+    time: float
 
 
 class Cache:
-    """Nothing is created before the first feature set is."""
+    """A folder or URL. Nothing is created before the first feature set is."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.media = MediaIndex(path / "stat-index.sqlite")
-        self._sets, self._latest = path / "sets", path / "latest.json"
+    def __init__(self, where: str | Path, *, read_only: bool = False) -> None:
+        """`read_only` leaves the index of digests as it is as well."""
+        self.objects = open_objects(where)
+        self.where = self.objects.where
+        self.media = MediaIndex(self.objects.path(_INDEX) or _LOCAL / _INDEX, read_only=read_only)
+
+    def set_names(self) -> list[str]:
+        """Names of all feature sets, in order; also of those whose description is damaged."""
+        return [
+            name for name in self.objects.names(_SETS) if self.objects.size(f"{_SETS}/{name}/spec.json") is not None
+        ]
+
+    def load(self, name: str) -> FeatureSet:
+        """The feature set of exactly that name. Raises CacheError when there is none, or none that can be read."""
+        return FeatureSet.load(self.objects.below(f"{_SETS}/{name}"), name)
 
     def sets(self) -> list[FeatureSet]:
-        """All feature sets, in order of name."""
-        return [FeatureSet.load(path.parent) for path in sorted(self._sets.glob("[!.]*/spec.json"))]
+        """All feature sets, in order of name. Raises CacheError when one cannot be read."""
+        return [self.load(name) for name in self.set_names()]
 
     def existing(self, spec: FeatureSpec) -> FeatureSet | None:
         """The set of that spec, if it is there. Raises CacheError when a folder of its name is another's."""
-        path = self._sets / spec.name
-        if not (path / "spec.json").exists():
+        try:
+            found = self.load(spec.name)
+        except MissingObjectError:
             return None
-        found = FeatureSet.load(path)
         if found.spec.fingerprint != spec.fingerprint:
-            raise CacheError(f"{path} is not the feature set of its name", hint="move it away, then extract again")
+            raise CacheError(
+                f"{found.where} is not the feature set of its name", hint="move it away, then extract again"
+            )
         return found
+
+    def serving(self, spec: FeatureSpec) -> list[FeatureSet]:
+        """The sets whose rows hold what `spec` asks for: its own first, then those with more layers."""
+        exact = self.existing(spec)
+        begin = spec.name[: -len(spec.name.rpartition("-")[2])]  # modality and encoder
+        wider = []
+        for name in self.set_names():
+            if name.startswith(begin) and name != spec.name:
+                with suppress(CacheError):  # a damaged set serves nobody; `cache ls` and `verify` name it
+                    found = self.load(name)
+                    if found.spec.serves(spec):
+                        wider.append(found)
+        return [*([exact] if exact else []), *wider]
 
     def feature_set(self, spec: FeatureSpec, *, recorded: Mapping[str, str]) -> FeatureSet:
         """The set of that spec, created where it is missing; `recorded` says which libraries are at work."""
-        found = self.existing(spec) or FeatureSet(self._sets / spec.name, spec)
+        found = self.existing(spec) or FeatureSet(self.objects.below(f"{_SETS}/{spec.name}"), spec)
         found.prepare(recorded)
         return found
 
     def find(self, name: str) -> FeatureSet:
         """The set of that name, or the only one whose name starts so. Raises CacheError otherwise."""
-        names = [path.parent.name for path in sorted(self._sets.glob("[!.]*/spec.json"))]
+        names = self.set_names()
         fitting = [name] if name in names else [one for one in names if one.startswith(name)]
         if len(fitting) != 1:
             fault = "several feature sets" if fitting else "no feature set"
             listed = ", ".join(fitting or names) or "none"
-            raise CacheError(f"{fault} named {name!r} in {self.path}; there: {listed}", hint="epalm cache ls")
-        return FeatureSet.load(self._sets / fitting[0])
+            raise CacheError(f"{fault} named {name!r} in {self.where}; there: {listed}", hint="epalm cache ls")
+        return self.load(fitting[0])
 
-    def remember(self, modality: str, name: str, data: str) -> None:
+    def remember(self, modality: str, name: str, layers: tuple[int, ...], data: str) -> None:
         """Note an extraction as the latest one of its modality, and of all."""
         noted = self._noted()
-        noted[modality] = {"set": name, "data": data, "time": time.time()}
-        write_atomically(self._latest, (json.dumps(noted, indent=2) + "\n").encode())
+        noted[modality] = asdict(LatestExtraction(modality, name, layers, data, time.time()))
+        self.objects.write(_LATEST, (json.dumps(noted, indent=2) + "\n").encode())
 
     def latest(self, modality: str | None = None) -> LatestExtraction:
         """The latest extraction, of one modality or of all. Raises CacheError when there is none."""
@@ -75,14 +107,18 @@ class Cache:
         if not noted:
             which = modality or "image"
             raise CacheError(
-                f"nothing{f' of modality {modality}' if modality else ''} has been extracted into {self.path} yet",
+                f"nothing{f' of modality {modality}' if modality else ''} has been extracted into {self.where} yet",
                 hint=f"epalm extract --modality {which}",
             )
-        newest = max(noted, key=lambda key: noted[key]["time"])
-        return LatestExtraction(newest, noted[newest]["set"], noted[newest]["data"])
+        try:
+            every = [LatestExtraction(**{**value, "layers": tuple(value["layers"])}) for value in noted.values()]
+        except (TypeError, KeyError, AttributeError) as error:
+            raise CacheError(f"{self.where}/{_LATEST} is damaged: {error}", hint="run epalm extract again") from error
+        return max(every, key=lambda one: one.time)
 
     def _noted(self) -> dict[str, Any]:
-        if not self._latest.exists():
+        try:
+            value: dict[str, Any] = read_json(self.objects, _LATEST)
+        except MissingObjectError:
             return {}
-        value: dict[str, Any] = read_json(self._latest)
         return value

@@ -87,6 +87,7 @@ class DataSettings(_Section):
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = (Task.QA,)
     train_split: str = "train"
     val_split: str = "val"
+    augment: bool = True  # train on augmented views, another one each epoch, where the features have them
 
 
 class EvalSettings(_Section):

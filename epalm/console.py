@@ -108,6 +108,25 @@ class _PlainProgress:
         )
 
 
+def size_in_words(count: int) -> str:
+    """Bytes with the unit that suits them."""
+    size, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        units.pop(0)
+    return f"{size:,.0f} {units[0]}" if units[0] == "B" else f"{size:,.1f} {units[0]}"
+
+
+def time_in_words(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds, the two that matter."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.0f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table whose first column is text and whose others are right-aligned figures."""
     result = Table(title=title, title_justify="left")

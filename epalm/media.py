@@ -1,9 +1,13 @@
 """Where a medium's bytes lie: in a file of its own, or in a stretch of a tar shard. Knows files; knows no format."""
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +27,39 @@ class MediaFile:
         return status.st_size, status.st_mtime_ns
 
     def open(self) -> BinaryIO:
-        """The medium's bytes, to be closed by the caller; a stretch of a shard is read into memory. Raises OSError."""
+        """The medium's bytes, to be closed by the caller; of a shard, only its stretch is seen. Raises OSError."""
         if self.size is None:
             return self.path.open("rb")
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return io.BytesIO(file.read(self.size))
+        return io.BufferedReader(_Stretch(self.path.open("rb", buffering=0), self.offset, self.size))
+
+
+class _Stretch(io.RawIOBase):
+    """`size` bytes from `offset` of an open file, as a file of their own: a long clip is not read into memory."""
+
+    def __init__(self, file: io.FileIO, offset: int, size: int) -> None:
+        self._file, self._offset, self._size = file, offset, size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise OSError(f"seeking to {start + offset}, before the stretch begins")
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        part = memoryview(buffer)[: max(0, self._size - self._position)]
+        self._file.seek(self._offset + self._position)
+        count = self._file.readinto(part) or 0
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

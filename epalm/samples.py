@@ -1,9 +1,17 @@
-"""What crosses the stages: samples in, predictions out. Knows nothing about files or models."""
+"""What crosses the stages: samples in, predictions out. Knows nothing about files' contents or models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epalm.errors import MediaError
+from epalm.media import MediaFile
+
+if TYPE_CHECKING:
+    from epalm.datasets.paths import MediaRoot
 
 
 class Modality(StrEnum):
@@ -45,12 +53,14 @@ class Sample:
 class Dataset:
     """Samples of one data set, all splits, with the folder their media lie in.
 
-    `spec` is what the user typed for `--data` ("playground" for the built-in world).
+    `spec` is what the user typed for `--data` ("playground" for the built-in world). `stretches` says where in tar
+    shards the media lie; without it each medium is a file below `root`.
     """
 
     spec: str
     root: Path
     samples: tuple[Sample, ...]
+    stretches: Mapping[str, MediaFile] | None = field(default=None, repr=False)
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Samples of one split, in file order."""
@@ -59,6 +69,26 @@ class Dataset:
     def media(self, modality: Modality) -> tuple[str, ...]:
         """Each medium of a modality once, in order of first use: one medium serves any number of samples."""
         return tuple(dict.fromkeys(s.media for s in self.samples if s.modality == modality))
+
+    def locate(self, media: str) -> MediaFile:
+        """Where the bytes of a medium lie; that they are there is for the decoder to see.
+
+        Raises:
+            MediaError: the name leads outside `root`, or no shard has it.
+        """
+        if self.stretches is None:
+            return MediaFile(_media_root(self.root).locate(media))
+        if media not in self.stretches:
+            raise MediaError(f"{media!r} is in none of the shards", hint=f"check the shards of {self.spec!r}")
+        return self.stretches[media]
+
+
+@lru_cache(maxsize=16)
+def _media_root(root: Path) -> "MediaRoot":
+    # Here, because the modules beside it make samples, and so import this one.
+    from epalm.datasets.paths import MediaRoot
+
+    return MediaRoot(root)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,19 @@ def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
 
 
 @contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Only what is on this machine already is loaded: the Hub is not asked."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
 def seeded(source: Source) -> Iterator[None]:
     """Random initialisation depends on the seed alone, and nobody else's random numbers on it."""
     with torch.random.fork_rng(devices=[]):

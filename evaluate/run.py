@@ -1,19 +1,23 @@
 """A trained run on a split: decode what is not decoded yet, score, and write both beside the run."""
 
 import json
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from epalm.cache.durable import write_atomically
 from epalm.errors import UsageError
 from epalm.evaluate.chance import chance_predictions
-from epalm.evaluate.decoding import decode_batches, predict_samples
+from epalm.evaluate.decoding import decode_batches, predict_samples, read_predictions
 from epalm.evaluate.scoring import backends, score_predictions
 from epalm.fingerprint import digest_json, digest_tensors
 from epalm.samples import Dataset, Sample
 from epalm.train.features import FeatureSource
 from epalm.train.run import LoadedRun, chosen_samples
+
+_PROBED = 32  # samples that a plan decodes
 
 
 def score_run(
@@ -36,15 +40,9 @@ def score_run(
     Raises:
         UsageError: features of another shape than the run was trained on.
     """
-    if features.width != run.inputs["width"] or features.layers < run.config.model.tokens:
-        raise UsageError(
-            f"the run takes {run.config.model.tokens} tokens of width {run.inputs['width']}, the features have "
-            f"{features.layers} of width {features.width}",
-            hint="score with features of the encoder that it was trained on",
-        )
+    _require_fit(run, features)
     settings = {"num_beams": num_beams, "max_length": max_length}
-    name = f"{split}-{_digest(run, features, settings)}.jsonl"
-    path = run.folder.path / "predictions" / name
+    path = _predictions_path(run, features, split, settings)
     predictions = predict_samples(
         samples,
         path,
@@ -75,9 +73,61 @@ def score_run(
     return scores
 
 
+@dataclass(frozen=True)
+class ScorePlan:
+    """What a scoring would do. `seconds` are told from some samples decoded here, and thrown away."""
+
+    samples: int
+    without_features: int
+    decoded_already: int
+    to_decode: int
+    seconds: float
+    predictions: str
+
+
+def plan_score(
+    run: LoadedRun,
+    features: FeatureSource,
+    samples: Sequence[Sample],
+    *,
+    split: str,
+    expected: int,
+    num_beams: int,
+    max_length: int,
+    batch_size: int,
+) -> ScorePlan:
+    """Count what `score_run` would do, and time some of it; nothing is written. Raises UsageError as `score_run`."""
+    _require_fit(run, features)
+    path = _predictions_path(run, features, split, {"num_beams": num_beams, "max_length": max_length})
+    done = {one.id for one in read_predictions(path)}
+    missing = [sample for sample in samples if sample.id not in done]
+    some = missing[:: max(1, len(missing) // _PROBED)][:_PROBED]
+    started = time.perf_counter()
+    for _ in decode_batches(
+        run.model, run.text, features, some, num_beams=num_beams, max_length=max_length, batch_size=batch_size
+    ):
+        pass
+    seconds = (time.perf_counter() - started) * len(missing) / max(1, len(some))
+    already = len(samples) - len(missing)
+    return ScorePlan(expected, expected - len(samples), already, len(missing), seconds, str(path))
+
+
 def scores_path(run: LoadedRun) -> Path:
     """Where `score_run` writes."""
     return run.folder.path / "scores.json"
+
+
+def _require_fit(run: LoadedRun, features: FeatureSource) -> None:
+    if features.width != run.inputs["width"] or features.layers < run.config.model.tokens:
+        raise UsageError(
+            f"the run takes {run.config.model.tokens} tokens of width {run.inputs['width']}, the features have "
+            f"{features.layers} of width {features.width}",
+            hint="score with features of the encoder that it was trained on",
+        )
+
+
+def _predictions_path(run: LoadedRun, features: FeatureSource, split: str, settings: dict[str, int]) -> Path:
+    return run.folder.path / "predictions" / f"{split}-{_digest(run, features, settings)}.jsonl"
 
 
 def _digest(run: LoadedRun, features: FeatureSource, settings: dict[str, int]) -> str:

@@ -7,6 +7,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 from epalm.errors import UsageError
 from epalm.extract.cls_tokens import ClsTokens
+from epalm.extract.compute import Compute
 from epalm.extract.encoder import TOKEN_RULE
 from epalm.extract.preprocess import AudioInput, Input
 from epalm.samples import Modality
@@ -26,12 +27,13 @@ class AudioTransformer:
     kind = "ast"
     modality = Modality.AUDIO
 
-    def __init__(self, model: ASTModel, settings: AudioInput, device: torch.device) -> None:
+    def __init__(self, model: ASTModel, settings: AudioInput, compute: Compute) -> None:
         self.input: Input = settings
         self.depth, self.width = model.config.num_hidden_layers, model.config.hidden_size
         self._config = {key: getattr(model.config, key) for key in _DECIDING}
         self._weights = freeze(model)
-        self._model, self._device = model.to(device), device
+        self._model, self._compute = compute.place(model, model.layers), compute
+        self.device, self.precision = compute.device, compute.precision
         self._tokens = ClsTokens(model.layers, model.layernorm)
 
     def describe(self) -> dict[str, Any]:
@@ -46,10 +48,11 @@ class AudioTransformer:
     @torch.no_grad()
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """Filter banks (B, frames, mel_bins) → (B, depth, D)."""
-        return self._tokens.of(lambda: self._model(batch.to(self._device)))
+        with self._compute.autocast():
+            return self._tokens.of(lambda: self._model(batch.to(self.device)))
 
 
-def build_audio_transformer(source: Source, device: torch.device) -> AudioTransformer:
+def build_audio_transformer(source: Source, compute: Compute) -> AudioTransformer:
     """An AST with `source`'s weights: a Hub name or a folder that transformers saved. Raises UsageError."""
     named = source if source.name or source.random else Source(DEFAULT_WEIGHTS)
     what = "audio encoder"
@@ -72,4 +75,4 @@ def build_audio_transformer(source: Source, device: torch.device) -> AudioTransf
         mean=float(settings["mean"]),
         std=float(settings["std"]),
     )
-    return AudioTransformer(model, reads, device)
+    return AudioTransformer(model, reads, compute)

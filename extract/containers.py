@@ -5,36 +5,78 @@ Knows containers; does not know frames or samples.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import overload
 
 import av
-import av.container
+from av import AudioFrame, VideoFrame
+from av.audio.stream import AudioStream
+from av.container import Flags, InputContainer
+from av.video.stream import VideoStream
 
 from epalm.errors import MediaError
+from epalm.extract.limits import Limits, out_of_memory
 from epalm.extract.media_file import require_file
+from epalm.extract.truncation import require_whole
+from epalm.media import MediaFile
 
 # Playlists and scripts (hls, dash, concat, image2, lavfi …) are left out: they open other files or URLs.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,ogg,asf,gif,nut,mxf,ivf,"
     "wav,w64,flac,mp3,aac,ac3,eac3,aiff,caf,au,amr,ape,wv,tta,dts,obu,av1"
 )
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+_NO_PROTOCOL = "none"  # what is given as an open file needs none
+_SAMPLES = 1 << 24  # a channel of one packet; real ones have a few thousand
+VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen of them
 
 
 @contextmanager
-def open_container(path: Path, what: str) -> Iterator[av.container.InputContainer]:
+def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[InputContainer]:
     """The opened container; every fault inside the `with` block that FFmpeg finds becomes a MediaError.
 
     `what` names the medium in messages: "video" or "audio".
+
+    Raises:
+        MediaError: also when the file is shorter than it says, or says that it lasts beyond the limits.
     """
-    require_file(path)
+    require_file(medium, limits)
+    options = {
+        "format_whitelist": _FORMATS,
+        # Decoders refuse frames beyond, whatever the header says.
+        "max_pixels": str(limits.pixels // VIDEO_SHARE),
+        "max_samples": str(_SAMPLES),
+    }
     try:
-        # An absolute path has no protocol prefix, so a name such as "concat:…" stays a name.
-        with av.open(str(path.resolve()), options=dict(_OPTIONS), metadata_errors="replace") as container:
-            yield container
-    except (av.FFmpegError, UnicodeDecodeError) as error:
+        with medium.open() as file:
+            require_whole(file, what)
+            file.seek(0)
+            # An absolute path has no protocol prefix, so a name such as "concat:…" stays a name.
+            source = file if medium.size is not None else str(medium.path.resolve())
+            options["protocol_whitelist"] = "file" if isinstance(source, str) else _NO_PROTOCOL
+            with av.open(source, options=options, metadata_errors="replace") as container:
+                # Times that are missing are to be seen, not guessed from packets kept in memory until then.
+                container.flags &= ~Flags.gen_pts.value
+                for stream in container.streams:
+                    if stream.codec_context is not None:
+                        stream.codec_context.options = {name: options[name] for name in ("max_pixels", "max_samples")}
+                limits.check_seconds((container.duration or 0) / av.time_base)
+                yield container
+    except MemoryError as error:  # FFmpeg's is one, too
+        raise out_of_memory(what) from error
+    except (av.FFmpegError, UnicodeDecodeError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise MediaError(
             f"the {what} cannot be decoded: {reason[:1].lower()}{reason[1:]}",
             hint=f"play it with a media player, and convert or download the {what} again",
         ) from error
+
+
+@overload
+def decode_all(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]: ...
+@overload
+def decode_all(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]: ...
+def decode_all(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[VideoFrame | AudioFrame]:
+    """The stream's frames in the order in which they are shown or heard."""
+    for packet in container.demux(stream):
+        if packet.size:  # an empty one would tell the decoder that this is the end
+            yield from packet.decode()
+    yield from stream.codec_context.decode(None)  # what the decoder still holds

@@ -18,6 +18,8 @@ class Encoder(Protocol):
     depth: int  # blocks
     width: int  # D
     input: Input
+    device: torch.device
+    precision: str  # of the matrix products: float32, or bfloat16 or float16 under autocast
 
     def describe(self) -> dict[str, Any]:
         """What decides its numbers, as JSON: kind, architecture, digest of the weights, token rule.

@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-
-import torch
+from typing import Any
 
 from epalm.devices import pick_device
 from epalm.errors import UsageError
+from epalm.extract.augment import SpecAugment
+from epalm.extract.compute import Compute
 from epalm.extract.encoder import Encoder
+from epalm.extract.limits import Limits
+from epalm.extract.preprocess import AudioInput, ImageInput, Input
 from epalm.fingerprint import canonical_json
 from epalm.playground import weights_folder
 from epalm.samples import Modality
 from epalm.weights import Source
 
 PLAYGROUND = "playground"
+SPEC_AUGMENT = (24, 96)  # method: SpecAugment of the paper's best AudioCaps run
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,9 @@ class EncoderChoice:
     """What the user asks for. None means the encoder's own default.
 
     `weights` is a Hub name, a folder, or "playground" for the built-in world's; `frames` is of a clip;
-    `modality` matters only to an encoder that reads several.
+    `modality` matters only to an encoder that reads several. `precision` is that of the matrix products;
+    `reduced_jpeg` decodes large JPEGs at a fraction of their size. `augmented`: whether views 1 … V can be drawn;
+    `spec_augment`: the widest frequency mask (mel bins) and time mask (frames) of audio's.
     """
 
     kind: str
@@ -30,6 +36,10 @@ class EncoderChoice:
     frames: int | None = None
     seed: int = 0
     modality: Modality | None = None
+    precision: str = "float32"
+    reduced_jpeg: bool = False
+    augmented: bool = True
+    spec_augment: tuple[int, int] = SPEC_AUGMENT
 
     def to_record(self) -> dict[str, str]:
         """The choice as a feature set records it, so that `predict` can build the same encoder again."""
@@ -43,8 +53,10 @@ class EncoderChoice:
         if "encoder" not in record:
             raise UsageError("the feature set does not say which encoder made it", hint="extract it again")
         fields = json.loads(record["encoder"])
-        modality = fields.pop("modality")
-        return EncoderChoice(**fields, modality=Modality(modality) if modality else None)
+        modality, masks = fields.pop("modality"), fields.pop("spec_augment", SPEC_AUGMENT)
+        return EncoderChoice(
+            **fields, modality=Modality(modality) if modality else None, spec_augment=(masks[0], masks[1])
+        )
 
 
 @dataclass(frozen=True)
@@ -52,42 +64,42 @@ class _Kind:
     modalities: tuple[Modality, ...]
     playground: str  # whose weights of the built-in world fit
     has_frames: bool
-    build: Callable[[Source, EncoderChoice, torch.device], Encoder]
+    build: Callable[[Source, EncoderChoice, Compute], Encoder]
 
 
 # Each builder imports its own model library: these take seconds, and one extraction needs one of them.
 
 
-def _vit(source: Source, _choice: EncoderChoice, device: torch.device) -> Encoder:
+def _vit(source: Source, _choice: EncoderChoice, compute: Compute) -> Encoder:
     from epalm.extract.vit import build_vit
 
-    return build_vit(source, device)
+    return build_vit(source, compute)
 
 
-def _frame_average(source: Source, choice: EncoderChoice, device: torch.device) -> Encoder:
+def _frame_average(source: Source, choice: EncoderChoice, compute: Compute) -> Encoder:
     from epalm.extract.frame_average import DEFAULT_FRAMES, FrameAverage
     from epalm.extract.vit import build_vit
 
-    return FrameAverage(build_vit(source, device), choice.frames or DEFAULT_FRAMES)
+    return FrameAverage(build_vit(source, compute), choice.frames or DEFAULT_FRAMES)
 
 
-def _divided(source: Source, choice: EncoderChoice, device: torch.device) -> Encoder:
+def _divided(source: Source, choice: EncoderChoice, compute: Compute) -> Encoder:
     from epalm.extract.timesformer import build_timesformer
 
-    return build_timesformer(source, device, space_only=False, frames=choice.frames, modality=Modality.VIDEO)
+    return build_timesformer(source, compute, space_only=False, frames=choice.frames, modality=Modality.VIDEO)
 
 
-def _space_only(source: Source, choice: EncoderChoice, device: torch.device) -> Encoder:
+def _space_only(source: Source, choice: EncoderChoice, compute: Compute) -> Encoder:
     from epalm.extract.timesformer import build_timesformer
 
     modality = choice.modality or Modality.IMAGE
-    return build_timesformer(source, device, space_only=True, frames=choice.frames, modality=modality)
+    return build_timesformer(source, compute, space_only=True, frames=choice.frames, modality=modality)
 
 
-def _ast(source: Source, _choice: EncoderChoice, device: torch.device) -> Encoder:
+def _ast(source: Source, _choice: EncoderChoice, compute: Compute) -> Encoder:
     from epalm.extract.audio_transformer import build_audio_transformer
 
-    return build_audio_transformer(source, device)
+    return build_audio_transformer(source, compute)
 
 
 # The first one of a modality is its default.
@@ -98,6 +110,16 @@ ENCODERS: dict[str, _Kind] = {
     "vit-frames": _Kind((Modality.VIDEO,), "image", True, _frame_average),
     "ast": _Kind((Modality.AUDIO,), "audio", False, _ast),
 }
+
+
+def parse_spec_augment(text: str) -> tuple[int, int] | None:
+    """(frequency, time) of "24/96", None of "off". Raises UsageError."""
+    if text == "off":
+        return None
+    widths = text.split("/")
+    if len(widths) != 2 or not all(width.isascii() and width.isdigit() and len(width) < 6 for width in widths):
+        raise UsageError(f"--spec-augment {text!r} is of no known form", hint="use 24/96, or off")
+    return int(widths[0]), int(widths[1])
 
 
 def default_kind(modality: Modality) -> str:
@@ -114,8 +136,10 @@ def require_fit(choice: EncoderChoice, modality: Modality) -> EncoderChoice:
     return replace(choice, modality=modality)
 
 
-def build_encoder(choice: EncoderChoice, *, device: str = "auto") -> Encoder:
-    """The chosen encoder with its weights, frozen, in float32, on the device.
+def build_encoder(
+    choice: EncoderChoice, *, device: str = "auto", compiled: bool = False, limits: Limits | None = None
+) -> Encoder:
+    """The chosen encoder with its weights, frozen, on the device; `limits` are for the media that it reads.
 
     Raises:
         UsageError: no such encoder, option or device, or its weights cannot be loaded.
@@ -129,4 +153,20 @@ def build_encoder(choice: EncoderChoice, *, device: str = "auto") -> Encoder:
     if name == PLAYGROUND:
         name = str(weights_folder(kind.playground))
     source = Source(name, choice.random_weights, choice.seed)
-    return kind.build(source, choice, pick_device(device))
+    encoder = kind.build(source, choice, Compute(pick_device(device), choice.precision, compiled))
+    encoder.input = _with_options(encoder.input, choice, limits or Limits())
+    return encoder
+
+
+def _with_options(read: Input, choice: EncoderChoice, limits: Limits) -> Input:
+    """What the encoder reads, as the choice has it augmented and limited."""
+    options: dict[str, Any] = {"limits": limits}
+    if not choice.augmented:
+        options["augmentation"] = None
+    elif isinstance(read, AudioInput):
+        options["augmentation"] = SpecAugment(*choice.spec_augment)
+    if choice.reduced_jpeg:
+        if not isinstance(read, ImageInput):
+            raise UsageError("--reduced-jpeg is for pictures", hint="leave the option out")
+        options["reduced_jpeg"] = True
+    return replace(read, **options)  # type: ignore[type-var]

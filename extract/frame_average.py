@@ -21,6 +21,7 @@ class FrameAverage:
         self._vit = vit
         self.input: Input = VideoInput(vit.pixels, frames)
         self.depth, self.width = vit.depth, vit.width
+        self.device, self.precision = vit.device, vit.precision
 
     def describe(self) -> dict[str, Any]:
         """See `Encoder`."""

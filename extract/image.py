@@ -6,64 +6,109 @@ Knows files and pixels; does not know sizes or statistics of encoders.
 import struct
 import warnings
 import zlib
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from epalm.errors import MediaError
+from epalm.extract.limits import Limits, out_of_memory
 from epalm.extract.media_file import require_file
+from epalm.media import MediaFile
 
-MAX_PIXELS = 100_000_000  # checked before decoding: a tiny file can unfold to gigabytes
 # Formats that only decode pixels: no PostScript interpreter, no format that refers to other files.
 _SAFE = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
 Image.init()
 _FORMATS = tuple(name for name in _SAFE if name in Image.OPEN)  # what this build of Pillow has of them
+# Measured while decoding: 16 bytes a pixel for WebP, 14 and with more bits twice that for AVIF, 25 for
+# JPEG 2000, against 4 to 12 for the others.
+_HUNGRY = {"WEBP": 2, "AVIF": 2, "JPEG2000": 2}
+_STRIP = 1 << 20  # pixels that are converted at once
 # What Pillow's plug-ins raise on damaged bytes, beside their own errors.
 _FAULTS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 _HINT = "open it in an image viewer, and save or download it again"
+# From pixels as stored to pixels as shown, by EXIF orientation.
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels.swapaxes(0, 1), 2),
+    8: np.rot90,
+}
+_FIRST_SIDEWAYS = 5
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | None = None) -> np.ndarray:
     """The picture (H, W, 3) uint8 as a viewer shows it; of an animation, the first frame.
 
     EXIF orientation is applied, transparency is laid over white, 16 bits per channel are scaled to 8.
+    `least` (height, width) lets a JPEG come at 1/2, 1/4 or 1/8 of its size, the smallest that is no smaller.
 
     Raises:
-        MediaError: no image, damaged, truncated, more than `MAX_PIXELS`, or floating-point pixels.
+        MediaError: no image, damaged, truncated, beyond the limits, or floating-point pixels.
     """
-    require_file(path)
+    require_file(medium, limits)
+    # Pillow's own limit is twice this number, and holds for pictures inside pictures, which `image.size` hides.
+    Image.MAX_IMAGE_PIXELS = (limits.pixels + 1) // 2
     try:
         with warnings.catch_warnings():
             # Pillow's warnings are about sizes, which are checked here, and about metadata.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise MediaError(
-                        f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}",
-                        hint="scale it down",
-                    )
+            with medium.open() as file, Image.open(file, formats=_FORMATS) as image:
+                kind = str(image.format)
+                limits.check_pixels(*image.size, share=_HUNGRY.get(kind, 1), of=f"{kind} pictures")
+                if least and kind in ("JPEG", "MPO"):
+                    height, width = least if _orientation(image) < _FIRST_SIDEWAYS else least[::-1]
+                    image.draft(None, (width, height))
                 image.load()
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+                turn = _TURNS.get(_orientation(image))  # after loading, which turns some formats already
+                pixels = _to_rgb(image)
+                return turn(pixels) if turn else pixels
+    except Image.DecompressionBombError as error:
+        raise MediaError(
+            f"the picture has too many pixels: {_reason(error)}", hint="scale it down, or raise --max-pixels"
+        ) from error
+    except MemoryError as error:
+        raise out_of_memory("picture") from error
     except _FAULTS as error:
         raise MediaError(f"the picture cannot be decoded: {_reason(error)}", hint=_HINT) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8; large pictures in strips, as every step of the conversion makes a copy."""
     if image.mode == "F":
         raise MediaError("floating-point pixels have no known range", hint="save it with 8 or 16 bits")
+    width, height = image.size
+    rows = max(1, _STRIP // width)
+    if rows >= height:
+        return _strip_to_rgb(image)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = _strip_to_rgb(image.crop((0, top, width, bottom)))
+    return pixels
+
+
+def _strip_to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16 bits, which Pillow may hold in 32
-        pixels = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
-        image = Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+        values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     transparent = "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA")
     if not transparent:
-        return image.convert("RGB")
+        return np.asarray(image.convert("RGB"))
     colours = image.convert("RGBA")
     white = Image.new("RGBA", colours.size, "white")
-    return Image.alpha_composite(white, colours).convert("RGB")
+    return np.asarray(Image.alpha_composite(white, colours).convert("RGB"))
 
 
 def _reason(error: BaseException) -> str:

@@ -5,41 +5,55 @@ Does what a reader of cached features does, from media files. Knows nothing abou
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from epalm.datasets.paths import resolve_media
 from epalm.errors import MediaError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import EncoderChoice
-from epalm.extract.pipeline import default_workers
-from epalm.samples import Sample
+from epalm.extract.encoding import BatchEncoder
+from epalm.extract.media_file import require_file
+from epalm.extract.views import VIEW_0, View, view_of
+from epalm.extract.workers import default_workers
+from epalm.fingerprint import digest_file
+from epalm.media import MediaFile
+from epalm.samples import Dataset, Sample
 
 
 class LiveFeatures:
     """Features decoded and encoded when asked for; a medium that samples share is encoded once a batch."""
 
     def __init__(
-        self, encoder: Encoder, layers: tuple[int, ...], root: Path, *, choice: EncoderChoice | None = None
+        self,
+        encoder: Encoder,
+        layers: tuple[int, ...],
+        dataset: Dataset,
+        *,
+        view_seed: int | None = None,
+        choice: EncoderChoice | None = None,
     ) -> None:
-        """`choice` is what built the encoder: told along, so that it can be built again."""
-        self._encoder, self._chosen, self._root, self._choice = encoder, list(layers), root, choice
+        """`view_seed`: each training epoch draws another augmented view; None: always view 0.
+
+        `choice` is what built the encoder: told along, so that it can be built again.
+        """
+        self._encoder, self._chosen, self._dataset, self._choice = encoder, layers, dataset, choice
+        self._view_seed = view_seed
+        self._digests: dict[str, str] = {}
         self.layers, self.width = len(layers), encoder.width
         # Decoders release the interpreter's lock: threads suffice for one batch at a time.
         self._threads = ThreadPoolExecutor(default_workers(), "decode")
 
-    def gather(self, samples: Sequence[Sample], *, epoch: int = 0) -> np.ndarray:
-        """The samples' features (B, K, D) float32; `epoch` changes nothing, as there is one view of a medium.
+    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
+        """The samples' features (B, L, D) float32: view 0, or the view of a training epoch.
 
         Raises:
             MediaError: a medium cannot be read; the message names it.
         """
         names = list(dict.fromkeys(sample.media for sample in samples))
-        inputs = np.stack(list(self._threads.map(self._read, names)))
-        tokens = self._encoder.encode(torch.from_numpy(inputs))[:, self._chosen].float().cpu().numpy()
+        inputs = list(self._threads.map(lambda name: self._read(name, epoch), names))
+        batches = BatchEncoder(self._encoder, self._chosen, "float32", len(inputs))
+        tokens = batches.collect(batches.submit(inputs))[:, 0]
         place = {name: row for row, name in enumerate(names)}
         features: np.ndarray = tokens[[place[sample.media] for sample in samples]]
         return features
@@ -49,13 +63,22 @@ class LiveFeatures:
         return {
             "source": "live",
             "encoder": self._encoder.describe(),
-            "layers": self._chosen,
+            "layers": list(self._chosen),
             "preprocessing": self._encoder.input.describe(),
+            "view_seed": self._view_seed,
             "choice": self._choice.to_record() if self._choice else None,
         }
 
-    def _read(self, media: str) -> np.ndarray:
+    def _read(self, media: str, epoch: int | None) -> np.ndarray:
         try:
-            return self._encoder.input(resolve_media(self._root, media))
+            file = require_file(self._dataset.locate(media), self._encoder.input.limits)
+            return self._encoder.input(file, (self._view(media, file, epoch),))
         except MediaError as error:
             raise MediaError(f"{media}: {error.message}", hint=error.hint) from error
+
+    def _view(self, media: str, file: MediaFile, epoch: int | None) -> View:
+        if epoch is None or self._view_seed is None:
+            return VIEW_0
+        if media not in self._digests:
+            self._digests[media] = digest_file(file.path, file.offset, file.size)
+        return view_of(self._digests[media], epoch + 1, self._view_seed)

@@ -1,27 +1,36 @@
-"""What every decoder asks of a file before it opens it. Knows files; knows no format."""
+"""What every decoder asks of a medium before it opens it. Knows files; knows no format."""
 
 import stat
-from pathlib import Path
 
 from epalm.errors import MediaError
+from epalm.extract.limits import Limits
+from epalm.media import MediaFile
 
 
-def require_file(path: Path) -> Path:
-    """The path itself, if there is a regular file that is not empty.
+def require_file(medium: MediaFile, limits: Limits | None = None) -> MediaFile:
+    """The medium itself, if it lies in a regular file, is not empty and [default: whatever its size] within limits.
 
     Devices, pipes and folders are refused: a data file may name anything, and reading some never ends.
 
     Raises:
-        MediaError: missing, empty, unreadable, or not a regular file.
+        MediaError: missing, empty, unreadable, not a regular file, too large, or beyond the end of its shard.
     """
     try:
-        status = path.stat()
+        status = medium.path.stat()
     except FileNotFoundError:
         raise MediaError("the file does not exist", hint="check the path in the data file") from None
     except OSError as error:
         raise MediaError(f"the file cannot be read: {error.strerror}", hint="check its permissions") from error
     if not stat.S_ISREG(status.st_mode):
         raise MediaError("this is not a regular file", hint="name a media file")
-    if status.st_size == 0:
+    size = status.st_size if medium.size is None else medium.size
+    if size == 0:
         raise MediaError("the file is empty", hint="download or copy it again")
-    return path
+    if medium.offset + size > status.st_size:
+        raise MediaError(
+            f"the shard ends at byte {status.st_size:,}, before the medium does at {medium.offset + size:,}",
+            hint="download or copy the shard again",
+        )
+    if limits:
+        limits.check_bytes(size)
+    return medium

@@ -1,44 +1,52 @@
-"""Stage 1: plan → decode (other processes) → encode (this one) → blocks in the cache and lines in the ledger.
+"""Stage 1: plan → decode (other processes) → encode → blocks in the cache and lines in the ledger.
 
-A block is committed as soon as it is full: ending the process at any moment loses at most the one in flight.
-Blocks are runs of readable media in the data set's order, and a batch never crosses two of them: what was
-interrupted and run again writes the very blocks that it would have written.
+Knows the order of the work and who does it: this process, or the workers of a Dask cluster.
 """
 
-import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.manifest import Manifest, write_manifest
 from epalm.cache.store import Cache
+from epalm.cache.sweep import sweep_leftovers
+from epalm.cache.uses import touch
 from epalm.console import Advance, progress
-from epalm.errors import EpalmError, MediaError
+from epalm.errors import CacheError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import EncoderChoice
-from epalm.extract.plan import Pending, Plan, make_plan
+from epalm.extract.encoding import BatchEncoder
+from epalm.extract.plan import Plan, make_plan
 from epalm.extract.selection import feature_spec
+from epalm.extract.stream import Stream, Tally, decode_pool
 from epalm.extract.versions import library_versions
-from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool
+from epalm.extract.views import VIEW_0
+from epalm.extract.workers import DEFAULT_TIMEOUT, default_workers
+from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 
 BLOCK_ROWS = 512
-_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
 class ExtractSummary:
-    """What an extraction did. `decode_seconds` are of all decoding processes together."""
+    """What an extraction did. `decode_seconds` are of all decoding processes together.
+
+    `layers` are those asked for; the feature set may hold more.
+    """
 
     set_name: str
+    layers: tuple[int, ...]
+    views: int
     media: int
     hits: int
     encoded: int
+    elsewhere: int  # encoded by another process meanwhile
     bad: int
     seconds: float
     decode_seconds: float
@@ -50,6 +58,34 @@ class ExtractSummary:
         return asdict(self)
 
 
+class Engine(Protocol):
+    """Who encodes what is pending, run by run of media that lack the same views."""
+
+    def __call__(self, plan: Plan, features: FeatureSet, advance: Advance) -> Tally: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """This process, with decoding processes beside it."""
+
+    encoder: Encoder
+    batch_size: int = 32
+    workers: int | None = None  # decoding processes [default_workers()]; 0: none
+    block_rows: int = BLOCK_ROWS
+    timeout: float = DEFAULT_TIMEOUT  # seconds for one file
+
+    def __call__(self, plan: Plan, features: FeatureSet, advance: Advance) -> Tally:
+        """See `Engine`."""
+        spec = features.spec
+        batches = BatchEncoder(self.encoder, spec.layers, spec.stored_dtype, self.batch_size)
+        wanted = default_workers(gpu=batches.on_gpu) if self.workers is None else self.workers
+        with decode_pool(self.encoder, min(wanted, len(plan.pending)), self.timeout) as pool:
+            stream = Stream(batches, features, pool, self.block_rows, advance)
+            for views, items in plan.by_views():
+                stream.go(items, views)
+        return stream.tally
+
+
 def extract_features(
     dataset: Dataset,
     modality: Modality,
@@ -57,146 +93,76 @@ def extract_features(
     layers: tuple[int, ...],
     cache: Cache,
     *,
+    engine: Engine | None = None,
     dtype: str = "float16",
-    batch_size: int = 32,
-    workers: int | None = None,
-    block_rows: int = BLOCK_ROWS,
-    timeout: float = DEFAULT_TIMEOUT,
+    views: int = 0,
+    view_seed: int = 0,
+    views_split: str = "train",
     retry_bad: bool = False,
     choice: EncoderChoice | None = None,
 ) -> ExtractSummary:
-    """Encode every medium of the data set that the cache does not hold yet.
+    """Encode every medium of the data set that the cache does not hold yet, in view 0 and `views` augmented ones.
 
-    `workers` [default: one per core but the encoder's; 0 decodes in this process]; `timeout` in seconds for
-    one file; `retry_bad` tries media again that the ledger lists; `choice` is recorded for `epalm predict`.
+    `views_split` is the split whose media get augmented views, as only training draws them. `engine` [default: this
+    process] does the work; `retry_bad` tries media again that the ledger lists; `choice` is recorded so that the
+    encoder can be built again.
 
     Raises:
-        CacheError: the cache cannot be written. A medium that cannot be read is no error: see `bad`.
+        CacheError: the cache cannot be written, or has too little room. A medium that cannot be read is no error:
+            see `bad`.
     """
     started = time.perf_counter()
-    spec = feature_spec(encoder, layers, dtype)
-    plan = make_plan(dataset, modality, spec, cache, retry_bad=retry_bad)
-    recorded = library_versions() | (choice.to_record() if choice else {})
-    features = cache.feature_set(spec, recorded=recorded)
-    run = _Run(encoder, layers, np.dtype(dtype), features, batch_size, block_rows)
-    run.note_unreadable(plan)
+    spec = feature_spec(encoder, layers, dtype, view_seed=view_seed)
+    plan = make_plan(
+        dataset,
+        modality,
+        spec,
+        cache,
+        views=views,
+        views_split=views_split,
+        retry_bad=retry_bad,
+        limits=encoder.input.limits,
+    )
+    plan.require_room(cache.objects.free_bytes())
+    features, tally = plan.existing, Tally()
+    if features is None or plan.pending or plan.unreadable:
+        recorded = library_versions() | (choice.to_record() if choice else {})
+        features = cache.feature_set(plan.spec, recorded=recorded)
+        _note_unreadable(features, plan)
     if plan.pending:
-        count = min(default_workers() if workers is None else workers, len(plan.pending))
-        ahead = _BATCHES_AHEAD * batch_size
-        with (
-            DecodePool(encoder.input, count, timeout=timeout) as pool,
-            progress(f"extract {modality}", len(plan.pending), "media") as advance,
-        ):
-            run.go(pool, plan.pending, ahead, advance)
+        with progress(f"extract {modality}", len(plan.pending), "media") as advance:
+            tally = (engine or LocalEngine(encoder))(plan, features, advance)
+    with suppress(CacheError):  # of a cache that cannot be written nothing is swept, and nothing is lost by it
+        sweep_leftovers(features.objects)
+    write_manifest(features.objects, Manifest(dataset.spec, plan.digests))
+    touch(features.objects)
     return ExtractSummary(
         set_name=features.name,
+        layers=layers,
+        views=views,
         media=plan.media,
         hits=plan.hits,
-        encoded=run.encoded,
-        bad=run.bad + plan.known_bad,
+        encoded=tally.encoded,
+        elsewhere=tally.elsewhere,
+        bad=tally.bad + plan.known_bad + len(plan.unreadable),
         seconds=time.perf_counter() - started,
-        decode_seconds=run.decode_seconds,
-        encode_seconds=run.encode_seconds,
-        ledger=str(features.path / "ledger.jsonl"),
+        decode_seconds=tally.decode_seconds,
+        encode_seconds=tally.encode_seconds,
+        ledger=features.ledger.where,
     )
 
 
-def default_workers() -> int:
-    """One decoding process per core that this process may use, less the encoder's own; 1 to 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores - 1))
-
-
-def encode_file(path: Path, encoder: Encoder, layers: tuple[int, ...]) -> np.ndarray:
-    """One file's `[CLS]` tokens (L, D) float32. Raises MediaError."""
-    batch = torch.from_numpy(encoder.input(path)).unsqueeze(0)
-    tokens: np.ndarray = encoder.encode(batch)[0, list(layers)].float().cpu().numpy()
+def encode_files(files: Sequence[MediaFile], encoder: Encoder, layers: Sequence[int]) -> np.ndarray:
+    """View 0 of some files (B, L, D) float32, in one batch. Raises MediaError."""
+    batches = BatchEncoder(encoder, layers, "float32", len(files))
+    rows = batches.collect(batches.submit([encoder.input(file, (VIEW_0,)) for file in files]))
+    tokens: np.ndarray = rows[:, 0]
     return tokens
 
 
-@dataclass
-class _Run:
-    """One extraction under way: the block being filled, and what was counted."""
-
-    encoder: Encoder
-    layers: tuple[int, ...]
-    dtype: "np.dtype[Any]"
-    features: FeatureSet
-    batch_size: int
-    block_rows: int
-    encoded: int = 0
-    bad: int = 0
-    decode_seconds: float = 0.0
-    encode_seconds: float = 0.0
-    _digests: list[str] = field(default_factory=list)
-    _rows: list[np.ndarray] = field(default_factory=list)  # (b, L, D) each
-
-    def note_unreadable(self, plan: Plan) -> None:
-        """A ledger line for each file that is not there; none twice for the same fault."""
-        noted = {entry.media: entry.error for entry in self.features.ledger.entries()}
-        for media, error in plan.unreadable.items():
-            self.bad += 1
-            if noted.get(media) != error.message:
-                self.features.ledger.add(media=media, digest=None, error=error.message, hint=error.hint)
-
-    def go(self, pool: DecodePool, pending: tuple[Pending, ...], ahead: int, advance: Advance) -> None:
-        """Decode, encode and write all of `pending`."""
-        batch: list[tuple[str, np.ndarray]] = []
-        for item, array in self._readable(pool, pending, ahead, advance):
-            batch.append((item.digest, array))
-            if len(batch) == self.batch_size or len(self._digests) + len(batch) == self.block_rows:
-                self._encode(batch, advance)
-                batch = []
-        if batch:
-            self._encode(batch, advance)
-        self._commit()
-
-    def _readable(
-        self, pool: DecodePool, pending: tuple[Pending, ...], ahead: int, advance: Advance
-    ) -> Iterator[tuple[Pending, np.ndarray]]:
-        decoded = pool.decode((item.path for item in pending), ahead=ahead)
-        for item, done in zip(pending, decoded, strict=True):
-            self.decode_seconds += done.seconds
-            result = done.result
-            if not item.unchanged():
-                # Another content than the digest names: neither a row nor an entry under that one.
-                result = MediaError("the file changed while it was read", hint="run the extraction again")
-                self._blame(item, None, result, advance)
-            elif isinstance(result, MediaError):
-                self._blame(item, item.digest, result, advance)
-            else:
-                yield item, result
-
-    def _blame(self, item: Pending, digest: str | None, error: MediaError, advance: Advance) -> None:
-        self.features.ledger.add(media=item.media, digest=digest, error=error.message, hint=error.hint)
-        self.bad += 1
-        advance(note=f"{self.bad} bad")
-
-    def _encode(self, batch: list[tuple[str, np.ndarray]], advance: Advance) -> None:
-        started = time.perf_counter()
-        inputs = torch.from_numpy(np.stack([array for _, array in batch]))
-        tokens = self.encoder.encode(inputs)[:, list(self.layers)].float().cpu().numpy()  # (b, L, D)
-        self.encode_seconds += time.perf_counter() - started
-        self._rows.append(_stored(tokens, self.dtype))
-        self._digests += [digest for digest, _ in batch]
-        advance(len(batch))
-        if len(self._digests) == self.block_rows:
-            self._commit()
-
-    def _commit(self) -> None:
-        if not self._digests:
-            return
-        rows = np.concatenate(self._rows)[:, np.newaxis]  # (rows, 1 view, L, D)
-        self.features.write_block(self._digests, rows)
-        self.encoded += len(self._digests)
-        self._digests, self._rows = [], []
-
-
-def _stored(tokens: np.ndarray, dtype: "np.dtype[Any]") -> np.ndarray:
-    with np.errstate(over="ignore"):
-        stored = tokens.astype(dtype)
-    if not np.isfinite(stored).all():
-        if np.isfinite(tokens).all():
-            raise EpalmError(f"the encoder's values do not fit {dtype}", hint="store them with --dtype float32")
-        raise EpalmError("the encoder gives values that are not numbers", hint="check its weights")
-    return stored
+def _note_unreadable(features: FeatureSet, plan: Plan) -> None:
+    """A ledger line for each file that is not there; none twice for the same fault."""
+    noted = {entry.media: entry.error for entry in features.ledger.entries()} if plan.unreadable else {}
+    for media, error in plan.unreadable.items():
+        if noted.get(media) != error.message:
+            features.ledger.add(media=media, digest=None, error=error.message, hint=error.hint)

@@ -1,115 +1,169 @@
 """What an extraction has to do: which media are in the cache, which are known to be bad, which are left.
 
-Knows data sets, digests and the ledger; decodes nothing.
+Knows data sets, digests and the ledger; decodes nothing and writes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import groupby
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
-from epalm.datasets.paths import MediaRoot
-from epalm.errors import MediaError
+from epalm.errors import CacheError, MediaError
+from epalm.extract.limits import Limits
 from epalm.extract.media_file import require_file
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 
 _BYTES = {"float16": 2, "float32": 4}
+_OVERHEAD = 1.05  # of the features' bytes: records and checksums
+_MARGIN = 256 << 20  # bytes that are left free
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pending:
-    """A medium to encode: as the data set writes it, where it lies, and what its bytes and status were."""
+    """A medium to encode: its name, where it lies, what its bytes and status were, and the views that it lacks."""
 
     media: str
-    path: Path
+    file: MediaFile
     digest: str
     status: tuple[int, int]  # bytes, modification time in ns
+    views: tuple[int, ...]
 
     def unchanged(self) -> bool:
         """Whether the file still is the one that was hashed."""
-        return MediaFile(self.path).status() == self.status
+        return self.file.status() == self.status
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The work, counted. Media with equal bytes count once in `pending` and each in `media`."""
+    """The work, counted. Media with equal bytes count once in `pending` and each in the other figures.
 
-    set_name: str
+    `spec` is that of the feature set at work, which may hold more layers than were asked for. Of `media`, `hits` need
+    nothing, `new` and `stale` are to be encoded (a stale one's file has changed since it was), `known_bad` are in the
+    ledger, and `unreadable` could not be hashed.
+    """
+
+    spec: FeatureSpec
+    existing: FeatureSet | None
     media: int
     hits: int
-    pending: tuple[Pending, ...]
+    new: int
+    stale: int
     known_bad: int
-    unreadable: Mapping[str, MediaError] = field(default_factory=dict)  # media → why it could not be hashed
-    row_bytes: int = 0
+    pending: tuple[Pending, ...]
+    unreadable: Mapping[str, MediaError] = field(default_factory=dict)  # media → why
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)  # media → digest
 
     @property
     def bytes(self) -> int:
         """What the new rows will take on disk."""
-        return self.row_bytes * len(self.pending)
+        row = len(self.spec.layers) * self.spec.width * _BYTES[self.spec.stored_dtype]
+        return row * sum(len(item.views) for item in self.pending)
+
+    def by_views(self) -> Iterator[tuple[tuple[int, ...], list[Pending]]]:
+        """What is pending in its order, in runs of media that lack the same views: these can share blocks."""
+        ordered = sorted(self.pending, key=lambda item: item.views)  # stable: the data set's order within each
+        for views, items in groupby(ordered, key=lambda item: item.views):
+            yield views, list(items)
+
+    def require_room(self, free: int | None) -> None:
+        """Raise CacheError when the rows would not fit into `free` bytes, a margin left."""
+        needed = int(self.bytes * _OVERHEAD)
+        if free is not None and self.pending and needed + _MARGIN > free:
+            raise CacheError(
+                f"{needed / 2**20:,.0f} MiB of features do not fit: {free / 2**20:,.0f} MiB are free, and "
+                f"{_MARGIN >> 20} of them are kept",
+                hint="free space (epalm cache gc), give another --cache, or fewer --layers or --views",
+            )
 
 
 def make_plan(
-    dataset: Dataset, modality: Modality, spec: FeatureSpec, cache: Cache, *, retry_bad: bool = False
+    dataset: Dataset,
+    modality: Modality,
+    spec: FeatureSpec,
+    cache: Cache,
+    *,
+    views: int = 0,
+    retry_bad: bool = False,
+    views_split: str = "train",
+    limits: Limits | None = None,
 ) -> Plan:
-    """Compare the data set's media with what the cache holds. Opens no feature set that is not there yet."""
+    """Compare the data set's media with what the cache holds, for view 0 and `views` augmented ones.
+
+    Only media of `views_split` get augmented views, or all where the data set has no such split. A set that holds
+    more layers serves as well; of several, the one that holds most of these media is taken. Opens no feature set that
+    is not there yet.
+    """
     media = dataset.media(modality)
-    paths, unreadable = _locate(dataset.root, media)
+    files, unreadable = _locate(dataset, media, limits or Limits())
     # Taken before hashing: a file that changes afterwards is noticed.
-    files = [MediaFile(path) for path in paths.values()]
-    found = [file.status() for file in files]
-    statuses = dict(zip(paths, found, strict=True))
-    digests = dict(zip(paths, cache.media.digests(files, found), strict=True))
-    existing = cache.existing(spec)
-    rows = existing.rows() if existing else set()
-    bad = _known_bad(existing, rows, retry_bad)
-    hits = known_bad = 0
+    statuses = {name: file.status() for name, file in files.items()}
+    located, stats = list(files.values()), list(statuses.values())
+    earlier = cache.media.previous(located, stats)
+    hashed = cache.media.digests(located, stats)
+    digests: dict[str, str] = {}
+    for name, digest in zip(files, hashed, strict=True):
+        if digest is None or statuses[name] is None:
+            unreadable[name] = _why(files[name])
+        else:
+            digests[name] = digest
+    existing = _choose(cache.serving(spec), digests)
+    every, first = tuple(range(views + 1)), (0,)
+    split = {sample.media for sample in dataset.split(views_split)} if views else set()
+    rows = {view: existing.rows(view) if existing else set[str]() for view in every}
+    bad = set(existing.ledger.digests()) - rows[0] if existing and not retry_bad else set[str]()
+    counts = {"hits": 0, "new": 0, "stale": 0, "known_bad": 0}
     pending: dict[str, Pending] = {}
     for name, digest in digests.items():
-        status = statuses[name]
-        if digest is None or status is None:
-            unreadable[name] = _why(paths[name])
-        elif digest in rows:
-            hits += 1
+        wanted = every if not split or name in split else first
+        lacking = tuple(view for view in wanted if digest not in rows[view])
+        if not lacking:
+            counts["hits"] += 1
         elif digest in bad:
-            known_bad += 1
+            counts["known_bad"] += 1
         else:
-            pending.setdefault(digest, Pending(name, paths[name], digest, status))
+            was = earlier.get(files[name])
+            counts["stale" if was and was != digest and was in rows[0] else "new"] += 1
+            status = statuses[name]
+            assert status is not None
+            pending.setdefault(digest, Pending(name, files[name], digest, status, lacking))
     return Plan(
-        set_name=spec.name,
+        spec=existing.spec if existing else spec,
+        existing=existing,
         media=len(media),
-        hits=hits,
         pending=tuple(pending.values()),
-        known_bad=known_bad,
         unreadable=unreadable,
-        row_bytes=len(spec.layers) * spec.width * _BYTES[spec.stored_dtype],
+        digests=digests,
+        **counts,
     )
 
 
-def _locate(root: Path, media: Sequence[str]) -> tuple[dict[str, Path], dict[str, MediaError]]:
-    paths: dict[str, Path] = {}
+def _choose(serving: list[FeatureSet], digests: Mapping[str, str]) -> FeatureSet | None:
+    if len(serving) <= 1:
+        return serving[0] if serving else None
+    media = set(digests.values())
+    return max(serving, key=lambda features: len(media & features.rows()))  # the first of equals: the exact one
+
+
+def _locate(
+    dataset: Dataset, media: tuple[str, ...], limits: Limits
+) -> tuple[dict[str, MediaFile], dict[str, MediaError]]:
+    files: dict[str, MediaFile] = {}
     refused: dict[str, MediaError] = {}
-    folder = MediaRoot(root)
     for name in media:
         try:
-            paths[name] = require_file(folder.locate(name))
+            files[name] = require_file(dataset.locate(name), limits)
         except MediaError as error:
             refused[name] = error
-    return paths, refused
+    return files, refused
 
 
-def _known_bad(existing: FeatureSet | None, rows: set[str], retry_bad: bool) -> set[str]:
-    if existing is None or retry_bad:
-        return set()
-    return set(existing.ledger.digests()) - rows
-
-
-def _why(path: Path) -> MediaError:
+def _why(file: MediaFile) -> MediaError:
     """Why a file that was there could not be hashed."""
     try:
-        require_file(path)
+        require_file(file, Limits())
     except MediaError as error:
         return error
     return MediaError("the file cannot be read", hint="check its permissions")

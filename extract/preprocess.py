@@ -1,20 +1,27 @@
-"""From a media file to the array that an encoder takes: decoding, size, statistics.
+"""From a medium to the array that an encoder takes: decoding, views, size; then statistics.
 
-Each input is a plain frozen dataclass: it travels to the decoding processes, and `describe()` gives all that
-decides its numbers. Knows no encoder by name.
+Each input is a plain frozen dataclass: it travels to the decoding processes, which send back what takes least room,
+and `describe()` gives all that decides its numbers. Knows no encoder by name.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
 from epalm.errors import MediaError
 from epalm.extract.audio import read_waveform
+from epalm.extract.augment import PixelAugmentation, PixelDraw, SpecAugment
 from epalm.extract.image import read_image
-from epalm.extract.video import read_frames
+from epalm.extract.limits import Limits
+from epalm.extract.video import middle_frames, random_frames, read_frames
+from epalm.extract.views import VIEW_0, View
+from epalm.media import MediaFile
+
+if TYPE_CHECKING:
+    import torch
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 _RESAMPLING = {
@@ -29,11 +36,36 @@ Triple = tuple[float, float, float]
 
 
 class Input(Protocol):
-    """Reads one media file into an encoder's input; raises MediaError for a file that cannot be decoded."""
+    """Reads one medium for an encoder, in as many views as are asked for; then makes a batch of them its input."""
 
-    def __call__(self, path: Path) -> np.ndarray: ...  # noqa: D102
+    @property
+    def limits(self) -> Limits:
+        """What a medium may have; beyond, it is refused."""
+        ...
+
+    @property
+    def augmentation(self) -> PixelAugmentation | SpecAugment | None:
+        """What views other than 0 are drawn by; None: they are view 0 again."""
+        ...
+
+    def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
+        """The views, from one decoding: (V, ...), pixels uint8 or a filter bank float32, before any statistics.
+
+        Raises:
+            MediaError: a medium that cannot be decoded.
+        """
+        ...
+
+    def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
+        """A batch (B, ...) of raw views, on any device → what the encoder takes, float32."""
+        ...
+
     def describe(self) -> dict[str, Any]:
-        """Everything that decides the numbers, as JSON."""
+        """Everything that decides the numbers of view 0, as JSON."""
+        ...
+
+    def describe_augmentation(self) -> dict[str, Any] | None:
+        """Everything else that decides the numbers of the other views, but their seed; None: they are view 0."""
         ...
 
 
@@ -46,81 +78,157 @@ class Pixels:
     mean: Triple
     std: Triple
 
-    def resize(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 → (height, width, 3) uint8: straight to the size, proportions not kept."""
+    def fit(self, picture: np.ndarray, draw: PixelDraw | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 → (height, width, 3) uint8: straight to the size, proportions not kept, or as drawn."""
+        if draw:
+            return draw.apply(picture, self.size, _RESAMPLING[self.interpolation])
         height, width = self.size
         if picture.shape[:2] == self.size:
             return np.ascontiguousarray(picture)
         image = Image.fromarray(np.ascontiguousarray(picture))
         return np.asarray(image.resize((width, height), _RESAMPLING[self.interpolation]))
 
-    def normalise(self, pictures: np.ndarray) -> np.ndarray:
+    def normalise(self, pictures: "torch.Tensor") -> "torch.Tensor":
         """(..., H, W, 3) uint8 → (..., 3, H, W) float32 with the encoder's mean and standard deviation."""
-        mean, std = (np.asarray(statistic, np.float32) for statistic in (self.mean, self.std))
-        values: np.ndarray = (pictures.astype(np.float32) / np.float32(255) - mean) / std
-        return np.ascontiguousarray(np.moveaxis(values, -1, -3))
+        values = pictures.movedim(-1, -3).contiguous().float()
+        mean, std = (values.new_tensor(statistic)[:, None, None] for statistic in (self.mean, self.std))
+        return values.div_(255).sub_(mean).div_(std)
 
 
 @dataclass(frozen=True)
 class ImageInput:
-    """Image file → (3, H, W) float32."""
+    """Image file → (V, H, W, 3) uint8; normalised (B, 3, H, W) float32.
+
+    `reduced_jpeg` decodes a JPEG at 1/2, 1/4 or 1/8 of its size where that is at least twice the encoder's on both
+    sides. The pixels of view 0 then differ from those of full decoding by at most TODO of 255, and by TODO on
+    average.
+    """
 
     pixels: Pixels
+    reduced_jpeg: bool = False
+    limits: Limits = Limits()
+    augmentation: PixelAugmentation | None = PixelAugmentation()
 
-    def __call__(self, path: Path) -> np.ndarray:
-        """Raises MediaError."""
-        return self.pixels.normalise(self.pixels.resize(read_image(path)))
+    def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
+        """See `Input`."""
+        height, width = self.pixels.size
+        picture = read_image(medium, self.limits, least=(2 * height, 2 * width) if self.reduced_jpeg else None)
+        draws = (_draw(self.augmentation, view, picture) for view in views)
+        return np.stack([self.pixels.fit(picture, draw) for draw in draws])
+
+    def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
+        """See `Input`."""
+        return self.pixels.normalise(raw)
 
     def describe(self) -> dict[str, Any]:
         """See `Input`."""
-        return {"medium": "image", **_json(self.pixels)}
+        reduced = {"jpeg": "reduced to twice the size or more"} if self.reduced_jpeg else {}
+        return {"medium": "image", **reduced, **_json(self.pixels)}
+
+    def describe_augmentation(self) -> dict[str, Any] | None:
+        """See `Input`."""
+        return self.augmentation.describe() if self.augmentation else None
 
 
 @dataclass(frozen=True)
 class VideoInput:
-    """Video file → (frames, 3, H, W) float32: the middle frame of each of `frames` equal intervals."""
+    """Video file → (V, frames, H, W, 3) uint8; normalised (B, frames, 3, H, W) float32.
+
+    View 0 has the middle frame of each of `frames` equal intervals, the others a random one of each.
+    """
 
     pixels: Pixels
     frames: int
+    limits: Limits = Limits()
+    augmentation: PixelAugmentation | None = PixelAugmentation()
 
-    def __call__(self, path: Path) -> np.ndarray:
-        """Raises MediaError."""
-        return self.pixels.normalise(np.stack(read_frames(path, self.frames, self.pixels.resize)))
+    def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
+        """See `Input`."""
+        draws: dict[int, PixelDraw | None] = {}  # one for all frames, made when the first one's size is known
+
+        def choose(total: int) -> list[list[int]]:
+            draws.clear()
+            return [self._numbers(total, view) for view in views]
+
+        def keep(place: int, frame: np.ndarray) -> np.ndarray:
+            if place not in draws:
+                draws[place] = _draw(self.augmentation, views[place], frame)
+            return self.pixels.fit(frame, draws[place])
+
+        return np.stack([np.stack(kept) for kept in read_frames(medium, choose, keep, self.limits)])
+
+    def _numbers(self, total: int, view: View) -> list[int]:
+        if view.number == 0 or self.augmentation is None:
+            return middle_frames(total, self.frames)
+        return random_frames(total, self.frames, view.rng("frames"))
+
+    def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
+        """See `Input`."""
+        return self.pixels.normalise(raw)
 
     def describe(self) -> dict[str, Any]:
         """See `Input`."""
         sampling = "middle of equal intervals"
         return {"medium": "video", "frames": self.frames, "sampling": sampling, **_json(self.pixels)}
 
+    def describe_augmentation(self) -> dict[str, Any] | None:
+        """See `Input`."""
+        return {"sampling": "random in equal intervals", **self.augmentation.describe()} if self.augmentation else None
+
 
 @dataclass(frozen=True)
 class AudioInput:
-    """Audio file → (frames, mel_bins) float32: log-mel bank, padded or cut, then (x − mean) / (2·std)."""
+    """Audio file → (V, frames, mel_bins) float32: log-mel bank, padded or cut; normalised (x − mean) / (2·std)."""
 
     rate: int  # Hz
     mel_bins: int
     frames: int  # of 10 ms
     mean: float
     std: float
+    limits: Limits = Limits()
+    augmentation: SpecAugment | None = SpecAugment()
 
-    def __call__(self, path: Path) -> np.ndarray:
-        """Raises MediaError."""
+    def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
+        """See `Input`."""
         # Here, because it needs torch: processes that decode pictures and clips start without it.
         from epalm.extract.filterbank import filter_bank, fit_frames, samples_for
 
-        wave = read_waveform(path, rate=self.rate, keep=samples_for(self.frames, self.rate))
+        keep = samples_for(self.frames, self.rate)
+        wave = read_waveform(medium, self.limits, rate=self.rate, keep=keep)
         bank = filter_bank(wave.samples, rate=self.rate, mel_bins=self.mel_bins, mean=wave.mean)
         if not len(bank):
             raise MediaError(
                 f"the recording is shorter than one window: {len(wave.samples)} samples",
                 hint="use a longer one",
             )
-        return ((fit_frames(bank, self.frames) - self.mean) / (2 * self.std)).astype(np.float32)
+        fitted = fit_frames(bank, self.frames)
+        return np.stack([self._masked(fitted, view) for view in views])
+
+    def _masked(self, bank: np.ndarray, view: View) -> np.ndarray:
+        if view.number == 0 or self.augmentation is None:
+            return bank
+        return self.augmentation.apply(bank, view.rng("mask"))
+
+    def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
+        """See `Input`."""
+        return (raw - self.mean) / (2 * self.std)
 
     def describe(self) -> dict[str, Any]:
         """See `Input`."""
-        return {"medium": "audio", "filter_bank": "kaldi, hann 25/10 ms, mean subtracted, htk", **_json(self)}
+        settings = {name: getattr(self, name) for name in ("rate", "mel_bins", "frames", "mean", "std")}
+        return {"medium": "audio", "filter_bank": "kaldi, hann 25/10 ms, mean subtracted, htk", **settings}
+
+    def describe_augmentation(self) -> dict[str, Any] | None:
+        """See `Input`."""
+        return self.augmentation.describe() if self.augmentation else None
 
 
-def _json(settings: Any) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+def _draw(augmentation: PixelAugmentation | None, view: View, picture: np.ndarray) -> PixelDraw | None:
+    """The view's draw for a picture (H, W, 3); None: nothing is drawn."""
+    if view.number == 0 or augmentation is None:
+        return None
+    return augmentation.draw(view.rng("pixels"), *picture.shape[:2])
+
+
+def _json(pixels: Pixels) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(pixels).items()}

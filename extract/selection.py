@@ -8,7 +8,7 @@ from epalm.extract.encoder import Encoder
 
 DEFAULT_LAYERS = "last:6"  # method: the last 6 layers' tokens
 DTYPES = ("float16", "float32")
-_VERSION = 1  # raised whenever this code would give other numbers for the same settings
+_VERSION = 2  # raised whenever this code would give other numbers for the same settings
 
 
 def parse_layers(text: str, depth: int) -> tuple[int, ...]:
@@ -38,18 +38,25 @@ def parse_layers(text: str, depth: int) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def feature_spec(encoder: Encoder, layers: tuple[int, ...], dtype: str = "float16") -> FeatureSpec:
-    """Everything that decides the stored numbers. Raises UsageError for a dtype that is not stored."""
+def feature_spec(
+    encoder: Encoder, layers: tuple[int, ...], dtype: str = "float16", *, view_seed: int = 0
+) -> FeatureSpec:
+    """Everything that decides the stored numbers; `view_seed` is what augmented views are drawn from.
+
+    Raises:
+        UsageError: a dtype that is not stored.
+    """
     if dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype!r} is not stored", hint=f"use {' or '.join(DTYPES)}")
+    policy = encoder.input.describe_augmentation()
     return FeatureSpec(
         modality=encoder.modality.value,
         encoder=encoder.describe(),
         layers=layers,
         width=encoder.width,
         preprocessing=encoder.input.describe(),
-        augmentation=None,
-        compute={"dtype": "float32", "autocast": None},
+        augmentation=None if policy is None else {**policy, "seed": view_seed},
+        compute={"weights": "float32", "precision": encoder.precision},
         stored_dtype=dtype,
         version=_VERSION,
     )

@@ -12,6 +12,7 @@ from transformers import TimesformerConfig, TimesformerModel, VideoMAEImageProce
 
 from epalm.errors import UsageError
 from epalm.extract.cls_tokens import ClsTokens
+from epalm.extract.compute import Compute
 from epalm.extract.encoder import TOKEN_RULE
 from epalm.extract.preprocess import ImageInput, Input, Interpolation, Pixels, VideoInput
 from epalm.samples import Modality
@@ -39,7 +40,7 @@ class TimeSformer:
         self,
         model: TimesformerModel,
         pixels: Pixels,
-        device: torch.device,
+        compute: Compute,
         *,
         frames: int,
         modality: Modality = Modality.VIDEO,
@@ -56,7 +57,8 @@ class TimeSformer:
         # The blocks share the configuration; the time embedding is interpolated to the frames there are.
         model.config.num_frames = frames
         self._weights = freeze(model)
-        self._model, self._device = model.to(device), device
+        self._model, self._compute = compute.place(model, model.encoder.layer), compute
+        self.device, self.precision = compute.device, compute.precision
         self._tokens = ClsTokens(model.encoder.layer, model.layernorm)
 
     def describe(self) -> dict[str, Any]:
@@ -74,11 +76,12 @@ class TimeSformer:
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """Clips (B, T, 3, H, W), or pictures (B, 3, H, W), → (B, depth, D)."""
         clips = batch if batch.ndim == 5 else batch.unsqueeze(1)
-        return self._tokens.of(lambda: self._model(clips.to(self._device)))
+        with self._compute.autocast():
+            return self._tokens.of(lambda: self._model(clips.to(self.device)))
 
 
 def build_timesformer(
-    source: Source, device: torch.device, *, space_only: bool, frames: int | None, modality: Modality
+    source: Source, compute: Compute, *, space_only: bool, frames: int | None, modality: Modality
 ) -> TimeSformer:
     """A TimeSformer with `source`'s weights: a Hub name or a folder that transformers saved.
 
@@ -109,4 +112,4 @@ def build_timesformer(
         tuple(settings["image_mean"]),
         tuple(settings["image_std"]),
     )
-    return TimeSformer(model, pixels, device, frames=frames or config.num_frames, modality=modality)
+    return TimeSformer(model, pixels, compute, frames=frames or config.num_frames, modality=modality)

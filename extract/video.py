@@ -1,10 +1,10 @@
-"""Video file → the middle frame of each of T equal intervals, as players show them (method: frame sampling).
+"""Video file → the frames wanted of it, as players show them (method: frame sampling).
 
-Frames are decoded one after the other and only those wanted are kept, so memory does not grow with the clip.
+Frames are handed on one after the other and none is kept, so memory does not grow with the clip. Does not know
+what becomes of a frame.
 """
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import av
@@ -14,10 +14,13 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from epalm.errors import MediaError
-from epalm.extract.containers import open_container
-from epalm.extract.image import MAX_PIXELS
+from epalm.extract.containers import VIDEO_SHARE, decode_all, open_container
+from epalm.extract.limits import Limits
+from epalm.extract.packets import DoubtError, index_packets, seek_frames
+from epalm.media import MediaFile
 
 Kept = TypeVar("Kept")
+Choose = Callable[[int], list[list[int]]]
 
 
 def middle_frames(total: int, wanted: int) -> list[int]:
@@ -30,51 +33,90 @@ def middle_frames(total: int, wanted: int) -> list[int]:
     return [(2 * interval + 1) * total // (2 * wanted) for interval in range(wanted)]
 
 
-def read_frames(path: Path, wanted: int, keep: Callable[[np.ndarray], Kept]) -> list[Kept]:
-    """`keep` of each of `wanted` frames (H, W, 3) uint8, rotated as the file says.
+def random_frames(total: int, wanted: int, rng: np.random.Generator) -> list[int]:
+    """Frame numbers of a clip of `total` frames: one of each of `wanted` equal intervals, each equally likely.
+
+    A clip with fewer frames gives all of them, then its last one again.
+    """
+    if total < wanted:
+        return middle_frames(total, wanted)
+    bounds = [interval * total // wanted for interval in range(wanted + 1)]
+    ats = rng.random(wanted).tolist()
+    return [
+        min(low + int(at * (high - low)), high - 1) for at, low, high in zip(ats, bounds[:-1], bounds[1:], strict=True)
+    ]
+
+
+def read_frames(
+    medium: MediaFile, choose: Choose, keep: Callable[[int, np.ndarray], Kept], limits: Limits
+) -> list[list[Kept]]:
+    """Several selections of a clip's frames in one pass over it.
+
+    `choose(total)` gives, for a clip of `total` frames, the frame numbers of each selection in ascending order;
+    `keep(selection, frame)` makes of a frame (H, W, 3) uint8, rotated as the file says, what the selection with that
+    number keeps of it. Both may be called anew, from the beginning, when the clip is not what it says.
 
     Raises:
-        MediaError: no video, no video stream, damaged, or a frame with more than `MAX_PIXELS`.
+        MediaError: no video, no video stream, damaged, cut off, or beyond the limits.
     """
-    counted = _count(path)
-    kept, decoded = _decode(path, middle_frames(counted, wanted), keep)
-    if decoded != counted and decoded:
-        # What the container lists and what comes out may differ (edit lists, dropped frames).
-        kept, _ = _decode(path, middle_frames(decoded, wanted), keep)
+    with open_container(medium, "video", limits) as container:
+        stream = _video_stream(container, limits)
+        index = index_packets(container, stream, limits)
+        selections = choose(max(1, index.count))
+        wanted = sorted({number for numbers in selections for number in numbers})
+        try:
+            kept, _ = _collect(seek_frames(container, stream, index, wanted), selections, keep)
+            return kept
+        except (DoubtError, av.FFmpegError):
+            pass  # decoding all of it shows whether the clip or the index is at fault
+    kept, decoded = _from_the_beginning(medium, choose(max(1, index.count)), keep, limits)
+    if decoded != index.count and decoded:
+        # What the container lists and what comes out may differ (edit lists, hidden and dropped frames).
+        kept, _ = _from_the_beginning(medium, choose(decoded), keep, limits)
     if not decoded:
         raise MediaError("the video has no frame", hint="check the file with a media player")
     return kept
 
 
-def _count(path: Path) -> int:
-    """How many frames the container says it has, or else its packets: one reading, nothing decoded."""
-    with open_container(path, "video") as container:
-        stream = _video_stream(container)
-        return stream.frames or max(1, sum(packet.size > 0 for packet in container.demux(stream)))
+def _from_the_beginning(
+    medium: MediaFile, selections: list[list[int]], keep: Callable[[int, np.ndarray], Kept], limits: Limits
+) -> tuple[list[list[Kept]], int]:
+    with open_container(medium, "video", limits) as container:
+        stream = _video_stream(container, limits)
+        return _collect(_numbered(decode_all(container, stream), limits), selections, keep)
 
 
-def _decode(path: Path, numbers: list[int], keep: Callable[[np.ndarray], Kept]) -> tuple[list[Kept], int]:
-    """What was kept of the frames with those numbers (ascending), and how many frames there are."""
-    kept: list[Kept] = []
-    decoded = 0
-    with open_container(path, "video") as container:
-        stream = _video_stream(container)
-        stream.codec_context.thread_count = 1  # several files are decoded at once instead
-        for frame in container.decode(stream):
-            if decoded == numbers[min(len(kept), len(numbers) - 1)] and len(kept) < len(numbers):
-                chosen = keep(_pixels(frame))
-                kept += [chosen] * numbers.count(decoded)
-            decoded += 1
-    return kept, decoded
+def _numbered(frames: Iterable[av.VideoFrame], limits: Limits) -> Iterator[tuple[int, av.VideoFrame]]:
+    for number, frame in enumerate(frames):
+        limits.check_frames(number + 1)
+        yield number, frame
 
 
-def _video_stream(container: InputContainer) -> VideoStream:
+def _collect(
+    frames: Iterable[tuple[int, av.VideoFrame]], selections: list[list[int]], keep: Callable[[int, np.ndarray], Kept]
+) -> tuple[list[list[Kept]], int]:
+    """What was kept for each selection of the frames there are, and the number after the last frame."""
+    kept: list[list[Kept]] = [[] for _ in selections]
+    end = 0
+    for number, frame in frames:
+        end = number + 1
+        takers = [place for place, numbers in enumerate(selections) if number in numbers]
+        if takers:
+            pixels = _pixels(frame)
+            for place in takers:
+                kept[place] += [keep(place, pixels)] * selections[place].count(number)
+    return kept, end
+
+
+def _video_stream(container: InputContainer, limits: Limits) -> VideoStream:
     """The first video stream that is not a cover picture."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise MediaError("the video's codec is not known", hint="convert it, for example to H.264")
             width, height = stream.codec_context.width, stream.codec_context.height
-            if width * height > MAX_PIXELS:
-                raise MediaError(f"the frames have {width}×{height} pixels", hint="scale the video down")
+            limits.check_pixels(width, height, share=VIDEO_SHARE, of="video frames")
+            stream.codec_context.thread_count = 1  # several files are decoded at once instead
             return stream
     raise MediaError("the file has no video stream", hint="use --modality audio for sound files")
 

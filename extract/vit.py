@@ -9,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from epalm.errors import UsageError
 from epalm.extract.cls_tokens import ClsTokens
+from epalm.extract.compute import Compute
 from epalm.extract.encoder import TOKEN_RULE
 from epalm.extract.preprocess import ImageInput, Input, Pixels
 from epalm.samples import Modality
@@ -23,14 +24,15 @@ class ViT:
     kind = "vit"
     modality = Modality.IMAGE
 
-    def __init__(self, model: VisionTransformer, pixels: Pixels, device: torch.device) -> None:
+    def __init__(self, model: VisionTransformer, pixels: Pixels, compute: Compute) -> None:
         if model.cls_token is None:
             raise UsageError("this ViT has no [CLS] token", hint="choose one with a class token")
         self.pixels = pixels
         self.input: Input = ImageInput(pixels)
         self.depth, self.width = len(model.blocks), model.embed_dim
         self._weights = freeze(model)
-        self._model, self._device = model.to(device), device
+        self._model, self._compute = compute.place(model, model.blocks), compute
+        self.device, self.precision = compute.device, compute.precision
         # Some ViTs move their final norm behind pooling and leave an identity in its place.
         norm = model.norm if isinstance(model.norm, torch.nn.LayerNorm) else model.fc_norm
         self._tokens = ClsTokens(model.blocks, norm)
@@ -56,10 +58,11 @@ class ViT:
     @torch.no_grad()
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """Pictures (B, 3, H, W) → (B, depth, D)."""
-        return self._tokens.of(lambda: self._model.forward_features(batch.to(self._device)))
+        with self._compute.autocast():
+            return self._tokens.of(lambda: self._model.forward_features(batch.to(self.device)))
 
 
-def build_vit(source: Source, device: torch.device) -> ViT:
+def build_vit(source: Source, compute: Compute) -> ViT:
     """A ViT with `source`'s weights: a timm model name, "org/name" on the Hub, or a folder that timm saved.
 
     Raises:
@@ -79,7 +82,7 @@ def build_vit(source: Source, device: torch.device) -> ViT:
     model = load(named, "image encoder", build)
     if not isinstance(model, VisionTransformer):
         raise UsageError(f"{source.name!r} is a {type(model).__name__}, no ViT", hint="name a vit_… model")
-    return ViT(model, _pixels(model), device)
+    return ViT(model, _pixels(model), compute)
 
 
 def _pixels(model: VisionTransformer) -> Pixels:

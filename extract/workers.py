@@ -1,55 +1,83 @@
 """Decoding in processes of their own, while the encoder computes in this one.
 
-A decoder that crashes or hangs on a hostile file takes only its process with it: that file becomes a
-MediaError, the process is replaced, the others go on. Results come in the order of the files.
-
-What a process sends back is JSON and raw array bytes, never a pickle: a decoder that a file has taken over
-cannot run code here.
+A decoder that crashes or hangs on a hostile file takes only its process with it: that file becomes a MediaError, the
+process is replaced, the others go on. Results come in the order of the requests. Knows neither encoders nor caches.
 """
 
 import contextlib
-import json
-import multiprocessing
 import os
-import signal
+import pickle
+import queue
+import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from epalm.errors import EpalmError, MediaError
-from epalm.extract.preprocess import Input
+from epalm.extract.decoder_child import Reader, attempt
+from epalm.extract.decoder_process import DecoderProcess, KilledError
+from epalm.extract.views import View
+from epalm.extract.wire import Answer
+from epalm.media import MediaFile
 
 DEFAULT_TIMEOUT = 120.0  # seconds for one file
-_START_TIMEOUT = 120.0  # seconds for a new process to be ready
+DEFAULT_MEMORY = 4 << 30  # bytes that one process may take beyond what it starts with
+_MOST_WORKERS = 16
+_STARTS = 3  # attempts, where a process is killed while it starts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One medium to decode, and the views of it."""
+
+    medium: MediaFile
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
-    """One file's input, or why there is none; `seconds` is what decoding it took."""
+    """What the reader gave, or why there is nothing; `seconds` is what decoding took, waiting not counted."""
 
-    path: Path
+    request: Request
     result: np.ndarray | MediaError
     seconds: float
 
 
 class DecodePool:
-    """`workers` processes that decode; with 0, files are decoded in this process, without a time limit."""
+    """`workers` processes that decode, all of them starting from now on; close it, or use it as a context.
 
-    def __init__(self, read: Input, workers: int, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    With 0 workers, media are decoded in this process: without a limit of time or memory, and a crash is one of all.
+    It serves any number of `decode` calls, one after the other or from several threads.
+    """
+
+    def __init__(
+        self,
+        read: Reader,
+        workers: int,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        memory_limit: int | None = DEFAULT_MEMORY,
+    ) -> None:
+        """`timeout` in seconds for one medium; `memory_limit` in bytes for one process (on Linux)."""
         self._read, self._timeout = read, timeout
-        self._count = workers
-        self._threads = ThreadPoolExecutor(workers, "decode") if workers else None
-        self._mine = threading.local()  # each thread drives one process
-        self._running: set[_Worker] = set()
-        self._stopping = False
+        self._orders = pickle.dumps((read, memory_limit)) if workers else b""
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._processes: dict[int, DecoderProcess] = {}
+        # The kernel ends a process with the thread that started it, so each has its own, for as long as the pool is.
+        self._threads = [
+            threading.Thread(target=self._drive, args=(number,), name=f"decode-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __enter__(self) -> "DecodePool":
         return self
@@ -57,111 +85,141 @@ class DecodePool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop at once: no file that is being decoded is waited for."""
-        self._stopping = True
-        for worker in list(self._running):
-            worker.stop()
-        if self._threads:
-            self._threads.shutdown(wait=True, cancel_futures=True)
+        self.close()
 
-    def decode(self, paths: Iterable[Path], *, ahead: int) -> Iterator[Decoded]:
-        """Each file decoded, in order; at most `ahead` results are held while the caller is busy."""
-        if self._threads is None:
-            yield from map(self._decode_here, paths)
+    def close(self) -> None:
+        """End every process at once: no medium that is being decoded is waited for."""
+        with self._lock:
+            self._closed = True
+            for process in self._processes.values():
+                process.kill()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        while not self._jobs.empty():
+            if job := self._jobs.get():
+                job.done.set_exception(_ClosedError("the pool is closed"))
+
+    def decode(self, requests: Iterable[Request], *, ahead: int) -> Iterator[Decoded]:
+        """Each request's result, in order; at most `ahead` are under way or held while the caller is busy.
+
+        All processes have work where `ahead` is twice their number. Requests are taken up as they are needed.
+
+        Raises:
+            EpalmError: no process can be started.
+        """
+        if not self._threads:
+            for request in requests:
+                yield _decoded(request, attempt(self._read, request.medium, request.views))
             return
-        waiting: deque[Future[Decoded]] = deque()
-        for path in paths:
-            waiting.append(self._threads.submit(self._decode_there, path))
-            if len(waiting) >= max(ahead, self._count):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    def _decode_here(self, path: Path) -> Decoded:
-        started = time.perf_counter()
+        waiting: deque[_Job] = deque()
+        left = threading.Event()
         try:
-            result: np.ndarray | MediaError = self._read(path)
-        except MediaError as error:
-            result = error
-        return Decoded(path, result, time.perf_counter() - started)
+            for request in requests:
+                waiting.append(_Job(request, left))
+                self._jobs.put(waiting[-1])
+                if self._closed:
+                    raise _ClosedError("the pool is closed")
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().done.result()
+            while waiting:
+                yield waiting.popleft().done.result()
+        finally:
+            left.set()
 
-    def _decode_there(self, path: Path) -> Decoded:
-        started = time.perf_counter()
-        worker: _Worker | None = getattr(self._mine, "worker", None)
-        if worker is None or not worker.alive:
-            worker = self._mine.worker = _Worker(self._read)
-            self._running.add(worker)
-            if self._stopping:
-                worker.stop()
-        result = worker.decode(path, self._timeout)
-        if not worker.alive:
-            self._running.discard(worker)
-        return Decoded(path, result, time.perf_counter() - started)
-
-
-class _Worker:
-    """One process and the pipe to it."""
-
-    def __init__(self, read: Input) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, read), daemon=True)
-        self._process.start()
-        theirs.close()  # so that the process's end is closed when it dies, and we notice
-        self._ready = False
-        self.alive = True
-
-    def decode(self, path: Path, timeout: float) -> np.ndarray | MediaError:
-        """The process's answer; when there is none, the process is ended and the file blamed."""
+    def _drive(self, number: int) -> None:
+        """One thread's life: keep one process running, and hand it one job after the other."""
         try:
-            if not self._ready:
-                if not self._pipe.poll(_START_TIMEOUT):
-                    raise EpalmError("a decoding process did not start", hint="try --workers 0")
-                self._pipe.recv_bytes()
-                self._ready = True
-            self._pipe.send_bytes(os.fsencode(path))
-            if not self._pipe.poll(timeout):
-                self.stop()
-                return MediaError(
-                    f"decoding took longer than {timeout:g} s", hint="shorten the file, or raise --timeout"
-                )
-            return _receive(self._pipe)
-        except (EOFError, OSError) as error:
-            self.stop()
-            if not self._ready:
-                raise EpalmError("a decoding process ended at its start", hint="try --workers 0") from error
-            code = self._process.exitcode
-            why = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
-            return MediaError(f"the decoder crashed on this file ({why})", hint="convert it with another tool")
+            with contextlib.suppress(EpalmError, _ClosedError):  # the first job tries again, and tells
+                self._process(number)
+            while self._do_next(number):
+                pass
+        finally:
+            if process := self._processes.get(number):
+                process.close()
 
-    def stop(self) -> None:
-        """End the process; may be called from another thread, and more than once."""
-        self.alive = False
-        self._process.kill()
-        self._process.join()
-
-
-def _receive(pipe: Connection) -> np.ndarray | MediaError:
-    header = json.loads(pipe.recv_bytes())
-    if "error" in header:
-        return MediaError(header["error"], hint=header["hint"])
-    array = np.empty(header["shape"], np.float32)
-    pipe.recv_bytes_into(array.data.cast("B"))
-    return array
-
-
-def _serve(pipe: Connection, read: Input) -> None:
-    """The process's life: a path in, an array or an error out, until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
-    os.environ["OMP_NUM_THREADS"] = "1"  # several of these run side by side
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        pipe.send_bytes(b"ready")
-        while True:
-            path = Path(os.fsdecode(pipe.recv_bytes()))
-            try:
-                array = np.ascontiguousarray(read(path), np.float32)
-            except MediaError as error:
-                pipe.send_bytes(json.dumps({"error": error.message, "hint": error.hint}).encode())
+    def _do_next(self, number: int) -> bool:
+        """Wait for a job and do it; false when there will be none. Holds no result when it returns."""
+        job = self._jobs.get()
+        if job is None:
+            return False
+        if job.left.is_set():
+            return True
+        try:
+            answer = self._process(number).decode(job.request.medium, job.request.views, self._timeout)
+            job.done.set_result(_decoded(job.request, answer))
+        except KilledError:
+            # When memory runs out, the kernel may kill any process: only the second time is it the file's doing.
+            if job.killed:
+                message = "the decoder was killed on this file, twice"
+                fault = MediaError(message, hint="if memory ran out, try again with fewer --workers")
+                job.done.set_result(Decoded(job.request, fault, 0.0))
             else:
-                pipe.send_bytes(json.dumps({"shape": array.shape}).encode())
-                pipe.send_bytes(array.data.cast("B"))
+                job.killed = True
+                self._jobs.put(job)
+        except Exception as error:  # the one who waits for the result is told
+            job.done.set_exception(error)
+        return True
+
+    def _process(self, number: int) -> DecoderProcess:
+        """The thread's process; a new one where there is none that runs."""
+        process = self._processes.get(number)
+        if process and process.alive():
+            return process
+        for _ in range(_STARTS):
+            if process:
+                process.close()
+            with self._lock:
+                if self._closed:
+                    raise _ClosedError("the pool is closed")
+                process = self._processes[number] = DecoderProcess()
+            with contextlib.suppress(KilledError):
+                process.introduce(self._orders)
+                return process
+        raise EpalmError(
+            f"a decoding process was killed {_STARTS} times while it started",
+            hint="where memory has run out, use fewer --workers",
+        )
+
+
+class _ClosedError(RuntimeError):
+    pass
+
+
+@dataclass(slots=True)
+class _Job:
+    request: Request
+    left: threading.Event  # set when nobody waits for the results any more
+    done: "Future[Decoded]" = field(default_factory=Future)
+    killed: bool = False  # once already
+
+
+def _decoded(request: Request, answer: Answer) -> Decoded:
+    return Decoded(request, answer.result, answer.seconds)
+
+
+def default_workers(*, gpu: bool = False) -> int:
+    """One decoding process per core that this process may use, 1 to 16; one less where the encoder needs a core too.
+
+    Cores are those of the affinity mask, and of a container's CPU quota (cgroup v2).
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    cores = min(cores, _quota() or cores)
+    return max(1, min(_MOST_WORKERS, cores if gpu else cores - 1))
+
+
+def _quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Whole cores that this process's control group and those above it may use; None without a quota."""
+    quotas = []
+    try:
+        own = next(line[3:] for line in groups.read_text().splitlines() if line.startswith("0::"))
+        for group in (Path(own), *Path(own).parents):
+            file = root / group.relative_to("/") / "cpu.max"
+            if file.is_file():
+                quota, period = file.read_text().split()
+                if quota != "max":
+                    quotas.append(int(quota) // int(period))
+    except (OSError, ValueError, StopIteration):
+        return None
+    return max(1, min(quotas)) if quotas else None

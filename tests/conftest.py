@@ -11,6 +11,7 @@ import pytest
 
 from epalm.playground.generate import generate_playground
 from epalm.samples import Modality
+from tests.s3_emulator import faulty_network, no_aws, s3_server, s3_url  # noqa: F401 (fixtures)
 
 # One thread a process: the models here are tiny, and several test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

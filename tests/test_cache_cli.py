@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from epalm.cache.blocks import chunk_file
 from epalm.cache.feature_set import FeatureSet
 from tests.conftest import Epalm
-from tests.test_cache_feature_set import SPEC, feature_set, names, values
+from tests.test_cache_feature_set import SPEC, feature_set, folder, load, names, values
 
 
 @pytest.fixture
@@ -38,10 +37,10 @@ def test_info_says_what_decides_the_numbers(epalm: Epalm, tmp_path: Path, featur
 def test_verify_finds_damage_and_repair_drops_it(epalm: Epalm, tmp_path: Path, features: FeatureSet) -> None:
     assert epalm("cache", "verify", "--cache", tmp_path).code == 0
     (record,) = features.records()
-    chunk_file(features.path / "blocks", record).write_bytes(b"")
+    (folder(features) / record.chunk).write_bytes(b"")
     found = epalm("cache", "verify", "--cache", tmp_path, "--json")
     assert found.code == 3
     assert [fault["block"] for fault in json.loads(found.out)["faults"]] == [record.block]
     assert epalm("cache", "verify", "image", "--repair", "--cache", tmp_path).code == 0
     assert epalm("cache", "verify", "--cache", tmp_path).code == 0
-    assert FeatureSet.load(features.path).rows() == set()
+    assert load(features).rows() == set()

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from epalm.cache.blocks import chunk_file
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import Ledger
+from epalm.cache.ledger import LEDGER, Ledger
+from epalm.cache.local import LocalObjects
 from epalm.cache.reader import FeatureReader
 from epalm.cache.store import Cache
 from epalm.errors import CacheError
 from tests.conftest import Epalm
-from tests.test_cache_feature_set import SPEC, feature_set, names, values
+from tests.test_cache_feature_set import SPEC, feature_set, folder, load, names, values
 
 ROWS = 3
 
@@ -28,17 +28,17 @@ def features(tmp_path: Path) -> FeatureSet:
 
 
 def _record_file(features: FeatureSet) -> Path:
-    (path,) = (features.path / "records").glob("*.json")
+    (path,) = (folder(features) / "records").glob("*.json")
     return path
 
 
 def _chunk(features: FeatureSet) -> Path:
     (record,) = features.records()
-    return chunk_file(features.path / "blocks", record)
+    return folder(features) / record.chunk
 
 
 def _read(features: FeatureSet) -> np.ndarray:
-    reader = FeatureSet.load(features.path).open()
+    reader = load(features).open()
     return reader.gather(reader.rows_of(names(ROWS)))
 
 
@@ -103,32 +103,32 @@ def test_a_record_that_says_otherwise_is_refused_and_found(fields: dict[str, Any
     path = _record_file(features)
     _change(path, **fields)
     with pytest.raises(CacheError):
-        FeatureSet.load(features.path).open()
+        load(features).open()
     (fault,) = features.verify()
-    assert fault.record == path
+    assert fault.block == path.stem
 
 
 def test_a_record_under_another_name_is_refused(features: FeatureSet) -> None:
     path = _record_file(features)
     path.rename(path.with_name("0123456789abcdef.json"))
     with pytest.raises(CacheError, match="no commit record"):
-        FeatureSet.load(features.path).records()
+        load(features).records()
 
 
 def test_drafts_of_records_and_blocks_that_a_kill_left_are_passed_over(features: FeatureSet) -> None:
     path = _record_file(features)
     path.with_name(f".{path.name}.12345678").write_text("{")
-    (features.path / "blocks" / ".0123456789abcdef-12345678").mkdir()
-    assert features.blocks() == 1 and features.verify() == []
+    (folder(features) / "blocks" / ".0123456789abcdef-12345678").mkdir()
+    assert len(features.block_names()) == 1 and features.verify() == []
     np.testing.assert_array_equal(_read(features), values(ROWS)[:, 0])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"shape": [3, 1, 3, 5]}'])
 def test_torn_metadata_of_zarr_is_found_and_repaired(text: str, features: FeatureSet) -> None:
     (record,) = features.records()
-    (features.path / "blocks" / record.folder / "zarr.json").write_text(text)
+    (folder(features) / "blocks" / record.folder / "zarr.json").write_text(text)
     (fault,) = features.verify()
-    features.drop(fault)
+    features.drop(fault.block)
     assert features.rows() == set()
     assert features.write_block(names(ROWS), values(ROWS))
     assert features.verify() == []
@@ -137,7 +137,7 @@ def test_torn_metadata_of_zarr_is_found_and_repaired(text: str, features: Featur
 @pytest.mark.parametrize("fields", [{"shape": [ROWS, 1, 5, 3]}, {"data_type": "int16", "fill_value": 0}], ids=str)
 def test_metadata_of_zarr_that_says_otherwise_is_found(fields: dict[str, Any], features: FeatureSet) -> None:
     (record,) = features.records()
-    _change(features.path / "blocks" / record.folder / "zarr.json", **fields)
+    _change(folder(features) / "blocks" / record.folder / "zarr.json", **fields)
     (fault,) = features.verify()
     assert fault.block == record.block
 
@@ -146,7 +146,7 @@ def test_metadata_of_zarr_that_says_otherwise_is_found(fields: dict[str, Any], f
     "text", ["", "{", "[]", "null", '{"modality": "image"}', SPEC.to_bytes().decode().replace("[3,4,5]", "[3,4,6]")]
 )
 def test_a_damaged_spec_labels_no_rows(text: str, features: FeatureSet, tmp_path: Path) -> None:
-    (features.path / "spec.json").write_text(text)
+    (folder(features) / "spec.json").write_text(text)
     for opening in (Cache(tmp_path).sets, lambda: Cache(tmp_path).find(SPEC.name), lambda: _read(features)):
         with pytest.raises(CacheError):
             opening()
@@ -159,24 +159,24 @@ def test_a_damaged_spec_labels_no_rows(text: str, features: FeatureSet, tmp_path
 def test_without_verification_sizes_are_still_held_to(damage: bytes, memory: int | None, features: FeatureSet) -> None:
     _chunk(features).write_bytes(damage[:-1])
     with pytest.raises(CacheError, match="bytes instead of 94"):
-        FeatureReader(features.path / "blocks", features.records(), SPEC, verify=False, memory=memory)
+        FeatureReader(features.objects, features.records(), SPEC, verify=False, memory=memory)
 
 
 @pytest.mark.parametrize("name", ["a\u2028b", "a\x85b", "a\x1cb", "a\r\nb", "a\0b", "bad\udcff"], ids=ascii)
 def test_names_that_hold_line_ends_keep_their_ledger_line(name: str, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger = Ledger(LocalObjects(tmp_path))
     ledger.add(media=name, digest="1", error="torn", hint=None)
     assert [entry.media for entry in ledger.entries()] == [name]
 
 
 def test_a_ledger_cut_anywhere_keeps_its_whole_lines_and_takes_new_ones(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger = Ledger(LocalObjects(tmp_path))
     ledger.add(media="first", digest=None, error="bad", hint=None)
-    kept = ledger.path.stat().st_size
+    kept = (tmp_path / LEDGER).stat().st_size
     ledger.add(media="größer", digest=None, error="bad", hint=None)
-    whole = ledger.path.read_bytes()
+    whole = (tmp_path / LEDGER).read_bytes()
     for size in range(kept, len(whole) - 1):
-        ledger.path.write_bytes(whole[:size])
+        (tmp_path / LEDGER).write_bytes(whole[:size])
         ledger.add(media="new", digest=None, error="bad", hint=None)
         assert [entry.media for entry in ledger.entries()] == ["first", "new"]
 
@@ -191,7 +191,7 @@ def test_what_repair_drops_can_be_written_again(
     repaired = epalm(*words, "--repair", "--json")
     assert repaired.code == 0
     assert json.loads(repaired.out)["dropped"] and len(json.loads(repaired.out)["faults"]) == 1
-    again = FeatureSet.load(features.path)
+    again = load(features)
     assert again.rows() == set() and again.write_block(names(ROWS), values(ROWS))
     np.testing.assert_array_equal(_read(features), values(ROWS)[:, 0])
     assert epalm(*words).code == 0

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import Ledger
+from epalm.cache.ledger import LEDGER, Ledger
+from epalm.cache.local import LocalObjects
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
 from epalm.errors import CacheError
@@ -31,6 +32,15 @@ SPEC = FeatureSpec(
 
 def feature_set(root: Path) -> FeatureSet:
     return Cache(root).feature_set(SPEC, recorded={"torch": "2"})
+
+
+def folder(features: FeatureSet) -> Path:
+    return Path(features.where)
+
+
+def load(features: FeatureSet) -> FeatureSet:
+    """The same set as another process finds it."""
+    return FeatureSet.load(features.objects, features.name)
 
 
 def values(rows: int, seed: int = 0) -> np.ndarray:
@@ -84,7 +94,7 @@ def test_a_block_is_a_zarr_array_of_one_chunk_that_zarr_reads(tmp_path: Path) ->
     written[2] = 0  # an all-zero row is stored as well
     features.write_block(names(4), written)
     (record,) = features.records()
-    array = zarr.open_group(features.path, mode="r")[f"blocks/{record.folder}"]
+    array = zarr.open_group(folder(features), mode="r")[f"blocks/{record.folder}"]
     assert isinstance(array, zarr.Array)
     np.testing.assert_array_equal(np.asarray(array[...]), written)
     assert array.chunks == array.shape and np.isnan(float(array.fill_value))
@@ -95,7 +105,7 @@ def test_the_first_writer_of_a_block_wins(tmp_path: Path) -> None:
     assert features.write_block(names(2), values(2, seed=1))
     assert not features.write_block(names(2), values(2, seed=2))
     np.testing.assert_array_equal(features.open().gather(np.arange(2)), values(2, seed=1)[:, 0])
-    assert len(list((features.path / "blocks").glob("*/"))) == 1
+    assert len(list((folder(features) / "blocks").glob("*/"))) == 1
 
 
 def _write(root: Path, seed: int) -> None:
@@ -118,7 +128,7 @@ def test_writers_in_several_processes_do_not_mix(tmp_path: Path) -> None:
     assert not features.verify()
     assert sorted(record.rows for record in features.records()) == [tuple(names(3, f"b{n}-")) for n in range(4)]
     assert len(features.ledger.entries()) == 80
-    assert len(list((features.path / "blocks").glob("*/"))) == 4  # the losers' copies are gone
+    assert len(list((folder(features) / "blocks").glob("*/"))) == 4  # the losers' copies are gone
 
 
 @pytest.mark.parametrize(
@@ -142,7 +152,7 @@ def test_a_block_without_a_record_does_not_exist(tmp_path: Path) -> None:
     features.write_block(names(2), values(2))
     features.write_block(names(2, "e"), values(2))
     record = features.records()[0]
-    (features.path / "records" / f"{record.block}.json").unlink()
+    (folder(features) / "records" / f"{record.block}.json").unlink()
     again = Cache(tmp_path).find(SPEC.name)
     assert again.rows() == {name for other in again.records() for name in other.rows}
     assert not again.rows() & set(record.rows)
@@ -166,18 +176,19 @@ def test_the_latest_extraction_is_remembered(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="nothing"):
         cache.latest()
     feature_set(tmp_path)
-    cache.remember("image", "a", "data.jsonl")
-    cache.remember("audio", "b", "playground")
+    cache.remember("image", "a", (1, 2), "data.jsonl")
+    cache.remember("audio", "b", (3,), "playground")
     assert cache.latest().modality == "audio"
-    assert (cache.latest("image").set_name, cache.latest("image").data) == ("a", "data.jsonl")
+    latest = cache.latest("image")
+    assert (latest.set, latest.layers, latest.data) == ("a", (1, 2), "data.jsonl")
 
 
 def test_the_last_entry_of_a_medium_counts_and_torn_lines_do_not(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger = Ledger(LocalObjects(tmp_path))
     assert ledger.entries() == []
     ledger.add(media="a\nb", digest="1", error="first", hint=None)
     ledger.add(media="a\nb", digest="1", error="second", hint="do this")
-    with ledger.path.open("a") as file:
+    with (tmp_path / LEDGER).open("a") as file:
         file.write('{"media": "torn')
     ledger.add(media="c", digest=None, error="third", hint=None)
     assert [(entry.media, entry.error) for entry in ledger.entries()] == [("a\nb", "second"), ("c", "third")]

@@ -9,13 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epalm.cache.blocks import chunk_file
+from epalm.cache.blocks import Record
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.reader import FeatureReader
 from epalm.errors import CacheError
-from tests.test_cache_feature_set import SPEC, feature_set, names, values
+from tests.test_cache_feature_set import SPEC, feature_set, folder, load, names, values
 
 BLOCKS = (4, 1, 3)
+
+
+def chunk(features: FeatureSet, record: Record) -> Path:
+    return folder(features) / record.chunk
 
 
 def _filled(root: Path) -> tuple[FeatureSet, dict[str, np.ndarray]]:
@@ -34,7 +38,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureSet, dict[s
 
 
 def _mapped(features: FeatureSet) -> FeatureReader:
-    return FeatureReader(features.path / "blocks", features.records(), SPEC, verify=True, memory=0)
+    return FeatureReader(features.objects, features.records(), SPEC, verify=True, memory=0)
 
 
 @given(st.lists(st.integers(0, sum(BLOCKS) - 1), max_size=20))
@@ -87,7 +91,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-7]),
     "zero tail": _zero_tail,
     "flipped bit": _flip,
-    "missing folder": lambda path: shutil.rmtree(path.parents[4]),
+    "missing folder": lambda path: shutil.rmtree(path.parent),
 }
 
 
@@ -95,14 +99,14 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 def test_damage_is_found_named_and_repaired(kind: str, tmp_path: Path) -> None:
     features, expected = _filled(tmp_path)
     record = next(record for record in features.records() if len(record.rows) == 4)
-    DAMAGE[kind](chunk_file(features.path / "blocks", record))
+    DAMAGE[kind](chunk(features, record))
     for opening in (features.open, lambda: _mapped(features)):
         with pytest.raises(CacheError, match=record.block) as caught:
             opening()
         assert "epalm cache verify" in (caught.value.hint or "")
     (fault,) = features.verify()
     assert fault.block == record.block
-    features.drop(fault)
+    features.drop(fault.block)
     assert features.verify() == []
     assert features.rows() == set(expected) - set(record.rows)
     assert features.write_block(record.rows, np.stack([expected[name] for name in record.rows])[:, np.newaxis])
@@ -114,7 +118,7 @@ def test_swapped_blocks_are_found(tmp_path: Path) -> None:
     features = feature_set(tmp_path)
     features.write_block(names(2), values(2, seed=1))
     features.write_block(names(2, "e"), values(2, seed=2))
-    first, second = (chunk_file(features.path / "blocks", record) for record in features.records())
+    first, second = (chunk(features, record) for record in features.records())
     content = first.read_bytes()
     first.write_bytes(second.read_bytes())
     second.write_bytes(content)
@@ -126,16 +130,16 @@ def test_swapped_blocks_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", '{"block": 1}', "[]"])
 def test_a_torn_record_is_found(text: str, tmp_path: Path) -> None:
     features, _ = _filled(tmp_path)
-    path = sorted((features.path / "records").glob("*.json"))[0]
+    path = sorted((folder(features) / "records").glob("*.json"))[0]
     path.write_text(text)
-    fresh = FeatureSet.load(features.path)
+    fresh = load(features)
     with pytest.raises(CacheError, match=r"record|read"):
         fresh.open()
-    assert [fault.record for fault in fresh.verify()] == [path]
+    assert [(fault.block, fault.record) for fault in fresh.verify()] == [(path.stem, None)]
 
 
 def test_torn_metadata_is_found(tmp_path: Path) -> None:
     features, _ = _filled(tmp_path)
     record = features.records()[0]
-    (features.path / "blocks" / record.folder / "zarr.json").write_text("{")
+    (folder(features) / "blocks" / record.folder / "zarr.json").write_text("{")
     assert [fault.block for fault in features.verify()] == [record.block]

@@ -59,7 +59,7 @@ def test_a_folder_of_pictures(tmp_path: Path, photos: Path, weights: Path) -> No
     assert (summary["hits"], summary["encoded"], summary["bad"]) == (5, 0, 0)
     latest = Cache(tmp_path / "cache").latest("image")
     assert latest
-    assert (latest.set_name, latest.data) == (planned["set"], str(photos))
+    assert (latest.set, latest.layers, latest.data) == (planned["set"], (1, 2, 3, 4, 5, 6), str(photos))
     assert Cache(tmp_path / "cache").find(planned["set"]).spec.layers == (1, 2, 3, 4, 5, 6)
 
 
@@ -114,7 +114,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, photos: Path, weights: Path, m
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline._Run, "go", interrupted)
+    monkeypatch.setattr(pipeline.Stream, "go", interrupted)
     monkeypatch.setattr(sys, "argv", ["epalm", "extract", "-m", "image", "--data", "my photos"])
     done = _extract(tmp_path, "-m", "image", "--data", photos, "--weights", weights)
     assert done.exit_code == 130
@@ -123,8 +123,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, photos: Path, weights: Path, m
 
 def test_the_set_records_how_to_build_its_encoder_again(tmp_path: Path, photos: Path, weights: Path) -> None:
     done = _extract(tmp_path, "-m", "image", "--data", photos, "--weights", weights, "--json")
-    folder = Cache(tmp_path / "cache").find(json.loads(done.stdout)["set_name"]).path
-    recorded = json.loads((folder / "recorded.json").read_text())
+    recorded = Cache(tmp_path / "cache").find(json.loads(done.stdout)["set_name"]).recorded
     record = next(part for part in (recorded, *recorded.values()) if "encoder" in part)
     expected = EncoderChoice("vit", str(weights), modality=Modality.IMAGE)
     assert EncoderChoice.from_record(record) == expected

@@ -13,6 +13,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, TimesformerCo
 
 from epalm.errors import UsageError
 from epalm.extract.audio_transformer import AudioTransformer
+from epalm.extract.compute import Compute
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import ENCODERS, EncoderChoice, build_encoder, default_kind, require_fit
 from epalm.extract.preprocess import AudioInput, ImageInput, Pixels, VideoInput
@@ -209,15 +210,15 @@ def test_parity(name: str) -> None:
     if name == "vit":
         model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **{**VIT, "depth": 4})
         model.load_state_dict(weights)
-        encoder = ViT(model, pixels, cpu)
+        encoder = ViT(model, pixels, Compute(cpu))
     elif name == "timesformer":
         video = TimesformerModel(TimesformerConfig(**TIMESFORMER))
         video.load_state_dict(weights)
-        encoder = TimeSformer(video, pixels, cpu, frames=4)
+        encoder = TimeSformer(video, pixels, Compute(cpu), frames=4)
     else:
         audio = ASTModel(ASTConfig(**AST))
         audio.load_state_dict(weights)
-        encoder = AudioTransformer(audio, AudioInput(16_000, 32, 64, 0.0, 1.0), cpu)
+        encoder = AudioTransformer(audio, AudioInput(16_000, 32, 64, 0.0, 1.0), Compute(cpu))
     given = numbers["input_values" if name == "ast" else "pixel_values"]
     torch.testing.assert_close(encoder.encode(given), numbers["cls"], atol=1e-5, rtol=0)
 

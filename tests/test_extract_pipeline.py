@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from PIL import Image
 
 from epalm.cache.store import Cache
 from epalm.errors import EpalmError
-from epalm.extract.pipeline import ExtractSummary, encode_file, extract_features
+from epalm.extract.pipeline import ExtractSummary, LocalEngine, encode_files, extract_features
 from epalm.extract.plan import Plan, make_plan
 from epalm.extract.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
 from epalm.extract.selection import feature_spec
+from epalm.extract.views import VIEW_0, View
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
 
@@ -32,6 +34,7 @@ class Projections:
     """The smallest encoder: `depth` fixed projections of the input."""
 
     kind, depth, width = "projections", 3, 5
+    device, precision = torch.device("cpu"), "float32"
 
     def __init__(self, read: Input | None = None, modality: Modality = Modality.IMAGE, scale: float = 1.0) -> None:
         self.input: Input = read or ImageInput(PIXELS)
@@ -69,8 +72,10 @@ def _pictures(root: Path, count: int) -> list[str]:
 
 def _run(dataset: Dataset, cache: Cache, encoder: Projections | None = None, **options: Any) -> ExtractSummary:
     encoder = encoder or Projections()
-    options = {"workers": 0, "batch_size": 4, "block_rows": 8, **options}
-    return extract_features(dataset, encoder.modality, encoder, LAYERS, cache, **options)
+    how = {"workers": 0, "batch_size": 4, "block_rows": 8}
+    how |= {key: options.pop(key) for key in list(options) if key in how}
+    engine = LocalEngine(encoder, **how)
+    return extract_features(dataset, encoder.modality, encoder, LAYERS, cache, engine=engine, **options)
 
 
 def _counts(summary: ExtractSummary) -> tuple[int, int, int]:
@@ -79,7 +84,7 @@ def _counts(summary: ExtractSummary) -> tuple[int, int, int]:
 
 def _rows(cache: Cache, dataset: Dataset, summary: ExtractSummary) -> np.ndarray:
     reader = cache.find(summary.set_name).open()
-    digests = [cache.media.digest(MediaFile(dataset.root / name)) for name in dataset.media(Modality.IMAGE)]
+    digests = [cache.media.digest(dataset.locate(name)) for name in dataset.media(Modality.IMAGE)]
     return np.asarray(reader.gather(reader.rows_of(digests)))
 
 
@@ -90,7 +95,8 @@ def test_rows_are_what_the_encoder_gives(tmp_path: Path, workers: int) -> None:
     summary = _run(dataset, cache, encoder, workers=workers)
     assert (summary.media, summary.hits, summary.encoded, summary.bad) == (19, 0, 19, 0)
     assert encoder.batches == [4, 4, 4, 4, 3]  # no batch crosses a block of 8
-    expected = np.stack([encode_file(dataset.root / name, encoder, LAYERS) for name in dataset.media(Modality.IMAGE)])
+    files = [dataset.locate(name) for name in dataset.media(Modality.IMAGE)]
+    expected = np.concatenate([encode_files([file], encoder, LAYERS) for file in files])
     np.testing.assert_allclose(_rows(cache, dataset, summary), expected, rtol=2e-3, atol=2e-3)
     assert sorted(len(record.rows) for record in cache.find(summary.set_name).records()) == [3, 8, 8]
 
@@ -187,25 +193,15 @@ def test_a_file_that_changes_while_it_is_read_gets_no_row(tmp_path: Path) -> Non
     media = tmp_path / "media"
     names = _pictures(media, 3)
 
-    class Meddling(Projections):
-        def __init__(self) -> None:
-            super().__init__()
-            read = self.input
-
-            class Read:
-                def __call__(self, path: Path) -> np.ndarray:
-                    if path.name == names[1]:
-                        _picture(path, 999)
-                        os.utime(path, (1, 1))
-                    return read(path)
-
-                def describe(self) -> dict[str, Any]:
-                    return read.describe()
-
-            self.input = Read()
+    class Meddling(ImageInput):
+        def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
+            if medium.path.name == names[1]:
+                _picture(medium.path, 999)
+                os.utime(medium.path, (1, 1))
+            return super().__call__(medium, views)
 
     dataset, cache = _dataset(media, names), Cache(tmp_path / "cache")
-    summary = _run(dataset, cache, Meddling())
+    summary = _run(dataset, cache, Projections(Meddling(PIXELS)))
     assert (summary.encoded, summary.bad) == (2, 1)
     assert _counts(_run(dataset, cache)) == (2, 1, 0)
 

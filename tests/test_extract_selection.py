@@ -10,10 +10,11 @@ from PIL import Image
 
 from epalm.errors import MediaError, UsageError
 from epalm.extract.live import LiveFeatures
-from epalm.extract.pipeline import encode_file
+from epalm.extract.pipeline import encode_files
 from epalm.extract.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
 from epalm.extract.selection import feature_spec, parse_layers
-from epalm.samples import Modality, Sample, Task
+from epalm.media import MediaFile
+from epalm.samples import Dataset, Modality, Sample, Task
 
 PIXELS = Pixels((4, 4), "nearest", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 LAYERS = (1, 2)
@@ -23,6 +24,7 @@ class Means:
     """The smallest encoder: the mean of each channel, times the block's number."""
 
     kind, modality, depth, width = "means", Modality.IMAGE, 3, 3
+    device, precision = torch.device("cpu"), "float32"
 
     def __init__(self, read: Input | None = None, weights: str = "w") -> None:
         self.input: Input = read or ImageInput(PIXELS)
@@ -34,7 +36,7 @@ class Means:
 
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         self.batches.append(len(batch))
-        means = batch.mean(dim=(2, 3))
+        means = batch.float().mean(dim=(2, 3))
         return torch.stack([means * block for block in range(self.depth)], dim=1)
 
 
@@ -75,12 +77,12 @@ def test_live_features_are_what_is_stored(tmp_path: Path) -> None:
         Image.new("RGB", (9, 7), (number * 40, 5, 200)).save(tmp_path / f"{number}.png")
     samples = [Sample(f"{n}", Modality.IMAGE, f"{n % 4}.png", Task.CAPTION, "test") for n in (3, 0, 7, 1, 2, 4)]
     encoder = Means()
-    live = LiveFeatures(encoder, LAYERS, tmp_path)
+    live = LiveFeatures(encoder, LAYERS, Dataset("test", tmp_path, tuple(samples)))
     assert (live.layers, live.width) == (2, 3)
-    features = live.gather(samples, epoch=3)
+    features = live.gather(samples)
     assert encoder.batches == [4]  # each medium once
-    stored = [encode_file(tmp_path / sample.media, encoder, LAYERS) for sample in samples]
-    np.testing.assert_allclose(features, np.stack(stored), rtol=1e-6)
+    stored = [encode_files([MediaFile(tmp_path / sample.media)], encoder, LAYERS) for sample in samples]
+    np.testing.assert_allclose(features, np.concatenate(stored), rtol=1e-6)
     assert str(tmp_path) not in str(live.describe())
     with pytest.raises(MediaError, match=r"none\.png"):
         live.gather([Sample("x", Modality.IMAGE, "none.png", Task.CAPTION, "test")])

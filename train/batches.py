@@ -80,8 +80,8 @@ class Batches:
     def __len__(self) -> int:
         return math.ceil(len(self.items) / self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Every item once, shuffled."""
+    def epoch(self, epoch: int, *, augmented: bool = True) -> Iterator[Batch]:
+        """Every item once, shuffled; `augmented`: in views drawn for the epoch, else in view 0."""
         rng = np.random.default_rng([self.seed, epoch])
         texts = self._draw(rng)
         order = rng.permutation(len(self.items))
@@ -93,7 +93,9 @@ class Batches:
             groups += [part[at : at + self.batch_size] for at in range(0, len(part), self.batch_size)]
         for group in rng.permutation(len(groups)):
             places = groups[group]
-            yield self._batch([self.items[p].sample for p in places], [texts[p] for p in places], epoch)
+            yield self._batch(
+                [self.items[p].sample for p in places], [texts[p] for p in places], epoch if augmented else None
+            )
 
     def _draw(self, rng: np.random.Generator) -> list[Text]:
         chances = rng.random(len(self.items))
@@ -103,7 +105,7 @@ class Batches:
             texts.append(self.text.training(item.sample, item.targets[min(drawn, len(item.targets) - 1)]))
         return texts
 
-    def _batch(self, samples: list[Sample], texts: list[Text], epoch: int) -> Batch:
+    def _batch(self, samples: list[Sample], texts: list[Text], epoch: int | None) -> Batch:
         ids, mask = pad_left([text.ids for text in texts], self.text.pad)
         labels = torch.full_like(ids, IGNORED)
         for row, text in enumerate(texts):

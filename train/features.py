@@ -1,6 +1,6 @@
 """Where a sample's features come from, as training and decoding see it.
 
-Letters: B batch, K perceptual tokens, D_enc encoder width.
+Letters: B batch, L layers, D_enc encoder width.
 """
 
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.manifest import look_up, read_manifests
 from epalm.cache.store import Cache
-from epalm.datasets.paths import MediaRoot
 from epalm.errors import MediaError, UsageError
-from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample
+from epalm.train.view_draw import draw_views
 
 _NAMED = 5  # media named in a message; the rest is counted
 
@@ -24,8 +24,8 @@ class FeatureSource(Protocol):
     layers: int
     width: int
 
-    def gather(self, samples: Sequence[Sample], *, epoch: int = 0) -> np.ndarray:
-        """Features (B, layers, D_enc)."""
+    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
+        """Features (B, L, D_enc): augmented views drawn for a training epoch, view 0 where `epoch` is None."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -34,18 +34,67 @@ class FeatureSource(Protocol):
 
 
 class CachedFeatures:
-    """Rows of one feature set; media are found by the digest of their bytes."""
+    """Rows of one feature set; media are found by the digest of their bytes.
 
-    def __init__(self, features: FeatureSet, cache: Cache, dataset: Dataset, samples: Sequence[Sample]) -> None:
+    A medium whose file is not here is found by its name, in the manifest of the extraction; `sourceless` counts these.
+    `holes` says why the others have no row. Until `draw_from` is called, every gather gives view 0.
+    """
+
+    def __init__(
+        self,
+        features: FeatureSet,
+        cache: Cache,
+        dataset: Dataset,
+        samples: Sequence[Sample],
+        *,
+        layers: Sequence[int] | None = None,
+    ) -> None:
+        """`layers` are the encoder's block numbers to give [default: all that are stored].
+
+        Raises:
+            UsageError: the set does not hold these layers.
+        """
         self._features = features
-        self._reader = features.open()
-        self.layers, self.width = self._reader.shape[2:]
-        self._rows, self.holes = self._find(cache, dataset, samples)
+        stored = features.spec.layers
+        self._chosen = tuple(stored if layers is None else layers)
+        lacking = [layer for layer in self._chosen if layer not in stored]
+        if lacking:
+            raise UsageError(
+                f"{features.name} does not hold layers {lacking}; it has {list(stored)}",
+                hint="epalm extract --layers makes a set that does",
+            )
+        self._positions = None if self._chosen == stored else [stored.index(layer) for layer in self._chosen]
+        self.sourceless = 0
+        digests, self.holes = self._find(cache, dataset, samples)
+        self._reader = features.open(only=set(digests.values()))
+        self._rows: dict[str, int] = {}
+        for name, digest in digests.items():
+            row = self._reader.row_of(digest)
+            if row is None or not self._reader.has(row, view=0):
+                self.holes[name] = self._why(name, "not extracted yet")
+            else:
+                self._rows[name] = row
+        self.layers, self.width = len(self._chosen), features.spec.width
+        self._digests, self._views, self._seed = digests, (0,), 0
 
-    def gather(self, samples: Sequence[Sample], *, epoch: int = 0) -> np.ndarray:
-        """Features (B, layers, D_enc) of view 0, the only one there is, in the stored dtype."""
-        rows = np.fromiter((self._rows[sample.media] for sample in samples), np.int64, len(samples))
-        return self._reader.gather(rows)
+    def draw_from(self, samples: Sequence[Sample], *, seed: int) -> tuple[int, ...]:
+        """From now on, draw training views of these samples; the views drawn from: 1 … V, or 0 where there are none.
+
+        A view is a pure function of (seed, epoch, medium).
+        """
+        self._seed = seed
+        rows = self._numbers(samples)
+        self._views = tuple(view for view in self._reader.views_of(rows) if view) or (0,)
+        return self._views
+
+    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
+        """See `FeatureSource`; in the stored dtype."""
+        rows = self._numbers(samples)
+        if epoch is None or self._views == (0,):
+            return self._reader.gather(rows, layers=self._positions)
+        digests = [self._digests[sample.media] for sample in samples]
+        views = draw_views(digests, self._views, seed=self._seed, epoch=epoch)
+        return self._reader.gather(rows, view=views, layers=self._positions)
 
     def describe(self) -> dict[str, Any]:
         """See `FeatureSource`."""
@@ -55,8 +104,9 @@ class CachedFeatures:
             "set": self._features.name,
             "fingerprint": spec.fingerprint,
             "encoder": dict(spec.encoder),
-            "layers": list(spec.layers),
+            "layers": list(self._chosen),
             "preprocessing": dict(spec.preprocessing),
+            "views": list(self._views),
             "choice": recorded if "encoder" in recorded else None,
         }
 
@@ -76,22 +126,30 @@ class CachedFeatures:
             )
         return tuple(sample for sample in samples if sample.media not in self.holes)
 
-    def _find(self, cache: Cache, dataset: Dataset, samples: Sequence[Sample]) -> tuple[dict[str, int], dict[str, str]]:
-        """Row number of each medium, and why the others have none."""
+    def _numbers(self, samples: Sequence[Sample]) -> np.ndarray:
+        return np.fromiter((self._rows[sample.media] for sample in samples), np.int64, len(samples))
+
+    def _find(self, cache: Cache, dataset: Dataset, samples: Sequence[Sample]) -> tuple[dict[str, str], dict[str, str]]:
+        """Digest of each medium, and why the others have none."""
         names = list(dict.fromkeys(sample.media for sample in samples))
-        noted = {entry.media: entry.error for entry in self._features.ledger.entries()}
-        root = MediaRoot(dataset.root)
+        self._noted = {entry.media: entry.error for entry in self._features.ledger.entries()}
         files, holes = {}, {}
         for name in names:
             try:
-                files[name] = MediaFile(root.locate(name))
+                files[name] = dataset.locate(name)
             except MediaError as error:
-                holes[name] = noted.get(name, error.message)
-        rows = {}
-        for name, digest in zip(files, cache.media.digests(list(files.values())), strict=True):
-            row = self._reader.row_of(digest) if digest else None
-            if row is not None:
-                rows[name] = row
+                holes[name] = self._why(name, error.message)
+        hashed = zip(files, cache.media.digests(list(files.values())), strict=True)
+        digests = {name: digest for name, digest in hashed if digest}
+        absent = [name for name in files if name not in digests]
+        known = look_up(read_manifests(self._features.objects), dataset.spec) if absent else {}
+        for name in absent:
+            if name in known and files[name].status() is None:
+                digests[name] = known[name]
+                self.sourceless += 1
             else:
-                holes[name] = noted.get(name, "not extracted yet" if digest else "the file is missing or unreadable")
-        return rows, holes
+                holes[name] = self._why(name, "the file is missing or unreadable")
+        return digests, holes
+
+    def _why(self, name: str, otherwise: str) -> str:
+        return self._noted.get(name, otherwise)

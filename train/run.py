@@ -4,10 +4,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from epalm import __version__
 from epalm.config import Config
@@ -15,14 +17,17 @@ from epalm.devices import pick_device
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json, digest_tensors
 from epalm.samples import Dataset, Modality, Sample
+from epalm.train.augmented_opt import AugmentedOPT
 from epalm.train.batches import Batch, Batches, training_items
 from epalm.train.build import build_model, load_lm, load_text_format
 from epalm.train.features import FeatureSource
-from epalm.train.loop import Plan, Validation, train_model
+from epalm.train.loop import Plan, Validation, make_optimiser, take_step, train_model
 from epalm.train.model import EpalmModel
 from epalm.train.run_folder import RunFolder
 from epalm.train.schedule import Schedule
 from epalm.train.text import TextFormat
+
+_PROBED_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,62 @@ def chosen_samples(dataset: Dataset, config: Config, split: str) -> tuple[Sample
     return tuple(sample for sample in dataset.split(split) if sample.task in config.data.tasks)
 
 
+@dataclass(frozen=True)
+class TrainPlan:
+    """What a training would do. `seconds` are told from a few steps here, validation left out."""
+
+    steps: int
+    train_items: int
+    validation_items: int
+    missing_samples: int
+    trainable_parameters: int
+    checkpoint_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A training with everything loaded and nothing written."""
+
+    config: Config
+    lm: AugmentedOPT
+    text: TextFormat
+    model: EpalmModel
+    batches: Batches
+    plan: Plan
+    device: torch.device
+
+
+def plan_training(
+    config: Config,
+    dataset: Dataset,
+    features: FeatureSource,
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
+    *,
+    device: str = "auto",
+    missing: int = 0,
+) -> TrainPlan:
+    """Count what `train` would do, and time a few steps; nothing is written. Raises UsageError as `train`."""
+    ready = _prepare(config, dataset, features, training, device)
+    model, optimiser = ready.model.to(ready.device).train(), make_optimiser(ready.model, ready.plan)
+    moments = [time.perf_counter()]
+    for batch in islice(ready.batches.epoch(0), _PROBED_STEPS + 1):
+        float(take_step(model, optimiser, batch.to(ready.device), loss_scale=ready.plan.loss_scale))  # waits for it
+        moments.append(time.perf_counter())
+    each = (moments[-1] - moments[1]) / (len(moments) - 2) if len(moments) > 2 else moments[1] - moments[0]
+    tensors = model.trainable_tensors().values()
+    return TrainPlan(
+        steps=ready.plan.steps,
+        train_items=len(ready.batches.items),
+        validation_items=min(len(training_items(validation)), config.eval.val_samples),
+        missing_samples=missing,
+        trainable_parameters=sum(tensor.numel() for tensor in tensors),
+        checkpoint_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        seconds=each * ready.plan.steps,
+    )
+
+
 def train(
     config: Config,
     dataset: Dataset,
@@ -79,12 +140,42 @@ def train(
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
     started = time.perf_counter()
+    ready = _prepare(config, dataset, features, training, device)
+    run.begin(ready.config, _inputs(dataset, modality, features, ready.lm))
+    tensors = ready.model.trainable_tensors()
+
+    def save(step: int, _result: Validation | None, best: bool) -> None:
+        run.save("last", tensors, step=step)
+        if best:
+            run.save("best", tensors, step=step)
+
+    fixed = _validation_batches(ready.config, validation, ready.text, features)
+    result = train_model(
+        ready.model, ready.batches, fixed, ready.plan, device=ready.device, report=run.report, save=save
+    )
+    run.finish()
+    count = sum(tensor.numel() for tensor in tensors.values())
+    return TrainSummary(
+        run=str(run.path),
+        steps=ready.plan.steps,
+        train_items=len(ready.batches.items),
+        missing_samples=missing,
+        trainable_parameters=count,
+        all_parameters=count + sum(tensor.numel() for tensor in ready.lm.parameters()),
+        seconds=time.perf_counter() - started,
+        val_loss=result.loss if result else None,
+        val_exact=result.exact if result else None,
+    )
+
+
+def _prepare(
+    config: Config, dataset: Dataset, features: FeatureSource, training: Sequence[Sample], device: str
+) -> _Prepared:
     items = training_items(training)
     if not items:
         tasks = " or ".join(config.data.tasks)
         raise UsageError(
-            f"data {dataset.spec!r} has no {modality} samples for {tasks} with answers in split "
-            f"{config.data.train_split!r}",
+            f"data {dataset.spec!r} has no samples for {tasks} with answers in split {config.data.train_split!r}",
             hint="--set data.train_split=NAME and --set 'data.tasks=[\"qa\"]' choose others",
         )
     if features.layers < config.model.tokens:
@@ -98,32 +189,9 @@ def train(
     config = config.resolved(lm.config.num_hidden_layers)
     model = build_model(config, lm, features.width)
     batches = _batches(config, items, text, features)
-    run.begin(config, _inputs(dataset, modality, features, lm))
-    tensors = model.trainable_tensors()
-
-    def save(step: int, _result: Validation | None, best: bool) -> None:
-        run.save("last", tensors, step=step)
-        if best:
-            run.save("best", tensors, step=step)
-
     steps = config.optim.epochs * len(batches)
     steps = min(steps, config.optim.max_steps or steps)
-    plan = _plan(config, steps, len(batches))
-    fixed = _validation_batches(config, validation, text, features)
-    result = train_model(model, batches, fixed, plan, device=where, report=run.report, save=save)
-    run.finish()
-    count = sum(tensor.numel() for tensor in tensors.values())
-    return TrainSummary(
-        run=str(run.path),
-        steps=steps,
-        train_items=len(items),
-        missing_samples=missing,
-        trainable_parameters=count,
-        all_parameters=count + sum(tensor.numel() for tensor in lm.parameters()),
-        seconds=time.perf_counter() - started,
-        val_loss=result.loss if result else None,
-        val_exact=result.exact if result else None,
-    )
+    return _Prepared(config, lm, text, model, batches, _plan(config, steps, len(batches)), where)
 
 
 def load_run(folder: RunFolder, *, device: str = "auto", checkpoint: str = "best") -> LoadedRun:
@@ -167,7 +235,7 @@ def _validation_batches(
     items = training_items(samples)
     chosen = np.random.default_rng(config.optim.seed).permutation(len(items))[: config.eval.val_samples]
     batches = _batches(config, [items[place] for place in chosen], text, features)
-    return list(batches.epoch(0)) if items else []
+    return list(batches.epoch(0, augmented=False)) if items else []
 
 
 def _plan(config: Config, steps: int, steps_per_epoch: int) -> Plan:

@@ -71,7 +71,7 @@ def info(
     figures = {
         **_figures(features),
         "fingerprint": features.spec.fingerprint,
-        "path": str(features.path),
+        "path": features.where,
         "spec": features.spec.to_json(),
         "recorded": features.recorded,
         "ledger": entries,
@@ -112,11 +112,11 @@ def verify(
     for features in [store.find(name)] if name else store.sets():
         faults = features.verify()
         found += [{"set": features.name, "block": fault.block, "error": fault.error} for fault in faults]
-        say(f"{features.name}: {_count(features.blocks(), 'block')}, {len(faults)} damaged")
+        say(f"{features.name}: {_count(len(features.block_names()), 'block')}, {len(faults)} damaged")
         for fault in faults:
             warn(fault.error)
             if repair:
-                features.drop(fault)
+                features.drop(fault.block)
     if as_json:
         typer.echo(json.dumps({"faults": found, "dropped": repair}))
     if found and repair:

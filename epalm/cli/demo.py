@@ -56,14 +56,14 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     say(f"{time.monotonic() - started:.0f} s; runs, scores and logs are in {folder}")
 
 
-def _extract(modality: Modality, cache: Path, folder: Path) -> Command:
-    words = ("extract", "--modality", modality.value, "--cache", str(cache))
+def _extract(modality: Modality, cache: str, folder: Path) -> Command:
+    words = ("extract", "--modality", modality.value, "--cache", cache)
     return Command(words, folder / "logs" / f"extract-{modality}.txt")
 
 
-def _train_and_score(modality: Modality, side: str, cache: Path, folder: Path) -> list[Command]:
+def _train_and_score(modality: Modality, side: str, cache: str, folder: Path) -> list[Command]:
     name = _name(modality, side)
-    places = ("--cache", str(cache), "--runs", str(folder))
+    places = ("--cache", cache, "--runs", str(folder))
     train = ("train", "--from-cache", "--modality", modality.value, "--run", name, *places)
     blind = ("--blind",) if side == "blind" else ()
     score = ("score", "--run", name, *places)

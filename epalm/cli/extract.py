@@ -1,23 +1,25 @@
-"""`epalm extract`: stage 1. Reads the options, says what was chosen, prints what was done."""
+"""`epalm extract`: stage 1. Reads the options, says what was chosen, and hands over to the pipeline."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from epalm.cli.options import DEFAULT_CACHE, CacheOption, DataOption, DeviceOption, JsonOption, ModalityOption
-from epalm.samples import Modality
-
-if TYPE_CHECKING:
-    from epalm.extract.encoders import EncoderChoice
-    from epalm.extract.pipeline import ExtractSummary
-    from epalm.extract.plan import Plan
+from epalm.cli.options import (
+    DEFAULT_CACHE,
+    CacheOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    ModalityOption,
+    PlanOption,
+)
 
 BAD_MEDIA = 3  # exit code: finished, and some media could not be read
 STOPPED = 130  # exit code: Ctrl-C
+_ENCODER, _VIEWS, _MACHINE, _LIMITS = "Encoder", "Views", "Machine", "Limits of one medium"
 
 
 def extract(
@@ -29,6 +31,7 @@ def extract(
         typer.Option(
             help="vit, timesformer, timesformer-space, vit-frames or ast. [default: by modality]",
             show_default=False,
+            rich_help_panel=_ENCODER,
         ),
     ] = None,
     weights: Annotated[
@@ -36,37 +39,115 @@ def extract(
         typer.Option(
             help='Hub name, folder or "playground". [default: as the data; else the published ones]',
             show_default=False,
+            rich_help_panel=_ENCODER,
         ),
     ] = None,
     random_weights: Annotated[
         bool,
-        typer.Option("--random-weights", help="Draw the weights: tries the pipeline without a download."),
+        typer.Option(
+            "--random-weights",
+            help="Draw the weights: tries the pipeline without a download.",
+            rich_help_panel=_ENCODER,
+        ),
     ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of --random-weights.", min=0, rich_help_panel=_ENCODER)] = 0,
     frames: Annotated[
-        int | None, typer.Option(help="Frames per clip. [default: the encoder's own]", min=1, max=512)
+        int | None,
+        typer.Option(help="Frames per clip. [default: the encoder's own]", min=1, max=512, rich_help_panel=_ENCODER),
     ] = None,
-    layers: Annotated[str, typer.Option(help="Blocks to store: last:6, all, 6-11 or 7,9,11.")] = "last:6",
-    dtype: Annotated[str, typer.Option(help="How values are stored: float16 or float32.")] = "float16",
+    reduced_jpeg: Annotated[
+        bool,
+        typer.Option(
+            "--reduced-jpeg",
+            help="Decode large JPEGs at 1/2, 1/4 or 1/8 of their size: faster, and slightly other pixels.",
+            rich_help_panel=_ENCODER,
+        ),
+    ] = False,
+    layers: Annotated[
+        str, typer.Option(help="Blocks to store: last:6, all, 6-11 or 7,9,11.", rich_help_panel=_ENCODER)
+    ] = "last:6",
+    dtype: Annotated[
+        str, typer.Option(help="How values are stored: float16 or float32.", rich_help_panel=_ENCODER)
+    ] = "float16",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Of the encoder's matrix products: float32, or bfloat16 or float16 (much faster on a GPU).",
+            rich_help_panel=_ENCODER,
+        ),
+    ] = "float32",
+    views: Annotated[
+        int,
+        typer.Option(help="Augmented views to store beside the plain one.", min=0, max=255, rich_help_panel=_VIEWS),
+    ] = 0,
+    view_seed: Annotated[int, typer.Option(help="Seed of augmented views.", min=0, rich_help_panel=_VIEWS)] = 0,
+    views_split: Annotated[
+        str, typer.Option(help="Split whose media get augmented views.", rich_help_panel=_VIEWS)
+    ] = "train",
+    spec_augment: Annotated[
+        str,
+        typer.Option(
+            help='Audio views: widest frequency mask (mel bins) and time mask (frames), or "off".',
+            rich_help_panel=_VIEWS,
+        ),
+    ] = "24/96",
     device: DeviceOption = "auto",
-    batch_size: Annotated[int, typer.Option(help="Media per pass of the encoder.", min=1)] = 32,
-    block_rows: Annotated[int, typer.Option(help="Media per file of the cache.", min=1)] = 512,
+    batch_size: Annotated[
+        int, typer.Option(help="Media per pass of the encoder.", min=1, rich_help_panel=_MACHINE)
+    ] = 32,
+    block_rows: Annotated[
+        int, typer.Option(help="Media per block of the cache.", min=1, rich_help_panel=_MACHINE)
+    ] = 512,
     workers: Annotated[
         int | None,
-        typer.Option(help="Decoding processes; 0: none. [default: one per core but one]", min=0, max=256),
+        typer.Option(
+            help="Decoding processes; 0: none. [default: one per core but one]",
+            min=0,
+            max=256,
+            rich_help_panel=_MACHINE,
+        ),
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that decoding one file may take.", min=0.1)] = 120.0,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the encoder with torch.compile: pays for long work.", rich_help_panel=_MACHINE
+        ),
+    ] = False,
+    engine: Annotated[
+        str, typer.Option(help="Who encodes: local (this process) or dask.", rich_help_panel=_MACHINE)
+    ] = "local",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="With --engine dask: tcp://HOST:PORT of a cluster's scheduler. [default: a cluster on this machine]",
+            show_default=False,
+            rich_help_panel=_MACHINE,
+        ),
+    ] = None,
+    dask_workers: Annotated[
+        int,
+        typer.Option(help="With --engine dask, no --scheduler: processes to start.", min=1, rich_help_panel=_MACHINE),
+    ] = 2,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that decoding may take.", min=0.1, rich_help_panel=_LIMITS)
+    ] = 120.0,
+    max_pixels: Annotated[int, typer.Option(help="Pixels of a picture.", min=1, rich_help_panel=_LIMITS)] = 100_000_000,
+    max_frames: Annotated[int, typer.Option(help="Frames of a clip.", min=1, rich_help_panel=_LIMITS)] = 1_000_000,
+    max_seconds: Annotated[
+        float, typer.Option(help="Seconds of a clip or a recording.", min=0.001, rich_help_panel=_LIMITS)
+    ] = 21_600.0,
+    max_bytes: Annotated[int, typer.Option(help="Bytes of a file.", min=1, rich_help_panel=_LIMITS)] = 16 << 30,
     retry_bad: Annotated[
         bool, typer.Option("--retry-bad", help="Try media again that the ledger lists as bad.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of --random-weights.", min=0)] = 0,
     cache: CacheOption = DEFAULT_CACHE,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and stop.")] = False,
+    plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Encode media once: the [CLS] tokens of a frozen encoder go to the cache.
 
-    Media that are in the cache already are not encoded again. A medium that cannot be read becomes a line of
-    the ledger, and the others go on; the exit code is then 3.
+    Media that are in the cache already are not encoded again, and layers that are stored are not stored twice. A
+    medium that cannot be read becomes a line of the ledger, and the others go on; the exit code is then 3.
 
     Examples:
 
@@ -74,98 +155,50 @@ def extract(
 
         epalm extract --modality image --data photos/ --plan
 
-        epalm extract --modality audio --data sounds.jsonl --weights models/ast --layers last:4
+        epalm extract --modality audio --data sounds.jsonl --weights models/ast --layers last:4 --views 4
 
-        epalm extract --modality image --data photos/ --random-weights
+        epalm extract --modality image --data 'shards/train-{000..099}.tar' --precision bfloat16
+
+        epalm extract --modality image --data photos/ --random-weights --engine dask --dask-workers 2
     """
-    from epalm.cache.store import Cache
+    from epalm.cli.extract_report import show_plan, show_summary, weights_in_words
+    from epalm.cli.extraction import Job, Machine, plan_extraction, run_extraction
     from epalm.console import say
-    from epalm.datasets import load_dataset
-    from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind, require_fit
-    from epalm.extract.pipeline import extract_features
-    from epalm.extract.plan import make_plan
-    from epalm.extract.selection import feature_spec, parse_layers
+    from epalm.extract.encoders import EncoderChoice, default_kind, parse_spec_augment, require_fit
+    from epalm.extract.limits import Limits
 
     playground = data == "playground"
     if playground and weights is None and not random_weights:
         weights = "playground"
     if weights is not None and Path(weights).is_dir():
         weights = str(Path(weights).resolve())  # recorded with the feature set, and found from anywhere
-    choice = require_fit(
-        EncoderChoice(encoder or default_kind(modality), weights, random_weights, frames, seed), modality
+    masks = parse_spec_augment(spec_augment)
+    choice = EncoderChoice(
+        encoder or default_kind(modality),
+        weights,
+        random_weights,
+        frames,
+        seed,
+        precision=precision,
+        reduced_jpeg=reduced_jpeg,
+        augmented=masks is not None,
+        spec_augment=masks or (0, 0),
     )
+    job = Job(modality, data, require_fit(choice, modality), layers, dtype, views, view_seed, views_split, retry_bad)
+    machine = Machine(device, batch_size, block_rows, workers, compiled, engine, scheduler, dask_workers, timeout)
     if playground:
         say("data: the playground, a small built-in world (--data takes your own)")
-    say(f"encoder: {choice.kind}, {_weights_in_words(choice)}")
-    store = Cache(cache)
+    say(f"encoder: {choice.kind}, {weights_in_words(choice)}")
+    limits = Limits(pixels=max_pixels, frames=max_frames, seconds=max_seconds, bytes=max_bytes)
+    if plan:
+        show_plan(*plan_extraction(job, machine, limits, cache), as_json)
+        return
     try:
-        dataset = load_dataset(data, modality)
-        model = build_encoder(choice, device=device)
-        chosen = parse_layers(layers, model.depth)
-        if plan:
-            planned = make_plan(dataset, modality, feature_spec(model, chosen, dtype), store, retry_bad=retry_bad)
-            _show_plan(planned, as_json)
-            return
-        summary = extract_features(
-            dataset,
-            modality,
-            model,
-            chosen,
-            store,
-            dtype=dtype,
-            batch_size=batch_size,
-            workers=workers,
-            block_rows=block_rows,
-            timeout=timeout,
-            retry_bad=retry_bad,
-            choice=choice,
-        )
+        summary = run_extraction(job, machine, limits, cache)
     except KeyboardInterrupt:
         command = shlex.join(["epalm", *sys.argv[1:]])
         say(f"stopped; every full block is in the cache. To go on: {command}")
         raise typer.Exit(STOPPED) from None
-    store.remember(modality.value, summary.set_name, data)
-    _show_summary(summary, modality, cache, as_json)
+    show_summary(summary, modality, cache, as_json)
     if summary.bad:
         raise typer.Exit(BAD_MEDIA)
-
-
-def _weights_in_words(choice: "EncoderChoice") -> str:
-    if choice.random_weights:
-        return f"random weights (seed {choice.seed})"
-    if choice.weights == "playground":
-        return "the playground's weights"
-    return f"weights {choice.weights}" if choice.weights else "the paper's pretrained weights, from the Hub"
-
-
-def _show_plan(plan: "Plan", as_json: bool) -> None:
-    figures: dict[str, Any] = {
-        "set": plan.set_name,
-        "media": plan.media,
-        "in_cache": plan.hits,
-        "to_encode": len(plan.pending),
-        "known_bad": plan.known_bad,
-        "unreadable": len(plan.unreadable),
-        "bytes": plan.bytes,
-    }
-    if as_json:
-        typer.echo(json.dumps(figures))
-        return
-    from epalm.console import print_table
-
-    print_table("extract would do", ("", "count"), [(key, str(value)) for key, value in figures.items()])
-
-
-def _show_summary(summary: "ExtractSummary", modality: Modality, cache: Path, as_json: bool) -> None:
-    from epalm.console import say, warn
-
-    if as_json:
-        typer.echo(json.dumps(summary.to_json()))
-    rate = f" ({summary.encoded / summary.seconds:.1f} media/s)" if summary.encoded else ""
-    say(
-        f"{summary.media} {modality} media: {summary.hits} in the cache already, {summary.encoded} encoded, "
-        f"{summary.bad} bad, in {summary.seconds:.1f} s{rate}"
-    )
-    say(f"feature set {summary.set_name} in {cache}")
-    if summary.bad:
-        warn(f"{summary.bad} media could not be read; each is a line in {summary.ledger}")

@@ -7,12 +7,12 @@ import typer
 
 from epalm.samples import Modality
 
-DEFAULT_CACHE = Path(".epalm/cache")
+DEFAULT_CACHE = ".epalm/cache"
 DEFAULT_RUNS = Path(".epalm/runs")
 
 CacheOption = Annotated[
-    Path,
-    typer.Option("--cache", envvar="EPALM_CACHE", help="Folder of the feature cache.", show_default=True),
+    str,
+    typer.Option("--cache", envvar="EPALM_CACHE", help="Feature cache: a folder, or a URL such as s3://bucket/cache."),
 ]
 RunsOption = Annotated[
     Path,
@@ -22,14 +22,15 @@ DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help='A .jsonl or .csv of samples, a folder of media, or "playground" (the built-in world).',
+        help='A .jsonl or .csv of samples, a folder of media, tar shards, or "playground" (the built-in world).',
     ),
 ]
 OptionalDataOption = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help='A .jsonl or .csv of samples, a folder of media, or "playground". [default: that of the step before]',
+        help='A .jsonl or .csv of samples, a folder of media, tar shards, or "playground". '
+        "[default: that of the step before]",
         show_default=False,
     ),
 ]
@@ -54,4 +55,13 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the recipe; may be given several times."),
 ]
+LayersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        help="Blocks whose tokens are used: last:6, all, 6-11 or 7,9,11. [default: those of the extraction]",
+        show_default=False,
+    ),
+]
+PlanOption = Annotated[bool, typer.Option("--plan", help="Say what would be done, and stop: nothing is written.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

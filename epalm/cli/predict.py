@@ -36,16 +36,17 @@ def predict(
     """
     from epalm.cli.live_source import rebuild_encoder
     from epalm.console import say
-    from epalm.datasets.folder import modality_of
+    from epalm.datasets.extensions import modality_of
     from epalm.errors import MediaError, UsageError
     from epalm.evaluate.one import answer_one
     from epalm.extract.media_file import require_file
-    from epalm.extract.pipeline import encode_file
+    from epalm.extract.pipeline import encode_files
+    from epalm.media import MediaFile
     from epalm.train.run import load_run
     from epalm.train.run_folder import RunFolder
 
     try:
-        require_file(file)
+        require_file(MediaFile(file))
     except MediaError as error:
         raise MediaError(f"{file}: {error.message}", hint=error.hint) from error
     kind = modality or modality_of(file)
@@ -57,7 +58,7 @@ def predict(
     say(f"run: {folder.path}, trained on {loaded.inputs['data']}, {loaded.config.lm.name}")
     encoder = rebuild_encoder(told, device)
     try:
-        features = encode_file(file, encoder, tuple(told["layers"]))
+        features = encode_files([MediaFile(file)], encoder, told["layers"])[0]
     except MediaError as error:
         raise MediaError(f"{file}: {error.message}", hint=error.hint) from error
     text = answer_one(loaded, features, question)

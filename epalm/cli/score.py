@@ -13,10 +13,12 @@ from epalm.cli.options import (
     DeviceOption,
     JsonOption,
     OptionalDataOption,
+    PlanOption,
     RunsOption,
 )
 
 if TYPE_CHECKING:
+    from epalm.evaluate.run import ScorePlan
     from epalm.samples import Dataset, Sample
     from epalm.train.features import FeatureSource
     from epalm.train.run import LoadedRun
@@ -47,6 +49,7 @@ def score(
     cache: CacheOption = DEFAULT_CACHE,
     runs: RunsOption = DEFAULT_RUNS,
     device: DeviceOption = "auto",
+    plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Decode a split and score it: QA accuracy, BLEU-1 to 4, METEOR, ROUGE-L, CIDEr.
@@ -64,7 +67,7 @@ def score(
     from epalm.console import say
     from epalm.datasets import load_dataset
     from epalm.errors import UsageError
-    from epalm.evaluate.run import score_run, scores_path
+    from epalm.evaluate.run import plan_score, score_run, scores_path
     from epalm.samples import Modality
     from epalm.train.run import chosen_samples, load_run
     from epalm.train.run_folder import RunFolder
@@ -79,20 +82,18 @@ def score(
     if not samples:
         splits = ", ".join(sorted({sample.split for sample in dataset.samples}))
         raise UsageError(f"data {data!r} has no samples to score in split {split!r}; it has {splits}", hint="--split")
-    features, present = _features(loaded, cache, dataset, samples, allow_missing, device)
+    features, present = _features(loaded, cache, dataset, samples, allow_missing, device, read_only=plan)
     decode = loaded.config.decode
+    how = {
+        "num_beams": num_beams or decode.num_beams,
+        "max_length": max_length or decode.max_length,
+        "batch_size": batch_size,
+    }
+    if plan:
+        _show_plan(plan_score(loaded, features, present, split=split, expected=len(samples), **how), as_json)
+        return
     try:
-        scores = score_run(
-            loaded,
-            dataset,
-            features,
-            present,
-            split=split,
-            expected=len(samples),
-            num_beams=num_beams or decode.num_beams,
-            max_length=max_length or decode.max_length,
-            batch_size=batch_size,
-        )
+        scores = score_run(loaded, dataset, features, present, split=split, expected=len(samples), **how)
     except KeyboardInterrupt:
         say("stopped; the predictions so far are saved, the same command goes on")
         raise typer.Exit(_STOPPED) from None
@@ -101,23 +102,46 @@ def score(
 
 def _features(
     run: "LoadedRun",
-    cache: Path,
+    cache: str,
     dataset: "Dataset",
     samples: "tuple[Sample, ...]",
     allow_missing: int,
     device: str,
+    *,
+    read_only: bool,
 ) -> "tuple[FeatureSource, tuple[Sample, ...]]":
     """As in training: from the cache, or from the same encoder."""
     from epalm.cache.store import Cache
     from epalm.cli.live_source import live_features
+    from epalm.console import say
     from epalm.train.features import CachedFeatures
 
     told = run.inputs["features"]
     if told["source"] != "cache":
         return live_features(told, dataset, device), samples
-    store = Cache(cache)
-    features = CachedFeatures(store.find(told["set"]), store, dataset, samples)
+    store = Cache(cache, read_only=read_only)
+    features = CachedFeatures(store.find(told["set"]), store, dataset, samples, layers=told["layers"])
+    if features.sourceless:
+        say(f"{features.sourceless:,} media are not here: their rows are found by the names of the extraction")
     return features, features.without_holes(samples, allow_missing=allow_missing)
+
+
+def _show_plan(plan: "ScorePlan", as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from epalm.console import print_table, time_in_words
+
+    if as_json:
+        typer.echo(json.dumps(asdict(plan)))
+        return
+    rows = [
+        ("samples", f"{plan.samples:,}"),
+        ("without features", f"{plan.without_features:,}"),
+        ("decoded already", f"{plan.decoded_already:,}"),
+        ("to decode", f"{plan.to_decode:,}"),
+        ("time, from some samples on this machine", time_in_words(plan.seconds)),
+    ]
+    print_table("score would do", ("", ""), rows)
 
 
 def _show(scores: dict[str, Any], path: Path, as_json: bool) -> None:

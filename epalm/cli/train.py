@@ -12,8 +12,10 @@ from epalm.cli.options import (
     CacheOption,
     DeviceOption,
     JsonOption,
+    LayersOption,
     OptionalDataOption,
     OptionalModalityOption,
+    PlanOption,
     RunsOption,
     SetOption,
 )
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from epalm.cache.store import Cache
     from epalm.config import Config
     from epalm.samples import Dataset, Sample
-    from epalm.train.features import FeatureSource
+    from epalm.train.features import CachedFeatures, FeatureSource
     from epalm.train.run import TrainSummary
 
 _PLAYGROUND = "playground"
@@ -54,7 +56,12 @@ def train(
         str | None,
         typer.Option(help="Feature set of the cache. [default: of the latest extraction]", show_default=False),
     ] = None,
+    layers: LayersOption = None,
     allow_missing: Annotated[int, typer.Option(help="Go on without up to this many media.", min=0)] = 0,
+    canary: Annotated[
+        bool,
+        typer.Option("--canary/--no-canary", help="Encode a few media again first, and compare them with the cache."),
+    ] = True,
     seed: Annotated[int | None, typer.Option(help="Short for --set optim.seed=N.", min=0, show_default=False)] = None,
     cache: CacheOption = DEFAULT_CACHE,
     runs: RunsOption = DEFAULT_RUNS,
@@ -62,7 +69,7 @@ def train(
         str | None, typer.Option(help="Name of the run's folder. [default: time, modality, recipe]", show_default=False)
     ] = None,
     device: DeviceOption = "auto",
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and stop.")] = False,
+    plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train connector and soft prompt against the frozen language model.
@@ -86,7 +93,7 @@ def train(
     from epalm.datasets import load_dataset
     from epalm.errors import UsageError
 
-    store = Cache(cache)
+    store = Cache(cache, read_only=plan)
     if from_cache and (modality is None or data is None):
         latest = store.latest(modality.value if modality else None)
         modality, data = Modality(latest.modality), data or latest.data
@@ -101,15 +108,20 @@ def train(
     )
     dataset = load_dataset(data, modality)
     if from_cache:
-        name = feature_set or store.latest(modality.value).set_name
-        features, training, validation, missing = _cached(store, name, dataset, config, allow_missing)
+        name = feature_set or store.latest(modality.value).set
+        features, training, validation, missing = _cached(store, name, dataset, config, allow_missing, layers)
+        if canary and not plan:
+            _check_canary(store, name, dataset, training, device)
     else:
         features, training, validation = _live(modality, data, dataset, config, device)
         missing = 0
     say(f"features: {_in_words(features)}; {len(training):,} training and {len(validation):,} validation samples")
     if plan:
+        _show_plan(config, dataset, features, training, validation, missing, device, as_json)
         return
     summary = _train(config, dataset, modality, features, training, validation, missing, runs, run, recipe, device)
+    if from_cache:
+        _mark_use(store, name, Path(summary.run))
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
     share = summary.trainable_parameters / summary.all_parameters
@@ -133,21 +145,39 @@ def _overrides(settings: list[str] | None, variant: str | None, blind: bool, see
 
 
 def _cached(
-    store: "Cache", name: str, dataset: "Dataset", config: "Config", allow_missing: int
-) -> "tuple[FeatureSource, tuple[Sample, ...], tuple[Sample, ...], int]":
-    from epalm.console import warn
+    store: "Cache", name: str, dataset: "Dataset", config: "Config", allow_missing: int, layers: str | None
+) -> "tuple[CachedFeatures, tuple[Sample, ...], tuple[Sample, ...], int]":
+    from epalm.cli.cached_source import chosen_layers
+    from epalm.console import say, warn
     from epalm.train.features import CachedFeatures
     from epalm.train.run import chosen_samples
 
     parts = [chosen_samples(dataset, config, split) for split in (config.data.train_split, config.data.val_split)]
     every = parts[0] + parts[1]
-    features = CachedFeatures(store.find(name), store, dataset, every)
+    found = store.find(name)
+    features = CachedFeatures(found, store, dataset, every, layers=chosen_layers(store, found, layers))
+    if features.sourceless:
+        say(f"{features.sourceless:,} media are not here: their rows are found by the names of the extraction")
     kept = features.without_holes(every, allow_missing=allow_missing)
     if len(kept) < len(every):
         warn(f"{len(every) - len(kept)} samples are left out: {len(features.holes)} media have no features")
     ids = {sample.id for sample in kept}
     training, validation = (tuple(sample for sample in part if sample.id in ids) for part in parts)
+    if config.data.augment and training and features.draw_from(training, seed=config.optim.seed) == (0,):
+        warn(
+            "the recipe augments its media, and these features have one view: training sees the same pixels each "
+            "epoch. epalm extract --views 4 adds views; --set data.augment=false says that one is meant"
+        )
     return features, training, validation, len(every) - len(kept)
+
+
+def _check_canary(store: "Cache", name: str, dataset: "Dataset", samples: "tuple[Sample, ...]", device: str) -> None:
+    from epalm.cache.uses import touch
+    from epalm.cli.canary import check_canary
+
+    features = store.find(name)
+    touch(features.objects)
+    check_canary(features, store, dataset, samples, device)
 
 
 def _live(
@@ -156,8 +186,9 @@ def _live(
     from epalm.cli.live_source import default_live_features
     from epalm.train.run import chosen_samples
 
-    features = default_live_features(modality, data, dataset, config.model.tokens, device)
     split = config.data
+    seed = config.optim.seed if split.augment else None
+    features = default_live_features(modality, data, dataset, config.model.tokens, device, view_seed=seed)
     return (
         features,
         chosen_samples(dataset, config, split.train_split),
@@ -193,6 +224,49 @@ def _train(
         raise typer.Exit(_STOPPED) from None
 
 
+def _mark_use(store: "Cache", name: str, run: Path) -> None:
+    import socket
+
+    from epalm.cache.uses import mark
+
+    mark(store.find(name).objects, str(run.resolve()), socket.gethostname())
+
+
+def _show_plan(
+    config: "Config",
+    dataset: "Dataset",
+    features: "FeatureSource",
+    training: "tuple[Sample, ...]",
+    validation: "tuple[Sample, ...]",
+    missing: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    from dataclasses import asdict
+
+    from epalm.console import print_table, size_in_words, time_in_words
+    from epalm.train.run import plan_training
+
+    plan = plan_training(config, dataset, features, training, validation, device=device, missing=missing)
+    if as_json:
+        typer.echo(json.dumps(asdict(plan)))
+        return
+    rows = [
+        ("steps", f"{plan.steps:,}"),
+        ("training items", f"{plan.train_items:,}"),
+        ("validation items, each time", f"{plan.validation_items:,}"),
+        ("samples without features, left out", f"{plan.missing_samples:,}"),
+        ("trained parameters", f"{plan.trainable_parameters:,}"),
+        ("checkpoint", size_in_words(plan.checkpoint_bytes)),
+        ("time, from a few steps on this machine", time_in_words(plan.seconds)),
+    ]
+    print_table("train would do", ("", ""), rows)
+
+
 def _in_words(features: "FeatureSource") -> str:
     told = features.describe()
-    return f"feature set {told['set']}" if told["source"] == "cache" else "the encoder, in the loop"
+    if told["source"] != "cache":
+        return "the encoder, in the loop, " + ("a new view each epoch" if told["view_seed"] is not None else "view 0")
+    views = told["views"]
+    drawn = f"one of views {views[0]} to {views[-1]} each epoch" if views != [0] else "view 0"
+    return f"feature set {told['set']}, layers {told['layers']}, {drawn}"

@@ -1,30 +1,37 @@
 """Data sets: from what the user types for `--data` to samples. One file per form."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from epalm.datasets.folder import read_folder
 from epalm.datasets.generic import read_samples
+from epalm.datasets.shards import find_shards
+from epalm.datasets.webdataset import read_shards
 from epalm.errors import UsageError
 from epalm.samples import Dataset, Modality
 
 PLAYGROUND = "playground"
 PLAYGROUND_ROOT = Path(".epalm/playground")
-_FORMS = "a .jsonl or .csv file of samples, a folder of media, or 'playground'"
+_FORMS = "a .jsonl or .csv file of samples, a folder of media or tar shards, shards, or 'playground'"
 
 
 def load_dataset(spec: str, modality: Modality | None = None) -> Dataset:
     """Read the data set that `spec` names, keeping only the samples of `modality` where one is given.
 
-    `spec` is "playground" (drawn on first use), a folder of media, or a `.jsonl` or `.csv` file, whose media
-    paths are relative to its folder, or to the folder after a colon: `samples.jsonl:/data/images`.
+    `spec` is "playground" (drawn on first use), a folder of media or of tar shards, shards (`train-{000..009}.tar`,
+    `shards/*.tar`), or a `.jsonl` or `.csv` file, whose media paths are relative to its folder, or to the folder after
+    a colon: `samples.jsonl:/data/images`.
 
     Raises:
         UsageError: there is no such data set, it is malformed, or it has nothing of that modality.
     """
     if spec == PLAYGROUND:
         return _playground(modality)
-    path, root = _split_root(spec)
-    if path.is_dir():
+    shards = find_shards(spec)
+    path, root = (Path(spec), None) if shards else _split_root(spec)
+    if shards:
+        dataset = read_shards(spec, *shards)
+    elif path.is_dir():
         dataset = read_folder(spec, path)
     elif path.suffix.lower() in (".jsonl", ".csv"):
         dataset = Dataset(spec, root or path.parent, read_samples(path))
@@ -37,7 +44,7 @@ def load_dataset(spec: str, modality: Modality | None = None) -> Dataset:
     if not kept:
         there = ", ".join(sorted({sample.modality for sample in dataset.samples})) or "nothing"
         raise UsageError(f"data {spec!r} has no {modality} media; it has {there}", hint="choose another --modality")
-    return Dataset(dataset.spec, dataset.root, kept)
+    return replace(dataset, samples=kept)
 
 
 def _playground(modality: Modality | None) -> Dataset:

@@ -1,0 +1,63 @@
+"""Manifests: which media names of which data set stand for which digests, kept with a feature set.
+
+They let a cache be used where the media are not: training looks a name up that has no file, repair finds the files
+of a damaged block again. A name may stand for several digests in several manifests; then only the data set tells.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from epalm.cache.objects import Objects
+from epalm.errors import CacheError
+from epalm.fingerprint import digest_json
+
+MANIFESTS = "manifests"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One data set's media at one extraction: `data` as a user would type it, name → digest of the bytes."""
+
+    data: str
+    digests: Mapping[str, str] = field(repr=False)
+
+    def to_bytes(self) -> bytes:
+        """A line with the data set, then one for each medium, in order of name: equal content, equal bytes."""
+        lines: list[Any] = [{"data": self.data}, *([name, self.digests[name]] for name in sorted(self.digests))]
+        return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+    @staticmethod
+    def from_bytes(data: bytes, where: str) -> "Manifest":
+        """The manifest that `to_bytes` gave. Raises CacheError for anything else."""
+        try:
+            head, *lines = data.split(b"\n")
+            return Manifest(json.loads(head)["data"], dict(json.loads(line) for line in lines if line))
+        except (ValueError, TypeError, KeyError) as error:
+            raise CacheError(f"{where} is no manifest: {error}", hint="delete it, then run epalm extract") from error
+
+
+def write_manifest(objects: Objects, manifest: Manifest) -> None:
+    """Keep a manifest with the set, in place of the data set's earlier one."""
+    key, data = f"{MANIFESTS}/{digest_json(manifest.data)[:16]}.jsonl", manifest.to_bytes()
+    if objects.size(key) != len(data) or objects.read(key) != data:
+        objects.write(key, data)
+
+
+def read_manifests(objects: Objects) -> list[Manifest]:
+    """Every manifest of the set, one for each data set that was extracted. Raises CacheError."""
+    keys = [f"{MANIFESTS}/{name}" for name in objects.names(MANIFESTS)]
+    return [Manifest.from_bytes(objects.read(key), f"{objects.where}/{key}") for key in keys]
+
+
+def look_up(manifests: Iterable[Manifest], data: str) -> dict[str, str]:
+    """Name → digest for the data set `data`; of others' names those that stand for one digest everywhere."""
+    own: dict[str, str] = {}
+    others: dict[str, str | None] = {}
+    for manifest in manifests:
+        if manifest.data == data:
+            own |= manifest.digests
+        for name, digest in manifest.digests.items():
+            others[name] = digest if others.get(name, digest) == digest else None
+    return {name: digest for name, digest in others.items() if digest} | own

@@ -1,0 +1,111 @@
+"""What storage is to the cache: named byte objects below one root, on a local disk or in an object store.
+
+Keys are POSIX paths. A name that begins with a dot is a draft or a lock: never listed among names. Knows bytes and
+names only; every fault of the store becomes a CacheError.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from epalm.errors import CacheError
+
+
+class MissingObjectError(CacheError):
+    """There is no object of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One object as a walk finds it: its key, size in bytes and when it was written (Unix time in seconds)."""
+
+    key: str
+    bytes: int
+    modified: float
+
+
+class Objects(Protocol):
+    """A root and what lies below it. Writing is all or nothing, and survives a power cut when it returns."""
+
+    where: str  # as a user would type it: a folder or a URL
+
+    def below(self, folder: str) -> "Objects":
+        """The same storage with a folder of it as its root."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """An object's bytes. Raises MissingObjectError, or CacheError when it cannot be read."""
+        ...
+
+    def read_into(self, key: str, target: memoryview) -> int:
+        """Fill `target` (bytes) with an object's beginning; how much there was. Raises as `read`."""
+        ...
+
+    def size(self, key: str) -> int | None:
+        """An object's size in bytes, None when there is none."""
+        ...
+
+    def write(self, key: str, data: bytes | memoryview) -> None:
+        """Put an object, replacing one of that name in one step."""
+        ...
+
+    def write_new(self, key: str, data: bytes) -> bool:
+        """Put an object unless one of that name is there; whether this call was the first."""
+        ...
+
+    def append(self, key: str, line: bytes) -> None:
+        """Add one line, with its line end, to a growing text; safe from several processes."""
+        ...
+
+    def lines(self, key: str) -> bytes:
+        """All of a growing text, empty when there is none; a kill may have left a torn line in it."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly below a folder, of objects and folders, sorted; none when there is no such folder."""
+        ...
+
+    def walk(self) -> Iterator[Stored]:
+        """Every object at any depth, drafts included."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Take an object away, if it is there."""
+        ...
+
+    def delete_below(self, folder: str) -> None:
+        """Take a folder with all that is in it away, if it is there."""
+        ...
+
+    def path(self, key: str) -> Path | None:
+        """Where an object can be mapped into memory; None where it has to be read."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """What still fits; None where there is no known limit."""
+        ...
+
+    def lock(self, key: str) -> AbstractContextManager[None]:
+        """Keep others out of what the key stands for, where the storage can: see the implementations."""
+        ...
+
+
+def open_objects(where: str | Path) -> Objects:
+    """The storage that the user names: a folder, or a URL such as `s3://bucket/cache`; nothing is created.
+
+    Raises:
+        CacheError: a URL of a kind that nothing here reads.
+    """
+    from epalm.cache.local import LocalObjects
+
+    text = str(where)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return LocalObjects(Path(text))
+    if scheme in ("file", "local"):
+        return LocalObjects(Path(rest))
+    from epalm.cache.remote import RemoteObjects
+
+    return RemoteObjects.open(text)

@@ -1,0 +1,54 @@
+"""Leftovers: drafts and blocks without a record, which killed processes leave behind and nothing reads."""
+
+import re
+import time
+from collections.abc import Iterator
+
+from epalm.cache.blocks import BLOCKS, RECORDS, read_record
+from epalm.cache.objects import Objects, Stored
+from epalm.errors import CacheError
+
+GRACE = 24 * 3600.0  # seconds: whoever writes a block is done with it by then
+_DRAFT = re.compile(r"(^|/)\.[^/]+\.[0-9a-f]{8}$")  # as durable files are called until they are whole
+
+
+def leftovers(objects: Objects, *, grace: float = GRACE) -> Iterator[Stored]:
+    """Objects of a feature set that nothing refers to and that are older than `grace` seconds.
+
+    A block whose record is damaged is not one of them: `verify` names it first.
+    """
+    before = time.time() - grace
+    old = [one for one in objects.walk() if one.modified < before]  # before the records: a block comes first
+    suspects = {one.key.split("/")[1] for one in old if one.key.startswith(f"{BLOCKS}/") and one.key.count("/") > 1}
+    kept = _folders_in_use(objects) if suspects else set()
+    for one in old:
+        parts = one.key.split("/")
+        loose = parts[0] == BLOCKS and len(parts) > 2 and parts[1] not in kept
+        if loose or _DRAFT.search(one.key):
+            yield one
+
+
+def sweep_leftovers(objects: Objects, *, grace: float = GRACE) -> int:
+    """Delete the leftovers; how many bytes that freed."""
+    freed = 0
+    folders = set()
+    for one in list(leftovers(objects, grace=grace)):
+        objects.delete(one.key)
+        freed += one.bytes
+        if one.key.startswith(f"{BLOCKS}/"):
+            folders.add("/".join(one.key.split("/")[:2]))
+    for folder in folders:
+        if not objects.names(folder):
+            objects.delete_below(folder)
+    return freed
+
+
+def _folders_in_use(objects: Objects) -> set[str]:
+    used, all_folders = set(), objects.names(BLOCKS)
+    for name in objects.names(RECORDS):
+        block = name.removesuffix(".json")
+        try:
+            used.add(read_record(objects, block).folder)
+        except CacheError:
+            used |= {folder for folder in all_folders if folder.startswith(block)}
+    return used

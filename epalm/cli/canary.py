@@ -1,0 +1,71 @@
+"""The canary of a training: a few rows are encoded again where media and encoder are at hand."""
+
+import random
+from collections.abc import Sequence
+
+from epalm.cache.feature_set import FeatureSet
+from epalm.cache.store import Cache
+from epalm.cli.live_source import rebuild_encoder
+from epalm.console import say
+from epalm.errors import CacheError, EpalmError, MediaError
+from epalm.extract.canary import compare_rows
+from epalm.extract.versions import library_versions
+from epalm.media import MediaFile
+from epalm.samples import Dataset, Sample
+
+_CHECKED = 3  # media
+
+
+def check_canary(features: FeatureSet, cache: Cache, dataset: Dataset, samples: Sequence[Sample], device: str) -> None:
+    """Say that some rows are what would be encoded now, or why that cannot be told.
+
+    Raises:
+        CacheError: they are not; the message names the medium, and which libraries have changed.
+    """
+    media = _some(cache, dataset, samples)
+    if not media:
+        say("canary: not checked, the media are not here")
+        return
+    spec, recorded = features.spec, features.recorded
+    told = {"choice": recorded, "encoder": dict(spec.encoder), "preprocessing": dict(spec.preprocessing)}
+    try:
+        encoder = rebuild_encoder(told, device, local_only=True)
+    except EpalmError as error:
+        say(f"canary: not checked, the encoder is not at hand: {error.message}")
+        return
+    reader = features.open(only={digest for _, _, digest in media})
+    seed = int((spec.augmentation or {"seed": 0})["seed"])
+    try:
+        deviations = compare_rows(reader, spec.layers, encoder, media, view_seed=seed)
+    except MediaError as error:
+        say(f"canary: not checked, {error.message}")
+        return
+    worst = max(deviations, key=lambda one: one.share)
+    if worst.alarming:
+        raise CacheError(
+            f"the canary: {worst.media}, view {worst.view}, encoded now is off by {worst.share:.1%} of a token's "
+            f"length from the row in {features.name} (at most {worst.tolerance:.1%} is rounding){_changed(recorded)}",
+            hint="extract into another --cache and compare, or go on as it is with --no-canary",
+        )
+    say(f"canary: {len(media)} media encoded again, off by at most {worst.share:.2%} of a token's length")
+
+
+def _some(cache: Cache, dataset: Dataset, samples: Sequence[Sample]) -> list[tuple[str, MediaFile, str]]:
+    """A few random media that are here, with the digest of their bytes."""
+    names = list(dict.fromkeys(sample.media for sample in samples))
+    found = []
+    for name in random.Random(0).sample(names, min(len(names), _CHECKED)):
+        try:
+            file = dataset.locate(name)
+        except MediaError:
+            continue
+        digest = cache.media.digest(file)
+        if digest:
+            found.append((name, file, digest))
+    return found
+
+
+def _changed(recorded: dict[str, str]) -> str:
+    now = library_versions()
+    other = [f"{name} {recorded[name]} → {now[name]}" for name in now if recorded.get(name, now[name]) != now[name]]
+    return f"; since then: {', '.join(other)}" if other else "; no library has changed"

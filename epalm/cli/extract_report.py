@@ -1,0 +1,77 @@
+"""What `epalm extract` prints: the plan before, the summary after."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from epalm.samples import Modality
+
+if TYPE_CHECKING:
+    from epalm.extract.encoders import EncoderChoice
+    from epalm.extract.pipeline import ExtractSummary
+    from epalm.extract.plan import Plan
+
+
+def weights_in_words(choice: "EncoderChoice") -> str:
+    """Which weights an encoder is to have."""
+    if choice.random_weights:
+        return f"random weights (seed {choice.seed})"
+    if choice.weights == "playground":
+        return "the playground's weights"
+    return f"weights {choice.weights}" if choice.weights else "the paper's pretrained weights, from the Hub"
+
+
+def show_plan(plan: "Plan", seconds: float, free: int | None, as_json: bool) -> None:
+    """Counts, bytes and time; raises CacheError when the rows would not fit."""
+    from epalm.console import print_table, size_in_words, time_in_words
+
+    figures: dict[str, Any] = {
+        "set": plan.spec.name,
+        "layers": list(plan.spec.layers),
+        "media": plan.media,
+        "in_cache": plan.hits,
+        "new": plan.new,
+        "stale": plan.stale,
+        "known_bad": plan.known_bad,
+        "unreadable": len(plan.unreadable),
+        "to_encode": len(plan.pending),
+        "bytes": plan.bytes,
+        "free_bytes": free,
+        "seconds": seconds,
+    }
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        rows = [
+            ("feature set", plan.spec.name),
+            ("media", f"{plan.media:,}"),
+            ("in the cache", f"{plan.hits:,}"),
+            ("new", f"{plan.new:,}"),
+            ("stale: the file has changed", f"{plan.stale:,}"),
+            ("bad, in the ledger", f"{plan.known_bad:,}"),
+            ("unreadable", f"{len(plan.unreadable):,}"),
+            ("to encode, equal files once", f"{len(plan.pending):,}"),
+            ("to write", size_in_words(plan.bytes)),
+            ("free", "no known limit" if free is None else size_in_words(free)),
+            ("time, from a probe on this machine", time_in_words(seconds)),
+        ]
+        print_table("extract would do", ("", ""), rows)
+    plan.require_room(free)
+
+
+def show_summary(summary: "ExtractSummary", modality: Modality, cache: str, as_json: bool) -> None:
+    """What was done."""
+    from epalm.console import say, warn
+
+    if as_json:
+        typer.echo(json.dumps(summary.to_json()))
+    rate = f" ({summary.encoded / summary.seconds:.1f} media/s)" if summary.encoded else ""
+    elsewhere = f"{summary.elsewhere} encoded by others, " if summary.elsewhere else ""
+    say(
+        f"{summary.media} {modality} media: {summary.hits} in the cache already, {summary.encoded} encoded, "
+        f"{elsewhere}{summary.bad} bad, in {summary.seconds:.1f} s{rate}"
+    )
+    say(f"feature set {summary.set_name} in {cache}")
+    if summary.bad:
+        warn(f"{summary.bad} media could not be read; each is a line in {summary.ledger} (epalm cache ledger)")

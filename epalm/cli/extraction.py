@@ -1,0 +1,125 @@
+"""One extraction from its options: data set, encoder and engine are built here, then planned or run."""
+
+from dataclasses import dataclass
+
+from epalm.cache.store import Cache
+from epalm.console import say
+from epalm.datasets import load_dataset
+from epalm.errors import UsageError
+from epalm.extract.dask_engine import DaskEngine
+from epalm.extract.encoder import Encoder
+from epalm.extract.encoders import EncoderChoice, build_encoder
+from epalm.extract.limits import Limits
+from epalm.extract.pipeline import Engine, ExtractSummary, LocalEngine, extract_features
+from epalm.extract.plan import Plan, make_plan
+from epalm.extract.probe import probe_seconds
+from epalm.extract.selection import feature_spec, parse_layers
+from epalm.samples import Dataset, Modality
+
+ENGINES = ("local", "dask")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What decides the rows."""
+
+    modality: Modality
+    data: str
+    choice: EncoderChoice
+    layers: str
+    dtype: str = "float16"
+    views: int = 0
+    view_seed: int = 0
+    views_split: str = "train"
+    retry_bad: bool = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What decides only how long it takes."""
+
+    device: str = "auto"
+    batch_size: int = 32
+    block_rows: int = 512
+    workers: int | None = None
+    compiled: bool = False
+    engine: str = "local"
+    scheduler: str | None = None
+    dask_workers: int = 2
+    timeout: float = 120.0
+
+    def build_local(self, encoder: Encoder) -> LocalEngine:
+        """This process as the engine."""
+        return LocalEngine(encoder, self.batch_size, self.workers, self.block_rows, self.timeout)
+
+    def build_engine(self, encoder: Encoder, job: Job, limits: Limits, cache: Cache) -> Engine:
+        """The engine that was asked for. Raises UsageError."""
+        if self.engine not in ENGINES:
+            raise UsageError(f"--engine {self.engine!r} is unknown", hint=f"use {' or '.join(ENGINES)}")
+        if self.engine == "local":
+            if self.scheduler:
+                raise UsageError("--scheduler is for --engine dask", hint="add --engine dask")
+            return self.build_local(encoder)
+        return DaskEngine(
+            job.choice,
+            cache.where,
+            limits,
+            scheduler=self.scheduler,
+            processes=self.dask_workers,
+            device=self.device,
+            compiled=self.compiled,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            block_rows=self.block_rows,
+            timeout=self.timeout,
+        )
+
+
+def plan_extraction(job: Job, machine: Machine, limits: Limits, where: str) -> tuple[Plan, float, int | None]:
+    """The plan, the seconds that it may take in this process, and the bytes that are free; nothing is written."""
+    cache = Cache(where, read_only=True)
+    dataset, encoder, layers = _build(job, machine, limits)
+    spec = feature_spec(encoder, layers, job.dtype, view_seed=job.view_seed)
+    plan = make_plan(
+        dataset,
+        job.modality,
+        spec,
+        cache,
+        views=job.views,
+        views_split=job.views_split,
+        retry_bad=job.retry_bad,
+        limits=limits,
+    )
+    return plan, probe_seconds(plan, machine.build_local(encoder)), cache.objects.free_bytes()
+
+
+def run_extraction(job: Job, machine: Machine, limits: Limits, where: str) -> ExtractSummary:
+    """Encode what is missing, and remember this as the latest extraction."""
+    cache = Cache(where)
+    dataset, encoder, layers = _build(job, machine, limits)
+    if encoder.device.type == "cuda" and encoder.precision == "float32":
+        say("the encoder computes in float32; --precision bfloat16 is several times faster on a GPU")
+    summary = extract_features(
+        dataset,
+        job.modality,
+        encoder,
+        layers,
+        cache,
+        engine=machine.build_engine(encoder, job, limits, cache),
+        dtype=job.dtype,
+        views=job.views,
+        view_seed=job.view_seed,
+        views_split=job.views_split,
+        retry_bad=job.retry_bad,
+        choice=job.choice,
+    )
+    cache.remember(job.modality.value, summary.set_name, layers, job.data)
+    return summary
+
+
+def _build(job: Job, machine: Machine, limits: Limits) -> tuple[Dataset, Encoder, tuple[int, ...]]:
+    dataset = load_dataset(job.data, job.modality)
+    encoder = build_encoder(job.choice, device=machine.device, compiled=machine.compiled, limits=limits)
+    if job.views and encoder.input.augmentation is None:
+        raise UsageError("there is nothing to draw augmented views from: the augmentation is off", hint="--views 0")
+    return dataset, encoder, parse_layers(job.layers, encoder.depth)

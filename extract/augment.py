@@ -1,0 +1,184 @@
+"""Augmentation of pixels and filter banks (method: section 2), as draws that are made first and applied after.
+
+A draw is made once per medium and view, so all frames of a clip get the same crop, flip and operations. Only
+`Generator.random()` is called, a fixed number of times in a fixed order: changing that, or anything else here that
+changes a result, needs the extraction's version (`selection.py`) raised. Knows no file and no encoder, and imports no
+torch, because decoding processes start without it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from epalm.errors import UsageError
+
+RATIO = (3 / 4, 4 / 3)  # aspect ratios (width / height) of the crop
+TRIES = 10  # before the crop falls back to the centre
+CHANCE = 0.5  # of the flip, and of each operation once it is drawn
+MAGNITUDES = 10  # the scale on which a magnitude is given
+GREY = (128, 128, 128)  # what a moved picture leaves behind
+# At full magnitude; the operations of the paper's public implementation have these ranges.
+_SHEAR = 0.3  # columns per row, or rows per column
+_SHIFT = 10 / 224  # of the picture's side: ten pixels where the paper's encoders look
+_DEGREES = 30.0
+_FACTOR = (0.1, 1.8)  # of brightness and sharpness: 0.1 + 1.8 × magnitude / 10, so that 5 changes nothing
+Operation = Callable[[Image.Image, float], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelDraw:
+    """One draw: the crop as fractions of a frame's height and width, and what is done to it after resizing.
+
+    `operations` are names of `OPERATIONS` with their magnitudes in −1 … 1; only geometric ones are ever negative.
+    """
+
+    top: float
+    left: float
+    height: float
+    width: float
+    flipped: bool
+    operations: tuple[tuple[str, float], ...]
+
+    def apply(self, picture: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
+        """(H, W, 3) uint8 → (height, width, 3) uint8, of the size given as (height, width)."""
+        rows = _stretch(self.top, self.height, picture.shape[0])
+        columns = _stretch(self.left, self.width, picture.shape[1])
+        image = Image.fromarray(np.ascontiguousarray(picture[rows, columns]))
+        image = image.resize(size[::-1], resampling)
+        if self.flipped:
+            image = ImageOps.mirror(image)
+        for name, magnitude in self.operations:
+            image = OPERATIONS[name](image, magnitude)
+        return np.array(image)
+
+
+@dataclass(frozen=True, slots=True)
+class PixelAugmentation:
+    """Random resized crop, horizontal flip and RandAugment, for pictures and clips.
+
+    `scale` is the range of the crop's area as a part of the picture's; `operations` are drawn with replacement
+    and each is applied with `CHANCE`, at `magnitude` of 10.
+    """
+
+    scale: tuple[float, float] = (0.5, 1.0)
+    flip: bool = True
+    operations: int = 2
+    magnitude: int = 7
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0 < low <= high <= 1:
+            raise UsageError(f"crop scale {low} to {high}", hint="give two parts of the area, 0 < low <= high <= 1")
+        if self.operations < 0 or not 0 <= self.magnitude <= MAGNITUDES:
+            raise UsageError(
+                f"{self.operations} operations of magnitude {self.magnitude}",
+                hint=f"give 0 or more operations and a magnitude of 0 to {MAGNITUDES}",
+            )
+
+    def draw(self, rng: np.random.Generator, height: int, width: int) -> PixelDraw:
+        """A draw for a picture of `height` × `width` pixels."""
+        top, left, rows, columns = self._crop(rng.random((TRIES, 4)).tolist(), height, width)
+        flipped = self.flip and rng.random() < CHANCE
+        names = list(OPERATIONS)
+        operations = []
+        for which, applied, sign in rng.random((self.operations, 3)).tolist():
+            name = names[_index(which, len(names))]
+            if applied < CHANCE:
+                signed = -1.0 if name in _SIGNED and sign < CHANCE else 1.0
+                operations.append((name, signed * self.magnitude / MAGNITUDES))
+        return PixelDraw(top / height, left / width, rows / height, columns / width, flipped, tuple(operations))
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides the draws, as JSON."""
+        return {
+            "augmentation": "random resized crop, flip, randaugment",
+            **asdict(self),
+            "scale": list(self.scale),
+            "ratio": list(RATIO),
+            "chance": CHANCE,
+            "set": list(OPERATIONS),
+        }
+
+    def _crop(self, tries: list[list[float]], height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width in pixels, as torchvision's RandomResizedCrop defines them."""
+        low, high = self.scale
+        narrow, wide = math.log(RATIO[0]), math.log(RATIO[1])
+        for area_at, ratio_at, top_at, left_at in tries:
+            area = height * width * (low + (high - low) * area_at)
+            ratio = math.exp(narrow + (wide - narrow) * ratio_at)
+            columns, rows = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < columns <= width and 0 < rows <= height:
+                return _index(top_at, height - rows + 1), _index(left_at, width - columns + 1), rows, columns
+        rows = min(height, max(1, round(width / RATIO[0])))
+        columns = min(width, max(1, round(height * RATIO[1])))
+        return (height - rows) // 2, (width - columns) // 2, rows, columns
+
+
+@dataclass(frozen=True, slots=True)
+class SpecAugment:
+    """One mask over mel bins and one over frames, of at most `frequency` bins and `time` frames; 0 and 0 is off."""
+
+    frequency: int = 24
+    time: int = 96
+
+    def __post_init__(self) -> None:
+        if self.frequency < 0 or self.time < 0:
+            raise UsageError(f"masks of {self.frequency} bins and {self.time} frames", hint="give widths of 0 or more")
+
+    def apply(self, bank: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(frames, mels) float32 before normalisation → a copy with the masked values 0."""
+        frames, mels = bank.shape
+        bins_at, first_bin_at, frames_at, first_frame_at = rng.random(4).tolist()
+        masked = bank.copy()
+        masked[:, _mask(bins_at, first_bin_at, self.frequency, mels)] = 0
+        masked[_mask(frames_at, first_frame_at, self.time, frames)] = 0
+        return masked
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides the masks, as JSON."""
+        return {"augmentation": "specaugment", **asdict(self)}
+
+
+def _mask(width_at: float, start_at: float, widest: int, length: int) -> slice:
+    """Width uniform in 0 … widest, start uniform where it fits."""
+    width = _index(width_at, min(widest, length) + 1)
+    start = _index(start_at, length - width + 1)
+    return slice(start, start + width)
+
+
+def _index(at: float, count: int) -> int:
+    """A number in [0, 1) → 0 … count − 1, each as likely."""
+    return min(int(at * count), count - 1)
+
+
+def _stretch(start: float, length: float, total: int) -> slice:
+    """That part of `total` pixels, one at least."""
+    first = min(round(start * total), total - 1)
+    return slice(first, max(first + 1, min(total, first + round(length * total))))
+
+
+def _affine(image: Image.Image, *coefficients: float) -> Image.Image:
+    return image.transform(image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR, fillcolor=GREY)
+
+
+def _factor(magnitude: float) -> float:
+    return _FACTOR[0] + _FACTOR[1] * magnitude
+
+
+OPERATIONS: dict[str, Operation] = {
+    "Identity": lambda image, magnitude: image,
+    "AutoContrast": lambda image, magnitude: ImageOps.autocontrast(image),
+    "Equalize": lambda image, magnitude: ImageOps.equalize(image),
+    "Brightness": lambda image, magnitude: ImageEnhance.Brightness(image).enhance(_factor(magnitude)),
+    "Sharpness": lambda image, magnitude: ImageEnhance.Sharpness(image).enhance(_factor(magnitude)),
+    "ShearX": lambda image, magnitude: _affine(image, 1, _SHEAR * magnitude, 0, 0, 1, 0),
+    "ShearY": lambda image, magnitude: _affine(image, 1, 0, 0, _SHEAR * magnitude, 1, 0),
+    "TranslateX": lambda image, magnitude: _affine(image, 1, 0, _SHIFT * magnitude * image.width, 0, 1, 0),
+    "TranslateY": lambda image, magnitude: _affine(image, 1, 0, 0, 0, 1, _SHIFT * magnitude * image.height),
+    "Rotate": lambda image, magnitude: image.rotate(_DEGREES * magnitude, Image.Resampling.BILINEAR, fillcolor=GREY),
+}
+_SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")

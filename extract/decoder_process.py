@@ -1,0 +1,165 @@
+"""The parent's hold on one decoding process: start it, ask it, tell how it ended, end it.
+
+It is started anew rather than forked, and not through multiprocessing: that refuses to start children in daemonic
+processes (Dask's workers are such) and runs the main script again in each. Knows one process; knows no queue.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from epalm.errors import EpalmError, MediaError
+from epalm.extract.decoder_child import READY
+from epalm.extract.views import View
+from epalm.extract.wire import Answer, GarbledError, plain, receive_answer
+from epalm.media import MediaFile
+
+_START_TIMEOUT = 120.0  # seconds for a new process to be ready
+_EXIT_TIMEOUT = 1.0  # seconds from a closed socket to the process's end
+_KILL_TIMEOUT = 5.0  # seconds for a killed process to be gone
+_WORDS = 1 << 16  # bytes of stderr that are looked at: what its pipe holds
+_HINT = "try --workers 0, which decodes in this process"
+
+
+class KilledError(Exception):
+    """The process was killed from outside: whether the file has to do with it cannot be told."""
+
+
+class DecoderProcess:
+    """One process, its socket, and a pipe with what it says on stderr. Used by one thread, save for `kill`."""
+
+    def __init__(self) -> None:
+        """Start it, without waiting for it. Raises EpalmError."""
+        self._pipe, theirs = socket.socketpair()
+        self._stderr, writes = os.pipe()
+        # Neither end ever waits: what a decoder says beyond the pipe's capacity is dropped.
+        os.set_blocking(self._stderr, False)
+        os.set_blocking(writes, False)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _start(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=writes,
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"OMP_NUM_THREADS": "1"},  # several of these run side by side
+                start_new_session=True,  # out of reach of the terminal's Ctrl-C
+            )
+        except OSError as error:
+            self._pipe.close()
+            os.close(self._stderr)
+            raise EpalmError(f"a decoding process cannot be started: {error.strerror}", hint=_HINT) from error
+        finally:
+            theirs.close()
+            os.close(writes)
+        self.pid, self._open = self._process.pid, True
+
+    def introduce(self, orders: bytes) -> None:
+        """Hand over the reader, and wait until the process is ready.
+
+        Raises:
+            EpalmError: it did not come up.
+            KilledError: it was killed on the way.
+        """
+        try:
+            self._pipe.settimeout(_START_TIMEOUT)
+            self._pipe.sendall(orders)
+            if self._pipe.recv(1) == READY:
+                return
+            ended = self._end()
+        except TimeoutError:
+            ended = f"not ready after {_START_TIMEOUT:g} s"
+        except OSError:
+            ended = self._end()
+        words = self._last_words()
+        self.close()
+        raise EpalmError(f"a decoding process did not start: {ended}{words and ': ' + words}", hint=_HINT)
+
+    def decode(self, medium: MediaFile, views: Sequence[View], timeout: float) -> Answer:
+        """The process's answer; when there is none in `timeout` seconds, the process is ended and the file blamed.
+
+        Raises:
+            KilledError: it was killed from outside, before or during this file.
+        """
+        started = time.perf_counter()
+        try:
+            self._send(pickle.dumps((medium, views)), timeout)
+            answer = receive_answer(self._pipe, timeout)
+        except TimeoutError:
+            fault = MediaError(f"decoding took longer than {timeout:g} s", hint="shorten the file, or raise --timeout")
+        except GarbledError as error:
+            fault = MediaError(f"the decoder answered with nonsense: {error}", hint="please report it, with the file")
+        except (EOFError, OSError):
+            ended = self._end()
+            words = self._last_words()
+            hint = "convert the file with another tool"
+            fault = MediaError(
+                f"the decoder crashed on this file ({ended})", hint=f"{hint}; it said: {words}" if words else hint
+            )
+        else:
+            self._last_words()  # so that the pipe has room for those of the next file
+            return answer
+        self.close()
+        return Answer(fault, time.perf_counter() - started)
+
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._open and self._process.poll() is None
+
+    def kill(self) -> None:
+        """Have the process end at once; from any thread."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process, and let go of it; more than once is fine."""
+        if not self._open:
+            return
+        self._open = False
+        self.kill()
+        # One that hangs in the kernel (a dead network drive) cannot be waited for.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_KILL_TIMEOUT)
+        self._pipe.close()
+        os.close(self._stderr)
+
+    def _send(self, order: bytes, timeout: float) -> None:
+        self._pipe.settimeout(timeout)
+        try:
+            self._pipe.sendall(order)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            self.close()
+            raise KilledError("it ended between two files") from error
+
+    def _end(self) -> str:
+        """How the process ended, in words. Raises KilledError."""
+        try:
+            code = self._process.wait(_EXIT_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return "it hung up"
+        if code == -signal.SIGKILL:
+            self.close()
+            raise KilledError("SIGKILL")
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def _last_words(self) -> str:
+        """The last line on stderr since the last time; of a crash in Python or below it, the place."""
+        try:
+            said = os.read(self._stderr, _WORDS)
+        except BlockingIOError:
+            return ""
+        text = said.decode(errors="replace")
+        _, fatal, trace = text.partition("(most recent call first):\n")  # faulthandler's, where it is one
+        lines = [line.strip() for line in (trace or text).splitlines() if line.strip()]
+        return plain(lines[0 if fatal else -1]) if lines else ""
+
+
+def _start(descriptor: int) -> str:
+    """Python that finds what this process finds, and serves the socket."""
+    path = [os.getcwd() if entry == "" else entry for entry in sys.path]  # noqa: PTH109
+    return f"import sys; sys.path[:] = {path!a}; from epalm.extract.decoder_child import main; main({descriptor})"

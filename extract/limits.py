@@ -1,0 +1,68 @@
+"""How much of a machine one medium may take, so that no file stops an extraction. Knows figures; knows no format.
+
+Every limit is checked before the step that would be expensive. What a file says of itself is not believed: the
+same limits hold again while it is decoded.
+"""
+
+from dataclasses import dataclass
+
+from epalm.errors import MediaError
+
+# A picture at the limit of its format was measured to need 4 to 14 bytes a pixel while it is decoded.
+_BYTES_A_PIXEL = 15
+_LEAST_MEMORY = 512 * 1024**2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that one medium may have; media beyond are refused, each with the option that admits it.
+
+    With the defaults no decoding process was seen above 1.6 GB, whatever it was given.
+    """
+
+    # Of a picture, a third of it for a video's frame, of which decoders keep up to seventeen.
+    pixels: int = 100_000_000
+    frames: int = 1_000_000  # of a clip: nine hours at 30 a second
+    seconds: float = 6 * 3600  # of a clip or a recording
+    bytes: int = 16 * 1024**3  # of a file
+
+    @property
+    def memory(self) -> int:
+        """How many bytes a decoding process may take beyond those it has at its start."""
+        return max(_LEAST_MEMORY, _BYTES_A_PIXEL * self.pixels)
+
+    def check_bytes(self, size: int) -> None:
+        """Raises MediaError."""
+        if size > self.bytes:
+            raise _refusal(f"the medium has {size:,} bytes", f"{self.bytes:,}", "bytes", "shorten it")
+
+    def check_pixels(self, width: int, height: int, *, share: int = 1, of: str = "a picture") -> None:
+        """For media whose decoders need `share` times as much memory per pixel; `of` names them. Raises MediaError."""
+        if width * height > self.pixels // share:
+            fault = f"{width}×{height} pixels, {width * height:,} in all"
+            limit = f"{self.pixels // share:,} for {of}"
+            note = f", of which {of} may have 1/{share}" if share > 1 else ""
+            raise _refusal(fault, limit, "pixels", "scale it down", note)
+
+    def check_frames(self, count: int) -> None:
+        """Raises MediaError."""
+        if count > self.frames:
+            raise _refusal(f"the video has {count:,} frames or more", f"{self.frames:,}", "frames", "shorten it")
+
+    def check_seconds(self, seconds: float) -> None:
+        """Raises MediaError."""
+        if seconds > self.seconds:
+            fault = f"the medium lasts {seconds:,.0f} s or more"
+            raise _refusal(fault, f"{self.seconds:,.0f} s", "seconds", "shorten it")
+
+
+def out_of_memory(what: str) -> MediaError:
+    """For decoders that were refused memory."""
+    return MediaError(
+        f"decoding the {what} takes more memory than a decoding process may have",
+        hint="convert it to a common format, or raise --max-pixels, with which the memory grows",
+    )
+
+
+def _refusal(fault: str, limit: str, option: str, remedy: str, note: str = "") -> MediaError:
+    return MediaError(f"{fault}: more than {limit}", hint=f"{remedy}, or raise --max-{option}{note}")
