@@ -37,6 +37,8 @@ class DecoderProcess:
     def __init__(self) -> None:
         """Start it, without waiting for it. Raises EpalmError."""
         self._pipe, theirs = socket.socketpair()
+        # A few clips' worth, as far as the system lets: the process need not wait for its answer to be taken.
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self._stderr, writes = os.pipe()
         # Neither end ever waits: what a decoder says beyond the pipe's capacity is dropped.
         os.set_blocking(self._stderr, False)
