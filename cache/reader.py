@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from epalm.cache.blocks import Record, damaged, require_checksum, require_size
+from epalm.cache.blocks import Record, damaged, require_checksum, require_numbers, require_size
 from epalm.cache.objects import Objects
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.spool import Spool
@@ -153,6 +153,7 @@ class FeatureReader:
                 raise damaged(record, f"{record.chunk} ended early")
             if self._verify:
                 require_checksum(values, record)
+                require_numbers(values, record)
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for _ in pool.map(fill, range(len(records))):
@@ -167,6 +168,7 @@ class FeatureReader:
         values = np.asarray(np.memmap(path, dtype=record.dtype, mode="r", shape=shape))  # np.memmap indexes slowly
         if self._verify:
             require_checksum(values, record)
+            require_numbers(values, record)
         return values
 
     def _require_fit(self, record: Record) -> None:

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from epalm.cli.cache_exchange import export_features, import_features, pull, push
 from epalm.cli.options import DEFAULT_CACHE, CacheOption, JsonOption
 
 if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
 
-cache_app = typer.Typer(help="Look at the feature cache: ls, info, verify.", no_args_is_help=True)
+cache_app = typer.Typer(help="The feature cache: look at it, check it, move it.", no_args_is_help=True)
 
 DAMAGED = 3  # exit code: something is not as its record says
 _MIB = 2**20
@@ -143,3 +144,9 @@ def _figures(features: "FeatureSet") -> dict[str, Any]:
         "bytes": features.bytes(),
         "bad": len(bad),
     }
+
+
+cache_app.command("export")(export_features)
+cache_app.command("import")(import_features)
+cache_app.command()(push)
+cache_app.command()(pull)
