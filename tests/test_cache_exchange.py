@@ -24,11 +24,10 @@ from epalm.cache.manifest import read_manifests
 from epalm.cache.store import Cache
 from epalm.errors import CacheError, UsageError
 from tests.conftest import Epalm
-from tests.feature_sets import DATA, Block, contents, digest, make_set, stored_twice
+from tests.feature_sets import BLOCKS, DATA, Block, contents, digest, make_set, stored_twice
 from tests.test_cache_feature_set import SPEC
 
 FORMS = ("h5", "npz", "parquet")
-BLOCKS = (Block(range(5), (0, 1)), Block(range(5, 12)), Block((13, 12)), Block(range(4, 9), (2,)))
 
 
 @pytest.fixture
