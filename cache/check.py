@@ -102,19 +102,20 @@ def finish_checkup(checkup: Checkup, advance: Callable[[int], object]) -> None:
             )
 
 
-def is_group(features: FeatureSet, key: str) -> bool:
-    """Whether one of the set's Zarr groups is described as it should be."""
-    try:
-        return bool(json.loads(features.objects.read(key)) == json.loads(GROUP))
-    except (CacheError, ValueError):
-        return False
+def rows_stored_twice(records: Sequence[Record]) -> dict[int, int]:
+    """How many rows of each view are in more than one place."""
+    stored: dict[int, list[str]] = {}
+    for record in records:
+        for view in record.views:
+            stored.setdefault(view, []).extend(record.rows)
+    return {view: len(rows) - len(set(rows)) for view, rows in stored.items()}
 
 
 def _descriptions(features: FeatureSet) -> list[Finding]:
     found = [
         Finding(key, f"{features.where}/{key} does not describe a Zarr group", _MEND)
         for key in GROUPS
-        if not is_group(features, key)
+        if not _is_group(features, key)
     ]
     try:
         if not isinstance(features.recorded, dict):
@@ -122,6 +123,14 @@ def _descriptions(features: FeatureSet) -> list[Finding]:
     except CacheError as error:
         found.append(Finding(RECORDED, error.message, _MEND))
     return found
+
+
+def _is_group(features: FeatureSet, key: str) -> bool:
+    """Whether one of the set's Zarr groups is described as it should be."""
+    try:
+        return bool(json.loads(features.objects.read(key)) == json.loads(GROUP))
+    except (CacheError, ValueError):
+        return False
 
 
 def _of_block(fault: Fault) -> Finding:
@@ -140,11 +149,7 @@ def _read_manifests(features: FeatureSet, into: list[Manifest]) -> list[Finding]
 
 
 def _twice(records: Sequence[Record]) -> list[str]:
-    stored: dict[int, list[str]] = {}
-    for record in records:
-        for view in record.views:
-            stored.setdefault(view, []).extend(record.rows)
-    twice = sum(len(rows) - len(set(rows)) for rows in stored.values())
+    twice = sum(rows_stored_twice(records).values())
     return [f"{_count(twice, 'row')} stored more than once; reading takes one of each"] if twice else []
 
 
