@@ -31,6 +31,10 @@ _REPAIR = "epalm cache verify lists all damage; epalm cache verify --repair mend
 _FIELDS = ("rows", "views", "shape")
 
 
+class DamageError(CacheError):
+    """A block or its record is not what was written: no fault of the way to it."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One committed block. What has no record does not exist.
@@ -82,7 +86,7 @@ class Record:
 
     @staticmethod
     def from_bytes(data: bytes, where: str, block: str) -> "Record":
-        """The record of a block. Raises CacheError when it is damaged, or another block's."""
+        """The record of a block. Raises DamageError when it is damaged, or another block's."""
         try:
             value = json.loads(data)
             record = Record(**{**value, **{key: tuple(value[key]) for key in _FIELDS}})
@@ -91,11 +95,11 @@ class Record:
             size = np.dtype(record.dtype).itemsize * int(np.prod(record.shape, dtype=np.int64))
             inside = record.folder not in ("", ".", "..") and "/" not in record.folder and "\\" not in record.folder
             # A digest that differs by one bit would give the features of one medium to another.
-            named = block == record.block == block_id(record.rows, record.views)
+            named = block == record.block == block_id(record.rows, record.views) and isinstance(record.written, dict)
         except (TypeError, KeyError, ValueError) as error:
-            raise CacheError(f"{where} is no commit record: {error}", hint=_REPAIR) from error
+            raise DamageError(f"{where} is no commit record: {error}", hint=_REPAIR) from error
         if not (fits and size == record.bytes and inside and named):
-            raise CacheError(f"{where} is no commit record: its fields contradict each other", hint=_REPAIR)
+            raise DamageError(f"{where} is no commit record: its fields contradict each other", hint=_REPAIR)
         return record
 
 
@@ -227,9 +231,9 @@ def require_numbers(values: np.ndarray, record: Record) -> None:
             raise damaged(record, f"{record.chunk} holds values that are not numbers")
 
 
-def damaged(record: Record, fault: str) -> CacheError:
+def damaged(record: Record, fault: str) -> DamageError:
     """The one error for a block that is not what its record says."""
-    return CacheError(f"block {record.block} is damaged: {fault}", hint=_REPAIR)
+    return DamageError(f"block {record.block} is damaged: {fault}", hint=_REPAIR)
 
 
 def _encode(values: np.ndarray) -> dict[str, bytes]:

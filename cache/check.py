@@ -19,6 +19,7 @@ from epalm.errors import CacheError
 SPEC, RECORDED = "spec.json", "recorded.json"
 _NAMED = 3  # media named in a message; the rest is counted
 _MEND = "epalm cache verify --repair"
+_READ = "check the storage, then verify again; what cannot be read is not mended, as it may be whole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,8 @@ def finish_checkup(checkup: Checkup, advance: Callable[[int], object]) -> None:
         return
     if torn:
         checkup.notes.append(f"ledger.jsonl: {_count(torn, 'line')} not whole, passed over")
+    if any(one.fault and not one.fault.damaged and not one.fault.record for one in checkup.findings):
+        return  # which rows are lost cannot be told from records that cannot be read now
     # Rows of blocks that were found damaged are named already: only what no record speaks of is lost.
     told = [*checkup.records, *(one.fault.record for one in checkup.findings if one.fault and one.fault.record)]
     rows = {row for record in told if 0 in record.views for row in record.rows}
@@ -134,7 +137,7 @@ def _is_group(features: FeatureSet, key: str) -> bool:
 
 
 def _of_block(fault: Fault) -> Finding:
-    return Finding(f"block {fault.block}", fault.error, _MEND, fault)
+    return Finding(f"block {fault.block}", fault.error, _MEND if fault.damaged else _READ, fault)
 
 
 def _read_manifests(features: FeatureSet, into: list[Manifest]) -> list[Finding]:

@@ -1,8 +1,14 @@
 """Files that are there whole or not at all, even after a power cut. Knows bytes and names only."""
 
+import errno
+import fcntl
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems without locks say
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
@@ -26,6 +32,30 @@ def link_first_wins(path: Path, data: bytes | memoryview) -> bool:
         draft.unlink()
     fsync_directory(path.parent)
     return True
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """An empty file that gets the name `path` when the block ends well, replacing what is there, and else is gone.
+
+    There is one draft for a path, so that the next one overwrites what a kill has left of it.
+
+    Raises:
+        BlockingIOError: another process is writing it.
+    """
+    draft = path.with_name(f".{path.name}.part")
+    descriptor = _open_alone(draft)
+    try:
+        os.ftruncate(descriptor, 0)
+        yield draft
+        os.fsync(descriptor)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    fsync_directory(path.parent)
 
 
 def fsync_directory(folder: Path) -> None:
@@ -52,3 +82,21 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_alone(path: Path) -> int:
+    """A descriptor of a file that no other process has opened so, made where it is missing."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # between the two calls it has become the finished file, or was taken away

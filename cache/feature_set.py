@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epalm.cache.blocks import BLOCKS, RECORDS, Record, make_groups, read_block, read_record, write_block
+from epalm.cache.blocks import (
+    BLOCKS,
+    RECORDS,
+    DamageError,
+    Record,
+    make_groups,
+    read_block,
+    read_record,
+    write_block,
+)
 from epalm.cache.ledger import Ledger
 from epalm.cache.objects import MissingObjectError, Objects
 from epalm.cache.spec import FeatureSpec
@@ -26,11 +35,20 @@ _SUFFIX = ".json"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is not as it should be: which block, what about it, and its record where that is whole."""
+    """One block that is not as it should be: what about it, and its record where that is whole.
+
+    `damaged` is false when the storage would not give it, which may pass.
+    """
 
     block: str
     error: str
     record: Record | None
+    damaged: bool = True
+
+    @staticmethod
+    def of(block: str, error: CacheError, record: Record | None) -> "Fault":
+        """What an error says of a block."""
+        return Fault(block, error.message, record, isinstance(error, DamageError | MissingObjectError))
 
 
 class FeatureSet:
@@ -105,8 +123,8 @@ class FeatureSet:
     ) -> int:
         """Commit `values` (R, V, L, D), a row a digest; how many rows were not there already, and now are.
 
-        Rows that another process has committed meanwhile are left out, so that each is stored once. `made` says how
-        the values came about, for the record.
+        Rows that another process has committed meanwhile are left out, so that each is stored once. `made` is what
+        the record says of their making, beside what the latest extraction says of itself.
 
         Raises:
             ValueError: values of another shape or dtype than the set's, no numbers, or a digest twice.
@@ -160,7 +178,7 @@ class FeatureSet:
                 self.require_fit(record)
                 records.append(record)
             except CacheError as error:
-                faults.append(Fault(name, error.message, record))
+                faults.append(Fault.of(name, error, record))
         return records, faults
 
     def damaged_blocks(self, records: Sequence[Record], advance: Callable[[int], object] | None = None) -> list[Fault]:
@@ -170,7 +188,7 @@ class FeatureSet:
             try:
                 read_block(self.objects, record)
             except CacheError as error:
-                faults.append(Fault(record.block, error.message, record))
+                faults.append(Fault.of(record.block, error, record))
             if advance:
                 advance(record.bytes)
         return faults
@@ -178,7 +196,7 @@ class FeatureSet:
     def require_fit(self, record: Record) -> None:
         """Raise CacheError unless a record is of this set's layers, width and dtype."""
         if record.shape[2:] != (len(self.spec.layers), self.spec.width) or record.dtype != self.spec.stored_dtype:
-            raise CacheError(f"block {record.block} has another shape or dtype than the feature set {self.name}")
+            raise DamageError(f"block {record.block} has another shape or dtype than the feature set {self.name}")
 
     def drop(self, block: str) -> None:
         """Take a block's record away, then its folder: its rows are missing from now on, and can be made again."""

@@ -51,8 +51,7 @@ class Ledger:
                 continue
             try:
                 entry = Entry(**json.loads(line))
+                last[entry.media, entry.digest] = entry
             except (ValueError, TypeError):
                 torn += 1
-                continue
-            last[entry.media, entry.digest] = entry
         return list(last.values()), torn

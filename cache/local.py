@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from epalm.cache.durable import fsync_directory, link_first_wins, write_atomically
+from epalm.cache.durable import NO_LOCKS, fsync_directory, link_first_wins, write_atomically
 from epalm.cache.objects import MissingObjectError, Stored
 from epalm.errors import CacheError
 
 _LOCK_TIMEOUT = 600.0  # seconds: longer than any block takes to write
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems without locks say
 
 
 class LocalObjects:
@@ -175,7 +174,7 @@ def _wait_for(descriptor: int, path: Path) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except OSError as error:
-            if error.errno in _NO_LOCKS:
+            if error.errno in NO_LOCKS:
                 return
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EINTR):
                 raise CacheError(f"{path} cannot be locked: {error.strerror}") from error

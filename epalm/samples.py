@@ -5,9 +5,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from epalm.errors import MediaError
 from epalm.media import MediaFile
+
+if TYPE_CHECKING:
+    from epalm.datasets.paths import MediaRoot
 
 
 class Modality(StrEnum):

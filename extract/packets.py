@@ -1,6 +1,6 @@
 """The packets of a clip, listed without decoding, and the frames wanted found from them by seeking to key frames.
 
-Where anything about the clip is doubtful this raises `Doubt`, and its caller decodes from the beginning instead:
+Where anything about the clip is doubtful this raises `DoubtError`, and its caller decodes from the beginning instead:
 what is found here are the very frames that decoding all of the clip gives. One thing differs: damage in a part
 of the clip that no frame is wanted from is not noticed. Knows packets and frames; does not know which are wanted.
 """
@@ -22,7 +22,7 @@ _CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _CODECS = {"h264", "hevc", "vp9", "av1"}
 
 
-class Doubt(Exception):
+class DoubtError(Exception):
     """Seeking cannot be relied on in this clip."""
 
 
@@ -42,10 +42,10 @@ class PacketIndex:
         return len(self.times)
 
     def number_of(self, time: int | None) -> int:
-        """The number of the frame that is shown at that time. Raises Doubt when there is none."""
+        """The number of the frame that is shown at that time. Raises DoubtError when there is none."""
         number = int(np.searchsorted(self.times, -1 if time is None else time))
         if time is None or number == self.count or self.times[number] != time:
-            raise Doubt
+            raise DoubtError
         return number
 
     def key_of(self, number: int) -> int:
@@ -100,10 +100,10 @@ def seek_frames(
     Each is decoded from the key frame at or before it, or by going on where that one has been read already.
 
     Raises:
-        Doubt: what is decoded is not what the index says.
+        DoubtError: what is decoded is not what the index says.
     """
     if index.doubtful:
-        raise Doubt
+        raise DoubtError
     # Errors that decoders otherwise paint over, with what they saw before: something else after seeking.
     stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
     waiting = list(reversed(numbers))
@@ -128,10 +128,10 @@ def _frames_from(
             number = index.number_of(frame.pts)
             # The container's word for a key frame is not enough: the decoder sees it in the frame.
             if number != expected or frame.is_corrupt or (number == first and not frame.key_frame):
-                raise Doubt
+                raise DoubtError
             yield number, read, frame
             expected += 1
-    raise Doubt  # the clip has ended, and frames are still waited for
+    raise DoubtError  # the clip has ended, and frames are still waited for
 
 
 def _decode_from(
@@ -147,11 +147,11 @@ def _decode_from(
         if expected is None and number < first:
             continue  # seeking led to an earlier key frame
         if number != (first if expected is None else expected):
-            raise Doubt
+            raise DoubtError
         expected = number + 1
         # What is shown before the key frame and sent after it is made of what came before, and nothing of it.
         if shown >= first_shown:
             yield number, packet.decode()
     if expected is None:
-        raise Doubt
+        raise DoubtError
     yield expected - 1, stream.codec_context.decode(None)  # what the decoder still holds

@@ -5,6 +5,7 @@ Knows the order of the work and who does it: this process, or the workers of a D
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from epalm.cache.store import Cache
 from epalm.cache.sweep import sweep_leftovers
 from epalm.cache.uses import touch
 from epalm.console import Advance, progress
+from epalm.errors import CacheError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import EncoderChoice
 from epalm.extract.encoding import BatchEncoder
@@ -130,6 +132,7 @@ def extract_features(
     if plan.pending:
         with progress(f"extract {modality}", len(plan.pending), "media") as advance:
             tally = (engine or LocalEngine(encoder))(plan, features, advance)
+    with suppress(CacheError):  # of a cache that cannot be written nothing is swept, and nothing is lost by it
         sweep_leftovers(features.objects)
     write_manifest(features.objects, Manifest(dataset.spec, plan.digests))
     touch(features.objects)

@@ -66,7 +66,9 @@ def repair_set(checkup: Checkup, cache: Cache, build: Build, *, workers: int | N
         return [Mended(one.what, Outcome.LEFT, one.hint) for one in checkup.findings]
     done, hard = [], []
     for finding in checkup.findings:
-        if restore(checkup, finding):
+        if finding.fault and not finding.fault.damaged:
+            done.append(Mended(finding.what, Outcome.LEFT, finding.hint))
+        elif restore(checkup, finding):
             done.append(Mended(finding.what, Outcome.RESTORED, "put right from the rest of the set"))
         elif finding.fault or finding.lost:
             hard.append(finding)

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from epalm.errors import MediaError
 from epalm.extract.containers import VIDEO_SHARE, decode_all, open_container
 from epalm.extract.limits import Limits
-from epalm.extract.packets import Doubt, index_packets, seek_frames
+from epalm.extract.packets import DoubtError, index_packets, seek_frames
 from epalm.media import MediaFile
 
 Kept = TypeVar("Kept")
@@ -67,7 +67,7 @@ def read_frames(
         try:
             kept, _ = _collect(seek_frames(container, stream, index, wanted), selections, keep)
             return kept
-        except (Doubt, av.FFmpegError):
+        except (DoubtError, av.FFmpegError):
             pass  # decoding all of it shows whether the clip or the index is at fault
     kept, decoded = _from_the_beginning(medium, choose(max(1, index.count)), keep, limits)
     if decoded != index.count and decoded:

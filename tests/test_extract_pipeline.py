@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from epalm.extract.pipeline import ExtractSummary, LocalEngine, encode_files, ex
 from epalm.extract.plan import Plan, make_plan
 from epalm.extract.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
 from epalm.extract.selection import feature_spec
+from epalm.extract.views import VIEW_0, View
+from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
 
 PIXELS = Pixels((4, 4), "nearest", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -190,25 +193,15 @@ def test_a_file_that_changes_while_it_is_read_gets_no_row(tmp_path: Path) -> Non
     media = tmp_path / "media"
     names = _pictures(media, 3)
 
-    class Meddling(Projections):
-        def __init__(self) -> None:
-            super().__init__()
-            read = self.input
-
-            class Read:
-                def __call__(self, path: Path) -> np.ndarray:
-                    if path.name == names[1]:
-                        _picture(path, 999)
-                        os.utime(path, (1, 1))
-                    return read(path)
-
-                def describe(self) -> dict[str, Any]:
-                    return read.describe()
-
-            self.input = Read()
+    class Meddling(ImageInput):
+        def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
+            if medium.path.name == names[1]:
+                _picture(medium.path, 999)
+                os.utime(medium.path, (1, 1))
+            return super().__call__(medium, views)
 
     dataset, cache = _dataset(media, names), Cache(tmp_path / "cache")
-    summary = _run(dataset, cache, Meddling())
+    summary = _run(dataset, cache, Projections(Meddling(PIXELS)))
     assert (summary.encoded, summary.bad) == (2, 1)
     assert _counts(_run(dataset, cache)) == (2, 1, 0)
 

@@ -7,14 +7,19 @@ block, so shapes, and with them the key/value caches, are the same everywhere an
 Letters: B batch, K perceptual tokens, D hidden size, E word-embedding width, P prompt length, T text, V vocabulary.
 """
 
+import inspect
 from typing import Any
 
 import torch
 from transformers import OPTForCausalLM
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.opt.modeling_opt import OPTDecoderLayer
 
 from epalm.train.injection import Injection, attention_masks
+
+# transformers calls its key/value cache by this name from 5.24 on, and by the other before.
+_CACHE = "cache" if "cache" in inspect.signature(OPTDecoderLayer.forward).parameters else "past_key_values"
 
 
 class AugmentedOPT(OPTForCausalLM):
@@ -38,21 +43,24 @@ class AugmentedOPT(OPTForCausalLM):
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         perceptual: torch.Tensor | None = None,
         prompt: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
+        past_key_values: Cache | None = None,
         **_: Any,
     ) -> CausalLMOutputWithPast:
         """Logits (B, positions, V) for `input_ids` (B, 1 + P + T), whose first 1 + P ids are placeholders.
 
         `perceptual` (B, K, D) and `prompt` (B, P, E) are read when those positions are; later calls with a filled
-        `past_key_values` do not need them. `attention_mask` (B, past + positions) is 1 for all but padding; None
-        means no padding. `logits_to_keep` > 0 computes only the last so many positions' logits.
+        `cache` (or `past_key_values`, its older name) do not need them. `attention_mask` (B, past + positions) is 1
+        for all but padding; None means no padding. `logits_to_keep` > 0 computes only the last so many positions'
+        logits.
         """
         decoder = self.model.decoder
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        cache = past_key_values if cache is None else cache
+        past = cache.get_seq_length() if cache is not None else 0
         real = None if attention_mask is None else attention_mask.bool()
         hidden = self._embed(input_ids, real, prompt, past)
         without_front, with_front = attention_masks(
@@ -68,8 +76,8 @@ class AugmentedOPT(OPTForCausalLM):
             hidden = layer(
                 hidden,
                 attention_mask=with_front if seen else without_front,
-                past_key_values=past_key_values,
                 use_cache=bool(use_cache),
+                **{_CACHE: cache},
             )
         if logits_to_keep:
             hidden = hidden[:, -logits_to_keep:]
@@ -77,7 +85,7 @@ class AugmentedOPT(OPTForCausalLM):
             hidden = decoder.final_layer_norm(hidden)
         if decoder.project_out is not None:
             hidden = decoder.project_out(hidden)
-        return CausalLMOutputWithPast(logits=self.lm_head(hidden), past_key_values=past_key_values)
+        return CausalLMOutputWithPast(logits=self.lm_head(hidden), **{_CACHE: cache})
 
     def _embed(
         self, input_ids: torch.Tensor, real: torch.Tensor | None, prompt: torch.Tensor | None, past: int

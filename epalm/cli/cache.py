@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from epalm.cli.cache_exchange import export_features, import_features, pull, push
 from epalm.cli.cache_health import gc, verify
 from epalm.cli.cache_why import why
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from epalm.cli.run_uses import Runs
 
 cache_app = typer.Typer(
-    help="Look after the feature cache: what is there, why, whether it is whole, and what can go.",
+    help="The feature cache: what is there and why, whether it is whole, what can go, and where else it can be.",
     no_args_is_help=True,
 )
 SetArgument = Annotated[str, typer.Argument(metavar="SET", help="Name of a feature set, or how it begins.")]
@@ -201,3 +202,7 @@ def _day(seconds: float | None) -> str:
 cache_app.command()(why)
 cache_app.command()(verify)
 cache_app.command()(gc)
+cache_app.command("export")(export_features)
+cache_app.command("import")(import_features)
+cache_app.command()(push)
+cache_app.command()(pull)
