@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from epalm.cache.blocks import BLOCKS, GROUP, GROUPS, Record
+from epalm.cache.blocks import BLOCKS, GROUP, GROUPS, RECORDS, Record
 from epalm.cache.feature_set import Fault, FeatureSet
 from epalm.cache.holes import lost_rows
+from epalm.cache.ledger import Entry
 from epalm.cache.manifest import MANIFESTS, Manifest, read_manifest
+from epalm.cache.objects import Objects
 from epalm.cache.store import Cache
 from epalm.cache.sweep import leftovers
 from epalm.console import size_in_words
@@ -85,24 +87,13 @@ def finish_checkup(checkup: Checkup, advance: Callable[[int], object]) -> None:
         return
     if torn:
         checkup.notes.append(f"ledger.jsonl: {_count(torn, 'line')} not whole, passed over")
-    if any(one.fault and not one.fault.damaged and not one.fault.record for one in checkup.findings):
-        return  # which rows are lost cannot be told from records that cannot be read now
-    # Rows of blocks that were found damaged are named already: only what no record speaks of is lost.
-    told = [*checkup.records, *(one.fault.record for one in checkup.findings if one.fault and one.fault.record)]
-    rows = {row for record in told if 0 in record.views for row in record.rows}
-    for manifest in checkup.manifests:
-        names = lost_rows(manifest, rows, entries)
-        if names:
-            shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
-            checkup.findings.append(
-                Finding(
-                    f"rows of {manifest.data}",
-                    f"{_count(len(names), 'medium', 'media')} of {manifest.data} have neither a row nor a line in the "
-                    f"ledger: {shown}",
-                    f"{_MEND}, or epalm extract --data {manifest.data} again",
-                    lost=tuple(dict.fromkeys(manifest.digests[name] for name in names)),
-                )
-            )
+    _find_lost(features, checkup, entries)
+
+
+def orphans(objects: Objects) -> list[str]:
+    """Names of blocks of which a folder is there and no record."""
+    recorded = {name.removesuffix(".json") for name in objects.names(RECORDS)}
+    return sorted({folder.partition("-")[0] for folder in objects.names(BLOCKS) if "-" in folder} - recorded)
 
 
 def rows_stored_twice(records: Sequence[Record]) -> dict[int, int]:
@@ -167,3 +158,30 @@ def _loose(features: FeatureSet) -> list[str]:
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _find_lost(features: FeatureSet, checkup: Checkup, entries: Sequence[Entry]) -> None:
+    """Media that the manifests name and nothing else: a finding where a record is damaged or gone, else a note.
+
+    An import may bring names of media that never had a row.
+    """
+    faults = [one.fault for one in checkup.findings if one.fault]
+    if any(not fault.damaged and not fault.record for fault in faults):
+        return  # which rows are lost cannot be told from records that cannot be read now
+    gone = any(not fault.record for fault in faults) or bool(orphans(features.objects))
+    # Rows of blocks that were found damaged are named already: only what no record speaks of is lost.
+    told = [*checkup.records, *(fault.record for fault in faults if fault.record)]
+    rows = {row for record in told if 0 in record.views for row in record.rows}
+    for manifest in checkup.manifests:
+        names = lost_rows(manifest, rows, entries)
+        if not names:
+            continue
+        shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+        count = _count(len(names), "medium", "media")
+        error = f"{count} of {manifest.data} with neither a row nor a line in the ledger: {shown}"
+        if gone:
+            lost = tuple(dict.fromkeys(manifest.digests[name] for name in names))
+            hint = f"{_MEND}, or epalm extract --data {manifest.data} again"
+            checkup.findings.append(Finding(f"rows of {manifest.data}", error, hint, lost=lost))
+        else:
+            checkup.notes.append(f"{error}; epalm extract looks at them again")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from epalm.cache.blocks import BLOCKS, RECORDS, Record, block_id
+from epalm.cache.blocks import BLOCKS, Record, block_id
 from epalm.cache.objects import Objects
 from epalm.errors import CacheError
 
@@ -35,12 +35,6 @@ def left_shape(objects: Objects, block: str) -> Shape | None:
             except (CacheError, ValueError, TypeError, KeyError, IndexError):
                 continue
     return None
-
-
-def orphans(objects: Objects) -> list[str]:
-    """Names of blocks of which a folder is there and no record."""
-    recorded = {name.removesuffix(".json") for name in objects.names(RECORDS)}
-    return sorted({folder.partition("-")[0] for folder in objects.names(BLOCKS) if "-" in folder} - recorded)
 
 
 def runs_of_lost(

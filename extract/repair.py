@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from epalm.cache.blocks import Record, read_block, read_record
-from epalm.cache.check import Checkup, Finding
+from epalm.cache.check import Checkup, Finding, orphans
 from epalm.cache.feature_set import Fault, FeatureSet
 from epalm.cache.mend import Contents, contents, restore
 from epalm.cache.spec import FeatureSpec
@@ -24,7 +24,7 @@ from epalm.errors import EpalmError, UsageError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.limits import Limits
-from epalm.extract.lost_blocks import Run, Shape, left_shape, orphans, runs_of_lost
+from epalm.extract.lost_blocks import Run, Shape, left_shape, runs_of_lost
 from epalm.extract.selection import feature_spec
 from epalm.extract.sources import Sources
 from epalm.extract.stream import Stream, decode_pool
