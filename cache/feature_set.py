@@ -139,7 +139,7 @@ class FeatureSet:
             raise ValueError("a block cannot hold values that are not numbers")
         with self.objects.lock(RECORDS):
             self.records()
-            held = [self._rows.get(view, frozenset()) for view in views]
+            held: list[Collection[str]] = [self._rows.get(view, frozenset()) for view in views]
             kept = [place for place, digest in enumerate(digests) if not all(digest in rows for rows in held)]
             if not kept:
                 return 0
@@ -206,7 +206,7 @@ class FeatureSet:
                 if folder.startswith(f"{block}-"):
                     self.objects.delete_below(f"{BLOCKS}/{folder}")
 
-    def bytes(self) -> int:
+    def stored_bytes(self) -> int:
         """Of all committed values."""
         return sum(record.bytes for record in self.records())
 
