@@ -124,7 +124,8 @@ def test_a_damaged_block_is_refused_by_name_and_the_others_go(
 def test_damage_on_the_way_is_found_and_made_good_by_another_try(
     damage: Callable[[bytes], bytes], name: str, features: FeatureSet, tmp_path: Path
 ) -> None:
-    lock, damaged = threading.Lock(), []
+    lock = threading.Lock()
+    damaged: list[str] = []
 
     def see(what: str, key: str, data: bytes) -> bytes:
         with lock:

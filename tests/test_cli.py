@@ -28,6 +28,7 @@ def _commands() -> set[str]:
 
 def test_the_commands_are_these() -> None:
     names = {"demo", "extract", "train", "score", "predict", "cache ls", "cache info", "cache verify"}
+    names |= {"cache export", "cache import", "cache push", "cache pull"}
     assert _commands() == {f"epalm {name}" for name in names}
 
 
