@@ -28,7 +28,11 @@ class Limits:
 
     @property
     def memory(self) -> int:
-        """How many bytes a decoding process may take beyond those it has at its start."""
+        """How many bytes a decoding process may take beyond those it has at its start.
+
+        The checks bound what decoders are known to take. Refusing a process more than this bounds what some file
+        makes them take all the same.
+        """
         return max(_LEAST_MEMORY, _BYTES_A_PIXEL * self.pixels)
 
     def check_bytes(self, size: int) -> None:
