@@ -4,6 +4,7 @@ Letters: R rows, V views, L layers, D width. An uncompressed chunk object is the
 behind them, so it can be read and mapped without zarr.
 """
 
+import builtins
 import contextlib
 import json
 import os
@@ -80,12 +81,12 @@ class Record:
         said = self.written.get("recorded")
         return said if isinstance(said, dict) else {}
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self) -> builtins.bytes:
         """As the record's object holds it."""
         return json.dumps(asdict(self)).encode()
 
     @staticmethod
-    def from_bytes(data: bytes, where: str, block: str) -> "Record":
+    def from_bytes(data: builtins.bytes, where: str, block: str) -> "Record":
         """The record of a block. Raises DamageError when it is damaged, or another block's."""
         try:
             value = json.loads(data)
@@ -263,5 +264,5 @@ def _decode(metadata: bytes, chunk: bytes) -> np.ndarray:
     from zarr.buffer.cpu import Buffer
     from zarr.storage import MemoryStore
 
-    held = {_METADATA: Buffer.from_bytes(metadata), _CHUNK: Buffer.from_bytes(chunk)}
+    held: dict[str, Any] = {_METADATA: Buffer.from_bytes(metadata), _CHUNK: Buffer.from_bytes(chunk)}
     return np.asarray(zarr.open_array(MemoryStore(held), mode="r")[...])

@@ -149,7 +149,7 @@ class FeatureReader:
             record, values = records[block], flat[self._offsets[block] : self._offsets[block + 1]]
             self._require_fit(record)
             require_size(self._objects, record)
-            if self._objects.read_into(record.chunk, memoryview(values.reshape(-1).view(np.uint8))) != record.bytes:
+            if self._objects.read_into(record.chunk, values.reshape(-1).view(np.uint8).data) != record.bytes:
                 raise damaged(record, f"{record.chunk} ended early")
             if self._verify:
                 require_checksum(values, record)

@@ -29,7 +29,8 @@ VIDEO = replace(
 
 
 def _with(spec: FeatureSpec, field: str, **changed: Any) -> FeatureSpec:
-    return replace(spec, **{field: {**getattr(spec, field), **changed}})
+    changes: dict[str, Any] = {field: {**getattr(spec, field), **changed}}
+    return replace(spec, **changes)
 
 
 @pytest.mark.parametrize(
