@@ -81,11 +81,11 @@ class FeatureSet:
         """Create what is missing of the folder, and note what the extraction says of itself."""
         make_groups(self.objects)
         self.note(recorded)
-        _keep(self.objects, "spec.json", self.spec.to_bytes())
+        self._keep("spec.json", self.spec.to_bytes())
 
     def note(self, recorded: Mapping[str, str]) -> None:
         """Keep what an extraction says of itself, in place of what an earlier one said."""
-        _keep(self.objects, "recorded.json", _json(recorded))
+        self._keep("recorded.json", _json(recorded))
 
     def records(self) -> list[Record]:
         """Every commit record, in order of name. Raises CacheError when one is damaged."""
@@ -139,7 +139,7 @@ class FeatureSet:
             raise ValueError("a block cannot hold values that are not numbers")
         with self.objects.lock(RECORDS):
             self.records()
-            held = [self._rows.get(view, set[str]()) for view in views]
+            held: list[Collection[str]] = [self._rows.get(view, frozenset()) for view in views]
             kept = [place for place, digest in enumerate(digests) if not all(digest in rows for rows in held)]
             if not kept:
                 return 0
@@ -206,7 +206,7 @@ class FeatureSet:
                 if folder.startswith(f"{block}-"):
                     self.objects.delete_below(f"{BLOCKS}/{folder}")
 
-    def bytes(self) -> int:
+    def stored_bytes(self) -> int:
         """Of all committed values."""
         return sum(record.bytes for record in self.records())
 
@@ -214,6 +214,14 @@ class FeatureSet:
         self._known[record.block] = record
         for view in record.views:
             self._rows.setdefault(view, set()).update(record.rows)
+
+    def _keep(self, key: str, data: bytes) -> None:
+        try:
+            if self.objects.read(key) == data:
+                return
+        except MissingObjectError:
+            pass
+        self.objects.write(key, data)
 
 
 def read_json(objects: Objects, key: str) -> Any:
@@ -228,13 +236,3 @@ def read_json(objects: Objects, key: str) -> Any:
 
 def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(dict(value), indent=2, sort_keys=True) + "\n").encode()
-
-
-def _keep(objects: Objects, key: str, data: bytes) -> None:
-    """Write an object unless it is there as it should be."""
-    try:
-        if objects.read(key) == data:
-            return
-    except MissingObjectError:
-        pass
-    objects.write(key, data)

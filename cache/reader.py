@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -149,7 +150,8 @@ class FeatureReader:
             record, values = records[block], flat[self._offsets[block] : self._offsets[block + 1]]
             self._require_fit(record)
             require_size(self._objects, record)
-            if self._objects.read_into(record.chunk, values.reshape(-1).view(np.uint8).data) != record.bytes:
+            target: Any = values.reshape(-1).view(np.uint8)
+            if self._objects.read_into(record.chunk, memoryview(target)) != record.bytes:
                 raise damaged(record, f"{record.chunk} ended early")
             if self._verify:
                 require_checksum(values, record)

@@ -24,7 +24,8 @@ from epalm.errors import UsageError
 
 _AT_ONCE = 8  # blocks on their way
 _MB = 10**6
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)

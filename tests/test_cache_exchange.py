@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,9 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epalm.cache import chosen_rows
+from epalm.cache.blocks import Record, read_block
 from epalm.cache.exchange import export_set, import_set
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import read_manifests
+from epalm.cache.objects import Objects
 from epalm.cache.store import Cache
 from epalm.errors import CacheError, UsageError
 from tests.conftest import Epalm
@@ -94,7 +97,8 @@ def test_views_that_all_media_have_are_written_and_others_can_be_chosen(features
     assert reader.views_of() == (0, 2)
     expected = _values(features, reader.digests, (2,), (3, 5))
     np.testing.assert_array_equal(reader.gather(np.arange(5), view=2), expected[:, 0])
-    for wrong in ({"views": [3]}, {"views": [0, 9]}, {"layers": [2]}, {"views": []}):
+    wrongs: list[dict[str, Any]] = [{"views": [3]}, {"views": [0, 9]}, {"layers": [2]}, {"views": []}]
+    for wrong in wrongs:
         with pytest.raises(UsageError):
             export_set(features, tmp_path / "wrong.h5", **wrong)
     assert not list(tmp_path.glob("*wrong*"))
@@ -112,10 +116,12 @@ def test_a_set_without_a_view_in_common_says_so(tmp_path: Path) -> None:
 
 def test_each_block_is_read_once(features: FeatureSet, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    real = chosen_rows.read_block
-    monkeypatch.setattr(
-        chosen_rows, "read_block", lambda objects, record: read.append(record.block) or real(objects, record)
-    )
+
+    def reading(objects: Objects, record: Record) -> np.ndarray:
+        read.append(record.block)
+        return read_block(objects, record)
+
+    monkeypatch.setattr(chosen_rows, "read_block", reading)
     monkeypatch.setattr(chosen_rows, "_STRETCH", 2)
     assert sum(len(values) for values in chosen_rows.ChosenRows(features, views=[0])) == 14
     assert len(read) == len(set(read)) == 3

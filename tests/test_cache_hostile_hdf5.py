@@ -153,6 +153,11 @@ def _values(value: float) -> Change:
     return lambda file: _put(file, "features", np.append(file["features"][:-1], np.full_like(VALUE, value), 0))
 
 
+def _many_members(file: h5py.File) -> None:
+    for number in range(10_001):
+        file.create_group(f"{number}")
+
+
 HOSTILE: dict[str, Change] = {
     "external link": _link("features", h5py.ExternalLink("aside.h5", "/features")),
     "external link to a text": _link("spec.json", h5py.ExternalLink("/etc/passwd", "/")),
@@ -203,7 +208,7 @@ HOSTILE: dict[str, Change] = {
     "infinity": _values(-np.inf),
     "other bytes": lambda file: file["features"].write_direct(np.ones(SHAPE, np.float16)),
     "another member": lambda file: file.create_dataset("more", data=[1]),
-    "many members": lambda file: [file.create_group(f"{n}") for n in range(10_001)] and None,
+    "many members": _many_members,
     "a member missing": lambda file: file.__delitem__("recorded.json"),
     "a file of something else": lambda file: file.clear(),
     "another version": lambda file: _say(file, version=2),
