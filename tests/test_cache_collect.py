@@ -227,3 +227,23 @@ def test_only_the_unused_one_of_two_sets_goes(features: FeatureSet, tmp_path: Pa
     assert collect(Cache(tmp_path), garbage) == garbage[0].bytes > 0
     assert Cache(tmp_path).set_names() == [features.name]
     whole(features)
+
+
+def test_an_object_store_is_checked_mended_and_collected_like_a_disk(s3_url: str, epalm: Epalm) -> None:
+    cache = Cache(s3_url)
+    features = cache.feature_set(SPEC, recorded={"torch": "2"})
+    features.write_block(names(3), values(3))
+    (record,) = features.records()
+    features.objects.write(record.metadata, b"{")
+    features.objects.write("zarr.json", b"")
+    features.objects.write("blocks/0123456789abcdef-89abcdef/c.0.0.0.0", b"rows")
+    words = ("--cache", s3_url)
+    assert epalm("cache", "verify", *words).code == 3
+    assert epalm("cache", "verify", *words, "--repair").code == 0
+    assert epalm("cache", "verify", *words).code == 0
+    assert json.loads(epalm("cache", "gc", *words, "--json").out)["found"] == []
+    time.sleep(1.1)  # the store's clock has seconds
+    done = json.loads(epalm("cache", "gc", *words, "--grace", 0, "--json").out)
+    assert done["freed"] == 4 and len(done["found"]) == 1
+    assert json.loads(epalm("cache", "gc", *words, "--grace", 0, "--unused", "--json").out)["freed"] > 0
+    assert cache.set_names() == []
