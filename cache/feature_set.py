@@ -35,11 +35,20 @@ _SUFFIX = ".json"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is not as it should be: which block, what about it, and its record where that is whole."""
+    """One block that is not as it should be: what about it, and its record where that is whole.
+
+    `damaged` is false when the storage would not give it, which may pass.
+    """
 
     block: str
     error: str
     record: Record | None
+    damaged: bool = True
+
+    @staticmethod
+    def of(block: str, error: CacheError, record: Record | None) -> "Fault":
+        """What an error says of a block."""
+        return Fault(block, error.message, record, isinstance(error, DamageError | MissingObjectError))
 
 
 class FeatureSet:
@@ -130,7 +139,7 @@ class FeatureSet:
             raise ValueError("a block cannot hold values that are not numbers")
         with self.objects.lock(RECORDS):
             self.records()
-            held = [self._rows.get(view, frozenset()) for view in views]
+            held: list[Collection[str]] = [self._rows.get(view, frozenset()) for view in views]
             kept = [place for place, digest in enumerate(digests) if not all(digest in rows for rows in held)]
             if not kept:
                 return 0
@@ -169,7 +178,7 @@ class FeatureSet:
                 self.require_fit(record)
                 records.append(record)
             except CacheError as error:
-                faults.append(Fault(name, error.message, record))
+                faults.append(Fault.of(name, error, record))
         return records, faults
 
     def damaged_blocks(self, records: Sequence[Record], advance: Callable[[int], object] | None = None) -> list[Fault]:
@@ -179,7 +188,7 @@ class FeatureSet:
             try:
                 read_block(self.objects, record)
             except CacheError as error:
-                faults.append(Fault(record.block, error.message, record))
+                faults.append(Fault.of(record.block, error, record))
             if advance:
                 advance(record.bytes)
         return faults
@@ -197,7 +206,7 @@ class FeatureSet:
                 if folder.startswith(f"{block}-"):
                     self.objects.delete_below(f"{BLOCKS}/{folder}")
 
-    def bytes(self) -> int:
+    def stored_bytes(self) -> int:
         """Of all committed values."""
         return sum(record.bytes for record in self.records())
 

@@ -106,7 +106,10 @@ class Cache:
 
     def forget(self, name: str) -> None:
         """Let no extraction into the set of that name be the latest one any more."""
-        noted = self._noted()
+        try:
+            noted = self._noted()
+        except CacheError:  # damaged: it names nothing
+            return
         kept = {
             key: value for key, value in noted.items() if not (isinstance(value, dict) and value.get("set") == name)
         }

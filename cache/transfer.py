@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from epalm.cache.blocks import DamageError, Record, read_block, read_record, require_size, write_block
+from epalm.cache.blocks import DamageError, Record, read_record, read_values, require_size, write_block
 from epalm.cache.claims import checked_recorded, checked_spec, require_manifest
 from epalm.cache.feature_set import Fault, FeatureSet
 from epalm.cache.ledger import Entry
@@ -24,7 +24,8 @@ from epalm.errors import UsageError
 
 _AT_ONCE = 8  # blocks on their way
 _MB = 10**6
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def run_transfer(plan: Transfer, name: str) -> Transferred:
 
 def _copy(plan: Transfer, features: FeatureSet, record: Record) -> tuple[Record, Fault | None]:
     try:
-        values = read_block(plan.source.objects, record)
+        values = read_values(plan.source.objects, record)
     except (DamageError, MissingObjectError) as error:
         return record, Fault(record.block, error.message, record)
     if record.block in plan.replaced:

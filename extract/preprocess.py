@@ -5,7 +5,7 @@ and `describe()` gives all that decides its numbers. Knows no encoder by name.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -114,15 +114,15 @@ class ImageInput:
     """Image file → (V, H, W, 3) uint8; normalised (B, 3, H, W) float32.
 
     `reduced_jpeg` decodes a JPEG at 1/2, 1/4 or 1/8 of its size where that is at least twice the encoder's on both
-    sides and the interpolation is bilinear, bicubic or Lanczos (measured: 1.3 to 7 times as fast from three megapixels on). View 0
-    then differs from full decoding by at most 16 of 255 in any value, and on average by at most 1.2 for photographs
-    and 4 for saturated patterns finer than the encoder's pixels.
+    sides and the interpolation is bilinear, bicubic or Lanczos: measured to be 1.3 to 7 times as fast from three
+    megapixels on. View 0 then differs from full decoding by at most 16 of 255 in any value, and on average by at most
+    1.2 for photographs and 4 for saturated patterns finer than the encoder's pixels.
     """
 
     pixels: Pixels
     reduced_jpeg: bool = False
-    limits: Limits = Limits()
-    augmentation: PixelAugmentation | None = PixelAugmentation()
+    limits: Limits = field(default_factory=Limits)
+    augmentation: PixelAugmentation | None = field(default_factory=PixelAugmentation)
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         """See `Input`."""
@@ -163,8 +163,8 @@ class VideoInput:
 
     pixels: Pixels
     frames: int
-    limits: Limits = Limits()
-    augmentation: PixelAugmentation | None = PixelAugmentation()
+    limits: Limits = field(default_factory=Limits)
+    augmentation: PixelAugmentation | None = field(default_factory=PixelAugmentation)
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         """See `Input`."""
@@ -210,8 +210,8 @@ class AudioInput:
     frames: int  # of 10 ms
     mean: float
     std: float
-    limits: Limits = Limits()
-    augmentation: SpecAugment | None = SpecAugment()
+    limits: Limits = field(default_factory=Limits)
+    augmentation: SpecAugment | None = field(default_factory=SpecAugment)
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         """See `Input`."""
@@ -226,6 +226,8 @@ class AudioInput:
                 f"the recording is shorter than one window: {len(wave.samples)} samples",
                 hint="use a longer one",
             )
+        if not np.isfinite(bank).all():
+            raise MediaError("the recording is louder than can be computed with", hint="scale it to −1 … 1")
         fitted = fit_frames(bank, self.frames)
         return np.stack([self._masked(fitted, view) for view in views])
 

@@ -89,10 +89,10 @@ def test_a_broadcast_announces_nothing(tmp_path: Path) -> None:
     assert len(_frames(tmp_path / "part.mkv")) == 4
 
 
-@given(
-    content=st.binary(max_size=200),
-    start=st.sampled_from([b"", b"\x1a\x45\xdf\xa3", b"RIFF\1\1\1\1AVI ", b"\0\0\0\x10ftyp"]),
-)
+STARTS = (b"", b"\x1a\x45\xdf\xa3", b"RIFF\1\1\1\1AVI ", b"\0\0\0\x10ftyp")
+
+
+@given(content=st.binary(max_size=200), start=st.sampled_from(STARTS))
 def test_any_bytes_at_all(tmp_path_factory: pytest.TempPathFactory, content: bytes, start: bytes) -> None:
     path = tmp_path_factory.mktemp("bytes") / "a"
     path.write_bytes(start + content)
