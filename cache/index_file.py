@@ -36,7 +36,7 @@ _FAULTS = (sqlite3.Error, UnicodeError, _DamagedError)  # UnicodeError: the text
 
 
 class Row(NamedTuple):
-    """What is known under a key: the file's `Status`, its digest (hex) then, and the one before that, "" for none."""
+    """What is known under a key: the file's `Status`, its digest (hex) then and the one before that, "" for none."""
 
     size: int
     mtime: int

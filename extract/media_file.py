@@ -8,7 +8,13 @@ from epalm.media import MediaFile
 
 
 def require_file(medium: MediaFile, limits: Limits | None = None) -> MediaFile:
-    """The medium itself, if it lies in a regular file, is not empty and [default: whatever its size] within limits.
+    """The medium itself, where `require_status` finds nothing to refuse. Raises MediaError."""
+    require_status(medium, limits)
+    return medium
+
+
+def require_status(medium: MediaFile, limits: Limits | None = None) -> tuple[int, int]:
+    """What `MediaFile.status` gives of a regular file that is not empty and [default: whatever its size] within limits.
 
     Devices, pipes and folders are refused: a data file may name anything, and reading some never ends.
 
@@ -33,4 +39,4 @@ def require_file(medium: MediaFile, limits: Limits | None = None) -> MediaFile:
         )
     if limits:
         limits.check_bytes(size)
-    return medium
+    return status.st_size, status.st_mtime_ns

@@ -5,59 +5,19 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from epalm.extract.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
-from epalm.playground.generate import generate_playground
 from epalm.samples import Modality
 from tests.conftest import Epalm, save_small_vit
 from tests.shards import write_tar
-from tests.small_models import save_small_ast, save_small_timesformer
+from tests.trials import DEPTH, TEST, TRAIN, Trial, make_trial
 
 IMAGE, VIDEO, AUDIO = Modality.IMAGE, Modality.VIDEO, Modality.AUDIO
-DEPTH, TRAIN, TEST = 4, 3, 2
-BASE = ("--workers", 0, "--layers", "last:3", "--views", 1)
-SAVE = {IMAGE: save_small_vit, VIDEO: save_small_timesformer, AUDIO: save_small_ast}
-
-
-@dataclass
-class Trial:
-    """Media, weights and a cache that holds them: view 0 of all, view 1 of the training split, layers 1 to 3."""
-
-    epalm: Epalm
-    modality: Modality
-    root: Path
-
-    def __post_init__(self) -> None:
-        self.world, self.weights, self.cache = (self.root / name for name in ("world", "weights", "cache"))
-
-    @property
-    def samples(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.world / "samples.jsonl").read_text().splitlines()]
-
-    @samples.setter
-    def samples(self, rows: list[dict[str, Any]]) -> None:
-        (self.world / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    @property
-    def media(self) -> list[Path]:
-        return [self.world / name for name in dict.fromkeys(row["media"] for row in self.samples)]
-
-    def configure(self, file: str, **values: Any) -> None:
-        path = self.weights / file
-        path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-    def extract(self, *words: object) -> tuple[int, int]:
-        """(hits, encoded) of an extraction, in which the words count more than what is usual here."""
-        places = ("--data", self.world, "--weights", self.weights, "--cache", self.cache)
-        done = self.epalm("extract", "-m", self.modality, *places, *BASE, "--json", *words)
-        assert done.code in (0, 3), done.err
-        told = json.loads(done.out)
-        return told["hits"], told["encoded"] + told["bad"]
 
 
 Change = Callable[[Trial], tuple[object, ...] | None]  # changes something; what else is to be typed
@@ -66,31 +26,9 @@ Change = Callable[[Trial], tuple[object, ...] | None]  # changes something; what
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory: pytest.TempPathFactory) -> dict[Modality, Path]:
     """Folders of trials, extracted once."""
-    from epalm.cache.store import Cache
-    from epalm.datasets import load_dataset
-    from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind
-    from epalm.extract.pipeline import LocalEngine, extract_features
-
-    roots = {}
-    for modality in Modality:
-        root = roots[modality] = tmp_path_factory.mktemp(modality)
-        generate_playground(root / "world", modality, counts=(TRAIN, 0, TEST))
-        for path in (root / "world").rglob("*.*"):  # the index remembers nothing that has just been written
-            os.utime(path, (1.7e9, 1.7e9))
-        SAVE[modality](root / "weights", depth=DEPTH)
-        if modality is IMAGE:  # so that one set of weights takes pictures of several sizes
-            path = root / "weights/config.json"
-            config = json.loads(path.read_text())
-            config["model_args"]["dynamic_img_size"] = True
-            path.write_text(json.dumps(config))
-        choice = EncoderChoice(default_kind(modality), str(root / "weights"), modality=modality)
-        encoder = build_encoder(choice, device="cpu")
-        dataset = load_dataset(str(root / "world"), modality)
-        engine = LocalEngine(encoder, workers=0)
-        done = extract_features(
-            dataset, modality, encoder, (1, 2, 3), Cache(root / "cache"), engine=engine, views=1, choice=choice
-        )
-        assert (done.encoded, done.bad) == (TRAIN + TEST, 0)
+    roots = {modality: tmp_path_factory.mktemp(modality) for modality in Modality}
+    for modality, root in roots.items():
+        make_trial(root, modality)
     return roots
 
 
