@@ -4,7 +4,7 @@ import stat
 
 from epalm.errors import MediaError
 from epalm.extract.limits import Limits
-from epalm.media import MediaFile
+from epalm.media import MediaFile, Status
 
 
 def require_file(medium: MediaFile, limits: Limits | None = None) -> MediaFile:
@@ -13,7 +13,7 @@ def require_file(medium: MediaFile, limits: Limits | None = None) -> MediaFile:
     return medium
 
 
-def require_status(medium: MediaFile, limits: Limits | None = None) -> tuple[int, int]:
+def require_status(medium: MediaFile, limits: Limits | None = None) -> Status:
     """What `MediaFile.status` gives of a regular file that is not empty and [default: whatever its size] within limits.
 
     Devices, pipes and folders are refused: a data file may name anything, and reading some never ends.
@@ -39,4 +39,4 @@ def require_status(medium: MediaFile, limits: Limits | None = None) -> tuple[int
         )
     if limits:
         limits.check_bytes(size)
-    return status.st_size, status.st_mtime_ns
+    return Status(status.st_size, status.st_mtime_ns, status.st_ctime_ns)

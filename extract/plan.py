@@ -122,7 +122,7 @@ def make_plan(
         else:
             to_do[name] = lacking
     earlier = cache.media.previous([files[name] for name in to_do], [statuses[name] for name in to_do])
-    stale = sum(earlier.get(files[name]) in rows[0] for name in to_do)
+    stale = sum(earlier.get(files[name]) in rows[0] for name in to_do if digests[name] not in rows[0])
     pending: dict[str, Pending] = {}
     for name, lacking in to_do.items():
         digest = digests[name]
@@ -157,10 +157,10 @@ def _choose(serving: list[FeatureSet], digests: Mapping[str, str]) -> FeatureSet
 
 def _locate(
     dataset: Dataset, media: tuple[str, ...], limits: Limits
-) -> tuple[dict[str, MediaFile], dict[str, tuple[int, int]], dict[str, MediaError]]:
+) -> tuple[dict[str, MediaFile], dict[str, Status], dict[str, MediaError]]:
     """Where the media lie, and their status before they are hashed: a file that changes afterwards is noticed."""
     files: dict[str, MediaFile] = {}
-    statuses: dict[str, tuple[int, int]] = {}
+    statuses: dict[str, Status] = {}
     refused: dict[str, MediaError] = {}
     for name in media:
         try:
