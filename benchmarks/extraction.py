@@ -11,8 +11,10 @@ from benchmarks.report import Line, compare
 from benchmarks.timing import Timing, in_turns
 from benchmarks.worlds import World, playground_world
 from epalm.cache.store import Cache
-from epalm.extract.pipeline import default_workers, extract_features
-from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool
+from epalm.extract.pipeline import LocalEngine, extract_features
+from epalm.extract.stream import decode_pool
+from epalm.extract.views import VIEW_0
+from epalm.extract.workers import DEFAULT_TIMEOUT, Request, default_workers
 from epalm.media import MediaFile
 from epalm.samples import Modality
 
@@ -39,19 +41,21 @@ def run(root: Path, *, quick: bool) -> list[Line]:
 
 def _ways(world: World, caches: Path) -> dict[str, Callable[[], object]]:
     workers = default_workers()
-    paths = [world.dataset.root / name for name in world.dataset.media(world.modality)]
+    media = [MediaFile(world.dataset.root / name) for name in world.dataset.media(world.modality)]
     layers = tuple(range(world.encoder.depth))[-6:]
-    raw = np.concatenate([world.encoder.input(MediaFile(path)) for path in paths])
+    raw = np.concatenate([world.encoder.input(medium) for medium in media])
     inputs = world.encoder.input.normalise(torch.from_numpy(raw))
 
     fresh = (Cache(caches / str(number)) for number in count())
 
     def extract() -> None:
-        extract_features(world.dataset, world.modality, world.encoder, layers, next(fresh), workers=workers)
+        engine = LocalEngine(world.encoder, batch_size=_BATCH, workers=workers)
+        extract_features(world.dataset, world.modality, world.encoder, layers, next(fresh), engine=engine)
 
     def decode() -> None:
-        with DecodePool(world.encoder.input, workers, timeout=DEFAULT_TIMEOUT) as pool:
-            for _ in pool.decode(paths, ahead=2 * _BATCH):
+        requests = [Request(medium, (VIEW_0,)) for medium in media]
+        with decode_pool(world.encoder, workers, DEFAULT_TIMEOUT) as pool:
+            for _ in pool.decode(requests, ahead=2 * _BATCH):
                 pass
 
     def encode() -> None:

@@ -4,14 +4,23 @@ Letters: R rows, V views, L layers, D width. What is stored is read through comm
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epalm.cache.blocks import RECORDS, DamageError, Record, make_groups, read_block, read_record, write_block
+from epalm.cache.blocks import (
+    BLOCKS,
+    RECORDS,
+    DamageError,
+    Record,
+    make_groups,
+    read_block,
+    read_record,
+    write_block,
+)
 from epalm.cache.ledger import Ledger
 from epalm.cache.objects import MissingObjectError, Objects
 from epalm.cache.spec import FeatureSpec
@@ -26,11 +35,20 @@ _SUFFIX = ".json"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is not as it should be: which block, what about it, and its record where that is whole."""
+    """One block that is not as it should be: what about it, and its record where that is whole.
+
+    `damaged` is false when the storage would not give it, which may pass.
+    """
 
     block: str
     error: str
     record: Record | None
+    damaged: bool = True
+
+    @staticmethod
+    def of(block: str, error: CacheError, record: Record | None) -> "Fault":
+        """What an error says of a block."""
+        return Fault(block, error.message, record, isinstance(error, DamageError | MissingObjectError))
 
 
 class FeatureSet:
@@ -62,9 +80,12 @@ class FeatureSet:
     def prepare(self, recorded: Mapping[str, str]) -> None:
         """Create what is missing of the folder, and note what the extraction says of itself."""
         make_groups(self.objects)
-        for key, data in (("recorded.json", _json(recorded)), ("spec.json", self.spec.to_bytes())):
-            if self._has_other(key, data):
-                self.objects.write(key, data)
+        self.note(recorded)
+        self._keep("spec.json", self.spec.to_bytes())
+
+    def note(self, recorded: Mapping[str, str]) -> None:
+        """Keep what an extraction says of itself, in place of what an earlier one said."""
+        self._keep("recorded.json", _json(recorded))
 
     def records(self) -> list[Record]:
         """Every commit record, in order of name. Raises CacheError when one is damaged."""
@@ -103,7 +124,7 @@ class FeatureSet:
         """Commit `values` (R, V, L, D), a row a digest; how many rows were not there already, and now are.
 
         Rows that another process has committed meanwhile are left out, so that each is stored once. `made` is what
-        the record says of their making [default: what the latest extraction says of itself].
+        the record says of their making, beside what the latest extraction says of itself.
 
         Raises:
             ValueError: values of another shape or dtype than the set's, no numbers, or a digest twice.
@@ -118,13 +139,13 @@ class FeatureSet:
             raise ValueError("a block cannot hold values that are not numbers")
         with self.objects.lock(RECORDS):
             self.records()
-            held = [self._rows.get(view, frozenset()) for view in views]
+            held: list[Collection[str]] = [self._rows.get(view, frozenset()) for view in views]
             kept = [place for place, digest in enumerate(digests) if not all(digest in rows for rows in held)]
             if not kept:
                 return 0
             chosen = [digests[place] for place in kept]
             values = values if len(kept) == len(digests) else values[kept]
-            record = write_block(self.objects, chosen, views, values, made or {"recorded": self.recorded})
+            record = write_block(self.objects, chosen, views, values, {"recorded": self.recorded, **(made or {})})
         if record:
             self._note(record)
         return len(kept) if record else 0
@@ -144,15 +165,32 @@ class FeatureSet:
 
     def verify(self) -> list[Fault]:
         """Read every block through zarr, with its crc32c, and hold it against its record; the faults found."""
-        faults = []
+        records, faults = self.sound_records()
+        return faults + self.damaged_blocks(records)
+
+    def sound_records(self) -> tuple[list[Record], list[Fault]]:
+        """The records that are whole and of this set, and the faults of the others."""
+        records, faults = [], []
         for name in self.block_names():
             record = None
             try:
                 record = read_record(self.objects, name)
                 self.require_fit(record)
+                records.append(record)
+            except CacheError as error:
+                faults.append(Fault.of(name, error, record))
+        return records, faults
+
+    def damaged_blocks(self, records: Sequence[Record], advance: Callable[[int], object] | None = None) -> list[Fault]:
+        """The faults of these records' blocks; `advance` is told each block's bytes when it has been read."""
+        faults = []
+        for record in records:
+            try:
                 read_block(self.objects, record)
             except CacheError as error:
-                faults.append(Fault(name, error.message, record))
+                faults.append(Fault.of(record.block, error, record))
+            if advance:
+                advance(record.bytes)
         return faults
 
     def require_fit(self, record: Record) -> None:
@@ -161,10 +199,14 @@ class FeatureSet:
             raise DamageError(f"block {record.block} has another shape or dtype than the feature set {self.name}")
 
     def drop(self, block: str) -> None:
-        """Take a block's record away: its rows are missing from now on, and can be made again."""
-        self.objects.delete(Record.key(block))
+        """Take a block's record away, then its folder: its rows are missing from now on, and can be made again."""
+        with self.objects.lock(RECORDS):  # a folder without a record may be one that is just being written
+            self.objects.delete(Record.key(block))
+            for folder in self.objects.names(BLOCKS):
+                if folder.startswith(f"{block}-"):
+                    self.objects.delete_below(f"{BLOCKS}/{folder}")
 
-    def bytes(self) -> int:
+    def stored_bytes(self) -> int:
         """Of all committed values."""
         return sum(record.bytes for record in self.records())
 
@@ -173,11 +215,13 @@ class FeatureSet:
         for view in record.views:
             self._rows.setdefault(view, set()).update(record.rows)
 
-    def _has_other(self, key: str, data: bytes) -> bool:
+    def _keep(self, key: str, data: bytes) -> None:
         try:
-            return self.objects.read(key) != data
+            if self.objects.read(key) == data:
+                return
         except MissingObjectError:
-            return True
+            pass
+        self.objects.write(key, data)
 
 
 def read_json(objects: Objects, key: str) -> Any:

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class _StoppedError(Exception):
     """Nobody waits for the digests any more."""
 
 
-def hash_media(media: Sequence[MediaFile]) -> Iterator[list[Hashed]]:
+def hash_media(media: Sequence[MediaFile]) -> Generator[list[Hashed], None, None]:
     """Each medium's digest once, in no order, as they become ready; closing the iterator ends the reading."""
     results: SimpleQueue[list[Hashed] | None] = SimpleQueue()
     positions = iter(range(len(media)))  # next() on it is one step: threads share it without a lock

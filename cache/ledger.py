@@ -32,16 +32,26 @@ class Ledger:
 
     def entries(self) -> list[Entry]:
         """The last entry of each medium and content, in order; torn lines are passed over."""
-        text = self._objects.lines(LEDGER).decode("utf-8", "surrogateescape")
-        last: dict[tuple[str, str | None], Entry] = {}
-        for line in text.split("\n"):  # splitlines would also split at U+2028 and U+0085, which names may hold
-            try:
-                entry = Entry(**json.loads(line))
-                last[entry.media, entry.digest] = entry
-            except (ValueError, TypeError):
-                continue
-        return list(last.values())
+        return self._read()[0]
+
+    def torn_lines(self) -> int:
+        """How many lines are not whole: a kill may leave one, damage more. Raises CacheError."""
+        return self._read()[1]
 
     def digests(self) -> dict[str, Entry]:
         """Digest → entry, for media that could be hashed."""
         return {entry.digest: entry for entry in self.entries() if entry.digest}
+
+    def _read(self) -> tuple[list[Entry], int]:
+        text = self._objects.lines(LEDGER).decode("utf-8", "surrogateescape")
+        last: dict[tuple[str, str | None], Entry] = {}
+        torn = 0
+        for line in text.split("\n"):  # splitlines would also split at U+2028 and U+0085, which names may hold
+            if not line:
+                continue
+            try:
+                entry = Entry(**json.loads(line))
+                last[entry.media, entry.digest] = entry
+            except (ValueError, TypeError):
+                torn += 1
+        return list(last.values()), torn

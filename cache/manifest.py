@@ -47,8 +47,13 @@ def write_manifest(objects: Objects, manifest: Manifest) -> None:
 
 def read_manifests(objects: Objects) -> list[Manifest]:
     """Every manifest of the set, one for each data set that was extracted. Raises CacheError."""
-    keys = [f"{MANIFESTS}/{name}" for name in objects.names(MANIFESTS)]
-    return [Manifest.from_bytes(objects.read(key), f"{objects.where}/{key}") for key in keys]
+    return [read_manifest(objects, name) for name in objects.names(MANIFESTS)]
+
+
+def read_manifest(objects: Objects, name: str) -> Manifest:
+    """The manifest in the object of that name, below `manifests/`. Raises CacheError."""
+    key = f"{MANIFESTS}/{name}"
+    return Manifest.from_bytes(objects.read(key), f"{objects.where}/{key}")
 
 
 def look_up(manifests: Iterable[Manifest], data: str) -> dict[str, str]:

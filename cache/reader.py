@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from epalm.cache.blocks import Record, damaged, fill_values, require_checksum, require_size
+from epalm.cache.blocks import Record, damaged, fill_values, require_checksum, require_numbers, require_size
 from epalm.cache.objects import Objects
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.spool import Spool
@@ -152,6 +152,7 @@ class FeatureReader:
             fill_values(self._objects, record, values)
             if self._verify:
                 require_checksum(values, record)
+                require_numbers(values, record)
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for _ in pool.map(fill, range(len(records))):
@@ -166,6 +167,7 @@ class FeatureReader:
         values = np.asarray(np.memmap(path, dtype=record.dtype, mode="r", shape=shape))  # np.memmap indexes slowly
         if self._verify:
             require_checksum(values, record)
+            require_numbers(values, record)
         return values
 
     def _require_fit(self, record: Record) -> None:

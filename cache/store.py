@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from epalm.cache.blocks import RECORDS
 from epalm.cache.feature_set import FeatureSet, read_json
 from epalm.cache.media_index import MediaIndex
 from epalm.cache.objects import MissingObjectError, open_objects
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 
-_SETS, _LATEST, _INDEX = "sets", "latest.json", "stat-index.sqlite"
+SETS, _LATEST, _INDEX = "sets", "latest.json", "stat-index.sqlite"
 _LOCAL = Path(".epalm")  # where the media index lies when the cache is in an object store
 
 
@@ -39,14 +40,16 @@ class Cache:
         self.media = MediaIndex(self.objects.path(_INDEX) or _LOCAL / _INDEX, read_only=read_only)
 
     def set_names(self) -> list[str]:
-        """Names of all feature sets, in order; also of those whose description is damaged."""
-        return [
-            name for name in self.objects.names(_SETS) if self.objects.size(f"{_SETS}/{name}/spec.json") is not None
-        ]
+        """Names of all feature sets, in order; also of those whose description is damaged or gone."""
+        return [name for name in self.folder_names() if self._has_become_set(name)]
+
+    def folder_names(self) -> list[str]:
+        """Names of all folders for feature sets, also of those that have not become one yet."""
+        return self.objects.names(SETS)
 
     def load(self, name: str) -> FeatureSet:
         """The feature set of exactly that name. Raises CacheError when there is none, or none that can be read."""
-        return FeatureSet.load(self.objects.below(f"{_SETS}/{name}"), name)
+        return FeatureSet.load(self.objects.below(f"{SETS}/{name}"), name)
 
     def sets(self) -> list[FeatureSet]:
         """All feature sets, in order of name. Raises CacheError when one cannot be read."""
@@ -79,7 +82,7 @@ class Cache:
 
     def feature_set(self, spec: FeatureSpec, *, recorded: Mapping[str, str]) -> FeatureSet:
         """The set of that spec, created where it is missing; `recorded` says which libraries are at work."""
-        found = self.existing(spec) or FeatureSet(self.objects.below(f"{_SETS}/{spec.name}"), spec)
+        found = self.existing(spec) or FeatureSet(self.objects.below(f"{SETS}/{spec.name}"), spec)
         found.prepare(recorded)
         return found
 
@@ -95,9 +98,23 @@ class Cache:
 
     def remember(self, modality: str, name: str, layers: tuple[int, ...], data: str) -> None:
         """Note an extraction as the latest one of its modality, and of all."""
-        noted = self._noted()
+        noted: dict[str, Any] = {}
+        with suppress(CacheError):  # what is damaged begins anew: the rows are there
+            noted = self._noted()
         noted[modality] = asdict(LatestExtraction(modality, name, layers, data, time.time()))
         self.objects.write(_LATEST, (json.dumps(noted, indent=2) + "\n").encode())
+
+    def forget(self, name: str) -> None:
+        """Let no extraction into the set of that name be the latest one any more."""
+        try:
+            noted = self._noted()
+        except CacheError:  # damaged: it names nothing
+            return
+        kept = {
+            key: value for key, value in noted.items() if not (isinstance(value, dict) and value.get("set") == name)
+        }
+        if kept != noted:
+            self.objects.write(_LATEST, (json.dumps(kept, indent=2) + "\n").encode())
 
     def latest(self, modality: str | None = None) -> LatestExtraction:
         """The latest extraction, of one modality or of all. Raises CacheError when there is none."""
@@ -116,9 +133,15 @@ class Cache:
             raise CacheError(f"{self.where}/{_LATEST} is damaged: {error}", hint="run epalm extract again") from error
         return max(every, key=lambda one: one.time)
 
+    def _has_become_set(self, name: str) -> bool:
+        described = self.objects.size(f"{SETS}/{name}/spec.json") is not None
+        return described or bool(self.objects.names(f"{SETS}/{name}/{RECORDS}"))
+
     def _noted(self) -> dict[str, Any]:
         try:
-            value: dict[str, Any] = read_json(self.objects, _LATEST)
+            value = read_json(self.objects, _LATEST)
         except MissingObjectError:
             return {}
+        if not isinstance(value, dict):
+            raise CacheError(f"{self.where}/{_LATEST} is damaged", hint="run epalm extract again")
         return value

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from epalm.cache.blocks import BLOCKS, RECORDS, read_record
 from epalm.cache.objects import Objects, Stored
@@ -12,27 +12,39 @@ GRACE = 24 * 3600.0  # seconds: whoever writes a block is done with it by then
 _DRAFT = re.compile(r"(^|/)\.[^/]+\.[0-9a-f]{8}$")  # as durable files are called until they are whole
 
 
-def leftovers(objects: Objects, *, grace: float = GRACE) -> Iterator[Stored]:
+def leftovers(objects: Objects, *, grace: float = GRACE, walked: Iterable[Stored] | None = None) -> Iterator[Stored]:
     """Objects of a feature set that nothing refers to and that are older than `grace` seconds.
 
-    A block whose record is damaged is not one of them: `verify` names it first.
+    A block whose record is damaged is not one of them: `verify` names it first. `walked` is what a walk over
+    `objects` has found, where one was done already.
     """
     before = time.time() - grace
-    old = [one for one in objects.walk() if one.modified < before]  # before the records: a block comes first
+    every = objects.walk() if walked is None else walked
+    old = [one for one in every if one.modified < before]  # before the records: a block comes first
     suspects = {one.key.split("/")[1] for one in old if one.key.startswith(f"{BLOCKS}/") and one.key.count("/") > 1}
     kept = _folders_in_use(objects) if suspects else set()
     for one in old:
         parts = one.key.split("/")
         loose = parts[0] == BLOCKS and len(parts) > 2 and parts[1] not in kept
-        if loose or _DRAFT.search(one.key):
+        if loose or is_draft(one):
             yield one
+
+
+def is_draft(one: Stored) -> bool:
+    """Whether an object is one that was never finished, or is being written just now."""
+    return _DRAFT.search(one.key) is not None
 
 
 def sweep_leftovers(objects: Objects, *, grace: float = GRACE) -> int:
     """Delete the leftovers; how many bytes that freed."""
+    return delete_leftovers(objects, list(leftovers(objects, grace=grace)))
+
+
+def delete_leftovers(objects: Objects, found: Iterable[Stored]) -> int:
+    """Delete these leftovers, and the folders of blocks that are empty then; how many bytes that freed."""
     freed = 0
     folders = set()
-    for one in list(leftovers(objects, grace=grace)):
+    for one in found:
         objects.delete(one.key)
         freed += one.bytes
         if one.key.startswith(f"{BLOCKS}/"):

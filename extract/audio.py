@@ -22,8 +22,8 @@ _UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 _UNKNOWN_LENGTH = 1 << 62  # frames; libsndfile gives the largest number that there is
 MAX_CHANNELS = 256
 RATES = (100, 10_000_000)  # Hz; resampling from others takes long, or makes too much of too little
-# From integer samples to −1 … 1: what silence is, and half the range.
-_SCALES = {"u1": (128, 1 << 7), "i2": (0, 1 << 15), "i4": (0, 1 << 31)}
+# FFmpeg's kinds of samples: which value is silence, and how many make 1.
+_SCALES = {"u8": (128, 1 << 7), "s16": (0, 1 << 15), "s32": (0, 1 << 31), "flt": (0, 1), "dbl": (0, 1)}
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,12 @@ def read_waveform(medium: MediaFile, limits: Limits, *, rate: int, keep: int) ->
             total += float(piece.sum(dtype=np.float64))
             count += len(piece)
             limits.check_seconds(count / own_rate)
-            if length < keep:
-                resampled = resampler.resample_chunk(piece, last=len(piece) == 0)
-                kept.append(resampled)
-                length += len(resampled)
+            at_once = max(1, _PIECE * own_rate // rate)
+            for start in range(0, max(1, len(piece)), at_once):
+                if length < keep:
+                    resampled = resampler.resample_chunk(piece[start : start + at_once], last=len(piece) == 0)
+                    kept.append(resampled)
+                    length += len(resampled)
     except MemoryError as error:
         raise out_of_memory("audio") from error
     if not count:
@@ -98,9 +100,10 @@ def _pieces(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, int
                 _require_rate(file.samplerate)
                 if file.frames < _UNKNOWN_LENGTH:
                     limits.check_seconds(file.frames / file.samplerate)
-                size = max(1, _PIECE // file.channels)
-                while len(block := file.read(size, dtype="float32", always_2d=True)):
-                    yield block.mean(axis=1, dtype=np.float32), file.samplerate
+                    size = max(1, _PIECE // file.channels)
+                    while len(block := file.read(size, dtype="float32", always_2d=True)):
+                        yield block.mean(axis=1, dtype=np.float32), file.samplerate
+                    return
     except soundfile.LibsndfileError as error:
         if error.code != _UNKNOWN_FORMAT:
             raise MediaError(
@@ -109,8 +112,7 @@ def _pieces(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, int
             ) from error
     except OSError as error:
         raise MediaError(f"the file cannot be read: {error.strerror}", hint="check its permissions") from error
-    else:
-        return
+    # A format that libsndfile does not know, or a length: it cannot read without one.
     yield from _container_pieces(medium, limits)
 
 
@@ -126,9 +128,13 @@ def _container_pieces(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.nd
 
 def _mono(frame: av.AudioFrame) -> np.ndarray:
     """The frame's channels averaged, (N,) float32."""
-    values = frame.to_ndarray()
+    kind = frame.format.name.removesuffix("p")
+    if kind not in _SCALES:
+        raise MediaError(f"samples of the kind {kind} are not supported", hint="convert it to 16 bits or float")
+    values = frame.to_ndarray()  # planar (channels, N), else (1, N · channels)
     if not frame.format.is_planar:
         values = values.reshape(frame.samples, -1).T
-    silence, half = _SCALES.get(values.dtype.str[1:], (0, 1))
-    channels = (values.astype(np.float64) - silence) / half if half > 1 else values
-    return channels.astype(np.float32).mean(axis=0, dtype=np.float32)
+    silence, range_ = _SCALES[kind]
+    samples = values if range_ == 1 else (values.astype(np.float64) - silence) / range_
+    mono: np.ndarray = samples.astype(np.float32).mean(axis=0, dtype=np.float32)
+    return mono

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from epalm.errors import MediaError
+from epalm.extract.limits import out_of_memory
 from epalm.extract.views import View
 from epalm.extract.wire import Answer, plain, send_answer, sendable
 from epalm.media import MediaFile
@@ -36,7 +37,7 @@ def attempt(read: Reader, medium: MediaFile, views: Sequence[View]) -> Answer:
     except MediaError as error:
         result = error
     except MemoryError:
-        result = MediaError("decoding it takes more memory than one file may", hint="scale it down, or shorten it")
+        result = out_of_memory("medium")
     except Exception as error:
         result = _unexpected(error)
     return Answer(result, time.perf_counter() - started)

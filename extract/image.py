@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -30,21 +31,35 @@ _FAULTS = (
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 _HINT = "open it in an image viewer, and save or download it again"
-# From pixels as stored to pixels as shown, by EXIF orientation.
-_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: np.fliplr,
-    3: lambda pixels: np.rot90(pixels, 2),
-    4: np.flipud,
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: np.rot90(pixels.swapaxes(0, 1), 2),
-    8: np.rot90,
+Turn = Callable[[np.ndarray], np.ndarray]
+# By EXIF orientation: from pixels as stored to pixels as shown, and which stored side becomes left, top, right, bottom.
+_TURNS: dict[int, tuple[Turn, tuple[int, int, int, int]]] = {
+    1: (lambda pixels: pixels, (0, 1, 2, 3)),
+    2: (np.fliplr, (2, 1, 0, 3)),
+    3: (lambda pixels: np.rot90(pixels, 2), (2, 3, 0, 1)),
+    4: (np.flipud, (0, 3, 2, 1)),
+    5: (lambda pixels: pixels.swapaxes(0, 1), (1, 0, 3, 2)),
+    6: (lambda pixels: np.rot90(pixels, -1), (3, 0, 1, 2)),
+    7: (lambda pixels: np.rot90(pixels.swapaxes(0, 1), 2), (3, 2, 1, 0)),
+    8: (np.rot90, (1, 2, 3, 0)),
 }
 _FIRST_SIDEWAYS = 5
 
 
-def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | None = None) -> np.ndarray:
-    """The picture (H, W, 3) uint8 as a viewer shows it; of an animation, the first frame.
+class Picture(NamedTuple):
+    """`pixels` (H, W, 3) uint8 of a picture of `size` (height, width); both are the same unless a JPEG came reduced.
+
+    `margins` (left, top, right, bottom) are how much of the outermost rows and columns is none of the picture: less
+    than 1, where a JPEG came reduced and its sides do not divide.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    margins: tuple[float, float, float, float]
+
+
+def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | None = None) -> Picture:
+    """The picture as a viewer shows it; of an animation, the first frame.
 
     EXIF orientation is applied, transparency is laid over white, 16 bits per channel are scaled to 8.
     `least` (height, width) lets a JPEG come at 1/2, 1/4 or 1/8 of its size, the smallest that is no smaller.
@@ -62,13 +77,11 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
             with medium.open() as file, Image.open(file, formats=_FORMATS) as image:
                 kind = str(image.format)
                 limits.check_pixels(*image.size, share=_HUNGRY.get(kind, 1), of=f"{kind} pictures")
-                if least and kind in ("JPEG", "MPO"):
-                    height, width = least if _orientation(image) < _FIRST_SIDEWAYS else least[::-1]
-                    image.draft(None, (width, height))
+                width, height = image.size
+                scale = _reduce(image, least) if least and kind in ("JPEG", "MPO") else 1
                 image.load()
-                turn = _TURNS.get(_orientation(image))  # after loading, which turns some formats already
-                pixels = _to_rgb(image)
-                return turn(pixels) if turn else pixels
+                # Loading turns some formats already, and a reduced one's size has been rounded up.
+                return _as_shown(image, (width, height) if scale > 1 else image.size, scale)
     except Image.DecompressionBombError as error:
         raise MediaError(
             f"the picture has too many pixels: {_reason(error)}", hint="scale it down, or raise --max-pixels"
@@ -79,9 +92,26 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
         raise MediaError(f"the picture cannot be decoded: {_reason(error)}", hint=_HINT) from error
 
 
+def _reduce(image: Image.Image, least: tuple[int, int]) -> int:
+    """Have a JPEG decoded at the smallest scale that is no smaller than `least` (height, width): 1, 2, 4 or 8."""
+    width = image.width
+    drafted = image.draft(None, least if _orientation(image) >= _FIRST_SIDEWAYS else least[::-1])
+    return round(width / drafted[1][2]) if drafted else 1
+
+
+def _as_shown(image: Image.Image, size: tuple[int, int], scale: int) -> Picture:
+    """The loaded image, which is of `size` (width, height) when not reduced."""
+    orientation = _orientation(image)
+    turn, sides = _TURNS[orientation]
+    stored = (0.0, 0.0, image.width - size[0] / scale, image.height - size[1] / scale)
+    left, top, right, bottom = (stored[side] for side in sides)
+    shown = size if orientation >= _FIRST_SIDEWAYS else size[::-1]
+    return Picture(turn(_to_rgb(image)), shown, (left, top, right, bottom))
+
+
 def _orientation(image: Image.Image) -> int:
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return orientation if isinstance(orientation, int) else 1
+    return orientation if orientation in _TURNS else 1
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -5,7 +5,7 @@ and `describe()` gives all that decides its numbers. Knows no encoder by name.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -33,6 +33,8 @@ _RESAMPLING = {
     "hamming": Image.Resampling.HAMMING,
 }
 Triple = tuple[float, float, float]
+Margins = tuple[float, float, float, float]
+NO_MARGINS: Margins = (0.0, 0.0, 0.0, 0.0)
 
 
 class Input(Protocol):
@@ -69,6 +71,10 @@ class Input(Protocol):
         ...
 
 
+_SMOOTH = ("bilinear", "bicubic", "lanczos")  # with the others a pixel's shift within a block is seen
+_REDUCED_TO = 2  # times the encoder's size
+
+
 @dataclass(frozen=True)
 class Pixels:
     """What an image encoder asks of its pixels: (height, width), resizing, and statistics in 0 … 1."""
@@ -78,15 +84,23 @@ class Pixels:
     mean: Triple
     std: Triple
 
-    def fit(self, picture: np.ndarray, draw: PixelDraw | None = None) -> np.ndarray:
-        """(H, W, 3) uint8 → (height, width, 3) uint8: straight to the size, proportions not kept, or as drawn."""
-        if draw:
-            return draw.apply(picture, self.size, _RESAMPLING[self.interpolation])
+    def fit(self, picture: np.ndarray, margins: Margins = NO_MARGINS) -> np.ndarray:
+        """(H, W, 3) uint8 → (height, width, 3) uint8: straight to the size, proportions not kept.
+
+        `margins` (left, top, right, bottom) in pixels are left out.
+        """
         height, width = self.size
-        if picture.shape[:2] == self.size:
+        if picture.shape[:2] == self.size and margins == NO_MARGINS:
             return np.ascontiguousarray(picture)
         image = Image.fromarray(np.ascontiguousarray(picture))
-        return np.asarray(image.resize((width, height), _RESAMPLING[self.interpolation]))
+        left, top, right, bottom = margins
+        box = (left, top, image.width - right, image.height - bottom)
+        return np.asarray(image.resize((width, height), self.resampling, box))
+
+    @property
+    def resampling(self) -> Image.Resampling:
+        """Pillow's name of the interpolation."""
+        return _RESAMPLING[self.interpolation]
 
     def normalise(self, pictures: "torch.Tensor") -> "torch.Tensor":
         """(..., H, W, 3) uint8 → (..., 3, H, W) float32 with the encoder's mean and standard deviation."""
@@ -100,21 +114,31 @@ class ImageInput:
     """Image file → (V, H, W, 3) uint8; normalised (B, 3, H, W) float32.
 
     `reduced_jpeg` decodes a JPEG at 1/2, 1/4 or 1/8 of its size where that is at least twice the encoder's on both
-    sides. The pixels of view 0 then differ from those of full decoding by at most TODO of 255, and by TODO on
-    average.
+    sides and the interpolation is bilinear, bicubic or Lanczos: measured to be 1.3 to 7 times as fast from three
+    megapixels on. View 0 then differs from full decoding by at most 16 of 255 in any value, and on average by at most
+    1.2 for photographs and 4 for saturated patterns finer than the encoder's pixels.
     """
 
     pixels: Pixels
     reduced_jpeg: bool = False
-    limits: Limits = Limits()
-    augmentation: PixelAugmentation | None = PixelAugmentation()
+    limits: Limits = field(default_factory=Limits)
+    augmentation: PixelAugmentation | None = field(default_factory=PixelAugmentation)
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         """See `Input`."""
         height, width = self.pixels.size
-        picture = read_image(medium, self.limits, least=(2 * height, 2 * width) if self.reduced_jpeg else None)
-        draws = (_draw(self.augmentation, view, picture) for view in views)
-        return np.stack([self.pixels.fit(picture, draw) for draw in draws])
+        reduced = self.reduced_jpeg and self.pixels.interpolation in _SMOOTH
+        least = (_REDUCED_TO * height, _REDUCED_TO * width) if reduced else None
+        picture, size, margins = read_image(medium, self.limits, least=least)
+        draws = (_draw(self.augmentation, view, *size) for view in views)
+        return np.stack(
+            [
+                draw.apply(picture, self.pixels.size, self.pixels.resampling)
+                if draw
+                else self.pixels.fit(picture, margins)
+                for draw in draws
+            ]
+        )
 
     def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
         """See `Input`."""
@@ -122,7 +146,7 @@ class ImageInput:
 
     def describe(self) -> dict[str, Any]:
         """See `Input`."""
-        reduced = {"jpeg": "reduced to twice the size or more"} if self.reduced_jpeg else {}
+        reduced = {"jpeg": f"reduced to {_REDUCED_TO} times the size or more"} if self.reduced_jpeg else {}
         return {"medium": "image", **reduced, **_json(self.pixels)}
 
     def describe_augmentation(self) -> dict[str, Any] | None:
@@ -139,8 +163,8 @@ class VideoInput:
 
     pixels: Pixels
     frames: int
-    limits: Limits = Limits()
-    augmentation: PixelAugmentation | None = PixelAugmentation()
+    limits: Limits = field(default_factory=Limits)
+    augmentation: PixelAugmentation | None = field(default_factory=PixelAugmentation)
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         """See `Input`."""
@@ -152,8 +176,9 @@ class VideoInput:
 
         def keep(place: int, frame: np.ndarray) -> np.ndarray:
             if place not in draws:
-                draws[place] = _draw(self.augmentation, views[place], frame)
-            return self.pixels.fit(frame, draws[place])
+                draws[place] = _draw(self.augmentation, views[place], *frame.shape[:2])
+            draw = draws[place]
+            return draw.apply(frame, self.pixels.size, self.pixels.resampling) if draw else self.pixels.fit(frame)
 
         return np.stack([np.stack(kept) for kept in read_frames(medium, choose, keep, self.limits)])
 
@@ -185,8 +210,8 @@ class AudioInput:
     frames: int  # of 10 ms
     mean: float
     std: float
-    limits: Limits = Limits()
-    augmentation: SpecAugment | None = SpecAugment()
+    limits: Limits = field(default_factory=Limits)
+    augmentation: SpecAugment | None = field(default_factory=SpecAugment)
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         """See `Input`."""
@@ -201,6 +226,8 @@ class AudioInput:
                 f"the recording is shorter than one window: {len(wave.samples)} samples",
                 hint="use a longer one",
             )
+        if not np.isfinite(bank).all():
+            raise MediaError("the recording is louder than can be computed with", hint="scale it to −1 … 1")
         fitted = fit_frames(bank, self.frames)
         return np.stack([self._masked(fitted, view) for view in views])
 
@@ -223,11 +250,11 @@ class AudioInput:
         return self.augmentation.describe() if self.augmentation else None
 
 
-def _draw(augmentation: PixelAugmentation | None, view: View, picture: np.ndarray) -> PixelDraw | None:
-    """The view's draw for a picture (H, W, 3); None: nothing is drawn."""
+def _draw(augmentation: PixelAugmentation | None, view: View, height: int, width: int) -> PixelDraw | None:
+    """The view's draw for a picture of that size; None: nothing is drawn."""
     if view.number == 0 or augmentation is None:
         return None
-    return augmentation.draw(view.rng("pixels"), *picture.shape[:2])
+    return augmentation.draw(view.rng("pixels"), height, width)
 
 
 def _json(pixels: Pixels) -> dict[str, Any]:

@@ -133,7 +133,10 @@ class _Block:
         if not self._digests:
             return
         rows = np.concatenate(self._rows)
-        written = self._stream.features.write_block(self._digests, rows, self._views)
+        # What rounding depends on, so that a damaged block can be made again bit by bit.
+        batches = self._stream.encoder
+        made = {"batch": batches.media_at_once(len(self._views)), "device": batches.encoder.device.type}
+        written = self._stream.features.write_block(self._digests, rows, self._views, made=made)
         self._stream.tally.encoded += written
         self._stream.tally.elsewhere += len(rows) - written
         self._digests, self._rows = [], []

@@ -1,7 +1,8 @@
 """Runs small extractions in forked children, so that dozens of them can be killed in seconds: torch is imported once.
 
 `python crash_host.py MEDIA CACHE PLAN`: PLAN is a JSON list; each entry is one run: {"after": seconds} is killed that
-long after its start, {"step": n} kills itself at the n-th step of its commits, {} runs to its end.
+long after its start, {"step": n} kills itself at the n-th step of its commits, {} runs to its end. "cache" names a
+cache beside CACHE to run in.
 """
 
 import json
@@ -45,7 +46,8 @@ class Synthetic:
                 file.write(f"{len(batch)}\n")
         flat = batch.flatten(1)
         weights = np.random.default_rng(0).normal(size=(flat.shape[1], self.depth * self.width))
-        return (flat.double() @ torch.from_numpy(weights)).float().unflatten(1, (self.depth, self.width))
+        tokens: torch.Tensor = (flat.double() @ torch.from_numpy(weights)).float()
+        return tokens.unflatten(1, (self.depth, self.width))  # type: ignore[no-any-return]
 
 
 def dataset(media: Path) -> Dataset:
@@ -95,7 +97,7 @@ def main() -> None:
         if not child:
             torch.set_num_threads(1)
             steps = _count_steps(entry.get("step"))
-            run(media, cache, log=log, seconds=entry.get("seconds", 0.0))
+            run(media, cache.with_name(entry.get("cache", cache.name)), log=log, seconds=entry.get("seconds", 0.0))
             cache.with_suffix(".steps").write_text(str(steps[0]))
             os._exit(0)
         if "after" in entry:

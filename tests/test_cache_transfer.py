@@ -63,7 +63,7 @@ def test_rows_are_there_once_however_they_lie_in_blocks(
 
 def test_what_arrives_is_what_was_there(features: FeatureSet, there: str, tmp_path: Path) -> None:
     done = move_set(features, Cache(there))
-    assert (done.blocks, done.bytes, done.faults) == (len(features.records()), features.bytes(), ())
+    assert (done.blocks, done.bytes, done.faults) == (len(features.records()), features.stored_bytes(), ())
     require_same(features, there)
     records = {record.block: record for record in Cache(there).load(features.name).records()}
     for record in features.records():  # who made the rows, when and with what, comes along

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from epalm.datasets import load_dataset
+from epalm.datasets import generic, load_dataset
 from epalm.errors import UsageError
 from epalm.samples import Modality, Task
 
@@ -58,6 +58,24 @@ def test_raw_answers_alone_give_scores(tmp_path: Path) -> None:
     assert sample.answers == {"red": 0.7, "pink": 0.3}
 
 
+def test_a_missing_id_is_the_place_in_the_file(tmp_path: Path) -> None:
+    row = {key: value for key, value in QA.items() if key != "id"}
+    path = tmp_path / "s.jsonl"
+    path.write_text(f"\n{json.dumps(row)}\n  \n{json.dumps({**row, 'id': None})}\n")
+    assert [sample.id for sample in load_dataset(str(path)).samples] == ["s.jsonl:2", "s.jsonl:4"]
+
+
+def test_what_samples_share_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generic, "_MOST_SHARED", 8)
+    rows = [{**QA, "id": str(number), "prompt": f"what {number // 3}"} for number in range(30)]
+    samples = load_dataset(str(_write(tmp_path / "s.jsonl", *rows))).samples
+    assert [(sample.id, sample.prompt, sample.answers) for sample in samples] == [
+        (str(number), f"what {number // 3}", QA["answers"]) for number in range(30)
+    ]
+    assert len({id(sample.media) for sample in samples}) < 10
+    assert len({id(sample.answers) for sample in samples}) == 1
+
+
 def test_root_after_a_colon(tmp_path: Path) -> None:
     (tmp_path / "media").mkdir()
     path = _write(tmp_path / "s.jsonl", QA)
@@ -85,6 +103,14 @@ def test_a_folder_of_media_in_name_order(tmp_path: Path) -> None:
         ({**QA, "prompt": None}, "needs 'prompt'"),
         ({**QA, "references": "a text"}, "'references' must be a list"),
         ({**QA, "media": 3}, "'media' must be a text"),
+        ({**QA, "media": None}, "'media' must be a text"),
+        ({**QA, "split": None}, "'split' must be a text"),
+        ({**QA, "id": " "}, "'id' must be a text"),
+        ({**QA, "prompt": "\n"}, "'prompt' must be a text"),
+        ({**QA, "modality": ["image"]}, "'modality' is"),
+        ({**QA, "answers": {"red": True}}, "score of answer 'red' is True"),
+        ({**QA, "answers": ["red"]}, "'answers' must map"),
+        ({**QA, "raw_answers": [1]}, "'raw_answers' must be a list"),
         ([1, 2], "expected an object"),
     ],
 )
@@ -99,8 +125,11 @@ def test_other_faults_are_one_message(tmp_path: Path) -> None:
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "torn.jsonl").write_text('{"id": ')
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000)
+    (tmp_path / "endless.jsonl").write_text(f'{{"id": {"1" * 100_000}}}')
     (tmp_path / "wide.csv").write_text("id,modality\n1,image,extra\n")
-    for name in ("binary.jsonl", "empty.jsonl", "torn.jsonl", "wide.csv", "absent.jsonl", "form.xyz"):
+    names = ("binary.jsonl", "empty.jsonl", "torn.jsonl", "deep.jsonl", "endless.jsonl", "wide.csv", "absent.jsonl")
+    for name in (*names, "form.xyz"):
         with pytest.raises(UsageError, match=name.split(".")[0]):
             load_dataset(str(tmp_path / name))
     twice = _write(tmp_path / "twice.jsonl", QA, QA)

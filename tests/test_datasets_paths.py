@@ -3,6 +3,7 @@
 import errno
 import os
 import tempfile
+import time
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -133,7 +134,7 @@ def test_a_file_that_becomes_a_link_is_noticed_at_once(tmp_path: Path) -> None:
 def test_folders_are_looked_at_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "root" / "a").mkdir(parents=True)
     now = 0.0
-    monkeypatch.setattr(paths.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     root = MediaRoot(tmp_path / "root")
     root.locate("a/x.png")
     (tmp_path / "root" / "a").rmdir()

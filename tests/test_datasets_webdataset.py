@@ -9,6 +9,7 @@ import pytest
 from epalm.datasets import load_dataset
 from epalm.errors import MediaError, UsageError
 from epalm.samples import Modality, Task
+from tests.conftest import Epalm
 from tests.shards import PLAIN, Members, special, write_tar
 
 # ---- samples
@@ -212,3 +213,32 @@ def test_names_that_are_not_utf_8_are_not_used(tmp_path: Path) -> None:
 def test_a_fault_is_one_message(tmp_path: Path, members: Members, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_dataset(str(write_tar(tmp_path / "s.tar", members)))
+
+
+# ---- in the pipeline
+
+
+def test_a_shard_gives_the_rows_of_its_files(
+    tmp_path: Path, worlds: dict[Modality, Path], epalm: Epalm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for modality, world in worlds.items():
+        samples = [sample for sample in load_dataset(str(world)).samples if sample.task is Task.CAPTION]
+        members: list[tuple[str | tarfile.TarInfo, bytes]] = []
+        for sample in samples:
+            told = {"id": sample.id, "split": sample.split, "references": sample.references}
+            name = Path(sample.media)
+            members += [
+                (str(name), (world / name).read_bytes()),
+                (f"{name.with_suffix('.json')}", json.dumps(told).encode()),
+            ]
+        shard = write_tar(tmp_path / f"{modality}.tar", members)
+        words = ("extract", "-m", modality, "--weights", "playground", "--json", "--workers", 1, "--data")
+        first = epalm(*words, shard)
+        assert first.code == 0, first.err
+        assert json.loads(first.out)["encoded"] == len(samples)
+        again = epalm(*words, world)  # the same bytes, so nothing is left to do
+        assert json.loads(again.out)["encoded"] == 0, again.err
+        train = ("--recipe", "playground", "--set", 'data.tasks=["caption"]', "--set", "optim.max_steps=2")
+        trained = epalm("train", "--from-cache", "-m", modality, "--data", shard, *train, "--json")
+        assert trained.code == 0, trained.err

@@ -109,12 +109,12 @@ def test_a_data_file_with_a_wrong_column(tmp_path: Path, weights: Path) -> None:
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, photos: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from epalm.extract import pipeline
+    from epalm.extract import stream
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline.Stream, "go", interrupted)
+    monkeypatch.setattr(stream.Stream, "go", interrupted)
     monkeypatch.setattr(sys, "argv", ["epalm", "extract", "-m", "image", "--data", "my photos"])
     done = _extract(tmp_path, "-m", "image", "--data", photos, "--weights", weights)
     assert done.exit_code == 130

@@ -90,19 +90,22 @@ def test_killed_at_random_moments(media: Path, whole: Path, tmp_path: Path) -> N
     assert not [path for path in features.objects.walk() if path.key.rpartition("/")[2].startswith(".0")]
 
 
-def test_killed_at_each_step_of_a_commit(media: Path, whole: Path, tmp_path: Path) -> None:
-    assert _host(media, tmp_path / "counted", [{}]) == [0]
-    counted = int((tmp_path / "counted.steps").read_text())
-    blocks = len(_blocks(tmp_path / "counted"))
-    first = [{"step": step} for step in range(2 * counted // blocks + 8)]  # making the set, and its first block
-    cache = tmp_path / "cache"
-    results = _host(media, cache, first)
-    assert results == [-9] * len(first)
-    last = [{"step": counted // blocks * 2}] * 20  # further on, each time from where the one before was killed
-    _host(media, cache, last)
-    _age(cache)
-    assert _host(media, cache, [{}]) == [0]
-    _require_same(cache, whole)
+def test_killed_at_each_step_of_making_a_set_and_committing_its_blocks(media: Path, tmp_path: Path) -> None:
+    few = tmp_path / "media"
+    few.mkdir()
+    for path in sorted(media.iterdir())[:20]:  # three blocks, the last a short one, and a bad file
+        (few / path.name).write_bytes(path.read_bytes())
+    assert _host(few, tmp_path / "whole", [{}]) == [0]
+    whole, steps = _blocks(tmp_path / "whole"), int((tmp_path / "whole.steps").read_text())
+    assert len(whole) == 3 and steps > 40
+    plan = [{"step": step, "cache": f"{step}"} for step in range(steps)]
+    assert _host(few, tmp_path / "cache", plan) == [-9] * steps
+    rest = [{"cache": f"{step}"} for step in range(steps)]
+    assert _host(few, tmp_path / "cache", rest) == [0] * steps
+    for step in range(steps):
+        (features,) = Cache(tmp_path / f"{step}").sets()
+        assert not features.verify(), step
+        assert _blocks(tmp_path / f"{step}") == whole, step
 
 
 def test_no_more_is_encoded_again_than_was_in_flight(media: Path, whole: Path, tmp_path: Path) -> None:

@@ -10,10 +10,16 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from epalm.errors import EpalmError
-from epalm.extract.workers import DecodePool
+from epalm.extract.limits import Limits
+from epalm.extract.preprocess import AudioInput
+from epalm.extract.views import VIEW_0
+from epalm.extract.workers import DecodePool, Request
+from epalm.media import MediaFile
 from tests.scripted_reader import (
     Media,
     Scripted,
@@ -76,6 +82,15 @@ def test_a_file_that_hangs_is_given_up(media: Media) -> None:
     assert "longer than 2 s" in fault_of(hung).message
     assert "--timeout" in (fault_of(hung).hint or "")
     assert (number_of(first), number_of(last)) == (1, 3)
+
+
+def test_the_least_memory_is_enough_to_load_what_decodes(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "noise.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
+    read = AudioInput(rate=16_000, mel_bins=8, frames=98, mean=0.0, std=1.0, limits=Limits(pixels=1))
+    with DecodePool(read, 1, memory_limit=read.limits.memory) as pool:
+        (done,) = pool.decode([Request(MediaFile(tmp_path / "noise.wav"), (VIEW_0,))], ahead=1)
+    assert isinstance(done.result, np.ndarray), done.result
+    assert done.result.shape == (1, 98, 8)
 
 
 def test_a_crash_says_where(media: Media) -> None:

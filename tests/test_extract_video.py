@@ -1,21 +1,29 @@
 """The right frames, turned as players show them, only those in memory; what is no video is an error."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, TypeVar
 
 import av
 import numpy as np
 import pytest
+import torch
 from av.video.stream import VideoStream
 from hypothesis import given
 from hypothesis import strategies as st
 
 from epalm.errors import MediaError
 from epalm.extract import video as video_module
+from epalm.extract.limits import Limits
+from epalm.extract.packets import PacketIndex, index_packets
 from epalm.extract.preprocess import Pixels, VideoInput
-from epalm.extract.video import middle_frames, read_frames
+from epalm.extract.video import middle_frames, random_frames, read_frames
+from epalm.media import MediaFile
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "media" / "video"
+Kept = TypeVar("Kept")
 
 
 def _write(path: Path, count: int, *, rotation: int = 0, codec: str = "libx264", size: int = 32) -> None:
@@ -37,7 +45,15 @@ def _write(path: Path, count: int, *, rotation: int = 0, codec: str = "libx264",
 
 def _numbers(path: Path, wanted: int) -> list[int]:
     """Which frames were read, told by their grey."""
-    return read_frames(path, wanted, lambda frame: round((int(frame[-4, -4, 0]) - 20) / 5))
+    return _frames(path, wanted, lambda frame: round((int(frame[-4, -4, 0]) - 20) / 5))
+
+
+def _frames(path: Path, wanted: int, keep: Callable[[np.ndarray], Kept], limits: Limits | None = None) -> list[Kept]:
+    """The middle frames, as view 0 has them."""
+    (kept,) = read_frames(
+        MediaFile(path), lambda total: [middle_frames(total, wanted)], lambda _, frame: keep(frame), limits or Limits()
+    )
+    return kept
 
 
 @given(total=st.integers(1, 500), wanted=st.integers(1, 40))
@@ -54,6 +70,26 @@ def test_middle_of_each_interval(total: int, wanted: int) -> None:
         assert numbers == [*range(total), *[total - 1] * (wanted - total)]
 
 
+@given(total=st.integers(1, 500), wanted=st.integers(1, 40), seed=st.integers(0, 99))
+def test_a_random_one_of_each_interval(total: int, wanted: int, seed: int) -> None:
+    numbers = random_frames(total, wanted, np.random.default_rng(seed))
+    assert numbers == random_frames(total, wanted, np.random.default_rng(seed))
+    if total < wanted:
+        assert numbers == middle_frames(total, wanted)
+    else:
+        for interval, number in enumerate(numbers):
+            assert interval * total // wanted <= number < (interval + 1) * total // wanted
+
+
+def test_every_frame_of_an_interval_is_as_likely() -> None:
+    drawn = [random_frames(20, 2, np.random.default_rng(seed)) for seed in range(4000)]
+    for interval in range(2):
+        counts = np.bincount([numbers[interval] for numbers in drawn], minlength=20)[10 * interval : 10 * interval + 10]
+        assert counts.sum() == 4000
+        assert counts.min() > 300
+        assert counts.max() < 500
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.mov"])
 def test_frames_of_containers(tmp_path: Path, name: str) -> None:
     _write(tmp_path / name, 24)
@@ -68,9 +104,13 @@ def test_fewer_frames_than_wanted_repeat_the_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("claimed", [4, 11, 13, 40, 1])
-def test_a_container_that_miscounts_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int) -> None:
+def test_packets_that_are_not_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int) -> None:
     _write(tmp_path / "a.mkv", 12)
-    monkeypatch.setattr(video_module, "_count", lambda _path: claimed)
+
+    def miscounted(*arguments: Any) -> PacketIndex:
+        return replace(index_packets(*arguments), times=np.arange(claimed), doubtful=True)
+
+    monkeypatch.setattr(video_module, "index_packets", miscounted)
     assert _numbers(tmp_path / "a.mkv", 4) == [1, 4, 7, 10]
 
 
@@ -80,7 +120,7 @@ def test_rotation(tmp_path: Path, degrees: int, corner: tuple[int, int]) -> None
     _write(tmp_path / "a.mp4", 4, rotation=degrees)
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert next(container.decode(video=0)).rotation in {degrees, -degrees if degrees == 180 else degrees}
-    (frame,) = read_frames(tmp_path / "a.mp4", 1, np.copy)
+    (frame,) = _frames(tmp_path / "a.mp4", 1, np.copy)
     corners = {(row, column): int(frame[row, column, 0]) for row in (0, -1) for column in (0, -1)}
     assert max(corners, key=lambda place: corners[place]) == corner
 
@@ -88,14 +128,17 @@ def test_rotation(tmp_path: Path, degrees: int, corner: tuple[int, int]) -> None
 def test_only_wanted_frames_are_converted(tmp_path: Path) -> None:
     _write(tmp_path / "a.mp4", 40)
     seen: list[int] = []
-    read_frames(tmp_path / "a.mp4", 4, lambda frame: seen.append(int(frame[-1, -1, 0])))
+    _frames(tmp_path / "a.mp4", 4, lambda frame: seen.append(int(frame[-1, -1, 0])))
     assert len(seen) == 4
 
 
 def test_the_input_has_one_shape(tmp_path: Path) -> None:
     _write(tmp_path / "a.mp4", 5)
     read = VideoInput(Pixels((16, 24), "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), 8)
-    assert read(tmp_path / "a.mp4").shape == (8, 3, 16, 24)
+    raw = read(MediaFile(tmp_path / "a.mp4"))
+    assert raw.shape == (1, 8, 16, 24, 3)
+    assert raw.dtype == np.uint8
+    assert read.normalise(torch.from_numpy(raw)).shape == (1, 8, 3, 16, 24)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +155,7 @@ def test_text_renamed_to_mp4(tmp_path: Path, text: str) -> None:
     _write(tmp_path / "secret.mp4", 4)
     (tmp_path / "a.mp4").write_text(text)
     with pytest.raises(MediaError, match="cannot be decoded"):
-        read_frames(tmp_path / "a.mp4", 2, np.copy)
+        _frames(tmp_path / "a.mp4", 2, np.copy)
 
 
 def test_sound_alone_and_cover_pictures_are_no_video(tmp_path: Path) -> None:
@@ -123,16 +166,24 @@ def test_sound_alone_and_cover_pictures_are_no_video(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     with pytest.raises(MediaError, match="no video stream"):
-        read_frames(tmp_path / "a.mp4", 2, np.copy)
+        _frames(tmp_path / "a.mp4", 2, np.copy)
 
 
-def test_a_truncated_mp4(tmp_path: Path) -> None:
-    _write(tmp_path / "a.mp4", 24, size=64)
-    whole = (tmp_path / "a.mp4").read_bytes()
-    for share in (0.05, 0.5, 0.9):
-        (tmp_path / "b.mp4").write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(MediaError):
-            read_frames(tmp_path / "b.mp4", 4, np.copy)
+@pytest.mark.parametrize(
+    ("limits", "option", "figures"),
+    [
+        (Limits(pixels=3 * 32 * 32 - 1), "--max-pixels", "32×32.*1,023"),
+        (Limits(frames=11), "--max-frames", "12 frames or more.*11"),
+        (Limits(seconds=1.0), "--max-seconds", "1 s or more.*1 s"),
+        (Limits(bytes=500), "--max-bytes", "bytes.*500"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_limits(tmp_path: Path, name: str, limits: Limits, option: str, figures: str) -> None:
+    _write(tmp_path / name, 12)
+    with pytest.raises(MediaError, match=figures) as refusal:
+        _frames(tmp_path / name, 4, np.copy, limits)
+    assert option in str(refusal.value.hint)
 
 
 def test_real_videos() -> None:
@@ -140,6 +191,6 @@ def test_real_videos() -> None:
         pytest.skip(f"no {SHARED}")
     read = VideoInput(Pixels((32, 32), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), 8)
     for path in sorted(SHARED.iterdir()):
-        array = read(path)
-        assert array.shape == (8, 3, 32, 32)
-        assert np.abs(array[0] - array[-1]).mean() > 0.01, f"{path.name}: first and last frame are the same"
+        array = read(MediaFile(path))[0].astype(int)
+        assert array.shape == (8, 32, 32, 3)
+        assert np.abs(array[0] - array[-1]).mean() > 1, f"{path.name}: first and last frame are the same"

@@ -54,8 +54,9 @@ class AugmentedOPT(OPTForCausalLM):
         """Logits (B, positions, V) for `input_ids` (B, 1 + P + T), whose first 1 + P ids are placeholders.
 
         `perceptual` (B, K, D) and `prompt` (B, P, E) are read when those positions are; later calls with a filled
-        `cache` (or `past_key_values`, its older name) do not need them. `attention_mask` (B, past + positions) is 1 for all but padding; None
-        means no padding. `logits_to_keep` > 0 computes only the last so many positions' logits.
+        `cache` (or `past_key_values`, its older name) do not need them. `attention_mask` (B, past + positions) is 1
+        for all but padding; None means no padding. `logits_to_keep` > 0 computes only the last so many positions'
+        logits.
         """
         decoder = self.model.decoder
         cache = past_key_values if cache is None else cache

@@ -203,7 +203,7 @@ def _say_next(cache: "Cache", features: "FeatureSet", source: "Cache | None" = N
 
 
 def _end(done: "Transferred") -> None:
-    from epalm.cli.cache import DAMAGED
+    from epalm.cli.cache_health import DAMAGED
     from epalm.console import say
 
     if done.faults:

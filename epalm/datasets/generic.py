@@ -4,8 +4,10 @@ Every fault names file, line and key. Media are not opened here: a missing file 
 """
 
 import csv
+import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +15,22 @@ from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
 
 _KEYS = ("id", "modality", "media", "task", "split", "prompt", "answers", "raw_answers", "references")
-_REQUIRED = ("modality", "media", "task", "split")
 _JSON_COLUMNS = ("answers", "raw_answers", "references")
+_KNOWN, _REQUIRED = frozenset(_KEYS), frozenset(("modality", "media", "task", "split"))
+_MODALITIES = {modality.value: modality for modality in Modality}
+_TASKS = {task.value: task for task in Task}
 Choice = TypeVar("Choice", Modality, Task)
+_NOT_JSON = (ValueError, RecursionError)  # beside faults of form: numbers without end, brackets without end
 _MAX_LINE = 1 << 20  # characters; one sample never needs more, and a file without line breaks is not JSONL
+_MOST_SHARED = 1 << 16  # equal values are stored once as long as no more others lie between them
+_NO_ANSWERS: Mapping[str, float] = {}
+_NO_TEXTS: tuple[str, ...] = ()
+
+
+class _Fault(Exception):  # noqa: N818 - says what is wrong with a row; the reader knows which row it is
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.hint = message, hint
 
 
 def read_samples(path: Path) -> tuple[Sample, ...]:
@@ -28,13 +42,18 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
     rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
     samples: list[Sample] = []
     seen: set[str] = set()
+    build = _Builder().sample
+    name, line = path.name, 0
     try:
-        for line, row in rows:
-            sample = to_sample(row, f"{path}, line {line}", fallback_id=f"{path.name}:{line}")
-            if sample.id in seen:
-                raise UsageError(f"{path}, line {line}: id {sample.id!r} is used twice", hint="make ids unique")
-            seen.add(sample.id)
-            samples.append(sample)
+        with _no_cycles():
+            for line, row in rows:
+                sample = build(row, f"{name}:{line}")
+                if sample.id in seen:
+                    raise _Fault(f"id {sample.id!r} is used twice", "make ids unique")
+                seen.add(sample.id)
+                samples.append(sample)
+    except _Fault as fault:
+        raise UsageError(f"{path}, line {line}: {fault.message}", hint=fault.hint) from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -44,6 +63,18 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
+@contextmanager
+def _no_cycles() -> Iterator[None]:
+    """Without the search for reference cycles: samples have none, and walking a million again and again takes long."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8") as file:
         number = 0
@@ -51,9 +82,12 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             number += 1
             if len(line) > _MAX_LINE:
                 raise UsageError(f"{path}, line {number}: longer than {_MAX_LINE} characters; this is not JSONL")
-            if not line.strip():
+            if line.isspace():
                 continue
-            row = parse_json(line, f"{path}, line {number}")
+            try:
+                row = json.loads(line)
+            except _NOT_JSON as error:
+                raise _no_json(f"{path}, line {number}", error) from error
             if not isinstance(row, dict):
                 raise UsageError(f"{path}, line {number}: expected an object with the keys {', '.join(_KEYS)}")
             yield number, row
@@ -64,80 +98,130 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         reader = csv.DictReader(file, strict=True)
         try:
             for cells in reader:
-                where = f"{path}, line {reader.line_num}"
                 if None in cells or None in cells.values():
-                    raise UsageError(f"{where}: {'more' if None in cells else 'fewer'} cells than columns")
+                    fault = f"{'more' if None in cells else 'fewer'} cells than columns"
+                    raise UsageError(f"{path}, line {reader.line_num}: {fault}")
                 row = {key: cell for key, cell in cells.items() if cell != ""}
-                yield reader.line_num, {key: _cell(key, value, where) for key, value in row.items()}
+                for key in _JSON_COLUMNS:
+                    if key in row:
+                        row[key] = _cell(key, row[key], path, reader.line_num)
+                yield reader.line_num, row
         except csv.Error as error:
             raise UsageError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
 
 
-def _cell(key: str, text: str, where: str) -> Any:
+def _cell(key: str, text: str, path: Path, line: int) -> Any:
     """A list or mapping column holds JSON; a plain text in one stands for a single answer or reference."""
-    if key not in _JSON_COLUMNS:
-        return text
     if text[:1] not in "[{":
         return {text: 1.0} if key == "answers" else [text]
-    return parse_json(text, f"{where}, column {key!r}")
+    return parse_json(text, f"{path}, line {line}, column {key!r}")
 
 
 def parse_json(text: str, where: str) -> Any:
     """The value of a JSON text. Raises UsageError that begins with `where`."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # beside faults of form: numbers without end, brackets without end
-        raise UsageError(f"{where}: not JSON ({str(error)[:80]})") from error
+    except _NOT_JSON as error:
+        raise _no_json(where, error) from error
+
+
+def _no_json(where: str, error: Exception) -> UsageError:
+    return UsageError(f"{where}: not JSON ({str(error)[:80]})")
 
 
 def to_sample(row: dict[str, Any], where: str, fallback_id: str) -> Sample:
     """A row in the generic form as a sample. Raises UsageError, which begins with `where` and names the key."""
-    unknown = [key for key in row if key not in _KEYS]
-    missing = [key for key in _REQUIRED if key not in row]
-    if unknown or missing:
-        faults = [f"unknown key {key!r}" for key in unknown] + [f"missing key {key!r}" for key in missing]
-        raise UsageError(f"{where}: {', '.join(faults)}", hint=f"the keys are {', '.join(_KEYS)}")
-    for key in ("id", "media", "split", "prompt"):
-        if key in row and row[key] is not None and (not isinstance(row[key], str) or not row[key].strip()):
-            raise UsageError(f"{where}: {key!r} must be a text that is not empty")
-    modality = _choice(Modality, row["modality"], "modality", where)
-    task = _choice(Task, row["task"], "task", where)
-    answers = _answers(row.get("answers") or {}, where)
-    raw_answers = _texts(row.get("raw_answers") or [], "raw_answers", where)
-    references = _texts(row.get("references") or [], "references", where)
-    prompt = row.get("prompt")
-    if task is Task.QA and prompt is None:
-        raise UsageError(f"{where}: a qa sample needs 'prompt', the question")
-    return Sample(
-        row.get("id") or fallback_id,
-        modality,
-        row["media"],
-        task,
-        row["split"],
-        prompt,
-        answers or {answer: raw_answers.count(answer) / len(raw_answers) for answer in raw_answers},
-        raw_answers,
-        references,
-    )
-
-
-def _choice(kind: type[Choice], value: object, key: str, where: str) -> Choice:
     try:
-        return kind(str(value))
-    except ValueError:
-        raise UsageError(f"{where}: {key!r} is {value!r}", hint=f"use one of: {', '.join(kind)}") from None
+        return _Builder().sample(row, fallback_id)
+    except _Fault as fault:
+        raise UsageError(f"{where}: {fault.message}", hint=fault.hint) from None
 
 
-def _texts(value: object, key: str, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise UsageError(f"{where}: {key!r} must be a list of texts")
-    return tuple(value)
+class _Builder:
+    """From rows to samples. Texts and answers that rows share, as they often do, are kept once."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._mappings: dict[tuple[tuple[str, float], ...], Mapping[str, float]] = {}
+
+    def sample(self, row: dict[str, Any], fallback_id: str) -> Sample:
+        """One row as a sample. Raises _Fault."""
+        if not _REQUIRED <= row.keys() <= _KNOWN:
+            raise _Fault(*_wrong_keys(row))
+        given, media, split, prompt = row.get("id"), row["media"], row["split"], row.get("prompt")
+        _require_text("id", given, or_none=True)
+        _require_text("media", media)
+        _require_text("split", split)
+        _require_text("prompt", prompt, or_none=True)
+        modality = _choice(_MODALITIES, Modality, row["modality"], "modality")
+        task = _choice(_TASKS, Task, row["task"], "task")
+        answers = self._answers(row.get("answers"))
+        raw_answers = self._several(row.get("raw_answers"), "raw_answers")
+        references = self._several(row.get("references"), "references")
+        if task is Task.QA and prompt is None:
+            raise _Fault("a qa sample needs 'prompt', the question")
+        if raw_answers and not answers:
+            scores = {answer: raw_answers.count(answer) / len(raw_answers) for answer in raw_answers}
+            answers = self._mapping(scores)
+        share = self._text
+        return Sample(
+            given or fallback_id,
+            modality,
+            share(media),
+            task,
+            share(split),
+            None if prompt is None else share(prompt),
+            answers,
+            raw_answers,
+            references,
+        )
+
+    def _text(self, text: str) -> str:
+        if len(self._texts) >= _MOST_SHARED:
+            self._texts.clear()
+        return self._texts.setdefault(text, text)
+
+    def _several(self, value: object, key: str) -> tuple[str, ...]:
+        if not value:
+            return _NO_TEXTS
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise _Fault(f"{key!r} must be a list of texts")
+        return tuple(map(self._text, value))
+
+    def _answers(self, value: object) -> Mapping[str, float]:
+        if not value:
+            return _NO_ANSWERS
+        if not isinstance(value, dict):
+            raise _Fault("'answers' must map each answer to its score")
+        for text, score in value.items():
+            if isinstance(score, bool) or not isinstance(score, int | float) or not 0 < score <= 1:
+                raise _Fault(f"the score of answer {text!r} is {score!r}; it must be above 0, at most 1")
+        return self._mapping(value)
+
+    def _mapping(self, scores: dict[str, float]) -> Mapping[str, float]:
+        key = tuple(scores.items())
+        shared = self._mappings.get(key)
+        if shared is None:
+            if len(self._mappings) >= _MOST_SHARED:
+                self._mappings.clear()
+            shared = self._mappings[key] = {self._text(text): float(score) for text, score in key}
+        return shared
 
 
-def _answers(value: object, where: str) -> dict[str, float]:
-    if not isinstance(value, dict):
-        raise UsageError(f"{where}: 'answers' must map each answer to its score")
-    for text, score in value.items():
-        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 < score <= 1:
-            raise UsageError(f"{where}: the score of answer {text!r} is {score!r}; it must be above 0, at most 1")
-    return {text: float(score) for text, score in value.items()}
+def _wrong_keys(row: dict[str, Any]) -> tuple[str, str]:
+    faults = [f"unknown key {key!r}" for key in row if key not in _KEYS]
+    faults += [f"missing key {key!r}" for key in _KEYS if key in _REQUIRED and key not in row]
+    return ", ".join(faults), f"the keys are {', '.join(_KEYS)}"
+
+
+def _require_text(key: str, value: object, *, or_none: bool = False) -> None:
+    fine = bool(value) and not value.isspace() if isinstance(value, str) else or_none and value is None
+    if not fine:
+        raise _Fault(f"{key!r} must be a text that is not empty")
+
+
+def _choice(known: Mapping[str, Choice], kind: type[Choice], value: object, key: str) -> Choice:
+    choice = known.get(value) if isinstance(value, str) else None
+    if choice is None:
+        raise _Fault(f"{key!r} is {value!r}", f"use one of: {', '.join(kind)}")
+    return choice
