@@ -181,6 +181,24 @@ def read_block(objects: Objects, record: Record) -> np.ndarray:
     return values
 
 
+def restore_block(objects: Objects, record: Record) -> bool:
+    """Write what is damaged around a block's values again, from its record; False when the values are not whole.
+
+    Raises:
+        CacheError: the storage refused.
+    """
+    try:
+        chunk = objects.read(record.chunk)[: record.bytes]
+        values = np.frombuffer(chunk, record.dtype).reshape(record.shape)
+        require_checksum(values, record)
+        require_numbers(values, record)
+    except (CacheError, ValueError):  # too short for its shape, or other bytes
+        return False
+    for key, data in _encode(values).items():
+        objects.write(f"{BLOCKS}/{record.folder}/{key}", data)
+    return True
+
+
 def read_values(objects: Objects, record: Record) -> np.ndarray:
     """A block's values (R, V, L, D), straight from its chunk and held against the record's checksum: fast.
 
@@ -202,24 +220,6 @@ def fill_values(objects: Objects, record: Record, values: np.ndarray) -> None:
     target: Any = values.reshape(-1).view(np.uint8)
     if objects.read_into(record.chunk, memoryview(target)) != record.bytes:
         raise damaged(record, f"{record.chunk} ended early")
-
-
-def restore_block(objects: Objects, record: Record) -> bool:
-    """Write what is damaged around a block's values again, from its record; False when the values are not whole.
-
-    Raises:
-        CacheError: the storage refused.
-    """
-    try:
-        chunk = objects.read(record.chunk)[: record.bytes]
-        values = np.frombuffer(chunk, record.dtype).reshape(record.shape)
-        require_checksum(values, record)
-        require_numbers(values, record)
-    except (CacheError, ValueError):  # too short for its shape, or other bytes
-        return False
-    for key, data in _encode(values).items():
-        objects.write(f"{BLOCKS}/{record.folder}/{key}", data)
-    return True
 
 
 def checksum(values: np.ndarray) -> str:

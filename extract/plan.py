@@ -13,7 +13,8 @@ from epalm.cache.store import Cache
 from epalm.errors import CacheError, MediaError
 from epalm.extract.limits import Limits
 from epalm.extract.media_file import require_file
-from epalm.media import MediaFile
+from epalm.fingerprint import digest_file
+from epalm.media import MediaFile, Status
 from epalm.samples import Dataset, Modality
 
 _BYTES = {"float16": 2, "float32": 4}
@@ -28,12 +29,12 @@ class Pending:
     media: str
     file: MediaFile
     digest: str
-    status: tuple[int, int]  # bytes, modification time in ns
+    status: Status
     views: tuple[int, ...]
 
     def unchanged(self) -> bool:
-        """Whether the file still is the one that was hashed."""
-        return self.file.status() == self.status
+        """Whether the file still has the bytes that were hashed; read again only where its state is another one."""
+        return self.file.status() == self.status or _digest(self.file) == self.digest
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,13 @@ def make_plan(
         digests=digests,
         **counts,
     )
+
+
+def _digest(file: MediaFile) -> str | None:
+    try:
+        return digest_file(file.path, file.offset, file.size)
+    except OSError:
+        return None
 
 
 def _choose(serving: list[FeatureSet], digests: Mapping[str, str]) -> FeatureSet | None:
