@@ -14,11 +14,12 @@ import numpy as np
 from epalm.cache.blocks import DamageError, Record, read_record, read_values, require_size, write_block
 from epalm.cache.claims import checked_recorded, checked_spec, require_manifest
 from epalm.cache.feature_set import Fault, FeatureSet
+from epalm.cache.lacking import lacking_views
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, read_manifests
 from epalm.cache.objects import MissingObjectError
 from epalm.cache.store import Cache
-from epalm.cache.taking_in import lacking_views, require_room, same_place, take_notes
+from epalm.cache.taking_in import require_room, same_place, take_notes
 from epalm.console import progress
 from epalm.errors import UsageError
 
