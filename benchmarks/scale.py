@@ -18,8 +18,6 @@ from benchmarks.many_media import ManyMedia, fill, synthetic_spec
 from benchmarks.report import Line, compare
 from benchmarks.timing import Timing
 from epalm.cache.store import Cache
-from epalm.datasets.paths import MediaRoot
-from epalm.media import MediaFile
 from epalm.samples import Modality
 
 _ALL = 1_000_000
@@ -58,16 +56,15 @@ def _locate(world: ManyMedia) -> Callable[[], object]:
     media = dataset.media(Modality.IMAGE)
 
     def locate() -> None:
-        root = MediaRoot(dataset.root)
-        files = [MediaFile(root.locate(name)) for name in media]
-        [file.status() for file in files]
+        for name in media:
+            dataset.locate(name).status()
 
     return locate
 
 
 def _look_up(world: ManyMedia) -> Callable[[], object]:
-    root = MediaRoot(world.folder)
-    files = [MediaFile(root.locate(name)) for name in world.dataset().media(Modality.IMAGE)]
+    dataset = world.dataset()
+    files = [dataset.locate(name) for name in dataset.media(Modality.IMAGE)]
     statuses = [file.status() for file in files]
     return lambda: world.cache.media.known(files, statuses)
 
@@ -108,7 +105,7 @@ def _extract_nothing(world: ManyMedia, rounds: int) -> Line:
     (world.folder / "one.jsonl").write_text(json.dumps(one) + "\n")
     _extract(world.folder / "one.jsonl", world.folder)  # makes the feature set that the others' rows go to
     cache = Cache(world.folder / "cache")
-    fill(cache.find(cache.latest("image").set_name), world.digests(count))
+    fill(cache.find(cache.latest("image").set), world.digests(count))
     samples = world.write_samples("unchanged.jsonl", count)
     _extract(samples, world.folder)
     times = []

@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from epalm.cache.blocks import BLOCKS, GROUP, GROUPS, Record
+from epalm.cache.blocks import BLOCKS, GROUP, GROUPS, RECORDS, Record
 from epalm.cache.feature_set import Fault, FeatureSet
 from epalm.cache.holes import lost_rows
+from epalm.cache.ledger import Entry
 from epalm.cache.manifest import MANIFESTS, Manifest, read_manifest
+from epalm.cache.objects import Objects
 from epalm.cache.store import Cache
 from epalm.cache.sweep import leftovers
 from epalm.console import size_in_words
@@ -19,6 +21,7 @@ from epalm.errors import CacheError
 SPEC, RECORDED = "spec.json", "recorded.json"
 _NAMED = 3  # media named in a message; the rest is counted
 _MEND = "epalm cache verify --repair"
+_READ = "check the storage, then verify again; what cannot be read is not mended, as it may be whole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,37 +87,29 @@ def finish_checkup(checkup: Checkup, advance: Callable[[int], object]) -> None:
         return
     if torn:
         checkup.notes.append(f"ledger.jsonl: {_count(torn, 'line')} not whole, passed over")
-    # Rows of blocks that were found damaged are named already: only what no record speaks of is lost.
-    told = [*checkup.records, *(one.fault.record for one in checkup.findings if one.fault and one.fault.record)]
-    rows = {row for record in told if 0 in record.views for row in record.rows}
-    for manifest in checkup.manifests:
-        names = lost_rows(manifest, rows, entries)
-        if names:
-            shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
-            checkup.findings.append(
-                Finding(
-                    f"rows of {manifest.data}",
-                    f"{_count(len(names), 'medium', 'media')} of {manifest.data} have neither a row nor a line in the "
-                    f"ledger: {shown}",
-                    f"{_MEND}, or epalm extract --data {manifest.data} again",
-                    lost=tuple(dict.fromkeys(manifest.digests[name] for name in names)),
-                )
-            )
+    _find_lost(features, checkup, entries)
 
 
-def is_group(features: FeatureSet, key: str) -> bool:
-    """Whether one of the set's Zarr groups is described as it should be."""
-    try:
-        return bool(json.loads(features.objects.read(key)) == json.loads(GROUP))
-    except (CacheError, ValueError):
-        return False
+def orphans(objects: Objects) -> list[str]:
+    """Names of blocks of which a folder is there and no record."""
+    recorded = {name.removesuffix(".json") for name in objects.names(RECORDS)}
+    return sorted({folder.partition("-")[0] for folder in objects.names(BLOCKS) if "-" in folder} - recorded)
+
+
+def rows_stored_twice(records: Sequence[Record]) -> dict[int, int]:
+    """How many rows of each view are in more than one place."""
+    stored: dict[int, list[str]] = {}
+    for record in records:
+        for view in record.views:
+            stored.setdefault(view, []).extend(record.rows)
+    return {view: len(rows) - len(set(rows)) for view, rows in stored.items()}
 
 
 def _descriptions(features: FeatureSet) -> list[Finding]:
     found = [
         Finding(key, f"{features.where}/{key} does not describe a Zarr group", _MEND)
         for key in GROUPS
-        if not is_group(features, key)
+        if not _is_group(features, key)
     ]
     try:
         if not isinstance(features.recorded, dict):
@@ -124,8 +119,16 @@ def _descriptions(features: FeatureSet) -> list[Finding]:
     return found
 
 
+def _is_group(features: FeatureSet, key: str) -> bool:
+    """Whether one of the set's Zarr groups is described as it should be."""
+    try:
+        return bool(json.loads(features.objects.read(key)) == json.loads(GROUP))
+    except (CacheError, ValueError):
+        return False
+
+
 def _of_block(fault: Fault) -> Finding:
-    return Finding(f"block {fault.block}", fault.error, _MEND, fault)
+    return Finding(f"block {fault.block}", fault.error, _MEND if fault.damaged else _READ, fault)
 
 
 def _read_manifests(features: FeatureSet, into: list[Manifest]) -> list[Finding]:
@@ -140,11 +143,7 @@ def _read_manifests(features: FeatureSet, into: list[Manifest]) -> list[Finding]
 
 
 def _twice(records: Sequence[Record]) -> list[str]:
-    stored: dict[int, list[str]] = {}
-    for record in records:
-        for view in record.views:
-            stored.setdefault(view, []).extend(record.rows)
-    twice = sum(len(rows) - len(set(rows)) for rows in stored.values())
+    twice = sum(rows_stored_twice(records).values())
     return [f"{_count(twice, 'row')} stored more than once; reading takes one of each"] if twice else []
 
 
@@ -159,3 +158,30 @@ def _loose(features: FeatureSet) -> list[str]:
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _find_lost(features: FeatureSet, checkup: Checkup, entries: Sequence[Entry]) -> None:
+    """Media that the manifests name and nothing else: a finding where a record is damaged or gone, else a note.
+
+    An import may bring names of media that never had a row.
+    """
+    faults = [one.fault for one in checkup.findings if one.fault]
+    if any(not fault.damaged and not fault.record for fault in faults):
+        return  # which rows are lost cannot be told from records that cannot be read now
+    gone = any(not fault.record for fault in faults) or bool(orphans(features.objects))
+    # Rows of blocks that were found damaged are named already: only what no record speaks of is lost.
+    told = [*checkup.records, *(fault.record for fault in faults if fault.record)]
+    rows = {row for record in told if 0 in record.views for row in record.rows}
+    for manifest in checkup.manifests:
+        names = lost_rows(manifest, rows, entries)
+        if not names:
+            continue
+        shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+        count = _count(len(names), "medium", "media")
+        error = f"{count} of {manifest.data} with neither a row nor a line in the ledger: {shown}"
+        if gone:
+            lost = tuple(dict.fromkeys(manifest.digests[name] for name in names))
+            hint = f"{_MEND}, or epalm extract --data {manifest.data} again"
+            checkup.findings.append(Finding(f"rows of {manifest.data}", error, hint, lost=lost))
+        else:
+            checkup.notes.append(f"{error}; epalm extract looks at them again")

@@ -29,7 +29,10 @@ def checked_json(data: bytes, where: str) -> Any:
 
 def checked_spec(value: Any, where: str) -> FeatureSpec:
     """The spec that a JSON value is, every field of the kind that an extraction writes. Raises CacheError."""
-    spec = FeatureSpec.from_json(value)
+    try:
+        spec = FeatureSpec.from_json(value)
+    except CacheError as error:
+        raise CacheError(f"{where}: {error.message}", hint=error.hint) from error
     wrong = [name for name, fits in _fits(spec).items() if not fits]
     if wrong:
         raise CacheError(f"{where} is no description of a feature set: {', '.join(wrong)}")

@@ -7,9 +7,8 @@ the features one for each stretch of rows), and a digest of itself. Letters: N m
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from epalm.cache.blocks import checksum
 from epalm.cache.chosen_rows import ChosenRows, stretch_rows
 from epalm.cache.claims import checked_json, checked_manifest, checked_recorded, checked_spec, require_digests
 from epalm.cache.hdf5_members import Members, open_members
+from epalm.cache.hdf5_sink import Sink
 from epalm.cache.manifest import Manifest
 from epalm.errors import CacheError
 from epalm.fingerprint import digest_json
@@ -41,37 +41,40 @@ def write_hdf5(
     """Fill a file, stretch by stretch; `advance` is told how many media are written. Raises OSError, CacheError."""
     import h5py
 
-    try:
-        with h5py.File(path, "w", locking=False) as file:
+    with closing(Sink(path)) as sink:
+        with h5py.File(sink, "w") as file:
             features = file.create_dataset("features", rows.shape, np.dtype(rows.spec.stored_dtype))
             checksums: list[str] = []
             start = 0
             for values in rows:
                 features[start : start + len(values)] = values
+                sink.raise_fault()
                 checksums.append(checksum(values))
                 start += len(values)
                 advance(len(values))
-            digests = np.array(rows.digests, _DIGEST)
-            file.create_dataset("digests", data=digests)
-            file.create_group("manifests")
-            texts = {f"manifests/{number:04d}.jsonl": one.to_bytes() for number, one in enumerate(manifests)}
-            texts |= {"spec.json": rows.spec.to_bytes(), "recorded.json": json.dumps(recorded, indent=2).encode()}
-            sums = {name: checksum(np.frombuffer(text, np.uint8)) for name, text in texts.items()}
-            about = {
-                **_FORMAT,
-                "set": rows.spec.name,
-                "fingerprint": rows.spec.fingerprint,
-                "views": list(rows.views),
-                "checksums": {**sums, "digests": checksum(digests), "features": checksums},
-            }
-            texts["about.json"] = json.dumps({**about, "seal": digest_json(about)}, indent=2).encode()
-            for name, text in texts.items():
-                file.create_dataset(name, data=np.frombuffer(text, np.uint8))
-    except RuntimeError as error:  # closing a file that could not be extended
-        words = re.search(r"error message = '([^']*)'", str(error))
-        if type(error) is not RuntimeError or not words:
-            raise
-        raise OSError(words[1]) from error
+            _write_rest(file, rows, recorded, manifests, checksums)
+        sink.raise_fault()
+
+
+def _write_rest(
+    file: Any, rows: ChosenRows, recorded: dict[str, Any], manifests: Sequence[Manifest], checksums: list[str]
+) -> None:
+    digests = np.array(rows.digests, _DIGEST)
+    file.create_dataset("digests", data=digests)
+    file.create_group("manifests")
+    texts = {f"manifests/{number:04d}.jsonl": one.to_bytes() for number, one in enumerate(manifests)}
+    texts |= {"spec.json": rows.spec.to_bytes(), "recorded.json": json.dumps(recorded, indent=2).encode()}
+    sums = {name: checksum(np.frombuffer(text, np.uint8)) for name, text in texts.items()}
+    about = {
+        **_FORMAT,
+        "set": rows.spec.name,
+        "fingerprint": rows.spec.fingerprint,
+        "views": list(rows.views),
+        "checksums": {**sums, "digests": checksum(digests), "features": checksums},
+    }
+    texts["about.json"] = json.dumps({**about, "seal": digest_json(about)}, indent=2).encode()
+    for name, text in texts.items():
+        file.create_dataset(name, data=np.frombuffer(text, np.uint8))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What the user sees while work runs: messages, progress, tables. All but results goes to stderr."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -21,6 +22,7 @@ from rich.text import Text
 from epalm.errors import EpalmError
 
 screen = Console(stderr=True, highlight=False, soft_wrap=True)
+_PIPE_WIDTH = 120  # characters
 _LINES_PER_RUN = 10  # progress lines printed for one piece of work when stderr is not a terminal
 
 
@@ -138,5 +140,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout: it is a result, not progress."""
-    Console(highlight=False).print(table(title, columns, rows))
+    """Print a table to stdout: it is a result, not progress. In a pipe it is wide: names stay in one piece."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_WIDTH
+    console.print(table(title, columns, rows))

@@ -37,6 +37,8 @@ class DecoderProcess:
     def __init__(self) -> None:
         """Start it, without waiting for it. Raises EpalmError."""
         self._pipe, theirs = socket.socketpair()
+        # As far as the system lets: the process need not wait for its answers to be taken.
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self._stderr, writes = os.pipe()
         # Neither end ever waits: what a decoder says beyond the pipe's capacity is dropped.
         os.set_blocking(self._stderr, False)
@@ -58,7 +60,8 @@ class DecoderProcess:
         finally:
             theirs.close()
             os.close(writes)
-        self.pid, self._open = self._process.pid, True
+        self.pid, self.open = self._process.pid, True
+        self._heard = ""  # on stderr, with the latest answer
 
     def introduce(self, orders: bytes) -> None:
         """Hand over the reader, and wait until the process is ready.
@@ -81,15 +84,22 @@ class DecoderProcess:
         self.close()
         raise EpalmError(f"a decoding process did not start: {ended}{words and ': ' + words}", hint=_HINT)
 
-    def decode(self, medium: MediaFile, views: Sequence[View], timeout: float) -> Answer:
-        """The process's answer; when there is none in `timeout` seconds, the process is ended and the file blamed.
+    def send(self, medium: MediaFile, views: Sequence[View]) -> None:
+        """Ask for a medium, which is decoded after those asked for before. Raises KilledError: it runs no more."""
+        try:
+            self._pipe.settimeout(_START_TIMEOUT)
+            self._pipe.sendall(pickle.dumps((medium, views)))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise KilledError("it has ended") from error
+
+    def receive(self, timeout: float) -> Answer:
+        """The next answer; when there is none in `timeout` seconds, the process is ended and the file blamed.
 
         Raises:
-            KilledError: it was killed from outside, before or during this file.
+            KilledError: it was killed from outside.
         """
         started = time.perf_counter()
         try:
-            self._send(pickle.dumps((medium, views)), timeout)
             answer = receive_answer(self._pipe, timeout)
         except TimeoutError:
             fault = MediaError(f"decoding took longer than {timeout:g} s", hint="shorten the file, or raise --timeout")
@@ -103,14 +113,14 @@ class DecoderProcess:
                 f"the decoder crashed on this file ({ended})", hint=f"{hint}; it said: {words}" if words else hint
             )
         else:
-            self._last_words()  # so that the pipe has room for those of the next file
+            self._heard = self._hear()  # so that the pipe has room for what is said of the next file
             return answer
         self.close()
         return Answer(fault, time.perf_counter() - started)
 
     def alive(self) -> bool:
-        """Whether it can be asked."""
-        return self._open and self._process.poll() is None
+        """Whether it runs, as far as is known."""
+        return self.open and self._process.poll() is None
 
     def kill(self) -> None:
         """Have the process end at once; from any thread."""
@@ -118,23 +128,15 @@ class DecoderProcess:
 
     def close(self) -> None:
         """End the process, and let go of it; more than once is fine."""
-        if not self._open:
+        if not self.open:
             return
-        self._open = False
+        self.open = False
         self.kill()
         # One that hangs in the kernel (a dead network drive) cannot be waited for.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_KILL_TIMEOUT)
         self._pipe.close()
         os.close(self._stderr)
-
-    def _send(self, order: bytes, timeout: float) -> None:
-        self._pipe.settimeout(timeout)
-        try:
-            self._pipe.sendall(order)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            self.close()
-            raise KilledError("it ended between two files") from error
 
     def _end(self) -> str:
         """How the process ended, in words. Raises KilledError."""
@@ -148,15 +150,18 @@ class DecoderProcess:
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
     def _last_words(self) -> str:
-        """The last line on stderr since the last time; of a crash in Python or below it, the place."""
+        """Of a process that has crashed: the place, or the last line on stderr."""
+        last = self._hear()
+        # The place may have been heard with the answer before: the process does not wait for that to be taken.
+        _, fatal, trace = (self._heard + last).partition("(most recent call first):\n")
+        lines = [line.strip() for line in (trace if fatal else last).splitlines() if line.strip()]
+        return plain(lines[0 if fatal else -1]) if lines else ""
+
+    def _hear(self) -> str:
         try:
-            said = os.read(self._stderr, _WORDS)
+            return os.read(self._stderr, _WORDS).decode(errors="replace")
         except BlockingIOError:
             return ""
-        text = said.decode(errors="replace")
-        _, fatal, trace = text.partition("(most recent call first):\n")  # faulthandler's, where it is one
-        lines = [line.strip() for line in (trace or text).splitlines() if line.strip()]
-        return plain(lines[0 if fatal else -1]) if lines else ""
 
 
 def _start(descriptor: int) -> str:

@@ -4,7 +4,6 @@ A decoder that crashes or hangs on a hostile file takes only its process with it
 process is replaced, the others go on. Results come in the order of the requests. Knows neither encoders nor caches.
 """
 
-import contextlib
 import os
 import pickle
 import queue
@@ -12,16 +11,16 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from epalm.errors import EpalmError, MediaError
+from epalm.errors import MediaError
 from epalm.extract.decoder_child import Reader, attempt
-from epalm.extract.decoder_process import DecoderProcess, KilledError
+from epalm.extract.decoder_driver import ClosedError, Driver, Job, Jobs
+from epalm.extract.decoder_process import DecoderProcess
 from epalm.extract.views import View
 from epalm.extract.wire import Answer
 from epalm.media import MediaFile
@@ -29,7 +28,6 @@ from epalm.media import MediaFile
 DEFAULT_TIMEOUT = 120.0  # seconds for one file
 DEFAULT_MEMORY = 4 << 30  # bytes that one process may take beyond what it starts with
 _MOST_WORKERS = 16
-_STARTS = 3  # attempts, where a process is killed while it starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +63,16 @@ class DecodePool:
         memory_limit: int | None = DEFAULT_MEMORY,
     ) -> None:
         """`timeout` in seconds for one medium; `memory_limit` in bytes for one process (on Linux)."""
-        self._read, self._timeout = read, timeout
-        self._orders = pickle.dumps((read, memory_limit)) if workers else b""
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._read = read
+        self._jobs: Jobs = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
-        self._processes: dict[int, DecoderProcess] = {}
-        # The kernel ends a process with the thread that started it, so each has its own, for as long as the pool is.
+        self._processes: list[DecoderProcess] = []  # of each driver the latest
+        orders = pickle.dumps((read, memory_limit)) if workers else b""
+        drivers = [Driver(self._jobs, workers, self._new_process, orders) for _ in range(workers)]
         self._threads = [
-            threading.Thread(target=self._drive, args=(number,), name=f"decode-{number}", daemon=True)
-            for number in range(workers)
+            threading.Thread(target=driver.run, args=(timeout,), name=f"decode-{number}", daemon=True)
+            for number, driver in enumerate(drivers)
         ]
         for thread in self._threads:
             thread.start()
@@ -91,7 +89,7 @@ class DecodePool:
         """End every process at once: no medium that is being decoded is waited for."""
         with self._lock:
             self._closed = True
-            for process in self._processes.values():
+            for process in self._processes:
                 process.kill()
         for _ in self._threads:
             self._jobs.put(None)
@@ -99,7 +97,7 @@ class DecodePool:
             thread.join()
         while not self._jobs.empty():
             if job := self._jobs.get():
-                job.done.set_exception(_ClosedError("the pool is closed"))
+                job.done.set_exception(ClosedError())
 
     def decode(self, requests: Iterable[Request], *, ahead: int) -> Iterator[Decoded]:
         """Each request's result, in order; at most `ahead` are under way or held while the caller is busy.
@@ -113,86 +111,34 @@ class DecodePool:
             for request in requests:
                 yield _decoded(request, attempt(self._read, request.medium, request.views))
             return
-        waiting: deque[_Job] = deque()
+        waiting: deque[tuple[Request, Job]] = deque()
         left = threading.Event()
         try:
             for request in requests:
-                waiting.append(_Job(request, left))
-                self._jobs.put(waiting[-1])
+                job = Job(request.medium, request.views, left)
+                waiting.append((request, job))
+                self._jobs.put(job)
                 if self._closed:
-                    raise _ClosedError("the pool is closed")
+                    raise ClosedError
                 if len(waiting) >= ahead:
-                    yield waiting.popleft().done.result()
+                    yield _next(waiting)
             while waiting:
-                yield waiting.popleft().done.result()
+                yield _next(waiting)
         finally:
             left.set()
 
-    def _drive(self, number: int) -> None:
-        """One thread's life: keep one process running, and hand it one job after the other."""
-        try:
-            with contextlib.suppress(EpalmError, _ClosedError):  # the first job tries again, and tells
-                self._process(number)
-            while self._do_next(number):
-                pass
-        finally:
-            if process := self._processes.get(number):
-                process.close()
-
-    def _do_next(self, number: int) -> bool:
-        """Wait for a job and do it; false when there will be none. Holds no result when it returns."""
-        job = self._jobs.get()
-        if job is None:
-            return False
-        if job.left.is_set():
-            return True
-        try:
-            answer = self._process(number).decode(job.request.medium, job.request.views, self._timeout)
-            job.done.set_result(_decoded(job.request, answer))
-        except KilledError:
-            # When memory runs out, the kernel may kill any process: only the second time is it the file's doing.
-            if job.killed:
-                message = "the decoder was killed on this file, twice"
-                fault = MediaError(message, hint="if memory ran out, try again with fewer --workers")
-                job.done.set_result(Decoded(job.request, fault, 0.0))
-            else:
-                job.killed = True
-                self._jobs.put(job)
-        except Exception as error:  # the one who waits for the result is told
-            job.done.set_exception(error)
-        return True
-
-    def _process(self, number: int) -> DecoderProcess:
-        """The thread's process; a new one where there is none that runs."""
-        process = self._processes.get(number)
-        if process and process.alive():
+    def _new_process(self) -> DecoderProcess:
+        with self._lock:  # so that none is started behind the back of `close`
+            if self._closed:
+                raise ClosedError
+            process = DecoderProcess()
+            self._processes = [other for other in self._processes if other.open] + [process]
             return process
-        for _ in range(_STARTS):
-            if process:
-                process.close()
-            with self._lock:
-                if self._closed:
-                    raise _ClosedError("the pool is closed")
-                process = self._processes[number] = DecoderProcess()
-            with contextlib.suppress(KilledError):
-                process.introduce(self._orders)
-                return process
-        raise EpalmError(
-            f"a decoding process was killed {_STARTS} times while it started",
-            hint="where memory has run out, use fewer --workers",
-        )
 
 
-class _ClosedError(RuntimeError):
-    pass
-
-
-@dataclass(slots=True)
-class _Job:
-    request: Request
-    left: threading.Event  # set when nobody waits for the results any more
-    done: "Future[Decoded]" = field(default_factory=Future)
-    killed: bool = False  # once already
+def _next(waiting: deque[tuple[Request, Job]]) -> Decoded:
+    request, job = waiting.popleft()
+    return _decoded(request, job.done.result())
 
 
 def _decoded(request: Request, answer: Answer) -> Decoded:

@@ -100,6 +100,14 @@ def hangs(views: Views, marker: str | None = None) -> np.ndarray:
     return value(views, "0")
 
 
+def meets(views: Views, markers: str) -> np.ndarray:
+    """Leaves the first marker, and waits for the other."""
+    mine, other = markers.split()
+    Path(mine).touch()
+    wait_for(Path(other).exists)
+    return value(views, "8")
+
+
 def hungry(views: Views) -> np.ndarray:
     """Takes memory piece by piece until there is none."""
     pieces = []
@@ -179,8 +187,8 @@ def fault_of(done: Decoded) -> MediaError:
 
 
 def pids_of(pool: DecodePool) -> list[int]:
-    """Of the processes that it has started so far."""
-    return [process.pid for process in pool._processes.values()]
+    """Of its processes, once each has been asked something."""
+    return [process.pid for process in pool._processes]
 
 
 def descriptors() -> list[str]:

@@ -92,6 +92,14 @@ def test_no_more_is_taken_up_than_is_allowed(media: Media, workers: int, ahead: 
     assert taken == 12
 
 
+def test_each_process_has_work_before_one_has_two(media: Media, tmp_path: Path) -> None:
+    pairs = [[tmp_path / f"{number}{letter}" for letter in "ab"] for number in range(5)]
+    with DecodePool(Scripted(), 2) as pool:
+        for one, other in pairs:
+            requests = media(f"meets {one} {other}", f"meets {other} {one}")
+            assert [number_of(done) for done in pool.decode(requests, ahead=2)] == [8, 8]
+
+
 def test_a_pool_serves_one_caller_after_another_and_several_at_once(media: Media) -> None:
     many = {first: media(*(f"value {first + number}" for number in range(20))) for first in (0, 50, 100, 150)}
     found: dict[int, list[int]] = {}

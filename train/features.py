@@ -75,7 +75,8 @@ class CachedFeatures:
             else:
                 self._rows[name] = row
         self.layers, self.width = len(self._chosen), features.spec.width
-        self._digests, self._views, self._seed = digests, (0,), 0
+        self._digests, self._seed = digests, 0
+        self._views: tuple[int, ...] = (0,)
 
     def draw_from(self, samples: Sequence[Sample], *, seed: int) -> tuple[int, ...]:
         """From now on, draw training views of these samples; the views drawn from: 1 … V, or 0 where there are none.

@@ -1,62 +1,82 @@
-"""`epalm cache`: what is stored, and whether it is whole."""
+"""`epalm cache`: what is stored, for whom, and what could not be."""
 
 import json
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from epalm.cli.cache_exchange import export_features, import_features, pull, push
-from epalm.cli.options import DEFAULT_CACHE, CacheOption, JsonOption
+from epalm.cli.cache_health import gc, verify
+from epalm.cli.cache_why import why
+from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
+from epalm.errors import CacheError
 
 if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
+    from epalm.cli.run_uses import Runs
 
-cache_app = typer.Typer(help="The feature cache: look at it, check it, move it.", no_args_is_help=True)
-
-DAMAGED = 3  # exit code: something is not as its record says
-_MIB = 2**20
+cache_app = typer.Typer(
+    help="The feature cache: what is there and why, whether it is whole, what can go, and where else it can be.",
+    no_args_is_help=True,
+)
+SetArgument = Annotated[str, typer.Argument(metavar="SET", help="Name of a feature set, or how it begins.")]
+OptionalSetArgument = Annotated[str | None, typer.Argument(metavar="[SET]", help="One feature set. [default: all]")]
 
 
 @cache_app.command("ls")
-def list_sets(cache: CacheOption = DEFAULT_CACHE, as_json: JsonOption = False) -> None:
-    """List the feature sets.
+def list_sets(runs: RunsOption = DEFAULT_RUNS, cache: CacheOption = DEFAULT_CACHE, as_json: JsonOption = False) -> None:
+    """List the feature sets: what they hold, when they were last used, and by which runs.
 
     Examples:
 
         epalm cache ls
 
-        epalm cache ls --cache /data/cache --json
+        epalm cache ls --cache /data/cache --runs /data/runs --json
     """
     from epalm.cache.store import Cache
-    from epalm.console import print_table, say
+    from epalm.cli.run_uses import runs_below
+    from epalm.console import print_table, say, size_in_words
 
-    figures = [_figures(features) for features in Cache(cache).sets()]
+    store, used = Cache(cache), runs_below([runs])
+    figures = [_figures_or_fault(store, name, used) for name in store.set_names()]
     if as_json:
         typer.echo(json.dumps(figures))
-    elif figures:
-        rows = [
-            (
-                f["set"],
-                f"{f['media']:,}",
-                str(len(f["layers"])),
-                str(f["width"]),
-                f"{f['bytes'] / _MIB:,.1f}",
-                str(f["bad"]),
-            )
-            for f in figures
-        ]
-        print_table(f"feature sets in {cache}", ("set", "media", "layers", "width", "MiB", "bad"), rows)
-    else:
+        return
+    if not figures:
         say(f"{cache} holds no feature set yet; epalm extract --modality image makes one")
+        return
+    columns = ("set", "media", "views", "layers", "size", "bad", "last used", "runs")
+    rows = [
+        (
+            f["set"],
+            f"{f['media']:,}",
+            _ranges(f["views"]),
+            _ranges(f["layers"]),
+            size_in_words(f["bytes"]),
+            str(f["bad"]),
+            _day(f["last_used"]),
+            ", ".join(Path(run).name for run in f["runs"]) or "none",
+        )
+        for f in figures
+        if "fault" not in f
+    ]
+    if rows:
+        print_table(f"feature sets in {cache}", columns, rows)
+    damaged = [(f["set"], f["fault"]) for f in figures if "fault" in f]
+    if damaged:
+        print_table("damaged, see epalm cache verify", ("set", "what is wrong"), damaged)
 
 
 @cache_app.command()
 def info(
-    name: Annotated[str, typer.Argument(metavar="SET", help="Name of a feature set, or how it begins.")],
+    name: SetArgument,
+    runs: RunsOption = DEFAULT_RUNS,
     cache: CacheOption = DEFAULT_CACHE,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what decides a feature set's numbers, what made it and what could not be read.
+    """Show what decides a feature set's numbers, what made it, who uses it and what could not be read.
 
     Examples:
 
@@ -64,15 +84,19 @@ def info(
 
         epalm cache info video-timesformer --json
     """
+    from epalm.cache.manifest import read_manifests
     from epalm.cache.store import Cache
+    from epalm.cli.run_uses import runs_below
     from epalm.console import print_table
 
     features = Cache(cache).find(name)
-    entries = [{"media": e.media, "error": e.error, "hint": e.hint} for e in features.ledger.entries()]
+    entries = _bad(features)
     figures = {
-        **_figures(features),
+        **_figures(features, runs_below([runs])),
+        "blocks": len(features.block_names()),
         "fingerprint": features.spec.fingerprint,
         "path": features.where,
+        "data": {manifest.data: len(manifest.digests) for manifest in read_manifests(features.objects)},
         "spec": features.spec.to_json(),
         "recorded": features.recorded,
         "ledger": entries,
@@ -80,7 +104,10 @@ def info(
     if as_json:
         typer.echo(json.dumps(figures))
         return
-    flat = [(key, value) for key, value in figures.items() if key not in ("spec", "recorded", "ledger")]
+    nested = ("spec", "recorded", "ledger", "data", "last_used")
+    flat = [(key, value) for key, value in figures.items() if key not in nested]
+    flat += [("last used", _day(figures["last_used"]))]
+    flat += [(f"data: {data}", f"{count:,} media") for data, count in figures["data"].items()]
     flat += [(f"spec.{key}", value) for key, value in features.spec.to_json().items()]
     flat += [(f"recorded.{key}", value) for key, value in features.recorded.items()]
     flat += [(f"bad: {entry['media']}", entry["error"]) for entry in entries]
@@ -89,63 +116,92 @@ def info(
 
 
 @cache_app.command()
-def verify(
-    name: Annotated[str | None, typer.Argument(metavar="[SET]", help="One feature set. [default: all]")] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Drop damaged blocks, so that epalm extract makes them again.")
-    ] = False,
-    cache: CacheOption = DEFAULT_CACHE,
-    as_json: JsonOption = False,
-) -> None:
-    """Read every block and hold it against its record; the exit code is 3 when one is damaged.
+def ledger(name: OptionalSetArgument = None, cache: CacheOption = DEFAULT_CACHE, as_json: JsonOption = False) -> None:
+    """List the media that could not be read and still have no row, and why.
 
     Examples:
 
-        epalm cache verify
+        epalm cache ledger
 
-        epalm cache verify image --repair
+        epalm cache ledger audio --json
     """
     from epalm.cache.store import Cache
-    from epalm.console import say, warn
+    from epalm.console import print_table, say, warn
 
     store = Cache(cache)
     found: list[dict[str, Any]] = []
-    for features in [store.find(name)] if name else store.sets():
-        faults = features.verify()
-        found += [{"set": features.name, "block": fault.block, "error": fault.error} for fault in faults]
-        say(f"{features.name}: {_count(len(features.block_names()), 'block')}, {len(faults)} damaged")
-        for fault in faults:
-            warn(fault.error)
-            if repair:
-                features.drop(fault.block)
+    for one in [store.find(name).name] if name else store.set_names():
+        try:
+            features = store.load(one)
+            found += [{"set": one, "modality": features.spec.modality, **entry} for entry in _bad(features)]
+        except CacheError as error:
+            if name:
+                raise
+            warn(f"{one} is left out: {error.message}")
     if as_json:
-        typer.echo(json.dumps({"faults": found, "dropped": repair}))
-    if found and repair:
-        say(f"{_count(len(found), 'damaged block')} dropped; epalm extract makes the rows again")
+        typer.echo(json.dumps(found))
     elif found:
-        say("epalm cache verify --repair drops them, and epalm extract makes the rows again")
-        raise typer.Exit(DAMAGED)
+        rows = [(entry["media"], entry["set"], entry["error"], entry["hint"] or "") for entry in found]
+        print_table("media without a row", ("media", "set", "error", "what to do"), rows)
+    if not found:
+        say("the ledger is empty: every medium that was extracted has a row")
+        return
+    for modality in dict.fromkeys(entry["modality"] for entry in found):
+        say(f"to try them again: epalm extract --modality {modality} --data … --retry-bad, with the options as before")
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _figures_or_fault(store: Any, name: str, runs: "Runs") -> dict[str, Any]:
+    try:
+        return _figures(store.load(name), runs)
+    except CacheError as error:
+        return {"set": name, "fault": error.message}
 
 
-def _figures(features: "FeatureSet") -> dict[str, Any]:
-    rows = features.rows()
-    bad = {entry.media for entry in features.ledger.entries() if entry.digest not in rows}
+def _figures(features: "FeatureSet", runs: "Runs") -> dict[str, Any]:
+    from epalm.cache.uses import last_used
+    from epalm.cli.run_uses import users_of
+
+    times = [record.time or 0.0 for record in features.records()]
     return {
         "set": features.name,
         "modality": features.spec.modality,
-        "media": len(rows),
+        "encoder": str(features.spec.encoder.get("kind", "")),
+        "media": len(features.rows()),
+        "views": list(features.views()),
         "layers": list(features.spec.layers),
         "width": features.spec.width,
         "dtype": features.spec.stored_dtype,
-        "bytes": features.bytes(),
-        "bad": len(bad),
+        "bytes": features.stored_bytes(),
+        "bad": len({entry["media"] for entry in _bad(features)}),
+        "last_used": last_used(features.objects) or max(times, default=None),
+        "runs": users_of(features, runs),
     }
 
 
+def _bad(features: "FeatureSet") -> list[dict[str, Any]]:
+    from epalm.cache.holes import still_bad
+
+    return [{"media": entry.media, "error": entry.error, "hint": entry.hint} for entry in still_bad(features)]
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Numbers in order as "0-4" or "7, 9-11"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+def _day(seconds: float | None) -> str:
+    return "not known" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+cache_app.command()(why)
+cache_app.command()(verify)
+cache_app.command()(gc)
 cache_app.command("export")(export_features)
 cache_app.command("import")(import_features)
 cache_app.command()(push)

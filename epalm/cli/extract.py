@@ -191,7 +191,7 @@ def extract(
     say(f"encoder: {choice.kind}, {weights_in_words(choice)}")
     limits = Limits(pixels=max_pixels, frames=max_frames, seconds=max_seconds, bytes=max_bytes)
     if plan:
-        show_plan(*plan_extraction(job, machine, limits, cache), as_json)
+        show_plan(plan_extraction(job, machine, limits, cache), as_json)
         return
     try:
         summary = run_extraction(job, machine, limits, cache)

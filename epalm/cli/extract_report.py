@@ -8,9 +8,9 @@ import typer
 from epalm.samples import Modality
 
 if TYPE_CHECKING:
+    from epalm.cli.extraction import Forecast
     from epalm.extract.encoders import EncoderChoice
     from epalm.extract.pipeline import ExtractSummary
-    from epalm.extract.plan import Plan
 
 
 def weights_in_words(choice: "EncoderChoice") -> str:
@@ -22,10 +22,11 @@ def weights_in_words(choice: "EncoderChoice") -> str:
     return f"weights {choice.weights}" if choice.weights else "the paper's pretrained weights, from the Hub"
 
 
-def show_plan(plan: "Plan", seconds: float, free: int | None, as_json: bool) -> None:
+def show_plan(forecast: "Forecast", as_json: bool) -> None:
     """Counts, bytes and time; raises CacheError when the rows would not fit."""
     from epalm.console import print_table, size_in_words, time_in_words
 
+    plan, seconds, free = forecast.plan, forecast.seconds, forecast.free
     figures: dict[str, Any] = {
         "set": plan.spec.name,
         "layers": list(plan.spec.layers),
@@ -39,6 +40,7 @@ def show_plan(plan: "Plan", seconds: float, free: int | None, as_json: bool) -> 
         "bytes": plan.bytes,
         "free_bytes": free,
         "seconds": seconds,
+        "other_setting": forecast.other_setting,
     }
     if as_json:
         typer.echo(json.dumps(figures))
@@ -48,6 +50,7 @@ def show_plan(plan: "Plan", seconds: float, free: int | None, as_json: bool) -> 
             ("media", f"{plan.media:,}"),
             ("in the cache", f"{plan.hits:,}"),
             ("new", f"{plan.new:,}"),
+            *(("in the cache with another setting", line) for line in forecast.other_setting),
             ("stale: the file has changed", f"{plan.stale:,}"),
             ("bad, in the ledger", f"{plan.known_bad:,}"),
             ("unreadable", f"{len(plan.unreadable):,}"),

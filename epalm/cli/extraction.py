@@ -1,11 +1,13 @@
 """One extraction from its options: data set, encoder and engine are built here, then planned or run."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from epalm.cache.store import Cache
+from epalm.cache.why import nearest_difference
 from epalm.console import say
 from epalm.datasets import load_dataset
-from epalm.errors import UsageError
+from epalm.errors import CacheError, UsageError
 from epalm.extract.dask_engine import DaskEngine
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import EncoderChoice, build_encoder
@@ -75,8 +77,21 @@ class Machine:
         )
 
 
-def plan_extraction(job: Job, machine: Machine, limits: Limits, where: str) -> tuple[Plan, float, int | None]:
-    """The plan, the seconds that it may take in this process, and the bytes that are free; nothing is written."""
+@dataclass(frozen=True)
+class Forecast:
+    """A plan, the seconds that it may take in this process, and the bytes that are free.
+
+    `other_setting` says where all media are new although another set holds some: in which inputs it differs.
+    """
+
+    plan: Plan
+    seconds: float
+    free: int | None
+    other_setting: list[str]
+
+
+def plan_extraction(job: Job, machine: Machine, limits: Limits, where: str) -> Forecast:
+    """What an extraction would do; nothing is written."""
     cache = Cache(where, read_only=True)
     dataset, encoder, layers = _build(job, machine, limits)
     spec = feature_spec(encoder, layers, job.dtype, view_seed=job.view_seed)
@@ -90,7 +105,8 @@ def plan_extraction(job: Job, machine: Machine, limits: Limits, where: str) -> t
         retry_bad=job.retry_bad,
         limits=limits,
     )
-    return plan, probe_seconds(plan, machine.build_local(encoder)), cache.objects.free_bytes()
+    seconds = probe_seconds(plan, machine.build_local(encoder))
+    return Forecast(plan, seconds, cache.objects.free_bytes(), _other_setting(plan, cache))
 
 
 def run_extraction(job: Job, machine: Machine, limits: Limits, where: str) -> ExtractSummary:
@@ -115,6 +131,18 @@ def run_extraction(job: Job, machine: Machine, limits: Limits, where: str) -> Ex
     )
     cache.remember(job.modality.value, summary.set_name, layers, job.data)
     return summary
+
+
+def _other_setting(plan: Plan, cache: Cache) -> list[str]:
+    if plan.hits or not plan.new:
+        return []
+    media, holding = set(plan.digests.values()), []
+    for name in cache.set_names():
+        with suppress(CacheError):  # a damaged set explains nothing; `cache ls` and `verify` name it
+            features = cache.load(name)
+            if features.spec.modality == plan.spec.modality and not media.isdisjoint(features.rows()):
+                holding.append(features)
+    return nearest_difference(plan.spec, holding)
 
 
 def _build(job: Job, machine: Machine, limits: Limits) -> tuple[Dataset, Encoder, tuple[int, ...]]:

@@ -107,6 +107,7 @@ def train(
         f"recipe: {recipe or _PLAYGROUND}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}"
     )
     dataset = load_dataset(data, modality)
+    features: FeatureSource
     if from_cache:
         name = feature_set or store.latest(modality.value).set
         features, training, validation, missing = _cached(store, name, dataset, config, allow_missing, layers)

@@ -20,6 +20,7 @@ _KNOWN, _REQUIRED = frozenset(_KEYS), frozenset(("modality", "media", "task", "s
 _MODALITIES = {modality.value: modality for modality in Modality}
 _TASKS = {task.value: task for task in Task}
 Choice = TypeVar("Choice", Modality, Task)
+_NOT_JSON = (ValueError, RecursionError)  # beside faults of form: numbers without end, brackets without end
 _MAX_LINE = 1 << 20  # characters; one sample never needs more, and a file without line breaks is not JSONL
 _MOST_SHARED = 1 << 16  # equal values are stored once as long as no more others lie between them
 _NO_ANSWERS: Mapping[str, float] = {}
@@ -83,7 +84,10 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise UsageError(f"{path}, line {number}: longer than {_MAX_LINE} characters; this is not JSONL")
             if line.isspace():
                 continue
-            row = parse_json(line, f"{path}, line {number}: not JSON")
+            try:
+                row = json.loads(line)
+            except _NOT_JSON as error:
+                raise _no_json(f"{path}, line {number}", error) from error
             if not isinstance(row, dict):
                 raise UsageError(f"{path}, line {number}: expected an object with the keys {', '.join(_KEYS)}")
             yield number, row
@@ -110,15 +114,19 @@ def _cell(key: str, text: str, path: Path, line: int) -> Any:
     """A list or mapping column holds JSON; a plain text in one stands for a single answer or reference."""
     if text[:1] not in "[{":
         return {text: 1.0} if key == "answers" else [text]
-    return parse_json(text, f"{path}, line {line}: column {key!r} is not JSON")
+    return parse_json(text, f"{path}, line {line}, column {key!r}")
 
 
-def parse_json(text: str, fault: str) -> Any:
-    """The value of a JSON text. Raises UsageError, which begins with `fault`."""
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text. Raises UsageError that begins with `where`."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # also an endless number, or endless nesting
-        raise UsageError(f"{fault} ({str(getattr(error, 'msg', error))[:80]})") from error
+    except _NOT_JSON as error:
+        raise _no_json(where, error) from error
+
+
+def _no_json(where: str, error: Exception) -> UsageError:
+    return UsageError(f"{where}: not JSON ({str(error)[:80]})")
 
 
 def to_sample(row: dict[str, Any], where: str, fallback_id: str) -> Sample:

@@ -200,7 +200,7 @@ def _media_of(group: _Group, where: str) -> dict[Modality, Member]:
 
 def _rows(group: _Group, where: str, split: str) -> list[dict[str, Any]]:
     """What the sample's JSON and texts say, in the keys of the generic form; one row for each question."""
-    told = parse_json(group.texts["json"], f"{where}: not JSON") if "json" in group.texts else {}
+    told = parse_json(group.texts["json"], where) if "json" in group.texts else {}
     objects = told if isinstance(told, list) and told else [told]
     lines = [line.strip() for text in _TEXTS for line in group.texts.get(text, "").splitlines()]
     rows = []

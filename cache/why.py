@@ -1,0 +1,168 @@
+"""Why something was encoded, or was not: what differs between feature sets, and where the rows of a medium are.
+
+Compares what sets say of themselves; knows no models and opens no medium.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from epalm.cache.feature_set import FeatureSet
+from epalm.cache.manifest import Manifest, read_manifests
+from epalm.cache.spec import FeatureSpec
+
+# What a spec's fields are called where their names do not say it.
+_WORDS = {
+    "encoder.kind": "encoder",
+    "encoder.weights": "weights",
+    "encoder.token": "token rule",
+    "compute.precision": "precision of the encoder",
+    "compute.weights": "precision of the weights",
+    "augmentation": "augmentation of views",
+    "augmentation.seed": "seed of views",
+    "stored_dtype": "stored dtype",
+    "version": "version of the extraction code",
+}
+_CHOICE = "encoder"  # beside the versions in what an extraction records
+_DIGITS = 12  # of a digest
+Leaf = tuple[str, Any, Any]
+
+
+def differences(one: FeatureSpec, other: FeatureSpec) -> list[str]:
+    """Which inputs differ, each as "preprocessing.size 224 → 384": first `one`'s, then `other`'s."""
+    return [f"{_WORDS.get(name, name)} {_change(was, now)}" for name, was, now in _leaves(one, other)]
+
+
+def nearest(spec: FeatureSpec, sets: Iterable[FeatureSet]) -> FeatureSet | None:
+    """The set with the fewest inputs that differ; of equals the first. None when there is no other than its own."""
+    others = [features for features in sets if features.spec != spec]
+    return min(others, key=lambda features: len(list(_leaves(features.spec, spec))), default=None)
+
+
+def nearest_difference(spec: FeatureSpec, sets: Iterable[FeatureSet]) -> list[str]:
+    """Which inputs changed from the nearest of the sets to `spec`; none when there is no other set."""
+    other = nearest(spec, sets)
+    return differences(other.spec, spec) if other else []
+
+
+def library_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Which recorded versions differ, each as "torch 2.5 → 2.6"."""
+    names = [name for name in dict.fromkeys([*one, *other]) if name != _CHOICE]
+    return [f"{name} {_change(one.get(name), other.get(name))}" for name in names if one.get(name) != other.get(name)]
+
+
+def versions_of_blocks(features: FeatureSet) -> list[tuple[dict[str, str], int]]:
+    """The library versions that the set's blocks were made with, and how many with each, the latest first.
+
+    Raises:
+        CacheError: a record is damaged.
+    """
+    records = sorted(features.records(), key=lambda record: record.time or 0.0, reverse=True)
+    counts = Counter(tuple(_versions(record.recorded).items()) for record in records)
+    return [(dict(versions), count) for versions, count in counts.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A block that holds a medium's row: which views of it, when it was written, where and by which versions."""
+
+    block: str
+    views: tuple[int, ...]
+    time: float | None
+    host: str | None
+    versions: Mapping[str, str]
+
+
+def places_of(features: FeatureSet, digest: str) -> list[Place]:
+    """The blocks that hold a medium's row. Raises CacheError when a record is damaged."""
+    return [
+        Place(record.block, record.views, record.time, record.written.get("host"), _versions(record.recorded))
+        for record in features.records()
+        if digest in record.rows
+    ]
+
+
+def reason_without_row(features: FeatureSet, digest: str | None, *, path: str, before: str | None = None) -> str:
+    """Why a set has no row of a medium that lies at `path` (absolute, POSIX).
+
+    `digest` is of its bytes, None when there is no such file; `before` of what the file held at an earlier time.
+
+    Raises:
+        CacheError: a record or a manifest is damaged.
+    """
+    entries = features.ledger.entries()
+    if error := next((entry.error for entry in entries if digest and entry.digest == digest), None):
+        return f"it is in the ledger: {error}"
+    rows = features.rows()
+    if before and before != digest and before in rows:
+        return f"the file's bytes have changed: the row is of what it held before (digest {before[:_DIGITS]})"
+    for manifest, name in named(read_manifests(features.objects), path):
+        then = manifest.digests[name]
+        if then != digest and then in rows:
+            return (
+                f"the bytes have changed: when {manifest.data} was extracted, {name} had digest {then[:_DIGITS]}, "
+                "of which there is a row"
+            )
+    if error := next((entry.error for entry in entries if entry.digest is None and _ends(path, entry.media)), None):
+        return f"it is in the ledger: {error}"
+    return "it was never extracted into this set"
+
+
+def named(manifests: Sequence[Manifest], path: str) -> Iterator[tuple[Manifest, str]]:
+    """The manifests that hold a name which the path ends with, and the longest such name of each."""
+    parts = path.split("/")
+    tails = ["/".join(parts[place:]) for place in range(len(parts))]
+    for manifest in manifests:
+        for tail in tails:
+            if tail in manifest.digests:
+                yield manifest, tail
+                break
+
+
+def _ends(path: str, name: str) -> bool:
+    return path == name or path.endswith(f"/{name}")
+
+
+def _versions(recorded: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(version) for name, version in sorted(recorded.items()) if name != _CHOICE}
+
+
+def _leaves(one: FeatureSpec, other: FeatureSpec) -> Iterator[Leaf]:
+    yield from _compare("", one.to_json(), other.to_json())
+
+
+def _compare(path: str, one: Any, other: Any) -> Iterator[Leaf]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in dict.fromkeys([*one, *other]):
+            yield from _compare(f"{path}.{key}".lstrip("."), one.get(key), other.get(key))
+    elif _plain(one) != _plain(other):
+        yield path, one, other
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _change(was: Any, now: Any) -> str:
+    if _is_even(was) and _is_even(now) and len(was) == len(now):
+        was, now = was[0], now[0]
+    return f"{_say(was)} → {_say(now)}"
+
+
+def _is_even(value: Any) -> bool:
+    """Whether it is a list of equal values, which one of them stands for."""
+    return isinstance(value, list | tuple) and len(set(map(str, value))) == 1
+
+
+def _say(value: Any) -> str:
+    """A value as a person would write it."""
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        return "on"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(str(one) for one in value)}]"
+    text = str(value)
+    is_digest = len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
+    return text[:_DIGITS] if is_digest else text

@@ -1,0 +1,206 @@
+"""`epalm cache verify` and `epalm cache gc`: whether the cache is whole, and what in it nothing needs."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, DeviceOption, JsonOption
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from epalm.cache.check import Checkup
+    from epalm.cache.store import Cache
+    from epalm.extract.encoder import Encoder
+    from epalm.extract.repair import Mended
+
+DAMAGED = 3  # exit code: something is not as its record says
+_HOUR = 3600.0  # seconds
+_MIB = 2**20
+
+
+def verify(
+    name: Annotated[str | None, typer.Argument(metavar="[SET]", help="One feature set. [default: all]")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be mended; damaged blocks are encoded again.")
+    ] = False,
+    device: DeviceOption = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Decoding processes of --repair. [default: by the number of cores]", min=0, max=256),
+    ] = None,
+    cache: CacheOption = DEFAULT_CACHE,
+    as_json: JsonOption = False,
+) -> None:
+    """Read everything that is stored and hold it against its record; the exit code is 3 when something is damaged.
+
+    With --repair, damaged blocks are encoded again where their media and the encoder are at hand, to the same bytes.
+    What cannot be made again is dropped and named, and the exit code stays 3.
+
+    Examples:
+
+        epalm cache verify
+
+        epalm cache verify image --repair
+    """
+    from epalm.cache.check import begin_checkup, finish_checkup
+    from epalm.cache.store import Cache
+    from epalm.console import say, warn
+
+    store = Cache(cache, read_only=not repair)
+    names = _named(store, name) if name else store.set_names()
+    checkups = [begin_checkup(store, one) for one in names]
+    with _megabytes("verify", sum(checkup.bytes for checkup in checkups)) as advance:
+        for checkup in checkups:
+            finish_checkup(checkup, advance)
+    mended: dict[str, list[Mended]] = {}
+    for checkup in checkups:
+        faults = f"{len(checkup.findings):,} damaged" if checkup.findings else "whole"
+        say(f"{checkup.set}: {len(checkup.records):,} blocks, {faults}")
+        for note in checkup.notes:
+            say(f"  {note}")
+        for finding in checkup.findings:
+            warn(f"{checkup.set}: {finding.error}")
+        if repair and checkup.findings:
+            mended[checkup.set] = _repair(checkup, store, device, workers)
+        elif checkup.findings:
+            for hint in dict.fromkeys(finding.hint for finding in checkup.findings):
+                say(f"  → {hint}")
+    if as_json:
+        typer.echo(json.dumps(_report(checkups, mended)))
+    if _remains(checkups, mended):
+        raise typer.Exit(DAMAGED)
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted; delete nothing.")] = False,
+    grace: Annotated[
+        float,
+        typer.Option(
+            metavar="HOURS",
+            help="Leave alone what was written or used within so many hours. With 0, nothing else may be running.",
+            min=0.0,
+        ),
+    ] = 24.0,
+    unused: Annotated[
+        bool, typer.Option("--unused", help="Also delete feature sets that no run uses, with all their rows.")
+    ] = False,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--runs",
+            envvar="EPALM_RUNS",
+            help="Folder of run folders whose sets are kept; may be given several times. [default: .epalm/runs]",
+            show_default=False,
+        ),
+    ] = None,
+    cache: CacheOption = DEFAULT_CACHE,
+    as_json: JsonOption = False,
+) -> None:
+    """Free space: leftovers of killed processes, and with --unused whole feature sets that no run refers to.
+
+    A run that was trained on a set has marked it: it counts while its folder is there, and always when it lies on
+    another machine.
+
+    Examples:
+
+        epalm cache gc --dry-run
+
+        epalm cache gc --unused --runs /data/runs --grace 72
+    """
+    from epalm.cache.collect import collect, find_garbage
+    from epalm.cache.store import Cache
+    from epalm.cli.run_uses import runs_below
+    from epalm.console import print_table, say, size_in_words
+
+    store = Cache(cache, read_only=True)
+    users = runs_below(runs or [DEFAULT_RUNS], strict=True) if unused else {}
+    garbage = find_garbage(store, grace=grace * _HOUR, unused=unused, runs=users)
+    size = sum(one.bytes for one in garbage)
+    freed = 0 if dry_run else collect(store, garbage)
+    if as_json:
+        items = [{"folder": one.folder, "what": one.what, "bytes": one.bytes} for one in garbage]
+        typer.echo(json.dumps({"dry_run": dry_run, "found": items, "bytes": size, "freed": freed}))
+    elif garbage:
+        rows = [(one.folder or ".", one.what, size_in_words(one.bytes)) for one in garbage]
+        print_table("would be deleted" if dry_run else "deleted", ("folder", "what", "size"), rows)
+    if not garbage:
+        say(f"there is nothing to free in {cache}")
+    elif dry_run:
+        say(f"{size_in_words(size)} would be freed; nothing was deleted")
+    else:
+        say(f"{size_in_words(freed)} freed")
+
+
+def _named(store: "Cache", name: str) -> list[str]:
+    """The one set of that name, damaged or not. Raises CacheError."""
+    from epalm.errors import CacheError
+
+    try:
+        return [store.find(name).name]
+    except CacheError:
+        fitting = [one for one in store.set_names() if one.startswith(name)]
+        if len(fitting) != 1:
+            raise
+        return fitting
+
+
+def _repair(checkup: "Checkup", store: "Cache", device: str, workers: int | None) -> "list[Mended]":
+    from epalm.cli.live_source import rebuild_encoder
+    from epalm.console import say, warn
+    from epalm.extract.repair import Outcome, repair_set
+
+    def build(recorded: Mapping[str, str]) -> "Encoder":
+        spec = checkup.features.spec if checkup.features else None
+        assert spec is not None
+        told = {"choice": recorded, "encoder": dict(spec.encoder), "preprocessing": dict(spec.preprocessing)}
+        return rebuild_encoder(told, device)
+
+    mended = repair_set(checkup, store, build, workers=workers)
+    for one in mended:
+        tell = say if one.outcome in (Outcome.RESTORED, Outcome.ENCODED) else warn
+        tell(f"{checkup.set}, {one.what}: {one.message}")
+    return mended
+
+
+def _report(checkups: "Sequence[Checkup]", mended: "Mapping[str, list[Mended]]") -> dict[str, Any]:
+    faults = []
+    for checkup in checkups:
+        became = {one.what: one for one in mended.get(checkup.set, [])}
+        for finding in checkup.findings:
+            fault: dict[str, Any] = {"set": checkup.set, "what": finding.what, "error": finding.error}
+            fault |= {"block": finding.fault.block if finding.fault else None, "hint": finding.hint}
+            if one := became.get(finding.what):
+                fault |= {"outcome": one.outcome.value, "repair": one.message}
+            faults.append(fault)
+    sets = [{"set": one.set, "blocks": len(one.records), "bytes": one.bytes, "notes": one.notes} for one in checkups]
+    return {"faults": faults, "sets": sets}
+
+
+def _remains(checkups: "Sequence[Checkup]", mended: "Mapping[str, list[Mended]]") -> bool:
+    """Whether something is still not as it should be."""
+    for checkup in checkups:
+        outcomes = {one.outcome.value for one in mended.get(checkup.set, [])}
+        if checkup.findings and (checkup.set not in mended or outcomes & {"dropped", "left"}):
+            return True
+    return False
+
+
+@contextmanager
+def _megabytes(description: str, total: int) -> "Iterator[Callable[[int], object]]":
+    """A bar in MiB that is told bytes."""
+    from epalm.console import progress
+
+    done = 0
+    with progress(description, total // _MIB, "MiB") as bar:
+
+        def advance(size: int) -> None:
+            nonlocal done
+            before, done = done // _MIB, done + size
+            bar(done // _MIB - before)
+
+        yield advance
