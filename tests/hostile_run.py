@@ -16,7 +16,7 @@ import numpy as np
 
 from epalm.extract.limits import Limits
 from epalm.extract.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
-from epalm.extract.views import View, view_of
+from epalm.extract.views import VIEW_0, View, view_of
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
 
@@ -48,7 +48,7 @@ class Watched:
     limits: Limits = field(default_factory=Limits)
     augmentation: None = None
 
-    def __call__(self, medium: MediaFile, views: Sequence[View]) -> np.ndarray:
+    def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         if isinstance(self.inner, AudioInput):
             import epalm.extract.filterbank  # noqa: F401 (torch, whose import looks around, once for a process)
         watch(self.outside)
@@ -106,7 +106,8 @@ def main(root: Path, outside: str, names: list[str], cache: Path) -> dict[str, A
         kind, depth, width, precision, device = "moments", 1, 4, "float32", torch.device("cpu")
 
         def __init__(self, modality: Modality) -> None:
-            self.modality, self.input = modality, Watched(INPUTS[modality], outside)
+            self.modality = modality
+            self.input: Input = Watched(INPUTS[modality], outside)
 
         def describe(self) -> dict[str, Any]:
             return {"kind": self.kind}
@@ -134,6 +135,7 @@ def main(root: Path, outside: str, names: list[str], cache: Path) -> dict[str, A
             digest = None if name in faults else store.media.digest(dataset.locate(name))
             entry = faults.get(name) or (blamed.get(digest) if digest else None)
             ends[modality][name] = [entry.error, entry.hint] if entry else "row" if digest in rows else None
+    # The most of any child; as a child begins as a copy of its parent, no less than what this process takes.
     return {"ends": ends, "memory": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024}
 
 

@@ -174,9 +174,9 @@ def lying_sounds() -> Files:
     yield "doubles.wav", sound("wav", "DOUBLE", channels=2, rate=96_000)
     yield "none.wav", sound("wav", "PCM_16", count=0)
     yield "few.wav", sound("wav", "PCM_16", count=3)
-    for name, value in (("nan", np.nan), ("inf", np.inf), ("loud", 1e300), ("louder", 1e38)):
+    for name, loudness in (("nan", np.nan), ("inf", np.inf), ("loud", 1e300), ("louder", 1e38)):
         file = io.BytesIO()
-        soundfile.write(file, np.full(8_000, value), 16_000, subtype="DOUBLE", format="WAV")
+        soundfile.write(file, np.full(8_000, loudness), 16_000, subtype="DOUBLE", format="WAV")
         yield f"{name}.wav", file.getvalue()
     flac = sound("flac", "PCM_24")
     yield "unknown.flac", patched(patched(flac, 21, ">B", flac[21] & 0xF0), 22, ">I", 0)
