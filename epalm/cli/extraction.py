@@ -114,7 +114,7 @@ def run_extraction(job: Job, machine: Machine, limits: Limits, where: str) -> Ex
     cache = Cache(where)
     dataset, encoder, layers = _build(job, machine, limits)
     if encoder.device.type == "cuda" and encoder.precision == "float32":
-        say("the encoder computes in float32; --precision bfloat16 is several times faster on a GPU")
+        say("the encoder computes in float32; GPUs are faster at --precision bfloat16, another feature set")
     summary = extract_features(
         dataset,
         job.modality,
