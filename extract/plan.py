@@ -94,7 +94,7 @@ def make_plan(
     """Compare the data set's media with what the cache holds, for view 0 and `views` augmented ones.
 
     Only media of `views_split` get augmented views, or all where the data set has no such split. A set that holds
-    more layers serves as well; of several, the one that holds most of these media is taken. Opens no feature set that
+    more layers serves as well; of several, the one that holds most of these rows is taken. Opens no feature set that
     is not there yet.
     """
     media = dataset.media(modality)
@@ -105,16 +105,14 @@ def make_plan(
             unreadable[name] = _why(files[name])
         else:
             digests[name] = digest
-    existing = _choose(cache.serving(spec), digests)
-    every, first = tuple(range(views + 1)), (0,)
-    split = {sample.media for sample in dataset.split(views_split)} if views else set()
-    rows = {view: existing.rows(view) if existing else set[str]() for view in every}
+    wanted = _wanted_views(dataset, digests, views, views_split)
+    existing = _choose(cache.serving(spec), wanted)
+    rows = {view: existing.rows(view) if existing else set[str]() for view in range(views + 1)}
     bad = set(existing.ledger.digests()) - rows[0] if existing and not retry_bad else set[str]()
     hits = known_bad = 0
     to_do: dict[str, tuple[int, ...]] = {}  # media → the views that they lack
     for name, digest in digests.items():
-        wanted = every if not split or name in split else first
-        lacking = tuple(view for view in wanted if digest not in rows[view])
+        lacking = tuple(view for view in wanted[digest] if digest not in rows[view])
         if not lacking:
             hits += 1
         elif digest in bad:
@@ -148,11 +146,25 @@ def _digest(file: MediaFile) -> str | None:
         return None
 
 
-def _choose(serving: list[FeatureSet], digests: Mapping[str, str]) -> FeatureSet | None:
+def _wanted_views(
+    dataset: Dataset, digests: Mapping[str, str], views: int, views_split: str
+) -> dict[str, tuple[int, ...]]:
+    """The views of each digest. Media of equal bytes share a row, which needs what the most demanding of them does."""
+    every, first = tuple(range(views + 1)), (0,)
+    split = {sample.media for sample in dataset.split(views_split)} if views else set()
+    augmented = {digest for name, digest in digests.items() if not split or name in split}
+    return {digest: every if digest in augmented else first for digest in digests.values()}
+
+
+def _choose(serving: list[FeatureSet], wanted: Mapping[str, tuple[int, ...]]) -> FeatureSet | None:
+    """Of the sets that serve, the one that holds most of what is wanted; of equals the first, the exact one."""
     if len(serving) <= 1:
         return serving[0] if serving else None
-    media = set(digests.values())
-    return max(serving, key=lambda features: len(media & features.rows()))  # the first of equals: the exact one
+    media: dict[int, set[str]] = {}
+    for digest, views in wanted.items():
+        for view in views:
+            media.setdefault(view, set()).add(digest)
+    return max(serving, key=lambda one: sum(len(digests & one.rows(view)) for view, digests in media.items()))
 
 
 def _locate(
