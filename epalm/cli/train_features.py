@@ -65,8 +65,10 @@ def live_material(modality: Modality, data: str, dataset: Dataset, config: Confi
     """From the modality's default encoder."""
     seed = config.optim.seed if config.data.augment else None
     features = default_live_features(modality, data, dataset, config.model.tokens, device, view_seed=seed)
-    parts = (chosen_samples(dataset, config, split) for split in (config.data.train_split, config.data.val_split))
-    return Material(features, *parts)
+    training, validation = (
+        chosen_samples(dataset, config, split) for split in (config.data.train_split, config.data.val_split)
+    )
+    return Material(features, training, validation)
 
 
 def _warn_of_one_view(features: CachedFeatures, training: tuple[Sample, ...]) -> None:
