@@ -22,6 +22,7 @@ from epalm.extract.plan import Pending
 from epalm.extract.views import view_of
 from epalm.extract.workers import DecodePool, Request
 
+CHANGED = MediaError("the file changed while it was read", hint="run the extraction again")
 _BATCHES_AHEAD = 2
 _UNDER_WAY = 2  # batches: one that the GPU computes, one that is prepared
 
@@ -80,8 +81,7 @@ class Stream:
             self.tally.decode_seconds += done.seconds
             if not item.unchanged():
                 # Another content than the digest names: neither a row nor an entry under that one.
-                changed = MediaError("the file changed while it was read", hint="run the extraction again")
-                self._blame(item, None, changed)
+                self._blame(item, None, CHANGED)
             elif isinstance(done.result, MediaError):
                 self._blame(item, item.digest, done.result)
             else:
