@@ -44,6 +44,7 @@ class ExtractSummary:
     set_name: str
     layers: tuple[int, ...]
     views: int
+    augmented: int  # media that are to have these views
     media: int
     hits: int
     encoded: int
@@ -141,6 +142,7 @@ def extract_features(
         set_name=features.name,
         layers=layers,
         views=views,
+        augmented=plan.augmented,
         media=plan.media,
         hits=plan.hits,
         encoded=tally.encoded,

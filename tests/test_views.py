@@ -1,160 +1,198 @@
-"""Augmented views: stored beside the plain one, functions of the medium alone, drawn anew each epoch."""
+"""Augmented views as they are stored: functions of medium, number and seed alone, added without touching others."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
-from epalm.datasets import load_dataset
+from epalm.extract.pipeline import ExtractSummary, LocalEngine, extract_features
 from epalm.samples import Dataset, Modality, Sample, Task
-from epalm.train.features import CachedFeatures
-from epalm.train.view_draw import draw_views
+from tests import crash_host
 from tests.conftest import Epalm
+from tests.crash_host import Synthetic
 from tests.trials import TEST, TRAIN, Trial, make_trial
 
-NAMES = [f"{number:064x}/{number}" for number in range(2_000)]
+LAYERS = (0, 2)
+Rows = dict[tuple[str, int], bytes]  # (digest, view) → values
 
 
-@pytest.fixture(scope="module", params=[Modality.IMAGE, Modality.AUDIO])
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Modality, Path]:
-    root = tmp_path_factory.mktemp("trial")
-    make_trial(root, request.param)
-    return request.param, root
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    rng = np.random.default_rng(0)
+    for number in range(23):
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(folder / f"{number:02d}.png")
+    return folder
 
 
-@pytest.fixture
-def trial(made: tuple[Modality, Path], epalm: Epalm, tmp_path: Path) -> Trial:
-    shutil.copytree(made[1], tmp_path / "trial")
-    return Trial(epalm, made[0], tmp_path / "trial")
+def _dataset(media: Path, splits: Sequence[str] = ("train",), names: Sequence[str] | None = None) -> Dataset:
+    """The folder's pictures, whose splits take turns."""
+    names = sorted(path.name for path in media.iterdir()) if names is None else names
+    turns = [splits[place % len(splits)] for place in range(len(names))]
+    samples = [
+        Sample(name, Modality.IMAGE, name, Task.CAPTION, split) for name, split in zip(names, turns, strict=True)
+    ]
+    return Dataset("views", media, tuple(samples))
 
 
-def _set(where: Path) -> FeatureSet:
-    (features,) = Cache(where).sets()
+def _run(
+    dataset: Dataset,
+    cache: Path,
+    *,
+    batch: int = 4,
+    workers: int = 0,
+    block: int = 8,
+    layers: tuple[int, ...] = LAYERS,
+    **options: Any,
+) -> ExtractSummary:
+    encoder = Synthetic()
+    engine = LocalEngine(encoder, batch, workers, block)
+    return extract_features(dataset, Modality.IMAGE, encoder, layers, Cache(cache), engine=engine, **options)
+
+
+def _set(cache: Path) -> FeatureSet:
+    (features,) = Cache(cache).sets()
     return features
 
 
-def _rows(where: Path) -> dict[tuple[str, int], bytes]:
-    """(digest, view) → its row's bytes."""
-    reader = _set(where).open()
+def _rows(cache: Path) -> Rows:
+    features = _set(cache)
+    assert not features.verify()
+    reader = features.open()
     return {
-        (digest, view): reader.gather(np.array([row]), view=view).tobytes()
-        for row, digest in enumerate(reader.digests)
-        for view in range(8)
-        if reader.has(row, view=view)
+        (digest, view): reader.gather(reader.rows_of([digest]), view=view).tobytes()
+        for view in features.views()
+        for digest in features.rows(view)
     }
 
 
-def test_the_training_split_alone_gets_augmented_views(trial: Trial) -> None:
-    rows = _rows(trial.cache)
-    assert sum(view == 0 for _, view in rows) == TRAIN + TEST
-    assert sum(view == 1 for _, view in rows) == TRAIN
-    assert all(rows[digest, 1] != rows[digest, 0] for digest, view in rows if view == 1)
+def test_each_medium_gets_the_plain_view_and_those_asked_for(media: Path, tmp_path: Path) -> None:
+    _run(_dataset(media), tmp_path / "cache", views=3)
+    features, rows = _set(tmp_path / "cache"), _rows(tmp_path / "cache")
+    assert features.views() == (0, 1, 2, 3)
+    assert len(rows) == 4 * 23
+    assert len(set(rows.values())) == len(rows)  # no two alike
+    _run(_dataset(media), tmp_path / "plain")
+    assert _rows(tmp_path / "plain").items() <= rows.items()
 
 
-def test_more_views_are_appended_and_what_is_there_stays(trial: Trial) -> None:
-    before = {path: path.read_bytes() for path in trial.cache.rglob("c.0.0.0.0")}
-    assert trial.extract("--views", 3) == (TEST, TRAIN)
-    assert all(path.read_bytes() == data for path, data in before.items())
-    rows = _rows(trial.cache)
-    assert sum(view > 0 for _, view in rows) == 3 * TRAIN
-    assert trial.extract("--views", 2) == (TRAIN + TEST, 0)
-    assert not _set(trial.cache).verify()
+def test_views_added_later_touch_nothing_that_is_there(media: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    _run(_dataset(media), cache, views=1)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cache.glob("sets/*/[rb]*s/**/*.*")}
+    assert len(before) > 6
+    assert _run(_dataset(media), cache, views=3).encoded == 23
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
+    new = [record.views for record in _set(cache).records() if record.views != (0, 1)]
+    assert set(new) == {(2, 3)}
+    _run(_dataset(media), tmp_path / "at once", views=3)
+    assert _rows(cache) == _rows(tmp_path / "at once")
+    for fewer in (3, 2, 0):
+        assert _run(_dataset(media), cache, views=fewer).hits == 23
 
 
-def test_views_depend_on_nothing_but_the_medium(trial: Trial) -> None:
-    """Another order, batch size, number of processes and way there: the same rows, to the bit or nearly."""
-    trial.extract("--views", 3)
-    samples = trial.samples
-    trial.samples = samples[::-1]
-    other = trial.root / "other"
-    trial.extract("--views", 3, "--cache", other, "--batch-size", 3, "--workers", 2, "--block-rows", 2)
-    first, second = _rows(trial.cache), _rows(other)
-    assert first.keys() == second.keys()
-    for key, row in first.items():
-        a, b = (np.frombuffer(one, np.float16).astype(np.float32) for one in (row, second[key]))
-        np.testing.assert_allclose(a, b, atol=2e-2)
+def test_views_depend_on_nothing_but_medium_number_and_seed(media: Path, tmp_path: Path) -> None:
+    _run(_dataset(media), tmp_path / "first", views=2, view_seed=7)
+    expected = _rows(tmp_path / "first")
+    names = sorted(path.name for path in media.iterdir())
+    others: list[tuple[Dataset, dict[str, Any]]] = [
+        (_dataset(media, names=names[::-1]), {}),
+        (_dataset(media, names=names[::-1]), {"batch": 1, "block": 3}),
+        (_dataset(media), {"batch": 50, "block": 500}),
+        (_dataset(media), {"workers": 2}),
+    ]
+    for number, (dataset, how) in enumerate(others):
+        _run(dataset, tmp_path / f"{number}", views=2, view_seed=7, **how)
+        assert _rows(tmp_path / f"{number}") == expected, how
+    moved = shutil.copytree(media, tmp_path / "moved")
+    for path in list(moved.iterdir()):
+        path.rename(moved / f"another name of {path.name}")
+    _run(_dataset(moved), tmp_path / "elsewhere", views=2, view_seed=7)
+    assert _rows(tmp_path / "elsewhere") == expected
 
 
-def test_without_the_split_every_medium_gets_views(trial: Trial) -> None:
-    assert trial.extract("--views-split", "elsewhere") == (TRAIN, TEST)
+def test_another_process_gives_the_same_views_and_another_seed_others(media: Path, tmp_path: Path) -> None:
+    environment = dict(os.environ, PYTHONHASHSEED="5", PYTHONPATH=os.pathsep.join(sys.path))
+    words = [sys.executable, crash_host.__file__, str(media), str(tmp_path / "there"), json.dumps([{"views": 1}])]
+    subprocess.run(words, env=environment, check=True, capture_output=True)
+    _run(_dataset(media), tmp_path / "here", views=1)
+    here = _rows(tmp_path / "here")
+    assert _rows(tmp_path / "there") == here
+    _run(_dataset(media), tmp_path / "other", views=1, view_seed=1)
+    other = _rows(tmp_path / "other")
+    assert [key for key in here if here[key] != other[key]] == [key for key in here if key[1] == 1]
 
 
-def test_without_augmentation_there_are_no_views(trial: Trial) -> None:
-    done = trial.epalm(
-        "extract", "-m", trial.modality, "--data", trial.world, "--weights", trial.weights, "--cache", trial.cache,
-        "--views", 2, "--spec-augment", "off",
-    )  # fmt: skip
-    assert done.code == 1 and "augmentation is off" in done.err
+def test_only_the_training_split_gets_augmented_views(media: Path, tmp_path: Path) -> None:
+    dataset = _dataset(media, ("train", "val", "test"))
+    training = {sample.media for sample in dataset.split("train")}
+    _run(dataset, tmp_path / "cache", views=2)
+    index = Cache(tmp_path / "cache").media
+    digests = {index.digest(dataset.locate(name)) for name in training}
+    features = _set(tmp_path / "cache")
+    assert features.rows(1) == features.rows(2) == digests
+    assert len(features.rows(0)) == 23
+    assert _run(dataset, tmp_path / "cache", views=2).encoded == 0
+    _run(dataset, tmp_path / "cache", views=2, views_split="val")
+    assert len(_set(tmp_path / "cache").rows(2)) == 16
 
 
-@pytest.mark.parametrize("views", [(1,), (1, 2), (1, 2, 3, 4)])
-def test_drawn_views_are_even_and_change_with_the_epoch(views: tuple[int, ...]) -> None:
-    drawn = np.stack([draw_views(NAMES, views, seed=1, epoch=epoch) for epoch in range(4)])
-    assert set(drawn.flat) == set(views)
-    for view in views:
-        assert abs((drawn == view).mean() - 1 / len(views)) < 0.05
-    if len(views) > 1:
-        same = (drawn[0] == drawn[1]).mean()
-        assert abs(same - 1 / len(views)) < 0.05
-        assert (draw_views(NAMES, views, seed=2, epoch=0) != drawn[0]).any()
+@pytest.mark.parametrize("splits", [("test",), ("a", "b")])
+def test_without_such_a_split_all_media_get_them(splits: tuple[str, ...], media: Path, tmp_path: Path) -> None:
+    _run(_dataset(media, splits), tmp_path / "cache", views=1)
+    assert len(_set(tmp_path / "cache").rows(1)) == 23
 
 
-def test_a_drawn_view_does_not_depend_on_the_others_in_the_batch() -> None:
-    order = np.random.default_rng(0).permutation(len(NAMES))
-    whole = draw_views(NAMES, (1, 2, 3), seed=0, epoch=5)
-    parts = np.concatenate(
-        [draw_views([NAMES[n] for n in part], (1, 2, 3), seed=0, epoch=5) for part in np.split(order, 8)]
-    )
-    np.testing.assert_array_equal(parts, whole[order])
+@pytest.mark.parametrize("order", [("test", "train"), ("train", "test")])
+def test_a_picture_that_two_splits_hold_gets_them(order: tuple[str, str], media: Path, tmp_path: Path) -> None:
+    """Under two names, and whichever of them comes first."""
+    shutil.copytree(media, tmp_path / "media")
+    (tmp_path / "media/copy.png").write_bytes((tmp_path / "media/00.png").read_bytes())
+    dataset = _dataset(tmp_path / "media", order, names=["00.png", "copy.png"])
+    assert _run(dataset, tmp_path / "cache", views=2).encoded == 1
+    assert _set(tmp_path / "cache").views() == (0, 1, 2)
+    assert _run(dataset, tmp_path / "cache", views=2).encoded == 0
 
 
-def _open(trial: Trial) -> tuple[CachedFeatures, Dataset, list[Sample]]:
-    dataset = load_dataset(str(trial.world), trial.modality)
-    cache = Cache(trial.cache)
-    samples = [sample for sample in dataset.split("train") if sample.task is Task.QA]
-    return CachedFeatures(cache.sets()[0], cache, dataset, samples), dataset, samples
+@pytest.mark.parametrize("augmented", ["exact", "wider"])
+def test_of_two_sets_that_serve_the_one_that_has_the_views_is_taken(
+    augmented: str, media: Path, tmp_path: Path
+) -> None:
+    dataset, cache = _dataset(media), tmp_path / "cache"
+    _run(dataset, cache, layers=(2,), views=2 if augmented == "exact" else 0)
+    # A wider set would serve the narrow request: it is made where the narrow one cannot.
+    _run(dataset, cache, layers=(0, 1, 2), views=2 if augmented == "wider" else 0)
+    done = _run(dataset, cache, layers=(2,), views=2)
+    assert (done.hits, done.encoded) == (23, 0)
+    assert Cache(cache).load(done.set_name).spec.layers == ((2,) if augmented == "exact" else (0, 1, 2))
 
 
-def test_training_draws_and_evaluation_takes_the_plain_view(trial: Trial) -> None:
-    trial.extract("--views", 3)
-    features, _, samples = _open(trial)
-    plain = features.gather(samples)
-    np.testing.assert_array_equal(features.gather(samples, epoch=0), plain)  # until it is told to draw
-    assert features.draw_from(samples, seed=0) == (1, 2, 3)
-    np.testing.assert_array_equal(features.gather(samples), plain)
-    epochs = [features.gather(samples, epoch=epoch) for epoch in range(6)]
-    assert all((drawn != plain).any(axis=(1, 2)).all() for drawn in epochs)
-    assert any((epochs[0] != drawn).any() for drawn in epochs[1:])
-    np.testing.assert_array_equal(features.gather(samples[::-1], epoch=2), epochs[2][::-1])
-
-
-def test_training_says_what_it_draws_and_warns_of_a_single_view(trial: Trial) -> None:
-    words = ("train", "--from-cache", "-m", trial.modality, "--data", trial.world, "--cache", trial.cache, "--plan")
-    trial.extract()
-    augmented = ("--recipe", "playground", "--set", "data.augment=true")
-    drawn = trial.epalm(*words, *augmented)
-    assert drawn.code == 0, drawn.err
-    assert "each epoch" in drawn.err and "warning" not in drawn.err
-    plain = trial.epalm(*words, "--recipe", "playground")
-    assert "view 0" in plain.err and "warning" not in plain.err
-    other = trial.root / "other"
-    trial.extract("--views", 0, "--cache", other)
-    warned = trial.epalm(*words, *augmented, "--cache", other)
-    assert "warning" in warned.err and "--views" in warned.err
-
-
-def test_layers_of_a_wider_set_are_those_of_a_narrow_one(trial: Trial) -> None:
-    assert trial.extract("--layers", "2,3") == (TRAIN + TEST, 0)  # layers 1 to 3 are there
-    narrow = trial.root / "narrow"
-    trial.extract("--layers", "2,3", "--cache", narrow)
-    wide, other = Cache(trial.cache), Cache(narrow)
-    dataset = load_dataset(str(trial.world), trial.modality)
-    samples = dataset.samples
-    chosen = CachedFeatures(wide.sets()[0], wide, dataset, samples, layers=(2, 3))
-    exact = CachedFeatures(other.sets()[0], other, dataset, samples)
-    assert (chosen.layers, exact.layers) == (2, 2)
-    np.testing.assert_array_equal(chosen.gather(samples), exact.gather(samples))
-    assert wide.latest(trial.modality).layers == (2, 3)
+@pytest.mark.parametrize("modality", Modality)
+def test_a_real_encoder_of_each_modality(modality: Modality, tmp_path: Path, epalm: Epalm) -> None:
+    """As typed: with processes that decode or without, in other batches, the views are the same but for rounding."""
+    make_trial(tmp_path / "trial", modality)
+    trial = Trial(epalm, modality, tmp_path / "trial")
+    first = _set(trial.cache).open()
+    assert len(_set(trial.cache).rows(0)) == TRAIN + TEST and len(_set(trial.cache).rows(1)) == TRAIN
+    trial.cache = tmp_path / "again"
+    assert trial.extract("--workers", 2, "--batch-size", 2) == (0, TRAIN + TEST)
+    again = _set(trial.cache).open()
+    for view in (0, 1):
+        digests = sorted(_set(trial.cache).rows(view))
+        one, other = (reader.gather(reader.rows_of(digests), view=view) for reader in (first, again))
+        np.testing.assert_allclose(one, other, atol=4e-3)
+    plain, drawn = (first.gather(first.rows_of(digests), view=view).astype(np.float32) for view in (0, 1))
+    assert (np.abs(plain - drawn).max(axis=(1, 2)) > 0.01).all()
+    done = epalm("extract", "-m", modality, "--data", trial.world, "--weights", trial.weights, "--views", 1,
+                 "--layers", "last:3", "--workers", 0, "--cache", trial.cache)  # fmt: skip
+    assert f"view 0 of all media, view 1 of {TRAIN}" in done.err
