@@ -113,21 +113,10 @@ def test_a_name_that_stands_for_two_contents_is_not_guessed(trial: Trial) -> Non
     shutil.copyfile(trial.media[1], twin / trial.media[0].relative_to(trial.world))
     trial.extract("--data", twin)
     third = trial.root / "third"
+    name, other = (path.relative_to(trial.world) for path in (trial.media[0], trial.media[2]))
     trial.world.rename(third)
-    name = trial.media[0].relative_to(trial.world)
-    for path in (third / name, third / trial.media[2].relative_to(trial.world)):
+    for path in (third / name, third / other):
         path.unlink()
-    done = trial.epalm(
-        "train",
-        "--from-cache",
-        "-m",
-        "image",
-        "--data",
-        third,
-        "--cache",
-        trial.cache,
-        "--recipe",
-        "playground",
-        "--plan",
-    )
+    words = ("--data", third, "--cache", trial.cache, "--recipe", "playground")
+    done = trial.epalm("train", "--from-cache", "-m", "image", *words, "--plan")
     assert done.code == 1 and name.name in done.err
