@@ -5,7 +5,7 @@ Knows the order of the work and who does it: this process, or the workers of a D
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ from epalm.extract.selection import feature_spec
 from epalm.extract.stream import Stream, Tally, decode_pool
 from epalm.extract.versions import library_versions
 from epalm.extract.views import VIEW_0
-from epalm.extract.workers import DEFAULT_TIMEOUT, default_workers
+from epalm.extract.workers import DEFAULT_TIMEOUT, default_workers, usable_cores
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 
@@ -79,9 +79,10 @@ class LocalEngine:
     def __call__(self, plan: Plan, features: FeatureSet, advance: Advance) -> Tally:
         """See `Engine`."""
         spec = features.spec
-        batches = BatchEncoder(self.encoder, spec.layers, spec.stored_dtype, self.batch_size)
-        wanted = default_workers(gpu=batches.on_gpu) if self.workers is None else self.workers
-        with decode_pool(self.encoder, min(wanted, len(plan.pending)), self.timeout) as pool:
+        wanted = default_workers(gpu=self.encoder.device.type == "cuda") if self.workers is None else self.workers
+        threads = usable_cores() if wanted else 0
+        batches = BatchEncoder(self.encoder, spec.layers, spec.stored_dtype, self.batch_size, threads=threads)
+        with closing(batches), decode_pool(self.encoder, min(wanted, len(plan.pending)), self.timeout) as pool:
             stream = Stream(batches, features, pool, self.block_rows, advance)
             for views, items in plan.by_views():
                 stream.go(items, views)
