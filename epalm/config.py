@@ -1,114 +1,39 @@
 """The settings of a run, checked when read: TOML recipe ← overrides. Every fault is reported at once.
 
-Only builders read these; modules take plain numbers. Figures without another source are the paper's (eP-ALM, ICCV
-2023, section 4 and supplementary material).
+Only builders read these; modules take plain numbers. What each key means is said in `epalm.settings`.
 """
 
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from epalm.errors import UsageError
-from epalm.samples import Task
+from epalm.settings import (
+    DataSettings,
+    DecodeSettings,
+    EncoderSettings,
+    EvalSettings,
+    LmSettings,
+    ModelSettings,
+    OptimSettings,
+    Section,
+    conflicts,
+)
 
-Variant = Literal["epalm", "epalm-pt", "epalm-lin"]
-ConnectorForm = Literal["shared", "separate"]
-PromptForm = Literal["mlp", "plain", "none"]
-_FORMS: dict[str, tuple[ConnectorForm, PromptForm]] = {
-    "epalm": ("separate", "mlp"),
-    "epalm-pt": ("shared", "plain"),
-    "epalm-lin": ("shared", "none"),
-}
 _INJECTED_BLOCKS = 12  # of OPT-2.7B: 19 to 31, of OPT-350M: 11 to 23; the last block gets no token of its own
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, le=10)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class LmSettings(_Section):
-    """The frozen language model."""
-
-    name: str = "facebook/opt-2.7b"  # Hub id, folder, or "playground"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-
-
-class ModelSettings(_Section):
-    """What is put around the language model."""
-
-    variant: Variant = "epalm"
-    tokens: Positive = 6  # perceptual tokens K: the last K layers that the cache holds
-    start: Annotated[int, Field(ge=0)] | None = None  # first block that sees one [12 before `end`]
-    end: Positive | None = None  # first block that gets no new one [the LM's last block]
-    attention: Literal["causal", "reference"] = "causal"
-    connector: ConnectorForm | None = None  # [by variant]
-    prompt: PromptForm | None = None  # [by variant]
-    prompt_length: Positive = 10
-    blind: bool = False  # withhold the perceptual token: what the text alone gives away
-
-    @property
-    def connector_form(self) -> ConnectorForm:
-        """The connector's form: as set, else the variant's."""
-        return self.connector or _FORMS[self.variant][0]
-
-    @property
-    def prompt_form(self) -> PromptForm:
-        """The prompt's form: as set, else the variant's."""
-        return self.prompt or _FORMS[self.variant][1]
-
-
-class OptimSettings(_Section):
-    """AdamW, its learning rates, the loss. The connector's rate warms up per step, then falls per epoch (cosine)."""
-
-    epochs: Positive = 8
-    max_steps: Positive | None = None  # end earlier
-    batch_size: Positive = 64
-    warmup_steps: Annotated[int, Field(ge=0)] = 400
-    warmup_lr: Rate = 1e-5
-    peak_lr: Rate = 2e-5
-    min_lr: Rate = 1e-6
-    fixed_lr: Rate = 1e-5  # of the prompt
-    weight_decay: Annotated[float, Field(ge=0)] = 0.02
-    loss_scale: Annotated[float, Field(gt=0)] = 0.1
-    loss_on: Literal["all", "answer"] = "all"  # every real token, question included, or the answer's alone
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-class DataSettings(_Section):
-    """Which samples are trained on."""
-
-    tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = (Task.QA,)
-    train_split: str = "train"
-    val_split: str = "val"
-    augment: bool = True  # train on augmented views, another one each epoch, where the features have them
-
-
-class EvalSettings(_Section):
-    """Validation while training."""
-
-    every_steps: Positive = 1000
-    val_samples: Positive = 1000
-
-
-class DecodeSettings(_Section):
-    """Decoding."""
-
-    num_beams: Positive = 3
-    max_length: Annotated[int, Field(ge=2)] = 30  # tokens in all, the question included
-
-
-class Config(_Section):
+class Config(Section):
     """All settings of a run."""
 
     description: str = ""
     lm: LmSettings = LmSettings()
+    encoder: EncoderSettings = EncoderSettings()
     model: ModelSettings = ModelSettings()
     optim: OptimSettings = OptimSettings()
     data: DataSettings = DataSettings()
@@ -116,10 +41,9 @@ class Config(_Section):
     decode: DecodeSettings = DecodeSettings()
 
     @model_validator(mode="after")
-    def _order(self) -> "Config":
-        start, end = self.model.start, self.model.end
-        if start is not None and end is not None and start >= end:
-            raise ValueError(f"model.start ({start}) must be below model.end ({end})")
+    def _together(self) -> "Config":
+        if found := conflicts(self.lm, self.encoder, self.model):
+            raise ValueError("; ".join(found))
         return self
 
     def resolved(self, blocks: int) -> "Config":
@@ -136,7 +60,8 @@ class Config(_Section):
                 hint=f"--set model.end={blocks} is the last that fits",
             )
         forms = {"connector": self.model.connector_form, "prompt": self.model.prompt_form}
-        model = self.model.model_copy(update={"start": start, "end": end, **forms})
+        placed = {"start": start, "end": end, "adapters": self.model.adapter_form}
+        model = self.model.model_copy(update={**forms, **placed})
         return self.model_copy(update={"model": model})
 
     def to_toml(self) -> str:
@@ -174,11 +99,21 @@ def read_config(text: str, origin: str, overrides: Sequence[str] = ()) -> Config
         raise UsageError(f"{origin} is no TOML: {error}") from error
     for override in overrides:
         _apply(values, override)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        faults = "; ".join(_fault(fault) for fault in error.errors())
-        raise UsageError(f"settings of {origin}: {faults}", hint="docs/recipes.md lists every key") from error
+    faults: list[str] = []
+    while True:
+        try:
+            config = Config.model_validate(values)
+            break
+        except ValidationError as error:
+            found = error.errors()
+            faults += [_fault(fault) for fault in found]
+            # Once more without the faulty keys: what the others do wrong together is told in the same message.
+            removed = [_without(values, fault["loc"]) for fault in found]
+            if not all(removed):
+                break
+    if faults:
+        raise UsageError(f"settings of {origin}: {'; '.join(faults)}", hint="docs/recipes.md lists every key")
+    return config
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -202,3 +137,13 @@ def _fault(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         message = "there is no such setting"
     return f"{where}: {message}" if where else message
+
+
+def _without(values: dict[str, Any], where: Sequence[int | str]) -> bool:
+    """Take the value at `where` out of nested tables; whether that was possible."""
+    table: Any = values
+    for part in where[:-1]:
+        if not isinstance(table, dict) or not isinstance(table.get(part), dict):
+            return isinstance(table, dict) and table.pop(part, None) is not None
+        table = table[part]
+    return bool(where) and isinstance(table, dict) and table.pop(where[-1], None) is not None

@@ -12,7 +12,7 @@ from epalm.errors import UsageError
 from epalm.evaluate.chance import chance_predictions
 from epalm.evaluate.decoding import decode_batches, predict_samples, read_predictions
 from epalm.evaluate.scoring import backends, score_predictions
-from epalm.fingerprint import digest_json, digest_tensors
+from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Sample
 from epalm.train.features import FeatureSource
 from epalm.train.run import LoadedRun, chosen_samples
@@ -134,7 +134,7 @@ def _digest(run: LoadedRun, features: FeatureSource, settings: dict[str, int]) -
     """Sixteen hex digits of what decides a prediction: trained tensors, frozen weights, features, decoding."""
     return digest_json(
         {
-            "trained": digest_tensors(run.model.trainable_tensors()),
+            "trained": run.trained,
             "lm": run.inputs["lm"],
             "model": run.config.model.model_dump(mode="json"),
             "dtype": run.config.lm.dtype,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from epalm.config import Config, load_config, read_config, recipes
 from epalm.errors import UsageError
+from epalm.settings import parse_inject
 
 # method: eP-ALM (ICCV 2023), supplementary material: tasks, epochs, batch size
 PUBLISHED = {
@@ -45,14 +46,46 @@ def test_the_blocks_follow_from_the_depth(blocks: int, start: int, end: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("variant", "connector", "prompt"),
-    [("epalm", "separate", "mlp"), ("epalm-pt", "shared", "plain"), ("epalm-lin", "shared", "none")],
+    ("variant", "forms"),
+    [
+        ("epalm", ("separate", "mlp", "none")),
+        ("epalm-pt", ("shared", "plain", "none")),
+        ("epalm-pt-l", ("shared", "plain", "none")),
+        ("epalm-lin", ("shared", "none", "none")),
+        ("epalm-ada", ("separate", "none", "bottleneck")),
+    ],
 )
-def test_a_variant_names_the_forms(variant: str, connector: str, prompt: str) -> None:
+def test_a_variant_names_the_forms(variant: str, forms: tuple[str, str, str]) -> None:
     model = read_config("", "x", [f"model.variant={variant}"]).resolved(12).model
-    assert (model.connector, model.prompt) == (connector, prompt)
+    assert (model.connector, model.prompt, model.adapters) == forms
     mixed = read_config("", "x", [f"model.variant={variant}", "model.prompt=plain"]).resolved(12).model
-    assert mixed.prompt == "plain"
+    assert (mixed.connector, mixed.prompt, mixed.adapters) == (forms[0], "plain", forms[2])
+
+
+@given(st.integers(1, 99), st.integers(0, 99), st.integers(1, 99))
+def test_an_injection_is_read_as_written(tokens: int, start: int, blocks: int) -> None:
+    assert parse_inject(f"{tokens}@{start}:{start + blocks}") == (tokens, start, start + blocks)
+
+
+@pytest.mark.parametrize("text", ["", "6", "6@19", "6@19-31", "@1:2", "6@1:2:3", "-1@2:3", "x@1:2"])
+def test_an_injection_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="tokens@start:end"):
+        parse_inject(text)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["model.variant=epalm-ada", "model.deep_prompt=true"], "needs a prompt"),
+        (["lm.train=true", "lm.dtype=bfloat16"], "lost in bfloat16"),
+        (["lm.train=true", "lm.quantized=4bit"], "cannot change 4bit"),
+        (["lm.train=true", "model.adapters=lora"], "leave out lm.train"),
+        (["encoder.train=true", "model.blind=true"], "withholds"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(overrides: list[str], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        read_config("", "x", overrides)
 
 
 @given(st.integers(1, 1000), st.floats(0, 1), st.sampled_from(("float32", "bfloat16")), st.booleans())
@@ -66,7 +99,7 @@ def test_what_is_saved_is_read_back(epochs: int, rate: float, dtype: str, blind:
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         load_config("gqa", ["optim.epochs=-3", "lm.nme=x", "model.start=40", "decode.num_beams=many"])
-    for key in ("optim.epochs", "lm.nme", "decode.num_beams"):
+    for key in ("optim.epochs", "lm.nme", "decode.num_beams", "model.start (40) must be below"):
         assert key in caught.value.message
 
 

@@ -1,5 +1,6 @@
 """Encoders outside extraction: in the training loop, and again for a trained run."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -7,41 +8,66 @@ from epalm.errors import UsageError
 from epalm.samples import Dataset, Modality
 
 if TYPE_CHECKING:
+    import torch
+
     from epalm.extract.encoder import Encoder
     from epalm.extract.live import LiveFeatures
 
 
 def default_live_features(
-    modality: Modality, data: str, dataset: Dataset, tokens: int, device: str, *, view_seed: int | None
+    modality: Modality,
+    data: str,
+    dataset: Dataset,
+    tokens: int,
+    device: str,
+    *,
+    view_seed: int | None,
+    trained: bool = False,
 ) -> "LiveFeatures":
-    """The modality's default encoder on the data set's media; its last `tokens` layers; views as `LiveFeatures`."""
+    """The modality's default encoder on the data set's media; its last `tokens` layers; views as `LiveFeatures`.
+
+    `trained`: it can be trained with the rest.
+    """
     from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind
     from epalm.extract.live import LiveFeatures
     from epalm.extract.selection import parse_layers
+    from epalm.extract.trained import TrainableFeatures
 
     weights = "playground" if data == "playground" else None
     choice = EncoderChoice(default_kind(modality), weights, modality=modality)
     encoder = build_encoder(choice, device=device)
     layers = parse_layers(f"last:{tokens}", encoder.depth)
-    return LiveFeatures(encoder, layers, dataset, view_seed=view_seed, choice=choice)
+    kind = TrainableFeatures if trained else LiveFeatures
+    return kind(encoder, layers, dataset, view_seed=view_seed, choice=choice)
 
 
-def live_features(told: dict[str, Any], dataset: Dataset, device: str) -> "LiveFeatures":
-    """What a run's features were made by, on a data set. Raises UsageError as `rebuild_encoder`."""
+def live_features(
+    told: dict[str, Any], dataset: Dataset, device: str, trained: "Mapping[str, torch.Tensor]"
+) -> "LiveFeatures":
+    """What a run's features were made by, on a data set; `trained` as for `rebuild_encoder`, which see for errors."""
     from epalm.extract.encoders import EncoderChoice
     from epalm.extract.live import LiveFeatures
 
     choice = EncoderChoice.from_record(told["choice"] or {})
-    return LiveFeatures(rebuild_encoder(told, device), tuple(told["layers"]), dataset, choice=choice)
+    return LiveFeatures(rebuild_encoder(told, device, trained), tuple(told["layers"]), dataset, choice=choice)
 
 
-def rebuild_encoder(told: dict[str, Any], device: str, *, local_only: bool = False) -> "Encoder":
+def rebuild_encoder(
+    told: dict[str, Any],
+    device: str,
+    trained: "Mapping[str, torch.Tensor] | None" = None,
+    *,
+    local_only: bool = False,
+) -> "Encoder":
     """The encoder that a run's features came from; with `local_only`, nothing is downloaded for it.
+
+    `trained` are the tensors of an encoder that the run trained, none for a frozen one.
 
     Raises:
         UsageError: the run does not say which, it cannot be loaded, or it is another one by now.
     """
     from epalm.extract.encoders import EncoderChoice, build_encoder
+    from epalm.extract.trained import load_trained
     from epalm.weights import offline
 
     with offline() if local_only else nullcontext():
@@ -51,4 +77,6 @@ def rebuild_encoder(told: dict[str, Any], device: str, *, local_only: bool = Fal
             "the encoder has other weights or preprocessing than when its features were trained on",
             hint="extract and train again",
         )
+    if trained:
+        load_trained(encoder, trained)
     return encoder

@@ -118,7 +118,7 @@ def _features(
 
     told = run.inputs["features"]
     if told["source"] != "cache":
-        return live_features(told, dataset, device), samples
+        return live_features(told, dataset, device, run.encoder), samples
     store = Cache(cache, read_only=read_only)
     features = CachedFeatures(store.find(told["set"]), store, dataset, samples, layers=told["layers"])
     if features.sourceless:

@@ -19,6 +19,16 @@ from epalm.cli.options import (
     RunsOption,
     SetOption,
 )
+from epalm.cli.recipe_options import (
+    PLAYGROUND,
+    BlindOption,
+    InjectOption,
+    RecipeOption,
+    SeedOption,
+    UnfreezeOption,
+    VariantOption,
+    in_full,
+)
 from epalm.samples import Modality
 
 if TYPE_CHECKING:
@@ -28,7 +38,6 @@ if TYPE_CHECKING:
     from epalm.train.features import CachedFeatures, FeatureSource
     from epalm.train.run import TrainSummary
 
-_PLAYGROUND = "playground"
 _STOPPED = 130
 
 
@@ -39,19 +48,12 @@ def train(
     ] = False,
     modality: OptionalModalityOption = None,
     data: OptionalDataOption = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="A recipe's name or a .toml file. [default: playground, on the playground]", show_default=False
-        ),
-    ] = None,
-    variant: Annotated[
-        str | None, typer.Option(help="epalm, epalm-pt or epalm-lin. [default: the recipe's]", show_default=False)
-    ] = None,
+    recipe: RecipeOption = None,
+    variant: VariantOption = None,
+    inject: InjectOption = None,
+    unfreeze: UnfreezeOption = None,
     settings: SetOption = None,
-    blind: Annotated[
-        bool, typer.Option("--blind", help="Withhold the perceptual token: what the text alone gives away.")
-    ] = False,
+    blind: BlindOption = False,
     feature_set: Annotated[
         str | None,
         typer.Option(help="Feature set of the cache. [default: of the latest extraction]", show_default=False),
@@ -62,7 +64,7 @@ def train(
         bool,
         typer.Option("--canary/--no-canary", help="Encode a few media again first, and compare them with the cache."),
     ] = True,
-    seed: Annotated[int | None, typer.Option(help="Short for --set optim.seed=N.", min=0, show_default=False)] = None,
+    seed: SeedOption = None,
     cache: CacheOption = DEFAULT_CACHE,
     runs: RunsOption = DEFAULT_RUNS,
     run: Annotated[
@@ -72,7 +74,7 @@ def train(
     plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train connector and soft prompt against the frozen language model.
+    """Train connector, soft prompt and adapters against the frozen language model.
 
     With --from-cache, on the features of the latest extraction: nothing is decoded or encoded. A medium without
     features stops the training before it begins, unless --allow-missing says how many are acceptable.
@@ -81,7 +83,7 @@ def train(
 
         epalm train --from-cache
 
-        epalm train --from-cache --modality video --variant epalm-pt
+        epalm train --from-cache --modality video --variant epalm-ada --inject 2@0:2
 
         epalm train --from-cache --data vqa.jsonl --recipe vqa-v2 --set lm.name=facebook/opt-350m
 
@@ -97,15 +99,18 @@ def train(
     if from_cache and (modality is None or data is None):
         latest = store.latest(modality.value if modality else None)
         modality, data = Modality(latest.modality), data or latest.data
-    modality, data = modality or Modality.IMAGE, data or _PLAYGROUND
-    if data == _PLAYGROUND:
+    modality, data = modality or Modality.IMAGE, data or PLAYGROUND
+    if data == PLAYGROUND:
         say("data: the playground, a small built-in world (--data takes your own)")
     elif recipe is None:
         raise UsageError("your own data needs a --recipe", hint="--recipe vqa-v2, or --recipe playground for a trial")
-    config = load_config(recipe or _PLAYGROUND, _overrides(settings, variant, blind, seed))
-    say(
-        f"recipe: {recipe or _PLAYGROUND}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}"
-    )
+    overrides = in_full(settings, variant=variant, inject=inject, unfreeze=unfreeze, blind=blind, seed=seed)
+    config = load_config(recipe or PLAYGROUND, overrides)
+    say(f"recipe: {recipe or PLAYGROUND}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}")
+    if from_cache and config.encoder.train:
+        from epalm.train.features import frozen_features
+
+        raise frozen_features()
     dataset = load_dataset(data, modality)
     if from_cache:
         name = feature_set or store.latest(modality.value).set
@@ -135,13 +140,6 @@ def train(
         f"{share:.2%} of all{exact}"
     )
     say(f"run {summary.run}; next: epalm score")
-
-
-def _overrides(settings: list[str] | None, variant: str | None, blind: bool, seed: int | None) -> list[str]:
-    short = [f"model.variant={variant}"] if variant else []
-    short += ["model.blind=true"] if blind else []
-    short += [f"optim.seed={seed}"] if seed is not None else []
-    return [*short, *(settings or [])]
 
 
 def _cached(
@@ -188,7 +186,8 @@ def _live(
 
     split = config.data
     seed = config.optim.seed if split.augment else None
-    features = default_live_features(modality, data, dataset, config.model.tokens, device, view_seed=seed)
+    tokens, trained = config.model.tokens, config.encoder.train
+    features = default_live_features(modality, data, dataset, tokens, device, view_seed=seed, trained=trained)
     return (
         features,
         chosen_samples(dataset, config, split.train_split),
@@ -213,7 +212,7 @@ def _train(
     from epalm.train.run import train as train_run
     from epalm.train.run_folder import RunFolder
 
-    label = "-".join((modality, Path(recipe or _PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
+    label = "-".join((modality, Path(recipe or PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
     folder = RunFolder.create(runs, label, name=name)
     try:
         return train_run(
