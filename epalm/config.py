@@ -3,6 +3,7 @@
 Only builders read these; modules take plain numbers. What each key means is said in `epalm.settings`.
 """
 
+import copy
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -14,6 +15,7 @@ from pydantic import ValidationError, model_validator
 
 from epalm.errors import UsageError
 from epalm.settings import (
+    OPT_BLOCKS,
     DataSettings,
     DecodeSettings,
     EncoderSettings,
@@ -64,6 +66,11 @@ class Config(Section):
         model = self.model.model_copy(update={**forms, **placed})
         return self.model_copy(update={"model": model})
 
+    def at_known_depth(self) -> "Config":
+        """Resolved where the language model is a published OPT, else as it is. Raises UsageError as `resolved`."""
+        blocks = OPT_BLOCKS.get(self.lm.name)
+        return self if blocks is None else self.resolved(blocks)
+
     def to_toml(self) -> str:
         """As TOML that `read_config` takes; what is None is left out."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
@@ -79,6 +86,9 @@ def recipes() -> list[str]:
 def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """A recipe by name, or a TOML file, with `section.key=value` overrides.
 
+    What overrides choose brings figures of its own along, an overlay on the recipe's: another variant than the
+    recipe's, few-shot training, unfrozen parts. The recipe's table `overlays` may replace them.
+
     Raises:
         UsageError: no such recipe, or settings that cannot be; all of them are named.
     """
@@ -88,15 +98,30 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
         text = Path(recipe).read_text(encoding="utf-8")
     else:
         raise UsageError(f"there is no recipe {recipe!r}", hint=f"use {', '.join(recipes())}, or a .toml file")
-    return read_config(text, recipe, overrides)
+    values = _parse(text, recipe)
+    own = values.pop("overlays", {})
+    asked = copy.deepcopy(values)
+    for override in overrides:
+        _apply(asked, override)
+    for name in _chosen_overlays(values, asked):
+        packaged = files("epalm.recipes").joinpath("overlays", f"{name}.toml").read_text(encoding="utf-8")
+        _merge(values, own[name] if isinstance(own, dict) and name in own else _parse(packaged, name))
+    return _validated(values, recipe, overrides)
 
 
 def read_config(text: str, origin: str, overrides: Sequence[str] = ()) -> Config:
-    """Settings from TOML. Raises UsageError as `load_config` does."""
+    """Settings from TOML, as they are. Raises UsageError as `load_config` does."""
+    return _validated(_parse(text, origin), origin, overrides)
+
+
+def _parse(text: str, origin: str) -> dict[str, Any]:
     try:
-        values = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{origin} is no TOML: {error}") from error
+
+
+def _validated(values: dict[str, Any], origin: str, overrides: Sequence[str]) -> Config:
     for override in overrides:
         _apply(values, override)
     faults: list[str] = []
@@ -114,6 +139,31 @@ def read_config(text: str, origin: str, overrides: Sequence[str] = ()) -> Config
     if faults:
         raise UsageError(f"settings of {origin}: {'; '.join(faults)}", hint="docs/recipes.md lists every key")
     return config
+
+
+def _chosen_overlays(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Names of the overlays that overrides chose, in the order in which they are laid."""
+
+    def changed(section: str, key: str) -> Any:
+        old, new = (
+            table.get(key) if isinstance(table := values.get(section), dict) else None for values in (before, after)
+        )
+        return new if new != old else None
+
+    names = ["few-shot"] if changed("data", "few_shot") is not None else []
+    if changed("model", "variant") == "epalm-pt-l":
+        names += ["epalm-pt-l"]
+        encoder = before.get("encoder")
+        names += ["epalm-pt-l-vit"] if isinstance(encoder, dict) and encoder.get("kind") == "vit" else []
+    names += ["unfrozen"] if True in (changed("lm", "train"), changed("encoder", "train")) else []
+    return names
+
+
+def _merge(values: dict[str, Any], overlay: dict[str, Any]) -> None:
+    for section, keys in overlay.items():
+        table = values.setdefault(section, {})
+        if isinstance(table, dict):
+            table.update(keys)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -7,7 +7,7 @@ supplementary material).
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from epalm.errors import UsageError
 from epalm.samples import Task
@@ -22,6 +22,17 @@ FORMS: dict[str, tuple[ConnectorForm, PromptForm, AdapterForm]] = {
     "epalm": ("separate", "mlp", "none"),
     "epalm-ada": ("separate", "none", "bottleneck"),
     "epalm-pt-l": ("shared", "plain", "none"),  # its encoder, language model and rates are larger: recipes/variants
+}
+# Blocks of the published OPTs: where tokens enter is known before the weights are there.
+OPT_BLOCKS = {
+    "playground": 8,
+    "facebook/opt-125m": 12,
+    "facebook/opt-350m": 24,
+    "facebook/opt-1.3b": 24,
+    "facebook/opt-2.7b": 32,
+    "facebook/opt-6.7b": 32,
+    "facebook/opt-13b": 40,
+    "facebook/opt-30b": 48,
 }
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, le=10)]
@@ -43,8 +54,13 @@ class LmSettings(Section):
 
 
 class EncoderSettings(Section):
-    """The perceptual encoder, where it runs in the training loop."""
+    """The perceptual encoder. None: its own default. Cached features that differ are pointed out."""
 
+    kind: Literal["vit", "timesformer", "timesformer-space", "vit-frames", "ast"] | None = None  # [by modality]
+    weights: str | None = None  # Hub name or folder
+    frames: Positive | None = None  # of a clip
+    size: Positive | None = None  # pixels a side; the weights decide, this is what the recipe counts on
+    spec_augment: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (24, 96)  # mel bins, frames
     train: bool = False  # unfrozen, at optim.encoder_lr: no cached features
 
 
@@ -107,7 +123,17 @@ class DataSettings(Section):
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = (Task.QA,)
     train_split: str = "train"
     val_split: str = "val"
+    few_shot: int | float | None = None  # so many training samples, or such a share of them; drawn by the seed
+    balanced: bool = False  # few_shot draws from each type of question in turn
     augment: bool = True  # train on augmented views, another one each epoch, where the features have them
+
+    @field_validator("few_shot", mode="before")
+    @classmethod
+    def _amount(cls, value: object) -> object:
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if value is not None and not whole and not (isinstance(value, float) and 0 < value <= 1):
+            raise ValueError("must be a count of samples (16) or a share (0.01)")
+        return value
 
 
 class EvalSettings(Section):

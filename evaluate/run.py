@@ -28,11 +28,14 @@ def score_run(
     *,
     split: str,
     expected: int,
+    modality: str,
     num_beams: int,
     max_length: int,
     batch_size: int,
 ) -> dict[str, Any]:
     """Decode and score `samples`, those of the split's `expected` that have features; also writes `scores.json`.
+
+    `modality` is that of the samples.
 
     Predictions lie in `predictions/`, in a file named by everything that decides them; what it holds is not decoded
     again.
@@ -59,7 +62,7 @@ def score_run(
     training = chosen_samples(dataset, run.config, run.config.data.train_split)
     scores = {
         "run": run.folder.name,
-        "modality": run.inputs["modality"],
+        "modality": modality,
         "split": split,
         "checkpoint_step": run.step,
         "blind": run.config.model.blind,

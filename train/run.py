@@ -20,6 +20,7 @@ from epalm.samples import Dataset, Modality, Sample
 from epalm.train.batches import Batch, Batches, training_items
 from epalm.train.build import build_model, load_lm, load_text_format
 from epalm.train.features import FeatureSource, TrainableSource, frozen_features
+from epalm.train.few_shot import few_shot
 from epalm.train.loop import Plan, Validation, make_optimiser, take_step, train_model
 from epalm.train.model import EpalmModel
 from epalm.train.run_folder import RunFolder
@@ -70,6 +71,14 @@ class LoadedRun:
 def chosen_samples(dataset: Dataset, config: Config, split: str) -> tuple[Sample, ...]:
     """A split's samples of the recipe's tasks."""
     return tuple(sample for sample in dataset.split(split) if sample.task in config.data.tasks)
+
+
+def samples_of(dataset: Dataset, config: Config) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Training samples, only a few where the recipe says so, and validation samples. Raises UsageError: too few."""
+    data = config.data
+    training = chosen_samples(dataset, config, data.train_split)
+    few = few_shot(training, data.few_shot, seed=config.optim.seed, balanced=data.balanced)
+    return few, chosen_samples(dataset, config, data.val_split)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
     from epalm.extract.encoder import Encoder
     from epalm.extract.live import LiveFeatures
+    from epalm.settings import EncoderSettings
 
 
-def default_live_features(
+def recipe_features(
+    settings: "EncoderSettings",
     modality: Modality,
     data: str,
     dataset: Dataset,
@@ -22,23 +24,27 @@ def default_live_features(
     device: str,
     *,
     view_seed: int | None,
-    trained: bool = False,
 ) -> "LiveFeatures":
-    """The modality's default encoder on the data set's media; its last `tokens` layers; views as `LiveFeatures`.
+    """The recipe's encoder, by default the modality's, on the data set's media; its last `tokens` layers.
 
-    `trained`: it can be trained with the rest.
+    Views as `LiveFeatures`. On the playground the weights are the built-in world's.
+
+    Raises:
+        UsageError: as `build_encoder`, or the encoder does not read such media.
     """
-    from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind
+    from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind, require_fit
     from epalm.extract.live import LiveFeatures
     from epalm.extract.selection import parse_layers
     from epalm.extract.trained import TrainableFeatures
 
-    weights = "playground" if data == "playground" else None
-    choice = EncoderChoice(default_kind(modality), weights, modality=modality)
+    weights = "playground" if data == "playground" else settings.weights
+    kind = settings.kind or default_kind(modality)
+    choice = EncoderChoice(kind, weights, frames=settings.frames, spec_augment=settings.spec_augment)
+    choice = require_fit(choice, modality)
     encoder = build_encoder(choice, device=device)
     layers = parse_layers(f"last:{tokens}", encoder.depth)
-    kind = TrainableFeatures if trained else LiveFeatures
-    return kind(encoder, layers, dataset, view_seed=view_seed, choice=choice)
+    source = TrainableFeatures if settings.train else LiveFeatures
+    return source(encoder, layers, dataset, view_seed=view_seed, choice=choice)
 
 
 def live_features(

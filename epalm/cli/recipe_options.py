@@ -38,6 +38,18 @@ UnfreezeOption = Annotated[
     list[Unfrozen] | None,
     typer.Option(help="Train the language model or the encoder too; may be given twice.", show_default=False),
 ]
+FewShotOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COUNT|SHARE",
+        help="Train on so many samples (16) or such a share of them (0.01), drawn by the seed. "
+        "Brings the few-shot figures along.",
+        show_default=False,
+    ),
+]
+BalancedOption = Annotated[
+    bool, typer.Option("--balanced", help="--few-shot draws from each type of question in turn.")
+]
 BlindOption = Annotated[
     bool, typer.Option("--blind", help="Withhold the perceptual token: what the text alone gives away.")
 ]
@@ -50,6 +62,8 @@ def in_full(
     variant: str | None = None,
     inject: str | None = None,
     unfreeze: Sequence[Unfrozen] | None = None,
+    few_shot: str | None = None,
+    balanced: bool = False,
     blind: bool = False,
     seed: int | None = None,
 ) -> list[str]:
@@ -66,6 +80,8 @@ def in_full(
             f"model.{key}={value}" for key, value in zip(("tokens", "start", "end"), parse_inject(inject), strict=True)
         ]
     overrides += [f"{part.value}.train=true" for part in unfreeze or ()]
+    overrides += [f"data.few_shot={few_shot}"] if few_shot is not None else []
+    overrides += ["data.balanced=true"] if balanced else []
     overrides += ["model.blind=true"] if blind else []
     overrides += [f"optim.seed={seed}"] if seed is not None else []
     return [*overrides, *(settings or [])]

@@ -21,7 +21,9 @@ from epalm.cli.options import (
 )
 from epalm.cli.recipe_options import (
     PLAYGROUND,
+    BalancedOption,
     BlindOption,
+    FewShotOption,
     InjectOption,
     RecipeOption,
     SeedOption,
@@ -52,6 +54,8 @@ def train(
     variant: VariantOption = None,
     inject: InjectOption = None,
     unfreeze: UnfreezeOption = None,
+    few_shot: FewShotOption = None,
+    balanced: BalancedOption = False,
     settings: SetOption = None,
     blind: BlindOption = False,
     feature_set: Annotated[
@@ -104,7 +108,16 @@ def train(
         say("data: the playground, a small built-in world (--data takes your own)")
     elif recipe is None:
         raise UsageError("your own data needs a --recipe", hint="--recipe vqa-v2, or --recipe playground for a trial")
-    overrides = in_full(settings, variant=variant, inject=inject, unfreeze=unfreeze, blind=blind, seed=seed)
+    overrides = in_full(
+        settings,
+        variant=variant,
+        inject=inject,
+        unfreeze=unfreeze,
+        few_shot=few_shot,
+        balanced=balanced,
+        blind=blind,
+        seed=seed,
+    )
     config = load_config(recipe or PLAYGROUND, overrides)
     say(f"recipe: {recipe or PLAYGROUND}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}")
     if from_cache and config.encoder.train:
@@ -145,15 +158,17 @@ def train(
 def _cached(
     store: "Cache", name: str, dataset: "Dataset", config: "Config", allow_missing: int, layers: str | None
 ) -> "tuple[CachedFeatures, tuple[Sample, ...], tuple[Sample, ...], int]":
-    from epalm.cli.cached_source import chosen_layers
+    from epalm.cli.cached_source import chosen_layers, differences
     from epalm.console import say, warn
     from epalm.train.features import CachedFeatures
-    from epalm.train.run import chosen_samples
+    from epalm.train.run import samples_of
 
-    parts = [chosen_samples(dataset, config, split) for split in (config.data.train_split, config.data.val_split)]
+    parts = samples_of(dataset, config)
     every = parts[0] + parts[1]
     found = store.find(name)
     features = CachedFeatures(found, store, dataset, every, layers=chosen_layers(store, found, layers))
+    for difference in differences(config.encoder, features.describe()):
+        warn(difference)
     if features.sourceless:
         say(f"{features.sourceless:,} media are not here: their rows are found by the names of the extraction")
     kept = features.without_holes(every, allow_missing=allow_missing)
@@ -181,18 +196,13 @@ def _check_canary(store: "Cache", name: str, dataset: "Dataset", samples: "tuple
 def _live(
     modality: Modality, data: str, dataset: "Dataset", config: "Config", device: str
 ) -> "tuple[FeatureSource, tuple[Sample, ...], tuple[Sample, ...]]":
-    from epalm.cli.live_source import default_live_features
-    from epalm.train.run import chosen_samples
+    from epalm.cli.live_source import recipe_features
+    from epalm.train.run import samples_of
 
-    split = config.data
-    seed = config.optim.seed if split.augment else None
-    tokens, trained = config.model.tokens, config.encoder.train
-    features = default_live_features(modality, data, dataset, tokens, device, view_seed=seed, trained=trained)
-    return (
-        features,
-        chosen_samples(dataset, config, split.train_split),
-        chosen_samples(dataset, config, split.val_split),
-    )
+    seed = config.optim.seed if config.data.augment else None
+    tokens = config.model.tokens
+    features = recipe_features(config.encoder, modality, data, dataset, tokens, device, view_seed=seed)
+    return (features, *samples_of(dataset, config))
 
 
 def _train(
