@@ -78,7 +78,7 @@ def _sources(world: World, cache: Cache) -> tuple[CachedFeatures, LiveFeatures]:
     layers = tuple(range(world.encoder.depth - 6, world.encoder.depth))
     summary = extract_features(world.dataset, world.modality, world.encoder, layers, cache)
     cached = CachedFeatures(cache.find(summary.set_name), cache, world.dataset, world.dataset.split("train"))
-    return cached, LiveFeatures(world.encoder, layers, world.dataset.root)
+    return cached, LiveFeatures(world.encoder, layers, world.dataset)
 
 
 def _batches(world: World, config: Config, source: FeatureSource) -> Iterator[Batch]:

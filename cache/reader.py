@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from epalm.cache.blocks import Record, damaged, require_checksum, require_numbers, require_size
+from epalm.cache.blocks import Record, damaged, fill_values, require_checksum, require_numbers, require_size
 from epalm.cache.objects import Objects
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.spool import Spool
@@ -149,8 +149,7 @@ class FeatureReader:
             record, values = records[block], flat[self._offsets[block] : self._offsets[block + 1]]
             self._require_fit(record)
             require_size(self._objects, record)
-            if self._objects.read_into(record.chunk, memoryview(values.reshape(-1).view(np.uint8))) != record.bytes:
-                raise damaged(record, f"{record.chunk} ended early")
+            fill_values(self._objects, record, values)
             if self._verify:
                 require_checksum(values, record)
                 require_numbers(values, record)

@@ -16,7 +16,7 @@ class _One:
         self.values = values
         self.layers, self.width = values.shape
 
-    def gather(self, samples: Sequence[Sample], *, epoch: int = 0) -> np.ndarray:
+    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         return np.stack([self.values] * len(samples))
 
     def describe(self) -> dict[str, str]:

@@ -136,4 +136,5 @@ def _mono(frame: av.AudioFrame) -> np.ndarray:
         values = values.reshape(frame.samples, -1).T
     silence, range_ = _SCALES[kind]
     samples = values if range_ == 1 else (values.astype(np.float64) - silence) / range_
-    return samples.astype(np.float32).mean(axis=0, dtype=np.float32)
+    mono: np.ndarray = samples.astype(np.float32).mean(axis=0, dtype=np.float32)
+    return mono

@@ -35,7 +35,7 @@ class Compute:
         if self.compiled:
             for block in blocks:
                 # The forward alone: hooks on the block stay outside of what is compiled.
-                block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
+                block.forward = torch.compile(block.forward)
         return model.to(self.device)
 
     def autocast(self) -> AbstractContextManager[Any]:

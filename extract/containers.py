@@ -5,7 +5,7 @@ Knows containers; does not know frames or samples.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import overload
+from typing import Any, cast, overload
 
 import av
 from av import AudioFrame, VideoFrame
@@ -27,6 +27,8 @@ _FORMATS = (
 _NO_PROTOCOL = "none"  # what is given as an open file needs none
 _SAMPLES = 1 << 24  # a channel of one packet; real ones have a few thousand
 VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen of them
+
+_GUESS_TIMES: int = cast(Any, Flags.gen_pts).value
 
 
 @contextmanager
@@ -52,9 +54,9 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
             # An absolute path has no protocol prefix, so a name such as "concat:…" stays a name.
             source = file if medium.size is not None else str(medium.path.resolve())
             options["protocol_whitelist"] = "file" if isinstance(source, str) else _NO_PROTOCOL
-            with av.open(source, options=options, metadata_errors="replace") as container:
+            with av.open(source, "r", options=options, metadata_errors="replace") as container:
                 # Times that are missing are to be seen, not guessed from packets kept in memory until then.
-                container.flags &= ~Flags.gen_pts.value
+                container.flags &= ~_GUESS_TIMES
                 for stream in container.streams:
                     if stream.codec_context is not None:
                         stream.codec_context.options = {name: options[name] for name in ("max_pixels", "max_samples")}
@@ -78,5 +80,5 @@ def decode_all(container: InputContainer, stream: VideoStream | AudioStream) -> 
     """The stream's frames in the order in which they are shown or heard."""
     for packet in container.demux(stream):
         if packet.size:  # an empty one would tell the decoder that this is the end
-            yield from packet.decode()
+            yield from packet.decode()  # type: ignore[misc]  # a stream's packets hold frames of its kind
     yield from stream.codec_context.decode(None)  # what the decoder still holds

@@ -47,16 +47,22 @@ class EncoderChoice:
 
     @staticmethod
     def from_record(record: Mapping[str, str]) -> "EncoderChoice":
-        """The choice that `to_record` wrote. Raises UsageError when the record has none."""
+        """The choice that `to_record` wrote. Raises UsageError when the record has none, or a damaged one."""
         import json
 
         if "encoder" not in record:
             raise UsageError("the feature set does not say which encoder made it", hint="extract it again")
-        fields = json.loads(record["encoder"])
-        modality, masks = fields.pop("modality"), fields.pop("spec_augment", SPEC_AUGMENT)
-        return EncoderChoice(
-            **fields, modality=Modality(modality) if modality else None, spec_augment=(masks[0], masks[1])
-        )
+        try:
+            fields = json.loads(record["encoder"])
+            modality, masks = fields.pop("modality"), fields.pop("spec_augment", SPEC_AUGMENT)
+            frequency, time = (int(width) for width in masks)
+            return EncoderChoice(
+                **fields, modality=Modality(modality) if modality else None, spec_augment=(frequency, time)
+            )
+        except (ValueError, TypeError, AttributeError, KeyError) as error:  # a set may come from anywhere
+            raise UsageError(
+                f"what the feature set says of its encoder is damaged: {error}", hint="extract it again"
+            ) from error
 
 
 @dataclass(frozen=True)

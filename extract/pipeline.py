@@ -17,6 +17,7 @@ from epalm.cache.store import Cache
 from epalm.cache.sweep import sweep_leftovers
 from epalm.cache.uses import touch
 from epalm.console import Advance, progress
+from epalm.datasets import from_anywhere
 from epalm.errors import CacheError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import EncoderChoice
@@ -134,7 +135,7 @@ def extract_features(
             tally = (engine or LocalEngine(encoder))(plan, features, advance)
     with suppress(CacheError):  # of a cache that cannot be written nothing is swept, and nothing is lost by it
         sweep_leftovers(features.objects)
-    write_manifest(features.objects, Manifest(dataset.spec, plan.digests))
+    _note_names(features, plan, dataset)
     touch(features.objects)
     return ExtractSummary(
         set_name=features.name,
@@ -158,6 +159,15 @@ def encode_files(files: Sequence[MediaFile], encoder: Encoder, layers: Sequence[
     rows = batches.collect(batches.submit([encoder.input(file, (VIEW_0,)) for file in files]))
     tokens: np.ndarray = rows[:, 0]
     return tokens
+
+
+def _note_names(features: FeatureSet, plan: Plan, dataset: Dataset) -> None:
+    """Keep which names stand for which rows. A cache that is only read does without: all rows are there."""
+    try:
+        write_manifest(features.objects, Manifest(from_anywhere(dataset.spec), plan.digests))
+    except CacheError:
+        if plan.pending or plan.unreadable:
+            raise
 
 
 def _note_unreadable(features: FeatureSet, plan: Plan) -> None:

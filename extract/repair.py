@@ -116,7 +116,8 @@ class _Recomputation:
     ) -> list[Run]:
         if not lost and not shapes:
             return []
-        held = _views_of([(one.views, one.rows) for one in (*self._records, *(held for _, held in known))])
+        blocks = [(one.views, one.rows) for one in self._records]
+        held = _views_of([*blocks, *((one.views, one.rows) for _, one in known)])
         sequences = self._sources.sequences(self._features.ledger.digests())
         return runs_of_lost(lost, shapes, sequences, self._records, held, block_rows=BLOCK_ROWS)
 

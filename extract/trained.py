@@ -50,10 +50,11 @@ class TrainableFeatures(LiveFeatures):
 
     def inputs(self, samples: Sequence[Sample], *, epoch: int | None = None) -> torch.Tensor:
         """Raw inputs (B, ...) of the samples: view 0, or the view of a training epoch. Raises MediaError."""
-        names = list(dict.fromkeys(sample.media for sample in samples))
-        read = self._threads.map(lambda name: self._read(name, epoch)[0], names)
-        arrays = dict(zip(names, read, strict=True))
-        return torch.from_numpy(np.stack([arrays[sample.media] for sample in samples]))
+        wanted = [(sample.media, self._number(sample, epoch)) for sample in samples]
+        pairs = list(dict.fromkeys(wanted))
+        read = self._threads.map(lambda pair: self._read(*pair)[0], pairs)
+        arrays = dict(zip(pairs, read, strict=True))
+        return torch.from_numpy(np.stack([arrays[pair] for pair in wanted]))
 
 
 def load_trained(encoder: Encoder, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -46,7 +46,8 @@ class Synthetic:
                 file.write(f"{len(batch)}\n")
         flat = batch.flatten(1)
         weights = np.random.default_rng(0).normal(size=(flat.shape[1], self.depth * self.width))
-        return (flat.double() @ torch.from_numpy(weights)).float().unflatten(1, (self.depth, self.width))
+        tokens: torch.Tensor = (flat.double() @ torch.from_numpy(weights)).float()
+        return tokens.unflatten(1, (self.depth, self.width))  # type: ignore[no-any-return]
 
 
 def dataset(media: Path) -> Dataset:

@@ -184,7 +184,8 @@ def test_strips_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     noise = np.random.default_rng(0).integers(0, 255, (33, 17, 4), dtype=np.uint8)
     image = Image.fromarray(noise).convert("RGB" if mode in ("CMYK", "P") else "RGBA")
     image = Image.fromarray(noise.astype(np.uint16)[..., 0] * 257) if mode == "I;16" else image.convert(mode)
-    image.save(tmp_path / "a.tif", **({"transparency": 3} if mode == "P" else {}))
+    options: dict[str, Any] = {"transparency": 3} if mode == "P" else {}
+    image.save(tmp_path / "a.tif", **options)
     whole = _read(tmp_path / "a.tif")
     monkeypatch.setattr("epalm.extract.image._STRIP", 17 * 4)
     np.testing.assert_array_equal(_read(tmp_path / "a.tif"), whole)

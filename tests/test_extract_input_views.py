@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from epalm.errors import MediaError
+from epalm.extract import containers as containers_module
 from epalm.extract import image as image_module
 from epalm.extract import video as video_module
 from epalm.extract.augment import PixelAugmentation, SpecAugment
@@ -143,7 +144,7 @@ def test_a_stretch_reads_as_a_file_of_its_own(
 
 def test_one_decoding_serves_all_views(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = 0
-    to_rgb, open_container = image_module._to_rgb, video_module.open_container
+    to_rgb, open_container = image_module._to_rgb, containers_module.open_container
 
     def counting(opener: Callable[..., Any]) -> Callable[..., Any]:
         def count(*arguments: Any) -> Any:

@@ -57,7 +57,7 @@ SEQUENTIAL: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
 }
 
 
-def _write(path: Path, codec: str, options: dict[str, str], particular: dict[str, Any], count: int = COUNT) -> Path:
+def _write(path: Path, codec: str, options: dict[str, Any], particular: dict[str, Any], count: int = COUNT) -> Path:
     """Noise that moves, changes now and then and differs from frame to frame."""
     size, rng, shown = 64, np.random.default_rng(0), 0
     with av.open(str(path), "w", options=particular.get("container", {})) as container:

@@ -41,7 +41,7 @@ class Numbered:
 
     layers, width = 3, 2
 
-    def gather(self, samples: Sequence[Sample], *, epoch: int = 0) -> np.ndarray:
+    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         return np.stack([np.arange(6, dtype=np.float32).reshape(3, 2) + 10 * int(sample.id) for sample in samples])
 
     def describe(self) -> dict[str, Any]:

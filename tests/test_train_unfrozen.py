@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from epalm.datasets import load_dataset
 from epalm.extract.compute import Compute
 from epalm.extract.encoder import TrainableEncoder
 from epalm.extract.encoders import EncoderChoice, build_encoder
-from epalm.extract.trained import EncoderModule
+from epalm.extract.trained import EncoderModule, TrainableFeatures
 from epalm.extract.vit import build_vit
 from epalm.playground.generate import COUNTS
 from epalm.samples import Modality
@@ -61,6 +62,17 @@ def test_every_encoder_can_be_trained(kind: str) -> None:
     # Space-only attention leaves the temporal branch out; nothing else may be without a gradient.
     without = [name for name, tensor in module.named_parameters() if tensor.grad is None]
     assert all(kind == "timesformer-space" and "temporal" in name for name in without)
+
+
+@pytest.mark.parametrize("epoch", [None, 3])
+def test_raw_inputs_through_the_module_are_the_features(epoch: int | None, worlds: dict[Modality, Path]) -> None:
+    dataset = load_dataset(str(worlds[Modality.IMAGE]), Modality.IMAGE)
+    encoder = build_encoder(EncoderChoice("vit", "playground"), device="cpu")
+    source = TrainableFeatures(encoder, (4, 5), dataset, view_seed=7)
+    samples = dataset.samples[:6]
+    with torch.no_grad():
+        tokens = source.encoder(source.inputs(samples, epoch=epoch))
+    np.testing.assert_allclose(tokens.numpy(), source.gather(samples, epoch=epoch), atol=1e-5)
 
 
 def test_an_encoder_is_trained_saved_and_used(

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from epalm.train.features import FeatureSource, TrainableSource, frozen_features
 from epalm.train.few_shot import few_shot
 from epalm.train.loop import Plan, Validation, make_optimiser, take_step, train_model
 from epalm.train.model import EpalmModel
-from epalm.train.run_folder import RunFolder
+from epalm.train.run_folder import RunFolder, require_room
 from epalm.train.schedule import Schedule
 from epalm.train.text import TextFormat
 
@@ -90,7 +90,7 @@ class TrainPlan:
     validation_items: int
     missing_samples: int
     trainable_parameters: int
-    checkpoint_bytes: int
+    bytes: int  # to write, at most
     seconds: float
 
 
@@ -132,7 +132,7 @@ def plan_training(
         validation_items=min(len(training_items(validation)), config.eval.val_samples),
         missing_samples=missing,
         trainable_parameters=sum(tensor.numel() for tensor in tensors),
-        checkpoint_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        bytes=_bytes(tensors),
         seconds=each * ready.plan.steps,
     )
 
@@ -156,8 +156,9 @@ def train(
     """
     started = time.perf_counter()
     ready = _prepare(config, dataset, features, training, device)
-    run.begin(ready.config, _inputs(dataset, modality, features, ready.lm))
     tensors = ready.model.trainable_tensors()
+    require_room(run.path, _bytes(tensors.values()))
+    run.begin(ready.config, _inputs(dataset, modality, features, ready.lm))
 
     def save(step: int, _result: Validation | None, best: bool) -> None:
         run.save("last", tensors, step=step)
@@ -213,6 +214,11 @@ def _prepare(
     steps = config.optim.epochs * len(batches)
     steps = min(steps, config.optim.max_steps or steps)
     return _Prepared(config, loaded, text, model, batches, _plan(config, steps, len(batches)), where)
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Of the checkpoints: the best, the last, and the draft that takes the place of one of them."""
+    return 3 * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def load_run(folder: RunFolder, *, device: str = "auto", checkpoint: str = "best") -> LoadedRun:

@@ -171,7 +171,7 @@ def _figures(features: "FeatureSet", runs: "Runs") -> dict[str, Any]:
         "layers": list(features.spec.layers),
         "width": features.spec.width,
         "dtype": features.spec.stored_dtype,
-        "bytes": features.bytes(),
+        "bytes": features.stored_bytes(),
         "bad": len({entry["media"] for entry in _bad(features)}),
         "last_used": last_used(features.objects) or max(times, default=None),
         "runs": users_of(features, runs),

@@ -203,11 +203,11 @@ def _say_next(cache: "Cache", features: "FeatureSet", source: "Cache | None" = N
 
 
 def _end(done: "Transferred") -> None:
-    from epalm.cli.cache import DAMAGED
+    from epalm.cli.cache_health import DAMAGED
     from epalm.console import say
 
     if done.faults:
-        say("epalm cache verify --repair drops what is damaged, and epalm extract makes the rows again")
+        say("epalm cache verify --repair makes what is damaged again, where media and encoder are at hand")
         raise typer.Exit(DAMAGED)
 
 

@@ -1,20 +1,38 @@
-"""Which layers of a feature set a command works on, and whether the set is what a recipe counts on."""
+"""A feature set as training and scoring open it: which of its layers, and what is said of media that are not here."""
 
-import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from epalm.errors import CacheError, UsageError
+from epalm.errors import CacheError
 
 if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
     from epalm.cache.store import Cache
-    from epalm.settings import EncoderSettings
+    from epalm.samples import Dataset, Sample
     from epalm.train.features import CachedFeatures
-    from epalm.train.run import LoadedRun
 
 
-_ONE_ENCODER = {"timesformer", "timesformer-space"}
+def open_features(
+    cache: "Cache", name: str, dataset: "Dataset", samples: "Sequence[Sample]", layers: str | Sequence[int] | None
+) -> "CachedFeatures":
+    """The rows of these samples' media; `layers` as typed, or as block numbers.
+
+    Raises:
+        UsageError: layers of no known form, or that the set does not hold.
+        CacheError: there is no such set, or it is damaged.
+    """
+    from epalm.cache.uses import touch
+    from epalm.console import say
+    from epalm.train.features import CachedFeatures
+
+    found = cache.find(name)
+    if not cache.read_only:
+        touch(found.objects)
+    chosen = chosen_layers(cache, found, layers) if layers is None or isinstance(layers, str) else layers
+    features = CachedFeatures(found, cache, dataset, samples, layers=chosen)
+    if features.sourceless:
+        say(f"{features.sourceless:,} media are not here: their rows are found by the names of the extraction")
+    return features
 
 
 def chosen_layers(cache: "Cache", features: "FeatureSet", asked: str | None) -> tuple[int, ...]:
@@ -33,52 +51,3 @@ def chosen_layers(cache: "Cache", features: "FeatureSet", asked: str | None) -> 
     except CacheError:
         return features.spec.layers
     return latest.layers if latest.set == features.name else features.spec.layers
-
-
-def require_same_weights(run: "LoadedRun", features: "CachedFeatures") -> None:
-    """That other features than a run's own are of the encoder that it knows, on whatever media.
-
-    A TimeSformer with and without temporal attention is one encoder when both were loaded from the same place: the
-    second has fewer tensors, so digests cannot tell.
-
-    Raises:
-        UsageError: they are of another encoder.
-    """
-    ours, theirs = run.inputs["features"], features.describe()
-    kinds = {ours["encoder"].get("kind"), theirs["encoder"].get("kind")}
-    same = ours["encoder"] == theirs["encoder"]
-    if kinds == _ONE_ENCODER:
-        same = _source(ours["choice"]) == _source(theirs["choice"]) is not None
-    if run.encoder or not same:
-        raise UsageError(
-            f"{theirs['set']} was made by another encoder than the one that {run.folder.name} was trained with",
-            hint="extract with the same --encoder and --weights",
-        )
-
-
-def _source(choice: Mapping[str, str] | None) -> tuple[Any, ...] | None:
-    """Where an encoder's weights came from, as its feature set records it."""
-    if not choice:
-        return None
-    fields = json.loads(choice["encoder"])
-    return fields["weights"], fields["random_weights"], fields["seed"]
-
-
-def differences(wanted: "EncoderSettings", told: Mapping[str, Any]) -> list[str]:
-    """In what features, as they describe themselves, are not those that a recipe's figures are for."""
-    read = told["preprocessing"]
-    size = read.get("size")
-    there = {
-        "encoder": (wanted.kind, told["encoder"].get("kind")),
-        "frames": (wanted.frames, read.get("frames") if read.get("medium") == "video" else None),
-        "size": (wanted.size and [wanted.size, wanted.size], list(size) if size else None),
-    }
-    return [
-        f"the recipe is for {_value(asked)} as {name}, the features have {_value(found)}"
-        for name, (asked, found) in there.items()
-        if asked is not None and found is not None and asked != found
-    ]
-
-
-def _value(value: Any) -> str:
-    return "×".join(map(str, value)) if isinstance(value, list) else str(value)
