@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epalm.errors import UsageError
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from epalm.extract.encoder import Encoder
+    from epalm.extract.encoders import EncoderChoice
     from epalm.extract.live import LiveFeatures
     from epalm.settings import EncoderSettings
 
@@ -32,19 +34,36 @@ def recipe_features(
     Raises:
         UsageError: as `build_encoder`, or the encoder does not read such media.
     """
-    from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind, require_fit
+    from epalm.extract.encoders import build_encoder
     from epalm.extract.live import LiveFeatures
     from epalm.extract.selection import parse_layers
     from epalm.extract.trained import TrainableFeatures
 
-    weights = "playground" if data == "playground" else settings.weights
-    kind = settings.kind or default_kind(modality)
-    choice = EncoderChoice(kind, weights, frames=settings.frames, spec_augment=settings.spec_augment)
-    choice = require_fit(choice, modality)
+    choice = choice_of(settings, modality, "playground" if data == "playground" else settings.weights)
     encoder = build_encoder(choice, device=device)
     layers = parse_layers(f"last:{tokens}", encoder.depth)
     source = TrainableFeatures if settings.train else LiveFeatures
     return source(encoder, layers, dataset, view_seed=view_seed, choice=choice)
+
+
+def choice_of(
+    settings: "EncoderSettings", modality: Modality, weights: str | None, statistics: str = "own"
+) -> "EncoderChoice":
+    """The recipe's encoder with these weights. Raises UsageError when it does not read such media."""
+    from epalm.extract.encoders import EncoderChoice, default_kind, require_fit
+
+    if weights is not None and Path(weights).is_dir():
+        weights = str(Path(weights).resolve())  # recorded with the run, and found from anywhere
+    return require_fit(
+        EncoderChoice(
+            settings.kind or default_kind(modality),
+            weights,
+            frames=settings.frames,
+            spec_augment=settings.spec_augment,
+            statistics=statistics,
+        ),
+        modality,
+    )
 
 
 def live_features(

@@ -94,6 +94,8 @@ def score(
         raise UsageError(f"there is no checkpoint {checkpoint!r}", hint="use best or last")
     loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint)
     data = data or str(loaded.inputs["data"])
+    if not data:
+        raise UsageError(f"{loaded.folder.path} was imported, and names no data", hint="--data takes yours")
     modality = modality or Modality(loaded.inputs["modality"])
     if feature_set is None and modality != loaded.inputs["modality"]:
         raise UsageError(
