@@ -12,7 +12,7 @@ from epalm.errors import UsageError
 from epalm.evaluate.chance import chance_predictions
 from epalm.evaluate.decoding import decode_batches, predict_samples, prediction_line, read_predictions
 from epalm.evaluate.scoring import backends, score_predictions
-from epalm.fingerprint import digest_json, digest_tensors
+from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Sample
 from epalm.train.features import FeatureSource
 from epalm.train.run import LoadedRun, chosen_samples
@@ -29,11 +29,14 @@ def score_run(
     *,
     split: str,
     expected: int,
+    modality: str,
     num_beams: int,
     max_length: int,
     batch_size: int,
 ) -> dict[str, Any]:
     """Decode and score `samples`, those of the split's `expected` that have features; also writes `scores.json`.
+
+    `modality` is that of the samples.
 
     Predictions lie in `predictions/`, in a file named by everything that decides them; what it holds is not decoded
     again.
@@ -61,7 +64,7 @@ def score_run(
     training = chosen_samples(dataset, run.config, run.config.data.train_split)
     scores = {
         "run": run.folder.name,
-        "modality": run.inputs["modality"],
+        "modality": modality,
         "split": split,
         "checkpoint_step": run.step,
         "blind": run.config.model.blind,
@@ -147,7 +150,7 @@ def _digest(run: LoadedRun, features: FeatureSource, settings: dict[str, int]) -
     """Sixteen hex digits of what decides a prediction: trained tensors, frozen weights, features, decoding."""
     return digest_json(
         {
-            "trained": digest_tensors(run.model.trainable_tensors()),
+            "trained": run.trained,
             "lm": run.inputs["lm"],
             "model": run.config.model.model_dump(mode="json"),
             "dtype": run.config.lm.dtype,

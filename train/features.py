@@ -5,9 +5,11 @@ Letters: B batch, L layers, D_enc encoder width.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
+from torch import nn
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
@@ -32,6 +34,25 @@ class FeatureSource(Protocol):
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, as JSON: "source", "encoder", "layers", "preprocessing"; "choice" rebuilds it."""
         ...
+
+
+@runtime_checkable
+class TrainableSource(FeatureSource, Protocol):
+    """Features of an encoder that is trained."""
+
+    encoder: nn.Module  # raw inputs (B, ...) → features (B, L, D_enc), with gradients
+
+    def inputs(self, samples: Sequence[Sample], *, epoch: int | None = None) -> torch.Tensor:
+        """Raw inputs (B, ...) for `encoder`; views as `gather`'s."""
+        ...
+
+
+def frozen_features() -> UsageError:
+    """What is wrong with cached features for an encoder that is trained."""
+    return UsageError(
+        "encoder.train changes the encoder at every step, and cached features are of the encoder as it was",
+        hint="leave out --from-cache, or --unfreeze encoder",
+    )
 
 
 class CachedFeatures:

@@ -7,7 +7,9 @@ import typer
 from epalm.cli.cache import cache_app
 from epalm.cli.demo import demo
 from epalm.cli.extract import extract
+from epalm.cli.import_run import import_run
 from epalm.cli.predict import predict
+from epalm.cli.recipes import recipes
 from epalm.cli.score import score
 from epalm.cli.train import train
 
@@ -43,4 +45,6 @@ app.command()(extract)
 app.command()(train)
 app.command()(score)
 app.command()(predict)
+app.command()(recipes)
+app.command("import")(import_run)
 app.add_typer(cache_app, name="cache")

@@ -56,7 +56,7 @@ def predict(
     loaded = load_run(folder, device=device)
     told = loaded.inputs["features"]
     say(f"run: {folder.path}, trained on {loaded.inputs['data']}, {loaded.config.lm.name}")
-    encoder = rebuild_encoder(told, device)
+    encoder = rebuild_encoder(told, device, loaded.encoder)
     try:
         features = encode_files([MediaFile(file)], encoder, told["layers"])[0]
     except MediaError as error:

@@ -20,6 +20,18 @@ from epalm.cli.options import (
     RunsOption,
     SetOption,
 )
+from epalm.cli.recipe_options import (
+    PLAYGROUND,
+    BalancedOption,
+    BlindOption,
+    FewShotOption,
+    InjectOption,
+    RecipeOption,
+    SeedOption,
+    UnfreezeOption,
+    VariantOption,
+    in_full,
+)
 from epalm.samples import Modality
 
 if TYPE_CHECKING:
@@ -30,7 +42,6 @@ if TYPE_CHECKING:
     from epalm.train.run import TrainSummary
     from epalm.train.run_folder import RunFolder
 
-_PLAYGROUND = "playground"
 _STOPPED = 130
 
 
@@ -41,19 +52,14 @@ def train(
     ] = False,
     modality: OptionalModalityOption = None,
     data: OptionalDataOption = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="A recipe's name or a .toml file. [default: playground, on the playground]", show_default=False
-        ),
-    ] = None,
-    variant: Annotated[
-        str | None, typer.Option(help="epalm, epalm-pt or epalm-lin. [default: the recipe's]", show_default=False)
-    ] = None,
+    recipe: RecipeOption = None,
+    variant: VariantOption = None,
+    inject: InjectOption = None,
+    unfreeze: UnfreezeOption = None,
+    few_shot: FewShotOption = None,
+    balanced: BalancedOption = False,
     settings: SetOption = None,
-    blind: Annotated[
-        bool, typer.Option("--blind", help="Withhold the perceptual token: what the text alone gives away.")
-    ] = False,
+    blind: BlindOption = False,
     feature_set: Annotated[
         str | None,
         typer.Option(help="Feature set of the cache. [default: of the latest extraction]", show_default=False),
@@ -64,7 +70,7 @@ def train(
         bool,
         typer.Option("--canary/--no-canary", help="Encode a few media again first, and compare them with the cache."),
     ] = True,
-    seed: Annotated[int | None, typer.Option(help="Short for --set optim.seed=N.", min=0, show_default=False)] = None,
+    seed: SeedOption = None,
     cache: CacheOption = DEFAULT_CACHE,
     runs: RunsOption = DEFAULT_RUNS,
     run: Annotated[
@@ -74,7 +80,7 @@ def train(
     plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train connector and soft prompt against the frozen language model.
+    """Train connector, soft prompt and adapters against the frozen language model.
 
     With --from-cache, on the features of the latest extraction: nothing is decoded or encoded. A medium without
     features stops the training before it begins, unless --allow-missing says how many are acceptable.
@@ -83,7 +89,7 @@ def train(
 
         epalm train --from-cache
 
-        epalm train --from-cache --modality video --variant epalm-pt
+        epalm train --from-cache --modality video --variant epalm-ada --inject 2@0:2
 
         epalm train --from-cache --data vqa.jsonl --recipe vqa-v2 --set lm.name=facebook/opt-350m
 
@@ -105,15 +111,23 @@ def train(
     if from_cache and (modality is None or data is None):
         latest = store.latest(modality.value if modality else None)
         modality, data = Modality(latest.modality), data or latest.data
-    modality, data = modality or Modality.IMAGE, data or _PLAYGROUND
-    if data == _PLAYGROUND:
+    modality, data = modality or Modality.IMAGE, data or PLAYGROUND
+    if data == PLAYGROUND:
         say("data: the playground, a small built-in world (--data takes your own)")
     elif recipe is None:
         raise UsageError("your own data needs a --recipe", hint="--recipe vqa-v2, or --recipe playground for a trial")
-    config = load_config(recipe or _PLAYGROUND, _overrides(settings, variant, blind, seed))
-    say(
-        f"recipe: {recipe or _PLAYGROUND}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}"
+    overrides = in_full(
+        settings,
+        variant=variant,
+        inject=inject,
+        unfreeze=unfreeze,
+        few_shot=few_shot,
+        balanced=balanced,
+        blind=blind,
+        seed=seed,
     )
+    config = load_config(recipe or PLAYGROUND, overrides)
+    say(f"recipe: {recipe or PLAYGROUND}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}")
     dataset = load_dataset(data, modality, media_here=not from_cache, write=not plan)
     used: FeatureSet | None = None
     if from_cache:
@@ -129,7 +143,7 @@ def train(
     if plan:
         _show_plan(config, dataset, material, runs, allow_missing, device, as_json)
         return
-    label = "-".join((modality, Path(recipe or _PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
+    label = "-".join((modality, Path(recipe or PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
     folder = RunFolder.create(runs, label, name=run)
     if used:
         mark(used.objects, str(folder.path.resolve()), socket.gethostname())  # from now on no gc takes it away
@@ -147,13 +161,6 @@ def train(
         f"{share:.2%} of all{exact}"
     )
     say(f"run {summary.run}; next: epalm score")
-
-
-def _overrides(settings: list[str] | None, variant: str | None, blind: bool, seed: int | None) -> list[str]:
-    short = [f"model.variant={variant}"] if variant else []
-    short += ["model.blind=true"] if blind else []
-    short += [f"optim.seed={seed}"] if seed is not None else []
-    return [*short, *(settings or [])]
 
 
 def _train(

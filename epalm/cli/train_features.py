@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from epalm.cli.cached_source import open_features
-from epalm.cli.live_source import default_live_features
+from epalm.cli.encoder_match import differences
+from epalm.cli.live_source import recipe_features
 from epalm.config import Config
 from epalm.console import warn
 from epalm.samples import Dataset, Modality, Sample
-from epalm.train.features import CachedFeatures, FeatureSource
-from epalm.train.run import chosen_samples
+from epalm.train.features import CachedFeatures, FeatureSource, frozen_features
+from epalm.train.run import samples_of
 
 if TYPE_CHECKING:
     from epalm.cache.store import Cache
@@ -45,11 +46,15 @@ def cached_material(
     """From a feature set; `allow_missing` media may have no row in it, None: any number.
 
     Raises:
-        UsageError: more media have none; they are named.
+        UsageError: more media have none; they are named. Or the encoder is to be trained.
     """
-    parts = [chosen_samples(dataset, config, split) for split in (config.data.train_split, config.data.val_split)]
+    if config.encoder.train:
+        raise frozen_features()
+    parts = samples_of(dataset, config)
     every = parts[0] + parts[1]
     features = open_features(store, name, dataset, every, layers)
+    for difference in differences(config.encoder, features.describe()):
+        warn(difference)
     allowed = len(features.holes) if allow_missing is None else allow_missing
     kept = features.without_holes(every, allow_missing=allowed)
     if len(kept) < len(every):
@@ -62,13 +67,11 @@ def cached_material(
 
 
 def live_material(modality: Modality, data: str, dataset: Dataset, config: Config, device: str) -> Material:
-    """From the modality's default encoder."""
+    """From the recipe's encoder, by default the modality's."""
     seed = config.optim.seed if config.data.augment else None
-    features = default_live_features(modality, data, dataset, config.model.tokens, device, view_seed=seed)
-    training, validation = (
-        chosen_samples(dataset, config, split) for split in (config.data.train_split, config.data.val_split)
-    )
-    return Material(features, training, validation)
+    tokens = config.model.tokens
+    features = recipe_features(config.encoder, modality, data, dataset, tokens, device, view_seed=seed)
+    return Material(features, *samples_of(dataset, config))
 
 
 def _warn_of_one_view(features: CachedFeatures, training: tuple[Sample, ...]) -> None:
