@@ -9,7 +9,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import epalm
@@ -66,7 +66,8 @@ class Cluster:
 
     def on_all(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Have every worker that answers call this, beside what it works on."""
-        self._ask(lambda: self._client.run(function, *arguments, on_error="ignore"))
+        with suppress(EpalmError):
+            self._ask(lambda: self._client.run(function, *arguments, on_error="ignore"))
 
     def lost(self) -> EpalmError:
         """The error for a scheduler that does not answer any more."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.ledger import Entry
 from epalm.console import Advance, say
 from epalm.errors import EpalmError, UsageError
 from epalm.extract.dask_cluster import Cluster, cluster
@@ -52,7 +53,7 @@ class DaskEngine:
         """
         setting = Setting(
             self.choice, _reachable(self.cache), features.name, self.limits, self.device, self.compiled,
-            self.batch_size, self.workers, self.block_rows, self.timeout,
+            self.batch_size, self.workers, self.block_rows, self.timeout, numbered=self.scheduler is None,
         )  # fmt: skip
         with cluster(self.scheduler, self.processes) as workers:
             say(f"dask: {sum(workers.processes().values())} workers")
@@ -152,8 +153,7 @@ class _Run:
                 f"{same[0].file.path}",
                 hint="put the media where all machines reach them, under the same path",
             )
-        for item in absent:
-            self._features.ledger.add(media=item.media, digest=None, error=CHANGED.message, hint=CHANGED.hint)
+        self._features.ledger.add_all(Entry(item.media, None, CHANGED.message, CHANGED.hint) for item in absent)
         self._tally.bad += len(absent)
         self._report(len(absent))
         if rest := tuple(item for item in task.items if item not in absent):

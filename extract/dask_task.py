@@ -27,7 +27,10 @@ from epalm.fingerprint import digest_file
 
 @dataclass(frozen=True)
 class Setting:
-    """What all tasks of an extraction share: the encoder, where the rows go, and how the machine is used."""
+    """What all tasks of an extraction share: the encoder, where the rows go, and how the machine is used.
+
+    `numbered`: the workers were started for this, on this machine, and are called 0, 1, …: each takes a GPU of its own.
+    """
 
     choice: EncoderChoice
     cache: str
@@ -39,6 +42,7 @@ class Setting:
     workers: int | None
     block_rows: int
     timeout: float
+    numbered: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ class _Kit:
         self.setting = setting
         self._features = _require_set(setting)
         spec = self._features.spec
-        encoder = build_encoder(setting.choice, device=setting.device, compiled=setting.compiled, limits=setting.limits)
+        device = _device(setting)
+        encoder = build_encoder(setting.choice, device=device, compiled=setting.compiled, limits=setting.limits)
         seed = (spec.augmentation or {"seed": 0})["seed"]
         if feature_spec(encoder, spec.layers, spec.stored_dtype, view_seed=seed).fingerprint != spec.fingerprint:
             raise UsageError(
@@ -145,6 +150,13 @@ def _kit(setting: Setting) -> _Kit:
             _KITS.pop().close()
         _KITS.append(_Kit(setting))
     return _KITS[0]
+
+
+def _device(setting: Setting) -> str:
+    from distributed import get_worker
+
+    count = torch.cuda.device_count() if setting.numbered and setting.device == "auto" else 0
+    return f"cuda:{get_worker().name % count}" if count > 1 else setting.device
 
 
 def _require_set(setting: Setting) -> FeatureSet:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, write_manifest
 from epalm.cache.store import Cache
 from epalm.cache.sweep import sweep_leftovers
@@ -176,6 +177,8 @@ def _note_names(features: FeatureSet, plan: Plan, dataset: Dataset) -> None:
 def _note_unreadable(features: FeatureSet, plan: Plan) -> None:
     """A ledger line for each file that is not there; none twice for the same fault."""
     noted = {entry.media: entry.error for entry in features.ledger.entries()} if plan.unreadable else {}
-    for media, error in plan.unreadable.items():
-        if noted.get(media) != error.message:
-            features.ledger.add(media=media, digest=None, error=error.message, hint=error.hint)
+    features.ledger.add_all(
+        Entry(media, None, error.message, error.hint)
+        for media, error in plan.unreadable.items()
+        if noted.get(media) != error.message
+    )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.ledger import Entry
 from epalm.console import Advance
 from epalm.errors import MediaError
 from epalm.extract.encoder import Encoder
@@ -56,20 +57,29 @@ class Stream:
     def __post_init__(self) -> None:
         augmentation = self.features.spec.augmentation
         self._seed = int(augmentation["seed"]) if augmentation else 0
+        self._bad: list[Entry] = []  # not in the ledger yet
 
     def go(self, items: Sequence[Pending], views: tuple[int, ...]) -> None:
         """Decode, encode and commit these views of media that all lack them."""
         block = _Block(self, views)
         per_batch = self.encoder.media_at_once(len(views))
         batch: list[tuple[str, np.ndarray]] = []
-        for item, inputs in self._readable(items, views, _BATCHES_AHEAD * per_batch):
-            batch.append((item.digest, inputs))
-            if len(batch) == per_batch or len(block) + len(batch) == self.block_rows:
+        try:
+            for item, inputs in self._readable(items, views, _BATCHES_AHEAD * per_batch):
+                batch.append((item.digest, inputs))
+                if len(batch) == per_batch or len(block) + len(batch) == self.block_rows:
+                    block.add(batch)
+                    batch = []
+            if batch:
                 block.add(batch)
-                batch = []
-        if batch:
-            block.add(batch)
-        block.commit()
+            block.commit()
+        finally:
+            self.note_bad()
+
+    def note_bad(self) -> None:
+        """Put what was found bad into the ledger: a block's worth in one step, as a step may be a request."""
+        self.features.ledger.add_all(self._bad)
+        self._bad = []
 
     def _readable(
         self, items: Sequence[Pending], views: tuple[int, ...], ahead: int
@@ -100,7 +110,9 @@ class Stream:
             yield Request(item.file, tuple(view_of(item.digest, view, self._seed) for view in views))
 
     def _blame(self, item: Pending, digest: str | None, error: MediaError) -> None:
-        self.features.ledger.add(media=item.media, digest=digest, error=error.message, hint=error.hint)
+        self._bad.append(Entry(item.media, digest, error.message, error.hint))
+        if len(self._bad) >= self.block_rows:
+            self.note_bad()
         self.tally.bad += 1
         self.advance(note=f"{self.tally.bad} bad")
 
@@ -135,6 +147,7 @@ class _Block:
         # What rounding depends on, so that a damaged block can be made again bit by bit.
         batches = self._stream.encoder
         made = {"batch": batches.media_at_once(len(self._views)), "device": batches.encoder.device.type}
+        self._stream.note_bad()
         written = self._stream.features.write_block(self._digests, rows, self._views, made=made)
         self._stream.tally.encoded += written
         self._stream.tally.elsewhere += len(rows) - written

@@ -5,13 +5,15 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from epalm.cache.store import Cache
-from epalm.extract.dask_task import BlockDone, BlockTask, Setting, encode_block
+from epalm.extract.dask_task import BlockDone, BlockTask, Setting, _device, encode_block
 from epalm.extract.encoders import build_encoder
 from epalm.extract.limits import Limits
 from epalm.extract.pipeline import ExtractSummary
@@ -167,6 +169,16 @@ def test_a_task_that_runs_twice_at_once_doubles_nothing(tmp_path: Path, small_vi
 def _both(workers: Workers) -> list[Any]:
     workers.scale(2)
     return list(workers.client.nthreads())
+
+
+def test_workers_of_one_machine_take_a_gpu_each(monkeypatch: pytest.MonkeyPatch, small_vit: Path) -> None:
+    setting = Setting(choice(small_vit), "", "", Limits(), "auto", False, BATCH, 0, BLOCK_ROWS, 60.0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name, device in ((0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")):
+        monkeypatch.setattr("distributed.get_worker", lambda name=name: SimpleNamespace(name=name))
+        assert _device(replace(setting, numbered=True)) == device
+        assert _device(setting) == "auto"  # dask-cuda shows each worker one
+        assert _device(replace(setting, numbered=True, device="cpu")) == "cpu"
 
 
 def test_ctrl_c_cancels_what_waits(tmp_path: Path, small_vit: Path, dask_workers: Workers) -> None:
