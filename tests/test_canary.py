@@ -16,6 +16,7 @@ from epalm.cli import canary
 from epalm.errors import MediaError
 from epalm.extract import preprocess, selection
 from epalm.extract.augment import PixelDraw
+from epalm.extract.canary import compare_rows
 from epalm.extract.encoders import EncoderChoice
 from epalm.extract.preprocess import Pixels
 from epalm.media import MediaFile
@@ -138,11 +139,10 @@ def test_it_can_be_switched_off(trial: Trial, monkeypatch: pytest.MonkeyPatch) -
 def test_other_media_are_tried_each_time(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canary, "_CHECKED", 1)
     compared: list[str] = []
-    compare = canary.compare_rows
 
     def watched(reader: Any, layers: Any, encoder: Any, media: Any, **options: Any) -> Any:
         compared.extend(name for name, _, _ in media)
-        return compare(reader, layers, encoder, media, **options)
+        return compare_rows(reader, layers, encoder, media, **options)
 
     monkeypatch.setattr(canary, "compare_rows", watched)
     random.seed(0)

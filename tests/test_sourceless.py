@@ -155,7 +155,7 @@ def test_data_sets_that_are_called_alike_are_not_mixed_up(
         assert epalm("extract", "-m", "image", *places, "--layers", "all", "--workers", 0).code == 0
         source = _features(cache, "samples.jsonl")
         expected.append(source.gather(load_dataset("samples.jsonl").samples))
-    assert not np.array_equal(*expected)
+    assert not np.array_equal(expected[0], expected[1])
     (tmp_path / "c").mkdir()
     shutil.copy(folders[0] / "samples.jsonl", tmp_path / "c")
     for folder, rows in zip(folders, expected, strict=True):
@@ -224,6 +224,6 @@ def test_a_cache_that_can_only_be_read_serves(media: str, read_only: Trial) -> N
     ]:
         done = trial.epalm(*words, "--cache", trial.cache)
         assert done.code == 0 and "warning" not in done.err, done.err
-    for words in (("ls",), ("info", "image"), ("verify",), ("ledger", "image"), ("why", "image")):
-        done = trial.epalm("cache", *words, "--cache", trial.cache)
+    for asked in (("ls",), ("info", "image"), ("verify",), ("ledger", "image"), ("why", "image")):
+        done = trial.epalm("cache", *asked, "--cache", trial.cache)
         assert done.code == 0 and "Traceback" not in done.err, done.err
