@@ -219,9 +219,9 @@ def test_a_cache_that_can_only_be_read_serves(media: str, read_only: Trial) -> N
     if media == "gone":
         for path in trial.media:
             path.unlink()
-    for words in (("train", "--from-cache", *SHORT, *QUESTIONS, "--run", "a"), ("score", "--run", "a"))[
-        : 1 + (media == "here")
-    ]:
+    stages: list[tuple[str, ...]] = [("train", "--from-cache", *SHORT, *QUESTIONS, "--run", "a")]
+    stages += [("score", "--run", "a")] if media == "here" else []
+    for words in stages:
         done = trial.epalm(*words, "--cache", trial.cache)
         assert done.code == 0 and "warning" not in done.err, done.err
     for asked in (("ls",), ("info", "image"), ("verify",), ("ledger", "image"), ("why", "image")):
