@@ -20,7 +20,7 @@ HEAVY = ("torch", "transformers", "timm", "zarr", "av", "numpy", "pydantic")
 
 def _layer(module: str) -> str:
     parts = module.split(".")
-    if module == "epalm.__main__":
+    if module in ("epalm", "epalm.__main__"):  # the front doors
         return "cli"
     return parts[1] if len(parts) > 1 and parts[1] in (*STAGES, "cli") else "core"
 
