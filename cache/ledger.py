@@ -1,6 +1,7 @@
 """The ledger: media that could not be decoded, one JSON line each, with the reason and what to do."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from epalm.cache.objects import Objects
@@ -27,8 +28,13 @@ class Ledger:
 
     def add(self, *, media: str, digest: str | None, error: str, hint: str | None) -> None:
         """Append one entry; it is stored when this returns. Raises CacheError."""
-        line = json.dumps(asdict(Entry(media, digest, error, hint)), ensure_ascii=False) + "\n"
-        self._objects.append(LEDGER, line.encode("utf-8", "surrogateescape"))
+        self.add_all([Entry(media, digest, error, hint)])
+
+    def add_all(self, entries: Iterable[Entry]) -> None:
+        """Append entries in one step, which in an object store makes one object of them all. Raises CacheError."""
+        lines = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
+        if lines:
+            self._objects.append(LEDGER, lines.encode("utf-8", "surrogateescape"))
 
     def entries(self) -> list[Entry]:
         """The last entry of each medium and content, in order; torn lines are passed over."""

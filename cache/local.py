@@ -58,7 +58,8 @@ class LocalObjects:
 
     def append(self, key: str, line: bytes) -> None:
         """See `Objects`."""
-        with self._writing(key) as path:
+        # The lock is for network drives, where appending is no single step.
+        with self.lock(key), self._writing(key) as path:
             new = not path.exists()
             # The leading newline ends a line that a kill or a full disk may have left torn.
             torn = b"" if new or _ends_whole(path) else b"\n"

@@ -56,7 +56,7 @@ class Objects(Protocol):
         ...
 
     def append(self, key: str, line: bytes) -> None:
-        """Add one line, with its line end, to a growing text; safe from several processes."""
+        """Add a line or some, line ends included, to a growing text; safe from several processes and machines."""
         ...
 
     def lines(self, key: str) -> bytes:

@@ -10,6 +10,7 @@ from epalm.errors import CacheError
 
 GRACE = 24 * 3600.0  # seconds: whoever writes a block is done with it by then
 _DRAFT = re.compile(r"(^|/)\.[^/]+\.[0-9a-f]{8}$")  # as durable files are called until they are whole
+_FOLDER = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}")  # block and writer
 
 
 def leftovers(objects: Objects, *, grace: float = GRACE, walked: Iterable[Stored] | None = None) -> Iterator[Stored]:
@@ -19,10 +20,9 @@ def leftovers(objects: Objects, *, grace: float = GRACE, walked: Iterable[Stored
     `objects` has found, where one was done already.
     """
     before = time.time() - grace
-    every = objects.walk() if walked is None else walked
-    old = [one for one in every if one.modified < before]  # before the records: a block comes first
-    suspects = {one.key.split("/")[1] for one in old if one.key.startswith(f"{BLOCKS}/") and one.key.count("/") > 1}
-    kept = _folders_in_use(objects) if suspects else set()
+    every = list(objects.walk() if walked is None else walked)  # before the records: a block comes first
+    old = [one for one in every if one.modified < before]
+    kept = _folders_in_use(objects, _folders(every)) if _folders(old) else set()
     for one in old:
         parts = one.key.split("/")
         loose = parts[0] == BLOCKS and len(parts) > 2 and parts[1] not in kept
@@ -55,12 +55,23 @@ def delete_leftovers(objects: Objects, found: Iterable[Stored]) -> int:
     return freed
 
 
-def _folders_in_use(objects: Objects) -> set[str]:
-    used, all_folders = set(), objects.names(BLOCKS)
+def _folders(objects: Iterable[Stored]) -> set[str]:
+    """Names of the blocks' folders that these objects lie in."""
+    return {one.key.split("/")[1] for one in objects if one.key.startswith(f"{BLOCKS}/") and one.key.count("/") > 1}
+
+
+def _folders_in_use(objects: Objects, folders: set[str]) -> set[str]:
+    """Which of all these folders a record names; a record is read only where its block has several."""
+    candidates: dict[str, set[str]] = {}
+    for folder in folders:
+        candidates.setdefault(folder.rpartition("-")[0], set()).add(folder)
+    plain = all(_FOLDER.fullmatch(folder) for folder in folders)
+    used = set()
     for name in objects.names(RECORDS):
         block = name.removesuffix(".json")
+        mine = candidates.get(block, set())
         try:
-            used.add(read_record(objects, block).folder)
+            used |= mine if plain and len(mine) == 1 else {read_record(objects, block).folder}
         except CacheError:
-            used |= {folder for folder in all_folders if folder.startswith(block)}
+            used |= mine
     return used

@@ -40,9 +40,7 @@ def take_notes(features: FeatureSet, manifests: Iterable[Manifest], entries: Ite
             known = mine[manifest.data].digests if manifest.data in mine else {}
             write_manifest(features.objects, Manifest(manifest.data, {**known, **manifest.digests}))
         noted = {(entry.media, entry.digest) for entry in features.ledger.entries()}
-        for entry in entries:
-            if (entry.media, entry.digest) not in noted:
-                features.ledger.add(media=entry.media, digest=entry.digest, error=entry.error, hint=entry.hint)
+        features.ledger.add_all(entry for entry in entries if (entry.media, entry.digest) not in noted)
     touch(features.objects)
 
 

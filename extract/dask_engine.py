@@ -4,26 +4,28 @@ Media and cache lie on storage that all of them reach. A worker may die, join la
 committed already is not committed again.
 """
 
-import logging
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+import queue
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.ledger import Entry
 from epalm.console import Advance, say
 from epalm.errors import EpalmError, UsageError
-from epalm.extract.dask_task import BlockTask, Setting, encode_block
+from epalm.extract.dask_cluster import Cluster, cluster
+from epalm.extract.dask_task import BlockDone, BlockTask, Setting, encode_block, let_go
 from epalm.extract.encoders import EncoderChoice
 from epalm.extract.limits import Limits
 from epalm.extract.plan import Pending, Plan
-from epalm.extract.stream import Tally
+from epalm.extract.stream import CHANGED, Tally
 
-_MOST_TRIES = 5  # of a block whose workers keep dying, each beyond what the scheduler tries by itself
-_WAITING_PER_THREAD = 2  # blocks sent ahead, so that no worker waits for the driver
-_START_TIMEOUT = 30.0  # seconds to reach a scheduler
+_MOST_TRIES = 3  # of a block whose workers die, each of them four deaths by the scheduler's own rule
+_AHEAD = 2  # blocks sent for each worker process, so that none waits for the driver
+_LOOK_AROUND = 1.0  # seconds after which new workers are looked for, when no block is done before
+_SEEN_TIMEOUT = 90.0  # seconds until what another machine wrote is seen here: network drives remember folders for 60
 
 
 @dataclass(frozen=True)
@@ -41,116 +43,154 @@ class DaskEngine:
     workers: int | None = None  # decoding processes of each worker [the cores, shared out among them]
     block_rows: int = 512
     timeout: float = 120.0
-    tally: Tally = field(default_factory=Tally)
 
     def __call__(self, plan: Plan, features: FeatureSet, advance: Advance) -> Tally:
         """See `Engine`.
 
         Raises:
-            UsageError: Dask is not installed, or no scheduler answers.
-            EpalmError: a worker has other weights or code, or a block's workers die again and again.
+            UsageError: Dask is not installed, no scheduler answers, or a machine lacks something or has another.
+            EpalmError: the scheduler is gone, or a block's workers die again and again.
         """
-        blocks = list(self._blocks(plan, features))
-        with self._client() as client:
-            say(f"dask: {len(client.scheduler_info()['workers'])} workers, dashboard {client.dashboard_link}")
-            self._run(client, blocks, advance)
-        return self.tally
-
-    def _blocks(self, plan: Plan, features: FeatureSet) -> Iterator[BlockTask]:
         setting = Setting(
             self.choice, _reachable(self.cache), features.name, self.limits, self.device, self.compiled,
-            self.batch_size, self.workers, self.block_rows, self.timeout,
+            self.batch_size, self.workers, self.block_rows, self.timeout, numbered=self.scheduler is None,
         )  # fmt: skip
-        for views, items in plan.by_views():
-            for first in range(0, len(items), self.block_rows):
-                chosen = tuple(_everywhere(item) for item in items[first : first + self.block_rows])
-                yield BlockTask(setting, views, chosen)
+        with cluster(self.scheduler, self.processes) as workers:
+            say(f"dask: {sum(workers.processes().values())} workers")
+            tally = _Run(workers, features, advance).go(_blocks(plan, setting))
+            workers.on_all(let_go, setting)
+        return tally
 
-    def _run(self, client: Any, blocks: list[BlockTask], advance: Advance) -> None:
-        from distributed import KilledWorker, as_completed
 
-        tries: Counter[int] = Counter()
-        left = iter(range(len(blocks)))
-        running: dict[Any, int] = {}  # future → number of its block
-        completed = as_completed()
+@dataclass(frozen=True)
+class _Attempt:
+    task: BlockTask
+    number: int = 1
 
-        def submit(number: int) -> None:
-            # Not `pure`: the same block tried again is another task.
-            future = client.submit(encode_block, blocks[number], _per_host(client), pure=False)
-            running[future] = number
-            completed.add(future)
 
-        def fill() -> None:
-            threads = sum(worker["nthreads"] for worker in client.scheduler_info()["workers"].values())
-            while len(running) < _WAITING_PER_THREAD * max(1, threads):
-                number = next(left, None)
-                if number is None:
-                    return
-                submit(number)
+class _Run:
+    """One extraction on a cluster."""
 
-        fill()
-        for future in completed:
-            number = running.pop(future)
-            try:
-                done: Tally = future.result()
-            except KilledWorker as error:
-                tries[number] += 1
-                if tries[number] == _MOST_TRIES:
-                    names = f"{blocks[number].items[0].media} … {blocks[number].items[-1].media}"
-                    raise EpalmError(
-                        f"the workers that encoded the block of {names} died {tries[number]} times",
-                        hint="look into the workers' logs: too little memory, or a file that breaks the encoder; "
-                        "the same command goes on with the rest",
-                    ) from error
-                submit(number)
-                continue
+    def __init__(self, workers: Cluster, features: FeatureSet, advance: Advance) -> None:
+        self._workers, self._features, self._advance = workers, features, advance
+        self._tally = Tally()
+        self._running: dict[Any, _Attempt] = {}  # by Dask's future
+        self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures
+        self._trusted: set[str] = set()  # hosts whose rows have been seen in the cache
+
+    def go(self, blocks: Iterator[BlockTask]) -> Tally:
+        """Have all blocks encoded; a fault or Ctrl-C cancels what waits."""
+        try:
+            while self._send(blocks):
+                try:
+                    future = self._finished.get(timeout=_LOOK_AROUND)
+                except queue.Empty:
+                    continue
+                self._take(future, self._running.pop(future))
+        finally:
+            for future in self._running:
+                future.cancel()
+        return self._tally
+
+    def _send(self, blocks: Iterator[BlockTask]) -> bool:
+        """Keep every worker in work that is there now; whether there is anything to wait for."""
+        processes = self._workers.processes()
+        while len(self._running) < _AHEAD * sum(processes.values()):
+            task = next(blocks, None)
+            if task is None:
+                break
+            self._submit(_Attempt(task))
+        return bool(self._running)
+
+    def _submit(self, attempt: _Attempt) -> None:
+        future = self._workers.submit(encode_block, attempt.task, self._workers.processes())
+        self._running[future] = attempt
+        future.add_done_callback(self._finished.put)
+
+    def _take(self, future: Any, attempt: _Attempt) -> None:
+        done, task = self._result(future, attempt), attempt.task
+        if done is None:
+            self._submit(replace(attempt, number=attempt.number + 1))
+        elif done.absent:
+            self._go_on_without(done.absent, task, done.host)
+        else:
             for one in fields(Tally):
-                setattr(self.tally, one.name, getattr(self.tally, one.name) + getattr(done, one.name))
-            advance(len(blocks[number].items), note=f"{self.tally.bad} bad" if self.tally.bad else "")
-            fill()
+                setattr(self._tally, one.name, getattr(self._tally, one.name) + getattr(done.tally, one.name))
+            if done.host not in self._trusted:
+                self._require_rows(task, done)
+                self._trusted.add(done.host)
+            self._report(len(task.items))
 
-    @contextmanager
-    def _client(self) -> Iterator[Any]:
+    def _result(self, future: Any, attempt: _Attempt) -> BlockDone | None:
+        """What the worker says; None where the block is to be tried again."""
+        from distributed import CancelledError, KilledWorker
+
         try:
-            from distributed import Client, LocalCluster
-        except ImportError as error:
-            raise UsageError("--engine dask needs Dask", hint="pip install 'epalm[dask]'") from error
-        if self.scheduler is None:
-            with (
-                LocalCluster(
-                    n_workers=self.processes,
-                    threads_per_worker=1,
-                    memory_limit=0,
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.ERROR,
-                ) as cluster,
-                Client(cluster) as client,
-            ):
-                yield client
-            return
-        try:
-            client = Client(self.scheduler, timeout=_START_TIMEOUT)
-        except (OSError, ValueError) as error:  # TimeoutError is an OSError
-            raise UsageError(
-                f"no scheduler answers at {self.scheduler}", hint="start one with: dask scheduler, then dask worker"
+            done: BlockDone = future.result()
+        except KilledWorker as error:
+            if attempt.number < _MOST_TRIES:
+                return None
+            first, last = attempt.task.items[0].media, attempt.task.items[-1].media
+            raise EpalmError(
+                f"all workers that encoded the block from {first} to {last} died",
+                hint="look into their logs: too little memory, or a file that breaks the encoder; what is committed "
+                "stays, and the same command goes on",
             ) from error
-        with client:
-            yield client
+        except CancelledError as error:
+            raise self._workers.lost() from error
+        except EpalmError:
+            raise
+        except Exception:
+            self._workers.processes()  # one that came a moment ago may have other software, and is named then
+            raise
+        return done
+
+    def _go_on_without(self, absent: Sequence[Pending], task: BlockTask, host: str) -> None:
+        """Media that have changed since they were planned become ledger lines; that others are absent is an error."""
+        if same := [item for item in absent if item.unchanged()]:
+            raise UsageError(
+                f"{len(same)} of {len(task.items)} media are not on {host} as they are here, such as "
+                f"{same[0].file.path}",
+                hint="put the media where all machines reach them, under the same path",
+            )
+        self._features.ledger.add_all(Entry(item.media, None, CHANGED.message, CHANGED.hint) for item in absent)
+        self._tally.bad += len(absent)
+        self._report(len(absent))
+        if rest := tuple(item for item in task.items if item not in absent):
+            self._submit(_Attempt(replace(task, items=rest)))
+
+    def _require_rows(self, task: BlockTask, done: BlockDone) -> None:
+        """Hold a host's first answer against the cache: it may write to a folder of its own of the same name."""
+        began = time.monotonic()
+        while True:
+            held = [self._features.rows(view) for view in task.views]
+            lacking = [item for item in task.items if not all(item.digest in rows for rows in held)]
+            if len(lacking) <= done.tally.bad:
+                return
+            if time.monotonic() - began > _SEEN_TIMEOUT:
+                raise UsageError(
+                    f"what {done.host} has committed is not in {self._features.where} as this machine sees it",
+                    hint="put the cache where all machines reach it: a shared folder, or a URL such as "
+                    "s3://bucket/cache",
+                )
+            time.sleep(_LOOK_AROUND)
+
+    def _report(self, media: int) -> None:
+        self._advance(media, note=f"{self._tally.bad} bad" if self._tally.bad else "")
+
+
+def _blocks(plan: Plan, setting: Setting) -> Iterator[BlockTask]:
+    for views, items in plan.by_views():
+        for first in range(0, len(items), setting.block_rows):
+            chosen = tuple(_everywhere(item) for item in items[first : first + setting.block_rows])
+            yield BlockTask(setting, views, chosen)
 
 
 def _reachable(cache: str) -> str:
     """The cache as a worker with another working directory finds it."""
-    return cache if "://" in cache else str(Path(cache).resolve())
+    return cache if "://" in cache else str(Path(cache).absolute())
 
 
 def _everywhere(item: Pending) -> Pending:
-    """The same with a path that holds in another working directory."""
-    return replace(item, file=replace(item.file, path=item.file.path.resolve()))
-
-
-def _per_host(client: Any) -> dict[str, int]:
-    """Host → worker threads there: these share its cores."""
-    found: Counter[str] = Counter()
-    for worker in client.scheduler_info()["workers"].values():
-        found[worker["host"]] += worker["nthreads"]
-    return dict(found)
+    """The same with a path that holds in another working directory; links stay, other machines may have others."""
+    return replace(item, file=replace(item.file, path=item.file.path.absolute()))

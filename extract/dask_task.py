@@ -1,28 +1,36 @@
 """What a Dask worker does: one block, from media files to a committed record. One encoder per process.
 
-Knows the cache and the encoder, not the cluster.
+Knows the cache and the encoder; of the cluster only how many processes share this machine.
 """
 
-import os
 import socket
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
 
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.objects import MissingObjectError
 from epalm.cache.store import Cache
-from epalm.errors import UsageError
+from epalm.errors import EpalmError, UsageError
+from epalm.extract.dask_cluster import host_of
 from epalm.extract.encoders import EncoderChoice, build_encoder
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.limits import Limits
 from epalm.extract.plan import Pending
 from epalm.extract.selection import feature_spec
 from epalm.extract.stream import Stream, Tally, decode_pool
-from epalm.extract.workers import DecodePool, default_workers
+from epalm.extract.workers import DecodePool, default_workers, usable_cores
+from epalm.fingerprint import digest_file
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all tasks of an extraction share: the encoder, where the rows go, and how the machine is used."""
+    """What all tasks of an extraction share: the encoder, where the rows go, and how the machine is used.
+
+    `numbered`: the workers were started for this, on this machine, and are called 0, 1, …: each takes a GPU of its own.
+    """
 
     choice: EncoderChoice
     cache: str
@@ -34,6 +42,7 @@ class Setting:
     workers: int | None
     block_rows: int
     timeout: float
+    numbered: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,66 +54,138 @@ class BlockTask:
     items: tuple[Pending, ...]
 
 
-def encode_block(task: BlockTask, threads_of_hosts: dict[str, int]) -> Tally:
-    """Encode and commit a block; what was done. `threads_of_hosts` says how many workers share a host's cores.
+@dataclass(frozen=True)
+class BlockDone:
+    """What a worker did, and on which host; with `absent` media it did nothing.
+
+    `absent` are those that this host lacks, or has with other bytes: whether they have changed, or this host is the
+    odd one, the driver can tell.
+    """
+
+    host: str
+    tally: Tally
+    absent: tuple[Pending, ...] = ()
+
+
+def encode_block(task: BlockTask, processes: Mapping[str, int]) -> BlockDone:
+    """Encode and commit what the cache lacks of a block; `processes` (host → workers) tells who shares the cores.
 
     Raises:
-        UsageError: this machine's weights or code would give other numbers than the driver's.
+        UsageError: this machine's weights or code would give other numbers than the driver's, or it lacks the cache.
         CacheError: the cache cannot be written.
     """
-    with _LOCK:  # one block at a time, however many threads a worker has: they would share one encoder
-        kit = _kit(task.setting, _sharing(threads_of_hosts))
-        stream = Stream(kit.batches, kit.features, kit.pool, task.setting.block_rows, _silent)
-        held = [kit.features.rows(view) for view in task.views]
-        left = [item for item in task.items if not all(item.digest in rows for rows in held)]
-        stream.tally.elsewhere += len(task.items) - len(left)
-        stream.go(left, task.views)
-        return stream.tally
+    host = socket.gethostname()
+    try:
+        with _LOCK:  # one block at a time, however many threads a worker has: they would share one encoder
+            kit = _kit(task.setting)
+            kit.share_cores(_sharing(processes))
+            return kit.encode(task, host)
+    except EpalmError as error:
+        raise type(error)(f"on {host}: {error.message}", hint=error.hint) from error
 
 
-@dataclass(frozen=True)
+def let_go(setting: Setting) -> None:
+    """Free the encoder and end the decoding processes that are kept for `setting`, unless they are at work."""
+    if _LOCK.acquire(blocking=False):
+        try:
+            if _KITS and _KITS[0].setting == setting:
+                _KITS.pop().close()
+        finally:
+            _LOCK.release()
+
+
 class _Kit:
-    setting: Setting
-    features: FeatureSet
-    batches: BatchEncoder
-    pool: DecodePool
+    """An encoder, and what goes with it, for one setting."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self._features = _require_set(setting)
+        spec = self._features.spec
+        device = _device(setting)
+        encoder = build_encoder(setting.choice, device=device, compiled=setting.compiled, limits=setting.limits)
+        seed = (spec.augmentation or {"seed": 0})["seed"]
+        if feature_spec(encoder, spec.layers, spec.stored_dtype, view_seed=seed).fingerprint != spec.fingerprint:
+            raise UsageError(
+                f"the encoder would give other numbers than {setting.set_name} holds",
+                hint="install the same epalm, and give the same weights, on all machines",
+            )
+        self._batches = BatchEncoder(encoder, spec.layers, spec.stored_dtype, setting.batch_size)
+        self._pool: DecodePool | None = None
+        self._decoders = 0
+
+    def share_cores(self, processes: int) -> None:
+        """Take one of so many equal shares of this machine's cores; workers come and go."""
+        torch.set_num_threads(max(1, usable_cores() // processes))
+        decoders = self.setting.workers
+        if decoders is None:
+            decoders = max(1, default_workers(gpu=self._batches.on_gpu) // processes)
+        if self._pool is None or decoders != self._decoders:
+            self.close()
+            self._pool, self._decoders = decode_pool(self._batches.encoder, decoders, self.setting.timeout), decoders
+
+    def encode(self, task: BlockTask, host: str) -> BlockDone:
+        assert self._pool is not None
+        here = [_as_here(item) for item in task.items]
+        if absent := tuple(item for item, found in zip(task.items, here, strict=True) if found is None):
+            return BlockDone(host, Tally(), absent)
+        held = [self._features.rows(view) for view in task.views]
+        left = [item for item in here if item and not all(item.digest in rows for rows in held)]
+        stream = Stream(self._batches, self._features, self._pool, self.setting.block_rows, _silent)
+        stream.tally.elsewhere += len(here) - len(left)
+        stream.go(left, task.views)
+        return BlockDone(host, stream.tally)
+
+    def close(self) -> None:
+        if self._pool:
+            self._pool.close()
 
 
 _LOCK = threading.Lock()
 _KITS: list[_Kit] = []  # of the latest setting: a process keeps its encoder from task to task
 
 
-def _kit(setting: Setting, sharing: int) -> _Kit:
-    if _KITS and _KITS[0].setting == setting:
-        return _KITS[0]
-    while _KITS:
-        _KITS.pop().pool.close()
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // sharing))
-    encoder = build_encoder(setting.choice, device=setting.device, compiled=setting.compiled, limits=setting.limits)
-    features = Cache(setting.cache).load(setting.set_name)
-    spec, seed = features.spec, (features.spec.augmentation or {"seed": 0})["seed"]
-    here = feature_spec(encoder, spec.layers, spec.stored_dtype, view_seed=seed)
-    if here != spec:
-        raise UsageError(
-            f"the worker on {socket.gethostname()} would give other numbers than {setting.set_name} holds",
-            hint="install the same epalm, and give the same weights, on all machines",
-        )
-    workers = max(1, default_workers() // sharing) if setting.workers is None else setting.workers
-    pool = decode_pool(encoder, workers, setting.timeout)
-    _KITS.append(
-        _Kit(setting, features, BatchEncoder(encoder, spec.layers, spec.stored_dtype, setting.batch_size), pool)
-    )
+def _kit(setting: Setting) -> _Kit:
+    if not _KITS or _KITS[0].setting != setting:
+        while _KITS:  # freed before the next one is built: a GPU may not hold two
+            _KITS.pop().close()
+        _KITS.append(_Kit(setting))
     return _KITS[0]
 
 
-def _sharing(threads_of_hosts: dict[str, int]) -> int:
+def _device(setting: Setting) -> str:
+    from distributed import get_worker
+
+    count = torch.cuda.device_count() if setting.numbered and setting.device == "auto" else 0
+    return f"cuda:{get_worker().name % count}" if count > 1 else setting.device
+
+
+def _require_set(setting: Setting) -> FeatureSet:
+    try:
+        return Cache(setting.cache).load(setting.set_name)
+    except MissingObjectError as error:
+        raise UsageError(
+            f"{setting.cache} does not hold the feature set {setting.set_name} that the driver has made there",
+            hint="put the cache where all machines reach it: a shared folder, or a URL such as s3://bucket/cache",
+        ) from error
+
+
+def _as_here(item: Pending) -> Pending | None:
+    """The medium as this machine has it: maybe a copy with another modification time; None where the bytes differ."""
+    status = item.file.status()
+    if status == item.status:
+        return item
+    try:
+        same = digest_file(item.file.path, item.file.offset, item.file.size) == item.digest
+    except OSError:
+        return None
+    return replace(item, status=status) if same and status else None
+
+
+def _sharing(processes: Mapping[str, int]) -> int:
     """How many workers share this machine's cores, told from the address that Dask gave this one."""
     from distributed import get_worker
 
-    return max(1, threads_of_hosts.get(get_worker().address.split("://")[-1].rpartition(":")[0], 1))
+    return max(1, processes.get(host_of(get_worker().address), 1))
 
 
 def _silent(units: int = 1, *, note: str = "") -> None:

@@ -5,13 +5,14 @@ Knows the order of the work and who does it: this process, or the workers of a D
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, write_manifest
 from epalm.cache.store import Cache
 from epalm.cache.sweep import sweep_leftovers
@@ -27,7 +28,7 @@ from epalm.extract.selection import feature_spec
 from epalm.extract.stream import Stream, Tally, decode_pool
 from epalm.extract.versions import library_versions
 from epalm.extract.views import VIEW_0
-from epalm.extract.workers import DEFAULT_TIMEOUT, default_workers
+from epalm.extract.workers import DEFAULT_TIMEOUT, default_workers, usable_cores
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 
@@ -44,6 +45,7 @@ class ExtractSummary:
     set_name: str
     layers: tuple[int, ...]
     views: int
+    augmented: int  # media that are to have these views
     media: int
     hits: int
     encoded: int
@@ -78,9 +80,10 @@ class LocalEngine:
     def __call__(self, plan: Plan, features: FeatureSet, advance: Advance) -> Tally:
         """See `Engine`."""
         spec = features.spec
-        batches = BatchEncoder(self.encoder, spec.layers, spec.stored_dtype, self.batch_size)
-        wanted = default_workers(gpu=batches.on_gpu) if self.workers is None else self.workers
-        with decode_pool(self.encoder, min(wanted, len(plan.pending)), self.timeout) as pool:
+        wanted = default_workers(gpu=self.encoder.device.type == "cuda") if self.workers is None else self.workers
+        threads = usable_cores() if wanted else 0
+        batches = BatchEncoder(self.encoder, spec.layers, spec.stored_dtype, self.batch_size, threads=threads)
+        with closing(batches), decode_pool(self.encoder, min(wanted, len(plan.pending)), self.timeout) as pool:
             stream = Stream(batches, features, pool, self.block_rows, advance)
             for views, items in plan.by_views():
                 stream.go(items, views)
@@ -141,6 +144,7 @@ def extract_features(
         set_name=features.name,
         layers=layers,
         views=views,
+        augmented=plan.augmented,
         media=plan.media,
         hits=plan.hits,
         encoded=tally.encoded,
@@ -173,6 +177,8 @@ def _note_names(features: FeatureSet, plan: Plan, dataset: Dataset) -> None:
 def _note_unreadable(features: FeatureSet, plan: Plan) -> None:
     """A ledger line for each file that is not there; none twice for the same fault."""
     noted = {entry.media: entry.error for entry in features.ledger.entries()} if plan.unreadable else {}
-    for media, error in plan.unreadable.items():
-        if noted.get(media) != error.message:
-            features.ledger.add(media=media, digest=None, error=error.message, hint=error.hint)
+    features.ledger.add_all(
+        Entry(media, None, error.message, error.hint)
+        for media, error in plan.unreadable.items()
+        if noted.get(media) != error.message
+    )

@@ -54,6 +54,7 @@ class Plan:
     stale: int
     known_bad: int
     pending: tuple[Pending, ...]
+    augmented: int = 0  # media that are to have augmented views
     unreadable: Mapping[str, MediaError] = field(default_factory=dict)  # media → why
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)  # media → digest
 
@@ -134,6 +135,7 @@ def make_plan(
         stale=stale,
         known_bad=known_bad,
         pending=tuple(pending.values()),
+        augmented=sum(len(wanted[digest]) > 1 for digest in digests.values()),
         unreadable=unreadable,
         digests=digests,
     )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.ledger import Entry
 from epalm.console import Advance
 from epalm.errors import MediaError
 from epalm.extract.encoder import Encoder
@@ -22,8 +23,8 @@ from epalm.extract.plan import Pending
 from epalm.extract.views import view_of
 from epalm.extract.workers import DecodePool, Request
 
+CHANGED = MediaError("the file changed while it was read", hint="run the extraction again")
 _BATCHES_AHEAD = 2
-_UNDER_WAY = 2  # batches: one that the GPU computes, one that is prepared
 
 
 def decode_pool(encoder: Encoder, workers: int, timeout: float) -> DecodePool:
@@ -56,20 +57,29 @@ class Stream:
     def __post_init__(self) -> None:
         augmentation = self.features.spec.augmentation
         self._seed = int(augmentation["seed"]) if augmentation else 0
+        self._bad: list[Entry] = []  # not in the ledger yet
 
     def go(self, items: Sequence[Pending], views: tuple[int, ...]) -> None:
         """Decode, encode and commit these views of media that all lack them."""
         block = _Block(self, views)
         per_batch = self.encoder.media_at_once(len(views))
         batch: list[tuple[str, np.ndarray]] = []
-        for item, inputs in self._readable(items, views, _BATCHES_AHEAD * per_batch):
-            batch.append((item.digest, inputs))
-            if len(batch) == per_batch or len(block) + len(batch) == self.block_rows:
+        try:
+            for item, inputs in self._readable(items, views, _BATCHES_AHEAD * per_batch):
+                batch.append((item.digest, inputs))
+                if len(batch) == per_batch or len(block) + len(batch) == self.block_rows:
+                    block.add(batch)
+                    batch = []
+            if batch:
                 block.add(batch)
-                batch = []
-        if batch:
-            block.add(batch)
-        block.commit()
+            block.commit()
+        finally:
+            self.note_bad()
+
+    def note_bad(self) -> None:
+        """Put what was found bad into the ledger: a block's worth in one step, as a step may be a request."""
+        self.features.ledger.add_all(self._bad)
+        self._bad = []
 
     def _readable(
         self, items: Sequence[Pending], views: tuple[int, ...], ahead: int
@@ -80,8 +90,7 @@ class Stream:
             self.tally.decode_seconds += done.seconds
             if not item.unchanged():
                 # Another content than the digest names: neither a row nor an entry under that one.
-                changed = MediaError("the file changed while it was read", hint="run the extraction again")
-                self._blame(item, None, changed)
+                self._blame(item, None, CHANGED)
             elif isinstance(done.result, MediaError):
                 self._blame(item, item.digest, done.result)
             else:
@@ -101,7 +110,9 @@ class Stream:
             yield Request(item.file, tuple(view_of(item.digest, view, self._seed) for view in views))
 
     def _blame(self, item: Pending, digest: str | None, error: MediaError) -> None:
-        self.features.ledger.add(media=item.media, digest=digest, error=error.message, hint=error.hint)
+        self._bad.append(Entry(item.media, digest, error.message, error.hint))
+        if len(self._bad) >= self.block_rows:
+            self.note_bad()
         self.tally.bad += 1
         self.advance(note=f"{self.tally.bad} bad")
 
@@ -122,7 +133,7 @@ class _Block:
         started = time.perf_counter()
         self._under_way.append(self._stream.encoder.submit([inputs for _, inputs in batch]))
         self._digests += [digest for digest, _ in batch]
-        if len(self._under_way) >= _UNDER_WAY or len(self) == self._stream.block_rows:
+        if len(self._under_way) >= self._stream.encoder.under_way or len(self) == self._stream.block_rows:
             self._collect(all_of_them=len(self) == self._stream.block_rows)
         self._stream.tally.encode_seconds += time.perf_counter() - started
         if len(self) == self._stream.block_rows:
@@ -136,13 +147,14 @@ class _Block:
         # What rounding depends on, so that a damaged block can be made again bit by bit.
         batches = self._stream.encoder
         made = {"batch": batches.media_at_once(len(self._views)), "device": batches.encoder.device.type}
+        self._stream.note_bad()
         written = self._stream.features.write_block(self._digests, rows, self._views, made=made)
         self._stream.tally.encoded += written
         self._stream.tally.elsewhere += len(rows) - written
         self._digests, self._rows = [], []
 
     def _collect(self, *, all_of_them: bool) -> None:
-        while self._under_way and (all_of_them or len(self._under_way) >= _UNDER_WAY):
+        while self._under_way and (all_of_them or len(self._under_way) >= self._stream.encoder.under_way):
             rows: Any = self._stream.encoder.collect(self._under_way.popleft())
             self._rows.append(rows)
             self._stream.advance(len(rows))

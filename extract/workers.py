@@ -146,13 +146,15 @@ def _decoded(request: Request, answer: Answer) -> Decoded:
 
 
 def default_workers(*, gpu: bool = False) -> int:
-    """One decoding process per core that this process may use, 1 to 16; one less where the encoder needs a core too.
-
-    Cores are those of the affinity mask, and of a container's CPU quota (cgroup v2).
-    """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    cores = min(cores, _quota() or cores)
+    """One decoding process per core that this process may use, 1 to 16; one less where the encoder needs a core too."""
+    cores = usable_cores()
     return max(1, min(_MOST_WORKERS, cores if gpu else cores - 1))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: those of the affinity mask, and of a container's CPU quota (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(cores, _quota() or cores)
 
 
 def _quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -3,15 +3,19 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from epalm.playground.generate import generate_playground
 from epalm.samples import Modality
 from tests.s3_emulator import faulty_network, no_aws, s3_server, s3_url  # noqa: F401 (fixtures)
+
+if TYPE_CHECKING:
+    from tests.dask_workers import Workers
 
 # One thread a process: the models here are tiny, and several test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -71,3 +75,18 @@ def save_small_vit(folder: Path, *, depth: int) -> Path:
     save_file(timm.create_model(architecture, num_classes=0, **sizes).state_dict(), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights that load in no time."""
+    return save_small_vit(tmp_path_factory.mktemp("vit"), depth=3)
+
+
+@pytest.fixture(scope="session")
+def dask_workers() -> "Iterator[Workers]":
+    """One Dask cluster for all tests of a process; tests may kill its workers."""
+    from tests.dask_workers import two_workers
+
+    with two_workers() as workers:
+        yield workers

@@ -13,7 +13,7 @@ def save_small_timesformer(folder: Path, *, depth: int) -> Path:
     torch.manual_seed(0)
     config = TimesformerConfig(
         image_size=16, patch_size=8, num_frames=2, hidden_size=24, num_hidden_layers=depth, num_attention_heads=2,
-        intermediate_size=48,
+        intermediate_size=48, initializer_range=0.2,
     )  # fmt: skip
     model = TimesformerModel(config)
     for parameter in model.parameters():
@@ -32,7 +32,7 @@ def save_small_ast(folder: Path, *, depth: int) -> Path:
     torch.manual_seed(0)
     config = ASTConfig(
         hidden_size=24, num_hidden_layers=depth, num_attention_heads=2, intermediate_size=48, max_length=64,
-        num_mel_bins=32, frequency_stride=10, time_stride=10,
+        num_mel_bins=32, frequency_stride=10, time_stride=10, initializer_range=0.2,
     )  # fmt: skip
     ASTModel(config).save_pretrained(folder)
     ASTFeatureExtractor(num_mel_bins=32, max_length=64, mean=-4.0, std=4.5).save_pretrained(folder)

@@ -35,9 +35,9 @@ def make_trial(root: Path, modality: Modality) -> None:
     encoder = build_encoder(choice, device="cpu")
     dataset = load_dataset(str(root / "world"), modality)
     engine = LocalEngine(encoder, workers=0)
-    done = extract_features(
-        dataset, modality, encoder, (1, 2, 3), Cache(root / "cache"), engine=engine, views=1, choice=choice
-    )
+    cache, layers = Cache(root / "cache"), (1, 2, 3)
+    done = extract_features(dataset, modality, encoder, layers, cache, engine=engine, views=1, choice=choice)
+    cache.remember(modality.value, done.set_name, layers, str(root / "world"))
     assert (done.encoded, done.bad) == (TRAIN + TEST, 0)
 
 

@@ -1,0 +1,204 @@
+"""A Dask cluster on the loopback for tests: two workers that start fast, take a moment for each block, and can die.
+
+Workers are forked from a process that has imported what they need. What a worker does beside its work is told by the
+names of media: a block with `deadly…` among them kills it.
+"""
+
+import json
+import logging
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from epalm.cache.feature_set import FeatureSet
+from epalm.cache.store import Cache
+from epalm.extract.dask_engine import DaskEngine
+from epalm.extract.encoder import Encoder
+from epalm.extract.encoders import EncoderChoice, build_encoder
+from epalm.extract.limits import Limits
+from epalm.extract.pipeline import Engine, ExtractSummary, LocalEngine, extract_features
+from epalm.samples import Dataset, Modality, Sample, Task
+
+BLOCK_ROWS, BATCH, LAYERS = 8, 4, (0, 2)
+_PRELOADED = ["distributed", "torch", "timm", "epalm.extract.vit", "epalm.extract.dask_task"]
+_BESIDE = """
+import os, signal, time
+from epalm.extract import dask_task
+
+def slow(kit, task, host, encode=dask_task._Kit.encode):
+    time.sleep(0.1)
+    if any(item.media.startswith("deadly") for item in task.items):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode(kit, task, host)
+
+dask_task._Kit.encode = slow
+"""
+
+
+class Workers:
+    """The cluster and a client of it."""
+
+    def __init__(self, cluster: Any, client: Any) -> None:
+        self.cluster, self.client = cluster, client
+        self.address: str = cluster.scheduler_address
+
+    def scale(self, count: int) -> None:
+        """Have exactly so many workers."""
+        self.cluster.scale(count)
+        self.wait_for(count)
+
+    def wait_for(self, count: int) -> None:
+        """Wait until there are exactly so many."""
+        deadline = time.monotonic() + 60
+        while len(self.client.nthreads()) != count:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def pids(self) -> list[int]:
+        """Of the worker processes."""
+        return list(self.client.run(os.getpid).values())
+
+    def kill_one(self) -> int:
+        """SIGKILL; which it was."""
+        pid = self.pids()[0]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+
+@contextmanager
+def _forkserver() -> Iterator[None]:
+    import dask
+
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+    multiprocessing.forkserver.ensure_running()
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        yield
+
+
+@contextmanager
+def two_workers() -> Iterator[Workers]:
+    """A cluster as described above."""
+    from distributed import Client, LocalCluster
+
+    with (
+        _forkserver(),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+            preload=[_BESIDE],
+            scheduler_kwargs={"allowed_failures": 1},
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield Workers(cluster, client)
+
+
+@contextmanager
+def scheduler_process(folder: Path, *software: Path) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
+    """A scheduler's address and process; it imports from the `software` folders first."""
+    told = folder / "scheduler.json"
+    told.unlink(missing_ok=True)
+    words = ("--port", "0", "--scheduler-file", str(told), "--interface", "lo")
+    with _dask_process("scheduler", *words, software=software) as process:
+        while True:
+            with suppress(OSError, ValueError):
+                address = json.loads(told.read_text())["address"]
+                break
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield address, process
+
+
+@contextmanager
+def worker_process(scheduler: str, *software: Path) -> Iterator[None]:
+    """A worker of that scheduler; it imports from the `software` folders first."""
+    with _dask_process("worker", scheduler, "--no-nanny", "--nthreads", "1", "--host", "127.0.0.1", software=software):
+        yield
+
+
+@contextmanager
+def _dask_process(kind: str, *words: str, software: Sequence[Path]) -> "Iterator[subprocess.Popen[bytes]]":
+    path = os.pathsep.join([*map(str, software), *sys.path])
+    command = [sys.executable, "-P", "-m", f"distributed.cli.dask_{kind}", *words, "--dashboard-address", "127.0.0.1:0"]
+    with subprocess.Popen(
+        command, env=dict(os.environ, PYTHONPATH=path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def pictures(folder: Path, count: int, *, prefix: str = "") -> Path:
+    """A folder with so many pictures, all different."""
+    folder.mkdir(exist_ok=True)
+    numbers = np.random.default_rng(len(prefix))
+    for number in range(count):
+        values = numbers.integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(values).save(folder / f"{prefix}{number:03d}.png")
+    return folder
+
+
+def dataset(folder: Path) -> Dataset:
+    """Every file of a folder, in order of name."""
+    names = sorted(path.name for path in folder.iterdir())
+    return Dataset(str(folder), folder, tuple(Sample(n, Modality.IMAGE, n, Task.CAPTION, "train") for n in names))
+
+
+def choice(weights: Path) -> EncoderChoice:
+    """The encoder of all these tests."""
+    return EncoderChoice("vit", str(weights), modality=Modality.IMAGE)
+
+
+def dask_engine(weights: Path, cache: Path, scheduler: str, **options: Any) -> DaskEngine:
+    """A cluster's workers as an engine; they decode in their own process."""
+    how: dict[str, Any] = {"batch_size": BATCH, "block_rows": BLOCK_ROWS, "workers": 0} | options
+    return DaskEngine(choice(weights), str(cache), Limits(), scheduler=scheduler, **how)
+
+
+def extract(media: Path, cache: Path, weights: Path, engine: Engine | None = None, *, views: int = 0) -> ExtractSummary:
+    """One extraction; without an engine, by this process."""
+    encoder: Encoder = build_encoder(choice(weights), device="cpu")
+    engine = engine or LocalEngine(encoder, BATCH, 0, BLOCK_ROWS)
+    return extract_features(
+        dataset(media),
+        Modality.IMAGE,
+        encoder,
+        LAYERS,
+        Cache(cache),
+        engine=engine,
+        views=views,
+        choice=choice(weights),
+    )
+
+
+def the_set(cache: Path) -> FeatureSet:
+    """The only feature set of a cache."""
+    (found,) = Cache(cache).sets()
+    return found
+
+
+def rows(cache: Path, view: int = 0) -> dict[str, bytes]:
+    """Digest → the bytes of its row; fails where a row is there twice or is damaged."""
+    features = the_set(cache)
+    assert not features.verify()
+    stored = [row for record in features.records() if view in record.views for row in record.rows]
+    assert len(stored) == len(set(stored))
+    reader = features.open()
+    digests = sorted(stored)
+    values = reader.gather(reader.rows_of(digests), view=view)
+    return {digest: value.tobytes() for digest, value in zip(digests, values, strict=True)}

@@ -1,0 +1,203 @@
+"""What is wrong with a cluster or one of its machines is one message that names it; media are not blamed for it."""
+
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epalm import __version__
+from epalm.errors import EpalmError, UsageError
+from epalm.extract.plan import Pending, Plan
+from tests.conftest import Epalm, save_small_vit
+from tests.dask_workers import (
+    Workers,
+    dask_engine,
+    extract,
+    pictures,
+    rows,
+    scheduler_process,
+    the_set,
+    worker_process,
+)
+
+CLUSTER, ENGINE = "epalm.extract.dask_cluster", "epalm.extract.dask_engine"
+
+
+def _after_planning(engine: Any, change: Any) -> Any:
+    """The engine, with something that happens between plan and work."""
+
+    def run(plan: Plan, features: Any, advance: Any) -> Any:
+        return engine(change(plan) or plan, features, advance)
+
+    return run
+
+
+def _typed(run: Epalm, tmp_path: Path, weights: Path, *words: object) -> Any:
+    pictures(tmp_path / "media", 2)
+    return run(
+        *("extract", "-m", "image", "--data", tmp_path / "media", "--weights", weights, "--layers", "0,2"),
+        *("--cache", tmp_path / "cache", "--workers", 0, "--engine", "dask", *words),
+    )
+
+
+def test_no_scheduler(tmp_path: Path, small_vit: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{CLUSTER}._START_TIMEOUT", 0.5)
+    for address in ("tcp://127.0.0.1:9", "nonsense"):
+        done = _typed(epalm, tmp_path, small_vit, "--scheduler", address)
+        assert done.code == 1
+        assert f"error: no scheduler answers at {address}" in done.err
+        assert "dask worker" in done.err and "Traceback" not in done.err
+
+
+def test_no_dask(tmp_path: Path, small_vit: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    done = _typed(epalm, tmp_path, small_vit)
+    assert done.code == 1
+    assert "error: --engine dask needs Dask" in done.err and "pip install 'epalm[dask]'" in done.err
+
+
+def test_no_worker_comes(
+    tmp_path: Path, small_vit: Path, dask_workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{CLUSTER}._WORKER_TIMEOUT", 0.5)
+    media, cache = pictures(tmp_path / "media", 3), tmp_path / "cache"
+    dask_workers.scale(0)
+    with pytest.raises(UsageError, match="no worker has come") as caught:
+        extract(media, cache, small_vit, dask_engine(small_vit, cache, dask_workers.address))
+    dask_workers.scale(2)
+    assert f"dask worker {dask_workers.address}" in str(caught.value.hint)
+
+
+def test_the_scheduler_goes(tmp_path: Path, small_vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(f"{CLUSTER}._QUIET", 0.0)
+    media, cache = pictures(tmp_path / "media", 3), tmp_path / "cache"
+    with scheduler_process(tmp_path) as (address, process):
+
+        def end(message: str) -> None:
+            said.append(message)
+            process.kill()
+
+        monkeypatch.setattr(f"{CLUSTER}.say", end)  # it waits for a worker then
+        with pytest.raises(EpalmError, match=f"^the scheduler at {address} is gone") as caught:
+            extract(media, cache, small_vit, dask_engine(small_vit, cache, address))
+    assert said
+    assert "the same command goes on" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        (
+            "raise ModuleNotFoundError(\"No module named 'epalm'\", name='epalm')",
+            "cannot import epalm: No module named",
+        ),
+        ("__version__ = '0.0.9'", f"has epalm 0.0.9, this machine {__version__}"),
+    ],
+)
+def test_other_software_on_a_machine(
+    tmp_path: Path, small_vit: Path, dask_workers: Workers, code: str, fault: str
+) -> None:
+    media, cache = pictures(tmp_path / "media", 3), tmp_path / "cache"
+    (tmp_path / "software").mkdir()
+    (tmp_path / "software" / "epalm.py").write_text(code)
+    dask_workers.scale(2)
+    with worker_process(dask_workers.address, tmp_path / "software"):
+        dask_workers.wait_for(3)
+        with pytest.raises(UsageError, match=f"^the worker on 127.0.0.1 {fault}"):
+            extract(media, cache, small_vit, dask_engine(small_vit, cache, dask_workers.address))
+    dask_workers.wait_for(2)
+    with (
+        scheduler_process(tmp_path, tmp_path / "software") as (address, _),
+        worker_process(address),
+        pytest.raises(UsageError, match=f"^the scheduler {fault}"),
+    ):
+        extract(media, cache, small_vit, dask_engine(small_vit, cache, address))
+
+
+def test_other_weights_on_a_worker(tmp_path: Path, dask_workers: Workers) -> None:
+    media, cache, weights = pictures(tmp_path / "media", 20), tmp_path / "cache", tmp_path / "vit"
+    save_small_vit(weights, depth=3)
+    data = bytearray((weights / "model.safetensors").read_bytes())
+
+    def change(_plan: Plan) -> None:
+        data[-1] ^= 1
+        (weights / "model.safetensors").write_bytes(data)
+
+    engine = _after_planning(dask_engine(weights, cache, dask_workers.address), change)
+    with pytest.raises(UsageError, match=f"^on {os.uname().nodename}: the encoder would give other numbers") as caught:
+        extract(media, cache, weights, engine)
+    assert "same weights" in str(caught.value.hint)
+    assert not the_set(cache).records() and not the_set(cache).ledger.entries()
+
+
+def test_no_weights_on_a_worker(tmp_path: Path, dask_workers: Workers) -> None:
+    media, cache, weights = pictures(tmp_path / "media", 3), tmp_path / "cache", tmp_path / "vit"
+    save_small_vit(weights, depth=3)
+    engine = _after_planning(dask_engine(weights, cache, dask_workers.address), lambda _: shutil.rmtree(weights))
+    with pytest.raises(UsageError, match=f"^on {os.uname().nodename}: "):
+        extract(media, cache, weights, engine)
+
+
+def test_media_that_a_worker_does_not_reach(
+    tmp_path: Path, small_vit: Path, dask_workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media, cache = pictures(tmp_path / "media", 20), tmp_path / "cache"
+    # The driver believes that they are as planned; there is one disk here.
+    monkeypatch.setattr(Pending, "unchanged", lambda _: True)
+    engine = _after_planning(dask_engine(small_vit, cache, dask_workers.address), lambda _: shutil.rmtree(media))
+    with pytest.raises(UsageError, match=f"8 of 8 media are not on {os.uname().nodename} .*png") as caught:
+        extract(media, cache, small_vit, engine)
+    assert "under the same path" in str(caught.value.hint)
+    assert not the_set(cache).ledger.entries()
+
+
+def test_media_that_change_after_they_were_planned(tmp_path: Path, small_vit: Path, dask_workers: Workers) -> None:
+    media, cache = pictures(tmp_path / "media", 20), tmp_path / "cache"
+
+    def change(_plan: Plan) -> None:
+        (media / "003.png").unlink()
+        (media / "004.png").write_bytes((media / "005.png").read_bytes())
+        os.utime(media / "006.png", (1, 1))  # a copy of the same bytes, as another machine may have one
+
+    engine = _after_planning(dask_engine(small_vit, cache, dask_workers.address), change)
+    summary = extract(media, cache, small_vit, engine)
+    assert (summary.encoded, summary.bad) == (18, 2)
+    entries = the_set(cache).ledger.entries()
+    assert {(entry.media, entry.digest) for entry in entries} == {("003.png", None), ("004.png", None)}
+    assert len(rows(cache)) == 18
+
+
+def test_a_cache_that_a_worker_does_not_reach(
+    tmp_path: Path, small_vit: Path, dask_workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{ENGINE}._SEEN_TIMEOUT", 0.2)
+    media, cache = pictures(tmp_path / "media", 20), tmp_path / "cache"
+    engine = dask_engine(small_vit, cache, dask_workers.address)
+    with pytest.raises(
+        UsageError, match=f"^on {os.uname().nodename}: {tmp_path}/nowhere does not hold the feature set"
+    ):
+        extract(media, cache, small_vit, replace(engine, cache=str(tmp_path / "nowhere")))
+    shutil.copytree(cache, tmp_path / "other")  # a folder of the same name on the worker's own disk
+    with pytest.raises(UsageError, match="has committed is not in") as caught:
+        extract(media, cache, small_vit, replace(engine, cache=str(tmp_path / "other")))
+    assert "all machines reach" in str(caught.value.hint)
+    assert not the_set(cache).ledger.entries()
+
+
+def test_media_that_kill_their_workers(
+    tmp_path: Path, small_vit: Path, dask_workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{ENGINE}._MOST_TRIES", 2)
+    media, cache = pictures(tmp_path / "media", 20, prefix="zz"), tmp_path / "cache"
+    pictures(media, 1, prefix="deadly")
+    with pytest.raises(EpalmError, match=r"all workers that encoded the block from deadly000.png to zz006.png died"):
+        extract(media, cache, small_vit, dask_engine(small_vit, cache, dask_workers.address))
+    (media / "deadly000.png").unlink()
+    summary = extract(media, cache, small_vit, dask_engine(small_vit, cache, dask_workers.address))
+    assert summary.hits + summary.encoded == 20
+    assert len(rows(cache)) == 20
