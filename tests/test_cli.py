@@ -28,7 +28,17 @@ def _commands() -> set[str]:
 
 def test_the_commands_are_these() -> None:
     cache = ("ls", "info", "why", "verify", "gc", "ledger", "export", "import", "push", "pull")
-    names = {"demo", "extract", "train", "score", "predict", "recipes", "import", *(f"cache {name}" for name in cache)}
+    names = {
+        "demo",
+        "extract",
+        "train",
+        "score",
+        "predict",
+        "recipes",
+        "import",
+        "export",
+        *(f"cache {name}" for name in cache),
+    }
     assert _commands() == {f"epalm {name}" for name in names}
 
 

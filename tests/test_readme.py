@@ -107,5 +107,5 @@ def test_the_commands_of_the_documents(tmp_path: Path) -> None:
 def test_no_command_is_left_out() -> None:
     assert len(BLOCKS) == 4
     said = re.findall(r"`((?:epalm|just) [^`]+)`", README)
-    known = {"epalm extract --help", "epalm train", "epalm cache push", "just bench"}
+    known = {"epalm extract --help", "epalm export", "epalm train", "epalm cache push", "just bench"}
     assert set(said) <= known

@@ -123,17 +123,18 @@ class RunFolder:
             raise UsageError(f"{path} cannot be read: {error}", hint="train again, or score another --run") from error
         return value
 
-    def save(self, kind: str, tensors: Mapping[str, torch.Tensor], *, step: int) -> None:
-        """Write a checkpoint, "best" or "last", in place of the one before."""
-        folder = self.path / "checkpoints" / kind
+    def save(self, kind: str | None, tensors: Mapping[str, torch.Tensor], *, step: int) -> None:
+        """Write a checkpoint, "best" or "last", in place of the one before; None: the only one, as an export has it."""
+        folder = self.path / "checkpoints" / kind if kind else self.path
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         with writing(self.path):
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / _TENSORS, save(plain, metadata={"step": str(step)}))
 
     def load(self, kind: str = "best") -> tuple[dict[str, torch.Tensor], int]:
-        """A checkpoint's tensors and step. Raises UsageError when it is not there or damaged."""
-        path = self.path / "checkpoints" / kind / _TENSORS
+        """A checkpoint's tensors and step; an export has one. Raises UsageError when it is not there or damaged."""
+        only = self.path / _TENSORS
+        path = only if only.is_file() else self.path / "checkpoints" / kind / _TENSORS
         try:
             with safe_open(path, framework="pt") as file:
                 step = int((file.metadata() or {}).get("step", 0))

@@ -95,7 +95,7 @@ def score(
     loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint)
     data = data or str(loaded.inputs["data"])
     if not data:
-        raise UsageError(f"{loaded.folder.path} was imported, and names no data", hint="--data takes yours")
+        raise UsageError(f"{loaded.folder.path} names no data", hint="--data takes yours")
     modality = modality or Modality(loaded.inputs["modality"])
     if feature_set is None and modality != loaded.inputs["modality"]:
         raise UsageError(
