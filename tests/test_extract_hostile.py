@@ -171,13 +171,17 @@ def test_what_is_refused_says_how_to_admit_it(outcome: Outcome) -> None:
         assert option in hint, message
 
 
+def _children() -> set[str]:
+    return {number for file in Path("/proc/self/task").glob("*/children") for number in file.read_text().split()}
+
+
 def _decode(read: Input, files: list[Path], *, memory: int | None = None) -> tuple[list[np.ndarray | MediaError], int]:
     """What becomes of them in one decoding process, and the most memory that it has ever taken."""
+    before = _children()
     with DecodePool(read, 1, memory_limit=memory or read.limits.memory) as pool:
         requests = [Request(MediaFile(path), (VIEW_0,)) for path in files]
         results = [done.result for done in pool.decode(requests, ahead=1)]
-        children = [file.read_text().split() for file in Path("/proc/self/task").glob("*/children")]
-        (process,) = [number for numbers in children for number in numbers]
+        (process,) = _children() - before  # other tests may have left processes of their own
         status = Path(f"/proc/{process}/status").read_text()
     return results, int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
