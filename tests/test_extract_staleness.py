@@ -79,6 +79,7 @@ MISSES: list[tuple[str, tuple[Modality, ...], Change]] = [
     ("std", (AUDIO,), _statistics(std=4.5 + 1e-7)),
     ("interpolation", (IMAGE,), _statistics(interpolation="bilinear")),
     ("interpolation", (VIDEO,), _statistics(resample=2)),
+    ("CLIP's statistics", (IMAGE, VIDEO), typed("--statistics", "clip")),
     ("image size", (IMAGE,), _statistics(input_size=[3, 24, 24])),
     ("sampling rate", (AUDIO,), _statistics(sampling_rate=8000)),
     ("mel bins", (AUDIO,), _config(num_mel_bins=33)),

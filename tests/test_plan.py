@@ -6,22 +6,19 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from epalm.cache.store import Cache
-from epalm.cli import train_features
 from epalm.errors import CacheError
 from epalm.extract import plan as planning
-from epalm.extract.encoders import EncoderChoice, build_encoder
-from epalm.extract.live import LiveFeatures
+from epalm.extract import probe
 from epalm.extract.plan import Pending, Plan
 from epalm.fingerprint import digest_file
 from epalm.media import MediaFile
 from epalm.playground.generate import COUNTS
-from epalm.samples import Dataset, Modality
+from epalm.samples import Modality
 from epalm.train import run_folder
 from tests.conftest import Done, Epalm
 from tests.small_disk import small_disk
@@ -132,6 +129,14 @@ def test_the_playground_is_drawn_elsewhere_for_a_plan(
     assert json.loads(done.out)["to_encode"] == 7
 
 
+def test_a_probe_ends_when_its_time_is_over(
+    trial: Trial, plan: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_LONGEST", 0.0)
+    told = json.loads(plan(*_extraction(trial, "--dtype", "float32", "--json")).out)
+    assert told["to_encode"] == TRAIN + TEST and told["seconds"] > 0
+
+
 @pytest.mark.parametrize("verb", ["extract", "train", "score"])
 def test_what_cannot_fit_is_told_and_refused(
     verb: str, trial: Trial, plan: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -197,6 +202,7 @@ def test_train_names_what_has_no_row_and_why(trial: Trial, plan: Callable[..., D
     assert plan(*words, "--allow-missing", 4).code == 0
 
 
+<<<<<<< HEAD
 def test_live_training_is_planned_too(trial: Trial, plan: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
     def small(
         _: Any, modality: Modality, _data: str, dataset: Dataset, _tokens: int, _device: str, **options: Any
@@ -206,6 +212,11 @@ def test_live_training_is_planned_too(trial: Trial, plan: Callable[..., Done], m
 
     monkeypatch.setattr(train_features, "recipe_features", small)
     told = json.loads(plan("train", "-m", "image", "--data", trial.world, *SHORT, "--json").out)
+=======
+def test_live_training_is_planned_too(trial: Trial, plan: Callable[..., Done]) -> None:
+    encoder = ("--set", f"encoder.weights='{trial.weights}'")
+    told = json.loads(plan("train", "-m", "image", "--data", trial.world, *SHORT, *encoder, "--json").out)
+>>>>>>> promises
     assert told["media"] is None and told["steps"] == 3 and told["seconds"] > 0
 
 

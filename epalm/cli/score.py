@@ -148,6 +148,7 @@ def _features(
     from epalm.cache.store import Cache
     from epalm.cli.cached_source import open_features
     from epalm.cli.live_source import live_features
+    from epalm.console import say
 
     told = run.inputs["features"]
     if told["source"] != "cache" and feature_set is None:
@@ -157,6 +158,7 @@ def _features(
     if feature_set is not None:
         require_same_weights(run, features)
     allowed = len(features.holes) if allow_missing is None else allow_missing
+    say(f"features: feature set {features.describe()['set']}, layers {list(told['layers'])}, view 0")
     return features, features.without_holes(samples, allow_missing=allowed)
 
 
