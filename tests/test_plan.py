@@ -202,21 +202,9 @@ def test_train_names_what_has_no_row_and_why(trial: Trial, plan: Callable[..., D
     assert plan(*words, "--allow-missing", 4).code == 0
 
 
-<<<<<<< HEAD
-def test_live_training_is_planned_too(trial: Trial, plan: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
-    def small(
-        _: Any, modality: Modality, _data: str, dataset: Dataset, _tokens: int, _device: str, **options: Any
-    ) -> Any:
-        choice = EncoderChoice("vit", str(trial.weights), modality=modality)
-        return LiveFeatures(build_encoder(choice, device="cpu"), (1, 3), dataset, choice=choice, **options)
-
-    monkeypatch.setattr(train_features, "recipe_features", small)
-    told = json.loads(plan("train", "-m", "image", "--data", trial.world, *SHORT, "--json").out)
-=======
 def test_live_training_is_planned_too(trial: Trial, plan: Callable[..., Done]) -> None:
     encoder = ("--set", f"encoder.weights='{trial.weights}'")
     told = json.loads(plan("train", "-m", "image", "--data", trial.world, *SHORT, *encoder, "--json").out)
->>>>>>> promises
     assert told["media"] is None and told["steps"] == 3 and told["seconds"] > 0
 
 
