@@ -42,9 +42,10 @@ types: setup
 bench *arguments: setup
     {{ bin }}/python -m benchmarks {{ arguments }}
 
-# Write docs/commands.md anew from --help.
+# Write docs/commands.md anew from --help, and draw the recipes' learning rates.
 docs: setup
     {{ bin }}/python docs/generate_commands.py
+    {{ bin }}/python docs/draw_rates.py
 
 # Train the playground's models again (about an hour on two cores).
 pretrain: setup

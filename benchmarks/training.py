@@ -46,7 +46,7 @@ def _compare(title: str, root: Path, world: World, config: Config, lm: Augmented
     config = config.resolved(lm.config.num_hidden_layers)
     cached, live = _sources(world, Cache(root / f"cache-{title}"))
     model = build_model(config, lm, cached.width).train()
-    plan = Plan(steps, Schedule(0, 0, 1e-5, 1e-5, 1), 1e-5, 0.02, 0.1, steps)
+    plan = Plan(steps, Schedule(0, 0, 1e-5, 1e-5, 1), 1e-5, 0, 0, 0.02, 0.1, steps)
     optimiser = make_optimiser(model, plan)
 
     def steps_on(batches: Iterator[Batch]) -> Callable[[], None]:

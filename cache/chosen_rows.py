@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from epalm.cache.blocks import Record, read_block
+from epalm.cache.blocks import Record, read_values
 from epalm.cache.feature_set import FeatureSet
 from epalm.errors import CacheError, UsageError
 
@@ -94,7 +94,7 @@ class ChosenRows:
             if one == block:
                 return values
         self._features.require_fit(self._records[block])
-        return read_block(self._features.objects, self._records[block])
+        return read_values(self._features.objects, self._records[block])
 
 
 def _index(records: Sequence[Record]) -> tuple[list[str], dict[int, tuple[np.ndarray, np.ndarray]]]:

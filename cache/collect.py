@@ -19,7 +19,7 @@ from epalm.cache.manifest import MANIFESTS
 from epalm.cache.objects import Objects, Stored
 from epalm.cache.store import SETS, Cache
 from epalm.cache.sweep import GRACE, delete_leftovers, is_draft, leftovers
-from epalm.cache.uses import last_used, uses
+from epalm.cache.uses import last_used, unread_marks, uses
 from epalm.errors import CacheError
 
 
@@ -133,7 +133,7 @@ def _unused(cache: Cache, name: str, objects: Sequence[Stored], before: float, r
         return False
     here = socket.gethostname()
     # Whether a run folder of another machine is still there cannot be seen from here.
-    marked = any(use.host != here or Path(use.run).exists() for use in uses(below))
+    marked = any(use.host != here or Path(use.run).exists() for use in uses(below)) or unread_marks(below) > 0
     recent = max([last_used(below) or 0.0, *(one.modified for one in objects)]) >= before
     return not (runs or marked or recent)
 

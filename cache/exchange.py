@@ -16,10 +16,11 @@ from epalm.cache.claims import require_digests
 from epalm.cache.durable import draft_of
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.hdf5_form import ExportedSet, open_hdf5, write_hdf5
+from epalm.cache.lacking import lacking_views
 from epalm.cache.manifest import Manifest, read_manifests
 from epalm.cache.store import Cache
 from epalm.cache.tabular import write_npz, write_parquet
-from epalm.cache.taking_in import lacking_views, require_room, take_notes
+from epalm.cache.taking_in import require_room, take_notes
 from epalm.console import progress
 from epalm.errors import CacheError, UsageError
 

@@ -21,6 +21,7 @@ from epalm.cache.blocks import (
     read_record,
     write_block,
 )
+from epalm.cache.lacking import lacking_views
 from epalm.cache.ledger import Ledger
 from epalm.cache.objects import MissingObjectError, Objects
 from epalm.cache.spec import FeatureSpec
@@ -123,8 +124,9 @@ class FeatureSet:
     ) -> int:
         """Commit `values` (R, V, L, D), a row a digest; how many rows were not there already, and now are.
 
-        Rows that another process has committed meanwhile are left out, so that each is stored once. `made` is what
-        the record says of their making, beside what the latest extraction says of itself.
+        What another process has committed meanwhile is left out, so that each row's view is stored once: rows that lack
+        different views then become several blocks. `made` is what the records say of their making, beside what the
+        latest extraction says of itself.
 
         Raises:
             ValueError: values of another shape or dtype than the set's, no numbers, or a digest twice.
@@ -139,16 +141,8 @@ class FeatureSet:
             raise ValueError("a block cannot hold values that are not numbers")
         with self.objects.lock(RECORDS):
             self.records()
-            held: list[Collection[str]] = [self._rows.get(view, frozenset()) for view in views]
-            kept = [place for place, digest in enumerate(digests) if not all(digest in rows for rows in held)]
-            if not kept:
-                return 0
-            chosen = [digests[place] for place in kept]
-            values = values if len(kept) == len(digests) else values[kept]
-            record = write_block(self.objects, chosen, views, values, {"recorded": self.recorded, **(made or {})})
-        if record:
-            self._note(record)
-        return len(kept) if record else 0
+            parts = lacking_views(digests, views, self._rows)
+            return sum(self._write(digests, values, tuple(views), part, made) for part in parts.items())
 
     def open(self, *, only: Collection[str] | None = None, verify: bool = True) -> "FeatureReader":
         """A reader of the rows that are committed now.
@@ -209,6 +203,24 @@ class FeatureSet:
     def stored_bytes(self) -> int:
         """Of all committed values."""
         return sum(record.bytes for record in self.records())
+
+    def _write(
+        self,
+        digests: Sequence[str],
+        values: np.ndarray,
+        views: tuple[int, ...],
+        part: tuple[tuple[int, ...], list[int]],
+        made: Mapping[str, Any] | None,
+    ) -> int:
+        """Commit some rows in some of their views; how many that were."""
+        chosen, places = part
+        if len(places) < len(digests) or chosen != views:
+            values = values[np.ix_(places, [views.index(view) for view in chosen])]
+        written = {"recorded": self.recorded, **(made or {})}
+        record = write_block(self.objects, [digests[place] for place in places], chosen, values, written)
+        if record:
+            self._note(record)
+        return len(places) if record else 0
 
     def _note(self, record: Record) -> None:
         self._known[record.block] = record

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 from epalm.fingerprint import digest_file
-from epalm.media import MediaFile
+from epalm.media import MediaFile, Status
 
 _FRESH = 2_000_000_000  # ns: a file changed this shortly before it was hashed may change again unnoticed
 _MOST_THREADS = 8
@@ -20,13 +20,13 @@ _TOGETHER = 64  # results that are handed over together: small files would be sl
 class Hashed(NamedTuple):
     """The medium at `position` of those asked for: its digest, None where it cannot be read.
 
-    `status` (bytes, modification time in ns) names the state of the file whose digest this is; None where it cannot
-    be told: the file changed meanwhile, or so shortly before that it may do so again within one tick of its clock.
+    `status` is the state of the file whose digest this is; None where it cannot be told: the file changed meanwhile,
+    or so shortly before that it may do so again within one tick of its clock.
     """
 
     position: int
     digest: str | None
-    status: tuple[int, int] | None
+    status: Status | None
 
 
 class _StoppedError(Exception):
@@ -75,5 +75,5 @@ def _hash(position: int, medium: MediaFile, pulse: Callable[[], None]) -> Hashed
         digest = digest_file(medium.path, medium.offset, medium.size, pulse=pulse)
     except OSError:
         return Hashed(position, None, None)
-    settled = before is not None and began - before[1] > _FRESH and medium.status() == before
+    settled = before is not None and began - before.mtime > _FRESH and medium.status() == before
     return Hashed(position, digest, before if settled else None)

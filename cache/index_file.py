@@ -15,15 +15,15 @@ from typing import NamedTuple
 
 import xxhash
 
-_FORMAT = 2  # raised when the table changes: files of another format are begun anew
+_FORMAT = 3  # raised when the table changes: files of another format are begun anew
 _PATIENCE = 30  # seconds to wait for another process's commit
 _ASKED = 10_000  # keys of one query
-_TABLE = "media (key TEXT PRIMARY KEY, size INT, mtime INT, digest BLOB, before BLOB, sum INT) WITHOUT ROWID"
+_TABLE = "media (key TEXT PRIMARY KEY, size INT, mtime INT, ctime INT, digest BLOB, before BLOB, sum INT) WITHOUT ROWID"
 _GET = (
-    "SELECT asked.key, media.size, media.mtime, hex(media.digest), hex(media.before), media.sum "
+    "SELECT asked.key, media.size, media.mtime, media.ctime, hex(media.digest), hex(media.before), media.sum "
     "FROM json_each(?) AS asked CROSS JOIN media ON media.key = asked.value"
 )
-_PUT = "INSERT OR REPLACE INTO media VALUES (?, ?, ?, ?, ?, ?)"
+_PUT = "INSERT OR REPLACE INTO media VALUES (?, ?, ?, ?, ?, ?, ?)"
 _MAGIC, _VERSIONS, _USER_VERSION = b"SQLite format 3\0", slice(18, 20), slice(60, 64)  # SQLite's header
 _ROLLBACK_JOURNAL = b"\1\1"
 
@@ -36,10 +36,11 @@ _FAULTS = (sqlite3.Error, UnicodeError, _DamagedError)  # UnicodeError: the text
 
 
 class Row(NamedTuple):
-    """What is known under a key: the file's status, its digest (hex) then, and the digest before that, "" for none."""
+    """What is known under a key: the file's `Status`, its digest (hex) then and the one before that, "" for none."""
 
     size: int
     mtime: int
+    ctime: int
     digest: str
     before: str
 
@@ -172,11 +173,11 @@ def _is_ours(path: Path) -> bool:
     return ours and header.startswith(_MAGIC)
 
 
-def _values(key: str, row: Row) -> tuple[str, int, int, bytes, bytes, int]:
-    return key, row.size, row.mtime, bytes.fromhex(row.digest), bytes.fromhex(row.before), _sum(key, row)
+def _values(key: str, row: Row) -> tuple[str, int, int, int, bytes, bytes, int]:
+    return key, row.size, row.mtime, row.ctime, bytes.fromhex(row.digest), bytes.fromhex(row.before), _sum(key, row)
 
 
 def _sum(key: str, row: Row) -> int:
     """Of everything that the row says. SQLite has no checksums: a flipped bit would be another medium's digest."""
-    text = f"{key}\0{row.size}\0{row.mtime}\0{row.digest.upper()}\0{row.before.upper()}"
+    text = f"{key}\0{row.size}\0{row.mtime}\0{row.ctime}\0{row.digest.upper()}\0{row.before.upper()}"
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) >> 1  # SQLite's integers have a sign

@@ -125,7 +125,7 @@ class LocalObjects:
         Raises:
             CacheError: another process has held it for ten minutes.
         """
-        with self._writing(f".{key}.lock") as path:
+        with self._writing(_beside(key)) as path:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _wait_for(descriptor, path)
@@ -158,6 +158,12 @@ class LocalObjects:
                 hint="free space or rights, or give another --cache, then run the same command again: "
                 "what is committed stays",
             ) from error
+
+
+def _beside(key: str) -> str:
+    """Where the lock of a key lies: in its folder, under a name that is never listed."""
+    folder, slash, name = key.rpartition("/")
+    return f"{folder}{slash}.{name}.lock"
 
 
 def _make(folder: Path) -> None:

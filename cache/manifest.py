@@ -18,7 +18,7 @@ MANIFESTS = "manifests"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One data set's media at one extraction: `data` as a user would type it, name → digest of the bytes."""
+    """One data set's media at one extraction: `data` as it is typed from any folder, name → digest of the bytes."""
 
     data: str
     digests: Mapping[str, str] = field(repr=False)
@@ -56,8 +56,8 @@ def read_manifest(objects: Objects, name: str) -> Manifest:
     return Manifest.from_bytes(objects.read(key), f"{objects.where}/{key}")
 
 
-def look_up(manifests: Iterable[Manifest], data: str) -> dict[str, str]:
-    """Name → digest for the data set `data`; of others' names those that stand for one digest everywhere."""
+def look_up(manifests: Iterable[Manifest], data: str) -> dict[str, str | None]:
+    """Name → digest in the data set `data`; of names that only others have, None for one that stands for several."""
     own: dict[str, str] = {}
     others: dict[str, str | None] = {}
     for manifest in manifests:
@@ -65,4 +65,4 @@ def look_up(manifests: Iterable[Manifest], data: str) -> dict[str, str]:
             own |= manifest.digests
         for name, digest in manifest.digests.items():
             others[name] = digest if others.get(name, digest) == digest else None
-    return {name: digest for name, digest in others.items() if digest} | own
+    return {**others, **own}

@@ -12,11 +12,10 @@ from pathlib import Path
 from epalm.cache.hashing import hash_media
 from epalm.cache.index_file import IndexFile, Row
 from epalm.console import progress, warn
-from epalm.media import MediaFile
+from epalm.media import MediaFile, Status
 
 _SHOWN = 2_000  # media to hash from which a bar is worth its space
 _KEEP_ROWS, _KEEP_SECONDS = 5_000, 2.0  # digests are committed after so many or so long: all that a kill can lose
-Status = tuple[int, int]  # bytes of the file, modification time in ns
 
 
 class MediaIndex:
@@ -63,7 +62,7 @@ class MediaIndex:
         with IndexFile(self._path, read_only=True) as file:
             for position, row in file.read([_key(medium) for medium in media]):
                 status = statuses[position]
-                digest = row.before if status == (row.size, row.mtime) else row.digest
+                digest = row.before if status == row[:3] else row.digest
                 if digest and status is not None:
                     before[media[position]] = digest
         return before
@@ -113,7 +112,7 @@ def _look_up(
     found: list[str | None] = [None] * len(media)
     old = {}
     for position, row in file.read([_key(medium) for medium in media]):
-        if statuses[position] == (row.size, row.mtime):
+        if statuses[position] == row[:3]:
             found[position] = row.digest
         else:
             old[position] = row

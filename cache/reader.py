@@ -8,11 +8,10 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from epalm.cache.blocks import Record, damaged, require_checksum, require_numbers, require_size
+from epalm.cache.blocks import Record, damaged, fill_values, require_checksum, require_numbers, require_size
 from epalm.cache.objects import Objects
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.spool import Spool
@@ -150,9 +149,7 @@ class FeatureReader:
             record, values = records[block], flat[self._offsets[block] : self._offsets[block + 1]]
             self._require_fit(record)
             require_size(self._objects, record)
-            target: Any = values.reshape(-1).view(np.uint8)
-            if self._objects.read_into(record.chunk, memoryview(target)) != record.bytes:
-                raise damaged(record, f"{record.chunk} ended early")
+            fill_values(self._objects, record, values)
             if self._verify:
                 require_checksum(values, record)
                 require_numbers(values, record)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from epalm.cache.blocks import RECORDS
 from epalm.cache.feature_set import FeatureSet, read_json
@@ -15,7 +14,8 @@ from epalm.cache.objects import MissingObjectError, open_objects
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 
-SETS, _LATEST, _INDEX = "sets", "latest.json", "stat-index.sqlite"
+SETS, _INDEX = "sets", "stat-index.sqlite"
+_LATEST = "latest"  # one object for each modality: two extractions at once leave both notes
 _LOCAL = Path(".epalm")  # where the media index lies when the cache is in an object store
 
 
@@ -34,7 +34,8 @@ class Cache:
     """A folder or URL. Nothing is created before the first feature set is."""
 
     def __init__(self, where: str | Path, *, read_only: bool = False) -> None:
-        """`read_only` leaves the index of digests as it is as well."""
+        """`read_only` is for plans: the index of digests is left as it is, and so must be all else."""
+        self.read_only = read_only
         self.objects = open_objects(where)
         self.where = self.objects.where
         self.media = MediaIndex(self.objects.path(_INDEX) or _LOCAL / _INDEX, read_only=read_only)
@@ -97,51 +98,39 @@ class Cache:
         return self.load(fitting[0])
 
     def remember(self, modality: str, name: str, layers: tuple[int, ...], data: str) -> None:
-        """Note an extraction as the latest one of its modality, and of all."""
-        noted: dict[str, Any] = {}
-        with suppress(CacheError):  # what is damaged begins anew: the rows are there
-            noted = self._noted()
-        noted[modality] = asdict(LatestExtraction(modality, name, layers, data, time.time()))
-        self.objects.write(_LATEST, (json.dumps(noted, indent=2) + "\n").encode())
+        """Note an extraction as the latest one of its modality, and of all. Raises CacheError."""
+        latest = LatestExtraction(modality, name, layers, data, time.time())
+        self.objects.write(f"{_LATEST}/{modality}.json", (json.dumps(asdict(latest), indent=2) + "\n").encode())
 
     def forget(self, name: str) -> None:
         """Let no extraction into the set of that name be the latest one any more."""
-        try:
-            noted = self._noted()
-        except CacheError:  # damaged: it names nothing
-            return
-        kept = {
-            key: value for key, value in noted.items() if not (isinstance(value, dict) and value.get("set") == name)
-        }
-        if kept != noted:
-            self.objects.write(_LATEST, (json.dumps(kept, indent=2) + "\n").encode())
+        for key in self.objects.names(_LATEST):
+            with suppress(CacheError):  # damaged: it names nothing
+                if self._noted(key).set == name:
+                    self.objects.delete(f"{_LATEST}/{key}")
 
     def latest(self, modality: str | None = None) -> LatestExtraction:
         """The latest extraction, of one modality or of all. Raises CacheError when there is none."""
-        noted = self._noted()
+        keys = self.objects.names(_LATEST)
         if modality is not None:
-            noted = {key: value for key, value in noted.items() if key == modality}
-        if not noted:
+            keys = [key for key in keys if key == f"{modality}.json"]
+        if not keys:
             which = modality or "image"
             raise CacheError(
                 f"nothing{f' of modality {modality}' if modality else ''} has been extracted into {self.where} yet",
                 hint=f"epalm extract --modality {which}",
             )
-        try:
-            every = [LatestExtraction(**{**value, "layers": tuple(value["layers"])}) for value in noted.values()]
-        except (TypeError, KeyError, AttributeError) as error:
-            raise CacheError(f"{self.where}/{_LATEST} is damaged: {error}", hint="run epalm extract again") from error
-        return max(every, key=lambda one: one.time)
+        return max(map(self._noted, keys), key=lambda one: one.time)
 
     def _has_become_set(self, name: str) -> bool:
         described = self.objects.size(f"{SETS}/{name}/spec.json") is not None
         return described or bool(self.objects.names(f"{SETS}/{name}/{RECORDS}"))
 
-    def _noted(self) -> dict[str, Any]:
+    def _noted(self, key: str) -> LatestExtraction:
         try:
-            value = read_json(self.objects, _LATEST)
-        except MissingObjectError:
-            return {}
-        if not isinstance(value, dict):
-            raise CacheError(f"{self.where}/{_LATEST} is damaged", hint="run epalm extract again")
-        return value
+            value = read_json(self.objects, f"{_LATEST}/{key}")
+            return LatestExtraction(**{**value, "layers": tuple(value["layers"])})
+        except (TypeError, KeyError) as error:
+            raise CacheError(
+                f"{self.where}/{_LATEST}/{key} is damaged: {error}", hint="run epalm extract again"
+            ) from error

@@ -3,7 +3,7 @@
 Nothing that is there already is stored twice. Knows neither files nor how blocks travel.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
@@ -16,18 +16,6 @@ from epalm.errors import CacheError
 
 _OVERHEAD = 1.01  # of records and descriptions
 _MARGIN = 64 << 20  # bytes that stay free
-
-
-def lacking_views(
-    digests: Sequence[str], views: Sequence[int], held: Mapping[int, set[str]]
-) -> dict[tuple[int, ...], list[int]]:
-    """Views that are lacking → the positions of the digests that lack just these; `held` is view → digests."""
-    parts: dict[tuple[int, ...], list[int]] = {}
-    for place, digest in enumerate(digests):
-        lacking = tuple(view for view in views if digest not in held.get(view, ()))
-        if lacking:
-            parts.setdefault(lacking, []).append(place)
-    return parts
 
 
 def require_room(count: int, free: int | None, where: str) -> None:

@@ -11,14 +11,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from epalm.cache.blocks import DamageError, Record, read_block, read_record, require_size, write_block
+from epalm.cache.blocks import DamageError, Record, read_record, read_values, require_size, write_block
 from epalm.cache.claims import checked_recorded, checked_spec, require_manifest
 from epalm.cache.feature_set import Fault, FeatureSet
+from epalm.cache.lacking import lacking_views
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, read_manifests
 from epalm.cache.objects import MissingObjectError
 from epalm.cache.store import Cache
-from epalm.cache.taking_in import lacking_views, require_room, same_place, take_notes
+from epalm.cache.taking_in import require_room, same_place, take_notes
 from epalm.console import progress
 from epalm.errors import UsageError
 
@@ -122,7 +123,7 @@ def run_transfer(plan: Transfer, name: str) -> Transferred:
 
 def _copy(plan: Transfer, features: FeatureSet, record: Record) -> tuple[Record, Fault | None]:
     try:
-        values = read_block(plan.source.objects, record)
+        values = read_values(plan.source.objects, record)
     except (DamageError, MissingObjectError) as error:
         return record, Fault(record.block, error.message, record)
     if record.block in plan.replaced:

@@ -48,3 +48,8 @@ def uses(objects: Objects) -> list[Use]:
         with suppress(MissingObjectError, ValueError, TypeError):
             found.append(Use(**json.loads(objects.read(f"{_USES}/{name}"))))
     return sorted(found, key=lambda use: use.time)
+
+
+def unread_marks(objects: Objects) -> int:
+    """How many marks are damaged: of a run that is not known."""
+    return len(objects.names(_USES)) - len(uses(objects))

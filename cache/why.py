@@ -145,19 +145,23 @@ def _plain(value: Any) -> Any:
 
 
 def _change(was: Any, now: Any) -> str:
-    alike = isinstance(was, list | tuple) and isinstance(now, list | tuple) and len(was) == len(now)
-    return f"{_say(was, short=alike)} → {_say(now, short=alike)}"
+    if _is_even(was) and _is_even(now) and len(was) == len(now):
+        was, now = was[0], now[0]
+    return f"{_say(was)} → {_say(now)}"
 
 
-def _say(value: Any, *, short: bool) -> str:
-    """A value as a person would write it; with `short`, a list of equal values as one of them."""
+def _is_even(value: Any) -> bool:
+    """Whether it is a list of equal values, which one of them stands for."""
+    return isinstance(value, list | tuple) and len(set(map(str, value))) == 1
+
+
+def _say(value: Any) -> str:
+    """A value as a person would write it."""
     if value is None:
         return "none"
     if isinstance(value, Mapping):
         return "on"
     if isinstance(value, list | tuple):
-        if short and len(set(map(str, value))) == 1:
-            return str(value[0])
         return f"[{', '.join(str(one) for one in value)}]"
     text = str(value)
     is_digest = len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)

@@ -1,3 +1,24 @@
 """epalm: a frozen language model that sees, watches and listens (eP-ALM, ICCV 2023)."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from epalm.cli.loaded_model import LoadedModel
+
 __version__ = "0.1.0"
+
+
+def load(path: "str | Path", *, device: str = "auto") -> "LoadedModel":
+    """A trained model from a run folder, or from what `epalm export` wrote: its `answer` and `caption` take files.
+
+    Raises:
+        UsageError: it is no run, or its language model or encoder is not there or another one by now.
+    """
+    from pathlib import Path
+
+    from epalm.cli.loaded_model import LoadedModel
+    from epalm.train.run_folder import RunFolder
+
+    return LoadedModel(RunFolder.find(Path(path).parent, str(path)), device=device)

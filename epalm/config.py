@@ -1,114 +1,41 @@
 """The settings of a run, checked when read: TOML recipe ← overrides. Every fault is reported at once.
 
-Only builders read these; modules take plain numbers. Figures without another source are the paper's (eP-ALM, ICCV
-2023, section 4 and supplementary material).
+Only builders read these; modules take plain numbers. What each key means is said in `epalm.settings`.
 """
 
+import copy
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from epalm.errors import UsageError
-from epalm.samples import Task
+from epalm.settings import (
+    OPT_BLOCKS,
+    DataSettings,
+    DecodeSettings,
+    EncoderSettings,
+    EvalSettings,
+    LmSettings,
+    ModelSettings,
+    OptimSettings,
+    Section,
+    conflicts,
+)
 
-Variant = Literal["epalm", "epalm-pt", "epalm-lin"]
-ConnectorForm = Literal["shared", "separate"]
-PromptForm = Literal["mlp", "plain", "none"]
-_FORMS: dict[str, tuple[ConnectorForm, PromptForm]] = {
-    "epalm": ("separate", "mlp"),
-    "epalm-pt": ("shared", "plain"),
-    "epalm-lin": ("shared", "none"),
-}
 _INJECTED_BLOCKS = 12  # of OPT-2.7B: 19 to 31, of OPT-350M: 11 to 23; the last block gets no token of its own
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, le=10)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class LmSettings(_Section):
-    """The frozen language model."""
-
-    name: str = "facebook/opt-2.7b"  # Hub id, folder, or "playground"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-
-
-class ModelSettings(_Section):
-    """What is put around the language model."""
-
-    variant: Variant = "epalm"
-    tokens: Positive = 6  # perceptual tokens K: the last K layers that the cache holds
-    start: Annotated[int, Field(ge=0)] | None = None  # first block that sees one [12 before `end`]
-    end: Positive | None = None  # first block that gets no new one [the LM's last block]
-    attention: Literal["causal", "reference"] = "causal"
-    connector: ConnectorForm | None = None  # [by variant]
-    prompt: PromptForm | None = None  # [by variant]
-    prompt_length: Positive = 10
-    blind: bool = False  # withhold the perceptual token: what the text alone gives away
-
-    @property
-    def connector_form(self) -> ConnectorForm:
-        """The connector's form: as set, else the variant's."""
-        return self.connector or _FORMS[self.variant][0]
-
-    @property
-    def prompt_form(self) -> PromptForm:
-        """The prompt's form: as set, else the variant's."""
-        return self.prompt or _FORMS[self.variant][1]
-
-
-class OptimSettings(_Section):
-    """AdamW, its learning rates, the loss. The connector's rate warms up per step, then falls per epoch (cosine)."""
-
-    epochs: Positive = 8
-    max_steps: Positive | None = None  # end earlier
-    batch_size: Positive = 64
-    warmup_steps: Annotated[int, Field(ge=0)] = 400
-    warmup_lr: Rate = 1e-5
-    peak_lr: Rate = 2e-5
-    min_lr: Rate = 1e-6
-    fixed_lr: Rate = 1e-5  # of the prompt
-    weight_decay: Annotated[float, Field(ge=0)] = 0.02
-    loss_scale: Annotated[float, Field(gt=0)] = 0.1
-    loss_on: Literal["all", "answer"] = "all"  # every real token, question included, or the answer's alone
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-class DataSettings(_Section):
-    """Which samples are trained on."""
-
-    tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = (Task.QA,)
-    train_split: str = "train"
-    val_split: str = "val"
-    augment: bool = True  # train on augmented views, another one each epoch, where the features have them
-
-
-class EvalSettings(_Section):
-    """Validation while training."""
-
-    every_steps: Positive = 1000
-    val_samples: Positive = 1000
-
-
-class DecodeSettings(_Section):
-    """Decoding."""
-
-    num_beams: Positive = 3
-    max_length: Annotated[int, Field(ge=2)] = 30  # tokens in all, the question included
-
-
-class Config(_Section):
+class Config(Section):
     """All settings of a run."""
 
     description: str = ""
     lm: LmSettings = LmSettings()
+    encoder: EncoderSettings = EncoderSettings()
     model: ModelSettings = ModelSettings()
     optim: OptimSettings = OptimSettings()
     data: DataSettings = DataSettings()
@@ -116,10 +43,9 @@ class Config(_Section):
     decode: DecodeSettings = DecodeSettings()
 
     @model_validator(mode="after")
-    def _order(self) -> "Config":
-        start, end = self.model.start, self.model.end
-        if start is not None and end is not None and start >= end:
-            raise ValueError(f"model.start ({start}) must be below model.end ({end})")
+    def _together(self) -> "Config":
+        if found := conflicts(self.lm, self.encoder, self.model):
+            raise ValueError("; ".join(found))
         return self
 
     def resolved(self, blocks: int) -> "Config":
@@ -136,8 +62,14 @@ class Config(_Section):
                 hint=f"--set model.end={blocks} is the last that fits",
             )
         forms = {"connector": self.model.connector_form, "prompt": self.model.prompt_form}
-        model = self.model.model_copy(update={"start": start, "end": end, **forms})
+        placed = {"start": start, "end": end, "adapters": self.model.adapter_form}
+        model = self.model.model_copy(update={**forms, **placed})
         return self.model_copy(update={"model": model})
+
+    def at_known_depth(self) -> "Config":
+        """Resolved where the language model is a published OPT, else as it is. Raises UsageError as `resolved`."""
+        blocks = OPT_BLOCKS.get(self.lm.name)
+        return self if blocks is None else self.resolved(blocks)
 
     def to_toml(self) -> str:
         """As TOML that `read_config` takes; what is None is left out."""
@@ -154,6 +86,9 @@ def recipes() -> list[str]:
 def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """A recipe by name, or a TOML file, with `section.key=value` overrides.
 
+    What overrides choose brings figures of its own along, an overlay on the recipe's: another variant than the
+    recipe's, few-shot training, unfrozen parts. The recipe's table `overlays` may replace them.
+
     Raises:
         UsageError: no such recipe, or settings that cannot be; all of them are named.
     """
@@ -163,22 +98,72 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
         text = Path(recipe).read_text(encoding="utf-8")
     else:
         raise UsageError(f"there is no recipe {recipe!r}", hint=f"use {', '.join(recipes())}, or a .toml file")
-    return read_config(text, recipe, overrides)
+    values = _parse(text, recipe)
+    own = values.pop("overlays", {})
+    asked = copy.deepcopy(values)
+    for override in overrides:
+        _apply(asked, override)
+    for name in _chosen_overlays(values, asked):
+        packaged = files("epalm.recipes").joinpath("overlays", f"{name}.toml").read_text(encoding="utf-8")
+        _merge(values, own[name] if isinstance(own, dict) and name in own else _parse(packaged, name))
+    return _validated(values, recipe, overrides)
 
 
 def read_config(text: str, origin: str, overrides: Sequence[str] = ()) -> Config:
-    """Settings from TOML. Raises UsageError as `load_config` does."""
+    """Settings from TOML, as they are. Raises UsageError as `load_config` does."""
+    return _validated(_parse(text, origin), origin, overrides)
+
+
+def _parse(text: str, origin: str) -> dict[str, Any]:
     try:
-        values = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{origin} is no TOML: {error}") from error
+
+
+def _validated(values: dict[str, Any], origin: str, overrides: Sequence[str]) -> Config:
     for override in overrides:
         _apply(values, override)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        faults = "; ".join(_fault(fault) for fault in error.errors())
-        raise UsageError(f"settings of {origin}: {faults}", hint="docs/recipes.md lists every key") from error
+    faults: list[str] = []
+    while True:
+        try:
+            config = Config.model_validate(values)
+            break
+        except ValidationError as error:
+            found = error.errors()
+            faults += [_fault(fault) for fault in found]
+            # Once more without the faulty keys: what the others do wrong together is told in the same message.
+            removed = [_without(values, fault["loc"]) for fault in found]
+            if not all(removed):
+                break
+    if faults:
+        raise UsageError(f"settings of {origin}: {'; '.join(faults)}", hint="docs/recipes.md lists every key")
+    return config
+
+
+def _chosen_overlays(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Names of the overlays that overrides chose, in the order in which they are laid."""
+
+    def changed(section: str, key: str) -> Any:
+        old, new = (
+            table.get(key) if isinstance(table := values.get(section), dict) else None for values in (before, after)
+        )
+        return new if new != old else None
+
+    names = ["few-shot"] if changed("data", "few_shot") is not None else []
+    if changed("model", "variant") == "epalm-pt-l":
+        names += ["epalm-pt-l"]
+        encoder = before.get("encoder")
+        names += ["epalm-pt-l-vit"] if isinstance(encoder, dict) and encoder.get("kind") == "vit" else []
+    names += ["unfrozen"] if True in (changed("lm", "train"), changed("encoder", "train")) else []
+    return names
+
+
+def _merge(values: dict[str, Any], overlay: dict[str, Any]) -> None:
+    for section, keys in overlay.items():
+        table = values.setdefault(section, {})
+        if isinstance(table, dict):
+            table.update(keys)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -202,3 +187,13 @@ def _fault(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         message = "there is no such setting"
     return f"{where}: {message}" if where else message
+
+
+def _without(values: dict[str, Any], where: Sequence[int | str]) -> bool:
+    """Take the value at `where` out of nested tables; whether that was possible."""
+    table: Any = values
+    for part in where[:-1]:
+        if not isinstance(table, dict) or not isinstance(table.get(part), dict):
+            return isinstance(table, dict) and table.pop(part, None) is not None
+        table = table[part]
+    return bool(where) and isinstance(table, dict) and table.pop(where[-1], None) is not None

@@ -22,7 +22,7 @@ from rich.text import Text
 from epalm.errors import EpalmError
 
 screen = Console(stderr=True, highlight=False, soft_wrap=True)
-_PIPE_WIDTH = 200  # characters
+_PIPE_WIDTH = 120  # characters
 _LINES_PER_RUN = 10  # progress lines printed for one piece of work when stderr is not a terminal
 
 

@@ -4,10 +4,18 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+
+class Status(NamedTuple):
+    """A file's state: equal states, equal bytes. Tools can set the modification time back, but not that of a change."""
+
+    size: int  # bytes
+    mtime: int  # ns, of the last modification as the file says
+    ctime: int  # ns, of the last change to the file, its name or its rights
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +26,13 @@ class MediaFile:
     offset: int = 0
     size: int | None = None  # bytes; None: the whole file
 
-    def status(self) -> tuple[int, int] | None:
-        """Size in bytes and modification time in ns of the file the bytes lie in; None when there is none."""
+    def status(self) -> Status | None:
+        """The state of the file that the bytes lie in; None when there is none."""
         try:
             status = self.path.stat()
         except OSError:
             return None
-        return status.st_size, status.st_mtime_ns
+        return Status(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def open(self) -> BinaryIO:
         """The medium's bytes, to be closed by the caller; of a shard, only its stretch is seen. Raises OSError."""

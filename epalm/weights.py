@@ -94,9 +94,14 @@ def seeded(source: Source) -> Iterator[None]:
 
 
 def from_pretrained(
-    model_class: Any, source: Source, what: str, config: Any = None, dtype: torch.dtype = torch.float32
+    model_class: Any,
+    source: Source,
+    what: str,
+    config: Any = None,
+    dtype: torch.dtype = torch.float32,
+    quantization: Any = None,
 ) -> nn.Module:
-    """A transformers model with `source`'s weights.
+    """A transformers model with `source`'s weights; `quantization` is one of transformers' configurations of it.
 
     Raises:
         UsageError: see `load`; also when the checkpoint leaves part of the model without weights.
@@ -109,6 +114,7 @@ def from_pretrained(
             dtype=dtype,
             trust_remote_code=False,
             output_loading_info=True,
+            **({} if quantization is None else {"quantization_config": quantization}),
         )
         absent = sorted(report["missing_keys"])
         if absent:

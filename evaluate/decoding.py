@@ -15,8 +15,10 @@ from epalm.samples import Prediction, Sample
 from epalm.train.batches import last_tokens
 from epalm.train.features import FeatureSource
 from epalm.train.model import EpalmModel
+from epalm.train.run_folder import require_room, writing
 from epalm.train.text import TextFormat
 
+_LEAST = 100  # bytes that a prediction takes at least, written
 _SHORTEST_ANSWER = 5  # tokens that an answer gets at least, however long its question
 
 
@@ -54,20 +56,21 @@ def decode_batches(
 def predict_samples(
     samples: Sequence[Sample], path: Path, decode: Callable[[Sequence[Sample]], Iterator[list[Prediction]]]
 ) -> list[Prediction]:
-    """Predictions of all samples: those that `path` holds are kept, the others are decoded and appended to it."""
+    """Predictions of all samples: those that `path` holds are kept, the others are decoded and appended to it.
+
+    Raises:
+        EpalmError: they cannot be written, or there is too little room.
+    """
     wanted = {sample.id: sample for sample in samples}
     done = {one.id: one for one in read_predictions(path) if one.id in wanted}
     missing = [sample for sample in samples if sample.id not in done]
-    path.parent.mkdir(parents=True, exist_ok=True)
     if missing:
-        with path.open("ab") as file, progress("score", len(missing), "samples") as advance:
-            if file.tell():
-                file.write(b"\n")  # ends a line that a kill may have left torn
+        require_room(path.parent, _LEAST * len(missing))
+        with progress("score", len(missing), "samples") as advance:
+            _append(path, b"\n" if path.exists() else b"")  # ends a line that a kill may have left torn
             for batch in decode(missing):
-                for prediction in batch:
-                    done[prediction.id] = prediction
-                    file.write(_line(prediction, wanted[prediction.id]))
-                file.flush()
+                done |= {prediction.id: prediction for prediction in batch}
+                _append(path, b"".join(prediction_line(one, wanted[one.id]) for one in batch))
                 advance(len(batch))
     return [done[sample.id] for sample in samples]
 
@@ -86,10 +89,18 @@ def read_predictions(path: Path) -> list[Prediction]:
     return found
 
 
-def _line(prediction: Prediction, sample: Sample) -> bytes:
+def prediction_line(prediction: Prediction, sample: Sample) -> bytes:
+    """A prediction as its file holds it: beside the text, what was asked and what was expected."""
     expected = {"answers": dict(sample.answers)} if sample.answers else {"references": list(sample.references)}
     value = {"id": prediction.id, "text": prediction.text, "media": sample.media, "prompt": sample.prompt, **expected}
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+
+
+def _append(path: Path, lines: bytes) -> None:
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(lines)
 
 
 def _same_length(ordered: Sequence[Sample], length: Callable[[Sample], int], batch_size: int) -> Iterator[list[Sample]]:

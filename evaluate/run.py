@@ -10,12 +10,13 @@ from typing import Any
 from epalm.cache.durable import write_atomically
 from epalm.errors import UsageError
 from epalm.evaluate.chance import chance_predictions
-from epalm.evaluate.decoding import decode_batches, predict_samples, read_predictions
+from epalm.evaluate.decoding import decode_batches, predict_samples, prediction_line, read_predictions
 from epalm.evaluate.scoring import backends, score_predictions
-from epalm.fingerprint import digest_json, digest_tensors
+from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Sample
 from epalm.train.features import FeatureSource
 from epalm.train.run import LoadedRun, chosen_samples
+from epalm.train.run_folder import writing
 
 _PROBED = 32  # samples that a plan decodes
 
@@ -28,17 +29,21 @@ def score_run(
     *,
     split: str,
     expected: int,
+    modality: str,
     num_beams: int,
     max_length: int,
     batch_size: int,
 ) -> dict[str, Any]:
     """Decode and score `samples`, those of the split's `expected` that have features; also writes `scores.json`.
 
+    `modality` is that of the samples.
+
     Predictions lie in `predictions/`, in a file named by everything that decides them; what it holds is not decoded
     again.
 
     Raises:
         UsageError: features of another shape than the run was trained on.
+        EpalmError: the run folder cannot be written, or has too little room.
     """
     _require_fit(run, features)
     settings = {"num_beams": num_beams, "max_length": max_length}
@@ -59,7 +64,7 @@ def score_run(
     training = chosen_samples(dataset, run.config, run.config.data.train_split)
     scores = {
         "run": run.folder.name,
-        "modality": run.inputs["modality"],
+        "modality": modality,
         "split": split,
         "checkpoint_step": run.step,
         "blind": run.config.model.blind,
@@ -69,7 +74,8 @@ def score_run(
         "backends": backends(),
         "predictions": str(path),
     }
-    write_atomically(run.folder.path / "scores.json", (json.dumps(scores, indent=2) + "\n").encode())
+    with writing(run.folder.path):
+        write_atomically(run.folder.path / "scores.json", (json.dumps(scores, indent=2) + "\n").encode())
     return scores
 
 
@@ -81,6 +87,7 @@ class ScorePlan:
     without_features: int
     decoded_already: int
     to_decode: int
+    bytes: int  # to write
     seconds: float
     predictions: str
 
@@ -103,13 +110,22 @@ def plan_score(
     missing = [sample for sample in samples if sample.id not in done]
     some = missing[:: max(1, len(missing) // _PROBED)][:_PROBED]
     started = time.perf_counter()
-    for _ in decode_batches(
+    by_id, size = {sample.id: sample for sample in some}, 0
+    for batch in decode_batches(
         run.model, run.text, features, some, num_beams=num_beams, max_length=max_length, batch_size=batch_size
     ):
-        pass
-    seconds = (time.perf_counter() - started) * len(missing) / max(1, len(some))
-    already = len(samples) - len(missing)
-    return ScorePlan(expected, expected - len(samples), already, len(missing), seconds, str(path))
+        size += sum(len(prediction_line(prediction, by_id[prediction.id])) for prediction in batch)
+    share = len(missing) / max(1, len(some))
+    seconds = (time.perf_counter() - started) * share
+    return ScorePlan(
+        samples=expected,
+        without_features=expected - len(samples),
+        decoded_already=len(samples) - len(missing),
+        to_decode=len(missing),
+        bytes=round(size * share),
+        seconds=seconds,
+        predictions=str(path),
+    )
 
 
 def scores_path(run: LoadedRun) -> Path:
@@ -134,7 +150,7 @@ def _digest(run: LoadedRun, features: FeatureSource, settings: dict[str, int]) -
     """Sixteen hex digits of what decides a prediction: trained tensors, frozen weights, features, decoding."""
     return digest_json(
         {
-            "trained": digest_tensors(run.model.trainable_tensors()),
+            "trained": run.trained,
             "lm": run.inputs["lm"],
             "model": run.config.model.model_dump(mode="json"),
             "dtype": run.config.lm.dtype,

@@ -45,7 +45,12 @@ class AudioTransformer:
             "token": TOKEN_RULE,
         }
 
-    @torch.no_grad()
+    @property
+    def module(self) -> torch.nn.Module:
+        """See `TrainableEncoder`."""
+        module: torch.nn.Module = self._model
+        return module
+
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """Filter banks (B, frames, mel_bins) → (B, depth, D)."""
         with self._compute.autocast():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from epalm.cache.reader import FeatureReader
+from epalm.errors import MediaError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.views import view_of
@@ -50,7 +51,10 @@ def compare_rows(
     for name, file, digest in media:
         rows = reader.rows_of([digest])
         for view in sorted({0, reader.views_of(rows)[-1]}):
-            inputs = encoder.input(file, (view_of(digest, view, view_seed),))
+            try:
+                inputs = encoder.input(file, (view_of(digest, view, view_seed),))
+            except MediaError as error:
+                raise MediaError(f"{name}: {error.message}", hint=error.hint) from error
             now = batches.collect(batches.submit([inputs]))[0, 0]  # (L, D)
             then = reader.gather(rows, view=view)[0].astype(np.float32)
             share = np.linalg.norm(now - then, axis=-1) / np.maximum(np.linalg.norm(then, axis=-1), 1e-6)

@@ -3,6 +3,7 @@
 Knows that blocks put out hidden states (B, N, D), `[CLS]` token at position 0; knows no model by name.
 """
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,21 +19,21 @@ class ClsTokens:
 
     def __init__(self, blocks: Iterable[nn.Module], norm: nn.Module) -> None:
         self._norm = norm
-        self._taken: list[torch.Tensor] = []
+        self._of = threading.local()  # several threads may run the model, each on a batch of its own
         for block in blocks:
             block.register_forward_hook(self._take)
 
     def _take(self, _block: nn.Module, _inputs: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output  # (B, N, D)
-        self._taken.append(hidden[:, 0].clone())  # a view would keep all of it
+        self._of.taken.append(hidden[:, 0].clone())  # a view would keep all of it
 
     def of(self, run: Callable[[], object]) -> torch.Tensor:
         """The tokens of every block, shallow to deep (B, depth, D), of one forward pass, `run`.
 
         Each is the model's final LayerNorm applied to the block's output, not for the last block only.
         """
-        self._taken.clear()
+        self._of.taken = []
         run()
-        tokens: torch.Tensor = self._norm(torch.stack(self._taken, dim=1))
-        self._taken.clear()
+        tokens: torch.Tensor = self._norm(torch.stack(self._of.taken, dim=1))
+        self._of.taken = []
         return tokens

@@ -5,7 +5,7 @@ Knows containers; does not know frames or samples.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import overload
+from typing import Any, cast, overload
 
 import av
 from av import AudioFrame, VideoFrame
@@ -27,6 +27,8 @@ _FORMATS = (
 _NO_PROTOCOL = "none"  # what is given as an open file needs none
 _SAMPLES = 1 << 24  # a channel of one packet; real ones have a few thousand
 VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen of them
+
+_GUESS_TIMES: int = cast(Any, Flags.gen_pts).value
 
 
 @contextmanager
@@ -54,7 +56,7 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
             options["protocol_whitelist"] = "file" if isinstance(source, str) else _NO_PROTOCOL
             with av.open(source, "r", options=options, metadata_errors="replace") as container:
                 # Times that are missing are to be seen, not guessed from packets kept in memory until then.
-                container.flags = int(container.flags) & ~int(Flags.gen_pts.value)
+                container.flags &= ~_GUESS_TIMES
                 for stream in container.streams:
                     if stream.codec_context is not None:
                         stream.codec_context.options = {name: options[name] for name in ("max_pixels", "max_samples")}

@@ -1,6 +1,6 @@
 """What an encoder is to the rest of the software: one small protocol. Knows no encoder by name."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -33,4 +33,14 @@ class Encoder(Protocol):
 
         The batch may lie on any device; the result lies on the encoder's.
         """
+        ...
+
+
+@runtime_checkable
+class TrainableEncoder(Encoder, Protocol):
+    """An encoder whose model can be trained: gradients flow through `encode` once its tensors ask for them."""
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The model itself."""
         ...

@@ -17,6 +17,8 @@ from epalm.samples import Modality
 from epalm.weights import Source
 
 PLAYGROUND = "playground"
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pictures that CLIP was trained on
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 SPEC_AUGMENT = (24, 96)  # method: SpecAugment of the paper's best AudioCaps run
 
 
@@ -27,7 +29,8 @@ class EncoderChoice:
     `weights` is a Hub name, a folder, or "playground" for the built-in world's; `frames` is of a clip;
     `modality` matters only to an encoder that reads several. `precision` is that of the matrix products;
     `reduced_jpeg` decodes large JPEGs at a fraction of their size. `augmented`: whether views 1 … V can be drawn;
-    `spec_augment`: the widest frequency mask (mel bins) and time mask (frames) of audio's.
+    `spec_augment`: the widest frequency mask (mel bins) and time mask (frames) of audio's. `statistics`: mean and
+    deviation of pixels, the encoder's "own" or "clip"'s, which the paper's public implementation takes for all.
     """
 
     kind: str
@@ -40,6 +43,7 @@ class EncoderChoice:
     reduced_jpeg: bool = False
     augmented: bool = True
     spec_augment: tuple[int, int] = SPEC_AUGMENT
+    statistics: str = "own"
 
     def to_record(self) -> dict[str, str]:
         """The choice as a feature set records it, so that `predict` can build the same encoder again."""
@@ -47,16 +51,22 @@ class EncoderChoice:
 
     @staticmethod
     def from_record(record: Mapping[str, str]) -> "EncoderChoice":
-        """The choice that `to_record` wrote. Raises UsageError when the record has none."""
+        """The choice that `to_record` wrote. Raises UsageError when the record has none, or a damaged one."""
         import json
 
         if "encoder" not in record:
             raise UsageError("the feature set does not say which encoder made it", hint="extract it again")
-        fields = json.loads(record["encoder"])
-        modality, masks = fields.pop("modality"), fields.pop("spec_augment", SPEC_AUGMENT)
-        return EncoderChoice(
-            **fields, modality=Modality(modality) if modality else None, spec_augment=(masks[0], masks[1])
-        )
+        try:
+            fields = json.loads(record["encoder"])
+            modality, masks = fields.pop("modality"), fields.pop("spec_augment", SPEC_AUGMENT)
+            frequency, time = (int(width) for width in masks)
+            return EncoderChoice(
+                **fields, modality=Modality(modality) if modality else None, spec_augment=(frequency, time)
+            )
+        except (ValueError, TypeError, AttributeError, KeyError) as error:  # a set may come from anywhere
+            raise UsageError(
+                f"what the feature set says of its encoder is damaged: {error}", hint="extract it again"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,12 @@ def _with_options(read: Input, choice: EncoderChoice, limits: Limits) -> Input:
         options["augmentation"] = None
     elif isinstance(read, AudioInput):
         options["augmentation"] = SpecAugment(*choice.spec_augment)
+    if choice.statistics == "clip":
+        if isinstance(read, AudioInput):
+            raise UsageError("--statistics clip is for pixels", hint="leave the option out")
+        options["pixels"] = replace(read.pixels, mean=_CLIP_MEAN, std=_CLIP_STD)  # type: ignore[attr-defined]
+    elif choice.statistics != "own":
+        raise UsageError(f"--statistics {choice.statistics!r} is unknown", hint="use own or clip")
     if choice.reduced_jpeg:
         if not isinstance(read, ImageInput):
             raise UsageError("--reduced-jpeg is for pictures", hint="leave the option out")

@@ -1,9 +1,10 @@
-"""From decoded inputs to rows as they are stored: batches through the encoder, one ahead where it is a GPU.
+"""From decoded inputs to rows as they are stored: batches through the encoder, several under way at a time.
 
 Letters: B media, V views, L layers, D width. Knows encoders; knows no files and no cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,22 +17,31 @@ from epalm.extract.encoder import Encoder
 
 @dataclass(frozen=True)
 class Handle:
-    """A batch under way: (B·V, L, D) on its way to the CPU, behind `done` on a GPU."""
+    """A batch under way: `wait` gives its tokens (B·V, L, D) on the CPU."""
 
-    tokens: torch.Tensor
+    wait: Callable[[], torch.Tensor]
     media: int
     views: int
-    done: "torch.cuda.Event | None"
 
 
 class BatchEncoder:
-    """Rows of chosen layers in the stored dtype. On a GPU, `submit` returns while the batch is computed."""
+    """Rows of chosen layers in the stored dtype. On a GPU, and with threads, `submit` returns before they are there."""
 
-    def __init__(self, encoder: Encoder, layers: Sequence[int], dtype: str, batch_size: int) -> None:
-        """`batch_size` counts inputs: each view of a medium is one."""
+    def __init__(
+        self, encoder: Encoder, layers: Sequence[int], dtype: str, batch_size: int, *, threads: int = 0
+    ) -> None:
+        """`batch_size` counts inputs: each view of a medium is one.
+
+        With `threads`, a CPU computes so many batches side by side, a thread each: none waits for another, as they
+        would within one batch whenever a decoding process takes a core from one of them. Without, all share a batch.
+        """
         self.encoder, self.batch_size = encoder, batch_size
         self._layers, self._dtype = list(layers), np.dtype(dtype)
         self.on_gpu = encoder.device.type == "cuda"
+        self._threads: ThreadPoolExecutor | None = None
+        if threads and not self.on_gpu:
+            self._threads = ThreadPoolExecutor(threads, "encode", initializer=torch.set_num_threads, initargs=(1,))
+        self.under_way = threads + 1 if self._threads else 2  # batches: those computed, and one that is prepared
 
     def media_at_once(self, views: int) -> int:
         """How many media of so many views make a batch."""
@@ -47,16 +57,21 @@ class BatchEncoder:
         for place, array in enumerate(inputs):
             raw[place * views : (place + 1) * views] = torch.from_numpy(array)
         raw[count:] = raw[:1]
-        with torch.inference_mode():
-            there = raw.to(self.encoder.device, non_blocking=True)
-            tokens = self.encoder.encode(self.encoder.input.normalise(there))[:count, self._layers].float()
-            if not self.on_gpu:
-                return Handle(tokens, len(inputs), views, None)
-            here = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-            here.copy_(tokens, non_blocking=True)
-            done = torch.cuda.Event()
-            done.record()
-        return Handle(here, len(inputs), views, done)
+        if self._threads:
+            return Handle(self._threads.submit(self._encode, raw, count).result, len(inputs), views)
+        tokens = self._encode(raw, count)
+        if not self.on_gpu:
+            return Handle(lambda: tokens, len(inputs), views)
+        here = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+        here.copy_(tokens, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
+
+        def wait() -> torch.Tensor:
+            done.synchronize()
+            return here
+
+        return Handle(wait, len(inputs), views)
 
     def collect(self, handle: Handle) -> np.ndarray:
         """The rows (B, V, L, D) of a batch that was submitted.
@@ -64,10 +79,18 @@ class BatchEncoder:
         Raises:
             EpalmError: values that are no numbers, or do not fit the stored dtype.
         """
-        if handle.done is not None:
-            handle.done.synchronize()
-        rows = stored(handle.tokens.cpu().numpy(), self._dtype)
+        rows = stored(handle.wait().cpu().numpy(), self._dtype)
         return rows.reshape(handle.media, handle.views, *rows.shape[1:])
+
+    def close(self) -> None:
+        """Drop what has not begun, and wait for the rest."""
+        if self._threads:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+
+    @torch.inference_mode()
+    def _encode(self, raw: torch.Tensor, count: int) -> torch.Tensor:
+        there = raw.to(self.encoder.device, non_blocking=True)
+        return self.encoder.encode(self.encoder.input.normalise(there))[:count, self._layers].float()
 
 
 def stored(tokens: np.ndarray, dtype: "np.dtype[Any]") -> np.ndarray:

@@ -28,7 +28,11 @@ class FrameAverage:
         inner = self._vit.describe()
         return {**inner, "kind": self.kind, "token": f"{inner['token']}, mean over frames"}
 
-    @torch.no_grad()
+    @property
+    def module(self) -> torch.nn.Module:
+        """See `TrainableEncoder`."""
+        return self._vit.module
+
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """Clips (B, T, 3, H, W) → (B, depth, D)."""
         tokens = self._vit.encode(batch.flatten(0, 1))  # (B·T, depth, D)

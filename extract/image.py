@@ -28,7 +28,7 @@ _STRIP = 1 << 20  # pixels that are converted at once
 # What Pillow's plug-ins raise on damaged bytes, beside their own errors.
 _FAULTS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-    struct.error, zlib.error, Image.DecompressionBombError,
+    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 _HINT = "open it in an image viewer, and save or download it again"
 Turn = Callable[[np.ndarray], np.ndarray]
@@ -84,7 +84,8 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
                 return _as_shown(image, (width, height) if scale > 1 else image.size, scale)
     except Image.DecompressionBombError as error:
         raise MediaError(
-            f"the picture has too many pixels: {_reason(error)}", hint="scale it down, or raise --max-pixels"
+            f"the picture has too many pixels: {_reason(error).partition(',')[0]}",
+            hint="scale it down, or raise --max-pixels",
         ) from error
     except MemoryError as error:
         raise out_of_memory("picture") from error

@@ -16,13 +16,15 @@ from epalm.extract.encoding import BatchEncoder
 from epalm.extract.media_file import require_file
 from epalm.extract.views import VIEW_0, View, view_of
 from epalm.extract.workers import default_workers
-from epalm.fingerprint import digest_file
+from epalm.fingerprint import digest_file, digest_json
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample
 
+_DIGITS = 12  # hex, of the number of a view
+
 
 class LiveFeatures:
-    """Features decoded and encoded when asked for; a medium that samples share is encoded once a batch."""
+    """Features decoded and encoded when asked for; a view that samples of a batch share is encoded once."""
 
     def __init__(
         self,
@@ -45,17 +47,18 @@ class LiveFeatures:
         self._threads = ThreadPoolExecutor(default_workers(), "decode")
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
-        """The samples' features (B, L, D) float32: view 0, or the view of a training epoch.
+        """The samples' features (B, L, D) float32: view 0, or a view drawn for each sample of a training epoch.
 
         Raises:
             MediaError: a medium cannot be read; the message names it.
         """
-        names = list(dict.fromkeys(sample.media for sample in samples))
-        inputs = list(self._threads.map(lambda name: self._read(name, epoch), names))
+        wanted = [(sample.media, self._number(sample, epoch)) for sample in samples]
+        pairs = list(dict.fromkeys(wanted))
+        inputs = list(self._threads.map(lambda pair: self._read(*pair), pairs))
         batches = BatchEncoder(self._encoder, self._chosen, "float32", len(inputs))
         tokens = batches.collect(batches.submit(inputs))[:, 0]
-        place = {name: row for row, name in enumerate(names)}
-        features: np.ndarray = tokens[[place[sample.media] for sample in samples]]
+        place = {pair: row for row, pair in enumerate(pairs)}
+        features: np.ndarray = tokens[[place[pair] for pair in wanted]]
         return features
 
     def describe(self) -> dict[str, Any]:
@@ -69,16 +72,22 @@ class LiveFeatures:
             "choice": self._choice.to_record() if self._choice else None,
         }
 
-    def _read(self, media: str, epoch: int | None) -> np.ndarray:
+    def _number(self, sample: Sample, epoch: int | None) -> int:
+        """Of the view: 0, or one that no other sample and epoch are likely to draw."""
+        if epoch is None or self._view_seed is None:
+            return 0
+        return 1 + int(digest_json([sample.id, epoch])[:_DIGITS], 16)
+
+    def _read(self, media: str, number: int) -> np.ndarray:
         try:
             file = require_file(self._dataset.locate(media), self._encoder.input.limits)
-            return self._encoder.input(file, (self._view(media, file, epoch),))
+            return self._encoder.input(file, (self._view(media, file, number),))
         except MediaError as error:
             raise MediaError(f"{media}: {error.message}", hint=error.hint) from error
 
-    def _view(self, media: str, file: MediaFile, epoch: int | None) -> View:
-        if epoch is None or self._view_seed is None:
+    def _view(self, media: str, file: MediaFile, number: int) -> View:
+        if number == 0 or self._view_seed is None:
             return VIEW_0
         if media not in self._digests:
             self._digests[media] = digest_file(file.path, file.offset, file.size)
-        return view_of(self._digests[media], epoch + 1, self._view_seed)
+        return view_of(self._digests[media], number, self._view_seed)

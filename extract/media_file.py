@@ -4,11 +4,17 @@ import stat
 
 from epalm.errors import MediaError
 from epalm.extract.limits import Limits
-from epalm.media import MediaFile
+from epalm.media import MediaFile, Status
 
 
 def require_file(medium: MediaFile, limits: Limits | None = None) -> MediaFile:
-    """The medium itself, if it lies in a regular file, is not empty and [default: whatever its size] within limits.
+    """The medium itself, where `require_status` finds nothing to refuse. Raises MediaError."""
+    require_status(medium, limits)
+    return medium
+
+
+def require_status(medium: MediaFile, limits: Limits | None = None) -> Status:
+    """What `MediaFile.status` gives of a regular file that is not empty and [default: whatever its size] within limits.
 
     Devices, pipes and folders are refused: a data file may name anything, and reading some never ends.
 
@@ -33,4 +39,4 @@ def require_file(medium: MediaFile, limits: Limits | None = None) -> MediaFile:
         )
     if limits:
         limits.check_bytes(size)
-    return medium
+    return Status(status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -5,7 +5,7 @@ Knows the order of the work and who does it: this process, or the workers of a D
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from epalm.cache.store import Cache
 from epalm.cache.sweep import sweep_leftovers
 from epalm.cache.uses import touch
 from epalm.console import Advance, progress
+from epalm.datasets import from_anywhere
 from epalm.errors import CacheError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import EncoderChoice
@@ -27,7 +28,7 @@ from epalm.extract.selection import feature_spec
 from epalm.extract.stream import Stream, Tally, decode_pool
 from epalm.extract.versions import library_versions
 from epalm.extract.views import VIEW_0
-from epalm.extract.workers import DEFAULT_TIMEOUT, default_workers
+from epalm.extract.workers import DEFAULT_TIMEOUT, default_workers, usable_cores
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 
@@ -44,6 +45,7 @@ class ExtractSummary:
     set_name: str
     layers: tuple[int, ...]
     views: int
+    augmented: int  # media that are to have these views
     media: int
     hits: int
     encoded: int
@@ -78,9 +80,10 @@ class LocalEngine:
     def __call__(self, plan: Plan, features: FeatureSet, advance: Advance) -> Tally:
         """See `Engine`."""
         spec = features.spec
-        batches = BatchEncoder(self.encoder, spec.layers, spec.stored_dtype, self.batch_size)
-        wanted = default_workers(gpu=batches.on_gpu) if self.workers is None else self.workers
-        with decode_pool(self.encoder, min(wanted, len(plan.pending)), self.timeout) as pool:
+        wanted = default_workers(gpu=self.encoder.device.type == "cuda") if self.workers is None else self.workers
+        threads = usable_cores() if wanted else 0
+        batches = BatchEncoder(self.encoder, spec.layers, spec.stored_dtype, self.batch_size, threads=threads)
+        with closing(batches), decode_pool(self.encoder, min(wanted, len(plan.pending)), self.timeout) as pool:
             stream = Stream(batches, features, pool, self.block_rows, advance)
             for views, items in plan.by_views():
                 stream.go(items, views)
@@ -135,12 +138,13 @@ def extract_features(
             tally = (engine or LocalEngine(encoder))(plan, features, advance)
     with suppress(CacheError):  # of a cache that cannot be written nothing is swept, and nothing is lost by it
         sweep_leftovers(features.objects)
-    write_manifest(features.objects, Manifest(dataset.spec, plan.digests))
+    _note_names(features, plan, dataset)
     touch(features.objects)
     return ExtractSummary(
         set_name=features.name,
         layers=layers,
         views=views,
+        augmented=plan.augmented,
         media=plan.media,
         hits=plan.hits,
         encoded=tally.encoded,
@@ -159,6 +163,15 @@ def encode_files(files: Sequence[MediaFile], encoder: Encoder, layers: Sequence[
     rows = batches.collect(batches.submit([encoder.input(file, (VIEW_0,)) for file in files]))
     tokens: np.ndarray = rows[:, 0]
     return tokens
+
+
+def _note_names(features: FeatureSet, plan: Plan, dataset: Dataset) -> None:
+    """Keep which names stand for which rows. A cache that is only read does without: all rows are there."""
+    try:
+        write_manifest(features.objects, Manifest(from_anywhere(dataset.spec), plan.digests))
+    except CacheError:
+        if plan.pending or plan.unreadable:
+            raise
 
 
 def _note_unreadable(features: FeatureSet, plan: Plan) -> None:

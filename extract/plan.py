@@ -12,8 +12,9 @@ from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
 from epalm.errors import CacheError, MediaError
 from epalm.extract.limits import Limits
-from epalm.extract.media_file import require_file
-from epalm.media import MediaFile
+from epalm.extract.media_file import require_file, require_status
+from epalm.fingerprint import digest_file
+from epalm.media import MediaFile, Status
 from epalm.samples import Dataset, Modality
 
 _BYTES = {"float16": 2, "float32": 4}
@@ -28,12 +29,12 @@ class Pending:
     media: str
     file: MediaFile
     digest: str
-    status: tuple[int, int]  # bytes, modification time in ns
+    status: Status
     views: tuple[int, ...]
 
     def unchanged(self) -> bool:
-        """Whether the file still is the one that was hashed."""
-        return self.file.status() == self.status
+        """Whether the file still has the bytes that were hashed; read again only where its state is another one."""
+        return self.file.status() == self.status or _digest(self.file) == self.digest
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Plan:
     stale: int
     known_bad: int
     pending: tuple[Pending, ...]
+    augmented: int = 0  # media that are to have augmented views
     unreadable: Mapping[str, MediaError] = field(default_factory=dict)  # media → why
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)  # media → digest
 
@@ -93,71 +95,95 @@ def make_plan(
     """Compare the data set's media with what the cache holds, for view 0 and `views` augmented ones.
 
     Only media of `views_split` get augmented views, or all where the data set has no such split. A set that holds
-    more layers serves as well; of several, the one that holds most of these media is taken. Opens no feature set that
+    more layers serves as well; of several, the one that holds most of these rows is taken. Opens no feature set that
     is not there yet.
     """
     media = dataset.media(modality)
-    files, unreadable = _locate(dataset, media, limits or Limits())
-    # Taken before hashing: a file that changes afterwards is noticed.
-    statuses = {name: file.status() for name, file in files.items()}
-    located, stats = list(files.values()), list(statuses.values())
-    earlier = cache.media.previous(located, stats)
-    hashed = cache.media.digests(located, stats)
+    files, statuses, unreadable = _locate(dataset, media, limits or Limits())
     digests: dict[str, str] = {}
-    for name, digest in zip(files, hashed, strict=True):
-        if digest is None or statuses[name] is None:
+    for name, digest in zip(files, cache.media.digests(list(files.values()), list(statuses.values())), strict=True):
+        if digest is None:
             unreadable[name] = _why(files[name])
         else:
             digests[name] = digest
-    existing = _choose(cache.serving(spec), digests)
-    every, first = tuple(range(views + 1)), (0,)
-    split = {sample.media for sample in dataset.split(views_split)} if views else set()
-    rows = {view: existing.rows(view) if existing else set[str]() for view in every}
+    wanted = _wanted_views(dataset, digests, views, views_split)
+    existing = _choose(cache.serving(spec), wanted)
+    rows = {view: existing.rows(view) if existing else set[str]() for view in range(views + 1)}
     bad = set(existing.ledger.digests()) - rows[0] if existing and not retry_bad else set[str]()
-    counts = {"hits": 0, "new": 0, "stale": 0, "known_bad": 0}
-    pending: dict[str, Pending] = {}
+    hits = known_bad = 0
+    to_do: dict[str, tuple[int, ...]] = {}  # media → the views that they lack
     for name, digest in digests.items():
-        wanted = every if not split or name in split else first
-        lacking = tuple(view for view in wanted if digest not in rows[view])
+        lacking = tuple(view for view in wanted[digest] if digest not in rows[view])
         if not lacking:
-            counts["hits"] += 1
+            hits += 1
         elif digest in bad:
-            counts["known_bad"] += 1
+            known_bad += 1
         else:
-            was = earlier.get(files[name])
-            counts["stale" if was and was != digest and was in rows[0] else "new"] += 1
-            status = statuses[name]
-            assert status is not None
-            pending.setdefault(digest, Pending(name, files[name], digest, status, lacking))
+            to_do[name] = lacking
+    earlier = cache.media.previous([files[name] for name in to_do], [statuses[name] for name in to_do])
+    stale = sum(earlier.get(files[name]) in rows[0] for name in to_do if digests[name] not in rows[0])
+    pending: dict[str, Pending] = {}
+    for name, lacking in to_do.items():
+        digest = digests[name]
+        pending.setdefault(digest, Pending(name, files[name], digest, statuses[name], lacking))
     return Plan(
         spec=existing.spec if existing else spec,
         existing=existing,
         media=len(media),
+        hits=hits,
+        new=len(to_do) - stale,
+        stale=stale,
+        known_bad=known_bad,
         pending=tuple(pending.values()),
+        augmented=sum(len(wanted[digest]) > 1 for digest in digests.values()),
         unreadable=unreadable,
         digests=digests,
-        **counts,
     )
 
 
-def _choose(serving: list[FeatureSet], digests: Mapping[str, str]) -> FeatureSet | None:
+def _digest(file: MediaFile) -> str | None:
+    try:
+        return digest_file(file.path, file.offset, file.size)
+    except OSError:
+        return None
+
+
+def _wanted_views(
+    dataset: Dataset, digests: Mapping[str, str], views: int, views_split: str
+) -> dict[str, tuple[int, ...]]:
+    """The views of each digest. Media of equal bytes share a row, which needs what the most demanding of them does."""
+    every, first = tuple(range(views + 1)), (0,)
+    split = {sample.media for sample in dataset.split(views_split)} if views else set()
+    augmented = {digest for name, digest in digests.items() if not split or name in split}
+    return {digest: every if digest in augmented else first for digest in digests.values()}
+
+
+def _choose(serving: list[FeatureSet], wanted: Mapping[str, tuple[int, ...]]) -> FeatureSet | None:
+    """Of the sets that serve, the one that holds most of what is wanted; of equals the first, the exact one."""
     if len(serving) <= 1:
         return serving[0] if serving else None
-    media = set(digests.values())
-    return max(serving, key=lambda features: len(media & features.rows()))  # the first of equals: the exact one
+    media: dict[int, set[str]] = {}
+    for digest, views in wanted.items():
+        for view in views:
+            media.setdefault(view, set()).add(digest)
+    return max(serving, key=lambda one: sum(len(digests & one.rows(view)) for view, digests in media.items()))
 
 
 def _locate(
     dataset: Dataset, media: tuple[str, ...], limits: Limits
-) -> tuple[dict[str, MediaFile], dict[str, MediaError]]:
+) -> tuple[dict[str, MediaFile], dict[str, Status], dict[str, MediaError]]:
+    """Where the media lie, and their status before they are hashed: a file that changes afterwards is noticed."""
     files: dict[str, MediaFile] = {}
+    statuses: dict[str, Status] = {}
     refused: dict[str, MediaError] = {}
     for name in media:
         try:
-            files[name] = require_file(dataset.locate(name), limits)
+            file = dataset.locate(name)
+            statuses[name] = require_status(file, limits)
+            files[name] = file
         except MediaError as error:
             refused[name] = error
-    return files, refused
+    return files, statuses, refused
 
 
 def _why(file: MediaFile) -> MediaError:

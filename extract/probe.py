@@ -14,6 +14,7 @@ from epalm.extract.workers import DecodePool, Request, default_workers
 
 _PROBED = 64  # media
 _WARM_UP = 8  # media that start the processes and wake the encoder
+_LONGEST = 10.0  # seconds, after which neither begins another medium
 
 
 def probe_seconds(plan: Plan, engine: LocalEngine) -> float:
@@ -28,21 +29,27 @@ def probe_seconds(plan: Plan, engine: LocalEngine) -> float:
     with decode_pool(engine.encoder, min(workers, len(some)), engine.timeout) as pool:
         _encode(some[:_WARM_UP], views, pool, batches)
         started = time.perf_counter()
-        _encode(some, views, pool, batches)
+        done = _encode(some, views, pool, batches)
         seconds = time.perf_counter() - started
     inputs = sum(len(item.views) for item in plan.pending)
-    return seconds * inputs / (len(some) * len(views))
+    return seconds * inputs / (done * len(views))
 
 
-def _encode(items: Sequence[Pending], views: tuple[int, ...], pool: DecodePool, batches: BatchEncoder) -> None:
+def _encode(items: Sequence[Pending], views: tuple[int, ...], pool: DecodePool, batches: BatchEncoder) -> int:
+    """Decode and encode; how many media that were before the time was over, one at least."""
     per_batch = batches.media_at_once(len(views))
     requests = (Request(item.file, tuple(view_of(item.digest, view, 0) for view in views)) for item in items)
     batch: list[np.ndarray] = []
+    count, deadline = 0, time.perf_counter() + _LONGEST
     for done in pool.decode(requests, ahead=2 * per_batch):
+        count += 1
         if isinstance(done.result, np.ndarray):
             batch.append(done.result)
         if len(batch) == per_batch:
             batches.collect(batches.submit(batch))
             batch = []
+        if time.perf_counter() > deadline:
+            break
     if batch:
         batches.collect(batches.submit(batch))
+    return count

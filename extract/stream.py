@@ -25,7 +25,6 @@ from epalm.extract.workers import DecodePool, Request
 
 CHANGED = MediaError("the file changed while it was read", hint="run the extraction again")
 _BATCHES_AHEAD = 2
-_UNDER_WAY = 2  # batches: one that the GPU computes, one that is prepared
 
 
 def decode_pool(encoder: Encoder, workers: int, timeout: float) -> DecodePool:
@@ -134,7 +133,7 @@ class _Block:
         started = time.perf_counter()
         self._under_way.append(self._stream.encoder.submit([inputs for _, inputs in batch]))
         self._digests += [digest for digest, _ in batch]
-        if len(self._under_way) >= _UNDER_WAY or len(self) == self._stream.block_rows:
+        if len(self._under_way) >= self._stream.encoder.under_way or len(self) == self._stream.block_rows:
             self._collect(all_of_them=len(self) == self._stream.block_rows)
         self._stream.tally.encode_seconds += time.perf_counter() - started
         if len(self) == self._stream.block_rows:
@@ -155,7 +154,7 @@ class _Block:
         self._digests, self._rows = [], []
 
     def _collect(self, *, all_of_them: bool) -> None:
-        while self._under_way and (all_of_them or len(self._under_way) >= _UNDER_WAY):
+        while self._under_way and (all_of_them or len(self._under_way) >= self._stream.encoder.under_way):
             rows: Any = self._stream.encoder.collect(self._under_way.popleft())
             self._rows.append(rows)
             self._stream.advance(len(rows))

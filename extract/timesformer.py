@@ -72,7 +72,12 @@ class TimeSformer:
             "token": TOKEN_RULE,
         }  # fmt: skip
 
-    @torch.no_grad()
+    @property
+    def module(self) -> torch.nn.Module:
+        """See `TrainableEncoder`."""
+        module: torch.nn.Module = self._model
+        return module
+
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """Clips (B, T, 3, H, W), or pictures (B, 3, H, W), → (B, depth, D)."""
         clips = batch if batch.ndim == 5 else batch.unsqueeze(1)

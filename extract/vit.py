@@ -55,7 +55,12 @@ class ViT:
             "token": TOKEN_RULE,
         }
 
-    @torch.no_grad()
+    @property
+    def module(self) -> torch.nn.Module:
+        """See `TrainableEncoder`."""
+        module: torch.nn.Module = self._model
+        return module
+
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """Pictures (B, 3, H, W) → (B, depth, D)."""
         with self._compute.autocast():

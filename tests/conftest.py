@@ -40,6 +40,7 @@ def epalm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
     def run(*words: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["epalm", *(str(word) for word in words)])
+        monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it, and tables would be as narrow
         capsys.readouterr()
         try:
             main()

@@ -2,7 +2,8 @@
 
 `python crash_host.py MEDIA CACHE PLAN`: PLAN is a JSON list; each entry is one run: {"after": seconds} is killed that
 long after its start, {"step": n} kills itself at the n-th step of its commits, {} runs to its end. "cache" names a
-cache beside CACHE to run in.
+cache beside CACHE to run in, "views" how many augmented ones are asked for, "backwards" turns the order of the media.
+{"together": [entry, ...]} starts several at the same moment. What each did goes to CACHE.runs, a JSON line each.
 """
 
 import json
@@ -50,17 +51,26 @@ class Synthetic:
         return tokens.unflatten(1, (self.depth, self.width))  # type: ignore[no-any-return]
 
 
-def dataset(media: Path) -> Dataset:
+def dataset(media: Path, *, backwards: bool = False) -> Dataset:
     """Every file of a folder, in order of name."""
-    names = sorted(path.name for path in media.iterdir())
+    names = sorted((path.name for path in media.iterdir()), reverse=backwards)
     return Dataset("crash", media, tuple(Sample(n, Modality.IMAGE, n, Task.CAPTION, "test") for n in names))
 
 
-def run(media: Path, cache: Path, *, log: Path | None = None, seconds: float = 0.0) -> ExtractSummary:
+def run(
+    media: Path,
+    cache: Path,
+    *,
+    log: Path | None = None,
+    seconds: float = 0.0,
+    views: int = 0,
+    backwards: bool = False,
+) -> ExtractSummary:
     """One extraction, decoding in this process."""
     encoder = Synthetic(log, seconds)
     engine = LocalEngine(encoder, BATCH, 0, BLOCK_ROWS)
-    return extract_features(dataset(media), Modality.IMAGE, encoder, LAYERS, Cache(cache), engine=engine)
+    data = dataset(media, backwards=backwards)
+    return extract_features(data, Modality.IMAGE, encoder, LAYERS, Cache(cache), engine=engine, views=views)
 
 
 def _count_steps(stop_at: int | None) -> list[int]:
@@ -87,24 +97,44 @@ def _step(steps: list[int], stop_at: int | None) -> None:
     steps[0] += 1
 
 
+def _start(entry: dict[str, Any], media: Path, cache: Path, gate: int | None = None) -> int:
+    """The child that does what an entry says, once a byte comes through the gate."""
+    child = os.fork()
+    if child:
+        return child
+    torch.set_num_threads(1)
+    if gate is not None:
+        os.read(gate, 1)
+    steps = _count_steps(entry.get("step"))
+    options = {key: entry[key] for key in ("seconds", "views", "backwards") if key in entry}
+    done = run(media, cache.with_name(entry.get("cache", cache.name)), log=cache.with_suffix(".log"), **options)
+    cache.with_suffix(".steps").write_text(str(steps[0]))
+    with cache.with_suffix(".runs").open("a") as file:
+        file.write(json.dumps(done.to_json()) + "\n")
+    os._exit(0)
+
+
+def _result(child: int) -> int:
+    _, status = os.waitpid(child, 0)
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
 def main() -> None:
     """See the module."""
     media, cache, plan = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-    log = cache.with_suffix(".log")
     results = []
     for entry in plan:
-        child = os.fork()
-        if not child:
-            torch.set_num_threads(1)
-            steps = _count_steps(entry.get("step"))
-            run(media, cache.with_name(entry.get("cache", cache.name)), log=log, seconds=entry.get("seconds", 0.0))
-            cache.with_suffix(".steps").write_text(str(steps[0]))
-            os._exit(0)
+        if "together" in entry:
+            gate, keeper = os.pipe()
+            children = [_start(one, media, cache, gate) for one in entry["together"]]
+            os.write(keeper, b"." * len(children))
+            results += [_result(child) for child in children]
+            continue
+        child = _start(entry, media, cache)
         if "after" in entry:
             time.sleep(entry["after"])
             os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        results.append(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+        results.append(_result(child))
     print(json.dumps(results))
 
 

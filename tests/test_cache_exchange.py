@@ -19,15 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epalm.cache import chosen_rows
-from epalm.cache.blocks import Record, read_block
+from epalm.cache.chosen_rows import ChosenRows
 from epalm.cache.exchange import export_set, import_set
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import read_manifests
-from epalm.cache.objects import Objects
 from epalm.cache.store import Cache
 from epalm.errors import CacheError, UsageError
 from tests.conftest import Epalm
 from tests.feature_sets import BLOCKS, DATA, Block, contents, digest, make_set, stored_twice
+from tests.passing_objects import passing
 from tests.test_cache_feature_set import SPEC
 
 FORMS = ("h5", "npz", "parquet")
@@ -97,8 +97,8 @@ def test_views_that_all_media_have_are_written_and_others_can_be_chosen(features
     assert reader.views_of() == (0, 2)
     expected = _values(features, reader.digests, (2,), (3, 5))
     np.testing.assert_array_equal(reader.gather(np.arange(5), view=2), expected[:, 0])
-    wrongs: list[dict[str, Any]] = [{"views": [3]}, {"views": [0, 9]}, {"layers": [2]}, {"views": []}]
-    for wrong in wrongs:
+    chosen: list[dict[str, Any]] = [{"views": [3]}, {"views": [0, 9]}, {"layers": [2]}, {"views": []}]
+    for wrong in chosen:
         with pytest.raises(UsageError):
             export_set(features, tmp_path / "wrong.h5", **wrong)
     assert not list(tmp_path.glob("*wrong*"))
@@ -117,14 +117,15 @@ def test_a_set_without_a_view_in_common_says_so(tmp_path: Path) -> None:
 def test_each_block_is_read_once(features: FeatureSet, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
-    def reading(objects: Objects, record: Record) -> np.ndarray:
-        read.append(record.block)
-        return read_block(objects, record)
+    def see(what: str, key: str, data: bytes) -> bytes:
+        read.append(key)
+        return data
 
-    monkeypatch.setattr(chosen_rows, "read_block", reading)
+    seen = FeatureSet(passing(features.objects, see), features.spec)
     monkeypatch.setattr(chosen_rows, "_STRETCH", 2)
-    assert sum(len(values) for values in chosen_rows.ChosenRows(features, views=[0])) == 14
-    assert len(read) == len(set(read)) == 3
+    assert sum(len(values) for values in ChosenRows(seen, views=[0])) == 14
+    chunks = [key for key in read if key.endswith("c.0.0.0.0")]
+    assert len(chunks) == len(set(chunks)) == 3
 
 
 def test_numpy_reads_the_archive_without_pickle(features: FeatureSet, tmp_path: Path) -> None:

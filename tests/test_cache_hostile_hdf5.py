@@ -24,7 +24,7 @@ from tests.test_cache_feature_set import SPEC
 MEDIA = 6
 SHAPE = (MEDIA, 1, 3, 5)
 VALUE = np.zeros((1, *SHAPE[1:]), np.float16)
-Change = Callable[[h5py.File], None]
+Change = Callable[[h5py.File], object]
 
 
 @pytest.fixture(scope="module")
@@ -153,11 +153,6 @@ def _values(value: float) -> Change:
     return lambda file: _put(file, "features", np.append(file["features"][:-1], np.full_like(VALUE, value), 0))
 
 
-def _many_members(file: h5py.File) -> None:
-    for number in range(10_001):
-        file.create_group(f"{number}")
-
-
 HOSTILE: dict[str, Change] = {
     "external link": _link("features", h5py.ExternalLink("aside.h5", "/features")),
     "external link to a text": _link("spec.json", h5py.ExternalLink("/etc/passwd", "/")),
@@ -208,7 +203,7 @@ HOSTILE: dict[str, Change] = {
     "infinity": _values(-np.inf),
     "other bytes": lambda file: file["features"].write_direct(np.ones(SHAPE, np.float16)),
     "another member": lambda file: file.create_dataset("more", data=[1]),
-    "many members": _many_members,
+    "many members": lambda file: [file.create_group(f"{n}") for n in range(10_001)],
     "a member missing": lambda file: file.__delitem__("recorded.json"),
     "a file of something else": lambda file: file.clear(),
     "another version": lambda file: _say(file, version=2),

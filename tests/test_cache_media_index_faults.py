@@ -108,7 +108,7 @@ def test_no_flipped_bit_gives_a_wrong_digest(tmp_path: Path, media: list[MediaFi
 
 
 def test_a_row_that_belongs_to_another_key_counts_as_missing(tmp_path: Path) -> None:
-    row = Row(1, 2, DIGESTS[0], "")
+    row = Row(1, 2, 3, DIGESTS[0], "")
     with IndexFile(tmp_path / "index.sqlite", read_only=False) as file:
         assert file.put([("/a", row), ("/b", row._replace(digest=DIGESTS[1]))])
     with sqlite3.connect(tmp_path / "index.sqlite") as connection:

@@ -119,17 +119,25 @@ def test_a_damaged_block_is_refused_by_name_and_the_others_go(
     assert arrived.verify() == []
 
 
+def test_what_only_zarr_reads_is_made_anew(features: FeatureSet, tmp_path: Path) -> None:
+    record = features.records()[0]
+    features.objects.write(record.metadata, b"{")
+    features.objects.write(record.chunk, features.objects.read(record.chunk)[:-4] + b"\0" * 4)
+    assert len(features.verify()) == 1
+    assert move_set(features, Cache(tmp_path / "there")).faults == ()
+    assert Cache(tmp_path / "there").load(features.name).verify() == []
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-7], lambda data: bytes([data[0] ^ 16]) + data[1:]])
-@pytest.mark.parametrize("name", ["c.0.0.0.0", "zarr.json"])
 def test_damage_on_the_way_is_found_and_made_good_by_another_try(
-    damage: Callable[[bytes], bytes], name: str, features: FeatureSet, tmp_path: Path
+    damage: Callable[[bytes], bytes], features: FeatureSet, tmp_path: Path
 ) -> None:
     lock = threading.Lock()
     damaged: list[str] = []
 
     def see(what: str, key: str, data: bytes) -> bytes:
         with lock:
-            if what == "read" and key.endswith(name) and not damaged:
+            if what == "read" and key.endswith("c.0.0.0.0") and not damaged:
                 damaged.append(key)
                 return damage(data)
         return data
@@ -140,6 +148,26 @@ def test_damage_on_the_way_is_found_and_made_good_by_another_try(
     assert fault.block in damaged[0] and done.blocks == len(BLOCKS) - 1
     assert Cache(tmp_path / "there").load(features.name).verify() == []
     assert move_set(source, Cache(tmp_path / "there")).blocks == 1
+    require_same(features, tmp_path / "there")
+
+
+def test_damage_done_by_the_other_side_is_found_there_and_mended(features: FeatureSet, tmp_path: Path) -> None:
+    damaged: list[str] = []
+
+    def see(what: str, key: str, data: bytes) -> bytes:
+        if what == "write" and key.endswith("c.0.0.0.0") and not damaged:
+            damaged.append(key)
+            return bytes([data[0] ^ 16]) + data[1:]
+        return data
+
+    move_set(features, seen_cache(tmp_path / "there", see))
+    arrived = Cache(tmp_path / "there").load(features.name)
+    (fault,) = arrived.verify()
+    assert fault.block in damaged[0]
+    with pytest.raises(CacheError, match=fault.block):
+        arrived.open()
+    arrived.drop(fault.block)
+    assert move_set(features, Cache(tmp_path / "there")).blocks == 1
     require_same(features, tmp_path / "there")
 
 

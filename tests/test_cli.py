@@ -27,7 +27,18 @@ def _commands() -> set[str]:
 
 
 def test_the_commands_are_these() -> None:
-    names = {"demo", "extract", "train", "score", "predict", "cache ls", "cache info", "cache verify"}
+    cache = ("ls", "info", "why", "verify", "gc", "ledger", "export", "import", "push", "pull")
+    names = {
+        "demo",
+        "extract",
+        "train",
+        "score",
+        "predict",
+        "recipes",
+        "import",
+        "export",
+        *(f"cache {name}" for name in cache),
+    }
     assert _commands() == {f"epalm {name}" for name in names}
 
 

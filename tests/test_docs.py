@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from epalm.config import Config, recipes
+from epalm.config import Config, load_config, recipes
 from epalm.playground import weights_folder
 
 ROOT = Path(__file__).parents[1]
@@ -20,12 +21,25 @@ def test_the_command_reference_is_fresh() -> None:
 
 
 def test_every_recipe_and_setting_is_described() -> None:
-    page = (ROOT / "docs/recipes.md").read_text()
+    page = re.sub(r"```.*?```", "", (ROOT / "docs/recipes.md").read_text(), flags=re.DOTALL)
     named = set(re.findall(r"`([^`]+)`", page))
     assert set(recipes()) <= named
     for section, field in Config.model_fields.items():
         if section != "description":
             assert {f"{section}.{key}" for key in field.annotation.model_fields} <= named  # type: ignore[union-attr]
+
+
+def test_every_recipe_is_in_the_picture_of_rates() -> None:
+    code = (
+        "import runpy; curves = runpy.run_path('docs/draw_rates.py')['curves']();"
+        "print(*(config.description for config, _ in curves.values()), sep='|')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {load_config(name).description for name in recipes()} == set(done.stdout.strip().split("|"))
+    picture = ROOT / "docs/learning-rates.png"
+    assert picture.stat().st_size < 200_000  # bytes
+    with Image.open(picture) as image:
+        assert min(image.size) > 400
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

@@ -63,6 +63,20 @@ def test_a_folder_of_pictures(tmp_path: Path, photos: Path, weights: Path) -> No
     assert Cache(tmp_path / "cache").find(planned["set"]).spec.layers == (1, 2, 3, 4, 5, 6)
 
 
+def test_a_plan_names_the_setting_in_which_a_set_with_the_same_media_differs(
+    tmp_path: Path, photos: Path, weights: Path
+) -> None:
+    words = ("--modality", "image", "--data", photos, "--weights", weights)
+    planned = json.loads(_extract(tmp_path, *words, "--plan", "--json").stdout)
+    assert planned["other_setting"] == []
+    _extract(tmp_path, *words)
+    other = _extract(tmp_path, *words, "--dtype", "float32", "--plan", "--json")
+    assert json.loads(other.stdout)["other_setting"] == ["stored dtype float16 → float32"]
+    assert "stored dtype" in _extract(tmp_path, *words, "--dtype", "float32", "--plan").stdout
+    (photos / "new.jpg").write_bytes((photos / "0.jpg").read_bytes() + b"another")
+    assert json.loads(_extract(tmp_path, *words, "--plan", "--json").stdout)["other_setting"] == []  # some are hits
+
+
 def test_bad_media_decide_the_exit_code_and_the_ledger_is_named(tmp_path: Path, photos: Path, weights: Path) -> None:
     (photos / "0.jpg").write_bytes((photos / "0.jpg").read_bytes()[:TRUNCATED])
     done = _extract(tmp_path, "-m", "image", "--data", photos, "--weights", weights)

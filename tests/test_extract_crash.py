@@ -90,6 +90,7 @@ def test_killed_at_random_moments(media: Path, whole: Path, tmp_path: Path) -> N
     assert not [path for path in features.objects.walk() if path.key.rpartition("/")[2].startswith(".0")]
 
 
+@pytest.mark.slow
 def test_killed_at_each_step_of_making_a_set_and_committing_its_blocks(media: Path, tmp_path: Path) -> None:
     few = tmp_path / "media"
     few.mkdir()

@@ -190,15 +190,15 @@ def test_every_frame_called_a_key_frame(
 
 
 @pytest.mark.parametrize("name", ["b-frames.mp4", "pyramid.mkv", "hevc.mkv", "vp9-hidden.mkv", "av1.mp4"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_damage_never_gives_other_pixels(
+def test_of_a_damaged_clip_seeking_gives_the_same_frames_or_none(
     tmp_path_factory: pytest.TempPathFactory,
     clips: dict[str, tuple[Path, list[np.ndarray]]],
     name: str,
     data: st.DataObject,
 ) -> None:
-    """Of a damaged clip that decodes at all, seeking gives the same frames, or none."""
+    """The same damages each time: what is made of a frame whose references are damaged may depend on the way."""
     path, _ = clips[name]
     content = bytearray(path.read_bytes())
     for place in data.draw(st.lists(st.floats(0.1, 0.85), min_size=1, max_size=5)):

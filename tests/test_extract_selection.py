@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from epalm.errors import MediaError, UsageError
+from epalm.extract.encoders import EncoderChoice
 from epalm.extract.live import LiveFeatures
 from epalm.extract.pipeline import encode_files
 from epalm.extract.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
@@ -86,3 +87,9 @@ def test_live_features_are_what_is_stored(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(live.describe())
     with pytest.raises(MediaError, match=r"none\.png"):
         live.gather([Sample("x", Modality.IMAGE, "none.png", Task.CAPTION, "test")])
+
+
+@pytest.mark.parametrize("told", ["", "[]", "{}", '{"kind": "vit", "modality": "smell"}', '{"modality": null, "a": 1}'])
+def test_a_damaged_choice_of_encoder_is_one_error(told: str) -> None:
+    with pytest.raises(UsageError, match="damaged"):
+        EncoderChoice.from_record({"encoder": told})

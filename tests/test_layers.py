@@ -55,7 +55,8 @@ def test_imports_point_down() -> None:
         f"{module} imports {name}"
         for module, path in _modules().items()
         for name in _imports(path)
-        if _layer(name) not in MAY_IMPORT[_layer(module)]
+        # `epalm.load` is a front door, as the command line is; the package's own name may stand anywhere.
+        if _layer(name) not in MAY_IMPORT["cli" if module == "epalm" else _layer(module)]
     ]
     assert not wrong, "\n".join(wrong)
 

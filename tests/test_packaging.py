@@ -44,7 +44,7 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
     for stage in STAGES:
         expected |= {f"epalm/{stage}/{path.name}" for path in (ROOT / stage).glob("*.py")}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "epalm").rglob("*.py")}
-    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "epalm/recipes").glob("*.toml")}
+    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "epalm/recipes").rglob("*.toml")}
     weights = ROOT / "epalm/playground/weights"
     expected |= {path.relative_to(ROOT).as_posix() for path in weights.rglob("*") if path.is_file()}
     assert packed == expected

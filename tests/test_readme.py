@@ -19,7 +19,13 @@ from tests.conftest import save_small_vit
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = [block.splitlines() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)]
+
+
+def _blocks(text: str) -> list[list[str]]:
+    return [block.splitlines() for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
+
+
+BLOCKS = _blocks(README)
 
 
 def _commands(block: list[str]) -> list[str]:
@@ -87,8 +93,19 @@ def test_the_commands_on_ones_own_data(here: Path) -> None:
             _run(command, here)
 
 
+@pytest.mark.slow
+def test_the_commands_of_the_documents(tmp_path: Path) -> None:
+    """In their order, on the playground, from an empty folder: of the cache first, then of clusters."""
+    Image.effect_noise((60, 40), 60).convert("RGB").save(tmp_path / "cat.jpg")
+    _run("epalm extract --modality image", tmp_path)
+    for name in ("cache.md", "clusters.md"):
+        for block in _blocks((ROOT / "docs" / name).read_text()):
+            for command in _commands(block):
+                _run(command.replace("/tmp/shared-cache", str(tmp_path / "shared")), tmp_path)
+
+
 def test_no_command_is_left_out() -> None:
     assert len(BLOCKS) == 4
     said = re.findall(r"`((?:epalm|just) [^`]+)`", README)
-    known = {"epalm extract --help", "epalm train", "just bench"}
+    known = {"epalm extract --help", "epalm export", "epalm train", "epalm cache push", "just bench"}
     assert set(said) <= known

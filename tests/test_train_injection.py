@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import OPTConfig, OPTForCausalLM
 
+from epalm.train.adapters import Adapters
 from epalm.train.augmented_opt import AugmentedOPT
 from epalm.train.connector import Connector
 from epalm.train.injection import Attention, Injection
@@ -28,16 +29,29 @@ def _config(blocks: int = 4, hidden: int = 16, embedding: int | None = None) -> 
     )
 
 
-def _model(config: OPTConfig, injection: Injection, *, length: int = 0, mlp: bool = False, seed: int = 0) -> EpalmModel:
+def _model(
+    config: OPTConfig,
+    injection: Injection,
+    *,
+    length: int = 0,
+    mlp: bool = False,
+    deep: bool = False,
+    adapted: bool = False,
+    seed: int = 0,
+) -> EpalmModel:
     torch.manual_seed(seed)
     lm = AugmentedOPT(config).eval()
+    adapters = Adapters(config.num_hidden_layers, config.hidden_size, 4) if adapted else None
     with torch.no_grad():  # the initial weights are so small that most of a mistake would be lost in rounding
         for tensor in lm.parameters():
             tensor.mul_(3)
-    lm.augment(injection, length)
+        for tensor in adapters.parameters() if adapters else ():
+            tensor.mul_(300)
+    lm.augment(injection, length, adapters)
     kind = MlpPrompt if mlp else PlainPrompt
-    prompt = kind(length, config.word_embed_proj_dim) if length else None
-    return EpalmModel(lm, Connector(injection.tokens, WIDTH, config.hidden_size, shared=False), prompt).eval()
+    prompt = kind(length, config.word_embed_proj_dim, config.num_hidden_layers if deep else 1) if length else None
+    connector = Connector(injection.tokens, WIDTH, config.hidden_size, shared=False)
+    return EpalmModel(lm, connector, prompt, adapters).eval()
 
 
 @st.composite
@@ -48,7 +62,13 @@ def models(draw: st.DrawFn, attention: Attention = "causal") -> EpalmModel:
     injection = Injection(draw(st.integers(1, 4)), start, end, attention)
     config = _config(blocks, embedding=draw(st.sampled_from((None, 8))))
     return _model(
-        config, injection, length=draw(st.integers(0, 3)), mlp=draw(st.booleans()), seed=draw(st.integers(0, 99))
+        config,
+        injection,
+        length=draw(st.integers(0, 3)),
+        mlp=draw(st.booleans()),
+        deep=draw(st.booleans()),
+        adapted=draw(st.booleans()),
+        seed=draw(st.integers(0, 99)),
     )
 
 

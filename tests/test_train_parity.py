@@ -87,11 +87,23 @@ def test_gradients(case: Case) -> None:
     labels = data["input_ids"].masked_fill(data["attention_mask"] == 0, IGNORED)
     logits = model(_features(meta, data), data["input_ids"], data["attention_mask"])
     (0.1 * sample_losses(logits, labels).sum() / 3).backward()
-    layers = [value for name, value in sorted(expected.items()) if name.startswith("connector") and "weight" in name]
-    torch.testing.assert_close(model.connector.weight.grad, torch.stack(layers), atol=1e-4, rtol=0)
-    if isinstance(model.prompt, MlpPrompt):
-        theirs = expected["prompt_module.prefix_embedding.1.weight"]
-        torch.testing.assert_close(model.prompt.inner.weight.grad, theirs, atol=1e-4, rtol=0)
+    theirs = {
+        "prompt.embedding": "prompt_module.prefix_embedding.0.weight",
+        "prompt.inner": "prompt_module.prefix_embedding.1",
+        "prompt.outer": "prompt_module.prefix_embedding.3",
+    }
+    seen = {"loss"}
+    for name, tensor in model.trainable_tensors().items():
+        part, _, kind = name.rpartition(".")
+        if part == "connector":
+            names = [f"connector.{layer}.{kind}" for layer in range(len(tensor))]
+            wanted = torch.stack([expected[one] for one in names])
+        else:
+            names = [theirs[name] if name in theirs else f"{theirs[part]}.{kind}"]
+            wanted = expected[names[0]]
+        torch.testing.assert_close(tensor.grad, wanted, atol=1e-4, rtol=0)
+        seen.update(names)
+    assert seen == expected.keys()
     assert all(parameter.grad is None for parameter in model.lm.parameters())
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from epalm.samples import Sample, Task
-from epalm.train.features import FeatureSource
+from epalm.train.features import FeatureSource, TrainableSource
 from epalm.train.text import Text, TextFormat, pad_left
 
 IGNORED = -100  # label of what is not predicted
@@ -30,7 +30,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`features` (B, K, D_enc), `input_ids`, `labels` (B, T); `attention_mask` (B, T), None: no padding."""
+    """`features` (B, K, D_enc), `input_ids`, `labels` (B, T); `attention_mask` (B, T), None: no padding.
+
+    Where the encoder is trained, `features` are its raw inputs (B, ...).
+    """
 
     features: torch.Tensor
     input_ids: torch.Tensor
@@ -112,6 +115,8 @@ class Batches:
             # Nothing predicts the first token: before it stands the prompt, which is no text.
             first = 1 if self.loss_on == "all" else text.target
             labels[row, ids.shape[1] - len(text) + first :] = torch.tensor(text.ids[first:])
+        if isinstance(self.features, TrainableSource):
+            return Batch(self.features.inputs(samples, epoch=epoch), ids, mask, labels)
         return Batch(last_tokens(self.features.gather(samples, epoch=epoch), self.tokens), ids, mask, labels)
 
 

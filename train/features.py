@@ -3,16 +3,19 @@
 Letters: B batch, L layers, D_enc encoder width.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
+from torch import nn
 
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.manifest import look_up, read_manifests
 from epalm.cache.store import Cache
-from epalm.errors import MediaError, UsageError
+from epalm.errors import UsageError
 from epalm.samples import Dataset, Sample
+from epalm.train.found import Lack, find_rows
 from epalm.train.view_draw import draw_views
 
 _NAMED = 5  # media named in a message; the rest is counted
@@ -31,6 +34,25 @@ class FeatureSource(Protocol):
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, as JSON: "source", "encoder", "layers", "preprocessing"; "choice" rebuilds it."""
         ...
+
+
+@runtime_checkable
+class TrainableSource(FeatureSource, Protocol):
+    """Features of an encoder that is trained."""
+
+    encoder: nn.Module  # raw inputs (B, ...) → features (B, L, D_enc), with gradients
+
+    def inputs(self, samples: Sequence[Sample], *, epoch: int | None = None) -> torch.Tensor:
+        """Raw inputs (B, ...) for `encoder`; views as `gather`'s."""
+        ...
+
+
+def frozen_features() -> UsageError:
+    """What is wrong with cached features for an encoder that is trained."""
+    return UsageError(
+        "encoder.train changes the encoder at every step, and cached features are of the encoder as it was",
+        hint="leave out --from-cache, or --unfreeze encoder",
+    )
 
 
 class CachedFeatures:
@@ -64,24 +86,19 @@ class CachedFeatures:
                 hint="epalm extract --layers makes a set that does",
             )
         self._positions = None if self._chosen == stored else [stored.index(layer) for layer in self._chosen]
-        self.sourceless = 0
-        digests, self.holes = self._find(cache, dataset, samples)
-        self._reader = features.open(only=set(digests.values()))
-        self._rows: dict[str, int] = {}
-        for name, digest in digests.items():
-            row = self._reader.row_of(digest)
-            if row is None or not self._reader.has(row, view=0):
-                self.holes[name] = self._why(name, "not extracted yet")
-            else:
-                self._rows[name] = row
+        found = find_rows(features, cache, dataset, list(dict.fromkeys(sample.media for sample in samples)))
+        self.holes, self.sourceless, self._digests = found.holes, found.sourceless, found.digests
+        self._reader = features.open(only=set(found.digests.values()))
+        numbers = self._reader.rows_of(list(found.digests.values())).tolist()
+        self._rows: dict[str, int] = dict(zip(found.digests, numbers, strict=True))
         self.layers, self.width = len(self._chosen), features.spec.width
-        self._digests, self._seed = digests, 0
+        self._seed = 0
         self._views: tuple[int, ...] = (0,)
 
     def draw_from(self, samples: Sequence[Sample], *, seed: int) -> tuple[int, ...]:
         """From now on, draw training views of these samples; the views drawn from: 1 … V, or 0 where there are none.
 
-        A view is a pure function of (seed, epoch, medium).
+        A view is a pure function of (seed, epoch, medium, sample). Only views that all these media have are drawn.
         """
         self._seed = seed
         rows = self._numbers(samples)
@@ -93,8 +110,8 @@ class CachedFeatures:
         rows = self._numbers(samples)
         if epoch is None or self._views == (0,):
             return self._reader.gather(rows, layers=self._positions)
-        digests = [self._digests[sample.media] for sample in samples]
-        views = draw_views(digests, self._views, seed=self._seed, epoch=epoch)
+        names = [f"{self._digests[sample.media]}/{sample.id}" for sample in samples]
+        views = draw_views(names, self._views, seed=self._seed, epoch=epoch)
         return self._reader.gather(rows, view=views, layers=self._positions)
 
     def describe(self) -> dict[str, Any]:
@@ -117,40 +134,35 @@ class CachedFeatures:
         Raises:
             UsageError: more than `allow_missing` media have none; the message names them, with the reason.
         """
-        media = list(dict.fromkeys(sample.media for sample in samples if sample.media in self.holes))
+        self.require_rows(allow_missing, [sample.media for sample in samples])
+        return tuple(sample for sample in samples if sample.media not in self.holes)
+
+    def require_rows(self, allow_missing: int, media: Sequence[str] | None = None) -> None:
+        """Raise UsageError when more than `allow_missing` of these media [default: all] have no row; names them."""
+        media = [name for name in dict.fromkeys(self.holes if media is None else media) if name in self.holes]
         if len(media) > allow_missing:
-            named = "; ".join(f"{name}: {self.holes[name]}" for name in media[:_NAMED])
+            named = "; ".join(f"{name}: {self.holes[name].why}" for name in media[:_NAMED])
             rest = f"; and {len(media) - _NAMED} more" if len(media) > _NAMED else ""
             raise UsageError(
                 f"{len(media)} media have no row in {self._features.name}: {named}{rest}",
                 hint=f"run epalm extract on this data, or go on without them: --allow-missing {len(media)}",
             )
-        return tuple(sample for sample in samples if sample.media not in self.holes)
+
+    def coverage(self) -> dict[str, int]:
+        """How many media have a row (`in_cache`, of which `sourceless` have no file), and how many lack one and why."""
+        lacks = Counter(hole.lack for hole in self.holes.values())
+        return {
+            "media": len(self._rows) + len(self.holes),
+            "in_cache": len(self._rows),
+            "sourceless": self.sourceless,
+            **{lack.value: lacks[lack] for lack in Lack},
+        }
+
+    def with_one_view(self, samples: Sequence[Sample]) -> int:
+        """How many media of these samples have view 0 alone."""
+        views = [view for view in self._features.views() if view]
+        augmented = set[str]().union(*(self._features.rows(view) for view in views))
+        return len({self._digests[sample.media] for sample in samples} - augmented)
 
     def _numbers(self, samples: Sequence[Sample]) -> np.ndarray:
         return np.fromiter((self._rows[sample.media] for sample in samples), np.int64, len(samples))
-
-    def _find(self, cache: Cache, dataset: Dataset, samples: Sequence[Sample]) -> tuple[dict[str, str], dict[str, str]]:
-        """Digest of each medium, and why the others have none."""
-        names = list(dict.fromkeys(sample.media for sample in samples))
-        self._noted = {entry.media: entry.error for entry in self._features.ledger.entries()}
-        files, holes = {}, {}
-        for name in names:
-            try:
-                files[name] = dataset.locate(name)
-            except MediaError as error:
-                holes[name] = self._why(name, error.message)
-        hashed = zip(files, cache.media.digests(list(files.values())), strict=True)
-        digests = {name: digest for name, digest in hashed if digest}
-        absent = [name for name in files if name not in digests]
-        known = look_up(read_manifests(self._features.objects), dataset.spec) if absent else {}
-        for name in absent:
-            if name in known and files[name].status() is None:
-                digests[name] = known[name]
-                self.sourceless += 1
-            else:
-                holes[name] = self._why(name, "the file is missing or unreadable")
-        return digests, holes
-
-    def _why(self, name: str, otherwise: str) -> str:
-        return self._noted.get(name, otherwise)

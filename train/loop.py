@@ -15,8 +15,9 @@ from epalm.train.loss import sample_losses
 from epalm.train.model import EpalmModel
 from epalm.train.schedule import Schedule
 
+_FLOAT16_SCALE = 4096.0
 _REPORT_EVERY = 10  # steps between two lines of metrics
-_CONNECTOR = "connector."
+_GROUPS = ("connector", "lm", "encoder")  # parts with a rate of their own; the others share the fixed one
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Plan:
     steps: int
     schedule: Schedule
     fixed_lr: float
+    lm_lr: float
+    encoder_lr: float
     weight_decay: float
     loss_scale: float
     validate_every: int
@@ -86,21 +89,29 @@ def train_model(
 
 
 def make_optimiser(model: EpalmModel, plan: Plan) -> torch.optim.AdamW:
-    """AdamW over the trainable tensors: the connector's in group 0, on the schedule, the others at a fixed rate."""
-    tensors = model.trainable_tensors()
-    connector = [tensor for name, tensor in tensors.items() if name.startswith(_CONNECTOR)]
-    others = [tensor for name, tensor in tensors.items() if not name.startswith(_CONNECTOR)]
-    groups: list[dict[str, Any]] = [{"params": connector, "lr": plan.schedule.rate(0, 0)}]
-    if others:
-        groups.append({"params": others, "lr": plan.fixed_lr})
-    return torch.optim.AdamW(groups, weight_decay=plan.weight_decay)
+    """AdamW over the trainable tensors: the connector's in group 0, on the schedule, the others at fixed rates."""
+    rates = {"connector": plan.schedule.rate(0, 0), "fixed": plan.fixed_lr, "lm": plan.lm_lr}
+    rates["encoder"] = plan.encoder_lr
+    groups: dict[str, list[torch.nn.Parameter]] = {name: [] for name in rates}
+    for name, tensor in model.trainable_tensors().items():
+        part = name.partition(".")[0]
+        groups[part if part in _GROUPS else "fixed"].append(tensor)
+    return torch.optim.AdamW(
+        [{"params": tensors, "lr": rates[name]} for name, tensors in groups.items() if tensors],
+        weight_decay=plan.weight_decay,
+    )
 
 
 def take_step(model: EpalmModel, optimiser: torch.optim.Optimizer, batch: Batch, *, loss_scale: float) -> torch.Tensor:
     """One optimisation step on one batch; its loss per sample in nats, unscaled, still on the device."""
-    logits = model(batch.features.float(), batch.input_ids, batch.attention_mask)
+    logits = model(batch.features, batch.input_ids, batch.attention_mask)
     loss = sample_losses(logits, batch.labels).mean()
-    (loss_scale * loss).backward()
+    # Small gradients of hidden states would be lost in float16; the trained tensors are float32.
+    kept = _FLOAT16_SCALE if model.lm.dtype == torch.float16 else 1.0
+    (kept * loss_scale * loss).backward()
+    if kept != 1:
+        for group in optimiser.param_groups:
+            torch._foreach_div_([tensor.grad for tensor in group["params"] if tensor.grad is not None], kept)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return loss.detach()
@@ -114,7 +125,7 @@ def validate(model: EpalmModel, batches: Sequence[Batch], *, device: torch.devic
     model.eval()
     losses, exact = [], []
     for batch in (batch.to(device) for batch in batches):
-        logits = model(batch.features.float(), batch.input_ids, batch.attention_mask)
+        logits = model(batch.features, batch.input_ids, batch.attention_mask)
         losses.append(sample_losses(logits, batch.labels).cpu())
         targets = batch.labels[:, 1:]
         exact.append(((logits[:, :-1].argmax(-1) == targets) | (targets == IGNORED)).all(1).cpu())

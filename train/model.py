@@ -1,4 +1,4 @@
-"""eP-ALM: a frozen OPT, a trained connector and a trained soft prompt.
+"""eP-ALM: a frozen OPT with a trained connector and, by variant, a trained soft prompt or trained adapters.
 
 Modules take plain numbers; `build_model` in `epalm.train.build` reads the settings. Does not know where features come
 from.
@@ -12,24 +12,52 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
+from epalm.train.adapters import Adapters
 from epalm.train.augmented_opt import AugmentedOPT
 from epalm.train.connector import Connector
 from epalm.train.prompt import MlpPrompt, PlainPrompt
 
+LORA = ".lora_"  # in the names that peft gives its tensors
+
+
+def _plain(name: str) -> str:
+    """peft's `lm.X.lora_A.default.weight` as `lora.X.lora_A.weight`: the adapter's own name says nothing."""
+    return f"lora.{name.removeprefix('lm.').replace('.default.', '.')}"
+
 
 class EpalmModel(nn.Module):
-    """`lm` stays frozen and in evaluation mode, whatever mode the model is in."""
+    """`lm` stays in evaluation mode, whatever mode the model is in, and frozen unless `train_lm`."""
 
-    def __init__(self, lm: AugmentedOPT, connector: Connector, prompt: PlainPrompt | MlpPrompt | None) -> None:
+    def __init__(
+        self,
+        lm: AugmentedOPT,
+        connector: Connector,
+        prompt: PlainPrompt | MlpPrompt | None,
+        adapters: Adapters | None = None,
+        *,
+        train_lm: bool = False,
+        encoder: nn.Module | None = None,
+    ) -> None:
+        """`adapters` are those that `lm` was augmented with. LoRA's tensors, where `lm` has some, are trained.
+
+        `encoder`, raw inputs → features, is trained too; without it features are ready.
+        """
         super().__init__()
-        self.lm = lm.eval().requires_grad_(False)
+        self.lm = lm.eval().requires_grad_(train_lm)
         self.connector = connector
         self.prompt = prompt
+        self.adapters = adapters
+        self.encoder = encoder
+        for name, tensor in lm.named_parameters():
+            if LORA in name:
+                tensor.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "EpalmModel":
-        """Training mode for all but the language model: its dropout stays off."""
+        """Training mode for all but language model and encoder: their dropout stays off."""
         super().train(mode)
         self.lm.eval()
+        if self.encoder is not None:
+            self.encoder.eval()
         return self
 
     @property
@@ -39,16 +67,15 @@ class EpalmModel(nn.Module):
         return tokens
 
     def trainable_tensors(self) -> dict[str, nn.Parameter]:
-        """Every tensor that training changes, by the name that checkpoints use."""
-        tensors: dict[str, nn.Parameter] = {
-            "connector.weight": self.connector.weight,
-            "connector.bias": self.connector.bias,
-        }
-        if self.prompt is not None:
-            tensors["prompt.embedding"] = self.prompt.embedding
-        if isinstance(self.prompt, MlpPrompt):
-            for name, layer in (("inner", self.prompt.inner), ("outer", self.prompt.outer)):
-                tensors |= {f"prompt.{name}.{key}": tensor for key, tensor in layer.named_parameters()}
+        """Every tensor that training changes, by the name that checkpoints use.
+
+        `connector.*`; `prompt.*` and `adapters.*` where there are some; `lora.*`, beside a frozen language model;
+        `lm.*` and `encoder.*`, all of them, where they are trained.
+        """
+        tensors: dict[str, nn.Parameter] = {}
+        for name, tensor in self.named_parameters():
+            if tensor.requires_grad:
+                tensors[_plain(name) if LORA in name else name] = tensor
         return tensors
 
     def load_trainable(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -76,14 +103,17 @@ class EpalmModel(nn.Module):
     ) -> torch.Tensor:
         """Logits (B, T, V) of the text; with `text_only=False` (B, 1 + P + T, V), the front positions first.
 
-        `features` (B, K, D_enc), `input_ids` and `attention_mask` (B, T), padded on either side; None: no padding.
+        `features` (B, K, D_enc), for a trained encoder its raw inputs (B, ...); `input_ids` and `attention_mask`
+        (B, T), padded on either side; None: no padding.
         """
+        if self.encoder is not None:
+            features = self.encoder(features)
         ids, mask = self._with_front(input_ids, attention_mask)
         logits: torch.Tensor = self.lm(
             ids,
             attention_mask=mask,
-            perceptual=self.connector(features),
-            prompt=self._prompt(len(ids)),
+            perceptual=self.connector(features.to(self.connector.weight.dtype)),
+            prompt=None if self.prompt is None else self.prompt(),
             logits_to_keep=input_ids.shape[1] if text_only else 0,
         ).logits
         return logits
@@ -123,12 +153,9 @@ class EpalmModel(nn.Module):
             generation_config=settings,
             attention_mask=given,
             perceptual=self.connector(features),
-            prompt=self._prompt(len(ids)),
+            prompt=None if self.prompt is None else self.prompt(),
         )
         return produced[:, self.lm.front :]
-
-    def _prompt(self, batch: int) -> torch.Tensor | None:
-        return None if self.prompt is None else self.prompt().expand(batch, -1, -1)
 
     def _with_front(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None

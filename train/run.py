@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,17 +17,18 @@ from epalm.devices import pick_device
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json, digest_tensors
 from epalm.samples import Dataset, Modality, Sample
-from epalm.train.augmented_opt import AugmentedOPT
 from epalm.train.batches import Batch, Batches, training_items
 from epalm.train.build import build_model, load_lm, load_text_format
-from epalm.train.features import FeatureSource
+from epalm.train.features import FeatureSource, TrainableSource, frozen_features
+from epalm.train.few_shot import few_shot
 from epalm.train.loop import Plan, Validation, make_optimiser, take_step, train_model
 from epalm.train.model import EpalmModel
-from epalm.train.run_folder import RunFolder
+from epalm.train.run_folder import RunFolder, require_room
 from epalm.train.schedule import Schedule
 from epalm.train.text import TextFormat
 
 _PROBED_STEPS = 5
+_ENCODER = "encoder."
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ class TrainSummary:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A trained model with what it needs to be used."""
+    """A trained model with what it needs to be used.
+
+    `encoder` are the tensors of an encoder that was trained too, by the names of its module; the model takes ready
+    features. `trained` is the digest of everything that was trained.
+    """
 
     folder: RunFolder
     config: Config
@@ -59,11 +64,21 @@ class LoadedRun:
     text: TextFormat
     inputs: dict[str, Any]
     step: int
+    encoder: dict[str, torch.Tensor]
+    trained: str
 
 
 def chosen_samples(dataset: Dataset, config: Config, split: str) -> tuple[Sample, ...]:
     """A split's samples of the recipe's tasks."""
     return tuple(sample for sample in dataset.split(split) if sample.task in config.data.tasks)
+
+
+def samples_of(dataset: Dataset, config: Config) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Training samples, only a few where the recipe says so, and validation samples. Raises UsageError: too few."""
+    data = config.data
+    training = chosen_samples(dataset, config, data.train_split)
+    few = few_shot(training, data.few_shot, seed=config.optim.seed, balanced=data.balanced)
+    return few, chosen_samples(dataset, config, data.val_split)
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ class TrainPlan:
     validation_items: int
     missing_samples: int
     trainable_parameters: int
-    checkpoint_bytes: int
+    bytes: int  # to write, at most
     seconds: float
 
 
@@ -84,7 +99,7 @@ class _Prepared:
     """A training with everything loaded and nothing written."""
 
     config: Config
-    lm: AugmentedOPT
+    lm: str  # digest of the language model as it was loaded
     text: TextFormat
     model: EpalmModel
     batches: Batches
@@ -117,7 +132,7 @@ def plan_training(
         validation_items=min(len(training_items(validation)), config.eval.val_samples),
         missing_samples=missing,
         trainable_parameters=sum(tensor.numel() for tensor in tensors),
-        checkpoint_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        bytes=_bytes(tensors),
         seconds=each * ready.plan.steps,
     )
 
@@ -141,8 +156,9 @@ def train(
     """
     started = time.perf_counter()
     ready = _prepare(config, dataset, features, training, device)
-    run.begin(ready.config, _inputs(dataset, modality, features, ready.lm))
     tensors = ready.model.trainable_tensors()
+    require_room(run.path, _bytes(tensors.values()))
+    run.begin(ready.config, _inputs(dataset, modality, features, ready.lm))
 
     def save(step: int, _result: Validation | None, best: bool) -> None:
         run.save("last", tensors, step=step)
@@ -161,7 +177,7 @@ def train(
         train_items=len(ready.batches.items),
         missing_samples=missing,
         trainable_parameters=count,
-        all_parameters=count + sum(tensor.numel() for tensor in ready.lm.parameters()),
+        all_parameters=sum(tensor.numel() for tensor in ready.model.parameters()),
         seconds=time.perf_counter() - started,
         val_loss=result.loss if result else None,
         val_exact=result.exact if result else None,
@@ -183,15 +199,26 @@ def _prepare(
             f"the recipe wants {config.model.tokens} layers' tokens and the features have {features.layers}",
             hint=f"epalm extract --layers last:{config.model.tokens}, or --set model.tokens={features.layers}",
         )
+    encoder = None
+    if config.encoder.train:
+        if not isinstance(features, TrainableSource):
+            raise frozen_features()
+        encoder = features.encoder
     where = pick_device(device)
-    lm = load_lm(config.lm.name, config.lm.dtype)
+    lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)
     text = load_text_format(config.lm.name, lm)
     config = config.resolved(lm.config.num_hidden_layers)
-    model = build_model(config, lm, features.width)
+    loaded = digest_tensors(lm.state_dict())  # before anything is put into it
+    model = build_model(config, lm, features.width, encoder)
     batches = _batches(config, items, text, features)
     steps = config.optim.epochs * len(batches)
     steps = min(steps, config.optim.max_steps or steps)
-    return _Prepared(config, lm, text, model, batches, _plan(config, steps, len(batches)), where)
+    return _Prepared(config, loaded, text, model, batches, _plan(config, steps, len(batches)), where)
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Of the checkpoints: the best, the last, and the draft that takes the place of one of them."""
+    return 3 * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def load_run(folder: RunFolder, *, device: str = "auto", checkpoint: str = "best") -> LoadedRun:
@@ -201,7 +228,7 @@ def load_run(folder: RunFolder, *, device: str = "auto", checkpoint: str = "best
         UsageError: a part of the run is missing, or the language model is not the one that it was trained with.
     """
     config, inputs = folder.config, folder.inputs
-    lm = load_lm(config.lm.name, config.lm.dtype)
+    lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)
     if digest_tensors(lm.state_dict()) != inputs["lm"]:
         raise UsageError(
             f"{config.lm.name!r} has other weights than when {folder.name} was trained", hint="train again"
@@ -209,11 +236,14 @@ def load_run(folder: RunFolder, *, device: str = "auto", checkpoint: str = "best
     text = load_text_format(config.lm.name, lm)
     model = build_model(config, lm, int(inputs["width"]))
     tensors, step = folder.load(checkpoint)
+    trained = digest_tensors(tensors)
+    encoder = {name.removeprefix(_ENCODER): tensors.pop(name) for name in [*tensors] if name.startswith(_ENCODER)}
     try:
         model.load_trainable(tensors)
     except ValueError as error:
         raise UsageError(f"{folder.path}: {error}", hint="train again") from error
-    return LoadedRun(folder, config, model.to(pick_device(device)).eval(), text, inputs, step)
+    model = model.to(pick_device(device)).eval()
+    return LoadedRun(folder, config, model, text, inputs, step, encoder, trained)
 
 
 def _batches(config: Config, items: Sequence[Any], text: TextFormat, features: FeatureSource) -> Batches:
@@ -243,11 +273,18 @@ def _plan(config: Config, steps: int, steps_per_epoch: int) -> Plan:
     epochs = math.ceil(steps / steps_per_epoch)
     schedule = Schedule(optim.warmup_steps, optim.warmup_lr, optim.peak_lr, optim.min_lr, epochs)
     return Plan(
-        steps, schedule, optim.fixed_lr, optim.weight_decay, optim.loss_scale, validate_every=config.eval.every_steps
+        steps,
+        schedule,
+        optim.fixed_lr,
+        optim.lm_lr,
+        optim.encoder_lr,
+        optim.weight_decay,
+        optim.loss_scale,
+        validate_every=config.eval.every_steps,
     )
 
 
-def _inputs(dataset: Dataset, modality: Modality, features: FeatureSource, lm: Any) -> dict[str, Any]:
+def _inputs(dataset: Dataset, modality: Modality, features: FeatureSource, lm: str) -> dict[str, Any]:
     samples = [{**asdict(sample), "answers": dict(sample.answers)} for sample in dataset.samples]
     return {
         "data": dataset.spec,
@@ -256,6 +293,6 @@ def _inputs(dataset: Dataset, modality: Modality, features: FeatureSource, lm: A
         "modality": modality.value,
         "features": features.describe(),
         "width": features.width,
-        "lm": digest_tensors(lm.state_dict()),
+        "lm": lm,
         "epalm": __version__,
     }

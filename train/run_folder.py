@@ -5,7 +5,9 @@ trained tensors are saved. Knows files; does not know how the numbers come about
 """
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ from safetensors.torch import save
 
 from epalm.cache.durable import write_atomically
 from epalm.config import Config, read_config
+from epalm.console import size_in_words
 from epalm.errors import EpalmError, UsageError
 
 _TENSORS = "trainable.safetensors"
 LATEST = "latest"
+_MARGIN = 64 << 20  # bytes that are left free
 
 
 class RunFolder:
@@ -89,17 +93,19 @@ class RunFolder:
 
     def begin(self, config: Config, inputs: Mapping[str, Any]) -> None:
         """Note what the run works on."""
-        write_atomically(self.path / "inputs.json", _json(inputs))
-        write_atomically(self.path / "config.toml", config.to_toml().encode())
+        with writing(self.path):
+            write_atomically(self.path / "inputs.json", _json(inputs))
+            write_atomically(self.path / "config.toml", config.to_toml().encode())
 
     def finish(self, runs: Path | None = None) -> None:
         """Make this the latest run of `runs` [default: the folder that it lies in]."""
         runs = runs or self.path.parent
-        write_atomically(runs / LATEST, (self.path.relative_to(runs).as_posix() + "\n").encode())
+        with writing(runs):
+            write_atomically(runs / LATEST, (self.path.relative_to(runs).as_posix() + "\n").encode())
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Append one line of metrics."""
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
 
     @property
@@ -117,22 +123,53 @@ class RunFolder:
             raise UsageError(f"{path} cannot be read: {error}", hint="train again, or score another --run") from error
         return value
 
-    def save(self, kind: str, tensors: Mapping[str, torch.Tensor], *, step: int) -> None:
-        """Write a checkpoint, "best" or "last", in place of the one before."""
-        folder = self.path / "checkpoints" / kind
-        folder.mkdir(parents=True, exist_ok=True)
+    def save(self, kind: str | None, tensors: Mapping[str, torch.Tensor], *, step: int) -> None:
+        """Write a checkpoint, "best" or "last", in place of the one before; None: the only one, as an export has it."""
+        folder = self.path / "checkpoints" / kind if kind else self.path
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        write_atomically(folder / _TENSORS, save(plain, metadata={"step": str(step)}))
+        with writing(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / _TENSORS, save(plain, metadata={"step": str(step)}))
 
     def load(self, kind: str = "best") -> tuple[dict[str, torch.Tensor], int]:
-        """A checkpoint's tensors and step. Raises UsageError when it is not there or damaged."""
-        path = self.path / "checkpoints" / kind / _TENSORS
+        """A checkpoint's tensors and step; an export has one. Raises UsageError when it is not there or damaged."""
+        only = self.path / _TENSORS
+        path = only if only.is_file() else self.path / "checkpoints" / kind / _TENSORS
         try:
             with safe_open(path, framework="pt") as file:
                 step = int((file.metadata() or {}).get("step", 0))
                 return {name: file.get_tensor(name) for name in file.keys()}, step  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise UsageError(f"{path} cannot be read: {error}", hint="train again, or score another --run") from error
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into one message. Raises EpalmError."""
+    try:
+        yield
+    except OSError as error:
+        raise EpalmError(
+            f"{folder} cannot be written: {error}",
+            hint="free space or rights, or give another --runs, then run the same command again",
+        ) from error
+
+
+def free_bytes(folder: Path) -> int | None:
+    """What still fits below a folder, which need not be there yet; None where that is not known."""
+    there = next((path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()), None)
+    return shutil.disk_usage(there).free if there else None
+
+
+def require_room(folder: Path, needed: int) -> None:
+    """Raise EpalmError when `needed` bytes would not fit below a folder, a margin left."""
+    free = free_bytes(folder)
+    if needed and free is not None and needed + _MARGIN > free:
+        raise EpalmError(
+            f"{size_in_words(needed)} do not fit below {folder}: {size_in_words(free)} are free, and "
+            f"{size_in_words(_MARGIN)} of them are kept",
+            hint="free space, or give another --runs",
+        )
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

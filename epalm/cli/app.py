@@ -6,8 +6,11 @@ import typer
 
 from epalm.cli.cache import cache_app
 from epalm.cli.demo import demo
+from epalm.cli.export_run import export_run
 from epalm.cli.extract import extract
+from epalm.cli.import_run import import_run
 from epalm.cli.predict import predict
+from epalm.cli.recipes import recipes
 from epalm.cli.score import score
 from epalm.cli.train import train
 
@@ -43,4 +46,7 @@ app.command()(extract)
 app.command()(train)
 app.command()(score)
 app.command()(predict)
+app.command()(recipes)
+app.command("import")(import_run)
+app.command("export")(export_run)
 app.add_typer(cache_app, name="cache")

@@ -207,7 +207,7 @@ def _end(done: "Transferred") -> None:
     from epalm.console import say
 
     if done.faults:
-        say("epalm cache verify --repair drops what is damaged, and epalm extract makes the rows again")
+        say("epalm cache verify --repair makes what is damaged again, where media and encoder are at hand")
         raise typer.Exit(DAMAGED)
 
 

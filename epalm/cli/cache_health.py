@@ -59,11 +59,12 @@ def verify(
             finish_checkup(checkup, advance)
     mended: dict[str, list[Mended]] = {}
     for checkup in checkups:
-        say(f"{checkup.set}: {len(checkup.records):,} blocks, {len(checkup.findings):,} faults")
+        faults = f"{len(checkup.findings):,} damaged" if checkup.findings else "whole"
+        say(f"{checkup.set}: {len(checkup.records):,} blocks, {faults}")
         for note in checkup.notes:
             say(f"  {note}")
         for finding in checkup.findings:
-            warn(f"{checkup.set}, {finding.what}: {finding.error}")
+            warn(f"{checkup.set}: {finding.error}")
         if repair and checkup.findings:
             mended[checkup.set] = _repair(checkup, store, device, workers)
         elif checkup.findings:

@@ -63,6 +63,13 @@ def extract(
             rich_help_panel=_ENCODER,
         ),
     ] = False,
+    statistics: Annotated[
+        str,
+        typer.Option(
+            help="Mean and deviation of pixels: the encoder's own, or clip, as published checkpoints had it.",
+            rich_help_panel=_ENCODER,
+        ),
+    ] = "own",
     layers: Annotated[
         str, typer.Option(help="Blocks to store: last:6, all, 6-11 or 7,9,11.", rich_help_panel=_ENCODER)
     ] = "last:6",
@@ -183,6 +190,7 @@ def extract(
         reduced_jpeg=reduced_jpeg,
         augmented=masks is not None,
         spec_augment=masks or (0, 0),
+        statistics=statistics,
     )
     job = Job(modality, data, require_fit(choice, modality), layers, dtype, views, view_seed, views_split, retry_bad)
     machine = Machine(device, batch_size, block_rows, workers, compiled, engine, scheduler, dask_workers, timeout)

@@ -31,6 +31,7 @@ def show_plan(forecast: "Forecast", as_json: bool) -> None:
         "set": plan.spec.name,
         "layers": list(plan.spec.layers),
         "media": plan.media,
+        "augmented": plan.augmented,
         "in_cache": plan.hits,
         "new": plan.new,
         "stale": plan.stale,
@@ -48,6 +49,7 @@ def show_plan(forecast: "Forecast", as_json: bool) -> None:
         rows = [
             ("feature set", plan.spec.name),
             ("media", f"{plan.media:,}"),
+            ("of these in augmented views too", f"{plan.augmented:,}"),
             ("in the cache", f"{plan.hits:,}"),
             ("new", f"{plan.new:,}"),
             *(("in the cache with another setting", line) for line in forecast.other_setting),
@@ -75,6 +77,9 @@ def show_summary(summary: "ExtractSummary", modality: Modality, cache: str, as_j
         f"{summary.media} {modality} media: {summary.hits} in the cache already, {summary.encoded} encoded, "
         f"{elsewhere}{summary.bad} bad, in {summary.seconds:.1f} s{rate}"
     )
+    if summary.views:
+        span = "view 1" if summary.views == 1 else f"views 1 to {summary.views}"
+        say(f"view 0 of all media, {span} of {summary.augmented:,}")
     say(f"feature set {summary.set_name} in {cache}")
     if summary.bad:
         warn(f"{summary.bad} media could not be read; each is a line in {summary.ledger} (epalm cache ledger)")

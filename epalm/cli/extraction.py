@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from epalm.cache.store import Cache
 from epalm.cache.why import nearest_difference
-from epalm.console import say
+from epalm.console import say, warn
 from epalm.datasets import load_dataset
 from epalm.errors import CacheError, UsageError
 from epalm.extract.dask_engine import DaskEngine
@@ -93,7 +93,7 @@ class Forecast:
 def plan_extraction(job: Job, machine: Machine, limits: Limits, where: str) -> Forecast:
     """What an extraction would do; nothing is written."""
     cache = Cache(where, read_only=True)
-    dataset, encoder, layers = _build(job, machine, limits)
+    dataset, encoder, layers = _build(job, machine, limits, write=False)
     spec = feature_spec(encoder, layers, job.dtype, view_seed=job.view_seed)
     plan = make_plan(
         dataset,
@@ -114,7 +114,7 @@ def run_extraction(job: Job, machine: Machine, limits: Limits, where: str) -> Ex
     cache = Cache(where)
     dataset, encoder, layers = _build(job, machine, limits)
     if encoder.device.type == "cuda" and encoder.precision == "float32":
-        say("the encoder computes in float32; --precision bfloat16 is several times faster on a GPU")
+        say("the encoder computes in float32; GPUs are faster at --precision bfloat16, another feature set")
     summary = extract_features(
         dataset,
         job.modality,
@@ -129,8 +129,27 @@ def run_extraction(job: Job, machine: Machine, limits: Limits, where: str) -> Ex
         retry_bad=job.retry_bad,
         choice=job.choice,
     )
-    cache.remember(job.modality.value, summary.set_name, layers, job.data)
+    try:
+        cache.remember(job.modality.value, summary.set_name, layers, job.data)
+    except CacheError as error:
+        if summary.hits < summary.media:
+            raise
+        if _noted(cache, job, summary.set_name, layers):
+            return summary
+        warn(
+            f"every row is there, but {error.message}. To train on them: epalm train --from-cache --modality "
+            f"{job.modality.value} --data {job.data} --feature-set {summary.set_name} --layers {job.layers}"
+        )
     return summary
+
+
+def _noted(cache: Cache, job: Job, name: str, layers: tuple[int, ...]) -> bool:
+    """Whether this extraction is the latest of its modality already."""
+    try:
+        latest = cache.latest(job.modality.value)
+    except CacheError:
+        return False
+    return (latest.set, latest.layers, latest.data) == (name, layers, job.data)
 
 
 def _other_setting(plan: Plan, cache: Cache) -> list[str]:
@@ -145,8 +164,10 @@ def _other_setting(plan: Plan, cache: Cache) -> list[str]:
     return nearest_difference(plan.spec, holding)
 
 
-def _build(job: Job, machine: Machine, limits: Limits) -> tuple[Dataset, Encoder, tuple[int, ...]]:
-    dataset = load_dataset(job.data, job.modality)
+def _build(
+    job: Job, machine: Machine, limits: Limits, *, write: bool = True
+) -> tuple[Dataset, Encoder, tuple[int, ...]]:
+    dataset = load_dataset(job.data, job.modality, write=write)
     encoder = build_encoder(job.choice, device=machine.device, compiled=machine.compiled, limits=limits)
     if job.views and encoder.input.augmentation is None:
         raise UsageError("there is nothing to draw augmented views from: the augmentation is off", hint="--views 0")

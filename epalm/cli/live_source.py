@@ -1,47 +1,98 @@
 """Encoders outside extraction: in the training loop, and again for a trained run."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epalm.errors import UsageError
 from epalm.samples import Dataset, Modality
 
 if TYPE_CHECKING:
+    import torch
+
     from epalm.extract.encoder import Encoder
+    from epalm.extract.encoders import EncoderChoice
     from epalm.extract.live import LiveFeatures
+    from epalm.settings import EncoderSettings
 
 
-def default_live_features(
-    modality: Modality, data: str, dataset: Dataset, tokens: int, device: str, *, view_seed: int | None
+def recipe_features(
+    settings: "EncoderSettings",
+    modality: Modality,
+    data: str,
+    dataset: Dataset,
+    tokens: int,
+    device: str,
+    *,
+    view_seed: int | None,
 ) -> "LiveFeatures":
-    """The modality's default encoder on the data set's media; its last `tokens` layers; views as `LiveFeatures`."""
-    from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind
+    """The recipe's encoder, by default the modality's, on the data set's media; its last `tokens` layers.
+
+    Views as `LiveFeatures`. On the playground the weights are the built-in world's.
+
+    Raises:
+        UsageError: as `build_encoder`, or the encoder does not read such media.
+    """
+    from epalm.extract.encoders import build_encoder
     from epalm.extract.live import LiveFeatures
     from epalm.extract.selection import parse_layers
+    from epalm.extract.trained import TrainableFeatures
 
-    weights = "playground" if data == "playground" else None
-    choice = EncoderChoice(default_kind(modality), weights, modality=modality)
+    choice = choice_of(settings, modality, "playground" if data == "playground" else settings.weights)
     encoder = build_encoder(choice, device=device)
     layers = parse_layers(f"last:{tokens}", encoder.depth)
-    return LiveFeatures(encoder, layers, dataset, view_seed=view_seed, choice=choice)
+    source = TrainableFeatures if settings.train else LiveFeatures
+    return source(encoder, layers, dataset, view_seed=view_seed, choice=choice)
 
 
-def live_features(told: dict[str, Any], dataset: Dataset, device: str) -> "LiveFeatures":
-    """What a run's features were made by, on a data set. Raises UsageError as `rebuild_encoder`."""
+def choice_of(
+    settings: "EncoderSettings", modality: Modality, weights: str | None, statistics: str = "own"
+) -> "EncoderChoice":
+    """The recipe's encoder with these weights. Raises UsageError when it does not read such media."""
+    from epalm.extract.encoders import EncoderChoice, default_kind, require_fit
+
+    if weights is not None and Path(weights).is_dir():
+        weights = str(Path(weights).resolve())  # recorded with the run, and found from anywhere
+    return require_fit(
+        EncoderChoice(
+            settings.kind or default_kind(modality),
+            weights,
+            frames=settings.frames,
+            spec_augment=settings.spec_augment,
+            statistics=statistics,
+        ),
+        modality,
+    )
+
+
+def live_features(
+    told: dict[str, Any], dataset: Dataset, device: str, trained: "Mapping[str, torch.Tensor]"
+) -> "LiveFeatures":
+    """What a run's features were made by, on a data set; `trained` as for `rebuild_encoder`, which see for errors."""
     from epalm.extract.encoders import EncoderChoice
     from epalm.extract.live import LiveFeatures
 
     choice = EncoderChoice.from_record(told["choice"] or {})
-    return LiveFeatures(rebuild_encoder(told, device), tuple(told["layers"]), dataset, choice=choice)
+    return LiveFeatures(rebuild_encoder(told, device, trained), tuple(told["layers"]), dataset, choice=choice)
 
 
-def rebuild_encoder(told: dict[str, Any], device: str, *, local_only: bool = False) -> "Encoder":
+def rebuild_encoder(
+    told: dict[str, Any],
+    device: str,
+    trained: "Mapping[str, torch.Tensor] | None" = None,
+    *,
+    local_only: bool = False,
+) -> "Encoder":
     """The encoder that a run's features came from; with `local_only`, nothing is downloaded for it.
+
+    `trained` are the tensors of an encoder that the run trained, none for a frozen one.
 
     Raises:
         UsageError: the run does not say which, it cannot be loaded, or it is another one by now.
     """
     from epalm.extract.encoders import EncoderChoice, build_encoder
+    from epalm.extract.trained import load_trained
     from epalm.weights import offline
 
     with offline() if local_only else nullcontext():
@@ -51,4 +102,6 @@ def rebuild_encoder(told: dict[str, Any], device: str, *, local_only: bool = Fal
             "the encoder has other weights or preprocessing than when its features were trained on",
             hint="extract and train again",
         )
+    if trained:
+        load_trained(encoder, trained)
     return encoder

@@ -34,15 +34,12 @@ def predict(
 
         epalm predict bell.wav "how many tones are there?" --run my-run
     """
-    from epalm.cli.live_source import rebuild_encoder
+    from epalm.cli.loaded_model import LoadedModel
     from epalm.console import say
     from epalm.datasets.extensions import modality_of
     from epalm.errors import MediaError, UsageError
-    from epalm.evaluate.one import answer_one
     from epalm.extract.media_file import require_file
-    from epalm.extract.pipeline import encode_files
     from epalm.media import MediaFile
-    from epalm.train.run import load_run
     from epalm.train.run_folder import RunFolder
 
     try:
@@ -53,15 +50,10 @@ def predict(
     if run is None and kind is None:
         raise UsageError(f"{file}: the name does not say what it is", hint="--modality image, video or audio")
     folder = RunFolder.find(runs, run) if run else RunFolder.latest_of(runs, str(kind))
-    loaded = load_run(folder, device=device)
-    told = loaded.inputs["features"]
-    say(f"run: {folder.path}, trained on {loaded.inputs['data']}, {loaded.config.lm.name}")
-    encoder = rebuild_encoder(told, device)
-    try:
-        features = encode_files([MediaFile(file)], encoder, told["layers"])[0]
-    except MediaError as error:
-        raise MediaError(f"{file}: {error.message}", hint=error.hint) from error
-    text = answer_one(loaded, features, question)
+    model = LoadedModel(folder, device=device)
+    inputs = model.run.inputs
+    say(f"run: {folder.path}, trained on {inputs['data'] or 'other data'}, {model.run.config.lm.name}")
+    text = model.answer(file, question) if question else model.caption(file)
     if as_json:
         typer.echo(json.dumps({"file": str(file), "question": question, "text": text, "run": str(folder.path)}))
     else:

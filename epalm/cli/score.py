@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from epalm.cli.encoder_match import require_same_weights
 from epalm.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_RUNS,
@@ -16,9 +17,9 @@ from epalm.cli.options import (
     PlanOption,
     RunsOption,
 )
+from epalm.samples import Modality
 
 if TYPE_CHECKING:
-    from epalm.evaluate.run import ScorePlan
     from epalm.samples import Dataset, Sample
     from epalm.train.features import FeatureSource
     from epalm.train.run import LoadedRun
@@ -32,6 +33,20 @@ def score(
         str | None, typer.Option(help="A run's name or folder. [default: the latest]", show_default=False)
     ] = None,
     data: OptionalDataOption = None,
+    modality: Annotated[
+        Modality | None,
+        typer.Option(
+            "--modality", "-m", help="Which media to work on. [default: those of training]", show_default=False
+        ),
+    ] = None,
+    feature_set: Annotated[
+        str | None,
+        typer.Option(
+            help="Feature set of the cache, such as of the same encoder on videos, for a run trained on pictures. "
+            "[default: that of training]",
+            show_default=False,
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Split to decode and score.")] = "test",
     num_beams: Annotated[
         int | None, typer.Option(help="Beams; 1: greedy. [default: the recipe's]", min=1, show_default=False)
@@ -63,12 +78,15 @@ def score(
         epalm score --run my-run --split val --num-beams 1
 
         epalm score --data vqa.jsonl --limit 1000 --json
+
+        epalm score --data msvd-qa.jsonl --modality video --feature-set NAME
     """
+    from epalm.cli.work_plan import show_score_plan
     from epalm.console import say
     from epalm.datasets import load_dataset
     from epalm.errors import UsageError
     from epalm.evaluate.run import plan_score, score_run, scores_path
-    from epalm.samples import Modality
+    from epalm.train.features import CachedFeatures
     from epalm.train.run import chosen_samples, load_run
     from epalm.train.run_folder import RunFolder
 
@@ -76,13 +94,22 @@ def score(
         raise UsageError(f"there is no checkpoint {checkpoint!r}", hint="use best or last")
     loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint)
     data = data or str(loaded.inputs["data"])
-    dataset = load_dataset(data, Modality(loaded.inputs["modality"]))
+    if not data:
+        raise UsageError(f"{loaded.folder.path} names no data", hint="--data takes yours")
+    modality = modality or Modality(loaded.inputs["modality"])
+    if feature_set is None and modality != loaded.inputs["modality"]:
+        raise UsageError(
+            f"{loaded.folder.path} was trained on {loaded.inputs['modality']} media",
+            hint=f"for {modality} media name the features: --feature-set NAME; epalm cache ls shows them",
+        )
+    cached = feature_set is not None or loaded.inputs["features"]["source"] == "cache"
+    dataset = load_dataset(data, modality, media_here=not cached, write=not plan)
     say(f"run: {loaded.folder.path}, step {loaded.step}; data: {data}, split {split}")
     samples = chosen_samples(dataset, loaded.config, split)[:limit]
     if not samples:
         splits = ", ".join(sorted({sample.split for sample in dataset.samples}))
         raise UsageError(f"data {data!r} has no samples to score in split {split!r}; it has {splits}", hint="--split")
-    features, present = _features(loaded, cache, dataset, samples, allow_missing, device, read_only=plan)
+    features, present = _features(loaded, cache, dataset, samples, feature_set, None if plan else allow_missing, device)
     decode = loaded.config.decode
     how = {
         "num_beams": num_beams or decode.num_beams,
@@ -90,10 +117,15 @@ def score(
         "batch_size": batch_size,
     }
     if plan:
-        _show_plan(plan_score(loaded, features, present, split=split, expected=len(samples), **how), as_json)
+        planned = plan_score(loaded, features, present, split=split, expected=len(samples), **how)
+        show_score_plan(planned, features, loaded.folder.path, as_json)
+        if isinstance(features, CachedFeatures):
+            features.require_rows(allow_missing)
         return
     try:
-        scores = score_run(loaded, dataset, features, present, split=split, expected=len(samples), **how)
+        scores = score_run(
+            loaded, dataset, features, present, split=split, expected=len(samples), modality=modality, **how
+        )
     except KeyboardInterrupt:
         say("stopped; the predictions so far are saved, the same command goes on")
         raise typer.Exit(_STOPPED) from None
@@ -105,43 +137,29 @@ def _features(
     cache: str,
     dataset: "Dataset",
     samples: "tuple[Sample, ...]",
-    allow_missing: int,
+    feature_set: str | None,
+    allow_missing: int | None,
     device: str,
-    *,
-    read_only: bool,
 ) -> "tuple[FeatureSource, tuple[Sample, ...]]":
-    """As in training: from the cache, or from the same encoder."""
+    """As in training, from the cache or from the same encoder; or another set of the cache.
+
+    `allow_missing` None: any number, for a plan.
+    """
     from epalm.cache.store import Cache
+    from epalm.cli.cached_source import open_features
     from epalm.cli.live_source import live_features
     from epalm.console import say
-    from epalm.train.features import CachedFeatures
 
     told = run.inputs["features"]
-    if told["source"] != "cache":
-        return live_features(told, dataset, device), samples
-    store = Cache(cache, read_only=read_only)
-    features = CachedFeatures(store.find(told["set"]), store, dataset, samples, layers=told["layers"])
-    if features.sourceless:
-        say(f"{features.sourceless:,} media are not here: their rows are found by the names of the extraction")
-    return features, features.without_holes(samples, allow_missing=allow_missing)
-
-
-def _show_plan(plan: "ScorePlan", as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from epalm.console import print_table, time_in_words
-
-    if as_json:
-        typer.echo(json.dumps(asdict(plan)))
-        return
-    rows = [
-        ("samples", f"{plan.samples:,}"),
-        ("without features", f"{plan.without_features:,}"),
-        ("decoded already", f"{plan.decoded_already:,}"),
-        ("to decode", f"{plan.to_decode:,}"),
-        ("time, from some samples on this machine", time_in_words(plan.seconds)),
-    ]
-    print_table("score would do", ("", ""), rows)
+    if told["source"] != "cache" and feature_set is None:
+        return live_features(told, dataset, device, run.encoder), samples
+    store = Cache(cache, read_only=allow_missing is None)
+    features = open_features(store, feature_set or told["set"], dataset, samples, told["layers"])
+    if feature_set is not None:
+        require_same_weights(run, features)
+    allowed = len(features.holes) if allow_missing is None else allow_missing
+    say(f"features: feature set {features.describe()['set']}, layers {list(told['layers'])}, view 0")
+    return features, features.without_holes(samples, allow_missing=allowed)
 
 
 def _show(scores: dict[str, Any], path: Path, as_json: bool) -> None:

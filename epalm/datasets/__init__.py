@@ -1,8 +1,13 @@
 """Data sets: from what the user types for `--data` to samples. One file per form."""
 
+import atexit
+import os
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from epalm.datasets.extensions import is_shard
 from epalm.datasets.folder import read_folder
 from epalm.datasets.generic import read_samples
 from epalm.datasets.shards import find_shards
@@ -15,20 +20,23 @@ PLAYGROUND_ROOT = Path(".epalm/playground")
 _FORMS = "a .jsonl or .csv file of samples, a folder of media or tar shards, shards, or 'playground'"
 
 
-def load_dataset(spec: str, modality: Modality | None = None) -> Dataset:
+def load_dataset(
+    spec: str, modality: Modality | None = None, *, media_here: bool = True, write: bool = True
+) -> Dataset:
     """Read the data set that `spec` names, keeping only the samples of `modality` where one is given.
 
     `spec` is "playground" (drawn on first use), a folder of media or of tar shards, shards (`train-{000..009}.tar`,
     `shards/*.tar`), or a `.jsonl` or `.csv` file, whose media paths are relative to its folder, or to the folder after
-    a colon: `samples.jsonl:/data/images`.
+    a colon: `samples.jsonl:/data/images`. Where the media are not needed, `media_here=False` lets that folder be gone.
+    With `write=False`, a playground that is not there yet is drawn into a temporary folder, gone with the process.
 
     Raises:
         UsageError: there is no such data set, it is malformed, or it has nothing of that modality.
     """
     if spec == PLAYGROUND:
-        return _playground(modality)
+        return _playground(modality, write)
     shards = find_shards(spec)
-    path, root = (Path(spec), None) if shards else _split_root(spec)
+    path, root = (Path(spec), None) if shards else _split_root(spec, media_here)
     if shards:
         dataset = read_shards(spec, *shards)
     elif path.is_dir():
@@ -47,19 +55,34 @@ def load_dataset(spec: str, modality: Modality | None = None) -> Dataset:
     return replace(dataset, samples=kept)
 
 
-def _playground(modality: Modality | None) -> Dataset:
-    from epalm.playground.generate import generate_playground
+def from_anywhere(spec: str) -> str:
+    """The same data set as any working folder may name it: what tells it from others that are called alike."""
+    if spec == PLAYGROUND:
+        return spec
+    if is_shard(spec) or Path(spec).exists():
+        return os.path.abspath(spec)  # noqa: PTH100 (patterns are no paths, and Path keeps "..")
+    file, root = _split_root(spec, media_here=False)
+    return f"{file.absolute()}:{root.absolute()}" if root and file.exists() else spec
+
+
+def _playground(modality: Modality | None, write: bool) -> Dataset:
+    from epalm.playground.generate import generate_playground, is_drawn
 
     if modality is None:
         raise UsageError("the playground has three modalities", hint="add --modality image, video or audio")
-    root = generate_playground(PLAYGROUND_ROOT / modality, modality)
+    root = PLAYGROUND_ROOT / modality
+    if not write and not is_drawn(root, modality):
+        folder = tempfile.mkdtemp(prefix="epalm-playground-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        root = Path(folder) / modality
+    root = generate_playground(root, modality)
     return Dataset(PLAYGROUND, root, read_samples(root / "samples.jsonl"))
 
 
-def _split_root(spec: str) -> tuple[Path, Path | None]:
+def _split_root(spec: str, media_here: bool) -> tuple[Path, Path | None]:
     file, colon, root = spec.rpartition(":")
     if colon and not Path(spec).exists():
-        if not Path(root).is_dir():
+        if media_here and not Path(root).is_dir():
             raise UsageError(f"{root!r}, the data root in --data {spec!r}, is not a folder", hint="give FILE:/root")
         return Path(file), Path(root)
     return Path(spec), None

@@ -38,7 +38,7 @@ def generate_playground(
         UsageError: `root` holds something else, which is never deleted.
     """
     counts = counts or COUNTS[modality]
-    marker = {"version": _VERSION, "modality": modality, "seed": seed, "media": list(counts)}
+    marker = _expected(modality, seed, counts)
     if _marker(root) == marker:
         return root
     if root.exists() and _marker(root) is None and any(root.iterdir()):
@@ -53,6 +53,15 @@ def generate_playground(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return root
+
+
+def is_drawn(root: Path, modality: Modality) -> bool:
+    """Whether the playground lies there, whole and of this version."""
+    return _marker(root) == _expected(modality, 0, COUNTS[modality])
+
+
+def _expected(modality: Modality, seed: int, counts: tuple[int, int, int]) -> dict[str, Any]:
+    return {"version": _VERSION, "modality": modality, "seed": seed, "media": list(counts)}
 
 
 def _marker(root: Path) -> dict[str, Any] | None:

@@ -1,0 +1,39 @@
+"""A trained model in Python: what `epalm.load` gives."""
+
+from pathlib import Path
+
+from epalm.cli.live_source import rebuild_encoder
+from epalm.errors import MediaError
+from epalm.evaluate.one import answer_one
+from epalm.extract.media_file import require_file
+from epalm.extract.pipeline import encode_files
+from epalm.media import MediaFile
+from epalm.train.run import load_run
+from epalm.train.run_folder import RunFolder
+
+
+class LoadedModel:
+    """A run, or what `epalm export` made of one, with its encoder and language model."""
+
+    def __init__(self, folder: RunFolder, *, device: str = "auto") -> None:
+        """Raises UsageError: the run is damaged, or a frozen model is not there or another one by now."""
+        self.run = load_run(folder, device=device)
+        self._told = self.run.inputs["features"]
+        self._encoder = rebuild_encoder(self._told, device, self.run.encoder)
+
+    def answer(self, file: str | Path, question: str) -> str:
+        """The answer to a question about an image, video or sound. Raises MediaError: it cannot be read."""
+        return self._say(Path(file), question)
+
+    def caption(self, file: str | Path) -> str:
+        """A caption of an image, video or sound. Raises MediaError: it cannot be read."""
+        return self._say(Path(file), None)
+
+    def _say(self, file: Path, question: str | None) -> str:
+        medium = MediaFile(file)
+        try:
+            require_file(medium)
+            features = encode_files([medium], self._encoder, self._told["layers"])[0]
+        except MediaError as error:
+            raise MediaError(f"{file}: {error.message}", hint=error.hint) from error
+        return answer_one(self.run, features, question)

@@ -1,0 +1,177 @@
+"""The sections of a run's settings: every key with its meaning and default, and which keys go together.
+
+Knows no files and no recipes. Figures without another source are the paper's (eP-ALM, ICCV 2023, section 4 and
+supplementary material).
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from epalm.errors import UsageError
+from epalm.samples import Task
+
+Variant = Literal["epalm", "epalm-pt", "epalm-lin", "epalm-ada", "epalm-pt-l"]
+ConnectorForm = Literal["shared", "separate"]
+PromptForm = Literal["mlp", "plain", "none"]
+AdapterForm = Literal["bottleneck", "lora", "none"]
+FORMS: dict[str, tuple[ConnectorForm, PromptForm, AdapterForm]] = {
+    "epalm-lin": ("shared", "none", "none"),
+    "epalm-pt": ("shared", "plain", "none"),
+    "epalm": ("separate", "mlp", "none"),
+    "epalm-ada": ("separate", "none", "bottleneck"),
+    "epalm-pt-l": ("shared", "plain", "none"),  # its encoder, language model and rates are larger: recipes/variants
+}
+# Blocks of the published OPTs: where tokens enter is known before the weights are there.
+OPT_BLOCKS = {
+    "playground": 8,
+    "facebook/opt-125m": 12,
+    "facebook/opt-350m": 24,
+    "facebook/opt-1.3b": 24,
+    "facebook/opt-2.7b": 32,
+    "facebook/opt-6.7b": 32,
+    "facebook/opt-13b": 40,
+    "facebook/opt-30b": 48,
+}
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, le=10)]
+
+
+class Section(BaseModel):
+    """Settings that no other names are accepted among."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class LmSettings(Section):
+    """The language model."""
+
+    name: str = "facebook/opt-2.7b"  # Hub id, folder, or "playground"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantized: Literal["8bit", "4bit", "none"] = "none"  # frozen weights, through bitsandbytes
+    train: bool = False  # unfrozen: every weight is trained, at optim.lm_lr
+
+
+class EncoderSettings(Section):
+    """The perceptual encoder. None: its own default. Cached features that differ are pointed out."""
+
+    kind: Literal["vit", "timesformer", "timesformer-space", "vit-frames", "ast"] | None = None  # [by modality]
+    weights: str | None = None  # Hub name or folder
+    frames: Positive | None = None  # of a clip
+    size: Positive | None = None  # pixels a side; the weights decide, this is what the recipe counts on
+    spec_augment: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (24, 96)  # mel bins, frames
+    train: bool = False  # unfrozen, at optim.encoder_lr: no cached features
+
+
+class ModelSettings(Section):
+    """What is put around the language model."""
+
+    variant: Variant = "epalm"
+    tokens: Positive = 6  # perceptual tokens K: the last K layers that the cache holds
+    start: Annotated[int, Field(ge=0)] | None = None  # first block that sees one [12 before `end`]
+    end: Positive | None = None  # first block that gets no new one [the LM's last block]
+    attention: Literal["causal", "reference"] = "causal"
+    connector: ConnectorForm | None = None  # [by variant]
+    prompt: PromptForm | None = None  # [by variant]
+    prompt_length: Positive = 10
+    deep_prompt: bool = False  # every block has prompt vectors of its own
+    adapters: AdapterForm | None = None  # [by variant]
+    adapter_factor: Positive = 8  # a bottleneck's width is the hidden size divided by this
+    lora_rank: Positive = 8  # peft's default, as the next
+    lora_alpha: Positive = 8
+    blind: bool = False  # withhold the perceptual token: what the text alone gives away
+
+    @property
+    def connector_form(self) -> ConnectorForm:
+        """The connector's form: as set, else the variant's."""
+        return self.connector or FORMS[self.variant][0]
+
+    @property
+    def prompt_form(self) -> PromptForm:
+        """The prompt's form: as set, else the variant's."""
+        return self.prompt or FORMS[self.variant][1]
+
+    @property
+    def adapter_form(self) -> AdapterForm:
+        """The adapters' form: as set, else the variant's."""
+        return self.adapters or FORMS[self.variant][2]
+
+
+class OptimSettings(Section):
+    """AdamW, its learning rates, the loss. The connector's rate warms up per step, then falls per epoch (cosine)."""
+
+    epochs: Positive = 8
+    max_steps: Positive | None = None  # end earlier
+    batch_size: Positive = 64
+    warmup_steps: Annotated[int, Field(ge=0)] = 400
+    warmup_lr: Rate = 1e-5
+    peak_lr: Rate = 2e-5
+    min_lr: Rate = 1e-6
+    fixed_lr: Rate = 1e-5  # of prompt and adapters
+    lm_lr: Rate = 1e-7  # of an unfrozen language model
+    encoder_lr: Rate = 1e-7  # of an unfrozen encoder
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    loss_scale: Annotated[float, Field(gt=0)] = 0.1
+    loss_on: Literal["all", "answer"] = "all"  # every real token, question included, or the answer's alone
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class DataSettings(Section):
+    """Which samples are trained on."""
+
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = (Task.QA,)
+    train_split: str = "train"
+    val_split: str = "val"
+    few_shot: int | float | None = None  # so many training samples, or such a share of them; drawn by the seed
+    balanced: bool = False  # few_shot draws from each type of question in turn
+    augment: bool = True  # train on augmented views, another one each epoch, where the features have them
+
+    @field_validator("few_shot", mode="before")
+    @classmethod
+    def _amount(cls, value: object) -> object:
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if value is not None and not whole and not (isinstance(value, float) and 0 < value <= 1):
+            raise ValueError("must be a count of samples (16) or a share (0.01)")
+        return value
+
+
+class EvalSettings(Section):
+    """Validation while training."""
+
+    every_steps: Positive = 1000
+    val_samples: Positive = 1000
+
+
+class DecodeSettings(Section):
+    """Decoding."""
+
+    num_beams: Positive = 3
+    max_length: Annotated[int, Field(ge=2)] = 30  # tokens in all, the question included
+
+
+def conflicts(lm: LmSettings, encoder: EncoderSettings, model: ModelSettings) -> list[str]:
+    """What is wrong with settings that are each possible and cannot go together."""
+    found = []
+    if model.start is not None and model.end is not None and model.start >= model.end:
+        found.append(f"model.start ({model.start}) must be below model.end ({model.end})")
+    if model.deep_prompt and model.prompt_form == "none":
+        found.append("model.deep_prompt needs a prompt: model.prompt plain or mlp")
+    if lm.train and lm.dtype != "float32":
+        found.append(f"lm.train needs lm.dtype float32: steps of 1e-7 are lost in {lm.dtype}")
+    if lm.train and lm.quantized != "none":
+        found.append(f"lm.train cannot change {lm.quantized} weights: model.adapters lora trains beside them")
+    if lm.train and model.adapter_form == "lora":
+        found.append("model.adapters lora is what is trained in place of the language model: leave out lm.train")
+    if encoder.train and model.blind:
+        found.append("encoder.train changes nothing where model.blind withholds the perceptual token")
+    return found
+
+
+def parse_inject(text: str) -> tuple[int, int, int]:
+    """(tokens, start, end) of "6@19:31". Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,4})@(\d{1,4}):(\d{1,4})", text.strip(), re.ASCII)
+    if match is None:
+        raise UsageError(f"--inject {text!r} is not of the form tokens@start:end", hint="--inject 6@19:31")
+    tokens, start, end = (int(number) for number in match.groups())
+    return tokens, start, end
