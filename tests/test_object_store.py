@@ -50,6 +50,7 @@ def _extract(
     return extract_features(dataset, Modality.IMAGE, encoder, crash_host.LAYERS, Cache(where), engine=engine)
 
 
+@pytest.mark.slow
 def test_extract_train_and_score_as_on_a_disk(
     s3_url: str,
     faulty_network: FaultyNetwork,
