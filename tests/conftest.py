@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from epalm.playground.generate import generate_playground
 from epalm.samples import Modality
@@ -16,6 +17,10 @@ from tests.s3_emulator import faulty_network, no_aws, s3_server, s3_url  # noqa:
 
 if TYPE_CHECKING:
     from tests.dask_workers import Workers
+
+# No test asserts a time, hypothesis' included: machines that run them are shared and uneven.
+settings.register_profile("epalm", deadline=None)
+settings.load_profile("epalm")
 
 # One thread a process: the models here are tiny, and several test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
