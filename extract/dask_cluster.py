@@ -83,26 +83,33 @@ class Cluster:
             raise self.lost() from error
 
     def _require_same_software(self, workers: set[str]) -> None:
-        found = self._ask(self._client.get_versions)
-        mine = found["client"]["packages"] | {"epalm": epalm.__version__}
-        versions = self._ask(lambda: self._worker_versions(workers))
-        machines = [("the scheduler", found["scheduler"], self._ask(self._scheduler_version))]
-        for address in workers:  # one that has gone meanwhile says nothing
-            told = found["workers"].get(address)
-            machines.append((f"the worker on {host_of(address)}", told, versions.get(address)))
+        """Look at these workers; asked are no others, as one that has just died takes long not to answer."""
+        from distributed.versions import get_versions
+
+        mine = {**get_versions()["packages"], "epalm": epalm.__version__}
+        packages, versions = self._run_on(workers, get_versions), self._run_on(workers, pkgutil.resolve_name, _VERSION)
+        machines = [(f"the worker on {host_of(one)}", packages.get(one), versions.get(one)) for one in workers]
+        if not self._checked:
+            version = self._ask(self._scheduler_version)
+            machines.insert(0, ("the scheduler", self._ask(self._scheduler_packages), version))
         for machine, told, version in machines:
             if isinstance(version, ImportError):
                 raise UsageError(f"{machine} cannot import epalm: {version}", hint="install the same epalm there")
-            its = (told or {}).get("packages", {}) | ({"epalm": version} if isinstance(version, str) else {})
-            _require_same(machine, mine, its)
+            its = dict(told["packages"]) if isinstance(told, dict) else {}  # else it has gone meanwhile
+            _require_same(machine, mine, its | ({"epalm": version} if isinstance(version, str) else {}))
 
-    # Asked for with a function of Python's own library, as epalm may be missing.
+    # Asked for with functions of Python and Dask, as epalm may be missing.
 
-    def _worker_versions(self, workers: set[str]) -> dict[str, Any]:
-        found: dict[str, Any] = self._client.run(
-            pkgutil.resolve_name, _VERSION, workers=list(workers), on_error="return"
+    def _run_on(self, workers: set[str], function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self._ask(
+            lambda: self._client.run(function, *arguments, workers=list(workers), on_error="return")
         )
         return found
+
+    def _scheduler_packages(self) -> Any:
+        from distributed.versions import get_versions
+
+        return self._client.run_on_scheduler(get_versions)
 
     def _scheduler_version(self) -> Any:
         try:

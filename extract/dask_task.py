@@ -22,7 +22,6 @@ from epalm.extract.plan import Pending
 from epalm.extract.selection import feature_spec
 from epalm.extract.stream import Stream, Tally, decode_pool
 from epalm.extract.workers import DecodePool, default_workers, usable_cores
-from epalm.fingerprint import digest_file
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,16 @@ def let_go(setting: Setting) -> None:
             _LOCK.release()
 
 
+@dataclass(frozen=True)
+class _Crew:
+    """Who shares the work of one worker."""
+
+    threads: int
+    decoders: int
+    batches: BatchEncoder
+    pool: DecodePool
+
+
 class _Kit:
     """An encoder, and what goes with it, for one setting."""
 
@@ -102,42 +111,47 @@ class _Kit:
         self._features = _require_set(setting)
         spec = self._features.spec
         device = _device(setting)
-        encoder = build_encoder(setting.choice, device=device, compiled=setting.compiled, limits=setting.limits)
+        self._encoder = build_encoder(setting.choice, device=device, compiled=setting.compiled, limits=setting.limits)
         seed = (spec.augmentation or {"seed": 0})["seed"]
-        if feature_spec(encoder, spec.layers, spec.stored_dtype, view_seed=seed).fingerprint != spec.fingerprint:
+        here = feature_spec(self._encoder, spec.layers, spec.stored_dtype, view_seed=seed)
+        if here.fingerprint != spec.fingerprint:
             raise UsageError(
                 f"the encoder would give other numbers than {setting.set_name} holds",
                 hint="install the same epalm, and give the same weights, on all machines",
             )
-        self._batches = BatchEncoder(encoder, spec.layers, spec.stored_dtype, setting.batch_size)
-        self._pool: DecodePool | None = None
-        self._decoders = 0
+        self._crew: _Crew | None = None
 
     def share_cores(self, processes: int) -> None:
         """Take one of so many equal shares of this machine's cores; workers come and go."""
-        torch.set_num_threads(max(1, usable_cores() // processes))
-        decoders = self.setting.workers
+        threads, decoders = max(1, usable_cores() // processes), self.setting.workers
         if decoders is None:
-            decoders = max(1, default_workers(gpu=self._batches.on_gpu) // processes)
-        if self._pool is None or decoders != self._decoders:
+            decoders = max(1, default_workers(gpu=self._encoder.device.type == "cuda") // processes)
+        if self._crew is None or (self._crew.threads, self._crew.decoders) != (threads, decoders):
             self.close()
-            self._pool, self._decoders = decode_pool(self._batches.encoder, decoders, self.setting.timeout), decoders
+            torch.set_num_threads(threads)
+            spec, setting = self._features.spec, self.setting
+            batches = BatchEncoder(
+                self._encoder, spec.layers, spec.stored_dtype, setting.batch_size, threads=threads if decoders else 0
+            )
+            self._crew = _Crew(threads, decoders, batches, decode_pool(self._encoder, decoders, setting.timeout))
 
     def encode(self, task: BlockTask, host: str) -> BlockDone:
-        assert self._pool is not None
+        assert self._crew is not None
         here = [_as_here(item) for item in task.items]
         if absent := tuple(item for item, found in zip(task.items, here, strict=True) if found is None):
             return BlockDone(host, Tally(), absent)
         held = [self._features.rows(view) for view in task.views]
         left = [item for item in here if item and not all(item.digest in rows for rows in held)]
-        stream = Stream(self._batches, self._features, self._pool, self.setting.block_rows, _silent)
+        stream = Stream(self._crew.batches, self._features, self._crew.pool, self.setting.block_rows, _silent)
         stream.tally.elsewhere += len(here) - len(left)
         stream.go(left, task.views)
         return BlockDone(host, stream.tally)
 
     def close(self) -> None:
-        if self._pool:
-            self._pool.close()
+        if self._crew:
+            self._crew.batches.close()
+            self._crew.pool.close()
+            self._crew = None
 
 
 _LOCK = threading.Lock()
@@ -170,15 +184,9 @@ def _require_set(setting: Setting) -> FeatureSet:
 
 
 def _as_here(item: Pending) -> Pending | None:
-    """The medium as this machine has it: maybe a copy with another modification time; None where the bytes differ."""
+    """The medium as this machine has it: maybe a copy with other times; None where the bytes are not there."""
     status = item.file.status()
-    if status == item.status:
-        return item
-    try:
-        same = digest_file(item.file.path, item.file.offset, item.file.size) == item.digest
-    except OSError:
-        return None
-    return replace(item, status=status) if same and status else None
+    return replace(item, status=status) if status and item.unchanged() else None
 
 
 def _sharing(processes: Mapping[str, int]) -> int:
