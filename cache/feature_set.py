@@ -59,6 +59,7 @@ class FeatureSet:
         self.objects, self.spec, self.name = objects, spec, spec.name
         self.where = objects.where
         self.ledger = Ledger(objects)
+        self._said: dict[str, str] | None = None  # of itself, by the extraction that this instance belongs to
         self._known: dict[str, Record] = {}  # records never change once they are there
         self._rows: dict[int, set[str]] = {}  # view → media, of the records that are known
 
@@ -86,6 +87,7 @@ class FeatureSet:
 
     def note(self, recorded: Mapping[str, str]) -> None:
         """Keep what an extraction says of itself, in place of what an earlier one said."""
+        self._said = dict(recorded)
         self._keep("recorded.json", _json(recorded))
 
     def records(self) -> list[Record]:
@@ -216,7 +218,7 @@ class FeatureSet:
         chosen, places = part
         if len(places) < len(digests) or chosen != views:
             values = values[np.ix_(places, [views.index(view) for view in chosen])]
-        written = {"recorded": self.recorded, **(made or {})}
+        written = {"recorded": self.recorded if self._said is None else self._said, **(made or {})}
         record = write_block(self.objects, [digests[place] for place in places], chosen, values, written)
         if record:
             self._note(record)

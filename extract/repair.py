@@ -5,7 +5,7 @@ again is dropped: its rows are missing from then on, which training and the next
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -28,7 +28,7 @@ from epalm.extract.lost_blocks import Run, Shape, left_shape, runs_of_lost
 from epalm.extract.selection import feature_spec
 from epalm.extract.sources import Sources
 from epalm.extract.stream import Stream, decode_pool
-from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool, default_workers
+from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool, default_workers, usable_cores
 from epalm.samples import Modality
 
 BLOCK_ROWS, BATCH = 512, 32  # of blocks whose records do not say
@@ -122,7 +122,7 @@ class _Recomputation:
         return runs_of_lost(lost, shapes, sequences, self._records, held, block_rows=BLOCK_ROWS)
 
     def _begin(self, stack: ExitStack, media: int, advance: Advance) -> "_Work":
-        encoder, pool = None, None
+        encoder, pool, threads = None, None, 0
         if self._sources.found:
             try:
                 encoder = self._built()
@@ -132,7 +132,8 @@ class _Recomputation:
             gpu = encoder.device.type == "cuda"
             workers = default_workers(gpu=gpu) if self._workers is None else self._workers
             pool = stack.enter_context(decode_pool(encoder, min(workers, media), DEFAULT_TIMEOUT))
-        return _Work(self._features.spec, self._sources, encoder, pool, advance)
+            threads = usable_cores() if workers else 0
+        return _Work(self._features.spec, self._sources, encoder, pool, threads, advance)
 
     def _built(self) -> Encoder:
         """By the latest extraction's choice of encoder, else an earlier one's: its weights may still be in their place.
@@ -217,6 +218,7 @@ class _Work:
     sources: Sources
     encoder: Encoder | None
     pool: DecodePool | None
+    threads: int  # that encode, a batch each; 0: one batch by all
     advance: Advance
 
     def __call__(
@@ -225,9 +227,10 @@ class _Work:
         found = self.sources.found
         items = [replace(found[digest], views=views) for digest in digests if digest in found]
         if self.encoder and self.pool and items:
-            size = batch * len(views)
-            batches = BatchEncoder(self.encoder, self.spec.layers, self.spec.stored_dtype, size)
-            Stream(batches, target, self.pool, rows, self.advance).go(items, views)
+            # As the extraction computed them: rounding depends on it.
+            layers, dtype, size = self.spec.layers, self.spec.stored_dtype, batch * len(views)
+            with closing(BatchEncoder(self.encoder, layers, dtype, size, threads=self.threads)) as batches:
+                Stream(batches, target, self.pool, rows, self.advance).go(items, views)
 
 
 class _Replacing(FeatureSet):

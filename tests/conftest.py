@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tests.s3_emulator import faulty_network, no_aws, s3_server, s3_url  # noqa:
 
 if TYPE_CHECKING:
     from tests.dask_workers import Workers
+    from tests.trials import Trial
 
 # No test asserts a time, hypothesis' included: machines that run them are shared and uneven.
 settings.register_profile("epalm", deadline=None)
@@ -56,6 +58,26 @@ def epalm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return Done(code, printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def extracted_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few pictures, a tiny ViT and a cache that holds their rows: see `trials`."""
+    from tests.trials import make_trial
+
+    root = tmp_path_factory.mktemp("extracted") / "trial"
+    make_trial(root, Modality.IMAGE)
+    return root
+
+
+@pytest.fixture
+def trial(extracted_pictures: Path, tmp_path: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> "Trial":
+    """A copy of these in an empty folder, which is the working one; some test files have a trial of their own."""
+    from tests.trials import Trial
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(extracted_pictures, tmp_path / "trial")
+    return Trial(epalm, Modality.IMAGE, tmp_path / "trial")
 
 
 @pytest.fixture(scope="session")

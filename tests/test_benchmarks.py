@@ -11,7 +11,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(("part", "lines"), [("training", 6), ("decoding", 3), ("extraction", 6), ("scale", 6)])
+@pytest.mark.parametrize(
+    ("part", "lines"),
+    [
+        ("training", 6),
+        ("decoding", 3),
+        ("extraction", 6),
+        ("cache", 4),
+        ("scale", 6),
+        pytest.param("crash", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_each_benchmark_gives_its_ratios(part: str, lines: int, tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     words = [sys.executable, "-m", "benchmarks", part, "--quick", "--json", str(out)]

@@ -20,26 +20,12 @@ from epalm.media import MediaFile
 from epalm.playground.generate import COUNTS
 from epalm.samples import Modality
 from epalm.train import run_folder
-from tests.conftest import Done, Epalm
+from tests.conftest import Done
 from tests.small_disk import small_disk
-from tests.trials import TEST, TRAIN, Trial, make_trial
+from tests.trials import TEST, TRAIN, Trial
 
 SHORT = ("--recipe", "playground", "--set", "optim.max_steps=3", "--set", "optim.batch_size=4")
 ROW = 3 * 24 * 2  # bytes: layers × width × float16
-
-
-@pytest.fixture(scope="module")
-def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("extracted")
-    make_trial(root / "trial", Modality.IMAGE)
-    return root / "trial"
-
-
-@pytest.fixture
-def trial(extracted: Path, tmp_path: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> Trial:
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(extracted, tmp_path / "trial")
-    return Trial(epalm, Modality.IMAGE, tmp_path / "trial")
 
 
 def _listing(folder: Path) -> dict[str, tuple[int, int, int]]:

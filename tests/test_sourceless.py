@@ -19,24 +19,10 @@ from epalm.train.features import CachedFeatures
 from epalm.train.found import Lack
 from tests.conftest import Done, Epalm, save_small_vit
 from tests.small_disk import make_read_only, small_disk
-from tests.trials import TEST, TRAIN, Trial, make_trial
+from tests.trials import TEST, TRAIN, Trial
 
 SHORT = ("--recipe", "playground", "--set", "optim.max_steps=2", "--set", "optim.batch_size=4")
 QUESTIONS = ("--set", 'data.tasks=["qa"]')  # whose scores need no Java
-
-
-@pytest.fixture(scope="module")
-def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("extracted")
-    make_trial(root / "trial", Modality.IMAGE)
-    return root / "trial"
-
-
-@pytest.fixture
-def trial(extracted: Path, tmp_path: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> Trial:
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(extracted, tmp_path / "trial")
-    return Trial(epalm, Modality.IMAGE, tmp_path / "trial")
 
 
 def _train(trial: Trial, name: str, *words: object) -> Done:

@@ -1,7 +1,6 @@
 """Views and layers in training: a draw for each sample and epoch, view 0 to validate, and the choice is said."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,25 +20,11 @@ from epalm.train.features import CachedFeatures
 from epalm.train.run import train
 from epalm.train.run_folder import RunFolder
 from epalm.train.view_draw import draw_views
-from tests.conftest import Done, Epalm
-from tests.trials import Trial, make_trial
+from tests.conftest import Done
+from tests.trials import Trial
 
 NAMES = [f"{number:064x}/{number}" for number in range(6000)]
 SHORT = ("--recipe", "playground", "--set", "optim.max_steps=5", "--set", "optim.batch_size=4")
-
-
-@pytest.fixture(scope="module")
-def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("extracted")
-    make_trial(root / "trial", Modality.IMAGE)
-    return root / "trial"
-
-
-@pytest.fixture
-def trial(extracted: Path, tmp_path: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> Trial:
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(extracted, tmp_path / "trial")
-    return Trial(epalm, Modality.IMAGE, tmp_path / "trial")
 
 
 def _train(trial: Trial, *words: object) -> Done:
