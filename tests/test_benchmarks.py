@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
         ("extraction", 6),
         ("cache", 4),
         ("scale", 6),
-        pytest.param("crash", 3, marks=pytest.mark.slow),
+        ("crash", 1),
     ],
 )
 def test_each_benchmark_gives_its_ratios(part: str, lines: int, tmp_path: Path) -> None:

@@ -154,10 +154,10 @@ def test_a_recipe_that_augments_and_features_of_one_view_make_a_warning(trial: T
     assert "warning" not in _train(trial, *augment).err
 
 
-def test_the_encoder_in_the_loop_draws_the_same_way(extracted: Path) -> None:
-    choice = EncoderChoice("vit", str(extracted / "weights"), modality=Modality.IMAGE)
+def test_the_encoder_in_the_loop_draws_the_same_way(extracted_pictures: Path) -> None:
+    choice = EncoderChoice("vit", str(extracted_pictures / "weights"), modality=Modality.IMAGE)
     encoder = build_encoder(choice, device="cpu")
-    dataset = load_dataset(str(extracted / "world"), Modality.IMAGE)
+    dataset = load_dataset(str(extracted_pictures / "world"), Modality.IMAGE)
     samples = list(dataset.split("train"))
     live = LiveFeatures(encoder, (1, 3), dataset, view_seed=2, choice=choice)
     plain = LiveFeatures(encoder, (1, 3), dataset, choice=choice)
