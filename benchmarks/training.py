@@ -23,8 +23,8 @@ from epalm.train.augmented_opt import AugmentedOPT
 from epalm.train.batches import Batch, Batches, training_items
 from epalm.train.build import build_model, load_lm, load_text_format
 from epalm.train.features import CachedFeatures, FeatureSource
-from epalm.train.loop import Plan, make_optimiser, take_step
 from epalm.train.schedule import Schedule
+from epalm.train.step import Plan, make_optimiser, take_step
 
 
 def run(root: Path, *, quick: bool) -> list[Line]:

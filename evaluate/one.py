@@ -6,7 +6,7 @@ import numpy as np
 
 from epalm.evaluate.decoding import decode_batches
 from epalm.samples import Modality, Sample, Task
-from epalm.train.run import LoadedRun
+from epalm.train.loading import LoadedRun
 
 
 class _One:

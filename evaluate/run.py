@@ -15,7 +15,8 @@ from epalm.evaluate.scoring import backends, score_predictions
 from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Sample
 from epalm.train.features import FeatureSource
-from epalm.train.run import LoadedRun, chosen_samples
+from epalm.train.loading import LoadedRun
+from epalm.train.prepare import chosen_samples
 from epalm.train.run_folder import writing
 
 _PROBED = 32  # samples that a plan decodes

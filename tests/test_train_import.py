@@ -16,7 +16,7 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from epalm.playground import weights_folder
 from epalm.train.adapters import Adapters
-from epalm.train.run import load_run
+from epalm.train.loading import load_run
 from epalm.train.run_folder import RunFolder
 from tests.conftest import Epalm
 

@@ -99,7 +99,7 @@ def test_an_encoder_is_trained_saved_and_used(
     from epalm.cli.live_source import rebuild_encoder
     from epalm.extract.pipeline import encode_files
     from epalm.media import MediaFile
-    from epalm.train.run import load_run
+    from epalm.train.loading import load_run
 
     loaded = load_run(run, device="cpu")
     told = loaded.inputs["features"]

@@ -13,9 +13,9 @@ from epalm.fingerprint import digest_tensors
 from epalm.train.augmented_opt import AugmentedOPT
 from epalm.train.batches import Batch
 from epalm.train.build import build_model, load_lm
-from epalm.train.loop import Plan, make_optimiser, take_step
 from epalm.train.model import EpalmModel
 from epalm.train.schedule import Schedule
+from epalm.train.step import Plan, make_optimiser, take_step
 
 WIDTH, HIDDEN, BLOCKS, TOKENS, LENGTH = 96, 128, 8, 2, 4  # of the playground's
 CONNECTOR = ["connector.weight", "connector.bias"]

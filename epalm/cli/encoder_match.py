@@ -9,7 +9,7 @@ from epalm.errors import UsageError
 if TYPE_CHECKING:
     from epalm.settings import EncoderSettings
     from epalm.train.features import CachedFeatures
-    from epalm.train.run import LoadedRun
+    from epalm.train.loading import LoadedRun
 
 _ONE_ENCODER = {"timesformer", "timesformer-space"}
 

@@ -8,7 +8,7 @@ from epalm.evaluate.one import answer_one
 from epalm.extract.media_file import require_file
 from epalm.extract.pipeline import encode_files
 from epalm.media import MediaFile
-from epalm.train.run import load_run
+from epalm.train.loading import load_run
 from epalm.train.run_folder import RunFolder
 
 

@@ -22,7 +22,7 @@ from epalm.samples import Modality
 if TYPE_CHECKING:
     from epalm.samples import Dataset, Sample
     from epalm.train.features import FeatureSource
-    from epalm.train.run import LoadedRun
+    from epalm.train.loading import LoadedRun
 
 _STOPPED = 130
 
@@ -87,7 +87,8 @@ def score(
     from epalm.errors import UsageError
     from epalm.evaluate.run import plan_score, score_run, scores_path
     from epalm.train.features import CachedFeatures
-    from epalm.train.run import chosen_samples, load_run
+    from epalm.train.loading import load_run
+    from epalm.train.prepare import chosen_samples
     from epalm.train.run_folder import RunFolder
 
     if checkpoint not in ("best", "last"):

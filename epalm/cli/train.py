@@ -202,7 +202,7 @@ def _show_plan(
 ) -> None:
     from epalm.cli.work_plan import show_train_plan
     from epalm.train.features import CachedFeatures
-    from epalm.train.run import plan_training
+    from epalm.train.planning import plan_training
 
     features = material.features
     if not material.training and isinstance(features, CachedFeatures):

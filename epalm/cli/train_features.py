@@ -10,7 +10,7 @@ from epalm.config import Config
 from epalm.console import warn
 from epalm.samples import Dataset, Modality, Sample
 from epalm.train.features import CachedFeatures, FeatureSource, frozen_features
-from epalm.train.run import samples_of
+from epalm.train.prepare import samples_of
 
 if TYPE_CHECKING:
     from epalm.cache.store import Cache

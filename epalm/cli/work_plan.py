@@ -14,7 +14,7 @@ from epalm.train.run_folder import free_bytes, require_room
 
 if TYPE_CHECKING:
     from epalm.evaluate.run import ScorePlan
-    from epalm.train.run import TrainPlan
+    from epalm.train.planning import TrainPlan
 
 _MEDIA = {
     "media": "media",

@@ -1,0 +1,60 @@
+"""A trained model out of a run folder."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from epalm.config import Config
+from epalm.devices import pick_device
+from epalm.errors import UsageError
+from epalm.fingerprint import digest_tensors
+from epalm.train.build import build_model, load_lm, load_text_format
+from epalm.train.model import EpalmModel
+from epalm.train.run_folder import RunFolder
+from epalm.train.text import TextFormat
+
+_ENCODER = "encoder."
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model with what it needs to be used.
+
+    `encoder` are the tensors of an encoder that was trained too, by the names of its module; the model takes ready
+    features. `trained` is the digest of everything that was trained.
+    """
+
+    folder: RunFolder
+    config: Config
+    model: EpalmModel
+    text: TextFormat
+    inputs: dict[str, Any]
+    step: int
+    encoder: dict[str, torch.Tensor]
+    trained: str
+
+
+def load_run(folder: RunFolder, *, device: str = "auto", checkpoint: str = "best") -> LoadedRun:
+    """The run's model with its trained tensors.
+
+    Raises:
+        UsageError: a part of the run is missing, or the language model is not the one that it was trained with.
+    """
+    config, inputs = folder.config, folder.inputs
+    lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)
+    if digest_tensors(lm.state_dict()) != inputs["lm"]:
+        raise UsageError(
+            f"{config.lm.name!r} has other weights than when {folder.name} was trained", hint="train again"
+        )
+    text = load_text_format(config.lm.name, lm)
+    model = build_model(config, lm, int(inputs["width"]))
+    tensors, step = folder.load(checkpoint)
+    trained = digest_tensors(tensors)
+    encoder = {name.removeprefix(_ENCODER): tensors.pop(name) for name in [*tensors] if name.startswith(_ENCODER)}
+    try:
+        model.load_trainable(tensors)
+    except ValueError as error:
+        raise UsageError(f"{folder.path}: {error}", hint="train again") from error
+    model = model.to(pick_device(device)).eval()
+    return LoadedRun(folder, config, model, text, inputs, step, encoder, trained)
