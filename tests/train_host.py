@@ -1,23 +1,27 @@
 """Runs small trainings in forked children, so that dozens of them can be killed in seconds: torch is imported once.
 
-`python train_host.py RUNS PLAN`: PLAN is a JSON list; each entry is one training in a run folder below RUNS:
+`python train_host.py` reads lines [RUNS, PLAN] (JSON) and answers each with a list of exit codes, negative for signals;
+what the trainings say goes to RUNS/said. PLAN is a list; each entry is one training in a run folder below RUNS:
 {"run": name} runs from where the folder stands to the end, {"forward": n} is killed in its n-th training step, {"disk":
-n} at the n-th step that touches the disk, {"signal": number, "forward": n} sends itself that signal there. Other keys
-override settings. What each training saw goes to RUNS/name.log, a JSON line each: where it started, then its batches.
+n} at the n-th step that touches the disk, {"signal": number, "forward": n} sends itself that signal there; keys with a
+dot are settings. What each training saw goes to RUNS/name.log, a JSON line each: where it started, then its batches.
 """
 
 import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import typer
 from transformers import OPTConfig
 
+from epalm.cli.training import train_until_stopped
 from epalm.config import load_config
 from epalm.samples import Dataset, Modality, Sample, Task
 from epalm.train import prepare, run
@@ -132,8 +136,6 @@ def _count_disk_steps(stop_at: int | None) -> list[int]:
 
 
 def _train(entry: dict[str, Any], runs: Path) -> int:
-    from epalm.cli.training import train_until_stopped
-
     name, number = entry["run"], entry.get("signal", signal.SIGKILL)
     _watch(runs / f"{name}.log", entry.get("forward"), lambda: os.kill(os.getpid(), number))
     loaded = load([f"{key}={value}" for key, value in entry.items() if "." in key])
@@ -145,18 +147,19 @@ def _train(entry: dict[str, Any], runs: Path) -> int:
 
 
 def _result(entry: dict[str, Any], runs: Path) -> int:
-    """What became of a child that does what an entry says: its exit code, or minus the signal that ended it."""
-    import typer
-
+    """What became of a child that does what an entry says."""
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
         return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
     code = 70
+    os.dup2(os.open(runs / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     try:
         code = _train(entry, runs)
     except typer.Exit as ended:
         code = ended.exit_code
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
@@ -165,9 +168,11 @@ def _result(entry: dict[str, Any], runs: Path) -> int:
 def main() -> None:
     """See the module."""
     torch.set_num_threads(1)
+    os.fsync = lambda _descriptor: None  # slow, and a kill takes away nothing that was written
     patch_language_model()
-    runs, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
-    print(json.dumps([_result(entry, runs) for entry in plan]))
+    for line in sys.stdin:
+        runs, plan = json.loads(line)
+        print(json.dumps([_result(entry, Path(runs)) for entry in plan]), flush=True)
 
 
 if __name__ == "__main__":
