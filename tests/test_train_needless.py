@@ -1,6 +1,6 @@
 """What the loss does not need is not computed, and leaving it out changes no loss and no gradient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -188,14 +188,18 @@ def test_attention_is_the_one_that_needs_no_mask_for_the_order_alone(monkeypatch
     assert masks == [(True, True)] * 4
 
 
-def _same_when_compiled(form: str) -> None:
+def _same_when_compiled(form: str, counted: Callable[[], int]) -> list[int]:
+    """What was counted after each batch."""
     compiled, plain = _model(form), _model(form)
+    counts = []
     compiled.lm.compile_blocks()
     for lengths in ([8, 8], [15, 12], [8, 5, 3], [9, 9]):
         batch = _batch(lengths)
         losses, wanted = losses_of(compiled, batch).loss, losses_of(plain, batch).loss
         torch.testing.assert_close(losses, wanted, atol=1e-10, rtol=1e-10)
         torch.testing.assert_close(_gradients(compiled, losses), _gradients(plain, wanted), atol=1e-10, rtol=1e-10)
+        counts.append(counted())
+    return counts
 
 
 def test_blocks_are_compiled_once_whatever_the_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,15 +208,16 @@ def test_blocks_are_compiled_once_whatever_the_lengths(monkeypatch: pytest.Monke
     counter, real = CompileCounter(), torch.compile
     monkeypatch.setattr(torch, "compile", lambda call, **options: real(call, backend=counter, **options))
     torch.compiler.reset()
-    _same_when_compiled("epalm-lin")
-    assert counter.frame_count == 3  # without autograd, where it begins, and behind: for all blocks and lengths
+    counts = _same_when_compiled("epalm-lin", lambda: counter.frame_count)
+    # Without autograd, where it begins, and behind: not for each block, and not for each length.
+    assert counts[0] == counts[-1] <= 3, counts
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["epalm-lin", "epalm-ada"])
 def test_compiled_blocks_give_the_same_losses_and_gradients(form: str) -> None:
     torch.compiler.reset()
-    _same_when_compiled(form)
+    _same_when_compiled(form, lambda: 0)
 
 
 class Zeros:
