@@ -22,8 +22,9 @@ class Host:
 
     def __init__(self) -> None:
         environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path))
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process: subprocess.Popen[str] = subprocess.Popen([sys.executable, str(HOST)], env=environment, **pipes)
+        self._process = subprocess.Popen(
+            [sys.executable, str(HOST)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def __call__(self, runs: Path, *plan: dict[str, Any]) -> tuple[list[int], str]:
         """What became of each training of the plan, and all that was said so far by those in the folder."""
@@ -97,7 +98,7 @@ def _require_same(runs: Path, whole: Path, names: list[str]) -> None:
 
 def test_killed_in_every_step(host: Host, whole: Path, tmp_path: Path) -> None:
     names = [f"{step}" for step in range(1, STEPS + 1)]
-    plan: list[dict[str, Any]] = [{"run": name, "forward": int(name)} for name in names]
+    plan: list[dict[str, Any]] = [{"run": name, "at": int(name)} for name in names]
     results, _ = host(tmp_path, *plan, *({"run": name} for name in names))
     assert results == [-9] * STEPS + [0] * STEPS
     _require_same(tmp_path, whole, names)
@@ -110,7 +111,7 @@ def test_killed_twice_in_an_epoch_and_at_its_borders(host: Host, saved: int, who
     borders, done = [6, 7, 8, 9, 13], 0
     plan: list[dict[str, Any]] = []
     for step in borders:
-        plan.append({"run": "a", "forward": step - done, **cadence})
+        plan.append({"run": "a", "at": step - done, **cadence})
         done = (step - 1) // saved * saved  # steps that are saved when step number `step` begins
     results, said = host(tmp_path, *plan)
     assert results == [-9] * (len(borders) - 1) + [0], said
@@ -120,8 +121,8 @@ def test_killed_twice_in_an_epoch_and_at_its_borders(host: Host, saved: int, who
     assert _outcome(tmp_path, "a")["metrics"] == _outcome(whole, "whole")["metrics"]
 
 
-def _disk_steps(whole: Path) -> int:
-    return int((whole / "whole.steps").read_text())
+def _disk_steps(runs: Path) -> int:
+    return int((runs / "whole.steps").read_text())
 
 
 def test_killed_again_and_again_while_it_writes(host: Host, whole: Path, tmp_path: Path) -> None:
@@ -133,19 +134,22 @@ def test_killed_again_and_again_while_it_writes(host: Host, whole: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_killed_at_each_step_of_writing(host: Host, whole: Path, tmp_path: Path) -> None:
-    steps = _disk_steps(whole)
+def test_killed_at_each_step_of_writing(host: Host, tmp_path: Path) -> None:
+    """Of a shorter training, with checkpoints that are the best and such that are not, and some that are taken away."""
+    short = {"optim.max_steps": 4, "checkpoint.every_steps": 1, "eval.every_steps": 2}
+    assert host(tmp_path, {"run": "whole", **short})[0] == [0]
+    steps = _disk_steps(tmp_path)
     assert steps > 100
     names = [f"{step}" for step in range(steps)]
-    results, _ = host(tmp_path, *({"run": name, "disk": int(name)} for name in names))
-    assert results == [-9] * steps
-    assert host(tmp_path, *({"run": name} for name in names))[0] == [0] * steps
-    _require_same(tmp_path, whole, names)
+    assert host(tmp_path, *({"run": name, "disk": int(name), **short} for name in names))[0] == [-9] * steps
+    assert host(tmp_path, *({"run": name, **short} for name in names))[0] == [0] * steps
+    for name in names:
+        assert _outcome(tmp_path, name) == _outcome(tmp_path, "whole"), name
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(host: Host, number: int, whole: Path, tmp_path: Path) -> None:
-    plan: list[dict[str, Any]] = [{"run": "a", "forward": 7, "signal": number, "checkpoint.every_steps": 100}]
+    plan: list[dict[str, Any]] = [{"run": "a", "at": 7, "signal": number, "checkpoint.every_steps": 100}]
     results, said = host(tmp_path, *plan)
     assert results == [128 + number]
     assert "the same command goes on" in said and "Traceback" not in said
