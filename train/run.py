@@ -101,6 +101,7 @@ def train(loaded: Loaded, run: RunFolder, *, stop: Stop = lambda: False) -> Trai
 
 def _train(loaded: Loaded, run: RunFolder, stop: Stop) -> TrainSummary | None:
     ready = loaded.ready
+    run.sweep()
     if not run.has_begun:
         require_room(run.path, checkpoint_bytes(ready.model.trainable_tensors().values()))
         run.begin(ready.config, loaded.inputs)
