@@ -70,8 +70,11 @@ class CachedFeatures:
         samples: Sequence[Sample],
         *,
         layers: Sequence[int] | None = None,
+        mapped: bool = False,
     ) -> None:
         """`layers` are the encoder's block numbers to give [default: all that are stored].
+
+        `mapped`: the processes of a machine that read these rows have them in memory once.
 
         Raises:
             UsageError: the set does not hold these layers.
@@ -88,7 +91,7 @@ class CachedFeatures:
         self._positions = None if self._chosen == stored else [stored.index(layer) for layer in self._chosen]
         found = find_rows(features, cache, dataset, list(dict.fromkeys(sample.media for sample in samples)))
         self.holes, self.sourceless, self._digests = found.holes, found.sourceless, found.digests
-        self._reader = features.open(only=set(found.digests.values()))
+        self._reader = features.open(only=set(found.digests.values()), mapped=mapped)
         numbers = self._reader.rows_of(list(found.digests.values())).tolist()
         self._rows: dict[str, int] = dict(zip(found.digests, numbers, strict=True))
         self.layers, self.width = len(self._chosen), features.spec.width

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from epalm.console import progress
 from epalm.errors import EpalmError
 from epalm.train.batches import Batch, Batches
 from epalm.train.model import EpalmModel
+from epalm.train.processes import ALONE, Processes
 from epalm.train.step import Plan, Validation, make_optimiser, take_step, validate
 
 _REPORT_EVERY = 10  # steps between two lines of metrics
@@ -29,6 +31,7 @@ def train_model(
     device: torch.device,
     report: Report,
     save: Save,
+    processes: Processes = ALONE,
 ) -> Validation | None:
     """Train the model in place; the last validation's result, None when there is nothing to validate on.
 
@@ -40,11 +43,18 @@ def train_model(
     best = float("inf")
     result: Validation | None = None
     started, note = time.perf_counter(), ""
-    with progress("train", plan.steps, "steps") as advance:
-        for step, (epoch, batch) in enumerate(_steps(batches, plan.steps)):
+    with progress("train", plan.steps, "steps") as advance, closing(_steps(batches, plan.steps)) as ahead:
+        for step, (epoch, batch) in enumerate(ahead):
             rate = plan.schedule.rate(step, epoch)
             optimiser.param_groups[0]["lr"] = rate
-            loss = take_step(model, optimiser, batch.to(device), loss_scale=plan.loss_scale)
+            loss, _ = take_step(
+                model,
+                optimiser,
+                batch.to(device),
+                loss_scale=plan.loss_scale,
+                parts=plan.parts,
+                processes=processes,
+            )
             done = step + 1
             if done % _REPORT_EVERY == 0 or done == plan.steps:
                 value = _finite(float(loss), done)
@@ -52,7 +62,7 @@ def train_model(
                 report({"step": done, "epoch": epoch, "loss": value, "lr": rate, "seconds": seconds})
             advance(note=note)
             if done % plan.validate_every == 0 or done == plan.steps:
-                result = validate(model, validation, device=device)
+                result = validate(model, validation, device=device, processes=processes)
                 if result is not None:
                     report({"step": done, "val_loss": result.loss, "val_exact": result.exact, "n": result.samples})
                 better = result is None or result.loss < best
@@ -61,15 +71,16 @@ def train_model(
     return result
 
 
-def _steps(batches: Batches, steps: int) -> Iterator[tuple[int, Batch]]:
+def _steps(batches: Batches, steps: int) -> Generator[tuple[int, Batch]]:
     """(epoch, batch) for as many epochs as `steps` take."""
     epoch = done = 0
     while done < steps:
-        for batch in batches.epoch(epoch):
-            yield epoch, batch
-            done += 1
-            if done == steps:
-                return
+        with closing(batches.epoch(epoch)) as ahead:  # its threads end with it
+            for batch in ahead:
+                yield epoch, batch
+                done += 1
+                if done == steps:
+                    return
         epoch += 1
 
 

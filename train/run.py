@@ -1,7 +1,7 @@
 """One training from settings to a run folder. Knows every part of this stage."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from epalm.samples import Dataset, Modality, Sample
 from epalm.train.features import FeatureSource
 from epalm.train.loop import train_model
 from epalm.train.prepare import checkpoint_bytes, prepare, validation_batches
+from epalm.train.processes import ALONE, Processes
 from epalm.train.run_folder import RunFolder, require_room
 from epalm.train.step import Validation
 
@@ -45,30 +46,50 @@ def train(
     validation: Sequence[Sample],
     run: RunFolder,
     *,
-    device: str = "auto",
+    processes: Processes = ALONE,
+    workers: int = 0,
     missing: int = 0,
 ) -> TrainSummary:
     """Train on samples whose features are there; `missing` samples were left out before, and are reported.
+
+    Of several processes the first one writes the run.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
     started = time.perf_counter()
-    ready = prepare(config, dataset, features, training, device)
+    ready = prepare(config, dataset, features, training, processes, workers=workers)
     tensors = ready.model.trainable_tensors()
-    require_room(run.path, checkpoint_bytes(tensors.values()))
-    run.begin(ready.config, _inputs(dataset, modality, features, ready.lm))
+    inputs = _inputs(dataset, modality, features, ready.lm)
+    processes.require_same(digest_json([inputs, ready.config.model_dump(mode="json")]), "what is trained on")
+    if processes.first:
+        require_room(run.path, checkpoint_bytes(tensors.values()))
+        run.begin(ready.config, inputs)
+
+    def report(metrics: Mapping[str, Any]) -> None:
+        if processes.first:
+            run.report(metrics)
 
     def save(step: int, _result: Validation | None, best: bool) -> None:
+        if not processes.first:
+            return
         run.save("last", tensors, step=step)
         if best:
             run.save("best", tensors, step=step)
 
-    fixed = validation_batches(ready.config, validation, ready.text, features)
+    fixed = validation_batches(ready.config, validation, ready.text, features, processes)
     result = train_model(
-        ready.model, ready.batches, fixed, ready.plan, device=ready.device, report=run.report, save=save
+        ready.model,
+        ready.batches,
+        fixed,
+        ready.plan,
+        device=ready.device,
+        report=report,
+        save=save,
+        processes=processes,
     )
-    run.finish()
+    if processes.first:
+        run.finish()
     count = sum(tensor.numel() for tensor in tensors.values())
     return TrainSummary(
         run=str(run.path),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epalm.cli.launched import in_processes, these_processes
 from epalm.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_RUNS,
@@ -39,12 +40,14 @@ if TYPE_CHECKING:
     from epalm.cli.train_features import Material
     from epalm.config import Config
     from epalm.samples import Dataset
+    from epalm.train.processes import Processes
     from epalm.train.run import TrainSummary
     from epalm.train.run_folder import RunFolder
 
 _STOPPED = 130
 
 
+@in_processes
 def train(
     *,
     from_cache: Annotated[
@@ -77,6 +80,7 @@ def train(
         str | None, typer.Option(help="Name of the run's folder. [default: time, modality, recipe]", show_default=False)
     ] = None,
     device: DeviceOption = "auto",
+    workers: Annotated[int, typer.Option(help="Threads that put batches together ahead of the step.", min=0)] = 2,
     plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -107,6 +111,7 @@ def train(
     from epalm.errors import UsageError
     from epalm.train.run_folder import RunFolder
 
+    processes = these_processes(device)
     store = Cache(cache, read_only=plan)
     if from_cache and (modality is None or data is None):
         latest = store.latest(modality.value if modality else None)
@@ -128,26 +133,31 @@ def train(
     )
     config = load_config(recipe or PLAYGROUND, overrides)
     say(f"recipe: {recipe or PLAYGROUND}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}")
-    dataset = load_dataset(data, modality, media_here=not from_cache, write=not plan)
     used: FeatureSet | None = None
-    if from_cache:
-        name = feature_set or store.latest(modality.value).set
-        used = store.find(name)
-        allowed = None if plan else allow_missing
-        material = cached_material(store, name, dataset, config, layers=layers, allow_missing=allowed)
-        if canary and not plan:
-            check_canary(used, store, dataset, material.training, device)
-    else:
-        material = live_material(modality, data, dataset, config, device)
+    with processes.first_goes_ahead():
+        dataset = load_dataset(data, modality, media_here=not from_cache, write=not plan)
+        if from_cache:
+            name = feature_set or store.latest(modality.value).set
+            used = store.find(name)
+            allowed = None if plan else allow_missing
+            shared = processes.count > 1
+            material = cached_material(
+                store, name, dataset, config, layers=layers, allow_missing=allowed, mapped=shared
+            )
+            if canary and not plan and processes.first:
+                check_canary(used, store, dataset, material.training, device)
+        else:
+            material = live_material(modality, data, dataset, config, device)
     say(material.in_words())
     if plan:
-        _show_plan(config, dataset, material, runs, allow_missing, device, as_json)
+        _show_plan(config, dataset, material, runs, allow_missing, processes, as_json)
         return
     label = "-".join((modality, Path(recipe or PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
-    folder = RunFolder.create(runs, label, name=run)
-    if used:
+    made = str(RunFolder.create(runs, label, name=run).path) if processes.first else ""
+    folder = RunFolder(Path(processes.from_first(made)))
+    if used and processes.first:
         mark(used.objects, str(folder.path.resolve()), socket.gethostname())  # from now on no gc takes it away
-    summary = _train(config, dataset, modality, material, folder, device)
+    summary = _train(config, dataset, modality, material, folder, processes, workers)
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
     share = summary.trainable_parameters / summary.all_parameters
@@ -164,7 +174,13 @@ def train(
 
 
 def _train(
-    config: "Config", dataset: "Dataset", modality: Modality, material: "Material", folder: "RunFolder", device: str
+    config: "Config",
+    dataset: "Dataset",
+    modality: Modality,
+    material: "Material",
+    folder: "RunFolder",
+    processes: "Processes",
+    workers: int,
 ) -> "TrainSummary":
     from epalm.console import say
     from epalm.errors import EpalmError
@@ -179,7 +195,8 @@ def _train(
             material.training,
             material.validation,
             folder,
-            device=device,
+            processes=processes,
+            workers=workers,
             missing=material.missing,
         )
     except KeyboardInterrupt:
@@ -197,7 +214,7 @@ def _show_plan(
     material: "Material",
     runs: Path,
     allow_missing: int,
-    device: str,
+    processes: "Processes",
     as_json: bool,
 ) -> None:
     from epalm.cli.work_plan import show_train_plan
@@ -208,7 +225,13 @@ def _show_plan(
     if not material.training and isinstance(features, CachedFeatures):
         features.require_rows(allow_missing)
     plan = plan_training(
-        config, dataset, features, material.training, material.validation, device=device, missing=material.missing
+        config,
+        dataset,
+        features,
+        material.training,
+        material.validation,
+        processes=processes,
+        missing=material.missing,
     )
     show_train_plan(plan, features, runs, as_json)
     if isinstance(features, CachedFeatures):
