@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from epalm.errors import EpalmError, UsageError
 
@@ -29,7 +31,7 @@ class Processes:
     rank: int = 0
     count: int = 1
     device: str = "auto"
-    store: dist.Store | None = None
+    store: Any = None  # torch's: words by name that outlive a process
 
     @property
     def first(self) -> bool:
@@ -124,7 +126,7 @@ def _join(device: str) -> Processes:
     if gpu:
         torch.cuda.set_device(where)
     try:
-        store, _, _ = next(iter(dist.rendezvous("env://", timeout=_PATIENCE)))
+        store, _, _ = next(iter(rendezvous("env://", timeout=_PATIENCE)))
         # Words and figures go by gloo even on GPUs: nothing has to wait for the device.
         backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
@@ -174,7 +176,7 @@ def _told_here(processes: Processes) -> bool:
                 pass
             else:
                 return False
-        return store.add(_FAULTS, 1) == 1
+        return int(store.add(_FAULTS, 1)) == 1
     except RuntimeError:  # the first process kept the store, and is gone
         return True
 

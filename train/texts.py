@@ -43,11 +43,13 @@ class Texts:
     def draw(self, chances: np.ndarray) -> np.ndarray:
         """Each item's target (N,), in proportion to its share; `chances` (N,) are in [0, 1)."""
         found = np.searchsorted(self._shares, np.arange(len(chances)) + chances, side="right")
-        return np.clip(found, self._starts[:-1], self._starts[1:] - 1)  # a sum may round up to the next item
+        found.clip(self._starts[:-1], self._starts[1:] - 1, out=found)  # a sum may round up to the next item
+        return found
 
     def lengths(self, targets: np.ndarray) -> np.ndarray:
         """How many tokens (N,) each item's text has, with these targets (N,)."""
-        return self._lengths[self._given] + self._lengths[self._target[targets]] + 2  # the first and the last
+        lengths: np.ndarray = self._lengths[self._given] + self._lengths[self._target[targets]] + 2  # both ends
+        return lengths
 
     def text(self, item: int, target: int) -> Text:
         """An item's text with one of its targets."""
