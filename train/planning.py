@@ -36,11 +36,12 @@ def plan_training(
     training: Sequence[Sample],
     validation: Sequence[Sample],
     *,
+    device: str = "auto",
     processes: Processes = ALONE,
     missing: int = 0,
 ) -> TrainPlan:
     """Count what `train` would do, and time a few steps; nothing is written. Raises UsageError as `train`."""
-    ready = prepare(config, dataset, features, training, processes)
+    ready = prepare(config, dataset, features, training, device, processes=processes)
     model, optimiser = ready.model.to(ready.device).train(), make_optimiser(ready.model, ready.plan)
     moments = [time.perf_counter()]
     for batch in islice(ready.batches.epoch(0), _PROBED_STEPS + 1):

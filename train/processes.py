@@ -26,11 +26,10 @@ _LOST = ("gloo", "Connection closed", "Connection reset", "Broken pipe", "NCCL",
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process is number `rank` of `count`, on `device` ("auto" where it is alone and was not told)."""
+    """This process is number `rank` of `count`."""
 
     rank: int = 0
     count: int = 1
-    device: str = "auto"
     store: Any = None  # torch's: words by name that outlive a process
 
     @property
@@ -86,8 +85,8 @@ ALONE = Processes()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Processes]:
-    """The processes that a launcher has started, this one among them; alone where none has.
+def joined(device: str) -> Iterator[tuple[Processes, str]]:
+    """The several processes that a launcher has started, this one among them, and its own device for `device`.
 
     A fault is told by one process: the others, which met the same or lost it, end with exit code 1 and no words.
 
@@ -95,12 +94,9 @@ def joined(device: str) -> Iterator[Processes]:
         UsageError: the launcher's variables or the device make no sense.
         EpalmError: another process ended without a word.
     """
-    if int(_variable("WORLD_SIZE", "1")) < 2:
-        yield Processes(device=device)
-        return
-    processes = _join(device)
+    processes, own = _join(device)
     try:
-        yield processes
+        yield processes, own
     except (KeyboardInterrupt, SystemExit):
         raise
     except Exception as error:
@@ -118,7 +114,7 @@ def joined(device: str) -> Iterator[Processes]:
     dist.destroy_process_group()
 
 
-def _join(device: str) -> Processes:
+def _join(device: str) -> tuple[Processes, str]:
     rank, count = int(_variable("RANK")), int(_variable("WORLD_SIZE"))
     local = int(_variable("LOCAL_RANK", str(rank)))
     where = _own_device(device, local)
@@ -135,7 +131,7 @@ def _join(device: str) -> Processes:
             f"process {rank} of {count} cannot reach the others: {str(error).splitlines()[0]}",
             hint="check MASTER_ADDR and MASTER_PORT, or start all with torchrun",
         ) from error
-    return Processes(rank, count, where, store)
+    return Processes(rank, count, store), where
 
 
 def _own_device(device: str, local: int) -> str:

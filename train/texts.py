@@ -42,7 +42,7 @@ class Texts:
 
     def draw(self, chances: np.ndarray) -> np.ndarray:
         """Each item's target (N,), in proportion to its share; `chances` (N,) are in [0, 1)."""
-        found = np.searchsorted(self._shares, np.arange(len(chances)) + chances, side="right")
+        found: np.ndarray = np.searchsorted(self._shares, np.arange(len(chances)) + chances, side="right")
         found.clip(self._starts[:-1], self._starts[1:] - 1, out=found)  # a sum may round up to the next item
         return found
 

@@ -33,11 +33,11 @@ def in_processes(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def these_processes(device: str) -> "Processes":
-    """Those of the launcher, or this one alone on `device`."""
-    from epalm.train.processes import Processes
+def these_processes() -> "Processes":
+    """Those of the launcher, or this one alone."""
+    from epalm.train.processes import ALONE
 
-    return _present[-1] if _present else Processes(device=device)
+    return _present[-1] if _present else ALONE
 
 
 def _run(command: Callable[..., None], device: str) -> int:
@@ -47,12 +47,12 @@ def _run(command: Callable[..., None], device: str) -> int:
 
     code = 0
     try:
-        with joined(device) as processes:
+        with joined(device) as (processes, own):
             _present.append(processes)
             screen.quiet = not processes.first
             with nullcontext() if processes.first else redirect_stdout(io.StringIO()):
                 try:
-                    command(device=processes.device)
+                    command(device=own)
                 except typer.Exit as ended:
                     code = ended.exit_code
     except Exception:
