@@ -1,0 +1,141 @@
+"""A training in several processes is the training in one; killed, stopped or faulty, it ends and goes on as that does."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests import process_host
+from tests.process_host import STEPS
+
+HOST = Path(process_host.__file__)
+SHORT = ("--set", "optim.max_steps=3", "--set", "optim.batch_size=5", "--set", "data.val_split=test")
+CLI = ("train", "--from-cache", "--recipe", "playground", "--device", "cpu", *SHORT, "--json")
+SCENARIOS: list[dict[str, Any]] = [
+    {"run": "one", "count": 1},
+    {"run": "two", "workers": 2},
+    {"run": "three", "count": 3},
+    {"run": "parts", "count": 1, "optim.accumulate": 3},
+    {"run": "parts of two", "optim.accumulate": 2},
+    {"run": "killed", "at": 23, "kill": [0, 1]},
+    {"run": "killed", "at": 27, "kill": [0, 1]},  # of those after step 20
+    {"run": "killed"},
+    {"run": "stopped", "at": 7, "signal": 1},
+    {"run": "stopped"},
+    {"run": "one dies", "at": 7, "kill": [1]},
+    {"run": "one fails", "at": 7, "fail": 1},
+    {"run": "command", "command": [*CLI, "--run", "command"]},
+    {"run": "again", "command": [*CLI, "--run", "command"]},
+    {"run": "fault", "command": [*CLI, "--set", "optim.epochs=none"]},
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The run folders, and what became of each scenario's processes."""
+
+    runs: Path
+    codes: dict[str, list[list[int]]]
+
+    def tensors(self, run: str) -> dict[str, torch.Tensor]:
+        return load_file(self.runs / run / f"checkpoints/step-{STEPS}/trainable.safetensors")
+
+    def losses(self, run: str, rank: int = 0) -> list[float]:
+        return [float(line) for line in (self.runs / f"{run}.{rank}.losses").read_text().splitlines()]
+
+    def metrics(self, run: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (self.runs / run / "metrics.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+    def said(self, run: str, rank: int = 0) -> str:
+        return (self.runs / f"{run}.{rank}.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, extracted_pictures: Path) -> Outcome:
+    """All scenarios, one after another, from one process that imports torch once."""
+    runs = tmp_path_factory.mktemp("runs")
+    environment = dict(os.environ, OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", TORCH_CPP_LOG_LEVEL="ERROR")
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "EPALM_RUNS": "."}
+    environment["EPALM_CACHE"] = str(extracted_pictures / "cache")
+    words = [sys.executable, str(HOST), str(runs), json.dumps(SCENARIOS)]
+    ended = subprocess.run(words, env=environment, cwd=runs, capture_output=True, text=True, check=False, timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    codes: dict[str, list[list[int]]] = {}
+    for scenario, became in zip(SCENARIOS, json.loads(ended.stdout.splitlines()[-1]), strict=True):
+        codes.setdefault(scenario["run"], []).append(became)
+    return Outcome(runs, codes)
+
+
+@pytest.mark.parametrize("run", ["two", "three", "parts", "parts of two"])
+def test_however_a_step_is_divided_it_is_the_same_step(done: Outcome, run: str) -> None:
+    """Steps of 4, 4, 4 and 1 samples: in the last some processes have none."""
+    assert {code for codes in done.codes[run] for code in codes} == {0}, done.said(run)
+    expected = done.losses("one")
+    assert len(expected) == STEPS and len(set(expected)) == STEPS
+    torch.testing.assert_close(torch.tensor(done.losses(run)), torch.tensor(expected), atol=1e-5, rtol=1e-6)
+    tensors = done.tensors("one")
+    assert done.tensors(run).keys() == tensors.keys()
+    for name, tensor in done.tensors(run).items():
+        torch.testing.assert_close(tensor, tensors[name], atol=1e-4, rtol=0)
+    for ours, theirs in zip(done.metrics(run), done.metrics("one"), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_every_process_knows_the_same_loss_and_the_first_alone_speaks(done: Outcome) -> None:
+    assert done.losses("three", 1) == done.losses("three", 2) == done.losses("three", 0)
+    assert "train: 50/50 steps" in done.said("three")
+    assert done.said("three", 1) == done.said("three", 2) == ""
+
+
+def test_killed_twice_two_processes_go_on_bit_by_bit_with_other_threads(done: Outcome) -> None:
+    """`two` was never killed, and had two threads put its batches together; `killed` had none."""
+    assert done.codes["killed"] == [[-9, -9], [-9, -9], [0, 0]]
+    _require_identical(done, "killed", "two")
+
+
+def test_one_process_told_to_stop_stops_all_after_the_same_step(done: Outcome) -> None:
+    assert done.codes["stopped"] == [[130, 143], [0, 0]], done.said("stopped")
+    assert "stopped and saved" in done.said("stopped") and "going on after step 8 of 50" in done.said("stopped")
+    assert len(done.losses("stopped", 0)) == len(done.losses("stopped", 1)) == STEPS
+    _require_identical(done, "stopped", "two")
+
+
+def _require_identical(done: Outcome, run: str, other: str) -> None:
+    folders = [done.runs / name / f"checkpoints/step-{STEPS}" for name in (run, other)]
+    for part in ("trainable", "optimiser"):
+        ours, theirs = ((folder / f"{part}.safetensors").read_bytes() for folder in folders)
+        assert ours == theirs, part
+    assert done.metrics(run) == done.metrics(other)
+
+
+def test_one_that_dies_ends_the_others_with_one_message(done: Outcome) -> None:
+    assert done.codes["one dies"] == [[1, -9]]
+    assert done.said("one dies").count("error: ") == 1 and "another process" in done.said("one dies")
+
+
+def test_a_fault_of_one_is_told_once_and_ends_all(done: Outcome) -> None:
+    assert done.codes["one fails"] == [[1, 1]]
+    said = done.said("one fails"), done.said("one fails", 1)
+    assert said[1].strip() == "error: process 1 of 2: the oil lamp is out\n  → fill it"
+    assert "error" not in said[0] and "Traceback" not in said[0]
+
+
+def test_the_command_in_two_processes_leaves_one_run(done: Outcome) -> None:
+    assert done.codes["command"] == [[0, 0]], done.said("command")
+    (summary,) = [json.loads(line) for line in done.said("command").splitlines() if line.startswith("{")]
+    assert summary["steps"] == 3 and done.said("command", 1) == ""
+    assert done.codes["again"] == [[0, 0]]
+    assert "done already" in done.said("again") and done.said("again", 1) == ""
+
+
+def test_a_fault_of_all_is_told_once(done: Outcome) -> None:
+    assert done.codes["fault"] == [[1, 1]]
+    assert (done.said("fault") + done.said("fault", 1)).count("error: ") == 1
