@@ -4,16 +4,20 @@ Letters: B batch, K perceptual tokens, D_enc encoder width, T text length.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 
 from epalm.samples import Sample, Task
+from epalm.train.ahead import in_order
 from epalm.train.features import FeatureSource, TrainableSource
-from epalm.train.text import Text, TextFormat, pad_right
+from epalm.train.processes import ALONE, Processes
+from epalm.train.text import TextFormat, pad_right
+from epalm.train.texts import Texts
 
 IGNORED = -100  # label of what is not predicted
 _POOL = 32  # batches within which samples are grouped by length: little padding, still random
@@ -32,22 +36,52 @@ class Item:
 class Batch:
     """`features` (B, K, D_enc), `input_ids`, `labels` (B, T), padded on the right; `attention_mask` (B, T) or None.
 
-    Where the encoder is trained, `features` are its raw inputs (B, ...).
+    Where the encoder is trained, `features` are its raw inputs (B, ...). Of several processes each has its share of a
+    batch: shares are equally long, so that all do the same steps, and only the first `counted` rows count.
     """
 
     features: torch.Tensor
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     labels: torch.Tensor
+    counted: int | None = None  # None: all
+    whole: int | None = None  # samples of all shares; None: those that count here
+
+    @property
+    def own_samples(self) -> int:
+        """How many rows count."""
+        return len(self.labels) if self.counted is None else self.counted
+
+    @property
+    def all_samples(self) -> int:
+        """How many count in all processes together."""
+        return self.own_samples if self.whole is None else self.whole
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        mask = None if self.attention_mask is None else self.attention_mask.to(device, non_blocking=True)
-        return Batch(
-            self.features.to(device, non_blocking=True),
-            self.input_ids.to(device, non_blocking=True),
-            mask,
-            self.labels.to(device, non_blocking=True),
+        return self._with([tensor.to(device, non_blocking=True) for tensor in self._tensors()])
+
+    def pinned(self) -> "Batch":
+        """The same in memory that a GPU reads by itself."""
+        return self._with([tensor.pin_memory() for tensor in self._tensors()])
+
+    def parts(self, count: int) -> Iterator["Batch"]:
+        """In `count` parts of rows, or as many as there are rows."""
+        rows = len(self.labels)
+        count = min(count, rows)
+        for part in range(count):
+            first, end = rows * part // count, rows * (part + 1) // count
+            cut = self._with([tensor[first:end] for tensor in self._tensors()])
+            yield replace(cut, counted=min(max(self.own_samples - first, 0), end - first), whole=self.all_samples)
+
+    def _tensors(self) -> list[torch.Tensor]:
+        mask = [] if self.attention_mask is None else [self.attention_mask]
+        return [self.features, self.input_ids, self.labels, *mask]
+
+    def _with(self, tensors: list[torch.Tensor]) -> "Batch":
+        features, input_ids, labels, *mask = tensors
+        return replace(
+            self, features=features, input_ids=input_ids, labels=labels, attention_mask=mask[0] if mask else None
         )
 
 
@@ -76,48 +110,67 @@ class Batches:
         batch_size: int,
         seed: int,
         loss_on: Literal["all", "answer"] = "all",
+        processes: Processes = ALONE,
+        workers: int = 0,
+        pinned: bool = False,
     ) -> None:
+        """`batch_size` is of all processes together. `workers` threads put batches together ahead of the step."""
         self.items, self.text, self.features = items, text, features
         self.tokens, self.batch_size, self.seed, self.loss_on = tokens, batch_size, seed, loss_on
+        self.processes, self.workers, self._pinned = processes, workers, pinned
+        self._texts = Texts(
+            text,
+            [text.question(item.sample) for item in items],
+            [item.targets for item in items],
+            [item.shares for item in items],
+        )
 
     def __len__(self) -> int:
         return math.ceil(len(self.items) / self.batch_size)
 
-    def epoch(self, epoch: int, *, augmented: bool = True) -> Iterator[Batch]:
-        """Every item once, shuffled; `augmented`: in views drawn for the epoch, else in view 0."""
+    def epoch(self, epoch: int, *, augmented: bool = True, first: int = 0) -> Generator[Batch]:
+        """Every item once, shuffled; `augmented`: in views drawn for the epoch, else in view 0.
+
+        `first` batches are left out, and not put together either. Close what is not read to its end.
+        """
+        targets, groups = self._order(epoch)
+        view_epoch = epoch if augmented else None
+        return in_order((partial(self._batch, group, targets, view_epoch) for group in groups[first:]), self.workers)
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Each item's target in an epoch, and the items of its batches, grouped by length within pools."""
         rng = np.random.default_rng([self.seed, epoch])
-        texts = self._draw(rng)
+        targets = self._texts.draw(rng.random(len(self.items)))
+        lengths = self._texts.lengths(targets)
         order = rng.permutation(len(self.items))
         pool = _POOL * self.batch_size
         groups: list[np.ndarray] = []
         for first in range(0, len(order), pool):
             part = order[first : first + pool]
-            part = part[np.argsort([len(texts[place]) for place in part], kind="stable")]
+            part = part[np.argsort(lengths[part], kind="stable")]
             groups += [part[at : at + self.batch_size] for at in range(0, len(part), self.batch_size)]
-        for group in rng.permutation(len(groups)):
-            places = groups[group]
-            yield self._batch(
-                [self.items[p].sample for p in places], [texts[p] for p in places], epoch if augmented else None
-            )
+        return targets, [groups[group] for group in rng.permutation(len(groups))]
 
-    def _draw(self, rng: np.random.Generator) -> list[Text]:
-        chances = rng.random(len(self.items))
-        texts = []
-        for item, chance in zip(self.items, chances, strict=True):
-            drawn = int(np.searchsorted(item.shares, chance, side="right"))
-            texts.append(self.text.training(item.sample, item.targets[min(drawn, len(item.targets) - 1)]))
-        return texts
-
-    def _batch(self, samples: list[Sample], texts: list[Text], epoch: int | None) -> Batch:
+    def _batch(self, group: np.ndarray, targets: np.ndarray, epoch: int | None) -> Batch:
+        """This process's share of a batch: neighbours in length go to different processes."""
+        share = group[self.processes.rank :: self.processes.count].tolist()
+        length = math.ceil(len(group) / self.processes.count)
+        places = share + group[:1].tolist() * (length - len(share))
+        texts = [self._texts.text(place, targets[place]) for place in places]
         ids, mask = pad_right([text.ids for text in texts], self.text.pad)
         labels = torch.full_like(ids, IGNORED)
         for row, text in enumerate(texts):
             # Nothing predicts the first token: before it stands the prompt, which is no text.
             first = 1 if self.loss_on == "all" else text.target
-            labels[row, first : len(text)] = torch.tensor(text.ids[first:])
+            labels[row, first : len(text.ids)] = torch.from_numpy(text.ids[first:])
+        samples = [self.items[place].sample for place in places]
+        batch = Batch(self._features(samples, epoch), ids, mask, labels, len(share), len(group))
+        return batch.pinned() if self._pinned else batch
+
+    def _features(self, samples: list[Sample], epoch: int | None) -> torch.Tensor:
         if isinstance(self.features, TrainableSource):
-            return Batch(self.features.inputs(samples, epoch=epoch), ids, mask, labels)
-        return Batch(last_tokens(self.features.gather(samples, epoch=epoch), self.tokens), ids, mask, labels)
+            return self.features.inputs(samples, epoch=epoch)
+        return last_tokens(self.features.gather(samples, epoch=epoch), self.tokens)
 
 
 def last_tokens(features: np.ndarray, tokens: int) -> torch.Tensor:

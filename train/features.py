@@ -36,6 +36,14 @@ class FeatureSource(Protocol):
         ...
 
 
+class HashedSource(FeatureSource, Protocol):
+    """Features that know their media by content."""
+
+    def digests(self, samples: Sequence[Sample]) -> list[str]:
+        """SHA-256 (hex) of each sample's medium; "" for one that cannot be read."""
+        ...
+
+
 @runtime_checkable
 class TrainableSource(FeatureSource, Protocol):
     """Features of an encoder that is trained."""
@@ -70,8 +78,11 @@ class CachedFeatures:
         samples: Sequence[Sample],
         *,
         layers: Sequence[int] | None = None,
+        mapped: bool = False,
     ) -> None:
         """`layers` are the encoder's block numbers to give [default: all that are stored].
+
+        `mapped`: the processes of a machine that read these rows have them in memory once.
 
         Raises:
             UsageError: the set does not hold these layers.
@@ -88,7 +99,7 @@ class CachedFeatures:
         self._positions = None if self._chosen == stored else [stored.index(layer) for layer in self._chosen]
         found = find_rows(features, cache, dataset, list(dict.fromkeys(sample.media for sample in samples)))
         self.holes, self.sourceless, self._digests = found.holes, found.sourceless, found.digests
-        self._reader = features.open(only=set(found.digests.values()))
+        self._reader = features.open(only=set(found.digests.values()), mapped=mapped)
         numbers = self._reader.rows_of(list(found.digests.values())).tolist()
         self._rows: dict[str, int] = dict(zip(found.digests, numbers, strict=True))
         self.layers, self.width = len(self._chosen), features.spec.width
@@ -113,6 +124,10 @@ class CachedFeatures:
         names = [f"{self._digests[sample.media]}/{sample.id}" for sample in samples]
         views = draw_views(names, self._views, seed=self._seed, epoch=epoch)
         return self._reader.gather(rows, view=views, layers=self._positions)
+
+    def digests(self, samples: Sequence[Sample]) -> list[str]:
+        """See `HashedSource`."""
+        return [self._digests[sample.media] for sample in samples]
 
     def describe(self) -> dict[str, Any]:
         """See `FeatureSource`."""

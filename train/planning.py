@@ -10,6 +10,7 @@ from epalm.samples import Dataset, Sample
 from epalm.train.batches import training_items
 from epalm.train.features import FeatureSource
 from epalm.train.prepare import checkpoint_bytes, prepare
+from epalm.train.processes import ALONE, Processes
 from epalm.train.step import make_optimiser, take_step
 
 _PROBED_STEPS = 5
@@ -36,14 +37,23 @@ def plan_training(
     validation: Sequence[Sample],
     *,
     device: str = "auto",
+    processes: Processes = ALONE,
     missing: int = 0,
 ) -> TrainPlan:
     """Count what `train` would do, and time a few steps; nothing is written. Raises UsageError as `train`."""
-    ready = prepare(config, dataset, features, training, device)
+    ready = prepare(config, dataset, features, training, device, processes=processes)
     model, optimiser = ready.model.to(ready.device).train(), make_optimiser(ready.model, ready.plan)
     moments = [time.perf_counter()]
     for batch in islice(ready.batches.epoch(0), _PROBED_STEPS + 1):
-        float(take_step(model, optimiser, batch.to(ready.device), loss_scale=ready.plan.loss_scale))  # waits for it
+        stepped = take_step(
+            model,
+            optimiser,
+            batch.to(ready.device),
+            loss_scale=ready.plan.loss_scale,
+            parts=ready.plan.parts,
+            processes=processes,
+        )
+        float(stepped.loss)  # waits for it
         moments.append(time.perf_counter())
     each = (moments[-1] - moments[1]) / (len(moments) - 2) if len(moments) > 2 else moments[1] - moments[0]
     tensors = model.trainable_tensors().values()

@@ -18,9 +18,12 @@ from epalm.train.build import build_model, load_lm, load_text_format
 from epalm.train.features import FeatureSource, TrainableSource, frozen_features
 from epalm.train.few_shot import few_shot
 from epalm.train.model import EpalmModel
+from epalm.train.processes import ALONE, Processes
 from epalm.train.schedule import Schedule
 from epalm.train.step import Plan
 from epalm.train.text import TextFormat
+
+_BESIDE_TENSORS = 1 << 15  # bytes of a checkpoint: where the training stands, random generators, names
 
 
 def chosen_samples(dataset: Dataset, config: Config, split: str) -> tuple[Sample, ...]:
@@ -50,9 +53,18 @@ class Prepared:
 
 
 def prepare(
-    config: Config, dataset: Dataset, features: FeatureSource, training: Sequence[Sample], device: str
+    config: Config,
+    dataset: Dataset,
+    features: FeatureSource,
+    training: Sequence[Sample],
+    device: str,
+    *,
+    processes: Processes = ALONE,
+    workers: int = 0,
 ) -> Prepared:
     """Load the language model and build everything around it; nothing is written.
+
+    `workers` threads put training batches together, ahead of the step.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
@@ -83,13 +95,22 @@ def prepare(
     model.lm.checkpointing = config.optim.checkpointing
     if config.optim.compiled:
         model.lm.compile_blocks()
-    batches = _batches(config, items, text, features)
+    batches = _batches(config, items, text, features, processes, workers=workers, pinned=where.type == "cuda")
     steps = config.optim.epochs * len(batches)
     steps = min(steps, config.optim.max_steps or steps)
     return Prepared(config, loaded, text, model, batches, _plan(config, steps, len(batches)), where)
 
 
-def _batches(config: Config, items: Sequence[Any], text: TextFormat, features: FeatureSource) -> Batches:
+def _batches(
+    config: Config,
+    items: Sequence[Any],
+    text: TextFormat,
+    features: FeatureSource,
+    processes: Processes,
+    *,
+    workers: int = 0,
+    pinned: bool = False,
+) -> Batches:
     return Batches(
         items,
         text,
@@ -98,16 +119,23 @@ def _batches(config: Config, items: Sequence[Any], text: TextFormat, features: F
         batch_size=config.optim.batch_size,
         seed=config.optim.seed,
         loss_on=config.optim.loss_on,
+        processes=processes,
+        workers=workers,
+        pinned=pinned,
     )
 
 
 def validation_batches(
-    config: Config, samples: Sequence[Sample], text: TextFormat, features: FeatureSource
+    config: Config,
+    samples: Sequence[Sample],
+    text: TextFormat,
+    features: FeatureSource,
+    processes: Processes = ALONE,
 ) -> list[Batch]:
-    """The same batches for every validation: a random part of the samples, in random order."""
+    """The same batches for every validation: a random part of the samples, in random order; this process's share."""
     items = training_items(samples)
     chosen = np.random.default_rng(config.optim.seed).permutation(len(items))[: config.eval.val_samples]
-    batches = _batches(config, [items[place] for place in chosen], text, features)
+    batches = _batches(config, [items[place] for place in chosen], text, features, processes)
     return list(batches.epoch(0, augmented=False)) if items else []
 
 
@@ -124,9 +152,11 @@ def _plan(config: Config, steps: int, steps_per_epoch: int) -> Plan:
         optim.weight_decay,
         optim.loss_scale,
         validate_every=config.eval.every_steps,
+        parts=optim.accumulate,
     )
 
 
 def checkpoint_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Of the checkpoints: the best, the last, and the draft that takes the place of one of them."""
-    return 3 * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    """Of the checkpoints: two latest, the best, and the draft of the next; each tensor with AdamW's two moments."""
+    one = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return 4 * (3 * one + _BESIDE_TENSORS)

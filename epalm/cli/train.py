@@ -1,12 +1,12 @@
 """`epalm train`: stage 2. Reads the options, finds samples and features, says what was chosen."""
 
-import json
-from contextlib import suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epalm.cli.launched import in_processes, these_processes
 from epalm.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_RUNS,
@@ -39,12 +39,10 @@ if TYPE_CHECKING:
     from epalm.cli.train_features import Material
     from epalm.config import Config
     from epalm.samples import Dataset
-    from epalm.train.run import TrainSummary
-    from epalm.train.run_folder import RunFolder
-
-_STOPPED = 130
+    from epalm.train.processes import Processes
 
 
+@in_processes
 def train(
     *,
     from_cache: Annotated[
@@ -76,7 +74,11 @@ def train(
     run: Annotated[
         str | None, typer.Option(help="Name of the run's folder. [default: time, modality, recipe]", show_default=False)
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Train what is done already once more, into another run folder.")
+    ] = False,
     device: DeviceOption = "auto",
+    workers: Annotated[int, typer.Option(help="Threads that put batches together ahead of the step.", min=0)] = 2,
     plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,6 +86,9 @@ def train(
 
     With --from-cache, on the features of the latest extraction: nothing is decoded or encoded. A medium without
     features stops the training before it begins, unless --allow-missing says how many are acceptable.
+
+    A run is named by everything that decides it. The same command again goes on where it was stopped or killed, and
+    says so where it is done already; when something has changed, it says what, and begins another run.
 
     Examples:
 
@@ -95,18 +100,26 @@ def train(
 
         epalm train --modality image --set optim.max_steps=20
     """
-    import socket
-
     from epalm.cache.store import Cache
-    from epalm.cache.uses import mark
     from epalm.cli.canary import check_canary
     from epalm.cli.train_features import cached_material, live_material
+    from epalm.cli.training import (
+        agree_on_run,
+        emptied_on_fault,
+        mark_use,
+        show_changes,
+        show_done,
+        show_summary,
+        train_until_stopped,
+    )
     from epalm.config import load_config
     from epalm.console import say
     from epalm.datasets import load_dataset
     from epalm.errors import UsageError
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.run import load_training
+    from epalm.train.run_choice import choose_run
 
+    processes = these_processes()
     store = Cache(cache, read_only=plan)
     if from_cache and (modality is None or data is None):
         latest = store.latest(modality.value if modality else None)
@@ -128,67 +141,48 @@ def train(
     )
     config = load_config(recipe or PLAYGROUND, overrides)
     say(f"recipe: {recipe or PLAYGROUND}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}")
-    dataset = load_dataset(data, modality, media_here=not from_cache, write=not plan)
     used: FeatureSet | None = None
-    if from_cache:
-        name = feature_set or store.latest(modality.value).set
-        used = store.find(name)
-        allowed = None if plan else allow_missing
-        material = cached_material(store, name, dataset, config, layers=layers, allow_missing=allowed)
-        if canary and not plan:
-            check_canary(used, store, dataset, material.training, device)
-    else:
-        material = live_material(modality, data, dataset, config, device)
+    with processes.first_goes_ahead():
+        dataset = load_dataset(data, modality, media_here=not from_cache, write=not plan)
+        if from_cache:
+            name = feature_set or store.latest(modality.value).set
+            used = store.find(name)
+            allowed = None if plan else allow_missing
+            material = cached_material(
+                store, name, dataset, config, layers=layers, allow_missing=allowed, mapped=processes.count > 1
+            )
+        else:
+            material = live_material(store, modality, data, dataset, config, device)
     say(material.in_words())
     if plan:
-        _show_plan(config, dataset, material, runs, allow_missing, device, as_json)
+        _show_plan(config, dataset, material, runs, allow_missing, device, processes, as_json)
         return
     label = "-".join((modality, Path(recipe or PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
-    folder = RunFolder.create(runs, label, name=run)
-    if used:
-        mark(used.objects, str(folder.path.resolve()), socket.gethostname())  # from now on no gc takes it away
-    summary = _train(config, dataset, modality, material, folder, device)
-    if as_json:
-        typer.echo(json.dumps(summary.to_json()))
-    share = summary.trainable_parameters / summary.all_parameters
-    exact = (
-        ""
-        if summary.val_exact is None
-        else f", validation loss {summary.val_loss:.3f} nats, exact {summary.val_exact:.3f}"
+    loaded = load_training(
+        config,
+        dataset,
+        modality,
+        material.features,
+        material.training,
+        material.validation,
+        recipe=recipe or PLAYGROUND,
+        device=device,
+        processes=processes,
+        workers=workers,
+        missing=material.missing,
     )
-    say(
-        f"{summary.steps} steps in {summary.seconds:.1f} s; {summary.trainable_parameters:,} trained parameters, "
-        f"{share:.2%} of all{exact}"
-    )
-    say(f"run {summary.run}; next: epalm score")
-
-
-def _train(
-    config: "Config", dataset: "Dataset", modality: Modality, material: "Material", folder: "RunFolder", device: str
-) -> "TrainSummary":
-    from epalm.console import say
-    from epalm.errors import EpalmError
-    from epalm.train.run import train as train_run
-
-    try:
-        return train_run(
-            config,
-            dataset,
-            modality,
-            material.features,
-            material.training,
-            material.validation,
-            folder,
-            device=device,
-            missing=material.missing,
-        )
-    except KeyboardInterrupt:
-        say(f"stopped; {folder.path} keeps the checkpoints of the last validation")
-        raise typer.Exit(_STOPPED) from None
-    except EpalmError:
-        with suppress(OSError):  # nothing is in it yet, or it stays
-            folder.path.rmdir()
-        raise
+    chosen = agree_on_run(processes, lambda: choose_run(runs, label, loaded.inputs, name=run, again=again))
+    if chosen.summary is not None:
+        show_done(chosen, as_json)
+        return
+    show_changes(chosen)
+    with emptied_on_fault(chosen.folder) if processes.first else nullcontext():
+        if used and processes.first:
+            if canary:
+                check_canary(used, store, dataset, material.training, device)
+            mark_use(used, chosen.folder)
+        summary = train_until_stopped(loaded, chosen.folder)
+    show_summary(summary.to_json(), as_json)
 
 
 def _show_plan(
@@ -198,6 +192,7 @@ def _show_plan(
     runs: Path,
     allow_missing: int,
     device: str,
+    processes: "Processes",
     as_json: bool,
 ) -> None:
     from epalm.cli.work_plan import show_train_plan
@@ -208,7 +203,14 @@ def _show_plan(
     if not material.training and isinstance(features, CachedFeatures):
         features.require_rows(allow_missing)
     plan = plan_training(
-        config, dataset, features, material.training, material.validation, device=device, missing=material.missing
+        config,
+        dataset,
+        features,
+        material.training,
+        material.validation,
+        device=device,
+        processes=processes,
+        missing=material.missing,
     )
     show_train_plan(plan, features, runs, as_json)
     if isinstance(features, CachedFeatures):
