@@ -16,7 +16,7 @@ from epalm.samples import Sample, Task
 from epalm.train.ahead import in_order
 from epalm.train.features import FeatureSource, TrainableSource
 from epalm.train.processes import ALONE, Processes
-from epalm.train.text import TextFormat, pad_left
+from epalm.train.text import TextFormat, pad_right
 from epalm.train.texts import Texts
 
 IGNORED = -100  # label of what is not predicted
@@ -34,7 +34,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`features` (B, K, D_enc), `input_ids`, `labels` (B, T); `attention_mask` (B, T), None: no padding.
+    """`features` (B, K, D_enc), `input_ids`, `labels` (B, T), padded on the right; `attention_mask` (B, T) or None.
 
     Where the encoder is trained, `features` are its raw inputs (B, ...). Of several processes each has its share of a
     batch: shares are equally long, so that all do the same steps, and only the first `counted` rows count.
@@ -157,12 +157,12 @@ class Batches:
         length = math.ceil(len(group) / self.processes.count)
         places = share + group[:1].tolist() * (length - len(share))
         texts = [self._texts.text(place, targets[place]) for place in places]
-        ids, mask = pad_left([text.ids for text in texts], self.text.pad)
+        ids, mask = pad_right([text.ids for text in texts], self.text.pad)
         labels = torch.full_like(ids, IGNORED)
         for row, text in enumerate(texts):
             # Nothing predicts the first token: before it stands the prompt, which is no text.
             first = 1 if self.loss_on == "all" else text.target
-            labels[row, ids.shape[1] - len(text.ids) + first :] = torch.from_numpy(text.ids[first:])
+            labels[row, first : len(text.ids)] = torch.from_numpy(text.ids[first:])
         samples = [self.items[place].sample for place in places]
         batch = Batch(self._features(samples, epoch), ids, mask, labels, len(share), len(group))
         return batch.pinned() if self._pinned else batch

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from epalm.errors import EpalmError
-from epalm.train.batches import IGNORED, Batch
-from epalm.train.loss import sample_losses
+from epalm.train.batches import Batch
+from epalm.train.loss import Losses
 from epalm.train.model import EpalmModel
 from epalm.train.processes import ALONE, Processes
 from epalm.train.schedule import Schedule
@@ -85,8 +85,7 @@ def take_step(
     loss = torch.zeros((), device=batch.labels.device)
     with _enough_memory(batch, parts):
         for part in batch.parts(parts):
-            losses = sample_losses(model(part.features, part.input_ids, part.attention_mask), part.labels)
-            own = losses[: part.own_samples].sum() / part.all_samples
+            own = losses_of(model, part).loss[: part.own_samples].sum() / part.all_samples
             (kept * loss_scale * own).backward()
             loss += own.detach()
         # Every process has gradients for the same tensors: their shares are of one length, filled where need be.
@@ -100,6 +99,11 @@ def take_step(
         optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return Stepped(told[0], stop if processes.count == 1 else bool(told[1] > 0))
+
+
+def losses_of(model: EpalmModel, batch: Batch) -> Losses:
+    """Loss and exactness of each of a batch's samples."""
+    return model.losses(batch.features, batch.input_ids, batch.attention_mask, batch.labels)
 
 
 @torch.no_grad()
@@ -117,10 +121,8 @@ def validate(
     sums = []
     for batch in (batch.to(device) for batch in batches):
         with _enough_memory(batch, 1):
-            logits = model(batch.features, batch.input_ids, batch.attention_mask)
-            losses, targets = sample_losses(logits, batch.labels), batch.labels[:, 1:]
-            exact = ((logits[:, :-1].argmax(-1) == targets) | (targets == IGNORED)).all(1)
-        sums.append(torch.stack([values[: batch.own_samples].float().sum() for values in (losses, exact)]))
+            each = losses_of(model, batch)
+        sums.append(torch.stack([values[: batch.own_samples].float().sum() for values in each]))
     model.train()
     total = torch.stack(sums).cpu().double().sum(0)
     processes.add_up([total])
