@@ -2,7 +2,7 @@
 
 `python process_host.py RUNS PLAN`: PLAN is a JSON list; each entry is done by `count` processes [2] that meet as a
 launcher's would. {"run": name} trains a tiny model in RUNS/name from where that stands, with "command": [...] it is an
-epalm command line. Other keys of a run: "workers"; "at": n with "kill": ranks, "signal": rank or "fail": rank in the
+epalm command line. Other keys of a run: "workers"; "sharded"; "at": n with "kill": ranks, "signal": rank or "fail": rank in the
 n-th step; settings. What the processes print goes to RUNS/name.RANK.txt, their losses by step to RUNS/name.RANK.losses,
 what became of them is printed as JSON.
 """
@@ -116,6 +116,7 @@ def load(entry: dict[str, Any], processes: Processes = ALONE, device: str = "cpu
     config = load_config("playground", [*SETTINGS, *(f"{key}={value}" for key, value in entry.items() if "." in key)])
     dataset = Dataset("numbers", Path(), train_host.samples("train", SAMPLES))
     options: dict[str, Any] = {"device": device, "processes": processes, "workers": entry.get("workers", 0)}
+    options["sharded"] = entry.get("sharded", False)
     features, validation = train_host.Numbered(), train_host.samples("val", 6)
     return run.load_training(config, dataset, Modality.IMAGE, features, dataset.samples, validation, **options)
 

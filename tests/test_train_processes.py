@@ -1,4 +1,4 @@
-"""A training in several processes is the training in one; killed, stopped or faulty, it ends and goes on as that does."""
+"""A training in several processes is the training in one; killed, stopped or faulty, it ends and goes on as that one."""
 
 import json
 import os
@@ -12,6 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from epalm.config import load_config
+from epalm.errors import UsageError
+from epalm.train.processes import Processes
+from epalm.train.sharding import require_shardable
 from tests import process_host
 from tests.process_host import STEPS
 
@@ -24,6 +28,7 @@ SCENARIOS: list[dict[str, Any]] = [
     {"run": "three", "count": 3},
     {"run": "parts", "count": 1, "optim.accumulate": 3},
     {"run": "parts of two", "optim.accumulate": 2},
+    {"run": "sharded", "workers": 1, "sharded": True},
     {"run": "killed", "at": 23, "kill": [0, 1]},
     {"run": "killed", "at": 27, "kill": [0, 1]},  # of those after step 20
     {"run": "killed"},
@@ -33,6 +38,7 @@ SCENARIOS: list[dict[str, Any]] = [
     {"run": "one fails", "at": 7, "fail": 1},
     {"run": "command", "command": [*CLI, "--run", "command"]},
     {"run": "again", "command": [*CLI, "--run", "command"]},
+    {"run": "sharded command", "command": [*CLI, "--run", "sharded command", "--shard-lm"]},
     {"run": "fault", "command": [*CLI, "--set", "optim.epochs=none"]},
 ]
 
@@ -74,7 +80,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, extracted_pictures: Path) -> 
     return Outcome(runs, codes)
 
 
-@pytest.mark.parametrize("run", ["two", "three", "parts", "parts of two"])
+@pytest.mark.parametrize("run", ["two", "three", "parts", "parts of two", "sharded"])
 def test_however_a_step_is_divided_it_is_the_same_step(done: Outcome, run: str) -> None:
     """Steps of 4, 4, 4 and 1 samples: in the last some processes have none."""
     assert {code for codes in done.codes[run] for code in codes} == {0}, done.said(run)
@@ -139,3 +145,24 @@ def test_the_command_in_two_processes_leaves_one_run(done: Outcome) -> None:
 def test_a_fault_of_all_is_told_once(done: Outcome) -> None:
     assert done.codes["fault"] == [[1, 1]]
     assert (done.said("fault") + done.said("fault", 1)).count("error: ") == 1
+
+
+def test_a_divided_language_model_gives_the_same_losses(done: Outcome) -> None:
+    """The second process never had its weights: it had their shapes, and its share."""
+    assert done.codes["sharded command"] == [[0, 0]], done.said("sharded command")
+    for ours, theirs in zip(done.metrics("sharded command"), done.metrics("command"), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "count", "fault"),
+    [
+        (["lm.train=true"], 2, "only frozen ones"),
+        (["model.adapters=lora"], 2, "inside the blocks"),
+        (["lm.quantized=8bit"], 2, "8bit weights"),
+        ([], 1, "there is one"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(settings: list[str], count: int, fault: str) -> None:
+    with pytest.raises(UsageError, match=fault):
+        require_shardable(load_config("playground", settings), Processes(0, count))

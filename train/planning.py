@@ -38,10 +38,11 @@ def plan_training(
     *,
     device: str = "auto",
     processes: Processes = ALONE,
+    sharded: bool = False,
     missing: int = 0,
 ) -> TrainPlan:
     """Count what `train` would do, and time a few steps; nothing is written. Raises UsageError as `train`."""
-    ready = prepare(config, dataset, features, training, device, processes=processes)
+    ready = prepare(config, dataset, features, training, device, processes=processes, sharded=sharded)
     model, optimiser = ready.model.to(ready.device).train(), make_optimiser(ready.model, ready.plan)
     moments = [time.perf_counter()]
     for batch in islice(ready.batches.epoch(0), _PROBED_STEPS + 1):

@@ -20,6 +20,7 @@ from epalm.train.few_shot import few_shot
 from epalm.train.model import EpalmModel
 from epalm.train.processes import ALONE, Processes
 from epalm.train.schedule import Schedule
+from epalm.train.sharding import require_shardable, shard_lm
 from epalm.train.step import Plan
 from epalm.train.text import TextFormat
 
@@ -61,10 +62,12 @@ def prepare(
     *,
     processes: Processes = ALONE,
     workers: int = 0,
+    sharded: bool = False,
 ) -> Prepared:
     """Load the language model and build everything around it; nothing is written.
 
-    `workers` threads put training batches together, ahead of the step.
+    `workers` threads put training batches together, ahead of the step. `sharded`: the processes divide the language
+    model.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
@@ -87,14 +90,21 @@ def prepare(
             raise frozen_features()
         encoder = features.encoder
     where = pick_device(device)
-    lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)
+    if sharded:
+        require_shardable(config, processes)
+    empty = sharded and not processes.first
+    lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
     text = load_text_format(config.lm.name, lm)
     config = config.resolved(lm.config.num_hidden_layers)
-    loaded = digest_tensors(lm.state_dict())  # before anything is put into it
+    loaded = "" if empty else digest_tensors(lm.state_dict())  # before anything is put into it
+    if sharded:
+        loaded = processes.from_first(loaded)
     model = build_model(config, lm, features.width, encoder)
     model.lm.checkpointing = config.optim.checkpointing
     if config.optim.compiled:
         model.lm.compile_blocks()
+    if sharded:
+        shard_lm(lm, where, processes)
     batches = _batches(config, items, text, features, processes, workers=workers, pinned=where.type == "cuda")
     steps = config.optim.epochs * len(batches)
     steps = min(steps, config.optim.max_steps or steps)

@@ -65,16 +65,18 @@ def load_training(
     device: str = "auto",
     processes: Processes = ALONE,
     workers: int = 0,
+    sharded: bool = False,
     missing: int = 0,
 ) -> Loaded:
     """Load what a training on samples whose features are there needs; `missing` others were left out before.
 
-    `workers` threads put batches together ahead of the step. Nothing is written.
+    `workers` threads put batches together ahead of the step; `sharded` processes divide the language model. Nothing is
+    written.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
-    ready = prepare(config, dataset, features, training, device, processes=processes, workers=workers)
+    ready = prepare(config, dataset, features, training, device, processes=processes, workers=workers, sharded=sharded)
     parts = run_parts(ready, features, training, validation)
     inputs = {
         "data": dataset.spec,

@@ -79,6 +79,9 @@ def train(
     ] = False,
     device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(help="Threads that put batches together ahead of the step.", min=0)] = 2,
+    shard_lm: Annotated[
+        bool, typer.Option("--shard-lm", help="Divide the frozen language model among the processes of a launcher.")
+    ] = False,
     plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -155,7 +158,7 @@ def train(
             material = live_material(store, modality, data, dataset, config, device)
     say(material.in_words())
     if plan:
-        _show_plan(config, dataset, material, runs, allow_missing, device, processes, as_json)
+        _show_plan(config, dataset, material, runs, allow_missing, device, processes, shard_lm, as_json)
         return
     label = "-".join((modality, Path(recipe or PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
     loaded = load_training(
@@ -169,6 +172,7 @@ def train(
         device=device,
         processes=processes,
         workers=workers,
+        sharded=shard_lm,
         missing=material.missing,
     )
     chosen = agree_on_run(processes, lambda: choose_run(runs, label, loaded.inputs, name=run, again=again))
@@ -193,6 +197,7 @@ def _show_plan(
     allow_missing: int,
     device: str,
     processes: "Processes",
+    sharded: bool,
     as_json: bool,
 ) -> None:
     from epalm.cli.work_plan import show_train_plan
@@ -210,6 +215,7 @@ def _show_plan(
         material.validation,
         device=device,
         processes=processes,
+        sharded=sharded,
         missing=material.missing,
     )
     show_train_plan(plan, features, runs, as_json)
