@@ -2,9 +2,9 @@
 
 `python process_host.py RUNS PLAN`: PLAN is a JSON list; each entry is done by `count` processes [2] that meet as a
 launcher's would. {"run": name} trains a tiny model in RUNS/name from where that stands, with "command": [...] it is an
-epalm command line. Other keys of a run: "workers"; "sharded"; "at": n with "kill": ranks, "signal": rank or "fail": rank in the
-n-th step; settings. What the processes print goes to RUNS/name.RANK.txt, their losses by step to RUNS/name.RANK.losses,
-what became of them is printed as JSON.
+epalm command line. Other keys of a run: "workers"; "sharded"; "at": n with "kill": ranks, "signal": rank or "fail":
+rank, in the n-th step; settings. What the processes print goes to RUNS/name.RANK.txt, their losses by step to
+RUNS/name.RANK.losses, what became of them is printed as JSON.
 """
 
 import json
