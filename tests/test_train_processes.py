@@ -155,3 +155,25 @@ def test_a_divided_language_model_gives_the_same_losses(done: Outcome) -> None:
 def test_what_cannot_be_divided_is_refused(settings: list[str], count: int, fault: str) -> None:
     with pytest.raises(UsageError, match=fault):
         require_shardable(load_config("playground", settings), Processes(0, count))
+
+
+TORCHRUN = "torch.distributed.run --nproc-per-node 2"
+ACCELERATE = (
+    # As on a machine with two GPUs: without one it would start a single process.
+    "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_the_launchers_as_typed(launcher: str, extracted_pictures: Path, tmp_path: Path) -> None:
+    """`torchrun` and `accelerate launch` are these modules."""
+    words = [sys.executable, "-m", *launcher.split(), "-m", "epalm", *CLI, "--no-canary"]
+    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path))
+    environment["EPALM_CACHE"] = str(extracted_pictures / "cache")
+    ended = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    (summary,) = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+    assert summary["steps"] == 3
+    (state,) = (tmp_path / ".epalm/runs").glob("*/checkpoints/step-3/state.json")
+    assert json.loads(state.read_text())["processes"] == 2
