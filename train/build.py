@@ -36,7 +36,9 @@ def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty
         )
     if empty:
         with torch.device("meta"):
-            return AugmentedOPT(config).to(getattr(torch, dtype)).eval().requires_grad_(False)
+            shapes: AugmentedOPT = AugmentedOPT(config).to(getattr(torch, dtype))
+        shapes.eval().requires_grad_(False)
+        return shapes
     form = quantization(quantized, getattr(torch, dtype))
     lm = from_pretrained(AugmentedOPT, source, "language model", config, getattr(torch, dtype), form)
     return lm.eval().requires_grad_(False)  # type: ignore[return-value]

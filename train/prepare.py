@@ -15,7 +15,8 @@ from epalm.fingerprint import digest_tensors
 from epalm.samples import Dataset, Sample
 from epalm.train.batches import Batch, Batches, training_items
 from epalm.train.build import build_model, load_lm, load_text_format
-from epalm.train.features import FeatureSource, TrainableSource, frozen_features
+from epalm.train.device_features import DeviceFeatures, fit_on_device, free_beside
+from epalm.train.features import CachedFeatures, FeatureSource, TrainableSource, frozen_features
 from epalm.train.few_shot import few_shot
 from epalm.train.model import EpalmModel
 from epalm.train.processes import ALONE, Processes
@@ -105,7 +106,13 @@ def prepare(
         model.lm.compile_blocks()
     if sharded:
         shard_lm(lm, where, processes)
-    batches = _batches(config, items, text, features, processes, workers=workers, pinned=where.type == "cuda")
+    on_device = None
+    if isinstance(features, CachedFeatures) and fit_on_device(
+        features, training, config.model.tokens, free_beside(model, where)
+    ):
+        on_device = DeviceFeatures(features, training, tokens=config.model.tokens, device=where)
+    gpu = where if where.type == "cuda" else None
+    batches = _batches(config, items, text, features, processes, workers=workers, pinned_for=gpu, on_device=on_device)
     steps = config.optim.epochs * len(batches)
     steps = min(steps, config.optim.max_steps or steps)
     return Prepared(config, loaded, text, model, batches, _plan(config, steps, len(batches)), where)
@@ -119,7 +126,8 @@ def _batches(
     processes: Processes,
     *,
     workers: int = 0,
-    pinned: bool = False,
+    pinned_for: torch.device | None = None,
+    on_device: DeviceFeatures | None = None,
 ) -> Batches:
     return Batches(
         items,
@@ -131,7 +139,8 @@ def _batches(
         loss_on=config.optim.loss_on,
         processes=processes,
         workers=workers,
-        pinned=pinned,
+        pinned_for=pinned_for,
+        on_device=on_device,
     )
 
 
