@@ -119,7 +119,8 @@ class Batches:
     ) -> None:
         """`batch_size` is of all processes together. `workers` threads put batches together ahead of the step.
 
-        `pinned_for` is the GPU that batches are copied to; `on_device` are the features of augmented epochs, in place of `features`.
+        `pinned_for` is the GPU that batches are copied to; `on_device` are the features of augmented epochs, in place
+        of `features`.
         """
         self.items, self.text, self.features = items, text, features
         self.tokens, self.batch_size, self.seed, self.loss_on = tokens, batch_size, seed, loss_on
