@@ -13,7 +13,7 @@ from epalm.devices import pick_device
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
 from epalm.samples import Dataset, Sample
-from epalm.train.batches import Batch, Batches, training_items
+from epalm.train.batches import Batches, training_items
 from epalm.train.build import build_model, load_lm, load_text_format
 from epalm.train.features import FeatureSource, TrainableSource, frozen_features
 from epalm.train.few_shot import few_shot
@@ -131,12 +131,11 @@ def validation_batches(
     text: TextFormat,
     features: FeatureSource,
     processes: Processes = ALONE,
-) -> list[Batch]:
-    """The same batches for every validation: a random part of the samples, in random order; this process's share."""
+) -> Batches | None:
+    """What epoch 0 of gives the batches of every validation: a random part of the samples; None: there are none."""
     items = training_items(samples)
     chosen = np.random.default_rng(config.optim.seed).permutation(len(items))[: config.eval.val_samples]
-    batches = _batches(config, [items[place] for place in chosen], text, features, processes)
-    return list(batches.epoch(0, augmented=False)) if items else []
+    return _batches(config, [items[place] for place in chosen], text, features, processes) if items else None
 
 
 def _plan(config: Config, steps: int, steps_per_epoch: int) -> Plan:
