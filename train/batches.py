@@ -4,10 +4,10 @@ Letters: B batch, K perceptual tokens, D_enc encoder width, T text length.
 """
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,11 @@ from epalm.train.processes import ALONE, Processes
 from epalm.train.text import TextFormat, pad_right
 from epalm.train.texts import Texts
 
+if TYPE_CHECKING:
+    from epalm.train.trunk import TrunkRows
+
 IGNORED = -100  # label of what is not predicted
+_TENSORS = ("features", "input_ids", "attention_mask", "labels", "trunk")  # of a batch
 _POOL = 32  # batches within which samples are grouped by length: little padding, still random
 
 
@@ -47,6 +51,7 @@ class Batch:
     labels: torch.Tensor
     counted: int | None = None  # None: all
     whole: int | None = None  # samples of all shares; None: those that count here
+    trunk: torch.Tensor | None = None  # (B, T - 1, D): see `TrunkRows`
 
     @property
     def own_samples(self) -> int:
@@ -60,12 +65,12 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        return self._with([tensor.to(device, non_blocking=True) for tensor in self._tensors()])
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self, device: torch.device) -> "Batch":
         """The same in memory that a GPU reads by itself."""
         with torch.cuda.device(device):  # a thread's own is the first one
-            return self._with([tensor if tensor.is_cuda else tensor.pin_memory() for tensor in self._tensors()])
+            return self._each(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """In `count` parts of rows, or as many as there are rows."""
@@ -73,18 +78,17 @@ class Batch:
         count = min(count, rows)
         for part in range(count):
             first, end = rows * part // count, rows * (part + 1) // count
-            cut = self._with([tensor[first:end] for tensor in self._tensors()])
+            cut = self._each(partial(_rows, first=first, end=end))
             yield replace(cut, counted=min(max(self.own_samples - first, 0), end - first), whole=self.all_samples)
 
-    def _tensors(self) -> list[torch.Tensor]:
-        mask = [] if self.attention_mask is None else [self.attention_mask]
-        return [self.features, self.input_ids, self.labels, *mask]
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        held = {name: getattr(self, name) for name in _TENSORS}
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in held.items() if tensor is not None}
+        return replace(self, **changed)
 
-    def _with(self, tensors: list[torch.Tensor]) -> "Batch":
-        features, input_ids, labels, *mask = tensors
-        return replace(
-            self, features=features, input_ids=input_ids, labels=labels, attention_mask=mask[0] if mask else None
-        )
+
+def _rows(tensor: torch.Tensor, *, first: int, end: int) -> torch.Tensor:
+    return tensor[first:end]
 
 
 def training_items(samples: Sequence[Sample]) -> list[Item]:
@@ -125,6 +129,7 @@ class Batches:
         self.items, self.text, self.features = items, text, features
         self.tokens, self.batch_size, self.seed, self.loss_on = tokens, batch_size, seed, loss_on
         self.processes, self.workers, self._pinned_for, self._on_device = processes, workers, pinned_for, on_device
+        self.trunk: TrunkRows | None = None  # where the text's hidden states are known
         self._texts = Texts(
             text,
             [text.question(item.sample) for item in items],
@@ -143,6 +148,14 @@ class Batches:
         targets, groups = self._order(epoch)
         view_epoch = epoch if augmented else None
         return in_order((partial(self._batch, group, targets, view_epoch) for group in groups[first:]), self.workers)
+
+    def texts(self, steps: int) -> list[np.ndarray]:
+        """The token ids of every text in the first so many batches, of all processes."""
+        drawn = []
+        for epoch in range(math.ceil(steps / len(self))):
+            targets, groups = self._order(epoch)
+            drawn.append(targets[np.concatenate(groups[: steps - epoch * len(self)])])
+        return self._texts.of(np.unique(np.concatenate(drawn)))
 
     def _order(self, epoch: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """Each item's target in an epoch, and the items of its batches, grouped by length within pools."""
@@ -171,7 +184,8 @@ class Batches:
             first = 1 if self.loss_on == "all" else text.target
             labels[row, first : len(text.ids)] = torch.from_numpy(text.ids[first:])
         samples = [self.items[place].sample for place in places]
-        batch = Batch(self._features(samples, epoch), ids, mask, labels, len(share), len(group))
+        trunk = None if self.trunk is None else self.trunk.gather([text.ids for text in texts])
+        batch = Batch(self._features(samples, epoch), ids, mask, labels, len(share), len(group), trunk)
         return batch if self._pinned_for is None else batch.pinned(self._pinned_for)
 
     def _features(self, samples: list[Sample], epoch: int | None) -> torch.Tensor:

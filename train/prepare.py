@@ -13,7 +13,7 @@ from epalm.devices import pick_device
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
 from epalm.samples import Dataset, Sample
-from epalm.train.batches import Batch, Batches, training_items
+from epalm.train.batches import Batches, training_items
 from epalm.train.build import build_model, load_lm, load_text_format
 from epalm.train.device_features import DeviceFeatures, fit_on_device, free_beside
 from epalm.train.features import CachedFeatures, FeatureSource, TrainableSource, frozen_features
@@ -21,7 +21,6 @@ from epalm.train.few_shot import few_shot
 from epalm.train.model import EpalmModel
 from epalm.train.processes import ALONE, Processes
 from epalm.train.schedule import Schedule
-from epalm.train.sharding import require_shardable, shard_lm
 from epalm.train.step import Plan
 from epalm.train.text import TextFormat
 
@@ -92,6 +91,8 @@ def prepare(
         encoder = features.encoder
     where = pick_device(device)
     if sharded:
+        from epalm.train.sharding import require_shardable, shard_lm  # a second, for what few need
+
         require_shardable(config, processes)
     empty = sharded and not processes.first
     lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
@@ -150,12 +151,11 @@ def validation_batches(
     text: TextFormat,
     features: FeatureSource,
     processes: Processes = ALONE,
-) -> list[Batch]:
-    """The same batches for every validation: a random part of the samples, in random order; this process's share."""
+) -> Batches | None:
+    """What epoch 0 of gives the batches of every validation: a random part of the samples; None: there are none."""
     items = training_items(samples)
     chosen = np.random.default_rng(config.optim.seed).permutation(len(items))[: config.eval.val_samples]
-    batches = _batches(config, [items[place] for place in chosen], text, features, processes)
-    return list(batches.epoch(0, augmented=False)) if items else []
+    return _batches(config, [items[place] for place in chosen], text, features, processes) if items else None
 
 
 def _plan(config: Config, steps: int, steps_per_epoch: int) -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from epalm import __version__
+from epalm.cache.store import Cache
 from epalm.config import Config
 from epalm.console import say
 from epalm.errors import UsageError
@@ -22,6 +23,8 @@ from epalm.train.run_key import run_key, run_parts
 from epalm.train.run_lock import locked
 from epalm.train.step import make_optimiser
 from epalm.train.train_state import TrainState, parts_of, record_of, restore
+from epalm.train.trunk import require_trunk, trunk_spec
+from epalm.train.trunk_use import drawn_batches, use_trunk
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Loaded:
     inputs: dict[str, Any]
     missing: int
     processes: Processes = ALONE
+    trunk: Cache | None = None  # where the blocks below `start` are computed once for all texts
 
 
 def load_training(
@@ -69,17 +73,21 @@ def load_training(
     workers: int = 0,
     sharded: bool = False,
     missing: int = 0,
+    trunk: Cache | None = None,
 ) -> Loaded:
     """Load what a training on samples whose features are there needs; `missing` others were left out before.
 
-    `workers` threads put batches together ahead of the step; `sharded` processes divide the language model. Nothing is
-    written.
+    `workers` threads put batches together ahead of the step; `sharded` processes divide the language model. `trunk`
+    will hold the rows of the trunk. Nothing is written.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
     ready = prepare(config, dataset, features, training, device, processes=processes, workers=workers, sharded=sharded)
     parts = run_parts(ready, features, training, validation)
+    if trunk is not None:
+        require_trunk(ready.model)
+        parts["trunk"] = trunk_spec(ready.model.lm, ready.lm).fingerprint  # the same numbers to rounding, no more
     inputs = {
         "data": dataset.spec,
         "data_root": str(Path(dataset.root).resolve()),
@@ -93,7 +101,7 @@ def load_training(
         "parts": parts,
     }
     processes.require_same(run_key(parts), "what is trained on")
-    return Loaded(ready, features, validation, inputs, missing, processes)
+    return Loaded(ready, features, validation, inputs, missing, processes, trunk)
 
 
 def train(loaded: Loaded, run: RunFolder, *, stop: Stop = lambda: False) -> TrainSummary | None:
@@ -131,12 +139,15 @@ def _train(loaded: Loaded, run: RunFolder, stop: Stop) -> TrainSummary | None:
         with writing(run.path):
             run.checkpoints.write(state.step, parts_of(model, optimiser), record, best=state.best_step == state.step)
 
+    fixed = validation_batches(ready.config, loaded.validation, ready.text, loaded.features, processes)
+    if loaded.trunk is not None:
+        use_trunk(loaded.trunk, ready, drawn_batches(ready, fixed), run.path, processes=processes)
     keep = ready.config.checkpoint
     state = train_model(
         model,
         optimiser,
         ready.batches,
-        validation_batches(ready.config, loaded.validation, ready.text, loaded.features, processes),
+        list(fixed.epoch(0, augmented=False)) if fixed else [],
         ready.plan,
         start=start,
         device=ready.device,

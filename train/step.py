@@ -103,7 +103,7 @@ def take_step(
 
 def losses_of(model: EpalmModel, batch: Batch) -> Losses:
     """Loss and exactness of each of a batch's samples."""
-    return model.losses(batch.features, batch.input_ids, batch.attention_mask, batch.labels)
+    return model.losses(batch.features, batch.input_ids, batch.attention_mask, batch.labels, trunk=batch.trunk)
 
 
 @torch.no_grad()
