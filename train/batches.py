@@ -14,6 +14,7 @@ import torch
 
 from epalm.samples import Sample, Task
 from epalm.train.ahead import in_order
+from epalm.train.device_features import DeviceFeatures
 from epalm.train.features import FeatureSource, TrainableSource
 from epalm.train.processes import ALONE, Processes
 from epalm.train.text import TextFormat, pad_right
@@ -66,9 +67,10 @@ class Batch:
         """The same on another device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pinned(self) -> "Batch":
+    def pinned(self, device: torch.device) -> "Batch":
         """The same in memory that a GPU reads by itself."""
-        return self._each(torch.Tensor.pin_memory)
+        with torch.cuda.device(device):  # a thread's own is the first one
+            return self._each(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """In `count` parts of rows, or as many as there are rows."""
@@ -116,12 +118,17 @@ class Batches:
         loss_on: Literal["all", "answer"] = "all",
         processes: Processes = ALONE,
         workers: int = 0,
-        pinned: bool = False,
+        pinned_for: torch.device | None = None,
+        on_device: DeviceFeatures | None = None,
     ) -> None:
-        """`batch_size` is of all processes together. `workers` threads put batches together ahead of the step."""
+        """`batch_size` is of all processes together. `workers` threads put batches together ahead of the step.
+
+        `pinned_for` is the GPU that batches are copied to; `on_device` are the features of augmented epochs, in place
+        of `features`.
+        """
         self.items, self.text, self.features = items, text, features
         self.tokens, self.batch_size, self.seed, self.loss_on = tokens, batch_size, seed, loss_on
-        self.processes, self.workers, self._pinned = processes, workers, pinned
+        self.processes, self.workers, self._pinned_for, self._on_device = processes, workers, pinned_for, on_device
         self.trunk: TrunkRows | None = None  # where the text's hidden states are known
         self._texts = Texts(
             text,
@@ -179,11 +186,13 @@ class Batches:
         samples = [self.items[place].sample for place in places]
         trunk = None if self.trunk is None else self.trunk.gather([text.ids for text in texts])
         batch = Batch(self._features(samples, epoch), ids, mask, labels, len(share), len(group), trunk)
-        return batch.pinned() if self._pinned else batch
+        return batch if self._pinned_for is None else batch.pinned(self._pinned_for)
 
     def _features(self, samples: list[Sample], epoch: int | None) -> torch.Tensor:
         if isinstance(self.features, TrainableSource):
             return self.features.inputs(samples, epoch=epoch)
+        if epoch is not None and self._on_device is not None:
+            return self._on_device.tokens(samples, epoch=epoch)
         return last_tokens(self.features.gather(samples, epoch=epoch), self.tokens)
 
 

@@ -59,8 +59,10 @@ def train_model(
     model.train()
     state, note = start, ""
     began = saved = time.perf_counter()
-    with progress("train", plan.steps, "steps") as advance, closing(_steps(batches, state, plan.steps)) as ahead:
-        advance(state.step)
+    with (
+        progress("train", plan.steps, "steps", done=start.step) as advance,
+        closing(_steps(batches, state, plan.steps)) as ahead,
+    ):
         for epoch, position, batch in ahead:
             rate = plan.schedule.rate(state.step, epoch)
             optimiser.param_groups[0]["lr"] = rate

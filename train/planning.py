@@ -43,6 +43,7 @@ def plan_training(
     *,
     device: str = "auto",
     processes: Processes = ALONE,
+    sharded: bool = False,
     missing: int = 0,
     trunk: Cache | None = None,
 ) -> TrainPlan:
@@ -52,7 +53,7 @@ def plan_training(
         UsageError: as `train`.
         CacheError: the rows of the trunk would not fit into the cache.
     """
-    ready = prepare(config, dataset, features, training, device, processes=processes)
+    ready = prepare(config, dataset, features, training, device, processes=processes, sharded=sharded)
     model, optimiser = ready.model.to(ready.device).train(), make_optimiser(ready.model, ready.plan)
     rows = Lacking(0, 0)
     if trunk is not None:

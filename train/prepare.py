@@ -15,7 +15,8 @@ from epalm.fingerprint import digest_tensors
 from epalm.samples import Dataset, Sample
 from epalm.train.batches import Batches, training_items
 from epalm.train.build import build_model, load_lm, load_text_format
-from epalm.train.features import FeatureSource, TrainableSource, frozen_features
+from epalm.train.device_features import DeviceFeatures, fit_on_device, free_beside
+from epalm.train.features import CachedFeatures, FeatureSource, TrainableSource, frozen_features
 from epalm.train.few_shot import few_shot
 from epalm.train.model import EpalmModel
 from epalm.train.processes import ALONE, Processes
@@ -61,10 +62,12 @@ def prepare(
     *,
     processes: Processes = ALONE,
     workers: int = 0,
+    sharded: bool = False,
 ) -> Prepared:
     """Load the language model and build everything around it; nothing is written.
 
-    `workers` threads put training batches together, ahead of the step.
+    `workers` threads put training batches together, ahead of the step. `sharded`: the processes divide the language
+    model.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
@@ -87,15 +90,30 @@ def prepare(
             raise frozen_features()
         encoder = features.encoder
     where = pick_device(device)
-    lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)
+    if sharded:
+        from epalm.train.sharding import require_shardable, shard_lm  # a second, for what few need
+
+        require_shardable(config, processes)
+    empty = sharded and not processes.first
+    lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
     text = load_text_format(config.lm.name, lm)
     config = config.resolved(lm.config.num_hidden_layers)
-    loaded = digest_tensors(lm.state_dict())  # before anything is put into it
+    loaded = "" if empty else digest_tensors(lm.state_dict())  # before anything is put into it
+    if sharded:
+        loaded = processes.from_first(loaded)
     model = build_model(config, lm, features.width, encoder)
     model.lm.checkpointing = config.optim.checkpointing
     if config.optim.compiled:
         model.lm.compile_blocks()
-    batches = _batches(config, items, text, features, processes, workers=workers, pinned=where.type == "cuda")
+    if sharded:
+        shard_lm(lm, where, processes)
+    on_device = None
+    if isinstance(features, CachedFeatures) and fit_on_device(
+        features, training, config.model.tokens, free_beside(model, where)
+    ):
+        on_device = DeviceFeatures(features, training, tokens=config.model.tokens, device=where)
+    gpu = where if where.type == "cuda" else None
+    batches = _batches(config, items, text, features, processes, workers=workers, pinned_for=gpu, on_device=on_device)
     steps = config.optim.epochs * len(batches)
     steps = min(steps, config.optim.max_steps or steps)
     return Prepared(config, loaded, text, model, batches, _plan(config, steps, len(batches)), where)
@@ -109,7 +127,8 @@ def _batches(
     processes: Processes,
     *,
     workers: int = 0,
-    pinned: bool = False,
+    pinned_for: torch.device | None = None,
+    on_device: DeviceFeatures | None = None,
 ) -> Batches:
     return Batches(
         items,
@@ -121,7 +140,8 @@ def _batches(
         loss_on=config.optim.loss_on,
         processes=processes,
         workers=workers,
-        pinned=pinned,
+        pinned_for=pinned_for,
+        on_device=on_device,
     )
 
 

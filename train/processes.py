@@ -5,7 +5,8 @@ LOCAL_RANK, MASTER_ADDR and MASTER_PORT who is who. Knows no models, files or sc
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,9 +19,9 @@ from torch.distributed.rendezvous import rendezvous
 from epalm.errors import EpalmError, UsageError
 
 _PATIENCE = timedelta(minutes=30)  # for the slowest process: it loads a language model, or encodes a canary
-_POLITENESS = timedelta(seconds=1)  # the first process may tell a fault that all have met
+_POLITENESS = 10  # tenths of a second in which the first process may tell a fault that all have met
 _CHUNK = 1 << 24  # numbers added up at a time: 64 MiB in float32
-_TOLD, _FAULTS = "epalm/told", "epalm/faults"
+_TOLD, _FAULTS, _HEARD = "epalm/told", "epalm/faults", "epalm/heard"
 _LOST = ("gloo", "Connection closed", "Connection reset", "Broken pipe", "NCCL", "ncclRemoteError", "TCPStore")
 
 
@@ -160,21 +161,31 @@ def _variable(name: str, default: str | None = None) -> str:
 def _told_here(processes: Processes) -> bool:
     """Whether this process is to tell its fault: the first one where it has one, else whoever comes first."""
     store = processes.store
-    if store is None:
-        return True
     try:
         if processes.first:
             store.set(_TOLD, "")
-        else:
-            try:
-                store.wait([_TOLD], _POLITENESS)
-            except RuntimeError:  # not within that time
-                pass
-            else:
-                return False
-        return int(store.add(_FAULTS, 1)) == 1
+        elif _within_patience(lambda: bool(store.check([_TOLD]))):
+            store.add(_HEARD, 1)
+            return False
+        mine = int(store.add(_FAULTS, 1)) == 1
+        if not processes.first:
+            store.add(_HEARD, 1)
+            return mine
+        if dist.is_initialized() and dist.get_backend() == "gloo":
+            dist.destroy_process_group()  # who waits for this process, waits no more
+        # It may be the one that keeps the store.
+        _within_patience(lambda: int(store.add(_HEARD, 0)) == processes.count - 1)
+        return mine
     except RuntimeError:  # the first process kept the store, and is gone
         return True
+
+
+def _within_patience(come: Callable[[], bool]) -> bool:
+    for _ in range(_POLITENESS):
+        if come():
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _chunks(tensors: Iterable[torch.Tensor]) -> Iterator[Sequence[torch.Tensor]]:

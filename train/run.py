@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from epalm import __version__
 from epalm.cache.store import Cache
 from epalm.config import Config
@@ -69,17 +71,19 @@ def load_training(
     device: str = "auto",
     processes: Processes = ALONE,
     workers: int = 0,
+    sharded: bool = False,
     missing: int = 0,
     trunk: Cache | None = None,
 ) -> Loaded:
     """Load what a training on samples whose features are there needs; `missing` others were left out before.
 
-    `workers` threads put batches together ahead of the step; `trunk` will hold the trunk's rows. Nothing is written.
+    `workers` threads put batches together ahead of the step; `sharded` processes divide the language model. `trunk`
+    will hold the rows of the trunk. Nothing is written.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
-    ready = prepare(config, dataset, features, training, device, processes=processes, workers=workers)
+    ready = prepare(config, dataset, features, training, device, processes=processes, workers=workers, sharded=sharded)
     parts = run_parts(ready, features, training, validation)
     if trunk is not None:
         require_trunk(ready.model)
@@ -162,11 +166,12 @@ def _train(loaded: Loaded, run: RunFolder, stop: Stop) -> TrainSummary | None:
     return summary
 
 
-def _go_on(loaded: Loaded, run: RunFolder, optimiser: Any) -> TrainState:
+def _go_on(loaded: Loaded, run: RunFolder, optimiser: torch.optim.Optimizer) -> TrainState:
     """Where the training stands; model and optimiser are as they were there, and the folder has nothing newer."""
     checkpoint = run.checkpoints.newest()
     first = loaded.processes.first
     if checkpoint is None:
+        torch.manual_seed(loaded.ready.config.optim.seed)
         if first:
             run.cut_metrics(0)
         return TrainState()

@@ -143,6 +143,6 @@ def _enough_memory(batch: Batch, parts: int) -> Iterator[None]:
         raise EpalmError(
             f"the {where}'s memory does not suffice for a batch of {rows} samples × {tokens} tokens"
             + (f" in {parts} parts" if parts > 1 else ""),
-            hint=f"--set optim.accumulate={2 * parts} gives the same training in smaller parts; "
-            "--set lm.dtype=bfloat16 halves the language model",
+            hint=f"--set optim.accumulate={2 * parts} does the same steps in smaller parts, --set "
+            "optim.checkpointing=true needs time in place of memory, --set lm.dtype=bfloat16 halves the language model",
         ) from error

@@ -37,6 +37,7 @@ def require_trunk(model: EpalmModel) -> None:
         "LoRA is in every block": any(LORA in name for name, _ in lm.named_parameters()),
         "the language model is trained": any(tensor.requires_grad for tensor in lm.parameters()),
         "the perceptual position sees padding too (model.attention reference)": lm.injection.attention != "causal",
+        "--shard-lm divides them among processes, which compute different rows": lm.divided,
         "tokens enter at block 0, and nothing is below it": lm.injection.start == 0,
     }
     why = [words for words, so in learned.items() if so]

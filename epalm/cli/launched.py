@@ -42,6 +42,7 @@ def these_processes() -> "Processes":
 
 def _run(command: Callable[..., None], device: str) -> int:
     """The exit code of the command in this process."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # that a process has ended is told in one message
     from epalm.console import screen
     from epalm.train.processes import joined
 

@@ -82,6 +82,9 @@ def train(
     ] = False,
     device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(help="Threads that put batches together ahead of the step.", min=0)] = 2,
+    shard_lm: Annotated[
+        bool, typer.Option("--shard-lm", help="Divide the frozen language model among the processes of a launcher.")
+    ] = False,
     plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -158,7 +161,7 @@ def train(
             material = live_material(store, modality, data, dataset, config, device)
     say(material.in_words())
     if plan:
-        _show_plan(config, dataset, material, runs, allow_missing, device, processes, as_json, trunk)
+        _show_plan(config, dataset, material, runs, allow_missing, device, processes, shard_lm, as_json, trunk)
         return
     label = "-".join((modality, Path(recipe or PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
     loaded = load_training(
@@ -172,6 +175,7 @@ def train(
         device=device,
         processes=processes,
         workers=workers,
+        sharded=shard_lm,
         missing=material.missing,
         trunk=trunk,
     )
@@ -208,6 +212,7 @@ def _show_plan(
     allow_missing: int,
     device: str,
     processes: "Processes",
+    sharded: bool,
     as_json: bool,
     trunk: "Cache | None",
 ) -> None:
@@ -226,6 +231,7 @@ def _show_plan(
         material.validation,
         device=device,
         processes=processes,
+        sharded=sharded,
         missing=material.missing,
         trunk=trunk,
     )
