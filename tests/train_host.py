@@ -78,7 +78,7 @@ def load(overrides: Sequence[str] = (), training: Sequence[Sample] | None = None
 def patch_language_model() -> None:
     """From now on the language model is a tiny one, made anew each time."""
 
-    def load_lm(*_words: Any) -> AugmentedOPT:
+    def load_lm(*_words: Any, **_options: Any) -> AugmentedOPT:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             sizes = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 16, "num_attention_heads": 2}
