@@ -119,6 +119,8 @@ def train(loaded: Loaded, run: RunFolder, *, stop: Stop = lambda: False) -> Trai
 
 def _train(loaded: Loaded, run: RunFolder, stop: Stop) -> TrainSummary | None:
     ready, processes = loaded.ready, loaded.processes
+    if processes.first:
+        run.sweep()
     if processes.first and not run.has_begun:
         require_room(run.path, checkpoint_bytes(ready.model.trainable_tensors().values()))
         run.begin(ready.config, loaded.inputs)
