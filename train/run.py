@@ -128,6 +128,7 @@ def _train(loaded: Loaded, run: RunFolder, stop: Stop) -> TrainSummary | None:
     optimiser = make_optimiser(model, ready.plan)
     with processes.first_goes_ahead():
         start = _go_on(loaded, run, optimiser)
+    processes.require_same(str(start.step), "the checkpoint")
 
     def report(metrics: Mapping[str, Any]) -> None:
         if processes.first:
