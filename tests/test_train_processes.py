@@ -103,7 +103,7 @@ def test_every_process_knows_the_same_loss_and_the_first_alone_speaks(done: Outc
 def test_one_process_told_to_stop_stops_all_after_the_same_step(done: Outcome) -> None:
     assert done.codes["killed"][1] == [130, 143], done.said("killed")
     said = done.said("killed")
-    assert "stopped and saved" in said and "going on after step 28 of 50" in said and done.said("killed", 1) == ""
+    assert "stopped and saved" in said and "going on after step 27 of 50" in said and done.said("killed", 1) == ""
 
 
 def test_killed_and_stopped_two_processes_go_on_bit_by_bit_with_other_threads(done: Outcome) -> None:
