@@ -13,6 +13,7 @@ from epalm.samples import Dataset, Modality, Sample
 from epalm.train.features import FeatureSource
 from epalm.train.loop import train_model
 from epalm.train.prepare import checkpoint_bytes, prepare, validation_batches
+from epalm.train.reporting import reporting
 from epalm.train.run_folder import RunFolder, require_room
 from epalm.train.step import Validation
 
@@ -47,8 +48,11 @@ def train(
     *,
     device: str = "auto",
     missing: int = 0,
+    trackers: Sequence[str] = (),
 ) -> TrainSummary:
     """Train on samples whose features are there; `missing` samples were left out before, and are reported.
+
+    `trackers` (see `epalm.train.tracking`) are told what `metrics.jsonl` is.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
@@ -65,9 +69,10 @@ def train(
             run.save("best", tensors, step=step)
 
     fixed = validation_batches(ready.config, validation, ready.text, features)
-    result = train_model(
-        ready.model, ready.batches, fixed, ready.plan, device=ready.device, report=run.report, save=save
-    )
+    with reporting(run, ready.config.model_dump(mode="json"), trackers) as report:
+        result = train_model(
+            ready.model, ready.batches, fixed, ready.plan, device=ready.device, report=report, save=save
+        )
     run.finish()
     count = sum(tensor.numel() for tensor in tensors.values())
     return TrainSummary(

@@ -33,8 +33,11 @@ from epalm.cli.recipe_options import (
     in_full,
 )
 from epalm.samples import Modality
+from epalm.train.tracking import TrackerName, require_trackers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from epalm.cache.feature_set import FeatureSet
     from epalm.cli.train_features import Material
     from epalm.config import Config
@@ -76,6 +79,10 @@ def train(
     run: Annotated[
         str | None, typer.Option(help="Name of the run's folder. [default: time, modality, recipe]", show_default=False)
     ] = None,
+    track: Annotated[
+        list[TrackerName] | None,
+        typer.Option(help="Send the metrics to a tracker too; may be given several times.", show_default=False),
+    ] = None,
     device: DeviceOption = "auto",
     plan: PlanOption = False,
     as_json: JsonOption = False,
@@ -107,6 +114,7 @@ def train(
     from epalm.errors import UsageError
     from epalm.train.run_folder import RunFolder
 
+    trackers = require_trackers(track or ())
     store = Cache(cache, read_only=plan)
     if from_cache and (modality is None or data is None):
         latest = store.latest(modality.value if modality else None)
@@ -147,7 +155,7 @@ def train(
     folder = RunFolder.create(runs, label, name=run)
     if used:
         mark(used.objects, str(folder.path.resolve()), socket.gethostname())  # from now on no gc takes it away
-    summary = _train(config, dataset, modality, material, folder, device)
+    summary = _train(config, dataset, modality, material, folder, device, trackers)
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
     share = summary.trainable_parameters / summary.all_parameters
@@ -164,7 +172,13 @@ def train(
 
 
 def _train(
-    config: "Config", dataset: "Dataset", modality: Modality, material: "Material", folder: "RunFolder", device: str
+    config: "Config",
+    dataset: "Dataset",
+    modality: Modality,
+    material: "Material",
+    folder: "RunFolder",
+    device: str,
+    trackers: "Sequence[str]",
 ) -> "TrainSummary":
     from epalm.console import say
     from epalm.errors import EpalmError
@@ -181,6 +195,7 @@ def _train(
             folder,
             device=device,
             missing=material.missing,
+            trackers=trackers,
         )
     except KeyboardInterrupt:
         say(f"stopped; {folder.path} keeps the checkpoints of the last validation")
