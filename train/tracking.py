@@ -134,7 +134,7 @@ def _start(name: str, folder: Path, known: str | None) -> "tuple[GeneralTracker,
 def _wandb_mode() -> str:
     import wandb
 
-    return os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+    return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
 
 
 def _place(name: str, tracker: "GeneralTracker", folder: Path) -> str:
@@ -142,7 +142,8 @@ def _place(name: str, tracker: "GeneralTracker", folder: Path) -> str:
     if name == "tensorboard":
         return f"tensorboard --logdir {folder.parent}"
     if name == "wandb":
-        return tracker.tracker.url or f"offline; wandb sync {folder}/wandb/offline-run-* sends it"
+        sent_later = f"offline; wandb sync {folder}/wandb/offline-run-* sends it"
+        return sent_later if tracker.tracker.offline else str(tracker.tracker.url)
     import mlflow
 
     return f"experiment {_PROJECT} of {mlflow.get_tracking_uri()}"
