@@ -143,6 +143,13 @@ class EvalSettings(Section):
     val_samples: Positive = 1000
 
 
+class CheckpointSettings(Section):
+    """When a training is saved beside each validation. Changes no result, and so is no part of what names a run."""
+
+    every_minutes: Annotated[float, Field(gt=0)] = 5.0  # what a kill can cost
+    every_steps: Positive | None = None
+
+
 class DecodeSettings(Section):
     """Decoding."""
 

@@ -165,7 +165,7 @@ def test_a_checkpoint_holds_exactly_the_trained_tensors(tmp_path: Path) -> None:
         config = load_config("playground", [f"model.variant={variant}"]).resolved(8)
         model = build_model(config, load_lm("playground"), 96)
         run = RunFolder.create(tmp_path, variant)
-        run.save("best", model.trainable_tensors(), step=7)
+        run.checkpoints.write(7, {"trainable": model.trainable_tensors()}, {"step": 7}, best=True)
         tensors, step = run.load()
         assert set(tensors) == expected and step == 7
         assert tensors["connector.weight"].shape == (2 if variant == "epalm" else 1, 128, 96)
@@ -180,10 +180,13 @@ def test_a_checkpoint_holds_exactly_the_trained_tensors(tmp_path: Path) -> None:
 
 def test_damaged_and_missing_checkpoints_are_named(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "x")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="no best checkpoint yet"):
         run.load()
-    run.save("best", {"a": torch.ones(3)}, step=1)
-    (run.path / "checkpoints/best/trainable.safetensors").write_bytes(b"torn")
+    run.checkpoints.write(1, {"trainable": {"a": torch.ones(3)}}, {"step": 1}, best=True)
+    (run.path / "checkpoints/step-1/trainable.safetensors").write_bytes(b"torn")
+    with pytest.raises(UsageError, match="not what was written"):
+        run.load()
+    (run.path / "checkpoints/step-1/trainable.safetensors").unlink()
     with pytest.raises(UsageError, match="cannot be read"):
         run.load()
 

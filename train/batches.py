@@ -83,18 +83,21 @@ class Batches:
     def __len__(self) -> int:
         return math.ceil(len(self.items) / self.batch_size)
 
-    def epoch(self, epoch: int, *, augmented: bool = True) -> Iterator[Batch]:
-        """Every item once, shuffled; `augmented`: in views drawn for the epoch, else in view 0."""
+    def epoch(self, epoch: int, *, augmented: bool = True, first: int = 0) -> Iterator[Batch]:
+        """Every item once, shuffled; `augmented`: in views drawn for the epoch, else in view 0.
+
+        `first` batches are left out, and not put together either.
+        """
         rng = np.random.default_rng([self.seed, epoch])
         texts = self._draw(rng)
         order = rng.permutation(len(self.items))
         pool = _POOL * self.batch_size
         groups: list[np.ndarray] = []
-        for first in range(0, len(order), pool):
-            part = order[first : first + pool]
+        for begin in range(0, len(order), pool):
+            part = order[begin : begin + pool]
             part = part[np.argsort([len(texts[place]) for place in part], kind="stable")]
             groups += [part[at : at + self.batch_size] for at in range(0, len(part), self.batch_size)]
-        for group in rng.permutation(len(groups)):
+        for group in rng.permutation(len(groups))[first:]:
             places = groups[group]
             yield self._batch(
                 [self.items[p].sample for p in places], [texts[p] for p in places], epoch if augmented else None

@@ -8,10 +8,10 @@ import typer
 
 from epalm.cli.grid import Cell, Grid, Outcome
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption, SetOption
-from epalm.samples import Modality
+from epalm.samples import Modality, Task
 
 BLIND, CHANCE = "blind", "chance"
-_TASKS = {"qa": "QA", "caption": "CIDEr"}
+_TASKS = {Task.QA: "QA", Task.CAPTION: "CIDEr"}
 ablate_app = typer.Typer(help="What a choice is worth, as a table of trainings from one cache.", no_args_is_help=True)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import typer
 
-from epalm.cli.grid import HEADLINE, Cell, Grid, Outcome
+from epalm.cli.grid import Cell, Grid, Outcome
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
-from epalm.samples import Modality
+from epalm.samples import HEADLINE, Modality
 
 _SIDES = ("perception", "blind")
 _OPTIONS = {"perception": (), "blind": ("--blind",)}

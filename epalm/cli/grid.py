@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from epalm.cli.side_by_side import Command, run_chains
-from epalm.samples import Modality
-
-HEADLINE = {"qa": "exact match", "caption": "CIDEr"}
+from epalm.samples import HEADLINE, Modality, Task
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Outcome:
     trained: Mapping[str, Any]
     scores: Mapping[str, Any]
 
-    def figure(self, task: str, kind: str = "metrics") -> float:
+    def figure(self, task: Task, kind: str = "metrics") -> float:
         """A task's headline measure, a fraction; of kind "chance": what guessing gives."""
         return float(self.scores["tasks"][task][kind][HEADLINE[task]])
 
@@ -54,12 +52,12 @@ class Grid:
         self._run("extract", [[self._extraction(modality)] for modality in modalities])
 
     def train_and_score(self, cells: Sequence[Cell]) -> dict[Cell, Outcome]:
-        """Every cell's outcome; those that are there already are not made again.
+        """Every cell's outcome. What is trained already says so; what was stopped goes on.
 
         Raises:
-            EpalmError: a command failed; the same call goes on with the cells that are left.
+            EpalmError: a command failed: also where a folder of a cell's name is of another training.
         """
-        self._run("train and score", [self._chain(cell) for cell in cells if not self._done(cell)])
+        self._run("train and score", [self._chain(cell) for cell in cells])
         return {cell: Outcome(_read(self._trained(cell)), _read(self._scores(cell))) for cell in cells}
 
     def _run(self, title: str, chains: Sequence[Sequence[Command]]) -> None:
@@ -73,13 +71,10 @@ class Grid:
         places = ("--cache", self.cache, "--runs", str(self.folder))
         train = ("train", "--from-cache", "--modality", cell.modality.value, "--run", cell.run, *cell.words)
         logs = self.folder / "logs"
-        return [
-            Command((*train, "--json", *places), logs / f"train-{cell.run}.txt", self._trained(cell)),
-            Command(("score", "--run", cell.run, *places), logs / f"score-{cell.run}.txt"),
-        ]
-
-    def _done(self, cell: Cell) -> bool:
-        return self._trained(cell).exists() and self._scores(cell).exists()
+        chain = [Command((*train, "--json", *places), logs / f"train-{cell.run}.txt", self._trained(cell))]
+        if not self._scores(cell).exists():  # of this training: in a folder that is another's it ends before
+            chain.append(Command(("score", "--run", cell.run, *places), logs / f"score-{cell.run}.txt"))
+        return chain
 
     def _trained(self, cell: Cell) -> Path:
         return self.folder / "logs" / f"train-{cell.run}.json"
