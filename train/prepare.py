@@ -59,6 +59,7 @@ def prepare(
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
+    config.at_known_depth()  # a published model need not be loaded to see what does not fit it
     items = training_items(training)
     if not items:
         tasks = " or ".join(config.data.tasks)

@@ -27,7 +27,7 @@ def show_changes(chosen: "Choice") -> None:
         say(f"a new run; changed since {chosen.nearest.name}: {'; '.join(chosen.changes[:_SHOWN])}{rest}")
 
 
-def train_until_stopped(loaded: "Loaded", folder: "RunFolder", trackers: Sequence[str]) -> "TrainSummary":
+def train_until_stopped(loaded: "Loaded", folder: "RunFolder", trackers: Sequence[str] = ()) -> "TrainSummary":
     """Train in a run folder. After Ctrl-C or SIGTERM the command ends with the exit code that shells give these."""
     from epalm.train.run import train
 
