@@ -114,6 +114,8 @@ class OptimSettings(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     loss_scale: Annotated[float, Field(gt=0)] = 0.1
     loss_on: Literal["all", "answer"] = "all"  # every real token, question included, or the answer's alone
+    checkpointing: bool = False  # blocks that run with autograd run again for the gradient: less memory, more time
+    compiled: bool = False  # torch.compile makes kernels for the blocks: minutes once, then faster
     seed: Annotated[int, Field(ge=0)] = 0
 
 

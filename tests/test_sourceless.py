@@ -19,7 +19,7 @@ from epalm.train.features import CachedFeatures
 from epalm.train.found import Lack
 from tests.conftest import Done, Epalm, save_small_vit
 from tests.small_disk import make_read_only, small_disk
-from tests.trials import latest_tensors, TEST, TRAIN, Trial
+from tests.trials import TEST, TRAIN, Trial, latest_tensors
 
 SHORT = ("--recipe", "playground", "--set", "optim.max_steps=2", "--set", "optim.batch_size=4")
 QUESTIONS = ("--set", 'data.tasks=["qa"]')  # whose scores need no Java

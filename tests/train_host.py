@@ -77,11 +77,11 @@ def patch_language_model() -> None:
             torch.manual_seed(0)
             sizes = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 16, "num_attention_heads": 2}
             config = OPTConfig(vocab_size=560, num_hidden_layers=3, max_position_embeddings=64, **sizes)
-            return AugmentedOPT(config).eval().requires_grad_(False)
+            lm: AugmentedOPT = AugmentedOPT(config).eval().requires_grad_(False)
+            return lm
 
     text = load_text_format("playground", load_lm())
-    prepare.load_lm = load_lm  # type: ignore[assignment]
-    prepare.load_text_format = lambda *_: text  # type: ignore[assignment]
+    vars(prepare).update(load_lm=load_lm, load_text_format=lambda *_: text)
 
 
 def _watch(log: Path, at: int | None, act: Callable[[], None]) -> None:
@@ -104,7 +104,7 @@ def _watch(log: Path, at: int | None, act: Callable[[], None]) -> None:
                 act()
             note([inputs[0][:, 0, 0].tolist(), inputs[1].tolist()])
 
-    run.train_model = started  # type: ignore[assignment]
+    vars(run).update(train_model=started)
     torch.nn.modules.module.register_module_forward_pre_hook(given)
 
 

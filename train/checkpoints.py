@@ -142,6 +142,11 @@ class Checkpoints:
         name = self._target(LATEST)
         return _read_state(self.folder / name) if name else None
 
+    def listed(self) -> dict[str, str]:
+        """What `best` and `latest` stand for now."""
+        found = {kind: self._target(kind) for kind in (BEST, LATEST)}
+        return {kind: name for kind, name in found.items() if name}
+
     def _steps(self) -> list[int]:
         """Of the checkpoints that are there, the newest first."""
         names = [path.name for path in self.folder.glob("step-*")]

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from epalm.errors import EpalmError
+from epalm.errors import EpalmError, UsageError
 from epalm.samples import HEADLINE
+from epalm.train.run_differences import part_differences
 from epalm.train.run_folder import RunFolder
 from epalm.train.run_lock import is_locked
+
+_SIGNS = ("config.toml", "inputs.json", "checkpoints")  # each says that a folder holds a run, whole or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,26 @@ def headlines(run: RunFolder) -> dict[str, float]:
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
-_SIGNS = ("config.toml", "inputs.json", "checkpoints")  # each says that a folder holds a run, whole or not
+def details(run: RunFolder) -> dict[str, Any]:
+    """More about one run: data, language model, key, checkpoints. What is not known is left out."""
+    try:
+        inputs, config = run.inputs, run.config
+    except EpalmError:
+        return {}
+    told = {name: inputs.get(name) for name in ("data", "key", "epalm")}
+    told |= {"language_model": config.lm.name, "feature_set": inputs.get("features", {}).get("set")}
+    return {key: value for key, value in told.items() if value} | {"checkpoints": run.checkpoints.listed()}
+
+
+def run_differences(one: RunFolder, other: RunFolder) -> list[str]:
+    """What decides two trainings and differs between them. Raises UsageError where a run does not say."""
+    parts = []
+    for run in (one, other):
+        found = run.inputs.get("parts")
+        if not isinstance(found, dict):
+            raise UsageError(f"{run.path} does not say what decided it", hint="compare runs that were trained here")
+        parts.append(found)
+    return part_differences(*parts)
 
 
 def _status(run: RunFolder, name: str) -> RunStatus:

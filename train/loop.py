@@ -55,8 +55,7 @@ def train_model(
     model.train()
     state, note = start, ""
     began = saved = time.perf_counter()
-    with progress("train", plan.steps, "steps") as advance:
-        advance(state.step)
+    with progress("train", plan.steps, "steps", done=start.step) as advance:
         for epoch, position, batch in _steps(batches, state, plan.steps):
             rate = plan.schedule.rate(state.step, epoch)
             optimiser.param_groups[0]["lr"] = rate

@@ -83,6 +83,9 @@ def prepare(
     config = config.resolved(lm.config.num_hidden_layers)
     loaded = digest_tensors(lm.state_dict())  # before anything is put into it
     model = build_model(config, lm, features.width, encoder)
+    model.lm.checkpointing = config.optim.checkpointing
+    if config.optim.compiled:
+        model.lm.compile_blocks()
     batches = _batches(config, items, text, features)
     steps = config.optim.epochs * len(batches)
     steps = min(steps, config.optim.max_steps or steps)

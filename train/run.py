@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from epalm import __version__
 from epalm.config import Config
 from epalm.console import say
@@ -141,10 +143,11 @@ def _train(loaded: Loaded, run: RunFolder, stop: Stop, trackers: Sequence[str]) 
     return summary
 
 
-def _go_on(loaded: Loaded, run: RunFolder, optimiser: Any) -> TrainState:
+def _go_on(loaded: Loaded, run: RunFolder, optimiser: torch.optim.Optimizer) -> TrainState:
     """Where the training stands; model and optimiser are as they were there, and the folder has nothing newer."""
     checkpoint = run.checkpoints.newest()
     if checkpoint is None:
+        torch.manual_seed(loaded.ready.config.optim.seed)
         run.cut_metrics(0)
         return TrainState()
     if checkpoint.state["key"] != loaded.inputs["key"]:

@@ -1,4 +1,4 @@
-"""What decides a training, and so names it: equal keys, equal runs. Where data, weights and cache lie is no part."""
+"""What decides a training, and so names it: equal keys, equal runs. Where data, weights and cache lie does not."""
 
 import hashlib
 import json
@@ -9,25 +9,11 @@ import torch
 import transformers
 
 from epalm import __version__
-from epalm.differences import change_in_words, differing_leaves
 from epalm.fingerprint import canonical_json, digest_json
 from epalm.samples import Sample
 from epalm.train.features import HashedSource
 from epalm.train.prepare import Prepared
 
-# What the parts are called where their names do not say it.
-_WORDS = {
-    "training.count": "training samples",
-    "training.content": "content of the training samples",
-    "training.media": "training media",
-    "validation.count": "validation samples",
-    "validation.content": "content of the validation samples",
-    "validation.media": "validation media",
-    "features.fingerprint": "feature set",
-    "lm.weights": "weights of the language model",
-    "lm.tokenizer": "tokenizer",
-    "device": "kind of device",
-}
 _ELSEWHERE = {"lm": {"name"}, "encoder": {"weights"}}  # settings that name what other parts hold the digest of
 _NOT_DECIDING = {"description", "checkpoint"}
 _NAMES_ONLY = {"set", "choice"}  # of features: the others decide the numbers
@@ -55,16 +41,6 @@ def run_parts(
 def run_key(parts: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of the parts."""
     return digest_json(parts)
-
-
-def part_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Which parts differ, each as "optim.peak_lr 2e-05 → 0.0001": first `one`'s, then `other`'s."""
-    leaves = differing_leaves(one, other)
-    return [f"{_name(path)} {change_in_words(was, now)}" for path, was, now in leaves]
-
-
-def _name(path: str) -> str:
-    return _WORDS.get(path, path.removeprefix("settings.").removeprefix("versions."))
 
 
 def _samples(samples: Sequence[Sample], features: HashedSource) -> dict[str, Any]:
