@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epalm.cache.durable import write_atomically
+from epalm.cache.durable import draft_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,9 @@ def draw_curves(metrics: Path, target: Path, title: str) -> None:
     losses = {"training": curve(lines, "loss"), "validation": curve(lines, "val_loss")}
     exact = {"validation": curve(lines, "val_exact")}
     if any(steps for steps, _ in losses.values()):
-        write_atomically(target, _svg(title, losses, exact))
+        picture = _svg(title, losses, exact)
+        with draft_of(target) as draft:
+            draft.write_bytes(picture)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from epalm.train.model import EpalmModel
 from epalm.train.schedule import Schedule
 from epalm.train.step import Plan
 from epalm.train.text import TextFormat
+from epalm.train.text_length import require_short
 
 _BESIDE_TENSORS = 1 << 15  # bytes of a checkpoint: where the training stands, random generators, names
 
@@ -80,6 +81,7 @@ def prepare(
     where = pick_device(device)
     lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)
     text = load_text_format(config.lm.name, lm)
+    require_short(training, text, lm.config.max_position_embeddings)
     config = config.resolved(lm.config.num_hidden_layers)
     loaded = digest_tensors(lm.state_dict())  # before anything is put into it
     model = build_model(config, lm, features.width, encoder)

@@ -20,6 +20,7 @@ from epalm.train.run_folder import RunFolder, require_room, writing
 from epalm.train.run_key import run_key, run_parts
 from epalm.train.run_lock import locked
 from epalm.train.step import make_optimiser
+from epalm.train.text_length import require_short
 from epalm.train.train_state import TrainState, parts_of, record_of, restore
 
 
@@ -73,6 +74,7 @@ def load_training(
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
     ready = prepare(config, dataset, features, training, device)
+    require_short(validation, ready.text, ready.model.lm.config.max_position_embeddings)
     parts = run_parts(ready, features, training, validation)
     inputs = {
         "data": dataset.spec,
