@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
@@ -85,11 +85,11 @@ def variants(
 def _trained_alike(overrides: list[str]) -> dict[str, str]:
     """Variant → the first variant that the playground's recipe trains with the same settings."""
     from epalm.config import load_config
-    from epalm.settings import Variant
+    from epalm.settings import FORMS
 
     first: dict[str, str] = {}
     alike = {}
-    for name in get_args(Variant):
+    for name in FORMS:
         resolved = load_config("playground", [f"model.variant={name}", *overrides]).at_known_depth()
         plain = resolved.model_copy(update={"model": resolved.model.model_copy(update={"variant": None})})
         alike[name] = first.setdefault(plain.model_dump_json(), name)
