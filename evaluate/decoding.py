@@ -4,13 +4,14 @@ Knows the trained model and where features come from; does not know scores.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from epalm.console import progress
+from epalm.errors import UsageError
 from epalm.samples import Prediction, Sample
 from epalm.train.batches import last_tokens
 from epalm.train.features import FeatureSource
@@ -36,10 +37,14 @@ def decode_batches(
 
     What is produced for a sample therefore does not depend on which others it is decoded with. `max_length` counts
     the question's tokens too; a question that leaves fewer than five still gets five for its answer.
+
+    Raises:
+        UsageError: that is more than the language model has positions.
     """
     device = model.connector.weight.device
     given = {sample.id: text.given(sample) for sample in samples}
     ordered = sorted(samples, key=lambda sample: len(given[sample.id]))
+    _require_positions(model.lm.config.max_position_embeddings, max_length, ordered[-1:], given)
     for batch in _same_length(ordered, lambda sample: len(given[sample.id]), batch_size):
         ids = torch.tensor([given[sample.id] for sample in batch], device=device)
         values = last_tokens(features.gather(batch), model.connector_tokens)
@@ -94,6 +99,23 @@ def prediction_line(prediction: Prediction, sample: Sample) -> bytes:
     expected = {"answers": dict(sample.answers)} if sample.answers else {"references": list(sample.references)}
     value = {"id": prediction.id, "text": prediction.text, "media": sample.media, "prompt": sample.prompt, **expected}
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+
+
+def _require_positions(
+    positions: int, max_length: int, longest: Sequence[Sample], given: Mapping[str, Sequence[int]]
+) -> None:
+    if max_length > positions:
+        raise UsageError(
+            f"--max-length {max_length} is more than the language model's {positions:,} positions",
+            hint=f"--max-length {positions} is the most",
+        )
+    for sample in longest:
+        if len(given[sample.id]) + _SHORTEST_ANSWER > positions:
+            raise UsageError(
+                f"the question of {sample.id} has {len(given[sample.id]):,} tokens, and the language model has "
+                f"{positions:,} positions for it and its answer",
+                hint="shorten it or take it out of the data",
+            )
 
 
 def _append(path: Path, lines: bytes) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from epalm.cli.ablate import ablate_app
 from epalm.cli.cache import cache_app
 from epalm.cli.demo import demo
 from epalm.cli.export_run import export_run
@@ -51,4 +52,5 @@ app.command()(runs)
 app.command()(recipes)
 app.command("import")(import_run)
 app.command("export")(export_run)
+app.add_typer(ablate_app, name="ablate")
 app.add_typer(cache_app, name="cache")

@@ -149,12 +149,21 @@ def _features(
     from epalm.cli.cached_source import open_features
     from epalm.cli.live_source import live_features
     from epalm.console import say
+    from epalm.errors import CacheError
 
     told = run.inputs["features"]
     if told["source"] != "cache" and feature_set is None:
         return live_features(told, dataset, device, run.encoder), samples
     store = Cache(cache, read_only=allow_missing is None)
-    features = open_features(store, feature_set or told["set"], dataset, samples, told["layers"])
+    try:
+        features = open_features(store, feature_set or told["set"], dataset, samples, told["layers"])
+    except CacheError as error:
+        if feature_set is not None or told["set"] in store.set_names():
+            raise
+        raise CacheError(
+            f"{run.folder.path} was trained on feature set {told['set']}, which is not in {store.where} any more",
+            hint="epalm extract, as before, makes it again; --cache names another cache, --feature-set another set",
+        ) from error
     if feature_set is not None:
         require_same_weights(run, features)
     allowed = len(features.holes) if allow_missing is None else allow_missing
