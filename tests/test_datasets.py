@@ -1,11 +1,13 @@
 """Data files become samples, or one message that names file, line and key."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from epalm.datasets import generic, load_dataset
+from epalm.datasets.sharing import Shared
 from epalm.errors import UsageError
 from epalm.samples import Modality, Task
 
@@ -66,7 +68,7 @@ def test_a_missing_id_is_the_place_in_the_file(tmp_path: Path) -> None:
 
 
 def test_what_samples_share_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generic, "_MOST_SHARED", 8)
+    monkeypatch.setattr(generic, "Shared", partial(Shared, 8))
     rows = [{**QA, "id": str(number), "prompt": f"what {number // 3}"} for number in range(30)]
     samples = load_dataset(str(_write(tmp_path / "s.jsonl", *rows))).samples
     assert [(sample.id, sample.prompt, sample.answers) for sample in samples] == [

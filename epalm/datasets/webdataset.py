@@ -4,9 +4,9 @@ Members whose paths are equal up to the first dot of their last part are one sam
 
 - the medium, by the extensions that files have (`.jpg`, `.mp4`, `.wav`, …): one of each modality at most
 - `.txt` and `.caption`: references, one a line
-- `.json`: an object with keys of the generic form (id, task, split, prompt, answers, raw_answers, references), or a
-  list of such objects where one medium serves several samples; "caption", a text or a list of them, stands in where
-  there are no references; other keys are not read
+- `.json`: an object with keys of the generic form (id, task, split, prompt, answers, raw_answers, references,
+  question_type, answer_type), or a list of such objects where one medium serves several samples; "caption", a text or
+  a list of them, stands in where there are no references; other keys are not read
 
 A sample with a prompt is "qa", any other "caption". Its split is what the JSON says, or else the first of "train",
 "val" and "test" that the shard's name begins with, or that its folder is called, or else "train". A medium's name is
@@ -37,7 +37,7 @@ _SPLIT_FOLDER = re.compile(r"(train|val|test)(ing|id|idation)?")
 _SPLITS = ("train", "val", "test")
 _TEXTS = ("txt", "caption")
 _READABLE = (*_TEXTS, "json")
-_KEYS = ("id", "task", "split", "prompt", "answers", "raw_answers", "references")
+_KEYS = ("id", "task", "split", "prompt", "answers", "raw_answers", "references", "question_type", "answer_type")
 _UNUSED = {Kind.LINK: "links", Kind.DEVICE: "devices or pipes", Kind.UNKNOWN: "members of no known type"}
 
 
