@@ -16,7 +16,8 @@ def score_predictions(
 ) -> dict[str, Any]:
     """Task → {"expected", "scored", "missing", "metrics", "chance"} as JSON values; metrics are fractions.
 
-    Samples without answers or references are not expected, but for unanswerable ones. `chance` are guesses to set beside the predictions.
+    Samples without answers or references are not expected, but unanswerable ones are. `chance` are guesses to set
+    beside the predictions.
     """
     said = {one.id: one.text for one in predictions}
     guessed = {one.id: one.text for one in chance}

@@ -31,12 +31,9 @@ def _annotations(answers: dict[int, Sequence[str]], question_type: str, **more: 
     return {"info": {}, "license": {}, "annotations": rows, **more}
 
 
-def _labelled(medium: str, key: str, first: int, *questions: tuple[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"question_id": first + n, key: medium, "sent": sent, "label": label, "question_type": "what is",
-         "answer_type": "other"}
-        for n, (sent, label) in enumerate(questions)
-    ]  # fmt: skip
+def _labelled(medium: str, key: str, name: int, label: Any) -> list[dict[str, Any]]:
+    types = {"question_type": "what is", "answer_type": "other"}
+    return [{"question_id": name, key: medium, "sent": "What is it?", "label": label, **types}]
 
 
 def _gqa(image: str, answer: str | None) -> dict[str, Any]:
@@ -51,7 +48,7 @@ def _karpathy(name: int, subset: str, split: str, *captions: str) -> dict[str, A
     return {"filepath": subset, "filename": file, "imgid": 0, "split": split, "sentences": sentences, "cocoid": name}
 
 
-def _coco(*captions: str, file: str, name: int) -> dict[str, Any]:
+def _coco(name: int, file: str, *captions: str) -> dict[str, Any]:
     images = [{"license": 5, "file_name": file, "coco_url": "http://x.org/1.jpg", "height": 4, "width": 4, "id": name}]
     rows = [{"image_id": name, "id": n, "caption": text} for n, text in enumerate(captions)]
     return {"info": {}, "images": images, "licenses": [{"id": 5}], "annotations": rows}
@@ -101,7 +98,7 @@ Files = dict[str, Any]
 FORMS: dict[str, tuple[Files, tuple[str, ...]]] = {
     "vqa-v2/official": (
         {
-            "v2_OpenEnded_mscoco_train2014_questions.json": _vqa("train2014", (9000, 9, "Is it?"), (9001, 9, "Is it a?")),
+            "v2_OpenEnded_mscoco_train2014_questions.json": _vqa("train2014", (9000, 9, "Is it?"), (9001, 9, "Or?")),
             "v2_mscoco_train2014_annotations.json": _annotations({9001: ["no"] * 10, 9000: TEN}, "is it"),
             "v2_OpenEnded_mscoco_val2014_questions.json": _vqa("val2014", (262148000, 262148, "Who is it?")),
             "v2_mscoco_val2014_annotations.json": _annotations({262148000: [""] * 10}, "none of the above"),
@@ -112,9 +109,9 @@ FORMS: dict[str, tuple[Files, tuple[str, ...]]] = {
     ),
     "vqa-v2/karpathy": (
         {
-            "karpathy_train.json": _labelled("COCO_train2014_000000000009", "img_id", 1, ("What is it?", {"net": 1, "web": 0.3})),
-            "karpathy_val.json": _labelled("COCO_val2014_000000262148", "img_id", 3, ("What is it?", {"net": 1})),
-            "karpathy_test.json": _labelled("COCO_val2014_000000262148", "img_id", 5, ("What is it?", {})),
+            "karpathy_train.json": _labelled("COCO_train2014_000000000009", "img_id", 1, {"net": 1, "web": 0.3}),
+            "karpathy_val.json": _labelled("COCO_val2014_000000262148", "img_id", 3, {"net": 1}),
+            "karpathy_test.json": _labelled("COCO_val2014_000000262148", "img_id", 5, {}),
         },
         (_IMAGE_TRAIN, _IMAGE_VAL),
     ),
@@ -128,8 +125,8 @@ FORMS: dict[str, tuple[Files, tuple[str, ...]]] = {
     ),
     "gqa/list": (
         {
-            "train.json": [{"img_id": "2354786", "sent": "What is it?", "label": {"pipe": 1.0}, "question_id": "07333408"}],
-            "testdev.json": [{"img_id": "n161313", "sent": "What is it?", "label": {"sky": 1.0}, "question_id": "201307251"}],
+            "train.json": [{"img_id": "2354786", "sent": "Is it?", "label": {"no": 1.0}, "question_id": "07333408"}],
+            "testdev.json": [{"img_id": "n161313", "sent": "Is it?", "label": {"yes": 1.0}, "question_id": "20130725"}],
         },
         ("images/2354786.jpg", "images/n161313.jpg"),
     ),
@@ -148,13 +145,13 @@ FORMS: dict[str, tuple[Files, tuple[str, ...]]] = {
     ),
     "coco-caption/official-2014": (
         {
-            "annotations/captions_train2014.json": _coco("A dog.", "a dog\n", file="COCO_train2014_000000000009.jpg", name=9),
-            "annotations/captions_val2014.json": _coco("A cat.", file="COCO_val2014_000000262148.jpg", name=262148),
+            "annotations/captions_train2014.json": _coco(9, "COCO_train2014_000000000009.jpg", "A dog.", "a dog\n"),
+            "annotations/captions_val2014.json": _coco(262148, "COCO_val2014_000000262148.jpg", "A cat."),
         },
         (_IMAGE_TRAIN, _IMAGE_VAL),
     ),
     "coco-caption/official-2017": (
-        {"captions_train2017.json": _coco("A dog.", "A dog.", file="000000000009.jpg", name=9)},
+        {"captions_train2017.json": _coco(9, "000000000009.jpg", "A dog.", "A dog.")},
         ("train2017/000000000009.jpg",),
     ),
     "ok-vqa/official": (
@@ -193,12 +190,12 @@ FORMS: dict[str, tuple[Files, tuple[str, ...]]] = {
         ("train_images/0054c91397f2fe05.jpg", "train_images/003a8ae2ef43b901.jpg"),
     ),
     "msrvtt-qa/official": (
-        {"train_qa.json": _qa(0, 0, "dog", "cat"), "val_qa.json": _qa(9, 1, "cow"), "test_qa.json": _qa(5, 7010, "cow")},
+        {"train_qa.json": _qa(0, 0, "dog", "cat"), "val_qa.json": _qa(9, 1, "ox"), "test_qa.json": _qa(5, 7010, "ox")},
         ("videos/video0.mp4", "videos/video1.mp4", "videos/video7010.mp4"),
     ),
     "msrvtt-qa/list": (
         {
-            "msrvtt_vqa_train.json": _labelled("video0.mp4", "video", 1, ("what moves?", {"dog": 1.0})),
+            "msrvtt_vqa_train.json": _labelled("video0.mp4", "video", 1, {"dog": 1.0}),
             "msrvtt_vqa_test.json": [{"video": "video7010", "question": "who?", "answer": "man", "answer_type": "who"}],
         },
         ("videos/all/video0.mp4", "videos/all/video7010.mp4"),
@@ -213,8 +210,8 @@ FORMS: dict[str, tuple[Files, tuple[str, ...]]] = {
     ),
     "msvd-qa/list": (
         {
-            "msvd_vqa_train.json": _labelled("-4wsuPCjDBc_5_15.avi", "video", 1, ("what moves?", "dog")),
-            "msvd_vqa_test.json": _labelled("_UqnaMwkFF4_3_9.avi", "video", 1, ("what moves?", {"cow": 1})),
+            "msvd_vqa_train.json": _labelled("-4wsuPCjDBc_5_15.avi", "video", 1, "dog"),
+            "msvd_vqa_test.json": _labelled("_UqnaMwkFF4_3_9.avi", "video", 1, {"cow": 1}),
         },
         ("videos/all/-4wsuPCjDBc_5_15.avi", "videos/all/_UqnaMwkFF4_3_9.avi"),
     ),
@@ -224,7 +221,7 @@ FORMS: dict[str, tuple[Files, tuple[str, ...]]] = {
     ),
     "msrvtt-caption/list": (
         {
-            "msrvtt_caption_train7k.json": [{"video": "video0.mp4", "caption": "a dog"}, {"video": "video0.mp4", "caption": "dogs"}],
+            "msrvtt_caption_train7k.json": [{"video": "video0.mp4", "caption": text} for text in ("a dog", "dogs")],
             "msrvtt_caption_test.json": [{"video": "video7010.mp4", "caption": ["a cow", "cows"]}],
         },
         ("videos/all/video0.mp4", "videos/all/video7010.mp4"),

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from epalm.cli.cache import cache_app
+from epalm.cli.datasets import datasets
 from epalm.cli.demo import demo
 from epalm.cli.export_run import export_run
 from epalm.cli.extract import extract
@@ -47,6 +48,7 @@ app.command()(train)
 app.command()(score)
 app.command()(predict)
 app.command()(recipes)
+app.command()(datasets)
 app.command("import")(import_run)
 app.command("export")(export_run)
 app.add_typer(cache_app, name="cache")

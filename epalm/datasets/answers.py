@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 from epalm.datasets.entries import Entry
 
@@ -14,13 +15,14 @@ def agreed_scores(raw_answers: Sequence[str]) -> dict[str, float]:
     That is min(matches / 3, 1), averaged over leaving out each person in turn (Antol et al., VQA, ICCV 2015).
     """
     people = len(raw_answers)
-    scores = {}
-    for answer, said in Counter(filter(None, raw_answers)).items():
-        own, others = min(1.0, (said - 1) / _ENOUGH), min(1.0, said / _ENOUGH)
-        score = round((said * own + (people - said) * others) / people, 6)
-        if score > 0:
-            scores[answer] = score
-    return scores
+    said = Counter(filter(None, raw_answers))
+    return {answer: score for answer, count in said.items() if (score := _agreed(count, people)) > 0}
+
+
+@lru_cache(maxsize=1024)
+def _agreed(count: int, people: int) -> float:
+    own, others = min(1.0, (count - 1) / _ENOUGH), min(1.0, count / _ENOUGH)
+    return round((count * own + (people - count) * others) / people, 6)
 
 
 def label_scores(entry: Entry, key: str) -> dict[str, float] | None:

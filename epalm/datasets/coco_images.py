@@ -5,7 +5,7 @@ import re
 from epalm.datasets.benchmark import Part
 from epalm.datasets.entries import Entry
 
-_IMAGE_ID = re.compile(r"COCO_(train2014|val2014|test2015)_\d{12}")
+_IMAGE_ID = re.compile(r"COCO_(train2014|val2014)_\d{12}")
 _ABOVE = ("", "images/", "coco/", "coco/images/", "COCO/", "COCO/images/")
 
 

@@ -56,7 +56,10 @@ class Entry:
             values = [value.get(inner) if isinstance(value, dict) else None for value in values]
             if not values or not all(isinstance(value, str) for value in values):
                 raise self.fault(f"{key!r} must be a list of objects with a text {inner!r} in each")
-        return [self._text(key, value) for value in values]
+        for value in values:
+            if type(value) is not str or len(value) > _LONGEST_TEXT:
+                self._text(key, value)
+        return [value.strip() for value in values]
 
     def list(self, key: str) -> list[Any]:
         """A list."""

@@ -51,11 +51,14 @@ class _Scanner:
         self._file, self._path = file, path
         self._text, self._at, self._whole = "", 0, False
         self._decode = json.JSONDecoder().raw_decode
-        self.where = "the beginning"
+        self.section, self.number = "", 0  # of what is being read; before the first, and after the last, neither
 
     def next(self) -> str:
         """The next character that is no space, left where it is; empty at the end."""
         while True:
+            found = self._text[self._at : self._at + 1]
+            if found and not found.isspace():
+                return found
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text) or self._whole:
                 return self._text[self._at : self._at + 1]
@@ -87,7 +90,8 @@ class _Scanner:
             self._more()
 
     def fault(self, what: str) -> UsageError:
-        return UsageError(f"{self._path}, {self.where}: not JSON ({what})", hint=_AGAIN)
+        where = place(self.section, self.number) if self.section or self.number else "outside of all entries"
+        return UsageError(f"{self._path}, {where}: not JSON ({what})", hint=_AGAIN)
 
     def _more(self) -> None:
         rest = self._text[self._at :]
@@ -105,7 +109,7 @@ def _walk(scan: _Scanner) -> Iterator[tuple[str, int, Any]]:
             section = scan.value()
             if not isinstance(section, str):
                 raise scan.fault("a member without a name")
-            scan.where = place(section, 0)
+            scan.section = section
             scan.take(":")
             if scan.next() == "[":
                 scan.take("[")
@@ -115,7 +119,7 @@ def _walk(scan: _Scanner) -> Iterator[tuple[str, int, Any]]:
             if scan.next() != "}":
                 scan.take(",")
         scan.take("}")
-    scan.where = "the end"
+    scan.section, scan.number = "", 0
     if scan.next():
         raise scan.fault("something follows")
 
@@ -124,8 +128,9 @@ def _entries(scan: _Scanner, section: str) -> Iterator[tuple[str, int, Any]]:
     number = 0
     while scan.next() != "]":
         number += 1
-        scan.where = place(section, number)
+        scan.number = number
         yield section, number, scan.value()
         if scan.next() != "]":
             scan.take(",")
     scan.take("]")
+    scan.number = 0

@@ -13,6 +13,7 @@ from epalm.datasets.labelled import read_labelled
 from epalm.datasets.vqa_files import read_questions
 from epalm.samples import Modality, Sample, Task
 
+_KARPATHY_SUBSETS = ("train2014", "val2014")
 _SUBSETS = {"train": "train2014", "val": "val2014", "test-dev": "test2015", "test": "test2015"}
 
 
@@ -29,7 +30,7 @@ def _read_official(files: Files) -> Iterator[tuple[Entry, Sample]]:
 
 
 def _read_karpathy(files: Files) -> Iterator[tuple[Entry, Sample]]:
-    folders = {subset: files.folder(subset) for subset in ("train2014", "val2014", "test2015")}
+    folders = {subset: files.folder(subset) for subset in _KARPATHY_SUBSETS}
 
     def media(entry: Entry) -> str:
         return f"{folders[subset_of(entry, 'img_id')]}/{entry.name('img_id')}.jpg"
@@ -59,7 +60,7 @@ _KARPATHY = Form(
         Part(split, "questions with labels", (f"karpathy_{split}.json", f"vqa/karpathy_{split}.json"))
         for split in ("train", "val", "test")
     ),
-    tuple(coco_folder(subset, subset) for subset in ("train2014", "val2014", "test2015")),
+    tuple(coco_folder(subset, subset) for subset in _KARPATHY_SUBSETS),
     _read_karpathy,
 )
 BENCHMARK = Benchmark(

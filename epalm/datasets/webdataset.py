@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 from epalm.console import progress, warn
 from epalm.datasets.extensions import MODALITIES
 from epalm.datasets.generic import parse_json, to_sample
+from epalm.datasets.splits import SPLITS, split_of_folder
 from epalm.datasets.tar import Kind, Member, read_members
 from epalm.errors import UsageError
 from epalm.media import MediaFile
@@ -33,8 +34,6 @@ _READ = 8192  # bytes read at once: a header, and little of the medium behind it
 _LONGEST_TEXT = 1 << 20  # bytes of a text or JSON
 _LONGEST_NAME = 4096  # bytes
 _ODD = re.compile(r"[\0-\x1f\x7f\\\ud800-\udfff]")  # also stands for bytes that are not UTF-8
-_SPLIT_FOLDER = re.compile(r"(train|val|test)(ing|id|idation)?")
-_SPLITS = ("train", "val", "test")
 _TEXTS = ("txt", "caption")
 _READABLE = (*_TEXTS, "json")
 _KEYS = ("id", "task", "split", "prompt", "answers", "raw_answers", "references", "question_type", "answer_type")
@@ -216,6 +215,5 @@ def _rows(group: _Group, where: str, split: str) -> list[dict[str, Any]]:
 
 
 def _split_of(shard: Path) -> str:
-    folder = _SPLIT_FOLDER.fullmatch(shard.absolute().parent.name.lower())
-    begun = [split for split in _SPLITS if shard.name.lower().startswith(split)]
-    return begun[0] if begun else folder[1] if folder else "train"
+    begun = [split for split in SPLITS if shard.name.lower().startswith(split)]
+    return begun[0] if begun else split_of_folder(shard.absolute().parent.name) or "train"
