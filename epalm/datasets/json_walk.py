@@ -11,6 +11,7 @@ from epalm.errors import UsageError
 _CHUNK = 1 << 22  # characters read at a time
 _LONGEST = 1 << 24  # characters of one entry
 _MOST_BYTES = 8 << 30  # of a file; the largest of the benchmarks' has about one GB
+_ENDS = ",]} \t\n\r"  # what may follow a number
 _SPACE = re.compile(r"[ \t\n\r]*")
 _AGAIN = "the file may be cut off: download or unpack it again"
 
@@ -84,7 +85,9 @@ class _Scanner:
             except (ValueError, RecursionError) as error:  # numbers without end, brackets without end
                 raise self.fault(str(error)[:80]) from error
             else:
-                if end < len(self._text) or self._whole:
+                # Of a number that the window cuts, the first part is a number as well: 1 of 1.5e3.
+                ended = end < len(self._text) and (type(value) not in (int, float) or self._text[end] in _ENDS)
+                if ended or self._whole:
                     self._at = end
                     return value
             self._more()
