@@ -1,12 +1,17 @@
 """`epalm datasets` says what a benchmark expects, what is there and what is missing; folders hold captions too."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from epalm.cli.app import app
+from epalm.config import recipes
 from epalm.datasets import load_dataset
 from epalm.datasets.benchmarks import BENCHMARKS
+from epalm.datasets.layout import places
 from epalm.errors import UsageError
 from epalm.samples import Modality
 from tests.benchmark_files import FORMS, write_form
@@ -63,6 +68,23 @@ def test_a_folder_without_its_files_shows_the_layout_and_the_fault(epalm: Epalm,
     ):
         done = epalm(*words)
         assert done.code == 1 and message in done.err and "→" in done.err
+
+
+def test_the_page_names_every_file_and_its_commands_are_commands() -> None:
+    page = (Path(__file__).parents[1] / "docs/datasets.md").read_text()
+    for benchmark in BENCHMARKS.values():
+        assert f"`{benchmark.name}:/root`" in page
+        assert all(source in page for source in re.findall(r"https://[^ ,]+", benchmark.source))
+        assert all(f"`{benchmark.name}/{form.name}" in page or form.name == "list" for form in benchmark.forms[1:])
+        for place in places(benchmark):
+            assert f"{place.expected.split('/')[0]}/" in page if place.folder else place.expected in page, place
+    commands = [line.split("#")[0].split() for line in re.findall(r"^epalm .*", page, re.MULTILINE)]
+    group = get_command(app)
+    for _, name, *words in commands:
+        group.commands[name].make_context(name, words, resilient_parsing=False)  # type: ignore[attr-defined]
+    named = {word.partition(":")[0] for words in commands for word in words if ":/data" in word}
+    assert named <= {*BENCHMARKS, *(f"{one.name}/{form.name}" for one in BENCHMARKS.values() for form in one.forms)}
+    assert {words[words.index("--recipe") + 1] for words in commands if "--recipe" in words} <= set(recipes())
 
 
 def test_captions_lie_beside_the_media_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
