@@ -109,9 +109,9 @@ FORMS: dict[str, tuple[Files, tuple[str, ...]]] = {
     ),
     "vqa-v2/karpathy": (
         {
-            "karpathy_train.json": _labelled("COCO_train2014_000000000009", "img_id", 1, {"net": 1, "web": 0.3}),
-            "karpathy_val.json": _labelled("COCO_val2014_000000262148", "img_id", 3, {"net": 1}),
-            "karpathy_test.json": _labelled("COCO_val2014_000000262148", "img_id", 5, {}),
+            "karpathy_train.json": _labelled("COCO_train2014_000000000009", "img_id", 9000, {"net": 1, "web": 0.3}),
+            "karpathy_val.json": _labelled("COCO_val2014_000000262148", "img_id", 9001, {"net": 1}),
+            "karpathy_test.json": _labelled("COCO_val2014_000000262148", "img_id", 262148000, {}),
         },
         (_IMAGE_TRAIN, _IMAGE_VAL),
     ),

@@ -1,5 +1,6 @@
 """Each benchmark's published files become exactly these samples, with media where they lie."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,9 @@ EXPECTED = {
         _qa("1000", "test", _TEST_PICTURE, "Is it?"),
     ],
     "vqa-v2/karpathy": [
-        _qa("1", "train", TRAIN_9, "What is it?", {"net": 1.0, "web": 0.3}, types=_WHAT),
-        _qa("3", "val", VAL_262148, "What is it?", "net", types=_WHAT),
-        _qa("5", "test", VAL_262148, "What is it?", types=_WHAT, unanswerable=True),
+        _qa("9000", "train", TRAIN_9, "What is it?", {"net": 1.0, "web": 0.3}, types=_WHAT),
+        _qa("9001", "val", VAL_262148, "What is it?", "net", types=_WHAT),
+        _qa("262148000", "test", VAL_262148, "What is it?", types=_WHAT, unanswerable=True),
     ],
     "gqa/official": [
         _qa("02930152", "train", "images/2354786.jpg", "What color is it?", "sky", types=("query", None)),
@@ -163,8 +164,18 @@ def test_the_official_form_is_read_where_there_are_several(tmp_path: Path, capsy
         write_form(f"vqa-v2/{form}", tmp_path)
     assert list(load_dataset(f"vqa-v2:{tmp_path}").samples) == EXPECTED["vqa-v2/official"]
     assert f"official is read. Others: --data vqa-v2/karpathy:{tmp_path}" in capsys.readouterr().err
-    assert list(load_dataset(f"vqa-v2/karpathy:{tmp_path}").samples) == EXPECTED["vqa-v2/karpathy"]
+    raw = (TEN, ["no"] * 10, [""] * 10)  # from the official annotations
+    expected = [replace(s, raw_answers=tuple(ten)) for s, ten in zip(EXPECTED["vqa-v2/karpathy"], raw, strict=True)]
+    assert list(load_dataset(f"vqa-v2/karpathy:{tmp_path}").samples) == expected
     assert not capsys.readouterr().err
+
+
+def test_half_of_the_official_annotations_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for form in ("karpathy", "official"):
+        write_form(f"vqa-v2/{form}", tmp_path)
+    (tmp_path / "v2_mscoco_val2014_annotations.json").unlink()
+    assert list(load_dataset(f"vqa-v2/karpathy:{tmp_path}").samples) == EXPECTED["vqa-v2/karpathy"]
+    assert "v2_mscoco_train2014_annotations.json alone does not have" in capsys.readouterr().err
 
 
 def test_of_several_names_the_first_is_read_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

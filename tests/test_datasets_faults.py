@@ -61,7 +61,7 @@ FAULTS: list[tuple[str, str, Change, str]] = [
     ("vqa-v2/karpathy", "karpathy_val.json", _in(0, "img_id", to="COCO_val2014_1"), "no image id such as"),
     ("vqa-v2/karpathy", "karpathy_val.json", _in(0, "label", to={"net": 3}), "'label' scores 'net' with 3"),
     ("vqa-v2/karpathy", "karpathy_val.json", _in(0, "label", to=["net"]), "'label' must be an answer"),
-    ("vqa-v2/karpathy", "karpathy_train.json", _again(), "entry 2: id '1' is used twice in split 'train'"),
+    ("vqa-v2/karpathy", "karpathy_train.json", _again(), "entry 2: id '9000' is used twice in split 'train'"),
     ("gqa/official", "train_balanced_questions.json", _in("02930152", "answer"), "'02930152': missing key 'answer'"),
     ("gqa/official", "train_balanced_questions.json", _in("02930152", "imageId", to="a/b"), "'imageId' is 'a/b'"),
     ("gqa/official", "train_balanced_questions.json", lambda _: {}, "holds no entry"),

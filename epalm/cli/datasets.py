@@ -65,6 +65,7 @@ def datasets(
         counted = splits(dataset) if dataset else []
     if as_json:
         told = {"name": title, "title": benchmark.title, "source": benchmark.source, "splits_are": benchmark.splits}
+        told |= {"modality": benchmark.modality.value, "task": benchmark.task.value}
         files = [place.to_json() for place in layout]
         typer.echo(json.dumps({**told, "files": files, "splits": [split.to_json() for split in counted]}))
     elif root is not None:
@@ -85,6 +86,7 @@ def _show_layout(benchmark: "Benchmark", layout: "list[Place]", root: Path | Non
     from epalm.console import print_table
 
     typer.echo(f"{benchmark.title}\nfrom {benchmark.source}\nsplits: {benchmark.splits}")
+    typer.echo(f"epalm extract -m {benchmark.modality} --data {benchmark.name}:{root or '/root'}")
     columns = ("below the root", "split", "what") if root is None else ("below the root", "split", "what", "there")
     for form in benchmark.forms:
         rows = [

@@ -71,6 +71,7 @@ class Files:
     shared: Shared = field(default_factory=Shared)
     notes: list[str] = field(default_factory=list)
     media: "MediaFolder | None" = None
+    _folders: dict[str, str] = field(default_factory=dict)
 
     def find(self, part: Part) -> Path | None:
         """The annotation file, under the first of its names that is there."""
@@ -105,11 +106,11 @@ class Files:
 
     def folder(self, split: str = "") -> str:
         """Where the media of a split lie: the first of the folders that is there, else the authors' own."""
-        for part in self.form.media:
-            if part.split in (split, ""):
-                there = [name for name in part.names if (self.root / name).is_dir()]
-                return there[0] if there else part.names[0]
-        raise LookupError(split)
+        if split not in self._folders:
+            part = next(part for part in self.form.media if part.split in (split, ""))
+            there = [name for name in part.names if (self.root / name).is_dir()]
+            self._folders[split] = there[0] if there else part.names[0]
+        return self._folders[split]
 
     def in_folders(self) -> "MediaFolder":
         """The media files that are there, to be found by their stems."""
@@ -161,13 +162,19 @@ def choose_form(benchmark: Benchmark, root: Path, name: str | None) -> Form:
     if not root.is_dir():
         raise UsageError(f"{root}, the data root of {benchmark.name}, is not a folder", hint=hint)
     asked = [benchmark.form(name)] if name else list(benchmark.forms)
-    there = [form for form in asked if any(path.is_file() for part in form.files for path in candidates(root, part))]
+    there = [form for form in asked if _is_there(form, root)]
     if not there:
-        first = next(part for part in asked[0].files)
+        first = asked[0].files[0].names[0]
         raise UsageError(
-            f"{root} holds no annotation file of {benchmark.name}, such as {first.names[0]}", hint=f"{hint} lists them"
+            f"{root} holds no annotation file of {benchmark.name}, such as {first}", hint=f"{hint} lists them"
         )
     if len(there) > 1:
         others = " or ".join(f"{benchmark.name}/{form.name}" for form in there[1:])
         warn(f"{root} has several forms of {benchmark.name}; {there[0].name} is read. Others: --data {others}:{root}")
     return there[0]
+
+
+def _is_there(form: Form, root: Path) -> bool:
+    """Whether one of the files is there that tell the form: those that are not optional, if there are such."""
+    telling = [part for part in form.files if not part.optional] or form.files
+    return any(path.is_file() for part in telling for path in candidates(root, part))

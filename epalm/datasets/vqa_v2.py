@@ -1,16 +1,18 @@
 """VQA v2: the official questions and annotations, or the Karpathy split with soft labels.
 
 The Karpathy split is what the paper's authors use, in the form of VL-Adapter: a list of {"question_id", "img_id",
-"sent", "label", "question_type", "answer_type"}, where the label maps answers to their soft scores.
+"sent", "label", "question_type", "answer_type"}, where the label maps answers to their soft scores. Beside the official
+annotations, its questions have their ten answers as well, for the official accuracy.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from epalm.datasets.benchmark import Benchmark, Files, Form, Part
 from epalm.datasets.coco_images import coco_folder, file_name, subset_of
 from epalm.datasets.entries import Entry
 from epalm.datasets.labelled import read_labelled
-from epalm.datasets.vqa_files import read_questions
+from epalm.datasets.vqa_files import Annotation, read_annotations, read_questions
 from epalm.samples import Modality, Sample, Task
 
 _KARPATHY_SUBSETS = ("train2014", "val2014")
@@ -35,8 +37,21 @@ def _read_karpathy(files: Files) -> Iterator[tuple[Entry, Sample]]:
     def media(entry: Entry) -> str:
         return f"{folders[subset_of(entry, 'img_id')]}/{entry.name('img_id')}.jpg"
 
+    known = _annotations(files)
     for split, path in files.read("questions with labels"):
-        yield from read_labelled(path, split, Modality.IMAGE, media, files.shared)
+        for entry, sample in read_labelled(path, split, Modality.IMAGE, media, files.shared):
+            if known and sample.id not in known:
+                raise entry.fault(f"question_id {sample.id} has no official annotation", "take them away, or get both")
+            yield entry, replace(sample, raw_answers=known[sample.id][0]) if known else sample
+
+
+def _annotations(files: Files) -> dict[str, Annotation]:
+    """What people answered to any question, where both files that tell it are there."""
+    paths = [path for _, path in files.read("annotations")]
+    if len(paths) == 1:
+        files.notes.append(f"{paths[0].name} alone does not have the ten answers of all questions, and is not read")
+        return {}
+    return {name: said for path in paths for name, said in read_annotations(path, files.shared).items()}
 
 
 _OFFICIAL = Form(
@@ -56,9 +71,15 @@ _OFFICIAL = Form(
 _KARPATHY = Form(
     "karpathy",
     "the Karpathy split with soft labels, as VL-Adapter and the paper's authors use it",
-    tuple(
-        Part(split, "questions with labels", (f"karpathy_{split}.json", f"vqa/karpathy_{split}.json"))
-        for split in ("train", "val", "test")
+    (
+        *(
+            Part(split, "questions with labels", (f"karpathy_{split}.json", f"vqa/karpathy_{split}.json"))
+            for split in ("train", "val", "test")
+        ),
+        *(
+            Part("", "annotations", (f"v2_mscoco_{name}_annotations.json",), optional=True)
+            for name in _KARPATHY_SUBSETS
+        ),
     ),
     tuple(coco_folder(subset, subset) for subset in _KARPATHY_SUBSETS),
     _read_karpathy,
