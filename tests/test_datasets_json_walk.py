@@ -1,6 +1,7 @@
 """A file read entry by entry gives what reading it whole gives, wherever the reads end, and a cut one is a message."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,17 @@ def test_files_that_are_no_text_or_too_large_are_refused(tmp_path: Path, monkeyp
     monkeypatch.setattr(json_walk, "_MOST_BYTES", 100)
     with pytest.raises(UsageError, match="has 304 bytes"):
         list(walk_json(path))
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_walk, "_CHUNK", 1 << 14)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"rows": [{"id": number, "text": "x" * 200} for number in range(8_000)]}))
+    assert path.stat().st_size > 1_600_000
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in walk_json(path)) == 8_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 400_000  # bytes
