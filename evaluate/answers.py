@@ -63,6 +63,6 @@ def soft_accuracy(prediction: str, answers: Mapping[str, float]) -> float:
 
 
 def exact_match(prediction: str, answers: Mapping[str, float]) -> float:
-    """1 when the prediction equals an answer of the highest score after normalisation, else 0."""
-    said, best = normalise(prediction), max(answers.values())
+    """1 when the prediction equals an answer of the highest score after normalisation, else 0; 0 without answers."""
+    said, best = normalise(prediction), max(answers.values(), default=0.0)
     return float(any(normalise(answer) == said for answer, score in answers.items() if score == best))

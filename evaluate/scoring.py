@@ -16,13 +16,14 @@ def score_predictions(
 ) -> dict[str, Any]:
     """Task → {"expected", "scored", "missing", "metrics", "chance"} as JSON values; metrics are fractions.
 
-    Samples without answers or references are not expected. `chance` are guesses to set beside the predictions.
+    Samples without answers or references are not expected, but unanswerable ones are. `chance` are guesses to set
+    beside the predictions.
     """
     said = {one.id: one.text for one in predictions}
     guessed = {one.id: one.text for one in chance}
     scores: dict[str, Any] = {}
     for task, judge in ((Task.QA, _judge_answers), (Task.CAPTION, _judge_captions)):
-        expected = [s for s in samples if s.task is task and (s.answers or s.references)]
+        expected = [s for s in samples if s.task is task and (s.answers or s.references or s.unanswerable)]
         scored = [sample for sample in expected if sample.id in said]
         if not expected:
             continue

@@ -35,6 +35,8 @@ def test_the_commands_are_these() -> None:
         "score",
         "predict",
         "recipes",
+        "datasets",
+        "runs",
         "import",
         "export",
         *(f"cache {name}" for name in cache),

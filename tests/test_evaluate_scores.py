@@ -105,6 +105,13 @@ def test_chance_is_the_commonest_training_answer_to_the_question() -> None:
     assert chance_predictions([], asked)[0].text == ""
 
 
+def test_any_answer_to_what_has_no_right_one_is_wrong() -> None:
+    lost = Sample("2", Modality.IMAGE, "2", Task.QA, "test", prompt="q", unanswerable=True)
+    scores = score_predictions([_qa("1", "q", "red"), lost], [Prediction("1", "red"), Prediction("2", "")])
+    assert scores["qa"]["expected"] == scores["qa"]["scored"] == 2
+    assert scores["qa"]["metrics"] == {"exact match": 0.5, "VQA soft accuracy": 0.5}
+
+
 def test_missing_predictions_are_counted_and_unanswered_questions_not_expected() -> None:
     samples = [
         _qa("1", "q", "red"),

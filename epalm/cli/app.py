@@ -6,6 +6,7 @@ import typer
 
 from epalm.cli.ablate import ablate_app
 from epalm.cli.cache import cache_app
+from epalm.cli.datasets import datasets
 from epalm.cli.demo import demo
 from epalm.cli.export_run import export_run
 from epalm.cli.extract import extract
@@ -50,6 +51,7 @@ app.command()(score)
 app.command()(predict)
 app.command()(runs)
 app.command()(recipes)
+app.command()(datasets)
 app.command("import")(import_run)
 app.command("export")(export_run)
 app.add_typer(ablate_app, name="ablate")
