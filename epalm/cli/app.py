@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 
 from epalm.cli.cache import cache_app
+from epalm.cli.compare import compare
 from epalm.cli.demo import demo
+from epalm.cli.doctor import doctor
 from epalm.cli.export_run import export_run
 from epalm.cli.extract import extract
 from epalm.cli.import_run import import_run
@@ -45,8 +47,10 @@ app.command()(demo)
 app.command()(extract)
 app.command()(train)
 app.command()(score)
+app.command()(compare)
 app.command()(predict)
 app.command()(recipes)
+app.command()(doctor)
 app.command("import")(import_run)
 app.command("export")(export_run)
 app.add_typer(cache_app, name="cache")
