@@ -6,8 +6,9 @@ Source: Denkowski and Lavie, Meteor Universal, WMT 2014. English, normalised: th
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from epalm.evaluate.java import MetricError, find_java, last_line
 from epalm.evaluate.tokenizer import Tokens
@@ -36,8 +37,8 @@ def meteor(predictions: Tokens, references: Tokens) -> tuple[float, list[float]]
         except OSError as error:
             raise MetricError(f"METEOR cannot run with {java}: {error}", hint="java -version") from error
         with process:
+            said = _Conversation(process)
             try:
-                said = _Conversation(process)
                 counts = [said.ask(_line(predictions[key][0], references[key])) for key in predictions]
                 scores = [float(value) for value in said.ask_all(_BETWEEN.join(["EVAL", *counts]), len(counts) + 1)]
             except (OSError, ValueError) as error:
@@ -46,6 +47,8 @@ def meteor(predictions: Tokens, references: Tokens) -> tuple[float, list[float]]
                 raise MetricError(f"METEOR failed in {java}: {told}", hint="java -version") from error
             finally:
                 process.kill()
+                with suppress(OSError):  # what it did not read any more
+                    said.close()
     return scores[-1], scores[:-1]
 
 
@@ -53,10 +56,10 @@ class _Conversation:
     """Lines asked, lines answered. Raises ValueError when the other side has ended."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        if process.stdin is None or process.stdout is None:
-            raise ValueError("no pipes")
-        self._asked: IO[bytes] = process.stdin
-        self._answers: IO[bytes] = process.stdout
+        self._asked, self._answers = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
+
+    def close(self) -> None:
+        self._asked.close()
 
     def ask(self, line: str) -> str:
         return self.ask_all(line, 1)[0]

@@ -19,7 +19,7 @@ from epalm.evaluate.tokenizer import Tokens, tokenise
 from epalm.samples import Modality, Prediction, Sample, Task
 
 WITHOUT_JAVA = (*BLEU, "ROUGE-L", "CIDEr")
-WORDS = "a the dog cat runs jumps over red-haired café 日本 naïve 3.5 two's , . ! (now) near “quoted” it's U.S.".split()
+WORDS = "a the dog cat runs jumps over red-haired café 日本 naïve 3.5 two's , . ! (now) near “quoted” it's U.S."
 HAND_MADE = [
     ("", ["a dog runs"]),
     ("\n", ["a dog", "the dog runs"]),
@@ -41,7 +41,7 @@ def _cases() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     rng = random.Random(0)
 
     def drawn() -> str:
-        return rng.choice((" ", " ", "  ", "\n")).join(rng.choices(WORDS, k=rng.randint(1, 14)))
+        return rng.choice((" ", " ", "  ", "\n")).join(rng.choices(WORDS.split(), k=rng.randint(1, 14)))
 
     pairs = list(HAND_MADE)
     while len(pairs) < 200:

@@ -84,7 +84,7 @@ def _installed(name: str) -> bool:
 def _devices() -> Iterator[Finding]:
     try:
         import torch
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         yield Finding("torch", "broken", f"it cannot be imported: {error}", "pip install --upgrade torch torchvision")
         return
     try:
@@ -112,7 +112,7 @@ def _media() -> Iterator[Finding]:
 
         libraries = ", ".join(f"{name} {'.'.join(map(str, numbers))}" for name, numbers in av.library_versions.items())
         lacking = [name for name in ("h264", "hevc", "vp9", "av1", "aac", "mp3") if name not in av.codecs_available]
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         yield Finding("FFmpeg", "broken", f"PyAV cannot be imported: {error}", "pip install --upgrade av")
         return
     hint = f"{', '.join(lacking)} cannot be decoded: pip install --force-reinstall av" if lacking else None
@@ -121,7 +121,7 @@ def _media() -> Iterator[Finding]:
         import soundfile
 
         yield Finding("libsndfile", "works", str(soundfile.__libsndfile_version__))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         yield Finding("libsndfile", "broken", f"it cannot be imported: {error}", "pip install --upgrade soundfile")
 
 

@@ -105,6 +105,16 @@ def score(
     """
     from epalm.cli.score_file import score_file
     from epalm.cli.score_report import chosen_metrics, show_scores
+
+    wanted = chosen_metrics(metrics)
+    if predictions is not None:
+        _require_no_run(run=run, feature_set=feature_set, num_beams=num_beams, max_length=max_length, plan=plan or None)
+        scored, path = score_file(predictions, data, modality, split, limit, out, wanted)
+        show_scores(scored, path, as_json, asked_for=metrics is not None)
+        return
+    if out is not None:
+        raise UsageError("--out goes with --predictions", hint="a run's scores lie in its folder")
+
     from epalm.cli.work_plan import show_score_plan
     from epalm.console import say
     from epalm.datasets import load_dataset
@@ -116,14 +126,6 @@ def score(
 
     if checkpoint not in ("best", "last"):
         raise UsageError(f"there is no checkpoint {checkpoint!r}", hint="use best or last")
-    wanted = chosen_metrics(metrics)
-    if predictions is not None:
-        _require_no_run(run=run, feature_set=feature_set, num_beams=num_beams, max_length=max_length, plan=plan or None)
-        scored, path = score_file(predictions, data, modality, split, limit, out, wanted)
-        show_scores(scored, path, as_json, asked_for=metrics is not None)
-        return
-    if out is not None:
-        raise UsageError("--out goes with --predictions", hint="a run's scores lie in its folder")
     loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint)
     data = data or str(loaded.inputs["data"])
     if not data:
