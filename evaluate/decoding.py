@@ -67,11 +67,11 @@ def predict_samples(
         EpalmError: they cannot be written, there is too little room, or another process is writing them.
     """
     wanted = {sample.id: sample for sample in samples}
+    require_room(path.parent, _LEAST * len(wanted.keys() - {one.id for one in read_predictions(path)}))
     with _alone(path):
         done = {one.id: one for one in read_predictions(path) if one.id in wanted}
         missing = [sample for sample in samples if sample.id not in done]
         if missing:
-            require_room(path.parent, _LEAST * len(missing))
             _cut_torn_line(path)
             with progress("score", len(missing), "samples") as advance:
                 for batch in decode(missing):
