@@ -60,7 +60,16 @@ def draft_of(path: Path) -> Iterator[Path]:
 
 def fsync_directory(folder: Path) -> None:
     """Make names that were put into `folder` survive a power cut."""
-    _fsync(folder)
+    fsync_file(folder)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the bytes of a file that is written and closed survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _draft(path: Path, data: bytes | memoryview) -> Path:
@@ -74,14 +83,6 @@ def _draft(path: Path, data: bytes | memoryview) -> Path:
         draft.unlink(missing_ok=True)
         raise
     return draft
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _open_alone(path: Path) -> int:

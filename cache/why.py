@@ -11,6 +11,7 @@ from typing import Any
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import Manifest, read_manifests
 from epalm.cache.spec import FeatureSpec
+from epalm.differences import SHOWN_DIGITS, Leaf, change_in_words, differing_leaves
 
 # What a spec's fields are called where their names do not say it.
 _WORDS = {
@@ -25,13 +26,11 @@ _WORDS = {
     "version": "version of the extraction code",
 }
 _CHOICE = "encoder"  # beside the versions in what an extraction records
-_DIGITS = 12  # of a digest
-Leaf = tuple[str, Any, Any]
 
 
 def differences(one: FeatureSpec, other: FeatureSpec) -> list[str]:
     """Which inputs differ, each as "preprocessing.size 224 → 384": first `one`'s, then `other`'s."""
-    return [f"{_WORDS.get(name, name)} {_change(was, now)}" for name, was, now in _leaves(one, other)]
+    return [f"{_WORDS.get(name, name)} {change_in_words(was, now)}" for name, was, now in _leaves(one, other)]
 
 
 def nearest(spec: FeatureSpec, sets: Iterable[FeatureSet]) -> FeatureSet | None:
@@ -49,7 +48,11 @@ def nearest_difference(spec: FeatureSpec, sets: Iterable[FeatureSet]) -> list[st
 def library_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Which recorded versions differ, each as "torch 2.5 → 2.6"."""
     names = [name for name in dict.fromkeys([*one, *other]) if name != _CHOICE]
-    return [f"{name} {_change(one.get(name), other.get(name))}" for name in names if one.get(name) != other.get(name)]
+    return [
+        f"{name} {change_in_words(one.get(name), other.get(name))}"
+        for name in names
+        if one.get(name) != other.get(name)
+    ]
 
 
 def versions_of_blocks(features: FeatureSet) -> list[tuple[dict[str, str], int]]:
@@ -96,12 +99,12 @@ def reason_without_row(features: FeatureSet, digest: str | None, *, path: str, b
         return f"it is in the ledger: {error}"
     rows = features.rows()
     if before and before != digest and before in rows:
-        return f"the file's bytes have changed: the row is of what it held before (digest {before[:_DIGITS]})"
+        return f"the file's bytes have changed: the row is of what it held before (digest {before[:SHOWN_DIGITS]})"
     for manifest, name in named(read_manifests(features.objects), path):
         then = manifest.digests[name]
         if then != digest and then in rows:
             return (
-                f"the bytes have changed: when {manifest.data} was extracted, {name} had digest {then[:_DIGITS]}, "
+                f"the bytes have changed: when {manifest.data} was extracted, {name} had digest {then[:SHOWN_DIGITS]}, "
                 "of which there is a row"
             )
     if error := next((entry.error for entry in entries if entry.digest is None and _ends(path, entry.media)), None):
@@ -129,40 +132,4 @@ def _versions(recorded: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _leaves(one: FeatureSpec, other: FeatureSpec) -> Iterator[Leaf]:
-    yield from _compare("", one.to_json(), other.to_json())
-
-
-def _compare(path: str, one: Any, other: Any) -> Iterator[Leaf]:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in dict.fromkeys([*one, *other]):
-            yield from _compare(f"{path}.{key}".lstrip("."), one.get(key), other.get(key))
-    elif _plain(one) != _plain(other):
-        yield path, one, other
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def _change(was: Any, now: Any) -> str:
-    if _is_even(was) and _is_even(now) and len(was) == len(now):
-        was, now = was[0], now[0]
-    return f"{_say(was)} → {_say(now)}"
-
-
-def _is_even(value: Any) -> bool:
-    """Whether it is a list of equal values, which one of them stands for."""
-    return isinstance(value, list | tuple) and len(set(map(str, value))) == 1
-
-
-def _say(value: Any) -> str:
-    """A value as a person would write it."""
-    if value is None:
-        return "none"
-    if isinstance(value, Mapping):
-        return "on"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(str(one) for one in value)}]"
-    text = str(value)
-    is_digest = len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
-    return text[:_DIGITS] if is_digest else text
+    yield from differing_leaves(one.to_json(), other.to_json())

@@ -16,6 +16,7 @@ from pydantic import ValidationError, model_validator
 from epalm.errors import UsageError
 from epalm.settings import (
     OPT_BLOCKS,
+    CheckpointSettings,
     DataSettings,
     DecodeSettings,
     EncoderSettings,
@@ -41,6 +42,7 @@ class Config(Section):
     data: DataSettings = DataSettings()
     eval: EvalSettings = EvalSettings()
     decode: DecodeSettings = DecodeSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
 
     @model_validator(mode="after")
     def _together(self) -> "Config":

@@ -60,10 +60,10 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
-    """A bar with rate and time left on a terminal, about ten plain lines elsewhere."""
+def progress(description: str, total: int, unit: str, *, done: int = 0) -> Iterator[Advance]:
+    """A bar with rate and time left on a terminal, about ten plain lines elsewhere; `done` units were so before."""
     if not screen.is_terminal:
-        yield _PlainProgress(description, total, unit)
+        yield _PlainProgress(description, total, unit, done)
         return
     columns = [
         TextColumn("{task.description}"),
@@ -76,7 +76,7 @@ def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
         TextColumn("{task.fields[note]}"),
     ]
     with Progress(*columns, console=screen) as bar:
-        task = bar.add_task(description, total=total, note="")
+        task = bar.add_task(description, total=total, completed=done, note="")
 
         def advance(units: int = 1, *, note: str = "") -> None:
             bar.update(task, advance=units)
@@ -87,21 +87,21 @@ def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
 
 
 class _PlainProgress:
-    def __init__(self, description: str, total: int, unit: str) -> None:
+    def __init__(self, description: str, total: int, unit: str, done: int) -> None:
         import time
 
         self._clock = time.monotonic
         self._description, self._total, self._unit = description, total, unit
         self._started = self._clock()
-        self._done = 0
-        self._next_line = 1
+        self._done = self._before = done
+        self._next_line = done * _LINES_PER_RUN // max(1, total) + 1
 
     def __call__(self, units: int = 1, *, note: str = "") -> None:
         self._done += units
         if self._total <= 0 or self._done * _LINES_PER_RUN < self._next_line * self._total:
             return
         self._next_line = self._done * _LINES_PER_RUN // self._total + 1
-        rate = self._done / max(self._clock() - self._started, 1e-9)
+        rate = (self._done - self._before) / max(self._clock() - self._started, 1e-9)
         left = (self._total - self._done) / rate
         tail = f"  {note}" if note else ""
         say(

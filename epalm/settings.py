@@ -114,6 +114,8 @@ class OptimSettings(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     loss_scale: Annotated[float, Field(gt=0)] = 0.1
     loss_on: Literal["all", "answer"] = "all"  # every real token, question included, or the answer's alone
+    checkpointing: bool = False  # blocks that run with autograd run again for the gradient: less memory, more time
+    compiled: bool = False  # torch.compile makes kernels for the blocks: minutes once, then faster
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -141,6 +143,13 @@ class EvalSettings(Section):
 
     every_steps: Positive = 1000
     val_samples: Positive = 1000
+
+
+class CheckpointSettings(Section):
+    """When a training is saved beside each validation. Changes no result, and so is no part of what names a run."""
+
+    every_minutes: Annotated[float, Field(gt=0)] = 5.0  # what a kill can cost
+    every_steps: Positive | None = None
 
 
 class DecodeSettings(Section):

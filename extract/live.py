@@ -5,10 +5,12 @@ Does what a reader of cached features does, from media files. Knows nothing abou
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from epalm.cache.media_index import MediaIndex
 from epalm.errors import MediaError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import EncoderChoice
@@ -34,13 +36,14 @@ class LiveFeatures:
         *,
         view_seed: int | None = None,
         choice: EncoderChoice | None = None,
+        index: MediaIndex | None = None,
     ) -> None:
         """`view_seed`: each training epoch draws another augmented view; None: always view 0.
 
-        `choice` is what built the encoder: told along, so that it can be built again.
+        `choice` is what built the encoder: told along, so that it can be built again. `index` remembers digests.
         """
         self._encoder, self._chosen, self._dataset, self._choice = encoder, layers, dataset, choice
-        self._view_seed = view_seed
+        self._view_seed, self._index = view_seed, index
         self._digests: dict[str, str] = {}
         self.layers, self.width = len(layers), encoder.width
         # Decoders release the interpreter's lock: threads suffice for one batch at a time.
@@ -60,6 +63,17 @@ class LiveFeatures:
         place = {pair: row for row, pair in enumerate(pairs)}
         features: np.ndarray = tokens[[place[pair] for pair in wanted]]
         return features
+
+    def digests(self, samples: Sequence[Sample]) -> list[str]:
+        """SHA-256 (hex) of each sample's medium; "" for one that cannot be read."""
+        files = {}
+        for media in dict.fromkeys(sample.media for sample in samples):
+            if media not in self._digests:
+                with suppress(MediaError):  # it is for the reading to say so
+                    files[media] = self._dataset.locate(media)
+        found = self._index.digests([*files.values()]) if self._index else [_digest(file) for file in files.values()]
+        self._digests.update({media: digest for media, digest in zip(files, found, strict=True) if digest})
+        return [self._digests.get(sample.media, "") for sample in samples]
 
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, as JSON."""
@@ -91,3 +105,10 @@ class LiveFeatures:
         if media not in self._digests:
             self._digests[media] = digest_file(file.path, file.offset, file.size)
         return view_of(self._digests[media], number, self._view_seed)
+
+
+def _digest(file: MediaFile) -> str | None:
+    try:
+        return digest_file(file.path, file.offset, file.size)
+    except OSError:
+        return None

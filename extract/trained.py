@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from epalm.cache.media_index import MediaIndex
 from epalm.errors import UsageError
 from epalm.extract.encoder import Encoder, TrainableEncoder
 from epalm.extract.encoders import EncoderChoice
@@ -41,11 +42,12 @@ class TrainableFeatures(LiveFeatures):
         *,
         view_seed: int | None = None,
         choice: EncoderChoice | None = None,
+        index: MediaIndex | None = None,
     ) -> None:
         """See `LiveFeatures`. Raises UsageError when the encoder cannot be trained."""
         if not isinstance(encoder, TrainableEncoder):
             raise UsageError(f"encoder {encoder.kind!r} cannot be trained", hint="leave out --unfreeze encoder")
-        super().__init__(encoder, layers, dataset, view_seed=view_seed, choice=choice)
+        super().__init__(encoder, layers, dataset, view_seed=view_seed, choice=choice, index=index)
         self.encoder = EncoderModule(encoder, layers)
 
     def inputs(self, samples: Sequence[Sample], *, epoch: int | None = None) -> torch.Tensor:

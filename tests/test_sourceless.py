@@ -19,7 +19,7 @@ from epalm.train.features import CachedFeatures
 from epalm.train.found import Lack
 from tests.conftest import Done, Epalm, save_small_vit
 from tests.small_disk import make_read_only, small_disk
-from tests.trials import TEST, TRAIN, Trial
+from tests.trials import TEST, TRAIN, Trial, latest_tensors
 
 SHORT = ("--recipe", "playground", "--set", "optim.max_steps=2", "--set", "optim.batch_size=4")
 QUESTIONS = ("--set", 'data.tasks=["qa"]')  # whose scores need no Java
@@ -31,7 +31,7 @@ def _train(trial: Trial, name: str, *words: object) -> Done:
 
 
 def _trained(name: str) -> bytes:
-    return Path(f".epalm/runs/{name}/checkpoints/last/trainable.safetensors").read_bytes()
+    return latest_tensors(Path(f".epalm/runs/{name}"))
 
 
 @pytest.mark.parametrize("gone", ["files", "pulled", "root"])

@@ -13,7 +13,6 @@ from epalm.train.augmented_opt import AugmentedOPT
 from epalm.train.batches import IGNORED
 from epalm.train.connector import Connector
 from epalm.train.injection import Injection
-from epalm.train.loss import sample_losses
 from epalm.train.model import EpalmModel
 from epalm.train.prompt import MlpPrompt, PlainPrompt
 
@@ -76,7 +75,7 @@ def test_logits_and_losses(case: Case) -> None:
     real = torch.cat((mask.new_ones(len(mask), model.lm.front), mask), 1).bool()
     assert (logits - data["logits"])[real].abs().max() <= 1e-4
     assert torch.equal(text, logits[:, model.lm.front :])
-    losses = sample_losses(text, ids.masked_fill(mask == 0, IGNORED))
+    losses = model.losses(features, ids, mask, ids.masked_fill(mask == 0, IGNORED)).loss
     torch.testing.assert_close(losses, data["loss"], atol=1e-4, rtol=0)
 
 
@@ -85,8 +84,8 @@ def test_gradients(case: Case) -> None:
     expected = load_file(folder / "grads.safetensors")
     model.zero_grad()
     labels = data["input_ids"].masked_fill(data["attention_mask"] == 0, IGNORED)
-    logits = model(_features(meta, data), data["input_ids"], data["attention_mask"])
-    (0.1 * sample_losses(logits, labels).sum() / 3).backward()
+    losses = model.losses(_features(meta, data), data["input_ids"], data["attention_mask"], labels).loss
+    (0.1 * losses.sum() / 3).backward()
     theirs = {
         "prompt.embedding": "prompt_module.prefix_embedding.0.weight",
         "prompt.inner": "prompt_module.prefix_embedding.1",

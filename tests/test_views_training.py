@@ -17,11 +17,11 @@ from epalm.extract.encoders import EncoderChoice, build_encoder
 from epalm.extract.live import LiveFeatures
 from epalm.samples import Dataset, Modality, Sample, Task
 from epalm.train.features import CachedFeatures
-from epalm.train.run import train
+from epalm.train.run import load_training, train
 from epalm.train.run_folder import RunFolder
 from epalm.train.view_draw import draw_views
 from tests.conftest import Done
-from tests.trials import Trial
+from tests.trials import Trial, latest_tensors
 
 NAMES = [f"{number:064x}/{number}" for number in range(6000)]
 SHORT = ("--recipe", "playground", "--set", "optim.max_steps=5", "--set", "optim.batch_size=4")
@@ -35,7 +35,7 @@ def _train(trial: Trial, *words: object) -> Done:
 
 
 def _trained(name: str) -> bytes:
-    return Path(f".epalm/runs/{name}/checkpoints/last/trainable.safetensors").read_bytes()
+    return latest_tensors(Path(f".epalm/runs/{name}"))
 
 
 @given(st.integers(0, 2**32), st.integers(0, 1000), st.lists(st.sampled_from(NAMES), min_size=1), st.integers(1, 9))
@@ -104,6 +104,9 @@ class Watched:
         self.asked += [(sample.split, epoch) for sample in samples]
         return self._features.gather(samples, epoch=epoch)
 
+    def digests(self, samples: Any) -> list[str]:
+        return self._features.digests(samples)
+
     def describe(self) -> dict[str, Any]:
         return self._features.describe()
 
@@ -114,7 +117,8 @@ def test_training_asks_for_its_epoch_and_validation_for_none(trial: Trial, tmp_p
     features = Watched(cached)
     config = load_config("playground", ["optim.epochs=3", "optim.batch_size=8", "data.val_split=test"])
     run = RunFolder.create(tmp_path / "runs", "views")
-    train(config, dataset, Modality.IMAGE, features, dataset.split("train"), dataset.split("test"), run, device="cpu")
+    parts = (dataset.split("train"), dataset.split("test"))
+    train(load_training(config, dataset, Modality.IMAGE, features, *parts, device="cpu"), run)
     asked = Counter(features.asked)
     assert {key for key in asked if key[0] == "train"} == {("train", 0), ("train", 1), ("train", 2)}
     assert {key for key in asked if key[0] == "test"} == {("test", None)}

@@ -41,6 +41,12 @@ def make_trial(root: Path, modality: Modality) -> None:
     assert (done.encoded, done.bad) == (TRAIN + TEST, 0)
 
 
+def latest_tensors(run: Path) -> bytes:
+    """What the latest checkpoint of a run folder holds of trained tensors."""
+    checkpoints = run / "checkpoints"
+    return (checkpoints / (checkpoints / "latest").read_text().strip() / "trainable.safetensors").read_bytes()
+
+
 @dataclass
 class Trial:
     """What `make_trial` made, or a copy of it."""

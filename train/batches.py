@@ -13,7 +13,7 @@ import torch
 
 from epalm.samples import Sample, Task
 from epalm.train.features import FeatureSource, TrainableSource
-from epalm.train.text import Text, TextFormat, pad_left
+from epalm.train.text import Text, TextFormat, pad_right
 
 IGNORED = -100  # label of what is not predicted
 _POOL = 32  # batches within which samples are grouped by length: little padding, still random
@@ -30,7 +30,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`features` (B, K, D_enc), `input_ids`, `labels` (B, T); `attention_mask` (B, T), None: no padding.
+    """`features` (B, K, D_enc), `input_ids`, `labels` (B, T), padded on the right; `attention_mask` (B, T) or None.
 
     Where the encoder is trained, `features` are its raw inputs (B, ...).
     """
@@ -83,18 +83,21 @@ class Batches:
     def __len__(self) -> int:
         return math.ceil(len(self.items) / self.batch_size)
 
-    def epoch(self, epoch: int, *, augmented: bool = True) -> Iterator[Batch]:
-        """Every item once, shuffled; `augmented`: in views drawn for the epoch, else in view 0."""
+    def epoch(self, epoch: int, *, augmented: bool = True, first: int = 0) -> Iterator[Batch]:
+        """Every item once, shuffled; `augmented`: in views drawn for the epoch, else in view 0.
+
+        `first` batches are left out, and not put together either.
+        """
         rng = np.random.default_rng([self.seed, epoch])
         texts = self._draw(rng)
         order = rng.permutation(len(self.items))
         pool = _POOL * self.batch_size
         groups: list[np.ndarray] = []
-        for first in range(0, len(order), pool):
-            part = order[first : first + pool]
+        for begin in range(0, len(order), pool):
+            part = order[begin : begin + pool]
             part = part[np.argsort([len(texts[place]) for place in part], kind="stable")]
             groups += [part[at : at + self.batch_size] for at in range(0, len(part), self.batch_size)]
-        for group in rng.permutation(len(groups)):
+        for group in rng.permutation(len(groups))[first:]:
             places = groups[group]
             yield self._batch(
                 [self.items[p].sample for p in places], [texts[p] for p in places], epoch if augmented else None
@@ -109,12 +112,12 @@ class Batches:
         return texts
 
     def _batch(self, samples: list[Sample], texts: list[Text], epoch: int | None) -> Batch:
-        ids, mask = pad_left([text.ids for text in texts], self.text.pad)
+        ids, mask = pad_right([text.ids for text in texts], self.text.pad)
         labels = torch.full_like(ids, IGNORED)
         for row, text in enumerate(texts):
             # Nothing predicts the first token: before it stands the prompt, which is no text.
             first = 1 if self.loss_on == "all" else text.target
-            labels[row, ids.shape[1] - len(text) + first :] = torch.tensor(text.ids[first:])
+            labels[row, first : len(text)] = torch.tensor(text.ids[first:])
         if isinstance(self.features, TrainableSource):
             return Batch(self.features.inputs(samples, epoch=epoch), ids, mask, labels)
         return Batch(last_tokens(self.features.gather(samples, epoch=epoch), self.tokens), ids, mask, labels)

@@ -36,7 +36,7 @@ def export_run(run: RunFolder, out: Path, *, checkpoint: str = "best") -> int:
     features = {"source": "live", "view_seed": None, **{key: told[key] for key in _OF_FEATURES}}
     exported = RunFolder(out)
     exported.begin(config, {**kept, "data": "", "features": features})
-    exported.save(None, tensors, step=step)
+    exported.save_only(tensors, step=step)
     parameters = sum(tensor.numel() for tensor in tensors.values())
     write_atomically(out / CARD, _card(run, config.model.variant, config.lm.name, features, parameters).encode())
     return sum(path.stat().st_size for path in out.iterdir())

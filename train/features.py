@@ -36,6 +36,14 @@ class FeatureSource(Protocol):
         ...
 
 
+class HashedSource(FeatureSource, Protocol):
+    """Features that know their media by content."""
+
+    def digests(self, samples: Sequence[Sample]) -> list[str]:
+        """SHA-256 (hex) of each sample's medium; "" for one that cannot be read."""
+        ...
+
+
 @runtime_checkable
 class TrainableSource(FeatureSource, Protocol):
     """Features of an encoder that is trained."""
@@ -113,6 +121,10 @@ class CachedFeatures:
         names = [f"{self._digests[sample.media]}/{sample.id}" for sample in samples]
         views = draw_views(names, self._views, seed=self._seed, epoch=epoch)
         return self._reader.gather(rows, view=views, layers=self._positions)
+
+    def digests(self, samples: Sequence[Sample]) -> list[str]:
+        """See `HashedSource`."""
+        return [self._digests[sample.media] for sample in samples]
 
     def describe(self) -> dict[str, Any]:
         """See `FeatureSource`."""

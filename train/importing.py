@@ -72,7 +72,6 @@ def import_run(
             "imported": {"file": source.name, "sha256": digest_file(source), "epoch": published.epoch},
         },
     )
-    for kind in ("best", "last"):
-        folder.save(kind, model.trainable_tensors(), step=0)
+    folder.save_only(model.trainable_tensors(), step=0)
     folder.finish()
     return folder

@@ -39,6 +39,19 @@ class Injection:
         return min((block - self.start) // step, self.tokens - 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """Additive masks (B or 1, 1, Q, S), by what a block lets its positions see; None: all but what comes later.
+
+    `without` is for hidden states without the front position, which is then no query and no key either; `hidden` hides
+    it from all others; `visible` does not.
+    """
+
+    without: torch.Tensor | None
+    hidden: torch.Tensor | None
+    visible: torch.Tensor | None
+
+
 def attention_masks(
     queries: int,
     past: int,
@@ -47,17 +60,16 @@ def attention_masks(
     *,
     dtype: torch.dtype,
     device: torch.device,
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Additive masks (B or 1, 1, Q, S): the front position hidden from all others, and visible to them.
+) -> Masks:
+    """The masks for the last `queries` of S positions, of which the front one is key 0.
 
-    `real` (B, S) is true where a key is no padding, None when all are. None in place of a mask means that nothing is
-    masked. The front position is key 0; queries are the last `queries` of the S positions.
+    `real` (B, S) is true where a key is no padding, None when all are.
     """
     total = past + queries
     if real is None and queries == 1 and past:
         hidden = torch.zeros(1, 1, 1, total, dtype=dtype, device=device)
         hidden[..., 0] = -torch.inf
-        return hidden, None
+        return Masks(None, hidden, None)
     rows = torch.arange(past, total, device=device).unsqueeze(1)
     columns = torch.arange(total, device=device)
     visible = columns <= rows  # (Q, S)
@@ -68,7 +80,14 @@ def attention_masks(
         visible = visible | (rows == 0)  # padding as well, as published
     hidden_front = visible & ((columns > 0) | (rows == 0))
     own = rows == columns
-    return _additive(hidden_front, own, dtype), _additive(visible, own, dtype)
+    masked = _additive(hidden_front, own, dtype)
+    # Nothing but order is left to say: attention has kernels for that which need no mask.
+    in_order = real is None and not past
+    return Masks(
+        without=None if in_order else masked[:, :, 1:, 1:],
+        hidden=masked,
+        visible=None if in_order and attention == "causal" else _additive(visible, own, dtype),
+    )
 
 
 def _additive(allowed: torch.Tensor, own: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -42,6 +42,7 @@ def load_run(folder: RunFolder, *, device: str = "auto", checkpoint: str = "best
         UsageError: a part of the run is missing, or the language model is not the one that it was trained with.
     """
     config, inputs = folder.config, folder.inputs
+    tensors, step = folder.load(checkpoint)
     lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)
     if digest_tensors(lm.state_dict()) != inputs["lm"]:
         raise UsageError(
@@ -49,7 +50,6 @@ def load_run(folder: RunFolder, *, device: str = "auto", checkpoint: str = "best
         )
     text = load_text_format(config.lm.name, lm)
     model = build_model(config, lm, int(inputs["width"]))
-    tensors, step = folder.load(checkpoint)
     trained = digest_tensors(tensors)
     encoder = {name.removeprefix(_ENCODER): tensors.pop(name) for name in [*tensors] if name.startswith(_ENCODER)}
     try:

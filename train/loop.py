@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,66 +12,102 @@ from epalm.console import progress
 from epalm.errors import EpalmError
 from epalm.train.batches import Batch, Batches
 from epalm.train.model import EpalmModel
-from epalm.train.step import Plan, Validation, make_optimiser, take_step, validate
+from epalm.train.step import Plan, Validation, take_step, validate
+from epalm.train.train_state import TrainState
 
 _REPORT_EVERY = 10  # steps between two lines of metrics
 
 
 Report = Callable[[Mapping[str, Any]], None]
-Save = Callable[[int, Validation | None, bool], None]  # step, validation, whether it is the best so far
+Save = Callable[[TrainState], None]  # its best_step is its step when it is the best so far
+Stop = Callable[[], bool]  # asked once a step: whether to save and end early
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """When to save between two validations: after so many seconds or steps, whichever comes first."""
+
+    seconds: float
+    steps: int | None = None
 
 
 def train_model(
     model: EpalmModel,
+    optimiser: torch.optim.Optimizer,
     batches: Batches,
     validation: Sequence[Batch],
     plan: Plan,
     *,
+    start: TrainState,
     device: torch.device,
+    cadence: Cadence,
     report: Report,
     save: Save,
-) -> Validation | None:
-    """Train the model in place; the last validation's result, None when there is nothing to validate on.
+    stop: Stop,
+) -> TrainState:
+    """Train the model in place from `start` on; where it ends: after `plan.steps`, or earlier when `stop` says so.
+
+    What was reported is saved in the end, whichever it is.
 
     Raises:
         EpalmError: the loss is no number any more.
     """
-    model.to(device).train()
-    optimiser = make_optimiser(model, plan)
-    best = float("inf")
-    result: Validation | None = None
-    started, note = time.perf_counter(), ""
-    with progress("train", plan.steps, "steps") as advance:
-        for step, (epoch, batch) in enumerate(_steps(batches, plan.steps)):
-            rate = plan.schedule.rate(step, epoch)
+    model.train()
+    state, note = start, ""
+    began = saved = time.perf_counter()
+    with progress("train", plan.steps, "steps", done=start.step) as advance:
+        for epoch, position, batch in _steps(batches, state, plan.steps):
+            rate = plan.schedule.rate(state.step, epoch)
             optimiser.param_groups[0]["lr"] = rate
             loss = take_step(model, optimiser, batch.to(device), loss_scale=plan.loss_scale)
-            done = step + 1
-            if done % _REPORT_EVERY == 0 or done == plan.steps:
-                value = _finite(float(loss), done)
-                seconds, note = time.perf_counter() - started, f"loss {value:.3f} nats"
-                report({"step": done, "epoch": epoch, "loss": value, "lr": rate, "seconds": seconds})
+            state = replace(state, step=state.step + 1, epoch=epoch, position=position + 1)
+            last = state.step == plan.steps
+            if state.step % _REPORT_EVERY == 0 or last:
+                value = _finite(float(loss), state.step)
+                seconds, note = start.seconds + time.perf_counter() - began, f"loss {value:.3f} nats"
+                report({"step": state.step, "epoch": epoch, "loss": value, "lr": rate, "seconds": seconds})
             advance(note=note)
-            if done % plan.validate_every == 0 or done == plan.steps:
+            validated = state.step % plan.validate_every == 0 or last
+            if validated:
                 result = validate(model, validation, device=device)
                 if result is not None:
-                    report({"step": done, "val_loss": result.loss, "val_exact": result.exact, "n": result.samples})
-                better = result is None or result.loss < best
-                best = min(best, result.loss) if result else best
-                save(done, result, better)
-    return result
+                    report(
+                        {"step": state.step, "val_loss": result.loss, "val_exact": result.exact, "n": result.samples}
+                    )
+                state = _validated(state, result)
+            stopping, now = stop(), time.perf_counter()
+            if validated or stopping or _is_due(cadence, state.step, now - saved):
+                _finite(float(loss), state.step)
+                state = replace(state, seconds=start.seconds + now - began)
+                save(state)
+                saved = time.perf_counter()
+            if stopping:
+                break
+    return state
 
 
-def _steps(batches: Batches, steps: int) -> Iterator[tuple[int, Batch]]:
-    """(epoch, batch) for as many epochs as `steps` take."""
-    epoch = done = 0
+def _steps(batches: Batches, state: TrainState, steps: int) -> Iterator[tuple[int, int, Batch]]:
+    """(epoch, position in it, batch) from where the training stands, for as many epochs as `steps` take."""
+    epoch, first, done = state.epoch, state.position, state.step
     while done < steps:
-        for batch in batches.epoch(epoch):
-            yield epoch, batch
+        for position, batch in enumerate(batches.epoch(epoch, first=first), first):
+            yield epoch, position, batch
             done += 1
             if done == steps:
                 return
-        epoch += 1
+        epoch, first = epoch + 1, 0
+
+
+def _validated(state: TrainState, result: Validation | None) -> TrainState:
+    if result is None:
+        return replace(state, best_step=state.step)
+    if state.best is None or result.loss < state.best.loss:
+        return replace(state, validation=result, best=result, best_step=state.step)
+    return replace(state, validation=result)
+
+
+def _is_due(cadence: Cadence, step: int, seconds: float) -> bool:
+    return seconds > cadence.seconds or (cadence.steps is not None and step % cadence.steps == 0)
 
 
 def _finite(loss: float, step: int) -> float:

@@ -1,17 +1,122 @@
-"""The training loss: cross-entropy summed over a sample's tokens, averaged over samples (eP-ALM, section 4)."""
+"""The training loss: cross-entropy summed over a sample's tokens, averaged over samples (eP-ALM, section 4).
+
+Logits are made for a few positions at a time, and what the loss and its gradient need of them is taken on the way: at
+no time is there more than a bounded number of them, whatever batch, length and vocabulary.
+
+Letters: B batch, N positions that have a label, T text length, E width of the head's input, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
-from torch.nn import functional
 
 from epalm.train.batches import IGNORED
 
+MOST_LOGITS = 1 << 22  # at a time: 16 MiB of them, and as much for what is made of them
+# Small gradients of single logits would be lost in float16: the head's product has this factor, its result has not.
+_FLOAT16_SCALE = 1024.0
 
-def sample_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy in nats, summed over each sample's next tokens: (B,) of logits (B, T, V), labels (B, T)."""
-    targets = labels[:, 1:]
-    wanted = targets != IGNORED
-    # Only the positions that have a label, in float32: the vocabulary is what costs memory.
-    chosen = functional.cross_entropy(logits[:, :-1][wanted].float(), targets[wanted], reduction="none")
-    losses = chosen.new_zeros(len(labels))
-    rows = wanted.nonzero(as_tuple=True)[0]
-    return losses.index_add(0, rows, chosen)
+
+class Wanted(NamedTuple):
+    """The positions whose next token has a label."""
+
+    places: torch.Tensor  # (N,) int64, in the flattened positions of all samples
+    samples: torch.Tensor  # (N,) int64
+    targets: torch.Tensor  # (N,) int64, the next tokens
+    of: int  # B
+
+
+class Losses(NamedTuple):
+    """Of each sample: its loss in nats, and whether no other token is likelier than any of its targets."""
+
+    loss: torch.Tensor  # (B,)
+    exact: torch.Tensor  # (B,) bool
+
+
+def wanted_positions(labels: torch.Tensor, width: int) -> Wanted:
+    """The positions of samples with labels (B, T) whose next token has one; `width` (≤ T) positions are there."""
+    samples, before = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    return Wanted(samples * width + before, samples, labels[samples, before + 1], len(labels))
+
+
+def sample_losses(hidden: torch.Tensor, weight: torch.Tensor, wanted: Wanted) -> Losses:
+    """Of what goes into the head (N, E) at the wanted positions, and the head's weight (V, E)."""
+    losses, likeliest = _TokenLosses.apply(hidden, weight, wanted.targets)
+    zeros = losses.new_zeros(wanted.of)
+    wrong = zeros.index_add(0, wanted.samples, (~likeliest).to(zeros.dtype))
+    return Losses(zeros.index_add(0, wanted.samples, losses), wrong == 0)
+
+
+class _TokenLosses(torch.autograd.Function):
+    """Head's input (N, E), its weight (V, E), targets (N,) → losses (N,), whether the target is the likeliest (N,)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        losses = hidden.new_empty(len(hidden), dtype=_precise(hidden))
+        likeliest = torch.empty_like(targets, dtype=torch.bool)
+        # With a frozen head all but the factor of each loss is known here; else the logits are made once more.
+        ready = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
+        gradient = torch.empty_like(hidden, dtype=losses.dtype) if ready else None
+        for piece in _pieces(hidden, weight):
+            shares, losses[piece], likeliest[piece] = _softmax(hidden[piece], weight, targets[piece])
+            if gradient is not None:
+                gradient[piece] = _through_head(_error(shares, targets[piece]), weight)
+        ctx.mark_non_differentiable(likeliest)
+        ctx.dtype = hidden.dtype
+        ctx.save_for_backward(gradient, *(() if ready else (hidden, weight, targets)))
+        return losses, likeliest
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, outer: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        gradient, *given = ctx.saved_tensors
+        if not given:
+            return (gradient * outer[:, None]).to(ctx.dtype), None, None
+        hidden, weight, targets = given
+        to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        to_weight = torch.zeros_like(weight)
+        for piece in _pieces(hidden, weight):
+            shares, _, _ = _softmax(hidden[piece], weight, targets[piece])
+            error = _error(shares, targets[piece]).mul_(outer[piece, None])
+            to_weight.addmm_(error.to(weight.dtype).T, hidden[piece])
+            if to_hidden is not None:
+                to_hidden[piece] = _through_head(error, weight)
+        return to_hidden, to_weight, None
+
+
+def _pieces(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
+    rows = max(1, MOST_LOGITS // len(weight))
+    return (slice(start, start + rows) for start in range(0, len(hidden), rows))
+
+
+def _softmax(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Shares (N, V), losses (N,), whether the target is the likeliest (N,); in float32 whatever the model's dtype."""
+    logits = (hidden @ weight.T).to(_precise(hidden))
+    own = logits.gather(1, targets[:, None])
+    highest = logits.amax(1, keepdim=True)
+    shares = logits.sub_(highest).exp_()
+    total = shares.sum(1, keepdim=True)
+    losses = total.log() + highest - own
+    return shares.div_(total), losses.squeeze(1), (own >= highest).squeeze(1)
+
+
+def _error(shares: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Shares (N, V) less one at the target: the loss's gradient with regard to the logits; in their place."""
+    shares[torch.arange(len(shares), device=shares.device), targets] -= 1
+    return shares
+
+
+def _through_head(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The logits' gradient (N, V) as the hidden states' (N, E)."""
+    if weight.dtype != torch.float16:
+        return (error.to(weight.dtype) @ weight).to(error.dtype)
+    return ((error * _FLOAT16_SCALE).half() @ weight).to(error.dtype) / _FLOAT16_SCALE
+
+
+def _precise(values: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)

@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 from epalm.train.adapters import Adapters
 from epalm.train.augmented_opt import AugmentedOPT
 from epalm.train.connector import Connector
+from epalm.train.loss import Losses, wanted_positions
 from epalm.train.prompt import MlpPrompt, PlainPrompt
 
 LORA = ".lora_"  # in the names that peft gives its tensors
@@ -117,6 +118,37 @@ class EpalmModel(nn.Module):
             logits_to_keep=input_ids.shape[1] if text_only else 0,
         ).logits
         return logits
+
+    def losses(
+        self,
+        features: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        labels: torch.Tensor,
+        *,
+        trunk: torch.Tensor | None = None,
+    ) -> Losses:
+        """Loss and exactness of each sample, for ids, mask and labels (B, T) padded on the right.
+
+        `features` as `forward` takes them. `trunk` (B, T, D), where the text's hidden states on entry to block `start`
+        are known already: of what is read, nothing below that block is computed then.
+        """
+        if self.lm.injection.attention == "causal":
+            # Of a text's last token nothing is predicted, and what stands behind a position changes nothing there.
+            input_ids, attention_mask = input_ids[:, :-1], None
+            trunk = None if trunk is None else trunk[:, :-1]
+        if self.encoder is not None:
+            features = self.encoder(features)
+        ids, mask = self._with_front(input_ids, attention_mask)
+        losses: Losses = self.lm(
+            ids,
+            attention_mask=mask,
+            perceptual=self.connector(features.to(self.connector.weight.dtype)),
+            prompt=None if self.prompt is None else self.prompt(),
+            wanted=wanted_positions(labels, width=input_ids.shape[1]),
+            trunk=trunk,
+        ).losses
+        return losses
 
     @torch.no_grad()
     def generate(

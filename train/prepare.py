@@ -22,6 +22,8 @@ from epalm.train.schedule import Schedule
 from epalm.train.step import Plan
 from epalm.train.text import TextFormat
 
+_BESIDE_TENSORS = 1 << 15  # bytes of a checkpoint: where the training stands, random generators, names
+
 
 def chosen_samples(dataset: Dataset, config: Config, split: str) -> tuple[Sample, ...]:
     """A split's samples of the recipe's tasks."""
@@ -80,6 +82,9 @@ def prepare(
     config = config.resolved(lm.config.num_hidden_layers)
     loaded = digest_tensors(lm.state_dict())  # before anything is put into it
     model = build_model(config, lm, features.width, encoder)
+    model.lm.checkpointing = config.optim.checkpointing
+    if config.optim.compiled:
+        model.lm.compile_blocks()
     batches = _batches(config, items, text, features)
     steps = config.optim.epochs * len(batches)
     steps = min(steps, config.optim.max_steps or steps)
@@ -125,5 +130,6 @@ def _plan(config: Config, steps: int, steps_per_epoch: int) -> Plan:
 
 
 def checkpoint_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Of the checkpoints: the best, the last, and the draft that takes the place of one of them."""
-    return 3 * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    """Of the checkpoints: two latest, the best, and the draft of the next; each tensor with AdamW's two moments."""
+    one = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return 4 * (3 * one + _BESIDE_TENSORS)

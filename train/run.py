@@ -1,20 +1,25 @@
 """One training from settings to a run folder. Knows every part of this stage."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from epalm import __version__
 from epalm.config import Config
-from epalm.fingerprint import digest_json
+from epalm.console import say
+from epalm.errors import UsageError
 from epalm.samples import Dataset, Modality, Sample
-from epalm.train.features import FeatureSource
-from epalm.train.loop import train_model
-from epalm.train.prepare import checkpoint_bytes, prepare, validation_batches
-from epalm.train.run_folder import RunFolder, require_room
-from epalm.train.step import Validation
+from epalm.train.features import HashedSource
+from epalm.train.loop import Cadence, Stop, train_model
+from epalm.train.prepare import Prepared, checkpoint_bytes, prepare, validation_batches
+from epalm.train.run_folder import RunFolder, require_room, writing
+from epalm.train.run_key import run_key, run_parts
+from epalm.train.run_lock import locked
+from epalm.train.step import make_optimiser
+from epalm.train.train_state import TrainState, parts_of, record_of, restore
 
 
 @dataclass(frozen=True)
@@ -36,62 +41,130 @@ class TrainSummary:
         return asdict(self)
 
 
-def train(
+@dataclass(frozen=True)
+class Loaded:
+    """A training with all that it works on, and what decides it; `inputs` are what a run folder notes of it."""
+
+    ready: Prepared
+    features: HashedSource
+    validation: Sequence[Sample]
+    inputs: dict[str, Any]
+    missing: int
+
+
+def load_training(
     config: Config,
     dataset: Dataset,
     modality: Modality,
-    features: FeatureSource,
+    features: HashedSource,
     training: Sequence[Sample],
     validation: Sequence[Sample],
-    run: RunFolder,
     *,
+    recipe: str = "",
     device: str = "auto",
     missing: int = 0,
-) -> TrainSummary:
-    """Train on samples whose features are there; `missing` samples were left out before, and are reported.
+) -> Loaded:
+    """Load what a training on samples whose features are there needs; `missing` others were left out before.
+
+    Nothing is written.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
-    started = time.perf_counter()
     ready = prepare(config, dataset, features, training, device)
-    tensors = ready.model.trainable_tensors()
-    require_room(run.path, checkpoint_bytes(tensors.values()))
-    run.begin(ready.config, _inputs(dataset, modality, features, ready.lm))
-
-    def save(step: int, _result: Validation | None, best: bool) -> None:
-        run.save("last", tensors, step=step)
-        if best:
-            run.save("best", tensors, step=step)
-
-    fixed = validation_batches(ready.config, validation, ready.text, features)
-    result = train_model(
-        ready.model, ready.batches, fixed, ready.plan, device=ready.device, report=run.report, save=save
-    )
-    run.finish()
-    count = sum(tensor.numel() for tensor in tensors.values())
-    return TrainSummary(
-        run=str(run.path),
-        steps=ready.plan.steps,
-        train_items=len(ready.batches.items),
-        missing_samples=missing,
-        trainable_parameters=count,
-        all_parameters=sum(tensor.numel() for tensor in ready.model.parameters()),
-        seconds=time.perf_counter() - started,
-        val_loss=result.loss if result else None,
-        val_exact=result.exact if result else None,
-    )
-
-
-def _inputs(dataset: Dataset, modality: Modality, features: FeatureSource, lm: str) -> dict[str, Any]:
-    samples = [{**asdict(sample), "answers": dict(sample.answers)} for sample in dataset.samples]
-    return {
+    parts = run_parts(ready, features, training, validation)
+    inputs = {
         "data": dataset.spec,
         "data_root": str(Path(dataset.root).resolve()),
-        "samples": digest_json(samples),
+        "recipe": recipe,
         "modality": modality.value,
         "features": features.describe(),
         "width": features.width,
-        "lm": lm,
+        "lm": ready.lm,
         "epalm": __version__,
+        "key": run_key(parts),
+        "parts": parts,
     }
+    return Loaded(ready, features, validation, inputs, missing)
+
+
+def train(loaded: Loaded, run: RunFolder, *, stop: Stop = lambda: False) -> TrainSummary | None:
+    """Train in a run folder, from where it stands to the end; None where `stop` ended it earlier.
+
+    Raises:
+        UsageError: another process works in the folder, or none of its checkpoints is whole.
+        EpalmError: it cannot be written, or has too little room; the loss is no number any more.
+    """
+    with locked(run):
+        return _train(loaded, run, stop)
+
+
+def _train(loaded: Loaded, run: RunFolder, stop: Stop) -> TrainSummary | None:
+    ready = loaded.ready
+    if not run.has_begun:
+        require_room(run.path, checkpoint_bytes(ready.model.trainable_tensors().values()))
+        run.begin(ready.config, loaded.inputs)
+    model = ready.model.to(ready.device)
+    optimiser = make_optimiser(model, ready.plan)
+    start = _go_on(loaded, run, optimiser)
+
+    def save(state: TrainState) -> None:
+        record = {**record_of(state, optimiser), "steps": ready.plan.steps, "key": loaded.inputs["key"]}
+        record |= {"processes": 1, "metrics_bytes": run.metrics_bytes()}
+        with writing(run.path):
+            run.checkpoints.write(state.step, parts_of(model, optimiser), record, best=state.best_step == state.step)
+
+    keep = ready.config.checkpoint
+    state = train_model(
+        model,
+        optimiser,
+        ready.batches,
+        validation_batches(ready.config, loaded.validation, ready.text, loaded.features),
+        ready.plan,
+        start=start,
+        device=ready.device,
+        cadence=Cadence(60 * keep.every_minutes, keep.every_steps),
+        report=run.report,
+        save=save,
+        stop=stop,
+    )
+    if state.step < ready.plan.steps:
+        return None
+    summary = _summary(loaded, run, state)
+    run.end(summary.to_json())
+    run.finish()
+    return summary
+
+
+def _go_on(loaded: Loaded, run: RunFolder, optimiser: torch.optim.Optimizer) -> TrainState:
+    """Where the training stands; model and optimiser are as they were there, and the folder has nothing newer."""
+    checkpoint = run.checkpoints.newest()
+    if checkpoint is None:
+        torch.manual_seed(loaded.ready.config.optim.seed)
+        run.cut_metrics(0)
+        return TrainState()
+    if checkpoint.state["key"] != loaded.inputs["key"]:
+        raise UsageError(f"{checkpoint.path} is of another training", hint="give another --run")
+    state = restore(checkpoint, loaded.ready.model, optimiser)
+    if state.best_step is not None and not run.checkpoints.holds(state.best_step):
+        state = state.without_best()
+    with writing(run.path):
+        run.checkpoints.go_on_from(checkpoint, best=state.best_step)
+    run.cut_metrics(checkpoint.state["metrics_bytes"])
+    say(f"going on after step {state.step:,} of {loaded.ready.plan.steps:,}: {checkpoint.path}")
+    return state
+
+
+def _summary(loaded: Loaded, run: RunFolder, state: TrainState) -> TrainSummary:
+    ready, result = loaded.ready, state.validation
+    return TrainSummary(
+        run=str(run.path),
+        steps=state.step,
+        train_items=len(ready.batches.items),
+        missing_samples=loaded.missing,
+        trainable_parameters=sum(tensor.numel() for tensor in ready.model.trainable_tensors().values()),
+        all_parameters=sum(tensor.numel() for tensor in ready.model.parameters()),
+        seconds=state.seconds,
+        val_loss=result.loss if result else None,
+        val_exact=result.exact if result else None,
+    )

@@ -1,10 +1,11 @@
 """A run folder: settings, inputs, metrics and checkpoints of one training, and which run was the latest.
 
-`config.toml` (resolved), `inputs.json`, `metrics.jsonl`, `checkpoints/{best,last}/trainable.safetensors`. Only
-trained tensors are saved. Knows files; does not know how the numbers come about.
+`config.toml` (resolved), `inputs.json`, `metrics.jsonl`, `checkpoints/` and, when it is done, `summary.json`. Knows
+files; does not know how the numbers come about.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from epalm.cache.durable import write_atomically
+from epalm.cache.durable import fsync_directory, fsync_file, write_atomically
 from epalm.config import Config, read_config
-from epalm.console import size_in_words
+from epalm.console import size_in_words, warn
 from epalm.errors import EpalmError, UsageError
+from epalm.train.checkpoints import BEST, LATEST, TRAINABLE, Checkpoints, read_tensors, write_tensors
 
-_TENSORS = "trainable.safetensors"
-LATEST = "latest"
+_TENSORS = f"{TRAINABLE}.safetensors"
+_POINTER = "latest"  # in the folder of the runs: the one that finished last
+_SUMMARY = "summary.json"
 _MARGIN = 64 << 20  # bytes that are left free
 
 
@@ -32,6 +33,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
         self.metrics = path / "metrics.jsonl"
+        self.checkpoints = Checkpoints(path / "checkpoints")
 
     @staticmethod
     def create(runs: Path, label: str, *, name: str | None = None) -> "RunFolder":
@@ -62,7 +64,7 @@ class RunFolder:
             UsageError: there is no such run.
         """
         if name is None:
-            latest = runs / LATEST
+            latest = runs / _POINTER
             if not latest.is_file():
                 raise UsageError(f"there is no run in {runs} yet", hint="epalm train --from-cache")
             name = latest.read_text().strip()
@@ -79,9 +81,10 @@ class RunFolder:
             UsageError: there is none.
         """
         found = []
-        for depth in ("*", "*/*"):
-            for path in runs.glob(f"{depth}/checkpoints/best/{_TENSORS}"):
-                run = RunFolder(path.parents[2])
+        for depth in ("", "*/"):
+            saved = [*runs.glob(f"{depth}*/checkpoints/{BEST}"), *runs.glob(f"{depth}*/{_TENSORS}")]
+            for path in saved:
+                run = RunFolder(path.parent if path.name == _TENSORS else path.parents[1])
                 if run.inputs["modality"] == modality and not run.config.model.blind:
                     found.append((path.stat().st_mtime, run))
         if not found:
@@ -96,17 +99,54 @@ class RunFolder:
         with writing(self.path):
             write_atomically(self.path / "inputs.json", _json(inputs))
             write_atomically(self.path / "config.toml", config.to_toml().encode())
+            fsync_directory(self.path.parent)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether `begin` was called, and came to its end."""
+        return (self.path / "config.toml").is_file()
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the folder holds no run yet, and nothing else either but what a kill before `begin` leaves."""
+        return all(path.name.startswith(".") or path.name == "inputs.json" for path in self.path.iterdir())
 
     def finish(self, runs: Path | None = None) -> None:
         """Make this the latest run of `runs` [default: the folder that it lies in]."""
         runs = runs or self.path.parent
         with writing(runs):
-            write_atomically(runs / LATEST, (self.path.relative_to(runs).as_posix() + "\n").encode())
+            write_atomically(runs / _POINTER, (self.path.relative_to(runs).as_posix() + "\n").encode())
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Append one line of metrics."""
         with writing(self.path), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
+
+    def metrics_bytes(self) -> int:
+        """How long the metrics are, once they are sure to survive a power cut."""
+        with writing(self.path):
+            self.metrics.touch()
+            fsync_file(self.metrics)
+            return self.metrics.stat().st_size
+
+    def cut_metrics(self, size: int) -> None:
+        """Take away what was reported after the metrics were `size` bytes long: it is going to be reported again."""
+        with writing(self.path):
+            self.metrics.touch()
+            there = self.metrics.stat().st_size
+            if there < size:
+                warn(f"{self.metrics} is {size - there:,} bytes shorter than it was; its last lines are lost")
+            os.truncate(self.metrics, min(there, size))
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        """Note that the training is done, and what came of it."""
+        with writing(self.path):
+            write_atomically(self.path / _SUMMARY, _json(summary))
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """What `end` was given; None while the training is not done. Raises UsageError when it is damaged."""
+        return _read_json(self.path / _SUMMARY) if (self.path / _SUMMARY).exists() else None
 
     @property
     def config(self) -> Config:
@@ -116,31 +156,33 @@ class RunFolder:
     @property
     def inputs(self) -> dict[str, Any]:
         """What `begin` was given. Raises UsageError when the file is damaged."""
-        path = self.path / "inputs.json"
-        try:
-            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path} cannot be read: {error}", hint="train again, or score another --run") from error
-        return value
+        return _read_json(self.path / "inputs.json")
 
-    def save(self, kind: str | None, tensors: Mapping[str, torch.Tensor], *, step: int) -> None:
-        """Write a checkpoint, "best" or "last", in place of the one before; None: the only one, as an export has it."""
-        folder = self.path / "checkpoints" / kind if kind else self.path
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    def save_only(self, tensors: Mapping[str, torch.Tensor], *, step: int) -> None:
+        """Write the only checkpoint of a run that is not trained here: an export's, an import's."""
         with writing(self.path):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / _TENSORS, save(plain, metadata={"step": str(step)}))
+            write_tensors(self.path / _TENSORS, tensors, {"step": str(step)})
 
-    def load(self, kind: str = "best") -> tuple[dict[str, torch.Tensor], int]:
-        """A checkpoint's tensors and step; an export has one. Raises UsageError when it is not there or damaged."""
-        only = self.path / _TENSORS
-        path = only if only.is_file() else self.path / "checkpoints" / kind / _TENSORS
-        try:
-            with safe_open(path, framework="pt") as file:
-                step = int((file.metadata() or {}).get("step", 0))
-                return {name: file.get_tensor(name) for name in file.keys()}, step  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise UsageError(f"{path} cannot be read: {error}", hint="train again, or score another --run") from error
+    def load(self, kind: str = BEST) -> tuple[dict[str, torch.Tensor], int]:
+        """The trained tensors of a checkpoint, "best" or "latest", and its step; an export has one.
+
+        Raises:
+            UsageError: it is not there, or damaged.
+        """
+        if kind not in (BEST, LATEST):
+            raise UsageError(f"there is no checkpoint {kind!r}", hint=f"use {BEST} or {LATEST}")
+        former = self.path / "checkpoints" / (BEST if kind == BEST else "last") / _TENSORS  # of runs before resuming
+        for path in (self.path / _TENSORS, former):
+            if path.is_file():
+                tensors, metadata = read_tensors(path)
+                return tensors, int(metadata.get("step", 0))
+        checkpoint = self.checkpoints.named(kind)
+        if checkpoint is None:
+            raise UsageError(
+                f"{self.path} has no {kind} checkpoint yet",
+                hint="the same epalm train goes on with it; --checkpoint latest takes a run that is not validated yet",
+            )
+        return checkpoint.tensors(TRAINABLE), int(checkpoint.state["step"])
 
 
 @contextmanager
@@ -170,6 +212,14 @@ def require_room(folder: Path, needed: int) -> None:
             f"{size_in_words(_MARGIN)} of them are kept",
             hint="free space, or give another --runs",
         )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return value
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", hint="train again, or take another --run") from error
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from epalm.train.batches import IGNORED, Batch
-from epalm.train.loss import sample_losses
+from epalm.train.batches import Batch
+from epalm.train.loss import Losses
 from epalm.train.model import EpalmModel
 from epalm.train.schedule import Schedule
 
@@ -53,8 +53,7 @@ def make_optimiser(model: EpalmModel, plan: Plan) -> torch.optim.AdamW:
 
 def take_step(model: EpalmModel, optimiser: torch.optim.Optimizer, batch: Batch, *, loss_scale: float) -> torch.Tensor:
     """One optimisation step on one batch; its loss per sample in nats, unscaled, still on the device."""
-    logits = model(batch.features, batch.input_ids, batch.attention_mask)
-    loss = sample_losses(logits, batch.labels).mean()
+    loss = losses_of(model, batch).loss.mean()
     # Small gradients of hidden states would be lost in float16; the trained tensors are float32.
     kept = _FLOAT16_SCALE if model.lm.dtype == torch.float16 else 1.0
     (kept * loss_scale * loss).backward()
@@ -66,6 +65,11 @@ def take_step(model: EpalmModel, optimiser: torch.optim.Optimizer, batch: Batch,
     return loss.detach()
 
 
+def losses_of(model: EpalmModel, batch: Batch) -> Losses:
+    """Loss and exactness of each of a batch's samples."""
+    return model.losses(batch.features, batch.input_ids, batch.attention_mask, batch.labels)
+
+
 @torch.no_grad()
 def validate(model: EpalmModel, batches: Sequence[Batch], *, device: torch.device) -> Validation | None:
     """Loss and exactness over batches, with the text given (teacher forcing)."""
@@ -74,9 +78,8 @@ def validate(model: EpalmModel, batches: Sequence[Batch], *, device: torch.devic
     model.eval()
     losses, exact = [], []
     for batch in (batch.to(device) for batch in batches):
-        logits = model(batch.features, batch.input_ids, batch.attention_mask)
-        losses.append(sample_losses(logits, batch.labels).cpu())
-        targets = batch.labels[:, 1:]
-        exact.append(((logits[:, :-1].argmax(-1) == targets) | (targets == IGNORED)).all(1).cpu())
+        each = losses_of(model, batch)
+        losses.append(each.loss.cpu())
+        exact.append(each.exact.cpu())
     model.train()
     return Validation(float(torch.cat(losses).mean()), float(torch.cat(exact).float().mean()), len(torch.cat(losses)))

@@ -59,12 +59,12 @@ class TextFormat:
         return self._known[text]
 
 
-def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Ids and mask (B, T), padded in front; no mask where nothing is padded."""
+def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Ids and mask (B, T), padded behind; no mask where nothing is padded."""
     length = max(map(len, rows))
     ids = np.full((len(rows), length), pad, np.int64)
     mask = np.zeros((len(rows), length), np.int64)
     for place, row in enumerate(rows):
-        ids[place, length - len(row) :] = row
-        mask[place, length - len(row) :] = 1
+        ids[place, : len(row)] = row
+        mask[place, : len(row)] = 1
     return torch.from_numpy(ids), None if mask.all() else torch.from_numpy(mask)

@@ -13,6 +13,7 @@ from epalm.cli.extract import extract
 from epalm.cli.import_run import import_run
 from epalm.cli.predict import predict
 from epalm.cli.recipes import recipes
+from epalm.cli.runs import runs
 from epalm.cli.score import score
 from epalm.cli.train import train
 
@@ -49,6 +50,7 @@ app.command()(train)
 app.command()(score)
 app.command()(compare)
 app.command()(predict)
+app.command()(runs)
 app.command()(recipes)
 app.command()(doctor)
 app.command("import")(import_run)

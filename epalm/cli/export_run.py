@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from epalm.cli.options import DEFAULT_RUNS, JsonOption, RunsOption
+from epalm.cli.options import DEFAULT_RUNS, CheckpointOption, JsonOption, RunsOption
 
 
 def export_run(
     run: Annotated[str, typer.Argument(help="A run's name or folder.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
     *,
-    checkpoint: Annotated[str, typer.Option(help="best or last.")] = "best",
+    checkpoint: CheckpointOption = "best",
     runs: RunsOption = DEFAULT_RUNS,
     as_json: JsonOption = False,
 ) -> None:
@@ -26,15 +26,12 @@ def export_run(
 
         epalm export my-run my-model
 
-        epalm export .epalm/runs/my-run my-model --checkpoint last
+        epalm export .epalm/runs/my-run my-model --checkpoint latest
     """
     from epalm.console import say, size_in_words
-    from epalm.errors import UsageError
     from epalm.train.export import export_run as write
     from epalm.train.run_folder import RunFolder
 
-    if checkpoint not in ("best", "last"):
-        raise UsageError(f"there is no checkpoint {checkpoint!r}", hint="use best or last")
     size = write(RunFolder.find(runs, run), out, checkpoint=checkpoint)
     if as_json:
         typer.echo(json.dumps({"folder": str(out), "bytes": size}))

@@ -1,7 +1,6 @@
 """`epalm import`: a checkpoint of the paper's public implementation becomes a run."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,6 @@ from epalm.cli.options import (
     RunsOption,
     SetOption,
 )
-from epalm.errors import EpalmError
 from epalm.samples import Modality
 
 
@@ -58,6 +56,7 @@ def import_run(
         epalm import video.pth --modality video --recipe msvd-qa --run published-msvd
     """
     from epalm.cli.live_source import choice_of
+    from epalm.cli.training import emptied_on_fault
     from epalm.console import say
     from epalm.extract.encoders import build_encoder
     from epalm.extract.selection import parse_layers
@@ -87,12 +86,8 @@ def import_run(
         "choice": chosen.to_record(),
     }
     folder = RunFolder.create(runs, f"{modality.value}-{file.stem}", name=run)
-    try:
+    with emptied_on_fault(folder):
         write(published, config, file, folder, modality=modality.value, features=told, width=built.width, data=data)
-    except EpalmError:
-        with suppress(OSError):  # nothing is in it yet, or it stays
-            folder.path.rmdir()
-        raise
     if as_json:
         typer.echo(json.dumps({"run": str(folder.path)}))
     say(f"run {folder.path}, {config.lm.name}, attention {config.model.attention}; next: epalm predict, epalm score")

@@ -11,6 +11,7 @@ from epalm.samples import Dataset, Modality
 if TYPE_CHECKING:
     import torch
 
+    from epalm.cache.media_index import MediaIndex
     from epalm.extract.encoder import Encoder
     from epalm.extract.encoders import EncoderChoice
     from epalm.extract.live import LiveFeatures
@@ -26,10 +27,11 @@ def recipe_features(
     device: str,
     *,
     view_seed: int | None,
+    index: "MediaIndex | None" = None,
 ) -> "LiveFeatures":
     """The recipe's encoder, by default the modality's, on the data set's media; its last `tokens` layers.
 
-    Views as `LiveFeatures`. On the playground the weights are the built-in world's.
+    Views and `index` as `LiveFeatures`. On the playground the weights are the built-in world's.
 
     Raises:
         UsageError: as `build_encoder`, or the encoder does not read such media.
@@ -43,7 +45,7 @@ def recipe_features(
     encoder = build_encoder(choice, device=device)
     layers = parse_layers(f"last:{tokens}", encoder.depth)
     source = TrainableFeatures if settings.train else LiveFeatures
-    return source(encoder, layers, dataset, view_seed=view_seed, choice=choice)
+    return source(encoder, layers, dataset, view_seed=view_seed, choice=choice, index=index)
 
 
 def choice_of(

@@ -55,6 +55,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the recipe; may be given several times."),
 ]
+CheckpointOption = Annotated[
+    str, typer.Option("--checkpoint", help="best, by the loss at validation, or latest, of a run that is not done too.")
+]
 LayersOption = Annotated[
     str | None,
     typer.Option(

@@ -10,6 +10,7 @@ from epalm.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_RUNS,
     CacheOption,
+    CheckpointOption,
     DeviceOption,
     JsonOption,
     OptionalDataOption,
@@ -59,7 +60,7 @@ def score(
     limit: Annotated[
         int | None, typer.Option(help="Only the split's first N samples.", min=1, show_default=False)
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="best or last.")] = "best",
+    checkpoint: CheckpointOption = "best",
     allow_missing: Annotated[int, typer.Option(help="Go on without up to this many media.", min=0)] = 0,
     metrics: Annotated[
         str | None,
@@ -124,8 +125,6 @@ def score(
     from epalm.train.prepare import chosen_samples
     from epalm.train.run_folder import RunFolder
 
-    if checkpoint not in ("best", "last"):
-        raise UsageError(f"there is no checkpoint {checkpoint!r}", hint="use best or last")
     loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint)
     data = data or str(loaded.inputs["data"])
     if not data:

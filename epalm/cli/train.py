@@ -1,7 +1,5 @@
 """`epalm train`: stage 2. Reads the options, finds samples and features, says what was chosen."""
 
-import json
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,10 +37,6 @@ if TYPE_CHECKING:
     from epalm.cli.train_features import Material
     from epalm.config import Config
     from epalm.samples import Dataset
-    from epalm.train.run import TrainSummary
-    from epalm.train.run_folder import RunFolder
-
-_STOPPED = 130
 
 
 def train(
@@ -76,6 +70,9 @@ def train(
     run: Annotated[
         str | None, typer.Option(help="Name of the run's folder. [default: time, modality, recipe]", show_default=False)
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Train what is done already once more, into another run folder.")
+    ] = False,
     device: DeviceOption = "auto",
     plan: PlanOption = False,
     as_json: JsonOption = False,
@@ -84,6 +81,9 @@ def train(
 
     With --from-cache, on the features of the latest extraction: nothing is decoded or encoded. A medium without
     features stops the training before it begins, unless --allow-missing says how many are acceptable.
+
+    A run is named by everything that decides it. The same command again goes on where it was stopped or killed, and
+    says so where it is done already; when something has changed, it says what, and begins another run.
 
     Examples:
 
@@ -95,17 +95,23 @@ def train(
 
         epalm train --modality image --set optim.max_steps=20
     """
-    import socket
-
     from epalm.cache.store import Cache
-    from epalm.cache.uses import mark
     from epalm.cli.canary import check_canary
     from epalm.cli.train_features import cached_material, live_material
+    from epalm.cli.training import (
+        emptied_on_fault,
+        mark_use,
+        show_changes,
+        show_done,
+        show_summary,
+        train_until_stopped,
+    )
     from epalm.config import load_config
     from epalm.console import say
     from epalm.datasets import load_dataset
     from epalm.errors import UsageError
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.run import load_training
+    from epalm.train.run_choice import choose_run
 
     store = Cache(cache, read_only=plan)
     if from_cache and (modality is None or data is None):
@@ -135,60 +141,36 @@ def train(
         used = store.find(name)
         allowed = None if plan else allow_missing
         material = cached_material(store, name, dataset, config, layers=layers, allow_missing=allowed)
-        if canary and not plan:
-            check_canary(used, store, dataset, material.training, device)
     else:
-        material = live_material(modality, data, dataset, config, device)
+        material = live_material(store, modality, data, dataset, config, device)
     say(material.in_words())
     if plan:
         _show_plan(config, dataset, material, runs, allow_missing, device, as_json)
         return
     label = "-".join((modality, Path(recipe or PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
-    folder = RunFolder.create(runs, label, name=run)
-    if used:
-        mark(used.objects, str(folder.path.resolve()), socket.gethostname())  # from now on no gc takes it away
-    summary = _train(config, dataset, modality, material, folder, device)
-    if as_json:
-        typer.echo(json.dumps(summary.to_json()))
-    share = summary.trainable_parameters / summary.all_parameters
-    exact = (
-        ""
-        if summary.val_exact is None
-        else f", validation loss {summary.val_loss:.3f} nats, exact {summary.val_exact:.3f}"
+    loaded = load_training(
+        config,
+        dataset,
+        modality,
+        material.features,
+        material.training,
+        material.validation,
+        recipe=recipe or PLAYGROUND,
+        device=device,
+        missing=material.missing,
     )
-    say(
-        f"{summary.steps} steps in {summary.seconds:.1f} s; {summary.trainable_parameters:,} trained parameters, "
-        f"{share:.2%} of all{exact}"
-    )
-    say(f"run {summary.run}; next: epalm score")
-
-
-def _train(
-    config: "Config", dataset: "Dataset", modality: Modality, material: "Material", folder: "RunFolder", device: str
-) -> "TrainSummary":
-    from epalm.console import say
-    from epalm.errors import EpalmError
-    from epalm.train.run import train as train_run
-
-    try:
-        return train_run(
-            config,
-            dataset,
-            modality,
-            material.features,
-            material.training,
-            material.validation,
-            folder,
-            device=device,
-            missing=material.missing,
-        )
-    except KeyboardInterrupt:
-        say(f"stopped; {folder.path} keeps the checkpoints of the last validation")
-        raise typer.Exit(_STOPPED) from None
-    except EpalmError:
-        with suppress(OSError):  # nothing is in it yet, or it stays
-            folder.path.rmdir()
-        raise
+    chosen = choose_run(runs, label, loaded.inputs, name=run, again=again)
+    if chosen.summary is not None:
+        show_done(chosen, as_json)
+        return
+    show_changes(chosen)
+    with emptied_on_fault(chosen.folder):
+        if used:
+            if canary:
+                check_canary(used, store, dataset, material.training, device)
+            mark_use(used, chosen.folder)
+        summary = train_until_stopped(loaded, chosen.folder)
+    show_summary(summary.to_json(), as_json)
 
 
 def _show_plan(

@@ -9,7 +9,7 @@ from epalm.cli.live_source import recipe_features
 from epalm.config import Config
 from epalm.console import warn
 from epalm.samples import Dataset, Modality, Sample
-from epalm.train.features import CachedFeatures, FeatureSource, frozen_features
+from epalm.train.features import CachedFeatures, HashedSource, frozen_features
 from epalm.train.prepare import samples_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Material:
     """What a training works on: the samples that have features, and how many were left out."""
 
-    features: FeatureSource
+    features: HashedSource
     training: tuple[Sample, ...]
     validation: tuple[Sample, ...]
     missing: int = 0
@@ -66,11 +66,15 @@ def cached_material(
     return Material(features, training, validation, len(every) - len(kept))
 
 
-def live_material(modality: Modality, data: str, dataset: Dataset, config: Config, device: str) -> Material:
-    """From the recipe's encoder, by default the modality's."""
+def live_material(
+    store: "Cache", modality: Modality, data: str, dataset: Dataset, config: Config, device: str
+) -> Material:
+    """From the recipe's encoder, by default the modality's; the cache remembers what media hold, and nothing else."""
     seed = config.optim.seed if config.data.augment else None
     tokens = config.model.tokens
-    features = recipe_features(config.encoder, modality, data, dataset, tokens, device, view_seed=seed)
+    features = recipe_features(
+        config.encoder, modality, data, dataset, tokens, device, view_seed=seed, index=store.media
+    )
     return Material(features, *samples_of(dataset, config))
 
 

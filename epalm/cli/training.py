@@ -1,0 +1,93 @@
+"""A training as the user sees it: what it differs in from the nearest run, how it is stopped, what came of it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from epalm.cli.stopping import asked_to_stop
+from epalm.console import say
+from epalm.errors import EpalmError
+
+if TYPE_CHECKING:
+    from epalm.cache.feature_set import FeatureSet
+    from epalm.train.run import Loaded, TrainSummary
+    from epalm.train.run_choice import Choice
+    from epalm.train.run_folder import RunFolder
+
+_SHOWN = 8  # changes; the rest is counted
+
+
+def show_changes(chosen: "Choice") -> None:
+    """What a new run differs in from the nearest one."""
+    if chosen.nearest is not None:
+        rest = f"; and {len(chosen.changes) - _SHOWN} more" if len(chosen.changes) > _SHOWN else ""
+        say(f"a new run; changed since {chosen.nearest.name}: {'; '.join(chosen.changes[:_SHOWN])}{rest}")
+
+
+def train_until_stopped(loaded: "Loaded", folder: "RunFolder") -> "TrainSummary":
+    """Train in a run folder. After Ctrl-C or SIGTERM the command ends with the exit code that shells give these."""
+    from epalm.train.run import train
+
+    with asked_to_stop(lambda: say("stopping after this step; once more stops at once")) as asked:
+        try:
+            summary = train(loaded, folder, stop=asked)
+        except KeyboardInterrupt:
+            say(f"stopped; {folder.path} keeps its last checkpoint, and the same command goes on from there")
+            raise typer.Exit(asked.exit_code) from None
+    if summary is None:
+        say(f"stopped and saved in {folder.path}; the same command goes on")
+        raise typer.Exit(asked.exit_code)
+    return summary
+
+
+@contextmanager
+def emptied_on_fault(folder: "RunFolder") -> Iterator[None]:
+    """A fault before anything is written leaves no run folder."""
+    from epalm.train.run_lock import discard_empty
+
+    try:
+        yield
+    except EpalmError:
+        discard_empty(folder)
+        raise
+
+
+def mark_use(used: "FeatureSet", folder: "RunFolder") -> None:
+    """From now on no collection takes the feature set away."""
+    import socket
+
+    from epalm.cache.uses import mark
+
+    mark(used.objects, str(folder.path.resolve()), socket.gethostname())
+
+
+def show_done(chosen: "Choice", as_json: bool) -> None:
+    """That the same training is done already, where, and what came of it; it is the latest run again."""
+    from epalm.train.listing import headlines
+
+    folder = chosen.folder
+    folder.finish()
+    say(f"this training is done already: {folder.path}; --again trains once more")
+    scores = ", ".join(f"{name} {100 * value:.2f} (× 100)" for name, value in headlines(folder).items())
+    say(f"scored: {scores}" if scores else "not scored yet")
+    show_summary({**(chosen.summary or {}), "run": str(folder.path)}, as_json)
+
+
+def show_summary(summary: Mapping[str, Any], as_json: bool) -> None:
+    """What a training did, and what comes next."""
+    if as_json:
+        typer.echo(json.dumps(summary))
+    share = summary["trainable_parameters"] / summary["all_parameters"]
+    exact = (
+        ""
+        if summary["val_exact"] is None
+        else f", validation loss {summary['val_loss']:.3f} nats, exact {summary['val_exact']:.3f}"
+    )
+    say(
+        f"{summary['steps']} steps in {summary['seconds']:.1f} s; {summary['trainable_parameters']:,} trained "
+        f"parameters, {share:.2%} of all{exact}"
+    )
+    say(f"run {summary['run']}; next: epalm score")

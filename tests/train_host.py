@@ -1,0 +1,174 @@
+"""Runs small trainings in forked children, so that dozens of them can be killed in seconds: torch is imported once.
+
+`python train_host.py RUNS PLAN`: PLAN is a JSON list; each entry is one training in a run folder below RUNS:
+{"run": name} runs from where the folder stands to the end, {"forward": n} is killed in its n-th training step, {"disk":
+n} at the n-th step that touches the disk, {"signal": number, "forward": n} sends itself that signal there. Other keys
+override settings. What each training saw goes to RUNS/name.log, a JSON line each: where it started, then its batches.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import OPTConfig
+
+from epalm.config import load_config
+from epalm.samples import Dataset, Modality, Sample, Task
+from epalm.train import prepare, run
+from epalm.train.augmented_opt import AugmentedOPT
+from epalm.train.build import load_text_format
+from epalm.train.loop import train_model
+from epalm.train.model import EpalmModel
+from epalm.train.run_folder import RunFolder
+from epalm.train.train_state import TrainState
+
+STEPS, EPOCHS, SAMPLES, BATCH = 12, 3, 15, 4  # the last batch of an epoch is a smaller one
+DISK = ("fsync", "link", "replace", "rename", "unlink", "rmdir", "mkdir", "truncate", "pwrite")
+SETTINGS = (
+    "model.tokens=2", "model.start=0", "model.end=2", "model.prompt_length=2", f"optim.epochs={EPOCHS}",
+    f"optim.max_steps={STEPS}", f"optim.batch_size={BATCH}", "optim.warmup_steps=5", "optim.peak_lr=0.01",
+    "eval.every_steps=5", "eval.val_samples=6", "checkpoint.every_steps=2", 'data.tasks=["qa"]',
+)  # fmt: skip
+
+
+class Numbered:
+    """Features that say which sample they are of."""
+
+    layers, width = 2, 3
+
+    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
+        rows = [np.full((2, 3), float(sample.id) + (0 if epoch is None else epoch / 8)) for sample in samples]
+        return np.stack(rows).astype(np.float32)
+
+    def digests(self, samples: Sequence[Sample]) -> list[str]:
+        return [sample.media for sample in samples]
+
+    def describe(self) -> dict[str, Any]:
+        return {"source": "cache", "set": "numbers", "layers": [0, 1], "views": [0], "choice": None}
+
+
+def samples(split: str, count: int) -> tuple[Sample, ...]:
+    """Questions of several lengths with two answers each."""
+    return tuple(
+        Sample(str(n), Modality.IMAGE, f"{n}.png", Task.QA, split, "what is it " * (1 + n % 4), {"a": 1.0, "b": 0.5})
+        for n in range(count)
+    )
+
+
+def load(overrides: Sequence[str] = (), training: Sequence[Sample] | None = None) -> run.Loaded:
+    """A training of a tiny model on these."""
+    config = load_config("playground", [*SETTINGS, *overrides])
+    dataset = Dataset("numbers", Path(), samples("train", SAMPLES))
+    data = dataset.samples if training is None else training
+    return run.load_training(config, dataset, Modality.IMAGE, Numbered(), data, samples("val", 6), device="cpu")
+
+
+def patch_language_model() -> None:
+    """From now on the language model is a tiny one, made anew each time."""
+
+    def load_lm(*_words: Any) -> AugmentedOPT:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            sizes = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 16, "num_attention_heads": 2}
+            config = OPTConfig(vocab_size=560, num_hidden_layers=3, max_position_embeddings=64, **sizes)
+            lm: AugmentedOPT = AugmentedOPT(config).eval().requires_grad_(False)
+            return lm
+
+    text = load_text_format("playground", load_lm())
+    vars(prepare).update(load_lm=load_lm, load_text_format=lambda *_: text)
+
+
+def _watch(log: Path, at: int | None, act: Callable[[], None]) -> None:
+    """Write down where the training starts and what each of its steps is given; call `act` in the step `at`."""
+    seen = 0
+
+    def note(line: Any) -> None:
+        with log.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def started(*words: Any, start: TrainState, **options: Any) -> TrainState:
+        note(start.step)
+        return train_model(*words, start=start, **options)
+
+    def given(model: torch.nn.Module, inputs: Any) -> None:
+        nonlocal seen
+        if isinstance(model, EpalmModel) and model.training:
+            seen += 1
+            if seen == at:
+                act()
+            note([inputs[0][:, 0, 0].tolist(), inputs[1].tolist()])
+
+    vars(run).update(train_model=started)
+    torch.nn.modules.module.register_module_forward_pre_hook(given)
+
+
+def _count_disk_steps(stop_at: int | None) -> list[int]:
+    """Count what touches the disk, before and after each call; at `stop_at` the process kills itself."""
+    steps = [0]
+
+    def step() -> None:
+        if steps[0] == stop_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        steps[0] += 1
+
+    def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*words: Any, **options: Any) -> Any:
+            step()
+            result = call(*words, **options)
+            step()
+            return result
+
+        return counted
+
+    for name in DISK:
+        setattr(os, name, wrap(getattr(os, name)))
+    return steps
+
+
+def _train(entry: dict[str, Any], runs: Path) -> int:
+    from epalm.cli.training import train_until_stopped
+
+    name, number = entry["run"], entry.get("signal", signal.SIGKILL)
+    _watch(runs / f"{name}.log", entry.get("forward"), lambda: os.kill(os.getpid(), number))
+    loaded = load([f"{key}={value}" for key, value in entry.items() if "." in key])
+    (runs / name).mkdir(exist_ok=True)
+    steps = _count_disk_steps(entry.get("disk"))
+    train_until_stopped(loaded, RunFolder(runs / name))
+    (runs / f"{name}.steps").write_text(str(steps[0]))
+    return 0
+
+
+def _result(entry: dict[str, Any], runs: Path) -> int:
+    """What became of a child that does what an entry says: its exit code, or minus the signal that ended it."""
+    import typer
+
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    code = 70
+    try:
+        code = _train(entry, runs)
+    except typer.Exit as ended:
+        code = ended.exit_code
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    """See the module."""
+    torch.set_num_threads(1)
+    patch_language_model()
+    runs, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
+    print(json.dumps([_result(entry, runs) for entry in plan]))
+
+
+if __name__ == "__main__":
+    main()

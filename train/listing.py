@@ -1,0 +1,142 @@
+"""What there is to say about the runs in a folder, damaged ones included. Knows run folders; loads no model."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from epalm.errors import EpalmError, UsageError
+from epalm.train.run_differences import part_differences
+from epalm.train.run_folder import RunFolder
+from epalm.train.run_lock import is_locked
+
+_SIGNS = ("config.toml", "inputs.json", "checkpoints")  # each says that a folder holds a run, whole or not
+_HEADLINE = {"qa": "exact match", "caption": "CIDEr"}  # the measure that stands for a task
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """One run. `state`: done, running, stopped, imported, or damaged, with the `fault`.
+
+    `step` of `steps` are what is saved; None where it is not known. `val_loss` (nats) and `val_exact` are of the best
+    validation, `scores` the headline measures by task.
+    """
+
+    name: str
+    path: str
+    state: str
+    fault: str | None = None
+    modality: str | None = None
+    recipe: str | None = None
+    variant: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    val_loss: float | None = None
+    val_exact: float | None = None
+    scores: dict[str, float] | None = None
+
+
+def list_runs(runs: Path) -> list[RunStatus]:
+    """The runs in a folder and one level deeper, as the demo puts them; the oldest first."""
+    folders = {path.parent for depth in ("*", "*/*") for name in _SIGNS for path in runs.glob(f"{depth}/{name}")}
+    return [run_status(RunFolder(path), runs) for path in sorted(folders, key=lambda path: (_begun(path), path.name))]
+
+
+def run_status(run: RunFolder, runs: Path) -> RunStatus:
+    """What there is to say about one run."""
+    name = run.path.relative_to(runs).as_posix() if run.path.is_relative_to(runs) else str(run.path)
+    try:
+        return _status(run, name)
+    except EpalmError as error:
+        return RunStatus(name, str(run.path), "damaged", error.message)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return RunStatus(name, str(run.path), "damaged", f"{type(error).__name__}: {error}")
+
+
+def headlines(run: RunFolder) -> dict[str, float]:
+    """The measure that stands for each task, as "qa exact match"; none where the run was not scored."""
+    try:
+        tasks = json.loads((run.path / "scores.json").read_text(encoding="utf-8"))["tasks"]
+        found = {
+            f"{task} {name}": tasks[task]["metrics"].get(name) for task, name in _HEADLINE.items() if task in tasks
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+
+def details(run: RunFolder) -> dict[str, Any]:
+    """More about one run: data, language model, key, checkpoints. What is not known is left out."""
+    try:
+        inputs, config = run.inputs, run.config
+    except EpalmError:
+        return {}
+    told = {name: inputs.get(name) for name in ("data", "key", "epalm")}
+    told |= {"language_model": config.lm.name, "feature_set": inputs.get("features", {}).get("set")}
+    return {key: value for key, value in told.items() if value} | {"checkpoints": run.checkpoints.listed()}
+
+
+def run_differences(one: RunFolder, other: RunFolder) -> list[str]:
+    """What decides two trainings and differs between them. Raises UsageError where a run does not say."""
+    parts = []
+    for run in (one, other):
+        found = run.inputs.get("parts")
+        if not isinstance(found, dict):
+            raise UsageError(f"{run.path} does not say what decided it", hint="compare runs that were trained here")
+        parts.append(found)
+    return part_differences(*parts)
+
+
+def _status(run: RunFolder, name: str) -> RunStatus:
+    inputs, config, summary = run.inputs, run.config, run.summary
+    lines = list(_metrics(run))
+    best = min((line for line in lines if "val_loss" in line), key=lambda line: line["val_loss"], default={})
+    step, steps = _saved(run)
+    if is_locked(run):
+        state, step = "running", max((line["step"] for line in lines), default=0)
+    elif "imported" in inputs:
+        state = "imported"
+    elif summary is not None or "key" not in inputs:
+        state = "done"  # before runs had keys, none was listed as begun
+    else:
+        state = "stopped"
+    return RunStatus(
+        name,
+        str(run.path),
+        state,
+        modality=inputs["modality"],
+        recipe=inputs.get("recipe"),
+        variant=config.model.variant,
+        step=step,
+        steps=steps,
+        val_loss=best.get("val_loss"),
+        val_exact=best.get("val_exact"),
+        scores=headlines(run),
+    )
+
+
+def _saved(run: RunFolder) -> tuple[int | None, int | None]:
+    """The step of the latest checkpoint, and how many there are to be."""
+    state = run.checkpoints.latest_state()
+    return (None, None) if state is None else (int(state["step"]), int(state["steps"]))
+
+
+def _metrics(run: RunFolder) -> Iterator[dict[str, Any]]:
+    """The lines of the metrics; the last one may be torn."""
+    if not run.metrics.is_file():
+        return
+    for line in run.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("step"), int):
+            yield value
+
+
+def _begun(path: Path) -> float:
+    try:
+        return (path / "inputs.json").stat().st_mtime
+    except OSError:
+        return 0.0
