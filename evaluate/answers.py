@@ -6,6 +6,7 @@ official evaluation computes differ, the latter is meant: published figures are 
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from epalm.evaluate.contractions import CONTRACTIONS
 
@@ -41,6 +42,7 @@ _PERIODS_REMOVED = 32  # the published code passes a flag (of value 32) where th
 _ENOUGH = 3  # people who agree make an answer fully right
 
 
+@lru_cache(maxsize=1 << 16)  # answers repeat: a few thousand are most of a data set's
 def normalise(answer: str) -> str:
     """The answer in the form in which VQA's official evaluation compares: no case, articles, punctuation."""
     answer = _stripped(answer)

@@ -40,15 +40,13 @@ def caption_measures(
     return {name: found[name] for name in CAPTION_METRICS if name in metrics and name in found}, skipped
 
 
-def bleu_columns(predictions: Tokens, references: Tokens) -> np.ndarray:
+def _bleu_columns(predictions: Tokens, references: Tokens) -> np.ndarray:
     """(N, 10): matches and guesses of 1- to 4-grams, the caption's length, and that of the nearest reference."""
-    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+    from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 
-    scorer = BleuScorer(n=ORDERS)
-    for key, (said,) in predictions.items():
-        scorer += (said, references[key])
     rows = []
-    for counts in scorer.ctest:
+    for key, (said,) in predictions.items():  # one by one: the library's scorer keeps all n-grams
+        counts = cook_test(said, cook_refs(references[key], n=ORDERS), n=ORDERS)
         length = counts["testlen"]
         nearest = min((abs(one - length), one) for one in counts["reflen"])[1]
         rows.append([*counts["correct"], *counts["guess"], length, nearest])
@@ -56,7 +54,7 @@ def bleu_columns(predictions: Tokens, references: Tokens) -> np.ndarray:
 
 
 def _bleu(predictions: Tokens, references: Tokens) -> Measures:
-    columns = bleu_columns(predictions, references)
+    columns = _bleu_columns(predictions, references)
     sums, count, measures = columns.sum(axis=0)[None], len(columns), {}
     for order, name in enumerate(BLEU, start=1):
         of_sums = bleu_of_sums(order)

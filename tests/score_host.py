@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from epalm.cache.durable import write_atomically
 from epalm.cache.store import Cache
 from epalm.cli.cached_source import open_features
 from epalm.datasets import load_dataset
@@ -49,7 +50,7 @@ def _die() -> None:
 def _arm(entry: dict[str, Any]) -> None:
     """Note every batch, and put the moment of the kill into the functions that are there."""
     at, batches, writes = entry.get("at"), [0], [0]
-    decode, append, write = decoding.decode_batches, decoding._append, score_files.write_atomically
+    decode, append, write = decoding.decode_batches, decoding._append, write_atomically
 
     def decoded(*words: Any, **options: Any) -> Iterator[list[Prediction]]:
         for batch in decode(*words, **options):
@@ -74,8 +75,13 @@ def _arm(entry: dict[str, Any]) -> None:
             _die()
         write(path, data)
 
-    scoring.decode_batches, decoding._append = decoded, appended  # type: ignore[assignment]
-    score_files.write_atomically = scoring.write_atomically = written  # type: ignore[assignment]
+    for module, name, armed in (
+        (scoring, "decode_batches", decoded),
+        (decoding, "_append", appended),
+        (score_files, "write_atomically", written),
+        (scoring, "write_atomically", written),
+    ):
+        setattr(module, name, armed)
 
 
 def main() -> None:

@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -92,6 +95,50 @@ def test_what_is_printed(scored: Path, epalm: Epalm) -> None:
     more = epalm("compare", "base.scores.json", "better.scores.json", "--examples", 1)
     assert "18 of 60 predictions are other texts; by exact match, 18 samples are better and 0 worse" in more.out
     assert more.out.count("'blue' (0.0) → 'red' (100.0)") == 1
+
+
+def _run(scored: Path, name: str, scores: str, split: str) -> None:
+    """A run folder with these scores, of that split, which is scored last."""
+    told = json.loads((scored / f"{scores}.scores.json").read_text()) | {"run": name, "split": split}
+    folder = scored / ".epalm/runs" / name
+    (folder / "scores").mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").touch()
+    shutil.copy(scored / f"{scores}.scores.jsonl", folder / f"scores/{split}.jsonl")
+    (folder / f"scores/{split}.json").write_text(json.dumps(told | {"per_sample": f"{split}.jsonl"}))
+
+
+def test_runs_are_compared_by_name_on_the_split_asked_for(scored: Path, epalm: Epalm) -> None:
+    for name, scores in (("a", "base"), ("b", "better")):
+        _run(scored, name, "other", "val")
+        _run(scored, name, scores, "test")
+    os.utime(scored / ".epalm/runs/a/scores/val.json", (1, 1))
+    os.utime(scored / ".epalm/runs/b/scores/val.json", (1, 1))
+    for split, difference in ((None, 0.3), ("test", 0.3), ("val", 0.0)):
+        done = epalm("compare", "a", scored / ".epalm/runs/b", "--json", *(("--split", split) if split else ()))
+        assert done.code == 0, done.err
+        told = json.loads(done.out)
+        assert told["split"] == (split or "test") and told["comparisons"][0]["other"] == "b"
+        measure = told["comparisons"][0]["tasks"]["qa"]["measures"]["exact match"]
+        assert measure["difference"] == pytest.approx(difference)
+    missing = epalm("compare", "a", "b", "--split", "train")
+    assert missing.code == 1 and "epalm score --run a --split train" in missing.err
+
+
+def test_the_commands_of_the_document(scored: Path, epalm: Epalm) -> None:
+    for name, scores in (("baseline", "base"), ("my-run", "better")):
+        _run(scored, name, scores, "test")
+    shutil.copy(scored / "base-said.jsonl", scored / "results.json")
+    (scored / "vqa.jsonl").write_text((scored / "data.jsonl").read_text().replace('"split": "test"', '"split": "val"'))
+    page = (Path(__file__).parents[1] / "docs/scores.md").read_text()
+    lines = [
+        line.split("#")[0] for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.split("\n")
+    ]
+    commands = [shlex.split(line) for line in lines if line.strip()]
+    assert [words[1] for words in commands] == ["doctor", "score", "compare"]
+    for words in commands:
+        # METEOR's start takes long, and is not what this is about.
+        done = epalm(*words[1:], *(("--metrics", "exact match,cider") if words[1] == "score" else ()))
+        assert done.code == 0, done.err
 
 
 def test_other_data_are_refused_with_one_message(scored: Path, epalm: Epalm) -> None:

@@ -14,10 +14,21 @@ from epalm.evaluate.scoring import digest_samples, score_predictions
 from epalm.samples import Modality, Prediction, Sample, Task
 
 
-def _qa(name: str, prompt: str, answer: str, split: str = "test", **more: str) -> Sample:
+def _qa(
+    name: str, prompt: str, answer: str, question_type: str | None = None, answer_type: str | None = None
+) -> Sample:
     raw = (answer,) * 7 + ("other",) * 3
     return Sample(
-        name, Modality.IMAGE, name, Task.QA, split, prompt=prompt, answers={answer: 1.0}, raw_answers=raw, **more
+        name,
+        Modality.IMAGE,
+        name,
+        Task.QA,
+        "test",
+        prompt=prompt,
+        answers={answer: 1.0},
+        raw_answers=raw,
+        question_type=question_type,
+        answer_type=answer_type,
     )
 
 
