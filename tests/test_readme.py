@@ -109,4 +109,5 @@ def test_no_command_is_left_out() -> None:
     said = re.findall(r"`((?:epalm|just) [^`]+)`", README)
     known = {"epalm extract --help", "epalm export", "epalm train", "epalm cache push", "just bench"}
     known |= {"epalm ablate variants --write README.md"}
+    known |= {"epalm score --predictions", "epalm compare"}  # see `test_evaluate_compare`
     assert set(said) <= known
