@@ -29,6 +29,10 @@ class Task(StrEnum):
     CAPTION = "caption"
 
 
+# The measure that stands for a task.
+HEADLINE = {Task.QA: "exact match", Task.CAPTION: "CIDEr"}
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One question with its answers, or one medium with its reference captions.
