@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import training_gpu, training_memory, training_operations
 from benchmarks.report import Line, compare
 from benchmarks.timing import in_turns
 from benchmarks.worlds import World, opt_125m, playground_world
@@ -28,7 +29,7 @@ from epalm.train.step import Plan, make_optimiser, take_step
 
 
 def run(root: Path, *, quick: bool) -> list[Line]:
-    """Every comparison, the playground's models first, then OPT-125M's and ViT-B/16's size."""
+    """Every comparison: the playground's models, OPT-125M's and ViT-B/16's size, OPT-2.7B's proportions, GPUs."""
     lines = []
     for modality in Modality:
         world = playground_world(root, modality, 16 if quick else 256)
@@ -38,7 +39,8 @@ def run(root: Path, *, quick: bool) -> list[Line]:
         config = load_config("playground", ["model.tokens=6", "model.start=0", "model.end=11", "optim.batch_size=16"])
         world = playground_world(root, Modality.IMAGE, 32, real_size=True)
         lines += _compare("OPT-125M size, ViT-B/16", root, world, config, opt_125m(), quick)
-    return lines
+    lines += training_operations.run(root, quick=quick) + training_memory.run(quick=quick)
+    return lines + training_gpu.run(quick=quick)
 
 
 def _compare(title: str, root: Path, world: World, config: Config, lm: AugmentedOPT, quick: bool) -> list[Line]:

@@ -146,10 +146,13 @@ class FeatureSet:
             parts = lacking_views(digests, views, self._rows)
             return sum(self._write(digests, values, tuple(views), part, made) for part in parts.items())
 
-    def open(self, *, only: Collection[str] | None = None, verify: bool = True) -> "FeatureReader":
+    def open(
+        self, *, only: Collection[str] | None = None, verify: bool = True, mapped: bool = False
+    ) -> "FeatureReader":
         """A reader of the rows that are committed now.
 
-        `only` these media's blocks are read [default: all]; `verify` checks every block that is read, once.
+        `only` these media's blocks are read [default: all]; `verify` checks every block that is read, once. `mapped`:
+        files are mapped even where memory would suffice, so that several processes have them in memory once.
         """
         from epalm.cache.reader import FeatureReader
 
@@ -157,7 +160,7 @@ class FeatureSet:
         if only is not None:
             wanted = only if isinstance(only, set | frozenset) else set(only)
             records = [record for record in records if not wanted.isdisjoint(record.rows)]
-        return FeatureReader(self.objects, records, self.spec, verify=verify)
+        return FeatureReader(self.objects, records, self.spec, verify=verify, memory=0 if mapped else None)
 
     def verify(self) -> list[Fault]:
         """Read every block through zarr, with its crc32c, and hold it against its record; the faults found."""

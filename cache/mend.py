@@ -67,6 +67,13 @@ def contents(features: FeatureSet, finding: Finding) -> Contents | None:
     return Contents(fault.block, rows, views, written if isinstance(written, dict) else {})
 
 
+def drop_texts(features: FeatureSet, finding: Finding) -> str:
+    """Drop a damaged block of texts' rows, which only a training with its language model makes; what to do."""
+    if finding.fault:
+        features.drop(finding.fault.block)
+    return "dropped: epalm train --cache-trunk, as it was run, makes its rows again"
+
+
 def _restore_recorded(features: FeatureSet, records: Sequence[Record]) -> bool:
     """From the latest block's record, which holds a copy."""
     told = [record for record in records if record.recorded]

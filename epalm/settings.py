@@ -103,7 +103,8 @@ class OptimSettings(Section):
 
     epochs: Positive = 8
     max_steps: Positive | None = None  # end earlier
-    batch_size: Positive = 64
+    batch_size: Positive = 64  # samples a step, of all processes together
+    accumulate: Positive = 1  # parts that a process does its share of a step in: less memory, the same gradients
     warmup_steps: Annotated[int, Field(ge=0)] = 400
     warmup_lr: Rate = 1e-5
     peak_lr: Rate = 2e-5

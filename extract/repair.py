@@ -15,8 +15,8 @@ import numpy as np
 from epalm.cache.blocks import Record, read_block, read_record
 from epalm.cache.check import Checkup, Finding, orphans
 from epalm.cache.feature_set import Fault, FeatureSet
-from epalm.cache.mend import Contents, contents, restore
-from epalm.cache.spec import FeatureSpec
+from epalm.cache.mend import Contents, contents, drop_texts, restore
+from epalm.cache.spec import TEXT, FeatureSpec
 from epalm.cache.store import Cache
 from epalm.cache.why import library_differences
 from epalm.console import Advance, progress
@@ -74,6 +74,8 @@ def repair_set(checkup: Checkup, cache: Cache, build: Build, *, workers: int | N
             hard.append(finding)
         else:
             done.append(Mended(finding.what, Outcome.LEFT, finding.hint))
+    if features.spec.modality == TEXT:
+        return done + [Mended(one.what, Outcome.DROPPED, drop_texts(features, one)) for one in hard]
     return done + (_Recomputation(checkup, features, cache, build, workers).go(hard) if hard else [])
 
 

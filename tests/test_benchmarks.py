@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from benchmarks.training_gpu import WAYS, Size, ceiling, measure
 
 ROOT = Path(__file__).parents[1]
 
@@ -14,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     ("part", "lines"),
     [
-        ("training", 6),
+        ("training", 10),
         ("decoding", 3),
         ("extraction", 6),
         ("cache", 4),
@@ -34,3 +37,13 @@ def test_each_benchmark_gives_its_ratios(part: str, lines: int, tmp_path: Path) 
         assert figure["rounds"] >= 1
     assert len({figure["name"] for figure in figures}) == lines
     assert f"{part}: " in done.stdout
+
+
+def test_what_is_measured_on_a_gpu_runs_at_a_small_size() -> None:
+    device = torch.device("cpu")
+    size = Size("tiny", hidden=32, heads=2, width=8, blocks=4, start=2, words=300)
+    best = ceiling(device, 32)
+    for way in WAYS:
+        line = measure(size, way, device, best, steps=1, batch_size=2, rounds=1)
+        assert 0 < line.lowest <= line.median <= line.highest
+        assert "samples/s" in line.note and "h (published: 43.2 h)" in line.note

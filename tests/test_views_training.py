@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from epalm.datasets import load_dataset
 from epalm.extract.encoders import EncoderChoice, build_encoder
 from epalm.extract.live import LiveFeatures
 from epalm.samples import Dataset, Modality, Sample, Task
+from epalm.train.device_features import DeviceFeatures, fit_on_device
 from epalm.train.features import CachedFeatures
 from epalm.train.run import load_training, train
 from epalm.train.run_folder import RunFolder
@@ -109,6 +111,27 @@ class Watched:
 
     def describe(self) -> dict[str, Any]:
         return self._features.describe()
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_features_on_the_device_are_the_features(trial: Trial, views: int) -> None:
+    """As on a GPU, where they fit there."""
+    if views:
+        trial.extract("--views", views)
+    cached, dataset = _cached(trial)
+    samples = dataset.split("train")
+    cached.draw_from(samples, seed=0)
+    there = DeviceFeatures(cached, samples, tokens=2, device=torch.device("cpu"))
+    drawn = set()
+    for epoch in range(6):
+        expected = cached.gather(samples[::-1], epoch=epoch)[:, -2:]
+        values = there.tokens(samples[::-1], epoch=epoch)
+        assert torch.equal(values, torch.from_numpy(expected.copy()))
+        drawn.add(expected.tobytes())
+    assert len(drawn) > 1 or not views
+    media = len({sample.media for sample in samples})
+    size = media * 2 * cached.width * len(cached.training_views) * expected.itemsize
+    assert fit_on_device(cached, samples, 2, 4 * size) and not fit_on_device(cached, samples, 2, 4 * size - 4)
 
 
 def test_training_asks_for_its_epoch_and_validation_for_none(trial: Trial, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class AugmentedOPT(OPTForCausalLM):
     prompt_length: int
     # Blocks that run with autograd keep their input alone, and are run again when the gradient reaches them.
     checkpointing = False
+    divided = False  # whether several processes have parts of its blocks
 
     def augment(self, injection: Injection, prompt_length: int, adapters: Adapters | None = None) -> None:
         """Set where perceptual tokens enter, how many prompt vectors stand before the text, and the adapters.

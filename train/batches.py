@@ -4,18 +4,27 @@ Letters: B batch, K perceptual tokens, D_enc encoder width, T text length.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from epalm.samples import Sample, Task
+from epalm.train.ahead import in_order
+from epalm.train.device_features import DeviceFeatures
 from epalm.train.features import FeatureSource, TrainableSource
-from epalm.train.text import Text, TextFormat, pad_right
+from epalm.train.processes import ALONE, Processes
+from epalm.train.text import TextFormat, pad_right
+from epalm.train.texts import Texts
+
+if TYPE_CHECKING:
+    from epalm.train.trunk import TrunkRows
 
 IGNORED = -100  # label of what is not predicted
+_TENSORS = ("features", "input_ids", "attention_mask", "labels", "trunk")  # of a batch
 _POOL = 32  # batches within which samples are grouped by length: little padding, still random
 
 
@@ -32,23 +41,54 @@ class Item:
 class Batch:
     """`features` (B, K, D_enc), `input_ids`, `labels` (B, T), padded on the right; `attention_mask` (B, T) or None.
 
-    Where the encoder is trained, `features` are its raw inputs (B, ...).
+    Where the encoder is trained, `features` are its raw inputs (B, ...). Of several processes each has its share of a
+    batch: shares are equally long, so that all do the same steps, and only the first `counted` rows count.
     """
 
     features: torch.Tensor
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     labels: torch.Tensor
+    counted: int | None = None  # None: all
+    whole: int | None = None  # samples of all shares; None: those that count here
+    trunk: torch.Tensor | None = None  # (B, T - 1, D): see `TrunkRows`
+
+    @property
+    def own_samples(self) -> int:
+        """How many rows count."""
+        return len(self.labels) if self.counted is None else self.counted
+
+    @property
+    def all_samples(self) -> int:
+        """How many count in all processes together."""
+        return self.own_samples if self.whole is None else self.whole
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        mask = None if self.attention_mask is None else self.attention_mask.to(device, non_blocking=True)
-        return Batch(
-            self.features.to(device, non_blocking=True),
-            self.input_ids.to(device, non_blocking=True),
-            mask,
-            self.labels.to(device, non_blocking=True),
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self, device: torch.device) -> "Batch":
+        """The same in memory that a GPU reads by itself."""
+        with torch.cuda.device(device):  # a thread's own is the first one
+            return self._each(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
+
+    def parts(self, count: int) -> Iterator["Batch"]:
+        """In `count` parts of rows, or as many as there are rows."""
+        rows = len(self.labels)
+        count = min(count, rows)
+        for part in range(count):
+            first, end = rows * part // count, rows * (part + 1) // count
+            cut = self._each(partial(_rows, first=first, end=end))
+            yield replace(cut, counted=min(max(self.own_samples - first, 0), end - first), whole=self.all_samples)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        held = {name: getattr(self, name) for name in _TENSORS}
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in held.items() if tensor is not None}
+        return replace(self, **changed)
+
+
+def _rows(tensor: torch.Tensor, *, first: int, end: int) -> torch.Tensor:
+    return tensor[first:end]
 
 
 def training_items(samples: Sequence[Sample]) -> list[Item]:
@@ -76,51 +116,84 @@ class Batches:
         batch_size: int,
         seed: int,
         loss_on: Literal["all", "answer"] = "all",
+        processes: Processes = ALONE,
+        workers: int = 0,
+        pinned_for: torch.device | None = None,
+        on_device: DeviceFeatures | None = None,
     ) -> None:
+        """`batch_size` is of all processes together. `workers` threads put batches together ahead of the step.
+
+        `pinned_for` is the GPU that batches are copied to; `on_device` are the features of augmented epochs, in place
+        of `features`.
+        """
         self.items, self.text, self.features = items, text, features
         self.tokens, self.batch_size, self.seed, self.loss_on = tokens, batch_size, seed, loss_on
+        self.processes, self.workers, self._pinned_for, self._on_device = processes, workers, pinned_for, on_device
+        self.trunk: TrunkRows | None = None  # where the text's hidden states are known
+        self._texts = Texts(
+            text,
+            [text.question(item.sample) for item in items],
+            [item.targets for item in items],
+            [item.shares for item in items],
+        )
 
     def __len__(self) -> int:
         return math.ceil(len(self.items) / self.batch_size)
 
-    def epoch(self, epoch: int, *, augmented: bool = True, first: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, augmented: bool = True, first: int = 0) -> Generator[Batch]:
         """Every item once, shuffled; `augmented`: in views drawn for the epoch, else in view 0.
 
-        `first` batches are left out, and not put together either.
+        `first` batches are left out, and not put together either. Close what is not read to its end.
         """
+        targets, groups = self._order(epoch)
+        view_epoch = epoch if augmented else None
+        return in_order((partial(self._batch, group, targets, view_epoch) for group in groups[first:]), self.workers)
+
+    def texts(self, steps: int) -> list[np.ndarray]:
+        """The token ids of every text in the first so many batches, of all processes."""
+        drawn = []
+        for epoch in range(math.ceil(steps / len(self))):
+            targets, groups = self._order(epoch)
+            drawn.append(targets[np.concatenate(groups[: steps - epoch * len(self)])])
+        return self._texts.of(np.unique(np.concatenate(drawn)))
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Each item's target in an epoch, and the items of its batches, grouped by length within pools."""
         rng = np.random.default_rng([self.seed, epoch])
-        texts = self._draw(rng)
+        targets = self._texts.draw(rng.random(len(self.items)))
+        lengths = self._texts.lengths(targets)
         order = rng.permutation(len(self.items))
         pool = _POOL * self.batch_size
         groups: list[np.ndarray] = []
-        for begin in range(0, len(order), pool):
-            part = order[begin : begin + pool]
-            part = part[np.argsort([len(texts[place]) for place in part], kind="stable")]
+        for first in range(0, len(order), pool):
+            part = order[first : first + pool]
+            part = part[np.argsort(lengths[part], kind="stable")]
             groups += [part[at : at + self.batch_size] for at in range(0, len(part), self.batch_size)]
-        for group in rng.permutation(len(groups))[first:]:
-            places = groups[group]
-            yield self._batch(
-                [self.items[p].sample for p in places], [texts[p] for p in places], epoch if augmented else None
-            )
+        return targets, [groups[group] for group in rng.permutation(len(groups))]
 
-    def _draw(self, rng: np.random.Generator) -> list[Text]:
-        chances = rng.random(len(self.items))
-        texts = []
-        for item, chance in zip(self.items, chances, strict=True):
-            drawn = int(np.searchsorted(item.shares, chance, side="right"))
-            texts.append(self.text.training(item.sample, item.targets[min(drawn, len(item.targets) - 1)]))
-        return texts
-
-    def _batch(self, samples: list[Sample], texts: list[Text], epoch: int | None) -> Batch:
+    def _batch(self, group: np.ndarray, targets: np.ndarray, epoch: int | None) -> Batch:
+        """This process's share of a batch: neighbours in length go to different processes."""
+        share = group[self.processes.rank :: self.processes.count].tolist()
+        length = math.ceil(len(group) / self.processes.count)
+        places = share + group[:1].tolist() * (length - len(share))
+        texts = [self._texts.text(place, targets[place]) for place in places]
         ids, mask = pad_right([text.ids for text in texts], self.text.pad)
         labels = torch.full_like(ids, IGNORED)
         for row, text in enumerate(texts):
             # Nothing predicts the first token: before it stands the prompt, which is no text.
             first = 1 if self.loss_on == "all" else text.target
-            labels[row, first : len(text)] = torch.tensor(text.ids[first:])
+            labels[row, first : len(text.ids)] = torch.from_numpy(text.ids[first:])
+        samples = [self.items[place].sample for place in places]
+        trunk = None if self.trunk is None else self.trunk.gather([text.ids for text in texts])
+        batch = Batch(self._features(samples, epoch), ids, mask, labels, len(share), len(group), trunk)
+        return batch if self._pinned_for is None else batch.pinned(self._pinned_for)
+
+    def _features(self, samples: list[Sample], epoch: int | None) -> torch.Tensor:
         if isinstance(self.features, TrainableSource):
-            return Batch(self.features.inputs(samples, epoch=epoch), ids, mask, labels)
-        return Batch(last_tokens(self.features.gather(samples, epoch=epoch), self.tokens), ids, mask, labels)
+            return self.features.inputs(samples, epoch=epoch)
+        if epoch is not None and self._on_device is not None:
+            return self._on_device.tokens(samples, epoch=epoch)
+        return last_tokens(self.features.gather(samples, epoch=epoch), self.tokens)
 
 
 def last_tokens(features: np.ndarray, tokens: int) -> torch.Tensor:

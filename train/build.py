@@ -22,8 +22,8 @@ from epalm.weights import Source, from_pretrained, load
 PLAYGROUND = "playground"
 
 
-def load_lm(name: str, dtype: str = "float32", quantized: str = "none") -> AugmentedOPT:
-    """An OPT by Hub id or folder, or the playground's, frozen.
+def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty: bool = False) -> AugmentedOPT:
+    """An OPT by Hub id or folder, or the playground's, frozen; `empty`: its shapes alone, on the meta device.
 
     Raises:
         UsageError: it cannot be loaded, is no OPT, or a package for `quantized` weights is not installed.
@@ -34,6 +34,11 @@ def load_lm(name: str, dtype: str = "float32", quantized: str = "none") -> Augme
         raise UsageError(
             f"lm.name {name!r} is a {config.model_type}, not an OPT", hint="--set lm.name=facebook/opt-125m"
         )
+    if empty:
+        with torch.device("meta"):
+            shapes: AugmentedOPT = AugmentedOPT(config).to(getattr(torch, dtype))
+        shapes.eval().requires_grad_(False)
+        return shapes
     form = quantization(quantized, getattr(torch, dtype))
     lm = from_pretrained(AugmentedOPT, source, "language model", config, getattr(torch, dtype), form)
     return lm.eval().requires_grad_(False)  # type: ignore[return-value]

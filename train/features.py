@@ -78,8 +78,11 @@ class CachedFeatures:
         samples: Sequence[Sample],
         *,
         layers: Sequence[int] | None = None,
+        mapped: bool = False,
     ) -> None:
         """`layers` are the encoder's block numbers to give [default: all that are stored].
+
+        `mapped`: the processes of a machine that read these rows have them in memory once.
 
         Raises:
             UsageError: the set does not hold these layers.
@@ -96,7 +99,7 @@ class CachedFeatures:
         self._positions = None if self._chosen == stored else [stored.index(layer) for layer in self._chosen]
         found = find_rows(features, cache, dataset, list(dict.fromkeys(sample.media for sample in samples)))
         self.holes, self.sourceless, self._digests = found.holes, found.sourceless, found.digests
-        self._reader = features.open(only=set(found.digests.values()))
+        self._reader = features.open(only=set(found.digests.values()), mapped=mapped)
         numbers = self._reader.rows_of(list(found.digests.values())).tolist()
         self._rows: dict[str, int] = dict(zip(found.digests, numbers, strict=True))
         self.layers, self.width = len(self._chosen), features.spec.width
@@ -109,18 +112,35 @@ class CachedFeatures:
         A view is a pure function of (seed, epoch, medium, sample). Only views that all these media have are drawn.
         """
         self._seed = seed
-        rows = self._numbers(samples)
+        rows = self.rows_of(samples)
         self._views = tuple(view for view in self._reader.views_of(rows) if view) or (0,)
         return self._views
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         """See `FeatureSource`; in the stored dtype."""
-        rows = self._numbers(samples)
-        if epoch is None or self._views == (0,):
-            return self._reader.gather(rows, layers=self._positions)
+        views = 0 if epoch is None else self.draw(samples, epoch=epoch)
+        return self._reader.gather(self.rows_of(samples), view=views, layers=self._positions)
+
+    @property
+    def training_views(self) -> tuple[int, ...]:
+        """The views that are drawn from."""
+        return self._views
+
+    def draw(self, samples: Sequence[Sample], *, epoch: int) -> np.ndarray:
+        """The view (B,) of each sample in a training epoch."""
+        if len(self._views) == 1:
+            return np.full(len(samples), self._views[0])
         names = [f"{self._digests[sample.media]}/{sample.id}" for sample in samples]
-        views = draw_views(names, self._views, seed=self._seed, epoch=epoch)
-        return self._reader.gather(rows, view=views, layers=self._positions)
+        return draw_views(names, self._views, seed=self._seed, epoch=epoch)
+
+    def last_tokens(self, rows: np.ndarray, view: int, tokens: int) -> torch.Tensor:
+        """Of rows (N,) in one view, the last `tokens` layers (N, K, D_enc), in the stored dtype."""
+        values = self._reader.gather(rows, view=view, layers=self._positions)
+        return torch.from_numpy(np.ascontiguousarray(values[:, self.layers - tokens :]))
+
+    def bytes_of(self, tokens: int) -> int:
+        """Of one row's last `tokens` layers in one view."""
+        return tokens * self.width * np.dtype(self._features.spec.stored_dtype).itemsize
 
     def digests(self, samples: Sequence[Sample]) -> list[str]:
         """See `HashedSource`."""
@@ -176,5 +196,6 @@ class CachedFeatures:
         augmented = set[str]().union(*(self._features.rows(view) for view in views))
         return len({self._digests[sample.media] for sample in samples} - augmented)
 
-    def _numbers(self, samples: Sequence[Sample]) -> np.ndarray:
+    def rows_of(self, samples: Sequence[Sample]) -> np.ndarray:
+        """The number of each sample's row (B,)."""
         return np.fromiter((self._rows[sample.media] for sample in samples), np.int64, len(samples))

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from epalm.console import progress
 from epalm.errors import EpalmError
 from epalm.train.batches import Batch, Batches
 from epalm.train.model import EpalmModel
+from epalm.train.processes import ALONE, Processes
 from epalm.train.step import Plan, Validation, take_step, validate
 from epalm.train.train_state import TrainState
 
@@ -44,10 +46,12 @@ def train_model(
     report: Report,
     save: Save,
     stop: Stop,
+    processes: Processes = ALONE,
 ) -> TrainState:
     """Train the model in place from `start` on; where it ends: after `plan.steps`, or earlier when `stop` says so.
 
-    What was reported is saved in the end, whichever it is.
+    What was reported is saved in the end, whichever it is. All `processes` end after the same step, when one is told to
+    stop.
 
     Raises:
         EpalmError: the loss is no number any more.
@@ -55,11 +59,22 @@ def train_model(
     model.train()
     state, note = start, ""
     began = saved = time.perf_counter()
-    with progress("train", plan.steps, "steps", done=start.step) as advance:
-        for epoch, position, batch in _steps(batches, state, plan.steps):
+    with (
+        progress("train", plan.steps, "steps", done=start.step) as advance,
+        closing(_steps(batches, state, plan.steps)) as ahead,
+    ):
+        for epoch, position, batch in ahead:
             rate = plan.schedule.rate(state.step, epoch)
             optimiser.param_groups[0]["lr"] = rate
-            loss = take_step(model, optimiser, batch.to(device), loss_scale=plan.loss_scale)
+            loss, stopping = take_step(
+                model,
+                optimiser,
+                batch.to(device),
+                loss_scale=plan.loss_scale,
+                parts=plan.parts,
+                processes=processes,
+                stop=stop(),
+            )
             state = replace(state, step=state.step + 1, epoch=epoch, position=position + 1)
             last = state.step == plan.steps
             if state.step % _REPORT_EVERY == 0 or last:
@@ -69,13 +84,13 @@ def train_model(
             advance(note=note)
             validated = state.step % plan.validate_every == 0 or last
             if validated:
-                result = validate(model, validation, device=device)
+                result = validate(model, validation, device=device, processes=processes)
                 if result is not None:
                     report(
                         {"step": state.step, "val_loss": result.loss, "val_exact": result.exact, "n": result.samples}
                     )
                 state = _validated(state, result)
-            stopping, now = stop(), time.perf_counter()
+            now = time.perf_counter()
             if validated or stopping or _is_due(cadence, state.step, now - saved):
                 _finite(float(loss), state.step)
                 state = replace(state, seconds=start.seconds + now - began)
@@ -86,15 +101,16 @@ def train_model(
     return state
 
 
-def _steps(batches: Batches, state: TrainState, steps: int) -> Iterator[tuple[int, int, Batch]]:
+def _steps(batches: Batches, state: TrainState, steps: int) -> Generator[tuple[int, int, Batch]]:
     """(epoch, position in it, batch) from where the training stands, for as many epochs as `steps` take."""
     epoch, first, done = state.epoch, state.position, state.step
     while done < steps:
-        for position, batch in enumerate(batches.epoch(epoch, first=first), first):
-            yield epoch, position, batch
-            done += 1
-            if done == steps:
-                return
+        with closing(batches.epoch(epoch, first=first)) as ahead:  # its threads end with it
+            for position, batch in enumerate(ahead, first):
+                yield epoch, position, batch
+                done += 1
+                if done == steps:
+                    return
         epoch, first = epoch + 1, 0
 
 

@@ -130,13 +130,12 @@ class EpalmModel(nn.Module):
     ) -> Losses:
         """Loss and exactness of each sample, for ids, mask and labels (B, T) padded on the right.
 
-        `features` as `forward` takes them. `trunk` (B, T, D), where the text's hidden states on entry to block `start`
-        are known already: of what is read, nothing below that block is computed then.
+        `features` as `forward` takes them. `trunk` (B, T - 1, D): the hidden states on entry to block `start`, of all
+        but the last token, where they are known; the blocks below are passed over then.
         """
         if self.lm.injection.attention == "causal":
             # Of a text's last token nothing is predicted, and what stands behind a position changes nothing there.
             input_ids, attention_mask = input_ids[:, :-1], None
-            trunk = None if trunk is None else trunk[:, :-1]
         if self.encoder is not None:
             features = self.encoder(features)
         ids, mask = self._with_front(input_ids, attention_mask)

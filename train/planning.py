@@ -2,15 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
+from epalm.cache.store import Cache
+from epalm.cache.taking_in import require_room
 from epalm.config import Config
 from epalm.samples import Dataset, Sample
 from epalm.train.batches import training_items
 from epalm.train.features import FeatureSource
-from epalm.train.prepare import checkpoint_bytes, prepare
+from epalm.train.prepare import checkpoint_bytes, prepare, validation_batches
+from epalm.train.processes import ALONE, Processes
 from epalm.train.step import make_optimiser, take_step
+from epalm.train.trunk import require_trunk
+from epalm.train.trunk_use import Lacking, drawn_batches, lacking_rows
 
 _PROBED_STEPS = 5
 
@@ -26,6 +31,7 @@ class TrainPlan:
     trainable_parameters: int
     bytes: int  # to write, at most
     seconds: float
+    trunk_bytes: int = 0  # to write into the cache
 
 
 def plan_training(
@@ -36,16 +42,41 @@ def plan_training(
     validation: Sequence[Sample],
     *,
     device: str = "auto",
+    processes: Processes = ALONE,
+    sharded: bool = False,
     missing: int = 0,
+    trunk: Cache | None = None,
 ) -> TrainPlan:
-    """Count what `train` would do, and time a few steps; nothing is written. Raises UsageError as `train`."""
-    ready = prepare(config, dataset, features, training, device)
+    """Count what `train` would do, and time a few steps; nothing is written.
+
+    Raises:
+        UsageError: as `train`.
+        CacheError: the rows of the trunk would not fit into the cache.
+    """
+    ready = prepare(config, dataset, features, training, device, processes=processes, sharded=sharded)
     model, optimiser = ready.model.to(ready.device).train(), make_optimiser(ready.model, ready.plan)
-    moments = [time.perf_counter()]
+    rows = Lacking(0, 0)
+    if trunk is not None:
+        require_trunk(model)
+        fixed = validation_batches(ready.config, validation, ready.text, features, processes)
+        rows = lacking_rows(trunk, ready, drawn_batches(ready, fixed))
+        require_room(rows.bytes, trunk.objects.free_bytes(), trunk.where)
+    each_token, steps = 0.0, []
     for batch in islice(ready.batches.epoch(0), _PROBED_STEPS + 1):
-        float(take_step(model, optimiser, batch.to(ready.device), loss_scale=ready.plan.loss_scale))  # waits for it
-        moments.append(time.perf_counter())
-    each = (moments[-1] - moments[1]) / (len(moments) - 2) if len(moments) > 2 else moments[1] - moments[0]
+        given = batch.to(ready.device)
+        began = time.perf_counter()
+        if trunk is not None:
+            hidden = model.lm.trunk(given.input_ids[:, :-1])
+            float(hidden.sum())  # waits for it
+            given = replace(given, trunk=hidden)
+        middle = time.perf_counter()
+        stepped = take_step(
+            model, optimiser, given, loss_scale=ready.plan.loss_scale, parts=ready.plan.parts, processes=processes
+        )
+        float(stepped.loss)  # waits for it
+        each_token = (middle - began) / given.input_ids.numel()
+        steps.append(time.perf_counter() - middle)
+    each = sum(steps[1:]) / (len(steps) - 1) if len(steps) > 1 else steps[0]
     tensors = model.trainable_tensors().values()
     return TrainPlan(
         steps=ready.plan.steps,
@@ -54,5 +85,6 @@ def plan_training(
         missing_samples=missing,
         trainable_parameters=sum(tensor.numel() for tensor in tensors),
         bytes=checkpoint_bytes(tensors),
-        seconds=each * ready.plan.steps,
+        seconds=each * ready.plan.steps + each_token * rows.tokens,
+        trunk_bytes=rows.bytes,
     )

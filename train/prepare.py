@@ -13,11 +13,13 @@ from epalm.devices import pick_device
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
 from epalm.samples import Dataset, Sample
-from epalm.train.batches import Batch, Batches, training_items
+from epalm.train.batches import Batches, training_items
 from epalm.train.build import build_model, load_lm, load_text_format
-from epalm.train.features import FeatureSource, TrainableSource, frozen_features
+from epalm.train.device_features import DeviceFeatures, fit_on_device, free_beside
+from epalm.train.features import CachedFeatures, FeatureSource, TrainableSource, frozen_features
 from epalm.train.few_shot import few_shot
 from epalm.train.model import EpalmModel
+from epalm.train.processes import ALONE, Processes
 from epalm.train.schedule import Schedule
 from epalm.train.step import Plan
 from epalm.train.text import TextFormat
@@ -53,9 +55,20 @@ class Prepared:
 
 
 def prepare(
-    config: Config, dataset: Dataset, features: FeatureSource, training: Sequence[Sample], device: str
+    config: Config,
+    dataset: Dataset,
+    features: FeatureSource,
+    training: Sequence[Sample],
+    device: str,
+    *,
+    processes: Processes = ALONE,
+    workers: int = 0,
+    sharded: bool = False,
 ) -> Prepared:
     """Load the language model and build everything around it; nothing is written.
+
+    `workers` threads put training batches together, ahead of the step. `sharded`: the processes divide the language
+    model.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
@@ -79,22 +92,47 @@ def prepare(
             raise frozen_features()
         encoder = features.encoder
     where = pick_device(device)
-    lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)
+    if sharded:
+        from epalm.train.sharding import require_shardable, shard_lm  # a second, for what few need
+
+        require_shardable(config, processes)
+    empty = sharded and not processes.first
+    lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
     text = load_text_format(config.lm.name, lm)
     require_short(training, text, lm.config.max_position_embeddings)
     config = config.resolved(lm.config.num_hidden_layers)
-    loaded = digest_tensors(lm.state_dict())  # before anything is put into it
+    loaded = "" if empty else digest_tensors(lm.state_dict())  # before anything is put into it
+    if sharded:
+        loaded = processes.from_first(loaded)
     model = build_model(config, lm, features.width, encoder)
     model.lm.checkpointing = config.optim.checkpointing
     if config.optim.compiled:
         model.lm.compile_blocks()
-    batches = _batches(config, items, text, features)
+    if sharded:
+        shard_lm(lm, where, processes)
+    on_device = None
+    if isinstance(features, CachedFeatures) and fit_on_device(
+        features, training, config.model.tokens, free_beside(model, where)
+    ):
+        on_device = DeviceFeatures(features, training, tokens=config.model.tokens, device=where)
+    gpu = where if where.type == "cuda" else None
+    batches = _batches(config, items, text, features, processes, workers=workers, pinned_for=gpu, on_device=on_device)
     steps = config.optim.epochs * len(batches)
     steps = min(steps, config.optim.max_steps or steps)
     return Prepared(config, loaded, text, model, batches, _plan(config, steps, len(batches)), where)
 
 
-def _batches(config: Config, items: Sequence[Any], text: TextFormat, features: FeatureSource) -> Batches:
+def _batches(
+    config: Config,
+    items: Sequence[Any],
+    text: TextFormat,
+    features: FeatureSource,
+    processes: Processes,
+    *,
+    workers: int = 0,
+    pinned_for: torch.device | None = None,
+    on_device: DeviceFeatures | None = None,
+) -> Batches:
     return Batches(
         items,
         text,
@@ -103,17 +141,24 @@ def _batches(config: Config, items: Sequence[Any], text: TextFormat, features: F
         batch_size=config.optim.batch_size,
         seed=config.optim.seed,
         loss_on=config.optim.loss_on,
+        processes=processes,
+        workers=workers,
+        pinned_for=pinned_for,
+        on_device=on_device,
     )
 
 
 def validation_batches(
-    config: Config, samples: Sequence[Sample], text: TextFormat, features: FeatureSource
-) -> list[Batch]:
-    """The same batches for every validation: a random part of the samples, in random order."""
+    config: Config,
+    samples: Sequence[Sample],
+    text: TextFormat,
+    features: FeatureSource,
+    processes: Processes = ALONE,
+) -> Batches | None:
+    """What epoch 0 of gives the batches of every validation: a random part of the samples; None: there are none."""
     items = training_items(samples)
     chosen = np.random.default_rng(config.optim.seed).permutation(len(items))[: config.eval.val_samples]
-    batches = _batches(config, [items[place] for place in chosen], text, features)
-    return list(batches.epoch(0, augmented=False)) if items else []
+    return _batches(config, [items[place] for place in chosen], text, features, processes) if items else None
 
 
 def _plan(config: Config, steps: int, steps_per_epoch: int) -> Plan:
@@ -129,6 +174,7 @@ def _plan(config: Config, steps: int, steps_per_epoch: int) -> Plan:
         optim.weight_decay,
         optim.loss_scale,
         validate_every=config.eval.every_steps,
+        parts=optim.accumulate,
     )
 
 

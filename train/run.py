@@ -1,6 +1,7 @@
 """One training from settings to a run folder. Knows every part of this stage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 from epalm import __version__
+from epalm.cache.store import Cache
 from epalm.config import Config
 from epalm.console import say
 from epalm.errors import UsageError
@@ -15,6 +17,7 @@ from epalm.samples import Dataset, Modality, Sample
 from epalm.train.features import HashedSource
 from epalm.train.loop import Cadence, Stop, train_model
 from epalm.train.prepare import Prepared, checkpoint_bytes, prepare, validation_batches
+from epalm.train.processes import ALONE, Processes
 from epalm.train.reporting import reporting
 from epalm.train.run_folder import RunFolder, require_room, writing
 from epalm.train.run_key import run_key, run_parts
@@ -22,6 +25,8 @@ from epalm.train.run_lock import locked
 from epalm.train.step import make_optimiser
 from epalm.train.text_length import require_short
 from epalm.train.train_state import TrainState, parts_of, record_of, restore
+from epalm.train.trunk import require_trunk, trunk_spec
+from epalm.train.trunk_use import drawn_batches, use_trunk
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Loaded:
     validation: Sequence[Sample]
     inputs: dict[str, Any]
     missing: int
+    processes: Processes = ALONE
+    trunk: Cache | None = None  # where the blocks below `start` are computed once for all texts
 
 
 def load_training(
@@ -64,18 +71,26 @@ def load_training(
     *,
     recipe: str = "",
     device: str = "auto",
+    processes: Processes = ALONE,
+    workers: int = 0,
+    sharded: bool = False,
     missing: int = 0,
+    trunk: Cache | None = None,
 ) -> Loaded:
     """Load what a training on samples whose features are there needs; `missing` others were left out before.
 
-    Nothing is written.
+    `workers` threads put batches together ahead of the step; `sharded` processes divide the language model. `trunk`
+    will hold the rows of the trunk. Nothing is written.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
-    ready = prepare(config, dataset, features, training, device)
+    ready = prepare(config, dataset, features, training, device, processes=processes, workers=workers, sharded=sharded)
     require_short(validation, ready.text, ready.model.lm.config.max_position_embeddings)
     parts = run_parts(ready, features, training, validation)
+    if trunk is not None:
+        require_trunk(ready.model)
+        parts["trunk"] = trunk_spec(ready.model.lm, ready.lm).fingerprint  # the same numbers to rounding, no more
     inputs = {
         "data": dataset.spec,
         "data_root": str(Path(dataset.root).resolve()),
@@ -88,7 +103,8 @@ def load_training(
         "key": run_key(parts),
         "parts": parts,
     }
-    return Loaded(ready, features, validation, inputs, missing)
+    processes.require_same(run_key(parts), "what is trained on")
+    return Loaded(ready, features, validation, inputs, missing, processes, trunk)
 
 
 def train(
@@ -96,39 +112,49 @@ def train(
 ) -> TrainSummary | None:
     """Train in a run folder, from where it stands to the end; None where `stop` ended it earlier.
 
-    `trackers` (see `epalm.train.tracking`) are told what the run's metrics are.
+    Of several processes the first one writes, and all of them read. `trackers` (see `epalm.train.tracking`) are told
+    what the run's metrics are.
 
     Raises:
         UsageError: another process works in the folder, or none of its checkpoints is whole.
         EpalmError: it cannot be written, or has too little room; the loss is no number any more; a tracker does not
             start.
     """
-    with locked(run):
+    with locked(run) if loaded.processes.first else nullcontext():
         return _train(loaded, run, stop, trackers)
 
 
 def _train(loaded: Loaded, run: RunFolder, stop: Stop, trackers: Sequence[str]) -> TrainSummary | None:
-    ready = loaded.ready
-    if not run.has_begun:
+    ready, processes = loaded.ready, loaded.processes
+    if processes.first:
+        run.sweep()
+    if processes.first and not run.has_begun:
         require_room(run.path, checkpoint_bytes(ready.model.trainable_tensors().values()))
         run.begin(ready.config, loaded.inputs)
     model = ready.model.to(ready.device)
     optimiser = make_optimiser(model, ready.plan)
-    start = _go_on(loaded, run, optimiser)
+    with processes.first_goes_ahead():
+        start = _go_on(loaded, run, optimiser)
 
     def save(state: TrainState) -> None:
+        if not processes.first:
+            return
         record = {**record_of(state, optimiser), "steps": ready.plan.steps, "key": loaded.inputs["key"]}
-        record |= {"processes": 1, "metrics_bytes": run.metrics_bytes()}
+        record |= {"processes": processes.count, "metrics_bytes": run.metrics_bytes()}
         with writing(run.path):
             run.checkpoints.write(state.step, parts_of(model, optimiser), record, best=state.best_step == state.step)
 
+    fixed = validation_batches(ready.config, loaded.validation, ready.text, loaded.features, processes)
+    if loaded.trunk is not None:
+        use_trunk(loaded.trunk, ready, drawn_batches(ready, fixed), run.path, processes=processes)
     keep = ready.config.checkpoint
-    with reporting(run, ready.config.model_dump(mode="json"), trackers) as report:
+    settings = ready.config.model_dump(mode="json")
+    with reporting(run, settings, trackers) if processes.first else nullcontext(_say_nothing) as report:
         state = train_model(
             model,
             optimiser,
             ready.batches,
-            validation_batches(ready.config, loaded.validation, ready.text, loaded.features),
+            list(fixed.epoch(0, augmented=False)) if fixed else [],
             ready.plan,
             start=start,
             device=ready.device,
@@ -136,27 +162,36 @@ def _train(loaded: Loaded, run: RunFolder, stop: Stop, trackers: Sequence[str]) 
             report=report,
             save=save,
             stop=stop,
+            processes=processes,
         )
     if state.step < ready.plan.steps:
         return None
     summary = _summary(loaded, run, state)
-    run.end(summary.to_json())
-    run.finish()
+    if processes.first:
+        run.end(summary.to_json())
+        run.finish()
     return summary
+
+
+def _say_nothing(_metrics: Mapping[str, Any]) -> None: ...
 
 
 def _go_on(loaded: Loaded, run: RunFolder, optimiser: torch.optim.Optimizer) -> TrainState:
     """Where the training stands; model and optimiser are as they were there, and the folder has nothing newer."""
     checkpoint = run.checkpoints.newest()
+    first = loaded.processes.first
     if checkpoint is None:
         torch.manual_seed(loaded.ready.config.optim.seed)
-        run.cut_metrics(0)
+        if first:
+            run.cut_metrics(0)
         return TrainState()
     if checkpoint.state["key"] != loaded.inputs["key"]:
         raise UsageError(f"{checkpoint.path} is of another training", hint="give another --run")
     state = restore(checkpoint, loaded.ready.model, optimiser)
     if state.best_step is not None and not run.checkpoints.holds(state.best_step):
         state = state.without_best()
+    if not first:
+        return state
     with writing(run.path):
         run.checkpoints.go_on_from(checkpoint, best=state.best_step)
     run.cut_metrics(checkpoint.state["metrics_bytes"])

@@ -1,13 +1,17 @@
 """One optimisation step, one validation: what the loop does over and over. Knows no files and no settings objects."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
+from epalm.errors import EpalmError
 from epalm.train.batches import Batch
 from epalm.train.loss import Losses
 from epalm.train.model import EpalmModel
+from epalm.train.processes import ALONE, Processes
 from epalm.train.schedule import Schedule
 
 _FLOAT16_SCALE = 4096.0
@@ -26,6 +30,14 @@ class Plan:
     weight_decay: float
     loss_scale: float
     validate_every: int
+    parts: int = 1  # that a process does its share of a step in: less memory, the same sums
+
+
+class Stepped(NamedTuple):
+    """Of one step: the loss per sample in nats, unscaled, still on the device; whether any process was told to stop."""
+
+    loss: torch.Tensor
+    stop: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +63,86 @@ def make_optimiser(model: EpalmModel, plan: Plan) -> torch.optim.AdamW:
     )
 
 
-def take_step(model: EpalmModel, optimiser: torch.optim.Optimizer, batch: Batch, *, loss_scale: float) -> torch.Tensor:
-    """One optimisation step on one batch; its loss per sample in nats, unscaled, still on the device."""
-    loss = losses_of(model, batch).loss.mean()
+def take_step(
+    model: EpalmModel,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    loss_scale: float,
+    parts: int = 1,
+    processes: Processes = ALONE,
+    stop: bool = False,
+) -> Stepped:
+    """One optimisation step on one batch, each process with its share of it; `stop` is told to all of them.
+
+    Gradients are those of the whole batch's mean loss, however many processes and parts it is done in.
+
+    Raises:
+        EpalmError: the memory does not suffice; the message says for what and what to change.
+    """
     # Small gradients of hidden states would be lost in float16; the trained tensors are float32.
     kept = _FLOAT16_SCALE if model.lm.dtype == torch.float16 else 1.0
-    (kept * loss_scale * loss).backward()
-    if kept != 1:
-        for group in optimiser.param_groups:
-            torch._foreach_div_([tensor.grad for tensor in group["params"] if tensor.grad is not None], kept)
-    optimiser.step()
+    loss = torch.zeros((), device=batch.labels.device)
+    with _enough_memory(batch, parts):
+        for part in batch.parts(parts):
+            own = losses_of(model, part).loss[: part.own_samples].sum() / part.all_samples
+            (kept * loss_scale * own).backward()
+            loss += own.detach()
+        # Every process has gradients for the same tensors: their shares are of one length, filled where need be.
+        gradients = [
+            tensor.grad for group in optimiser.param_groups for tensor in group["params"] if tensor.grad is not None
+        ]
+        told = torch.stack([loss, torch.full_like(loss, stop)])
+        processes.add_up([*gradients, told])
+        if kept != 1:
+            torch._foreach_div_(gradients, kept)
+        optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return loss.detach()
+    return Stepped(told[0], stop if processes.count == 1 else bool(told[1] > 0))
 
 
 def losses_of(model: EpalmModel, batch: Batch) -> Losses:
     """Loss and exactness of each of a batch's samples."""
-    return model.losses(batch.features, batch.input_ids, batch.attention_mask, batch.labels)
+    return model.losses(batch.features, batch.input_ids, batch.attention_mask, batch.labels, trunk=batch.trunk)
 
 
 @torch.no_grad()
-def validate(model: EpalmModel, batches: Sequence[Batch], *, device: torch.device) -> Validation | None:
-    """Loss and exactness over batches, with the text given (teacher forcing)."""
+def validate(
+    model: EpalmModel, batches: Sequence[Batch], *, device: torch.device, processes: Processes = ALONE
+) -> Validation | None:
+    """Loss and exactness over batches, with the text given (teacher forcing); the same in all processes.
+
+    Raises:
+        EpalmError: the memory does not suffice.
+    """
     if not batches:
         return None
     model.eval()
-    losses, exact = [], []
+    sums = []
     for batch in (batch.to(device) for batch in batches):
-        each = losses_of(model, batch)
-        losses.append(each.loss.cpu())
-        exact.append(each.exact.cpu())
+        with _enough_memory(batch, 1):
+            each = losses_of(model, batch)
+        sums.append(torch.stack([values[: batch.own_samples].float().sum() for values in each]))
     model.train()
-    return Validation(float(torch.cat(losses).mean()), float(torch.cat(exact).float().mean()), len(torch.cat(losses)))
+    total = torch.stack(sums).cpu().double().sum(0)
+    processes.add_up([total])
+    samples = sum(batch.all_samples for batch in batches)
+    return Validation(float(total[0]) / samples, float(total[1]) / samples, samples)
+
+
+@contextmanager
+def _enough_memory(batch: Batch, parts: int) -> Iterator[None]:
+    """Turn a lack of memory into one message. Raises EpalmError."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        rows, tokens = batch.labels.shape
+        where = "GPU" if batch.labels.is_cuda else "computer"
+        raise EpalmError(
+            f"the {where}'s memory does not suffice for a batch of {rows} samples × {tokens} tokens"
+            + (f" in {parts} parts" if parts > 1 else ""),
+            hint=f"--set optim.accumulate={2 * parts} does the same steps in smaller parts, --set "
+            "optim.checkpointing=true needs time in place of memory, --set lm.dtype=bfloat16 halves the language model",
+        ) from error

@@ -4,7 +4,6 @@ QA: `</s>` question `?</a>` answer `</s>`; caption: `</s>` caption `</s>`. `</s>
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,17 +14,6 @@ from epalm.samples import Sample, Task
 ANSWER = "</a>"  # ends the question
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
-    """Token ids of one training text; its target begins at `target`."""
-
-    ids: tuple[int, ...]
-    target: int
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
 class TextFormat:
     """Turns samples into ids; knows the tokenizer and nothing about models."""
 
@@ -33,17 +21,25 @@ class TextFormat:
         self.tokenizer, self.bos, self.eos, self.pad = tokenizer, bos, eos, pad
         self._known: dict[str, tuple[int, ...]] = {}
 
-    def training(self, sample: Sample, target: str) -> Text:
-        """The text that `target` (an answer or a caption) completes."""
-        given = self.given(sample)
-        return Text((*given, *self._ids(target.strip()), self.eos), len(given))
-
     def given(self, sample: Sample) -> tuple[int, ...]:
         """What decoding starts from: the question, or `</s>` alone for a caption."""
+        words = self.question(sample)
+        if words not in self._known:
+            self._known[words] = tuple(self.tokenise([words])[0].tolist())
+        return (self.bos, *self._known[words])
+
+    def question(self, sample: Sample) -> str:
+        """The words that a target follows: the question with its end; none before a caption."""
         if sample.task is Task.CAPTION:
-            return (self.bos,)
-        question = (sample.prompt or "").strip().rstrip("?").rstrip()
-        return (self.bos, *self._ids(f"{question}?{ANSWER}"))
+            return ""
+        return f"{(sample.prompt or '').strip().rstrip('?').rstrip()}?{ANSWER}"
+
+    def tokenise(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids (T,) int64 of each text, with nothing added; many at a time are fast."""
+        if not texts:
+            return []
+        rows = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [np.array(row, np.int64) for row in rows]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The words of produced ids, up to the first `</s>`."""
@@ -53,13 +49,8 @@ class TextFormat:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text.strip()
 
-    def _ids(self, text: str) -> tuple[int, ...]:
-        if text not in self._known:
-            self._known[text] = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return self._known[text]
 
-
-def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+def pad_right(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Ids and mask (B, T), padded behind; no mask where nothing is padded."""
     length = max(map(len, rows))
     ids = np.full((len(rows), length), pad, np.int64)

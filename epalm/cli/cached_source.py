@@ -13,9 +13,15 @@ if TYPE_CHECKING:
 
 
 def open_features(
-    cache: "Cache", name: str, dataset: "Dataset", samples: "Sequence[Sample]", layers: str | Sequence[int] | None
+    cache: "Cache",
+    name: str,
+    dataset: "Dataset",
+    samples: "Sequence[Sample]",
+    layers: str | Sequence[int] | None,
+    *,
+    mapped: bool = False,
 ) -> "CachedFeatures":
-    """The rows of these samples' media; `layers` as typed, or as block numbers.
+    """The rows of these samples' media; `layers` as typed, or as block numbers; `mapped`: for several processes.
 
     Raises:
         UsageError: layers of no known form, or that the set does not hold.
@@ -29,7 +35,7 @@ def open_features(
     if not cache.read_only:
         touch(found.objects)
     chosen = chosen_layers(cache, found, layers) if layers is None or isinstance(layers, str) else layers
-    features = CachedFeatures(found, cache, dataset, samples, layers=chosen)
+    features = CachedFeatures(found, cache, dataset, samples, layers=chosen, mapped=mapped)
     if features.sourceless:
         say(f"{features.sourceless:,} media are not here: their rows are found by the names of the extraction")
     return features

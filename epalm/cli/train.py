@@ -1,10 +1,12 @@
 """`epalm train`: stage 2. Reads the options, finds samples and features, says what was chosen."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epalm.cli.launched import in_processes, these_processes
 from epalm.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_RUNS,
@@ -22,6 +24,7 @@ from epalm.cli.recipe_options import (
     PLAYGROUND,
     BalancedOption,
     BlindOption,
+    CacheTrunkOption,
     FewShotOption,
     InjectOption,
     RecipeOption,
@@ -35,16 +38,20 @@ from epalm.train.tracking import TrackerName, require_trackers
 
 if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
+    from epalm.cache.store import Cache
     from epalm.cli.train_features import Material
     from epalm.config import Config
     from epalm.samples import Dataset
+    from epalm.train.processes import Processes
 
 
+@in_processes
 def train(
     *,
     from_cache: Annotated[
         bool, typer.Option("--from-cache", help="Take features from the cache; else the encoder runs in the loop.")
     ] = False,
+    cache_trunk: CacheTrunkOption = False,
     modality: OptionalModalityOption = None,
     data: OptionalDataOption = None,
     recipe: RecipeOption = None,
@@ -76,16 +83,25 @@ def train(
     ] = False,
     track: Annotated[
         list[TrackerName] | None,
-        typer.Option(help="Send the metrics to a tracker too; may be given several times.", show_default=False),
+        typer.Option(
+            callback=lambda names: require_trackers(names or ()) and names,
+            help="Send the metrics to a tracker too; may be given several times.",
+            show_default=False,
+        ),
     ] = None,
     device: DeviceOption = "auto",
+    workers: Annotated[int, typer.Option(help="Threads that put batches together ahead of the step.", min=0)] = 2,
+    shard_lm: Annotated[
+        bool, typer.Option("--shard-lm", help="Divide the frozen language model among the processes of a launcher.")
+    ] = False,
     plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train connector, soft prompt and adapters against the frozen language model.
 
     With --from-cache, on the features of the latest extraction: nothing is decoded or encoded. A medium without
-    features stops the training before it begins, unless --allow-missing says how many are acceptable.
+    features stops the training before it begins, unless --allow-missing says how many are acceptable. Without a prompt
+    and adapters, --cache-trunk computes the language model's lower blocks once as well.
 
     A run is named by everything that decides it. The same command again goes on where it was stopped or killed, and
     says so where it is done already; when something has changed, it says what, and begins another run.
@@ -100,10 +116,10 @@ def train(
 
         epalm train --modality image --set optim.max_steps=20
     """
-    from epalm.cache.store import Cache
     from epalm.cli.canary import check_canary
     from epalm.cli.train_features import cached_material, live_material
     from epalm.cli.training import (
+        agree_on_run,
         emptied_on_fault,
         mark_use,
         show_changes,
@@ -118,8 +134,8 @@ def train(
     from epalm.train.run import load_training
     from epalm.train.run_choice import choose_run
 
-    trackers = require_trackers(track or ())
-    store = Cache(cache, read_only=plan)
+    processes = these_processes()
+    store, trunk = _caches(cache, plan=plan, from_cache=from_cache, cache_trunk=cache_trunk)
     if from_cache and (modality is None or data is None):
         latest = store.latest(modality.value if modality else None)
         modality, data = Modality(latest.modality), data or latest.data
@@ -140,18 +156,21 @@ def train(
     )
     config = load_config(recipe or PLAYGROUND, overrides)
     say(f"recipe: {recipe or PLAYGROUND}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}")
-    dataset = load_dataset(data, modality, media_here=not from_cache, write=not plan)
     used: FeatureSet | None = None
-    if from_cache:
-        name = feature_set or store.latest(modality.value).set
-        used = store.find(name)
-        allowed = None if plan else allow_missing
-        material = cached_material(store, name, dataset, config, layers=layers, allow_missing=allowed)
-    else:
-        material = live_material(store, modality, data, dataset, config, device)
+    with processes.first_goes_ahead():
+        dataset = load_dataset(data, modality, media_here=not from_cache, write=not plan)
+        if from_cache:
+            name = feature_set or store.latest(modality.value).set
+            used = store.find(name)
+            allowed = None if plan else allow_missing
+            material = cached_material(
+                store, name, dataset, config, layers=layers, allow_missing=allowed, mapped=processes.count > 1
+            )
+        else:
+            material = live_material(store, modality, data, dataset, config, device)
     say(material.in_words())
     if plan:
-        _show_plan(config, dataset, material, runs, allow_missing, device, as_json)
+        _show_plan(config, dataset, material, runs, allow_missing, device, processes, shard_lm, as_json, trunk)
         return
     label = "-".join((modality, Path(recipe or PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
     loaded = load_training(
@@ -163,20 +182,35 @@ def train(
         material.validation,
         recipe=recipe or PLAYGROUND,
         device=device,
+        processes=processes,
+        workers=workers,
+        sharded=shard_lm,
         missing=material.missing,
+        trunk=trunk,
     )
-    chosen = choose_run(runs, label, loaded.inputs, name=run, again=again)
+    chosen = agree_on_run(processes, lambda: choose_run(runs, label, loaded.inputs, name=run, again=again))
     if chosen.summary is not None:
         show_done(chosen, as_json)
         return
     show_changes(chosen)
-    with emptied_on_fault(chosen.folder):
-        if used:
+    with emptied_on_fault(chosen.folder) if processes.first else nullcontext():
+        if used and processes.first:
             if canary:
                 check_canary(used, store, dataset, material.training, device)
             mark_use(used, chosen.folder)
-        summary = train_until_stopped(loaded, chosen.folder, trackers)
+        summary = train_until_stopped(loaded, chosen.folder, track or ())
     show_summary(summary.to_json(), as_json)
+
+
+def _caches(where: str, *, plan: bool, from_cache: bool, cache_trunk: bool) -> "tuple[Cache, Cache | None]":
+    """The cache that features come from, and the one for the trunk where that is wanted."""
+    from epalm.cache.store import Cache
+    from epalm.errors import UsageError
+
+    if cache_trunk and not from_cache:
+        raise UsageError("--cache-trunk goes with --from-cache", hint="epalm train --from-cache --cache-trunk")
+    store = Cache(where, read_only=plan)
+    return store, store if cache_trunk else None
 
 
 def _show_plan(
@@ -186,7 +220,10 @@ def _show_plan(
     runs: Path,
     allow_missing: int,
     device: str,
+    processes: "Processes",
+    sharded: bool,
     as_json: bool,
+    trunk: "Cache | None",
 ) -> None:
     from epalm.cli.work_plan import show_train_plan
     from epalm.train.features import CachedFeatures
@@ -196,7 +233,16 @@ def _show_plan(
     if not material.training and isinstance(features, CachedFeatures):
         features.require_rows(allow_missing)
     plan = plan_training(
-        config, dataset, features, material.training, material.validation, device=device, missing=material.missing
+        config,
+        dataset,
+        features,
+        material.training,
+        material.validation,
+        device=device,
+        processes=processes,
+        sharded=sharded,
+        missing=material.missing,
+        trunk=trunk,
     )
     show_train_plan(plan, features, runs, as_json)
     if isinstance(features, CachedFeatures):

@@ -41,9 +41,16 @@ class Material:
 
 
 def cached_material(
-    store: "Cache", name: str, dataset: Dataset, config: Config, *, layers: str | None, allow_missing: int | None
+    store: "Cache",
+    name: str,
+    dataset: Dataset,
+    config: Config,
+    *,
+    layers: str | None,
+    allow_missing: int | None,
+    mapped: bool = False,
 ) -> Material:
-    """From a feature set; `allow_missing` media may have no row in it, None: any number.
+    """From a feature set; `allow_missing` media may have no row in it, None: any number; `mapped`: for processes.
 
     Raises:
         UsageError: more media have none; they are named. Or the encoder is to be trained.
@@ -52,7 +59,7 @@ def cached_material(
         raise frozen_features()
     parts = samples_of(dataset, config)
     every = parts[0] + parts[1]
-    features = open_features(store, name, dataset, every, layers)
+    features = open_features(store, name, dataset, every, layers, mapped=mapped)
     for difference in differences(config.encoder, features.describe()):
         warn(difference)
     allowed = len(features.holes) if allow_missing is None else allow_missing

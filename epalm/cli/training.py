@@ -1,8 +1,9 @@
 """A training as the user sees it: what it differs in from the nearest run, how it is stopped, what came of it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,11 +14,23 @@ from epalm.errors import EpalmError
 
 if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
+    from epalm.train.processes import Processes
     from epalm.train.run import Loaded, TrainSummary
     from epalm.train.run_choice import Choice
     from epalm.train.run_folder import RunFolder
 
 _SHOWN = 8  # changes; the rest is counted
+
+
+def agree_on_run(processes: "Processes", choose: "Callable[[], Choice]") -> "Choice":
+    """The first process's choice, made by it alone, and known to all of them; the others need not say why."""
+    from epalm.train.run_choice import Choice
+    from epalm.train.run_folder import RunFolder
+
+    chosen = choose() if processes.first else None
+    told = json.dumps([str(chosen.folder.path), chosen.summary]) if chosen else ""
+    path, summary = json.loads(processes.from_first(told))
+    return chosen or Choice(RunFolder(Path(path)), summary)
 
 
 def show_changes(chosen: "Choice") -> None:

@@ -1,0 +1,105 @@
+"""Steps that leave blocks out against the operations that this should save, on an LM of OPT-2.7B's proportions.
+
+32 blocks of which 19 to 30 get tokens, narrow and with few words so that a CPU is enough; 512 wide, so that matrix
+products take the time, as they do at full size. The figure is measured over predicted: 1 is all of the saving.
+"""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import OPTConfig
+
+from benchmarks.report import Line
+from benchmarks.timing import in_turns, ratio
+from benchmarks.worlds import World, playground_world
+from epalm.cache.store import Cache
+from epalm.config import Config, load_config
+from epalm.extract.pipeline import extract_features
+from epalm.fingerprint import digest_tensors
+from epalm.samples import Modality
+from epalm.train.augmented_opt import AugmentedOPT
+from epalm.train.batches import Batches, training_items
+from epalm.train.build import build_model, load_lm, load_text_format
+from epalm.train.features import CachedFeatures
+from epalm.train.schedule import Schedule
+from epalm.train.step import Plan, make_optimiser, take_step
+from epalm.train.trunk import TrunkPass, TrunkRows, trunk_set, trunk_spec
+
+_BATCH, _WORDS = 16, 2048
+Step = Callable[[], None]
+
+
+def run(root: Path, *, quick: bool) -> list[Line]:
+    """`epalm-lin` without and with the cached trunk, both against `epalm`."""
+    width, steps, rounds = (32, 1, 1) if quick else (512, 2, 7)
+    world, cache = playground_world(root, Modality.IMAGE, 16 if quick else 64), Cache(root / "cache-operations")
+    layers = tuple(range(world.encoder.depth - 6, world.encoder.depth))
+    summary = extract_features(world.dataset, world.modality, world.encoder, layers, cache)
+    features = CachedFeatures(cache.find(summary.set_name), cache, world.dataset, world.dataset.split("train"))
+    places = [f"optim.batch_size={_BATCH}", "model.tokens=6", "model.start=19", "model.end=31"]
+    ways: dict[str, Step] = {}
+    counted: dict[str, float] = {}
+    for name in ("epalm", "epalm-lin", "epalm-lin, cached trunk"):
+        variant, _, trunk = name.partition(", ")
+        config = load_config("playground", [*places, "model.prompt_length=10", f"model.variant={variant}"])
+        ways[name] = _step(config, _language_model(width), world, features, cache if trunk else None, steps)
+        with FlopCounterMode(display=False) as counter:
+            ways[name]()
+        counted[name] = counter.get_total_flops() / steps
+    times = in_turns(ways, rounds=rounds)
+    lines = []
+    for name in list(ways)[1:]:
+        predicted, found = counted[name] / counted["epalm"], ratio(times[name], times["epalm"])
+        note = (
+            f"predicted {predicted:.3f} ({counted[name] / 1e9:.1f} of {counted['epalm'] / 1e9:.1f} GFLOP a step of "
+            f"{_BATCH}), measured {found[0]:.3f} ({times[name].median / steps * 1e3:.0f} of "
+            f"{times['epalm'].median / steps * 1e3:.0f} ms)"
+        )
+        median, lowest, highest = (value / predicted for value in found)
+        lines.append(Line(f"{name} / epalm, over predicted", median, lowest, highest, rounds, note))
+    return lines
+
+
+def _language_model(width: int) -> AugmentedOPT:
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=_WORDS,
+        hidden_size=width,
+        word_embed_proj_dim=width,
+        num_hidden_layers=32,
+        num_attention_heads=width // 32,
+        ffn_dim=4 * width,
+    )
+    return AugmentedOPT(config).eval()
+
+
+def _step(
+    config: Config, lm: AugmentedOPT, world: World, features: CachedFeatures, trunk: Cache | None, steps: int
+) -> Step:
+    """The same first batches of the first epoch, put together and learnt from."""
+    config = config.resolved(lm.config.num_hidden_layers)
+    batches = Batches(
+        training_items(world.dataset.split("train")),
+        load_text_format("playground", load_lm("playground")),
+        features,
+        tokens=config.model.tokens,
+        batch_size=config.optim.batch_size,
+        seed=config.optim.seed,
+    )
+    weights = digest_tensors(lm.state_dict())
+    model = build_model(config, lm, features.width).train()
+    if trunk is not None:
+        rows, texts = trunk_set(trunk, trunk_spec(lm, weights)), batches.texts(steps)
+        TrunkPass(texts).fill(lm, rows, torch.device("cpu"))
+        batches.trunk = TrunkRows(rows, texts, lm.dtype, mapped=False)
+    plan = Plan(steps, Schedule(0, 0, 1e-5, 1e-5, 1), 1e-5, 0, 0, 0.02, 0.1, steps)
+    optimiser = make_optimiser(model, plan)
+
+    def take() -> None:
+        for batch in islice(batches.epoch(0), steps):
+            take_step(model, optimiser, batch, loss_scale=plan.loss_scale)
+
+    return take
