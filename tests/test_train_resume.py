@@ -2,27 +2,47 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import train_host
+from tests import train_host, trials
 
 HOST = Path(train_host.__file__)
 STEPS = train_host.STEPS
 
 
-def _host(runs: Path, plan: list[dict[str, Any]]) -> tuple[list[int], str]:
-    """What became of each training of the plan, and all that they said."""
-    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path))
-    words = [sys.executable, str(HOST), str(runs), json.dumps(plan)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr
-    results: list[int] = json.loads(done.stdout.splitlines()[-1])
-    return results, done.stderr
+class Host:
+    """Trains in forked children: see the program."""
+
+    def __init__(self) -> None:
+        environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path))
+        self._process = subprocess.Popen(
+            [sys.executable, str(HOST)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, runs: Path, *plan: dict[str, Any]) -> tuple[list[int], str]:
+        """What became of each training of the plan, and all that was said so far by those in the folder."""
+        assert self._process.stdin and self._process.stdout
+        print(json.dumps([str(runs), plan]), file=self._process.stdin, flush=True)
+        results: list[int] = json.loads(self._process.stdout.readline())
+        return results, (runs / "said").read_text()
+
+    def end(self) -> None:
+        """Let it go."""
+        self._process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    process = Host()
+    yield process
+    process.end()
 
 
 def _order(log: Path) -> dict[int, Any]:
@@ -58,10 +78,11 @@ def _outcome(runs: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that was never interrupted, as `whole` in this folder."""
     runs = tmp_path_factory.mktemp("runs")
-    assert _host(runs, [{"run": "whole"}])[0] == [0]
+    results, said = host(runs, {"run": "whole"})
+    assert results == [0], said
     return runs
 
 
@@ -75,9 +96,64 @@ def _require_same(runs: Path, whole: Path, names: list[str]) -> None:
             assert outcome[key] == value, (name, key)
 
 
-def test_killed_in_every_step(whole: Path, tmp_path: Path) -> None:
+def test_killed_in_every_step(host: Host, whole: Path, tmp_path: Path) -> None:
     names = [f"{step}" for step in range(1, STEPS + 1)]
-    plan: list[dict[str, Any]] = [{"run": name, "forward": int(name)} for name in names]
-    results, _ = _host(tmp_path, plan + [{"run": name} for name in names])
+    plan: list[dict[str, Any]] = [{"run": name, "at": int(name)} for name in names]
+    results, _ = host(tmp_path, *plan, *({"run": name} for name in names))
     assert results == [-9] * STEPS + [0] * STEPS
     _require_same(tmp_path, whole, names)
+
+
+@pytest.mark.parametrize("saved", [1, 2, 5])
+def test_killed_twice_in_an_epoch_and_at_its_borders(host: Host, saved: int, whole: Path, tmp_path: Path) -> None:
+    """Steps 6 and 7 are of one epoch; 4 and 8 end one, 5 and 9 begin one. `saved`: steps between two checkpoints."""
+    cadence = {"checkpoint.every_steps": saved}
+    borders, done = [6, 7, 8, 9, 13], 0
+    plan: list[dict[str, Any]] = []
+    for step in borders:
+        plan.append({"run": "a", "at": step - done, **cadence})
+        done = (step - 1) // saved * saved  # steps that are saved when step number `step` begins
+    results, said = host(tmp_path, *plan)
+    assert results == [-9] * (len(borders) - 1) + [0], said
+    assert _order(tmp_path / "a.log") == _order(whole / "whole.log")
+    latest = [trials.latest_tensors(runs / name) for runs, name in ((tmp_path, "a"), (whole, "whole"))]
+    assert latest[0] == latest[1]
+    assert _outcome(tmp_path, "a")["metrics"] == _outcome(whole, "whole")["metrics"]
+
+
+def _disk_steps(runs: Path) -> int:
+    return int((runs / "whole.steps").read_text())
+
+
+def test_killed_again_and_again_while_it_writes(host: Host, whole: Path, tmp_path: Path) -> None:
+    """One after the other in one run: what a kill leaves is what the next finds."""
+    plan: list[dict[str, Any]] = [{"run": "a", "disk": step} for step in range(0, _disk_steps(whole), 17)]
+    results, said = host(tmp_path, *plan, {"run": "a"})
+    assert results.count(-9) > 5 and set(results) == {-9, 0} and results[-1] == 0, said
+    _require_same(tmp_path, whole, ["a"])
+
+
+@pytest.mark.slow
+def test_killed_at_each_step_of_writing(host: Host, tmp_path: Path) -> None:
+    """Of a shorter training, with checkpoints that are the best and such that are not, and some that are taken away."""
+    short = {"optim.max_steps": 4, "checkpoint.every_steps": 1, "eval.every_steps": 2}
+    assert host(tmp_path, {"run": "whole", **short})[0] == [0]
+    steps = _disk_steps(tmp_path)
+    assert steps > 100
+    names = [f"{step}" for step in range(steps)]
+    assert host(tmp_path, *({"run": name, "disk": int(name), **short} for name in names))[0] == [-9] * steps
+    assert host(tmp_path, *({"run": name, **short} for name in names))[0] == [0] * steps
+    for name in names:
+        assert _outcome(tmp_path, name) == _outcome(tmp_path, "whole"), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(host: Host, number: int, whole: Path, tmp_path: Path) -> None:
+    plan: list[dict[str, Any]] = [{"run": "a", "at": 7, "signal": number, "checkpoint.every_steps": 100}]
+    results, said = host(tmp_path, *plan)
+    assert results == [128 + number]
+    assert "the same command goes on" in said and "Traceback" not in said
+    assert (tmp_path / "a/checkpoints/latest").read_text() == "step-7\n"
+    assert host(tmp_path, {"run": "a"})[0] == [0]
+    assert len((tmp_path / "a.log").read_text().splitlines()) == STEPS + 2  # no step was taken twice
+    _require_same(tmp_path, whole, ["a"])

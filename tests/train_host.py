@@ -1,31 +1,37 @@
 """Runs small trainings in forked children, so that dozens of them can be killed in seconds: torch is imported once.
 
-`python train_host.py RUNS PLAN`: PLAN is a JSON list; each entry is one training in a run folder below RUNS:
-{"run": name} runs from where the folder stands to the end, {"forward": n} is killed in its n-th training step, {"disk":
-n} at the n-th step that touches the disk, {"signal": number, "forward": n} sends itself that signal there. Other keys
-override settings. What each training saw goes to RUNS/name.log, a JSON line each: where it started, then its batches.
+`python train_host.py` reads lines [RUNS, PLAN] (JSON) and answers each with a list of exit codes, negative for signals;
+what the trainings say goes to RUNS/said. PLAN is a list; each entry is one training in a run folder below RUNS:
+{"run": name} runs from where the folder stands to the end, {"at": n} is killed when its n-th step begins, {"disk": n}
+at the n-th step that touches the disk, {"signal": number, "at": n} sends itself that signal there; keys with a dot are
+settings. What each training saw goes to RUNS/name.log, a JSON line each: where it started, then its batches.
 """
 
 import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import typer
 from transformers import OPTConfig
 
+from epalm.cli.training import train_until_stopped
 from epalm.config import load_config
 from epalm.samples import Dataset, Modality, Sample, Task
-from epalm.train import prepare, run
+from epalm.train import loop, prepare, run
 from epalm.train.augmented_opt import AugmentedOPT
+from epalm.train.batches import Batch
 from epalm.train.build import load_text_format
 from epalm.train.loop import train_model
 from epalm.train.model import EpalmModel
 from epalm.train.run_folder import RunFolder
+from epalm.train.step import take_step
 from epalm.train.train_state import TrainState
 
 STEPS, EPOCHS, SAMPLES, BATCH = 12, 3, 15, 4  # the last batch of an epoch is a smaller one
@@ -96,16 +102,16 @@ def _watch(log: Path, at: int | None, act: Callable[[], None]) -> None:
         note(start.step)
         return train_model(*words, start=start, **options)
 
-    def given(model: torch.nn.Module, inputs: Any) -> None:
+    def stepped(model: EpalmModel, optimiser: torch.optim.Optimizer, batch: Batch, **options: Any) -> Any:
         nonlocal seen
-        if isinstance(model, EpalmModel) and model.training:
-            seen += 1
-            if seen == at:
-                act()
-            note([inputs[0][:, 0, 0].tolist(), inputs[1].tolist()])
+        seen += 1
+        if seen == at:
+            act()
+        note([batch.features[:, 0, 0].tolist(), batch.input_ids.tolist()])
+        return take_step(model, optimiser, batch, **options)
 
     vars(run).update(train_model=started)
-    torch.nn.modules.module.register_module_forward_pre_hook(given)
+    vars(loop).update(take_step=stepped)
 
 
 def _count_disk_steps(stop_at: int | None) -> list[int]:
@@ -132,10 +138,8 @@ def _count_disk_steps(stop_at: int | None) -> list[int]:
 
 
 def _train(entry: dict[str, Any], runs: Path) -> int:
-    from epalm.cli.training import train_until_stopped
-
     name, number = entry["run"], entry.get("signal", signal.SIGKILL)
-    _watch(runs / f"{name}.log", entry.get("forward"), lambda: os.kill(os.getpid(), number))
+    _watch(runs / f"{name}.log", entry.get("at"), lambda: os.kill(os.getpid(), number))
     loaded = load([f"{key}={value}" for key, value in entry.items() if "." in key])
     (runs / name).mkdir(exist_ok=True)
     steps = _count_disk_steps(entry.get("disk"))
@@ -145,18 +149,19 @@ def _train(entry: dict[str, Any], runs: Path) -> int:
 
 
 def _result(entry: dict[str, Any], runs: Path) -> int:
-    """What became of a child that does what an entry says: its exit code, or minus the signal that ended it."""
-    import typer
-
+    """What became of a child that does what an entry says."""
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
         return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
     code = 70
+    os.dup2(os.open(runs / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     try:
         code = _train(entry, runs)
     except typer.Exit as ended:
         code = ended.exit_code
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
@@ -165,9 +170,11 @@ def _result(entry: dict[str, Any], runs: Path) -> int:
 def main() -> None:
     """See the module."""
     torch.set_num_threads(1)
+    os.fsync = lambda fd: None  # slow, and a kill takes away nothing that was written
     patch_language_model()
-    runs, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
-    print(json.dumps([_result(entry, runs) for entry in plan]))
+    for line in sys.stdin:
+        runs, plan = json.loads(line)
+        print(json.dumps([_result(entry, Path(runs)) for entry in plan]), flush=True)
 
 
 if __name__ == "__main__":

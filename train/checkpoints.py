@@ -86,10 +86,7 @@ class Checkpoints:
         if best:
             self._point(BEST, final.name)
         self._point(LATEST, final.name)
-        kept = {self._target(BEST), *(f"step-{number}" for number in self._steps()[:_KEPT])}
-        for number in self._steps():
-            if f"step-{number}" not in kept:
-                self._remove(self.folder / f"step-{number}")
+        self._prune()
 
     def newest(self) -> Checkpoint | None:
         """The newest one that is whole, damaged ones passed over with a warning; None where none was ever written.
@@ -121,8 +118,9 @@ class Checkpoints:
         self._point(LATEST, checkpoint.path.name)
         for number in newer:
             self._remove(self.folder / f"step-{number}")
-        for path in self.folder.glob(".step-*"):
-            shutil.rmtree(path)
+        self._prune()
+        for path in self.folder.glob(".*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def holds(self, step: int) -> bool:
         """Whether the checkpoint of a step is there and whole."""
@@ -146,6 +144,12 @@ class Checkpoints:
         """What `best` and `latest` stand for now."""
         found = {kind: self._target(kind) for kind in (BEST, LATEST)}
         return {kind: name for kind, name in found.items() if name}
+
+    def _prune(self) -> None:
+        kept = {self._target(BEST), *(f"step-{number}" for number in self._steps()[:_KEPT])}
+        for number in self._steps():
+            if f"step-{number}" not in kept:
+                self._remove(self.folder / f"step-{number}")
 
     def _steps(self) -> list[int]:
         """Of the checkpoints that are there, the newest first."""

@@ -138,6 +138,12 @@ class RunFolder:
                 warn(f"{self.metrics} is {size - there:,} bytes shorter than it was; its last lines are lost")
             os.truncate(self.metrics, min(there, size))
 
+    def sweep(self) -> None:
+        """Take away the drafts that a kill has left. Only for who has the folder alone."""
+        with writing(self.path):
+            for path in self.path.glob(".*.*"):
+                path.unlink()
+
     def end(self, summary: Mapping[str, Any]) -> None:
         """Note that the training is done, and what came of it."""
         with writing(self.path):

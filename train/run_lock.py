@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from epalm.cache.durable import NO_LOCKS
@@ -53,12 +53,11 @@ def is_locked(run: RunFolder) -> bool:
 
 
 def discard_empty(run: RunFolder) -> None:
-    """Take a run folder away in which nothing was begun."""
-    (run.path / _LOCK).unlink(missing_ok=True)
-    try:
-        run.path.rmdir()
-    except OSError:  # something is in it: it stays
-        return
+    """Take a run folder away in which nothing was begun, and nobody works."""
+    if {path.name for path in run.path.iterdir()} <= {_LOCK} and not is_locked(run):
+        (run.path / _LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # something has come into it: it stays
+            run.path.rmdir()
 
 
 def _take(descriptor: int, kind: int, wait: float) -> bool:

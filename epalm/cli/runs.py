@@ -59,14 +59,8 @@ def _row(one: "RunStatus") -> tuple[str, ...]:
     best = "" if one.val_loss is None else f"{one.val_loss:.3f} nats"
     best += "" if one.val_exact is None else f", exact {one.val_exact:.3f}"
     scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in (one.scores or {}).items())
-    recipe, variant = one.recipe or "", one.variant or ""
-    return (one.name, _state(one), one.modality or "", recipe, variant, steps, best, scores)
-
-
-def _state(one: "RunStatus") -> str:
-    if one.state != "stopped":
-        return one.state
-    return "stopped, nothing saved" if one.step is None else f"stopped at step {one.step:,}"
+    state = f"stopped at step {one.step or 0:,}" if one.state == "stopped" else one.state
+    return (one.name, state, one.modality or "", one.recipe or "", one.variant or "", steps, best, scores)
 
 
 def _show_one(runs: Path, names: list[str], as_json: bool) -> None:

@@ -34,6 +34,7 @@ from epalm.cli.recipe_options import (
     in_full,
 )
 from epalm.samples import Modality
+from epalm.train.tracking import TrackerName, require_trackers
 
 if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
@@ -80,6 +81,10 @@ def train(
     again: Annotated[
         bool, typer.Option("--again", help="Train what is done already once more, into another run folder.")
     ] = False,
+    track: Annotated[
+        list[TrackerName] | None,
+        typer.Option(help="Send the metrics to a tracker too; may be given several times.", show_default=False),
+    ] = None,
     device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(help="Threads that put batches together ahead of the step.", min=0)] = 2,
     shard_lm: Annotated[
@@ -125,6 +130,7 @@ def train(
     from epalm.train.run import load_training
     from epalm.train.run_choice import choose_run
 
+    trackers = require_trackers(track or ())
     processes = these_processes()
     store, trunk = _caches(cache, plan=plan, from_cache=from_cache, cache_trunk=cache_trunk)
     if from_cache and (modality is None or data is None):
@@ -189,7 +195,7 @@ def train(
             if canary:
                 check_canary(used, store, dataset, material.training, device)
             mark_use(used, chosen.folder)
-        summary = train_until_stopped(loaded, chosen.folder)
+        summary = train_until_stopped(loaded, chosen.folder, trackers)
     show_summary(summary.to_json(), as_json)
 
 
