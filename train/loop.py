@@ -73,7 +73,7 @@ def train_model(
                 loss_scale=plan.loss_scale,
                 parts=plan.parts,
                 processes=processes,
-                stop=stop(),
+                stop=stop,
             )
             state = replace(state, step=state.step + 1, epoch=epoch, position=position + 1)
             last = state.step == plan.steps
@@ -90,6 +90,8 @@ def train_model(
                         {"step": state.step, "val_loss": result.loss, "val_exact": result.exact, "n": result.samples}
                     )
                 state = _validated(state, result)
+            if processes.count == 1:  # several learn of it with the next step's sums
+                stopping = stop()
             now = time.perf_counter()
             if validated or stopping or _is_due(cadence, state.step, now - saved):
                 _finite(float(loss), state.step)
