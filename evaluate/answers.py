@@ -58,14 +58,14 @@ def normalise(answer: str) -> str:
 def vqa_accuracy(prediction: str, raw_answers: Sequence[str]) -> float:
     """VQA's official accuracy, 0 … 1: min(matches / 3, 1), averaged over leaving out each answer in turn.
 
-    When all people gave the same answer the official evaluation normalises nothing but white space: "Yes" is then
-    wrong where all ten say "yes".
+    0 without answers. When all people gave the same answer the official evaluation normalises nothing but white space:
+    "Yes" is then wrong where all ten say "yes".
     """
     said, answers = _stripped(prediction), [_stripped(answer) for answer in raw_answers]
     if len(set(answers)) > 1:
         said, answers = normalise(said), [normalise(answer) for answer in answers]
     matches = [answer == said for answer in answers]
-    return sum(min(1.0, (sum(matches) - own) / _ENOUGH) for own in matches) / len(matches)
+    return sum(min(1.0, (sum(matches) - own) / _ENOUGH) for own in matches) / max(1, len(matches))
 
 
 def soft_accuracy(prediction: str, answers: Mapping[str, float]) -> float:

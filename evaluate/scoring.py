@@ -89,14 +89,13 @@ def is_expected(sample: Sample) -> bool:
 
 def digest_samples(samples: Sequence[Sample]) -> str:
     """SHA-256 (hex) of what is asked and expected, in any order: scores of equal digests can be compared."""
-    digests = sorted(
-        sha256(
-            canonical_json([s.id, s.media, s.prompt, dict(s.answers), list(s.raw_answers), list(s.references)])
-        ).digest()
-        for s in samples
-        if is_expected(s)
-    )
+    digests = sorted(sha256(canonical_json(_expectation(sample))).digest() for sample in samples if is_expected(sample))
     return sha256(b"".join(digests)).hexdigest()
+
+
+def _expectation(sample: Sample) -> list[Any]:
+    texts = [list(sample.raw_answers), list(sample.references)]
+    return [sample.id, sample.media, sample.prompt, dict(sample.answers), *texts, sample.unanswerable]
 
 
 def _judge_answers(
@@ -104,13 +103,20 @@ def _judge_answers(
 ) -> _Judged:
     measures, chance = {}, {}
     for name in ANSWER_METRICS:
-        of = [sample for sample in samples if sample.raw_answers] if name == "VQA accuracy" else samples
+        of = _by_people(samples) if name == "VQA accuracy" else samples
         if name not in metrics or not of:
             continue
         measures[name] = of, mean_measure([_JUDGES[name](said[sample.id], sample) for sample in of], EPALM)
         if guessed:
             chance[name] = float(np.mean([_JUDGES[name](guessed[sample.id], sample) for sample in of]))
     return _Judged(measures, chance)
+
+
+def _by_people(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Those that people answered one by one, and those without a right answer, of a data set that has the former."""
+    if not any(sample.raw_answers for sample in samples):
+        return ()
+    return [sample for sample in samples if sample.raw_answers or sample.unanswerable]
 
 
 def _judge_captions(
@@ -147,7 +153,7 @@ def _told(judged: _Judged, expected: Sequence[Sample], scored: Sequence[Sample])
     }
     for names, of in _alike(judged.measures):
         measures = {name: judged.measures[name][1] for name in names}
-        asked = sum(1 for sample in expected if sample.raw_answers) if "VQA accuracy" in names else len(expected)
+        asked = len(_by_people(expected) if "VQA accuracy" in names else expected)
         for name, (low, high) in intervals(measures).items():
             counts = {"expected": asked, "scored": len(of), "missing": asked - len(of)}
             figure = {"value": measures[name].value, "low": low, "high": high, **counts}

@@ -48,7 +48,7 @@ def test_what_is_missing_is_said(epalm: Epalm, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     lines = {tuple(line.split())[1]: line for line in done.out.splitlines() if line.startswith("│")}
     assert "missing" in lines["v2_OpenEnded_mscoco_test2015_questions.json"]
-    assert "B" in lines["v2_mscoco_val2014_annotations.json"] and "1 files" in lines["train2014/"]
+    assert "B" in lines["v2_mscoco_val2014_annotations.json"] and "1 file " in lines["train2014/"]
     assert lines["val"].split()[1::2] == ["val", "1", "1", "1", "1"]  # samples, with answers, media, missing
     assert lines["train"].split()[1::2] == ["train", "2", "2", "1", "0"]
     plain = epalm("datasets", "vqa-v2")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.benchmark_files import write_form
 from tests.conftest import Epalm
 
 QUESTIONS = [
@@ -123,3 +124,24 @@ def test_a_metric_asked_for_by_name_that_cannot_run_is_exit_code_3(
     assert done.code == 3
     assert "skipped: SPIDEr: SPICE's parser is not there" in done.err and "get_stanford_models" in done.err
     assert "CIDEr" in done.out
+
+
+def test_official_results_of_published_benchmarks(
+    tmp_path: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_form("vqa-v2/official", tmp_path / "vqa")
+    answers = [{"question_id": 9000, "answer": "maybe"}, {"question_id": 9001, "answer": "No"}]
+    path = _write(tmp_path / "vqa.json", answers)
+    done = epalm("score", "--predictions", path, "--data", f"vqa-v2:{tmp_path / 'vqa'}", "--split", "train", "--json")
+    assert done.code == 0, done.err
+    qa = json.loads(done.out)["tasks"]["qa"]
+    # Two of ten say "maybe"; all ten say "no", where the case of letters counts.
+    assert qa["metrics"]["VQA accuracy"] == pytest.approx((8 * 2 / 3 + 2 * 1 / 3) / 10 / 2)
+    assert qa["by_answer_type"]["yes/no"]["scored"] == qa["by_question_type"]["is it"]["scored"] == 2
+    write_form("coco-caption/karpathy", tmp_path / "coco")
+    path = _write(tmp_path / "coco.json", [{"image_id": 262149, "caption": "A cow"}])
+    words = ("--data", f"coco-caption:{tmp_path / 'coco'}", "--split", "test", "--metrics", "bleu,rouge-l", "--json")
+    done = epalm("score", "--predictions", path, *words)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["tasks"]["caption"]["metrics"]["ROUGE-L"] == pytest.approx(1)

@@ -44,7 +44,7 @@ def test_any_answer_to_what_has_no_right_one_is_wrong() -> None:
     lost = Sample("2", Modality.IMAGE, "2", Task.QA, "test", prompt="q", unanswerable=True)
     scores = score_predictions([_qa("1", "q", "red"), lost], [Prediction("1", "red"), Prediction("2", "")]).tasks
     assert scores["qa"]["expected"] == scores["qa"]["scored"] == 2
-    assert scores["qa"]["metrics"] == {"exact match": 0.5, "VQA soft accuracy": 0.5}
+    assert scores["qa"]["metrics"] == {"exact match": 0.5, "VQA accuracy": 0.5, "VQA soft accuracy": 0.5}
 
 
 def test_missing_predictions_are_counted_and_unanswered_questions_not_expected() -> None:
@@ -53,17 +53,18 @@ def test_missing_predictions_are_counted_and_unanswered_questions_not_expected()
         _qa("2", "q", "blue"),
         Sample("3", Modality.IMAGE, "3", Task.QA, "test", prompt="q"),
         Sample("4", Modality.IMAGE, "4", Task.QA, "test", prompt="q", unanswerable=True),
+        Sample("5", Modality.IMAGE, "5", Task.QA, "test", prompt="q", answers={"x": 1.0}),
     ]
     scores = score_predictions(samples, [Prediction("1", "red"), Prediction("3", "x"), Prediction("4", "x")])
     qa = scores.tasks["qa"]
-    assert (qa["expected"], qa["scored"], qa["missing"]) == (3, 2, 1)
+    assert (qa["expected"], qa["scored"], qa["missing"]) == (4, 2, 2)
     assert qa["metrics"]["exact match"] == 0.5
-    figure = qa["figures"]["VQA accuracy"]  # of those with people's answers alone
-    assert (figure["expected"], figure["scored"], figure["missing"], figure["value"]) == (2, 1, 1, 1.0)
+    figure = qa["figures"]["VQA accuracy"]
+    assert (figure["expected"], figure["scored"], figure["missing"], figure["value"]) == (3, 2, 1, 0.5)
     assert "caption" not in scores.tasks
     assert [row["id"] for row in scores.per_sample] == ["1", "4"]
     nothing = score_predictions(samples, [])
-    assert nothing.tasks["qa"]["missing"] == 3 and nothing.tasks["qa"]["metrics"] == {}
+    assert nothing.tasks["qa"]["missing"] == 4 and nothing.tasks["qa"]["metrics"] == {}
 
 
 def test_every_figure_carries_interval_backend_and_counts() -> None:

@@ -96,10 +96,11 @@ def _require_same(runs: Path, whole: Path, names: list[str]) -> None:
             assert outcome[key] == value, (name, key)
 
 
-def test_killed_in_every_step(host: Host, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_in_every_step(workers: int, host: Host, whole: Path, tmp_path: Path) -> None:
     names = [f"{step}" for step in range(1, STEPS + 1)]
-    plan: list[dict[str, Any]] = [{"run": name, "at": int(name)} for name in names]
-    results, _ = host(tmp_path, *plan, *({"run": name} for name in names))
+    plan: list[dict[str, Any]] = [{"run": name, "at": int(name), "workers": workers} for name in names]
+    results, _ = host(tmp_path, *plan, *({"run": name, "workers": workers} for name in names))
     assert results == [-9] * STEPS + [0] * STEPS
     _require_same(tmp_path, whole, names)
 
@@ -111,7 +112,7 @@ def test_killed_twice_in_an_epoch_and_at_its_borders(host: Host, saved: int, who
     borders, done = [6, 7, 8, 9, 13], 0
     plan: list[dict[str, Any]] = []
     for step in borders:
-        plan.append({"run": "a", "at": step - done, **cadence})
+        plan.append({"run": "a", "at": step - done, "workers": step % 3, **cadence})
         done = (step - 1) // saved * saved  # steps that are saved when step number `step` begins
     results, said = host(tmp_path, *plan)
     assert results == [-9] * (len(borders) - 1) + [0], said
@@ -151,7 +152,7 @@ def test_killed_at_each_step_of_writing(host: Host, tmp_path: Path) -> None:
 def test_a_signal_saves_and_says_how_to_go_on(host: Host, number: int, whole: Path, tmp_path: Path) -> None:
     plan: list[dict[str, Any]] = [{"run": "a", "at": 7, "signal": number, "checkpoint.every_steps": 100}]
     results, said = host(tmp_path, *plan)
-    assert results == [128 + number]
+    assert results == [128 + number], said
     assert "the same command goes on" in said and "Traceback" not in said
     assert (tmp_path / "a/checkpoints/latest").read_text() == "step-7\n"
     assert host(tmp_path, {"run": "a"})[0] == [0]

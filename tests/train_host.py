@@ -3,8 +3,9 @@
 `python train_host.py` reads lines [RUNS, PLAN] (JSON) and answers each with a list of exit codes, negative for signals;
 what the trainings say goes to RUNS/said. PLAN is a list; each entry is one training in a run folder below RUNS:
 {"run": name} runs from where the folder stands to the end, {"at": n} is killed when its n-th step begins, {"disk": n}
-at the n-th step that touches the disk, {"signal": number, "at": n} sends itself that signal there; keys with a dot are
-settings. What each training saw goes to RUNS/name.log, a JSON line each: where it started, then its batches.
+at the n-th step that touches the disk, {"signal": number, "at": n} sends itself that signal there. "workers" threads
+put batches together; keys with a dot are settings. What each training saw goes to RUNS/name.log, a JSON line each:
+where it started, then its batches.
 """
 
 import json
@@ -67,12 +68,12 @@ def samples(split: str, count: int) -> tuple[Sample, ...]:
     )
 
 
-def load(overrides: Sequence[str] = (), training: Sequence[Sample] | None = None) -> run.Loaded:
-    """A training of a tiny model on these."""
+def load(overrides: Sequence[str], *, workers: int) -> run.Loaded:
+    """A training of a tiny model on these, with so many threads that put batches together."""
     config = load_config("playground", [*SETTINGS, *overrides])
     dataset = Dataset("numbers", Path(), samples("train", SAMPLES))
-    data = dataset.samples if training is None else training
-    return run.load_training(config, dataset, Modality.IMAGE, Numbered(), data, samples("val", 6), device="cpu")
+    parts = (dataset.samples, samples("val", 6))
+    return run.load_training(config, dataset, Modality.IMAGE, Numbered(), *parts, device="cpu", workers=workers)
 
 
 def patch_language_model() -> None:
@@ -140,7 +141,8 @@ def _count_disk_steps(stop_at: int | None) -> list[int]:
 def _train(entry: dict[str, Any], runs: Path) -> int:
     name, number = entry["run"], entry.get("signal", signal.SIGKILL)
     _watch(runs / f"{name}.log", entry.get("at"), lambda: os.kill(os.getpid(), number))
-    loaded = load([f"{key}={value}" for key, value in entry.items() if "." in key])
+    settings = [f"{key}={value}" for key, value in entry.items() if "." in key]
+    loaded = load(settings, workers=entry.get("workers", 0))
     (runs / name).mkdir(exist_ok=True)
     steps = _count_disk_steps(entry.get("disk"))
     train_until_stopped(loaded, RunFolder(runs / name))

@@ -194,7 +194,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
     try:
         save_file(plain, path, metadata)
     except SafetensorError as error:
-        raise OSError(str(error)) from error
+        raise OSError(str(error).rpartition("error: ")[2]) from error
     fsync_file(path)
 
 

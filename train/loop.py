@@ -90,6 +90,8 @@ def train_model(
                         {"step": state.step, "val_loss": result.loss, "val_exact": result.exact, "n": result.samples}
                     )
                 state = _validated(state, result)
+            if processes.count == 1:  # several learn of it with the next step's sums
+                stopping = stop()
             now = time.perf_counter()
             if validated or stopping or _is_due(cadence, state.step, now - saved):
                 _finite(float(loss), state.step)

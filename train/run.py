@@ -198,6 +198,10 @@ def _go_on(loaded: Loaded, run: RunFolder, optimiser: torch.optim.Optimizer) -> 
         run.checkpoints.go_on_from(checkpoint, best=state.best_step)
     run.cut_metrics(checkpoint.state["metrics_bytes"])
     say(f"going on after step {state.step:,} of {loaded.ready.plan.steps:,}: {checkpoint.path}")
+    if checkpoint.state["processes"] != loaded.processes.count:
+        say(
+            f"it was saved by {checkpoint.state['processes']} processes: sums are rounded in another order from here on"
+        )
     return state
 
 

@@ -109,7 +109,8 @@ def _there(place: "Place", root: Path | None) -> tuple[str, ...]:
         return ()
     if place.found is None:
         return ("missing" if place.needed else "missing, not always needed",)
-    size = f"{place.size:,} files" if place.folder else size_in_words(place.size)
+    files = f"{place.size:,} file{'' if place.size == 1 else 's'}"
+    size = files if place.folder else size_in_words(place.size)
     return (f"{size}{'' if place.found == place.expected else f', as {place.found}'}",)
 
 

@@ -83,7 +83,11 @@ def train(
     ] = False,
     track: Annotated[
         list[TrackerName] | None,
-        typer.Option(help="Send the metrics to a tracker too; may be given several times.", show_default=False),
+        typer.Option(
+            callback=lambda names: require_trackers(names or ()) and names,
+            help="Send the metrics to a tracker too; may be given several times.",
+            show_default=False,
+        ),
     ] = None,
     device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(help="Threads that put batches together ahead of the step.", min=0)] = 2,
@@ -130,7 +134,6 @@ def train(
     from epalm.train.run import load_training
     from epalm.train.run_choice import choose_run
 
-    trackers = require_trackers(track or ())
     processes = these_processes()
     store, trunk = _caches(cache, plan=plan, from_cache=from_cache, cache_trunk=cache_trunk)
     if from_cache and (modality is None or data is None):
@@ -195,7 +198,7 @@ def train(
             if canary:
                 check_canary(used, store, dataset, material.training, device)
             mark_use(used, chosen.folder)
-        summary = train_until_stopped(loaded, chosen.folder, trackers)
+        summary = train_until_stopped(loaded, chosen.folder, track or ())
     show_summary(summary.to_json(), as_json)
 
 

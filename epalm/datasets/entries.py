@@ -52,14 +52,15 @@ class Entry:
     def texts(self, key: str, inner: str | None = None) -> list[str]:
         """A list of texts, some of which may be empty; with `inner`, of objects that each have such a text."""
         values = self.list(key)
-        if inner is not None:
-            values = [value.get(inner) if isinstance(value, dict) else None for value in values]
-            if not values or not all(isinstance(value, str) for value in values):
-                raise self.fault(f"{key!r} must be a list of objects with a text {inner!r} in each")
-        for value in values:
-            if type(value) is not str or len(value) > _LONGEST_TEXT:
-                self._text(key, value)
-        return [value.strip() for value in values]
+        if inner is None:
+            return [self._text(key, value) for value in values]
+        try:
+            texts = [value[inner].strip() for value in values]
+        except (AttributeError, KeyError, TypeError):  # no object, no such key, or no text
+            texts = []
+        if not texts or len(max(texts, key=len)) > _LONGEST_TEXT:
+            raise self.fault(f"{key!r} must be a list of objects with a text {inner!r} in each")
+        return texts
 
     def list(self, key: str) -> list[Any]:
         """A list."""

@@ -27,7 +27,10 @@ class Shared:
 
     def texts(self, texts: Iterable[str]) -> tuple[str, ...]:
         """The texts, each of them shared."""
-        return tuple(map(self.text, texts))
+        if len(self._texts) >= self._most:
+            self._texts.clear()
+        share = self._texts.setdefault
+        return tuple([share(text, text) for text in texts])
 
     def scores(self, scores: Mapping[str, float]) -> Mapping[str, float]:
         """Answers with their scores; not to be changed, as other samples may have the same ones."""
