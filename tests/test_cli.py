@@ -41,6 +41,7 @@ def test_the_commands_are_these() -> None:
         "doctor",
         "import",
         "export",
+        "ablate variants",
         *(f"cache {name}" for name in cache),
     }
     assert _commands() == {f"epalm {name}" for name in names}

@@ -58,10 +58,12 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def _commands_of(page: str) -> list[list[str]]:
-    """The words behind `epalm` of every command of a page, those on data that is not here included."""
+    """The words behind `epalm` of every command of a page: also on data that is not here, also behind a launcher."""
     blocks = re.findall(r"```(?:bash|text)\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [words[1:] for line in lines if (words := shlex.split(line, comments=True)) and words[0] == "epalm"]
+    return [
+        shlex.split(found[1], comments=True) for line in lines if (found := re.search(r"(?:^|-m )epalm (.*)", line))
+    ]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from epalm.cli.recipe_options import (
     UnfreezeOption,
     VariantOption,
     in_full,
+    recipe_for,
 )
 from epalm.samples import Modality
 from epalm.train.tracking import TrackerName, require_trackers
@@ -83,7 +84,11 @@ def train(
     ] = False,
     track: Annotated[
         list[TrackerName] | None,
-        typer.Option(help="Send the metrics to a tracker too; may be given several times.", show_default=False),
+        typer.Option(
+            callback=lambda names: require_trackers(names or ()) and names,
+            help="Send the metrics to a tracker too; may be given several times.",
+            show_default=False,
+        ),
     ] = None,
     device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(help="Threads that put batches together ahead of the step.", min=0)] = 2,
@@ -126,11 +131,9 @@ def train(
     from epalm.config import load_config
     from epalm.console import say
     from epalm.datasets import load_dataset
-    from epalm.errors import UsageError
     from epalm.train.run import load_training
     from epalm.train.run_choice import choose_run
 
-    trackers = require_trackers(track or ())
     processes = these_processes()
     store, trunk = _caches(cache, plan=plan, from_cache=from_cache, cache_trunk=cache_trunk)
     if from_cache and (modality is None or data is None):
@@ -139,8 +142,7 @@ def train(
     modality, data = modality or Modality.IMAGE, data or PLAYGROUND
     if data == PLAYGROUND:
         say("data: the playground, a small built-in world (--data takes your own)")
-    elif recipe is None:
-        raise UsageError("your own data needs a --recipe", hint="--recipe vqa-v2, or --recipe playground for a trial")
+    recipe = recipe or recipe_for(data)
     overrides = in_full(
         settings,
         variant=variant,
@@ -151,8 +153,8 @@ def train(
         blind=blind,
         seed=seed,
     )
-    config = load_config(recipe or PLAYGROUND, overrides)
-    say(f"recipe: {recipe or PLAYGROUND}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}")
+    config = load_config(recipe, overrides)
+    say(f"recipe: {recipe}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}")
     used: FeatureSet | None = None
     with processes.first_goes_ahead():
         dataset = load_dataset(data, modality, media_here=not from_cache, write=not plan)
@@ -169,7 +171,7 @@ def train(
     if plan:
         _show_plan(config, dataset, material, runs, allow_missing, device, processes, shard_lm, as_json, trunk)
         return
-    label = "-".join((modality, Path(recipe or PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
+    label = "-".join((modality, Path(recipe).stem, *(["blind"] if config.model.blind else [])))
     loaded = load_training(
         config,
         dataset,
@@ -177,7 +179,7 @@ def train(
         material.features,
         material.training,
         material.validation,
-        recipe=recipe or PLAYGROUND,
+        recipe=recipe,
         device=device,
         processes=processes,
         workers=workers,
@@ -195,7 +197,7 @@ def train(
             if canary:
                 check_canary(used, store, dataset, material.training, device)
             mark_use(used, chosen.folder)
-        summary = train_until_stopped(loaded, chosen.folder, trackers)
+        summary = train_until_stopped(loaded, chosen.folder, track or ())
     show_summary(summary.to_json(), as_json)
 
 
