@@ -1,4 +1,4 @@
-"""`python -m benchmarks [training] [decoding] [extraction] [cache] [scale] [crash]`: measure, and print the ratios."""
+"""`python -m benchmarks [PART ...]`: measure, and print the ratios."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.report import show
 
-PARTS = ("training", "decoding", "extraction", "cache", "scale", "crash")
+PARTS = ("training", "decoding", "extraction", "cache", "scale", "crash", "scores")
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ EPALM_BENCH_MEDIA sets the number of media [default: 1,000,000].
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.many_media import ManyMedia, fill, synthetic_spec
 from benchmarks.report import Line, compare
-from benchmarks.timing import Timing
+from benchmarks.timing import Timing, peak_mib
 from epalm.cache.store import Cache
 from epalm.samples import Modality
 
@@ -126,22 +125,13 @@ def _extract(samples: Path, folder: Path) -> None:
         raise RuntimeError(f"epalm extract did not do what was expected: {done.stderr}")
 
 
-def _peak_mib() -> float:
-    """Of this process. What getrusage says includes the process that started this one."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
-
-
 def _measure(part: str, world: ManyMedia) -> dict[str, float]:
     """Time one part; for the opening of rows, also bare reading of the same files."""
     work = next(one for one in _PARTS.values() if one.__name__ == part)(world)
     started = time.perf_counter()
     kept = work()
     seconds = time.perf_counter() - started
-    peak, reading = _peak_mib(), 0.0
+    peak, reading = peak_mib(), 0.0
     del kept
     if part == _open.__name__:
         files = [path for path in (world.folder / "cache" / "sets").rglob("*") if path.is_file()]

@@ -1,9 +1,11 @@
-"""Time several ways of doing the same work, in turns, so that a noisy machine is equally noisy to all of them."""
+"""Time several ways of doing the same work, in turns, so that a noisy machine is equally noisy to all; memory."""
 
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,12 @@ def ratio(slower: Timing, faster: Timing) -> tuple[float, float, float]:
     """(median, lowest, highest) of the rounds' ratios `slower / faster`: neighbours in time are compared."""
     ratios = [a / b for a, b in zip(slower.seconds, faster.seconds, strict=True)]
     return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def peak_mib() -> float:
+    """Most memory that this process held. What getrusage says includes the process that started this one."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes

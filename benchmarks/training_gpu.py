@@ -117,7 +117,8 @@ def _language_model(size: Size, device: torch.device) -> AugmentedOPT:
     )
     torch.manual_seed(0)
     with device:
-        return AugmentedOPT._from_config(config, dtype=torch.bfloat16).eval()
+        lm: AugmentedOPT = AugmentedOPT._from_config(config, dtype=torch.bfloat16).eval()
+    return lm
 
 
 def _batch(size: Size, rows: int, number: int) -> Batch:

@@ -1,5 +1,7 @@
 """The most memory that the loss takes, forwards and backwards, at two vocabularies and two lengths."""
 
+import os
+
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -36,6 +38,7 @@ def peak_bytes(words: int, length: int) -> int:
     torch.manual_seed(0)
     hidden, weight = torch.randn(_BATCH, length, _WIDTH, requires_grad=True), torch.randn(words, _WIDTH)
     wanted = wanted_positions(torch.randint(words, (_BATCH, length)), width=length)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks otherwise
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         chosen = hidden.flatten(0, 1).index_select(0, wanted.places)
         sample_losses(chosen, weight, wanted).loss.mean().backward()

@@ -6,6 +6,7 @@ Only builders read these; modules take plain numbers. What each key means is sai
 import copy
 import tomllib
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -96,19 +97,19 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """
     if recipe in recipes():
         text = files("epalm.recipes").joinpath(f"{recipe}.toml").read_text(encoding="utf-8")
-    elif Path(recipe).is_file() and recipe.endswith(".toml"):
-        text = Path(recipe).read_text(encoding="utf-8")
+    elif recipe.endswith(".toml"):
+        text = _read_recipe(Path(recipe))
     else:
-        raise UsageError(f"there is no recipe {recipe!r}", hint=f"use {', '.join(recipes())}, or a .toml file")
+        meant = _meant(recipe, recipes())
+        raise UsageError(f"there is no recipe {recipe!r}{meant}", hint=f"use {', '.join(recipes())}, or a .toml file")
     values = _parse(text, recipe)
-    own = values.pop("overlays", {})
+    own, faults = _own_overlays(values.pop("overlays", {}))
     asked = copy.deepcopy(values)
     for override in overrides:
         _apply(asked, override)
     for name in _chosen_overlays(values, asked):
-        packaged = files("epalm.recipes").joinpath("overlays", f"{name}.toml").read_text(encoding="utf-8")
-        _merge(values, own[name] if isinstance(own, dict) and name in own else _parse(packaged, name))
-    return _validated(values, recipe, overrides)
+        _merge(values, own[name] if name in own else _parse(_packaged_overlays()[name], name))
+    return _validated(values, recipe, overrides, faults)
 
 
 def read_config(text: str, origin: str, overrides: Sequence[str] = ()) -> Config:
@@ -123,10 +124,46 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
         raise UsageError(f"{origin} is no TOML: {error}") from error
 
 
-def _validated(values: dict[str, Any], origin: str, overrides: Sequence[str]) -> Config:
+def _read_recipe(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # not there, a folder, not to be read, no text
+        raise UsageError(
+            f"the recipe {path} cannot be read: {error}", hint=f"use {', '.join(recipes())}, or another .toml file"
+        ) from error
+
+
+def _packaged_overlays() -> dict[str, str]:
+    """Name → TOML."""
+    folder = files("epalm.recipes").joinpath("overlays")
+    return {path.name.removesuffix(".toml"): path.read_text(encoding="utf-8") for path in folder.iterdir()}
+
+
+def _own_overlays(tables: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """A recipe's own overlays, and what is wrong with them; what they set is checked where one is laid."""
+    if not isinstance(tables, dict):
+        return {}, ["overlays: must be tables [overlays.NAME]"]
+    names, faults = sorted(_packaged_overlays()), []
+    for name, table in tables.items():
+        if name not in names:
+            faults.append(f"overlays.{name}: there is none of that name{_meant(name, names)}, only {', '.join(names)}")
+        elif not isinstance(table, dict) or not all(isinstance(section, dict) for section in table.values()):
+            faults.append(f"overlays.{name}: must be of tables such as [overlays.{name}.optim]")
+    return {} if faults else tables, faults
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """A suggestion, where one of the known names is like this one."""
+    like = get_close_matches(name, known, n=1)
+    return f" (did you mean {like[0]}?)" if like else ""
+
+
+def _validated(
+    values: dict[str, Any], origin: str, overrides: Sequence[str], known_faults: Sequence[str] = ()
+) -> Config:
     for override in overrides:
         _apply(values, override)
-    faults: list[str] = []
+    faults = list(known_faults)
     while True:
         try:
             config = Config.model_validate(values)
@@ -187,8 +224,17 @@ def _fault(fault: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        message = "there is no such setting"
+        message = f"there is no such setting{_meant(where, _keys())}"
     return f"{where}: {message}" if where else message
+
+
+def _keys() -> list[str]:
+    """Every section, and every setting as "section.key"."""
+    found = list(Config.model_fields)
+    for section, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found += [f"{section}.{key}" for key in field.annotation.model_fields]
+    return found
 
 
 def _without(values: dict[str, Any], where: Sequence[int | str]) -> bool:

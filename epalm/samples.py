@@ -29,13 +29,19 @@ class Task(StrEnum):
     CAPTION = "caption"
 
 
+# The measure that stands for a task.
+HEADLINE = {Task.QA: "exact match", Task.CAPTION: "CIDEr"}
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One question with its answers, or one medium with its reference captions.
 
     `media` is a POSIX path below the data root. `prompt` is the question as written (a trailing "?" is
     dropped by the text format, not here). `answers` maps each acceptable answer to its score in (0, 1];
-    `raw_answers` are VQA's ten human answers where the data set has them.
+    `raw_answers` are VQA's ten human answers where the data set has them. `question_type` and `answer_type` are the
+    data set's own. `unanswerable`: the data set accepts no answer, so that any is wrong; without it, a sample that has
+    neither answers nor references is not scored.
     """
 
     id: str
@@ -47,6 +53,9 @@ class Sample:
     answers: Mapping[str, float] = field(default_factory=dict)
     raw_answers: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    question_type: str | None = None
+    answer_type: str | None = None
+    unanswerable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,12 @@
-"""Answers compared: the official VQA normalisation, soft accuracy and exact match."""
+"""Answers compared: VQA's official accuracy and normalisation, soft accuracy and exact match.
+
+Source: Antol et al., VQA, ICCV 2015, and https://visualqa.org/evaluation. Where the words of that page and what the
+official evaluation computes differ, the latter is meant: published figures are its figures.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from epalm.evaluate.contractions import CONTRACTIONS
 
@@ -37,9 +42,10 @@ _PERIODS_REMOVED = 32  # the published code passes a flag (of value 32) where th
 _ENOUGH = 3  # people who agree make an answer fully right
 
 
+@lru_cache(maxsize=1 << 16)  # answers repeat: a few thousand are most of a data set's
 def normalise(answer: str) -> str:
     """The answer in the form in which VQA's official evaluation compares: no case, articles, punctuation."""
-    answer = answer.replace("\n", " ").replace("\t", " ").strip()
+    answer = _stripped(answer)
     kept = answer
     for mark in _PUNCTUATION:
         alone = f"{mark} " in answer or f" {mark}" in answer or _COMMA_IN_NUMBER.search(answer)
@@ -50,10 +56,16 @@ def normalise(answer: str) -> str:
 
 
 def vqa_accuracy(prediction: str, raw_answers: Sequence[str]) -> float:
-    """VQA's official accuracy, 0 … 1: min(matches / 3, 1), averaged over leaving out each answer in turn."""
-    said = normalise(prediction)
-    matches = [normalise(answer) == said for answer in raw_answers]
-    return sum(min(1.0, (sum(matches) - own) / _ENOUGH) for own in matches) / len(matches)
+    """VQA's official accuracy, 0 … 1: min(matches / 3, 1), averaged over leaving out each answer in turn.
+
+    0 without answers. When all people gave the same answer the official evaluation normalises nothing but white space:
+    "Yes" is then wrong where all ten say "yes".
+    """
+    said, answers = _stripped(prediction), [_stripped(answer) for answer in raw_answers]
+    if len(set(answers)) > 1:
+        said, answers = normalise(said), [normalise(answer) for answer in answers]
+    matches = [answer == said for answer in answers]
+    return sum(min(1.0, (sum(matches) - own) / _ENOUGH) for own in matches) / max(1, len(matches))
 
 
 def soft_accuracy(prediction: str, answers: Mapping[str, float]) -> float:
@@ -63,6 +75,10 @@ def soft_accuracy(prediction: str, answers: Mapping[str, float]) -> float:
 
 
 def exact_match(prediction: str, answers: Mapping[str, float]) -> float:
-    """1 when the prediction equals an answer of the highest score after normalisation, else 0."""
-    said, best = normalise(prediction), max(answers.values())
+    """1 when the prediction equals an answer of the highest score after normalisation, else 0; 0 without answers."""
+    said, best = normalise(prediction), max(answers.values(), default=0.0)
     return float(any(normalise(answer) == said for answer, score in answers.items() if score == best))
+
+
+def _stripped(answer: str) -> str:
+    return answer.replace("\n", " ").replace("\t", " ").strip()

@@ -1,67 +1,102 @@
-"""Caption scores through pycocoevalcap: BLEU-1…4, METEOR, ROUGE-L, CIDEr, after PTB tokenisation.
+"""Caption measures: BLEU-1…4, METEOR, ROUGE-L, CIDEr, SPICE and SPIDEr, of captions after PTB tokenisation.
 
-One JVM tokenises everything, one computes METEOR. Values are fractions, as pycocoevalcap gives them (CIDEr: 0 … 10).
+Values are fractions, as pycocoevalcap gives them (CIDEr: 0 … 10). Its CIDEr is the variant that the metric's authors
+call CIDEr-D: clipped counts, and a Gaussian penalty on the length. What cannot run is skipped, with the reason.
 """
 
-import contextlib
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
-from epalm.errors import EpalmError
-from epalm.evaluate.java import java_on_path
+import numpy as np
 
-BLEU = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
-METRICS = (*BLEU, "METEOR", "ROUGE-L", "CIDEr")
-Tokens = dict[str, list[str]]  # id → tokenised sentences
+from epalm.evaluate.java import MetricError, find_java
+from epalm.evaluate.measures import BLEU, CAPTION_METRICS, ORDERS, Measure, Skipped, bleu_of_sums, mean_measure
+from epalm.evaluate.meteor import meteor
+from epalm.evaluate.spice import spice
+from epalm.evaluate.tokenizer import Tokens
+
+LIBRARY = f"pycocoevalcap {version('pycocoevalcap')}"
+Measures = dict[str, Measure]
 
 
-def tokenise(sentences: Mapping[str, Sequence[str]]) -> Tokens:
-    """Each sentence as the Stanford PTB tokenizer splits it, lower case, without punctuation.
-
-    Raises:
-        EpalmError: Java failed.
-    """
-    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-
-    rows = {key: [{"caption": " ".join(one.split())} for one in some] for key, some in sentences.items()}
-    with java_on_path() as java:
+def caption_measures(
+    predictions: Tokens, references: Tokens, metrics: Sequence[str] = CAPTION_METRICS
+) -> tuple[Measures, list[Skipped]]:
+    """The measures asked for, of tokenised captions, one per id, against tokenised references; and those skipped."""
+    found: Measures = {}
+    skipped: list[Skipped] = []
+    ordered = {key: references[key] for key in predictions}
+    for computed, compute in _COMPUTE:
+        wanted = [name for name in computed if name in metrics or (name in _OF_SPIDER and "SPIDEr" in metrics)]
+        if not wanted:
+            continue
         try:
-            result: Tokens = PTBTokenizer().tokenize(rows)
-        except OSError as error:
-            raise EpalmError(f"the PTB tokenizer cannot run with {java}: {error}", hint="java -version") from error
-    if sum(map(len, result.values())) != sum(map(len, rows.values())):
-        raise EpalmError(f"the PTB tokenizer ended early with {java}", hint="java -version")
-    return result
+            found |= compute(predictions, ordered)
+        except MetricError as fault:
+            without = [*wanted, "SPIDEr"] if _OF_SPIDER & set(wanted) else wanted
+            skipped += [Skipped(name, fault.message, fault.hint) for name in without if name in metrics]
+    if "SPIDEr" in metrics and found.keys() >= _OF_SPIDER:
+        found["SPIDEr"] = _spider(found["SPICE"], found["CIDEr"])
+    return {name: found[name] for name in CAPTION_METRICS if name in metrics and name in found}, skipped
 
 
-def caption_scores(predictions: Tokens, references: Tokens, metrics: Sequence[str] = METRICS) -> dict[str, float]:
-    """Metric → value for tokenised captions, one per id, against tokenised references.
+def _bleu_columns(predictions: Tokens, references: Tokens) -> np.ndarray:
+    """(N, 10): matches and guesses of 1- to 4-grams, the caption's length, and that of the nearest reference."""
+    from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 
-    Raises:
-        EpalmError: Java failed.
-    """
-    from pycocoevalcap.bleu.bleu import Bleu
-    from pycocoevalcap.cider.cider import Cider
+    rows = []
+    for key, (said,) in predictions.items():  # one by one: the library's scorer keeps all n-grams
+        counts = cook_test(said, cook_refs(references[key], n=ORDERS), n=ORDERS)
+        length = counts["testlen"]
+        nearest = min((abs(one - length), one) for one in counts["reflen"])[1]
+        rows.append([*counts["correct"], *counts["guess"], length, nearest])
+    return np.array(rows, dtype=np.float64)
+
+
+def _bleu(predictions: Tokens, references: Tokens) -> Measures:
+    columns = _bleu_columns(predictions, references)
+    sums, count, measures = columns.sum(axis=0)[None], len(columns), {}
+    for order, name in enumerate(BLEU, start=1):
+        of_sums = bleu_of_sums(order)
+        measures[name] = Measure(float(of_sums(sums, count)[0]), columns, of_sums, LIBRARY)
+    return measures
+
+
+def _meteor(predictions: Tokens, references: Tokens) -> Measures:
+    value, scores = meteor(predictions, references)
+    return {"METEOR": mean_measure(scores, f"METEOR 1.5 of {LIBRARY}, {find_java()}", value)}
+
+
+def _rouge(predictions: Tokens, references: Tokens) -> Measures:
     from pycocoevalcap.rouge.rouge import Rouge
 
-    scores: dict[str, float] = {}
-    with contextlib.redirect_stdout(io.StringIO()):  # the library prints lengths as it goes
-        if any(name in BLEU for name in metrics):
-            scores |= dict(zip(BLEU, Bleu(4).compute_score(references, predictions)[0], strict=True))
-        if "METEOR" in metrics:
-            scores["METEOR"] = _meteor(predictions, references)
-        if "ROUGE-L" in metrics:
-            scores["ROUGE-L"] = float(Rouge().compute_score(references, predictions)[0])
-        if "CIDEr" in metrics:
-            scores["CIDEr"] = float(Cider().compute_score(references, predictions)[0])
-    return {name: float(scores[name]) for name in metrics}
+    value, scores = Rouge().compute_score(references, predictions)
+    return {"ROUGE-L": mean_measure(scores, LIBRARY, float(value))}
 
 
-def _meteor(predictions: Tokens, references: Tokens) -> float:
-    from pycocoevalcap.meteor.meteor import Meteor
+def _cider(predictions: Tokens, references: Tokens) -> Measures:
+    from pycocoevalcap.cider.cider import Cider
 
-    with java_on_path() as java:
-        try:
-            return float(Meteor().compute_score(references, predictions)[0])
-        except (OSError, ValueError) as error:
-            raise EpalmError(f"METEOR cannot run with {java}: {error}", hint="java -version") from error
+    value, scores = Cider().compute_score(references, predictions)
+    return {"CIDEr": mean_measure(scores, LIBRARY, float(value))}
+
+
+def _spice(predictions: Tokens, references: Tokens) -> Measures:
+    value, scores = spice(predictions, references)
+    return {"SPICE": mean_measure(scores, f"SPICE 1.0 of {LIBRARY}, {find_java()}", value)}
+
+
+def _spider(spice_measure: Measure, cider: Measure) -> Measure:
+    """The mean of SPICE and CIDEr (Liu et al., ICCV 2017)."""
+    scores = (spice_measure.columns + cider.columns)[:, 0] / 2
+    return mean_measure(scores, spice_measure.backend, (spice_measure.value + cider.value) / 2)
+
+
+_OF_SPIDER = {"SPICE", "CIDEr"}
+_COMPUTE: tuple[tuple[tuple[str, ...], Callable[[Tokens, Tokens], Measures]], ...] = (
+    (BLEU, _bleu),
+    (("METEOR",), _meteor),
+    (("ROUGE-L",), _rouge),
+    (("CIDEr",), _cider),
+    (("SPICE",), _spice),
+)

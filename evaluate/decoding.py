@@ -3,14 +3,19 @@
 Knows the trained model and where features come from; does not know scores.
 """
 
+import fcntl
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from epalm.cache.durable import NO_LOCKS
 from epalm.console import progress
+from epalm.errors import EpalmError, UsageError
 from epalm.samples import Prediction, Sample
 from epalm.train.batches import last_tokens
 from epalm.train.features import FeatureSource
@@ -36,10 +41,14 @@ def decode_batches(
 
     What is produced for a sample therefore does not depend on which others it is decoded with. `max_length` counts
     the question's tokens too; a question that leaves fewer than five still gets five for its answer.
+
+    Raises:
+        UsageError: that is more than the language model has positions.
     """
     device = model.connector.weight.device
     given = {sample.id: text.given(sample) for sample in samples}
     ordered = sorted(samples, key=lambda sample: len(given[sample.id]))
+    _require_positions(model.lm.config.max_position_embeddings, max_length, ordered[-1:], given)
     for batch in _same_length(ordered, lambda sample: len(given[sample.id]), batch_size):
         ids = torch.tensor([given[sample.id] for sample in batch], device=device)
         values = last_tokens(features.gather(batch), model.connector_tokens)
@@ -59,19 +68,20 @@ def predict_samples(
     """Predictions of all samples: those that `path` holds are kept, the others are decoded and appended to it.
 
     Raises:
-        EpalmError: they cannot be written, or there is too little room.
+        EpalmError: they cannot be written, there is too little room, or another process is writing them.
     """
     wanted = {sample.id: sample for sample in samples}
-    done = {one.id: one for one in read_predictions(path) if one.id in wanted}
-    missing = [sample for sample in samples if sample.id not in done]
-    if missing:
-        require_room(path.parent, _LEAST * len(missing))
-        with progress("score", len(missing), "samples") as advance:
-            _append(path, b"\n" if path.exists() else b"")  # ends a line that a kill may have left torn
-            for batch in decode(missing):
-                done |= {prediction.id: prediction for prediction in batch}
-                _append(path, b"".join(prediction_line(one, wanted[one.id]) for one in batch))
-                advance(len(batch))
+    require_room(path.parent, _LEAST * len(wanted.keys() - {one.id for one in read_predictions(path)}))
+    with _alone(path):
+        done = {one.id: one for one in read_predictions(path) if one.id in wanted}
+        missing = [sample for sample in samples if sample.id not in done]
+        if missing:
+            _cut_torn_line(path)
+            with progress("score", len(missing), "samples") as advance:
+                for batch in decode(missing):
+                    done |= {prediction.id: prediction for prediction in batch}
+                    _append(path, b"".join(prediction_line(one, wanted[one.id]) for one in batch))
+                    advance(len(batch))
     return [done[sample.id] for sample in samples]
 
 
@@ -96,11 +106,54 @@ def prediction_line(prediction: Prediction, sample: Sample) -> bytes:
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
 
-def _append(path: Path, lines: bytes) -> None:
+def _require_positions(
+    positions: int, max_length: int, longest: Sequence[Sample], given: Mapping[str, Sequence[int]]
+) -> None:
+    if max_length > positions:
+        raise UsageError(
+            f"--max-length {max_length} is more than the language model's {positions:,} positions",
+            hint=f"--max-length {positions} is the most",
+        )
+    for sample in longest:
+        if len(given[sample.id]) + _SHORTEST_ANSWER > positions:
+            raise UsageError(
+                f"the question of {sample.id} has {len(given[sample.id]):,} tokens, and the language model has "
+                f"{positions:,} positions for it and its answer",
+                hint="shorten it or take it out of the data",
+            )
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes from decoding into the same file, for as long as this one lives."""
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.write(lines)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EpalmError(f"another process is decoding into {path}", hint="wait until it has ended") from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Take away what a kill has left of a line at the end."""
+    with writing(path.parent):
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(path, whole)
+
+
+def _append(path: Path, lines: bytes) -> None:
+    with writing(path.parent), path.open("ab") as file:
+        file.write(lines)
 
 
 def _same_length(ordered: Sequence[Sample], length: Callable[[Sample], int], batch_size: int) -> Iterator[list[Sample]]:

@@ -1,6 +1,5 @@
 """A trained run on a split: decode what is not decoded yet, score, and write both beside the run."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from epalm.cache.durable import write_atomically
 from epalm.errors import UsageError
 from epalm.evaluate.chance import chance_predictions
 from epalm.evaluate.decoding import decode_batches, predict_samples, prediction_line, read_predictions
-from epalm.evaluate.scoring import backends, score_predictions
+from epalm.evaluate.measures import METRICS
+from epalm.evaluate.score_files import FOLDER, LAST, as_json, write_scores
+from epalm.evaluate.scoring import digest_samples, score_predictions
 from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Sample
 from epalm.train.features import FeatureSource
@@ -29,18 +30,19 @@ def score_run(
     samples: Sequence[Sample],
     *,
     split: str,
-    expected: int,
+    expected: Sequence[Sample],
     modality: str,
     num_beams: int,
     max_length: int,
     batch_size: int,
+    metrics: Sequence[str] = METRICS,
 ) -> dict[str, Any]:
-    """Decode and score `samples`, those of the split's `expected` that have features; also writes `scores.json`.
+    """Decode `samples`, those of the split's `expected` that have features, and score them; writes `scores.json`.
 
     `modality` is that of the samples.
 
     Predictions lie in `predictions/`, in a file named by everything that decides them; what it holds is not decoded
-    again.
+    again. Their scores lie in `scores/` under the same name, and `scores.json` has those of the last scoring.
 
     Raises:
         UsageError: features of another shape than the run was trained on.
@@ -63,20 +65,24 @@ def score_run(
         ),
     )
     training = chosen_samples(dataset, run.config, run.config.data.train_split)
-    scores = {
+    told = {
         "run": run.folder.name,
+        "data": dataset.spec,
         "modality": modality,
         "split": split,
+        "samples": digest_samples(expected),
         "checkpoint_step": run.step,
         "blind": run.config.model.blind,
         "decode": settings,
-        "samples_without_features": expected - len(samples),
-        "tasks": score_predictions(samples, predictions, chance_predictions(training, samples)),
-        "backends": backends(),
+        "samples_without_features": len(expected) - len(samples),
         "predictions": str(path),
     }
+    chance = chance_predictions(training, expected) if training else ()
+    found = score_predictions(expected, predictions, chance, metrics=metrics)
+    scores = write_scores(run.folder.path / FOLDER / f"{path.stem}.json", told, found)
+    scores["per_sample"] = f"{FOLDER}/{scores['per_sample']}"
     with writing(run.folder.path):
-        write_atomically(run.folder.path / "scores.json", (json.dumps(scores, indent=2) + "\n").encode())
+        write_atomically(scores_path(run), as_json(scores))
     return scores
 
 
@@ -131,7 +137,7 @@ def plan_score(
 
 def scores_path(run: LoadedRun) -> Path:
     """Where `score_run` writes."""
-    return run.folder.path / "scores.json"
+    return run.folder.path / LAST
 
 
 def _require_fit(run: LoadedRun, features: FeatureSource) -> None:

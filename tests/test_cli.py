@@ -33,10 +33,15 @@ def test_the_commands_are_these() -> None:
         "extract",
         "train",
         "score",
+        "compare",
         "predict",
         "recipes",
+        "datasets",
+        "runs",
+        "doctor",
         "import",
         "export",
+        "ablate variants",
         *(f"cache {name}" for name in cache),
     }
     assert _commands() == {f"epalm {name}" for name in names}

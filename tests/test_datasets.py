@@ -1,11 +1,13 @@
 """Data files become samples, or one message that names file, line and key."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from epalm.datasets import generic, load_dataset
+from epalm.datasets.sharing import Shared
 from epalm.errors import UsageError
 from epalm.samples import Modality, Task
 
@@ -16,6 +18,8 @@ QA = {
     "task": "qa",
     "split": "test",
     "prompt": "what",
+    "question_type": "what is",
+    "answer_type": "other",
     "answers": {"red": 1.0, "blue": 0.3},
 }
 CAPTION = {
@@ -36,12 +40,13 @@ def _write(path: Path, *rows: object) -> Path:
 def test_jsonl_and_csv_give_the_same_samples(tmp_path: Path) -> None:
     jsonl = load_dataset(str(_write(tmp_path / "s.jsonl", QA, CAPTION)))
     (tmp_path / "s.csv").write_text(
-        "id,modality,media,task,split,prompt,answers,references\n"
-        '1,image,a.png,qa,test,what,"{""red"": 1.0, ""blue"": 0.3}",\n'
-        "2,audio,b.wav,caption,train,,,a beep\n"
+        "id,modality,media,task,split,prompt,question_type,answer_type,answers,references\n"
+        '1,image,a.png,qa,test,what,what is,other,"{""red"": 1.0, ""blue"": 0.3}",\n'
+        "2,audio,b.wav,caption,train,,,,,a beep\n"
     )
     assert load_dataset(str(tmp_path / "s.csv")).samples == jsonl.samples
     assert jsonl.root == tmp_path
+    assert (jsonl.samples[0].question_type, jsonl.samples[0].answer_type) == ("what is", "other")
     assert [sample.task for sample in jsonl.samples] == [Task.QA, Task.CAPTION]
 
 
@@ -66,7 +71,7 @@ def test_a_missing_id_is_the_place_in_the_file(tmp_path: Path) -> None:
 
 
 def test_what_samples_share_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generic, "_MOST_SHARED", 8)
+    monkeypatch.setattr(generic, "Shared", partial(Shared, 8))
     rows = [{**QA, "id": str(number), "prompt": f"what {number // 3}"} for number in range(30)]
     samples = load_dataset(str(_write(tmp_path / "s.jsonl", *rows))).samples
     assert [(sample.id, sample.prompt, sample.answers) for sample in samples] == [
@@ -109,6 +114,7 @@ def test_a_folder_of_media_in_name_order(tmp_path: Path) -> None:
         ({**QA, "prompt": "\n"}, "'prompt' must be a text"),
         ({**QA, "modality": ["image"]}, "'modality' is"),
         ({**QA, "answers": {"red": True}}, "score of answer 'red' is True"),
+        ({**QA, "question_type": 3}, "'question_type' must be a text"),
         ({**QA, "answers": ["red"]}, "'answers' must map"),
         ({**QA, "raw_answers": [1]}, "'raw_answers' must be a list"),
         ([1, 2], "expected an object"),

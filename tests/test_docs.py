@@ -1,15 +1,24 @@
 """The pages say what the program does: commands, settings, models and links are the ones that there are."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from transformers import OPTConfig
+from typer.main import get_command
 
+from epalm.cli.app import app
+from epalm.cli.recipe_options import in_full
 from epalm.config import Config, load_config, recipes
 from epalm.playground import weights_folder
+from epalm.train.augmented_opt import AugmentedOPT
+from epalm.train.build import build_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,10 +51,63 @@ def test_every_recipe_is_in_the_picture_of_rates() -> None:
         assert min(image.size) > 400
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/training.md"])
 def test_links_lead_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):
+        assert target.startswith("https://") or ((ROOT / page).parent / target).exists(), target
+
+
+def _commands_of(page: str) -> list[list[str]]:
+    """The words behind `epalm` of every command of a page: also on data that is not here, also behind a launcher."""
+    blocks = re.findall(r"```(?:bash|text)\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [
+        shlex.split(found[1], comments=True) for line in lines if (found := re.search(r"(?:^|-m )epalm (.*)", line))
+    ]
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/training.md", "docs/recipes.md", "docs/clusters.md", "docs/cache.md", "README.md"]
+)
+def test_every_command_is_one_that_there_is(page: str) -> None:
+    """Options and their values are parsed, and recipes resolved, whatever data a command is for."""
+    assert _commands_of(page)
+    for words in _commands_of(page):
+        command: Any = get_command(app)
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        asked = command.make_context(command.name, words).params
+        if asked.get("recipe"):
+            settings = {key: asked[key] for key in ("variant", "inject", "unfreeze", "few_shot", "balanced", "blind")}
+            load_config(asked["recipe"], in_full(asked["settings"], **settings)).at_known_depth()
+
+
+@pytest.mark.parametrize(
+    ("variant", "lm", "width"),
+    [(name, "2.7b", 768) for name in ("epalm-lin", "epalm-pt", "epalm", "epalm-ada")] + [("epalm-pt-l", "6.7b", 1024)],
+)
+def test_what_a_variant_trains_is_what_the_page_says(variant: str, lm: str, width: int) -> None:
+    sizes = {"2.7b": (2560, 32), "6.7b": (4096, 32)}  # hidden size, blocks and heads
+    hidden, blocks = sizes[lm]
+    shape = OPTConfig(
+        hidden_size=hidden,
+        word_embed_proj_dim=hidden,
+        num_hidden_layers=blocks,
+        num_attention_heads=32,
+        ffn_dim=4 * hidden,
+        vocab_size=50272,
+        max_position_embeddings=2048,
+    )
+    with torch.device("meta"):
+        frozen = AugmentedOPT(shape)
+        total = sum(tensor.numel() for tensor in frozen.parameters())
+        config = load_config("vqa-v2", [f"model.variant={variant}"]).resolved(blocks)
+        model = build_model(config, frozen, width)
+    trained = sum(tensor.numel() for tensor in model.trainable_tensors().values())
+    page = (ROOT / "docs/training.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith(f"| `{variant}` |")]
+    assert f"| {trained:,} | {trained / (total + trained):.2%} |" in line
+    assert f"| OPT-{lm.upper()} | {total:,} | {2 * total / 1e9:.1f} GB | {4 * total / 1e9:.1f} GB |" in page
 
 
 def test_the_playgrounds_models_are_small_and_complete() -> None:

@@ -20,7 +20,7 @@ def exported(epalm: Epalm, worlds: dict[Modality, Path], tmp_path: Path, monkeyp
     assert epalm("extract", "-m", "image", "--data", worlds[Modality.IMAGE], "--weights", "playground").code == 0
     for words in (
         ("train", "--from-cache", "--run", "mine", "--variant", "epalm-ada", *SHORT),
-        ("score", "--limit", 3),
+        ("score", "--limit", 3, "--metrics", "exact match"),
         ("export", "mine", tmp_path / "out"),
     ):
         done = epalm(*words)

@@ -199,7 +199,7 @@ def test_score_tells_of_media_samples_bytes_and_time(trial: Trial, plan: Callabl
     places = ("--cache", trial.cache, "--runs", tmp_path / "runs")
     words = ("--from-cache", "-m", "image", "--data", trial.world, *SHORT)
     assert trial.epalm("train", *words, *places).code == 0
-    assert trial.epalm("score", "--limit", 3, *places).code == 0
+    assert trial.epalm("score", "--limit", 3, "--metrics", "exact match", *places).code == 0
     done = plan("score", "--json")
     assert done.code == 0, done.err
     told = json.loads(done.out)
@@ -207,7 +207,7 @@ def test_score_tells_of_media_samples_bytes_and_time(trial: Trial, plan: Callabl
     assert (told["samples"], told["decoded_already"], told["to_decode"]) == (samples, 3, samples - 3)
     assert told["media"]["in_cache"] == told["media"]["media"] == TEST
     assert told["bytes"] > 0 and told["free_bytes"] > 0 and told["seconds"] > 0
-    assert trial.epalm("score", *places).code == 0
+    assert trial.epalm("score", "--metrics", "exact match", *places).code == 0
     (predictions,) = (tmp_path / "runs").glob("*/predictions/*.jsonl")
     assert told["bytes"] == pytest.approx(predictions.stat().st_size * (samples - 3) / samples, rel=0.3)
     rest = json.loads(plan("score", "--json").out)

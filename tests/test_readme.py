@@ -95,10 +95,10 @@ def test_the_commands_on_ones_own_data(here: Path) -> None:
 
 @pytest.mark.slow
 def test_the_commands_of_the_documents(tmp_path: Path) -> None:
-    """In their order, on the playground, from an empty folder: of the cache first, then of clusters."""
+    """In their order, on the playground, from an empty folder."""
     Image.effect_noise((60, 40), 60).convert("RGB").save(tmp_path / "cat.jpg")
     _run("epalm extract --modality image", tmp_path)
-    for name in ("cache.md", "clusters.md"):
+    for name in ("cache.md", "clusters.md", "training.md"):
         for block in _blocks((ROOT / "docs" / name).read_text()):
             for command in _commands(block):
                 _run(command.replace("/tmp/shared-cache", str(tmp_path / "shared")), tmp_path)
@@ -108,4 +108,6 @@ def test_no_command_is_left_out() -> None:
     assert len(BLOCKS) == 4
     said = re.findall(r"`((?:epalm|just) [^`]+)`", README)
     known = {"epalm extract --help", "epalm export", "epalm train", "epalm cache push", "just bench"}
+    known |= {"epalm ablate variants --write README.md"}
+    known |= {"epalm score --predictions", "epalm compare"}  # see `test_evaluate_compare`
     assert set(said) <= known

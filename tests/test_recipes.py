@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,12 @@ def test_a_balanced_few_has_every_type_of_question() -> None:
     assert counts == {"how many": 4, "what color": 4, "is the": 4}
     plain = Counter(map(question_type, few_shot(_questions(100), 12, seed=3)))
     assert plain["how many"] > 6
+
+
+def test_the_type_of_a_question_is_the_data_sets_own_where_it_has_one() -> None:
+    (sample,) = _questions(1)
+    assert question_type(sample) == "how many"
+    assert question_type(replace(sample, question_type="how many people are")) == "how many people are"
 
 
 def _curve(config: Config, steps_per_epoch: int) -> list[float]:

@@ -129,7 +129,7 @@ def test_a_step_in_parts_is_the_step(text: TextFormat) -> None:
     results = []
     for parts in (1, 3, 5):
         model, optimiser = _stepping()
-        loss, stop = take_step(model, optimiser, batch, loss_scale=0.1, parts=parts, stop=True)
+        loss, stop = take_step(model, optimiser, batch, loss_scale=0.1, parts=parts, stop=lambda: True)
         assert stop
         results.append([loss, *(tensor.detach().clone() for tensor in model.trainable_tensors().values())])
     for result in results[1:]:

@@ -14,9 +14,12 @@ from safetensors.torch import load_file
 
 from epalm.config import load_config
 from epalm.errors import UsageError
+from epalm.train.build import build_model, load_lm
 from epalm.train.processes import Processes
 from epalm.train.sharding import require_shardable
+from epalm.train.trunk import require_trunk
 from tests import process_host
+from tests.conftest import Epalm
 from tests.process_host import STEPS
 
 HOST = Path(process_host.__file__)
@@ -100,7 +103,7 @@ def test_every_process_knows_the_same_loss_and_the_first_alone_speaks(done: Outc
 def test_one_process_told_to_stop_stops_all_after_the_same_step(done: Outcome) -> None:
     assert done.codes["killed"][1] == [130, 143], done.said("killed")
     said = done.said("killed")
-    assert "stopped and saved" in said and "going on after step 28 of 50" in said and done.said("killed", 1) == ""
+    assert "stopped and saved" in said and "going on after step 27 of 50" in said and done.said("killed", 1) == ""
 
 
 def test_killed_and_stopped_two_processes_go_on_bit_by_bit_with_other_threads(done: Outcome) -> None:
@@ -155,6 +158,35 @@ def test_a_divided_language_model_gives_the_same_losses(done: Outcome) -> None:
 def test_what_cannot_be_divided_is_refused(settings: list[str], count: int, fault: str) -> None:
     with pytest.raises(UsageError, match=fault):
         require_shardable(load_config("playground", settings), Processes(0, count))
+
+
+def test_a_divided_language_model_has_no_trunk_pass() -> None:
+    """Each process has rows of its own to compute, and would wait for the others' weights."""
+    config = load_config("playground", ["model.variant=epalm-lin"]).resolved(8)
+    model = build_model(config, load_lm("playground"), 3)
+    require_trunk(model)
+    model.lm.divided = True
+    with pytest.raises(UsageError, match="--shard-lm"):
+        require_trunk(model)
+
+
+@pytest.mark.parametrize(
+    ("variables", "device", "fault"),
+    [
+        ({"WORLD_SIZE": "2"}, "cpu", "RANK is not set"),
+        ({"WORLD_SIZE": "2", "RANK": "one"}, "cpu", "RANK is 'one'"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "cuda:1", "cannot be every process's"),
+    ],
+)
+def test_what_a_launcher_says_is_checked(
+    epalm: Epalm, variables: dict[str, str], device: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = epalm("train", "--from-cache", "--device", device)
+    assert done.code == 1 and fault in done.err and done.err.count("error: ") == 1
 
 
 TORCHRUN = "torch.distributed.run --nproc-per-node 2"

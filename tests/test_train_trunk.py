@@ -17,7 +17,7 @@ from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
 from epalm.config import load_config
 from epalm.datasets import load_dataset
-from epalm.errors import EpalmError, UsageError
+from epalm.errors import CacheError, EpalmError, UsageError
 from epalm.samples import Modality, Sample
 from epalm.train import trunk
 from epalm.train.prepare import Prepared, prepare, validation_batches
@@ -196,6 +196,16 @@ def test_what_is_not_of_the_text_alone_is_refused(overrides: list[str], why: str
     ready = _ready(worlds, *overrides)
     with pytest.raises(UsageError, match=why):
         require_trunk(ready.model)
+
+
+def test_rows_that_do_not_fit_are_refused_before_they_are_computed(
+    worlds: dict[Modality, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, cache = _ready(worlds), Cache(tmp_path / "cache")
+    monkeypatch.setattr(type(cache.objects), "free_bytes", lambda _self: 1 << 20)
+    monkeypatch.setattr(type(ready.model.lm), "trunk", lambda *_: pytest.fail("computed"))
+    with pytest.raises(CacheError, match="do not fit"):
+        use_trunk(cache, ready, drawn_batches(ready, None), tmp_path / "run")
 
 
 def test_hidden_states_that_are_no_numbers_are_refused(worlds: dict[Modality, Path], tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_an_encoder_is_trained_saved_and_used(
     moved = [name for name, value in own.items() if not torch.equal(value, tensors[f"encoder.model.{name}"])]
     assert moved and run.config.encoder.train and run.config.lm.train
 
-    scored = epalm("score", "--json")
+    scored = epalm("score", "--json", "--metrics", "exact match")
     assert scored.code == 0, scored.err
     medium = next((worlds[Modality.IMAGE] / "test").iterdir())
     assert epalm("predict", medium, "what is it?").code == 0

@@ -250,7 +250,6 @@ def test_lora_is_trained_beside_the_frozen_weights() -> None:
 @pytest.mark.parametrize("form", ["8bit", "4bit"])
 def test_quantised_weights_are_frozen_and_the_rest_is_trained(form: str) -> None:
     pytest.importorskip("bitsandbytes")
-    pytest.importorskip("accelerate")
     lm = load_lm("playground", "float32", form)
     frozen = digest_tensors(lm.state_dict())
     model = _build("model.variant=epalm-ada", lm=lm)

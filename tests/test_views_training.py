@@ -159,7 +159,9 @@ def test_the_choice_is_said_and_recorded(trial: Trial) -> None:
     assert _trained("augmented") != _trained("plain")
     _train(trial, "--set", "data.augment=true", "--run", "again")
     assert _trained("augmented") == _trained("again")
-    scored = trial.epalm("score", "--run", "augmented", "--limit", 4, "--cache", trial.cache)
+    scored = trial.epalm(
+        "score", "--run", "augmented", "--limit", 4, "--metrics", "exact match", "--cache", trial.cache
+    )
     assert scored.code == 0, scored.err
 
 

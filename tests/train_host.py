@@ -4,8 +4,8 @@
 what the trainings say goes to RUNS/said. PLAN is a list; each entry is one training in a run folder below RUNS:
 {"run": name} runs from where the folder stands to the end, {"at": n} is killed when its n-th step begins, {"disk": n}
 at the n-th step that touches the disk, {"signal": number, "at": n} sends itself that signal there. "workers" threads
-put batches together; keys with a dot are settings. What each training saw goes to RUNS/name.log, a JSON line each: where
-it started, then its batches.
+put batches together; keys with a dot are settings. What each training saw goes to RUNS/name.log, a JSON line each:
+where it started, then its batches.
 """
 
 import json

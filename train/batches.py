@@ -178,11 +178,11 @@ class Batches:
         places = share + group[:1].tolist() * (length - len(share))
         texts = [self._texts.text(place, targets[place]) for place in places]
         ids, mask = pad_right([text.ids for text in texts], self.text.pad)
-        labels = torch.full_like(ids, IGNORED)
-        for row, text in enumerate(texts):
-            # Nothing predicts the first token: before it stands the prompt, which is no text.
-            first = 1 if self.loss_on == "all" else text.target
-            labels[row, first : len(text.ids)] = torch.from_numpy(text.ids[first:])
+        # Nothing predicts the first token: before it stands the prompt, which is no text.
+        firsts = torch.tensor([[1 if self.loss_on == "all" else text.target] for text in texts])
+        ends = torch.tensor([[len(text.ids)] for text in texts])
+        positions = torch.arange(ids.shape[1])
+        labels = ids.masked_fill((positions < firsts) | (positions >= ends), IGNORED)
         samples = [self.items[place].sample for place in places]
         trunk = None if self.trunk is None else self.trunk.gather([text.ids for text in texts])
         batch = Batch(self._features(samples, epoch), ids, mask, labels, len(share), len(group), trunk)

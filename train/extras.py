@@ -21,7 +21,7 @@ def quantization(form: str, dtype: torch.dtype) -> Any:
     """
     if form == "none":
         return None
-    _require(("bitsandbytes", "accelerate"), f"lm.quantized {form}", "quantized")
+    _require(("bitsandbytes",), f"lm.quantized {form}", "quantized")
     from transformers import BitsAndBytesConfig
 
     if form == "8bit":

@@ -38,8 +38,8 @@ def few_shot(
 
 
 def question_type(sample: Sample) -> str:
-    """The first words of a question, lower case; a caption has one type."""
-    return " ".join((sample.prompt or "").lower().split()[:_TYPE_WORDS])
+    """The data set's own type of the question, else its first words, lower case; a caption has one type."""
+    return sample.question_type or " ".join((sample.prompt or "").lower().split()[:_TYPE_WORDS])
 
 
 def _in_turn(samples: Sequence[Sample], order: Sequence[int]) -> list[int]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from epalm.errors import EpalmError, UsageError
+from epalm.samples import HEADLINE
 from epalm.train.run_differences import part_differences
 from epalm.train.run_folder import RunFolder
 from epalm.train.run_lock import is_locked
 
 _SIGNS = ("config.toml", "inputs.json", "checkpoints")  # each says that a folder holds a run, whole or not
-_HEADLINE = {"qa": "exact match", "caption": "CIDEr"}  # the measure that stands for a task
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,7 @@ def headlines(run: RunFolder) -> dict[str, float]:
     """The measure that stands for each task, as "qa exact match"; none where the run was not scored."""
     try:
         tasks = json.loads((run.path / "scores.json").read_text(encoding="utf-8"))["tasks"]
-        found = {
-            f"{task} {name}": tasks[task]["metrics"].get(name) for task, name in _HEADLINE.items() if task in tasks
-        }
+        found = {f"{task} {name}": tasks[task]["metrics"].get(name) for task, name in HEADLINE.items() if task in tasks}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
     return {name: value for name, value in found.items() if isinstance(value, int | float)}

@@ -73,7 +73,7 @@ def train_model(
                 loss_scale=plan.loss_scale,
                 parts=plan.parts,
                 processes=processes,
-                stop=stop(),
+                stop=stop,
             )
             state = replace(state, step=state.step + 1, epoch=epoch, position=position + 1)
             last = state.step == plan.steps

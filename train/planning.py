@@ -62,6 +62,7 @@ def plan_training(
         rows = lacking_rows(trunk, ready, drawn_batches(ready, fixed))
         require_room(rows.bytes, trunk.objects.free_bytes(), trunk.where)
     each_token, steps = 0.0, []
+    moment = time.perf_counter()
     for batch in islice(ready.batches.epoch(0), _PROBED_STEPS + 1):
         given = batch.to(ready.device)
         began = time.perf_counter()
@@ -75,7 +76,9 @@ def plan_training(
         )
         float(stepped.loss)  # waits for it
         each_token = (middle - began) / given.input_ids.numel()
-        steps.append(time.perf_counter() - middle)
+        ended = time.perf_counter()
+        steps.append(ended - moment - (middle - began))
+        moment = ended
     each = sum(steps[1:]) / (len(steps) - 1) if len(steps) > 1 else steps[0]
     tensors = model.trainable_tensors().values()
     return TrainPlan(

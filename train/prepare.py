@@ -23,6 +23,7 @@ from epalm.train.processes import ALONE, Processes
 from epalm.train.schedule import Schedule
 from epalm.train.step import Plan
 from epalm.train.text import TextFormat
+from epalm.train.text_length import require_short
 
 _BESIDE_TENSORS = 1 << 15  # bytes of a checkpoint: where the training stands, random generators, names
 
@@ -72,6 +73,7 @@ def prepare(
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
+    config.at_known_depth()  # a published model need not be loaded to see what does not fit it
     items = training_items(training)
     if not items:
         tasks = " or ".join(config.data.tasks)
@@ -97,6 +99,7 @@ def prepare(
     empty = sharded and not processes.first
     lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
     text = load_text_format(config.lm.name, lm)
+    require_short(training, text, lm.config.max_position_embeddings)
     config = config.resolved(lm.config.num_hidden_layers)
     loaded = "" if empty else digest_tensors(lm.state_dict())  # before anything is put into it
     if sharded:

@@ -78,7 +78,7 @@ class Processes:
         if digest != self.from_first(digest):
             raise UsageError(
                 f"{what} of process {self.rank} and of process 0 differ",
-                hint="all machines need the same epalm, data, cache and language model",
+                hint="all machines need the same epalm, data, cache, language model and --runs",
             )
 
 
@@ -153,7 +153,8 @@ def _variable(name: str, default: str | None = None) -> str:
     if value is None or not value.isascii() or not value.isdigit():
         said = "is not set" if value is None else f"is {value!r}"
         raise UsageError(
-            f"several processes were started, and {name} {said}", hint="torchrun and accelerate launch set it"
+            f"several processes were started, and {name} {said}",
+            hint="torchrun and accelerate launch set it; unset WORLD_SIZE to go on alone",
         )
     return value
 

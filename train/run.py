@@ -18,10 +18,12 @@ from epalm.train.features import HashedSource
 from epalm.train.loop import Cadence, Stop, train_model
 from epalm.train.prepare import Prepared, checkpoint_bytes, prepare, validation_batches
 from epalm.train.processes import ALONE, Processes
+from epalm.train.reporting import reporting
 from epalm.train.run_folder import RunFolder, require_room, writing
 from epalm.train.run_key import run_key, run_parts
 from epalm.train.run_lock import locked
 from epalm.train.step import make_optimiser
+from epalm.train.text_length import require_short
 from epalm.train.train_state import TrainState, parts_of, record_of, restore
 from epalm.train.trunk import require_trunk, trunk_spec
 from epalm.train.trunk_use import drawn_batches, use_trunk
@@ -84,6 +86,7 @@ def load_training(
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
     ready = prepare(config, dataset, features, training, device, processes=processes, workers=workers, sharded=sharded)
+    require_short(validation, ready.text, ready.model.lm.config.max_position_embeddings)
     parts = run_parts(ready, features, training, validation)
     if trunk is not None:
         require_trunk(ready.model)
@@ -104,20 +107,24 @@ def load_training(
     return Loaded(ready, features, validation, inputs, missing, processes, trunk)
 
 
-def train(loaded: Loaded, run: RunFolder, *, stop: Stop = lambda: False) -> TrainSummary | None:
+def train(
+    loaded: Loaded, run: RunFolder, *, stop: Stop = lambda: False, trackers: Sequence[str] = ()
+) -> TrainSummary | None:
     """Train in a run folder, from where it stands to the end; None where `stop` ended it earlier.
 
-    Of several processes the first one writes, and all of them read.
+    Of several processes the first one writes, and all of them read. `trackers` (see `epalm.train.tracking`) are told
+    what the run's metrics are.
 
     Raises:
         UsageError: another process works in the folder, or none of its checkpoints is whole.
-        EpalmError: it cannot be written, or has too little room; the loss is no number any more.
+        EpalmError: it cannot be written, or has too little room; the loss is no number any more; a tracker does not
+            start.
     """
     with locked(run) if loaded.processes.first else nullcontext():
-        return _train(loaded, run, stop)
+        return _train(loaded, run, stop, trackers)
 
 
-def _train(loaded: Loaded, run: RunFolder, stop: Stop) -> TrainSummary | None:
+def _train(loaded: Loaded, run: RunFolder, stop: Stop, trackers: Sequence[str]) -> TrainSummary | None:
     ready, processes = loaded.ready, loaded.processes
     if processes.first:
         run.sweep()
@@ -128,10 +135,7 @@ def _train(loaded: Loaded, run: RunFolder, stop: Stop) -> TrainSummary | None:
     optimiser = make_optimiser(model, ready.plan)
     with processes.first_goes_ahead():
         start = _go_on(loaded, run, optimiser)
-
-    def report(metrics: Mapping[str, Any]) -> None:
-        if processes.first:
-            run.report(metrics)
+    processes.require_same(str(start.step), "the checkpoint")
 
     def save(state: TrainState) -> None:
         if not processes.first:
@@ -145,20 +149,22 @@ def _train(loaded: Loaded, run: RunFolder, stop: Stop) -> TrainSummary | None:
     if loaded.trunk is not None:
         use_trunk(loaded.trunk, ready, drawn_batches(ready, fixed), run.path, processes=processes)
     keep = ready.config.checkpoint
-    state = train_model(
-        model,
-        optimiser,
-        ready.batches,
-        list(fixed.epoch(0, augmented=False)) if fixed else [],
-        ready.plan,
-        start=start,
-        device=ready.device,
-        cadence=Cadence(60 * keep.every_minutes, keep.every_steps),
-        report=report,
-        save=save,
-        stop=stop,
-        processes=processes,
-    )
+    told = reporting(run, ready.config.model_dump(mode="json"), trackers)
+    with told if processes.first else nullcontext(_unheard) as report:
+        state = train_model(
+            model,
+            optimiser,
+            ready.batches,
+            list(fixed.epoch(0, augmented=False)) if fixed else [],
+            ready.plan,
+            start=start,
+            device=ready.device,
+            cadence=Cadence(60 * keep.every_minutes, keep.every_steps),
+            report=report,
+            save=save,
+            stop=stop,
+            processes=processes,
+        )
     if state.step < ready.plan.steps:
         return None
     summary = _summary(loaded, run, state)
@@ -166,6 +172,10 @@ def _train(loaded: Loaded, run: RunFolder, stop: Stop) -> TrainSummary | None:
         run.end(summary.to_json())
         run.finish()
     return summary
+
+
+def _unheard(_metrics: Mapping[str, Any]) -> None:
+    """The first process reports for all."""
 
 
 def _go_on(loaded: Loaded, run: RunFolder, optimiser: torch.optim.Optimizer) -> TrainState:

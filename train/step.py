@@ -1,6 +1,6 @@
 """One optimisation step, one validation: what the loop does over and over. Knows no files and no settings objects."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -71,9 +71,9 @@ def take_step(
     loss_scale: float,
     parts: int = 1,
     processes: Processes = ALONE,
-    stop: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Stepped:
-    """One optimisation step on one batch, each process with its share of it; `stop` is told to all of them.
+    """One optimisation step on one batch, each process with its share of it; what `stop` says is told to all of them.
 
     Gradients are those of the whole batch's mean loss, however many processes and parts it is done in.
 
@@ -92,13 +92,14 @@ def take_step(
         gradients = [
             tensor.grad for group in optimiser.param_groups for tensor in group["params"] if tensor.grad is not None
         ]
-        told = torch.stack([loss, torch.full_like(loss, stop)])
+        asked = stop()  # as late as all can still hear of it
+        told = torch.stack([loss, torch.full_like(loss, asked)])
         processes.add_up([*gradients, told])
         if kept != 1:
             torch._foreach_div_(gradients, kept)
         optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return Stepped(told[0], stop if processes.count == 1 else bool(told[1] > 0))
+    return Stepped(told[0], asked if processes.count == 1 else bool(told[1] > 0))
 
 
 def losses_of(model: EpalmModel, batch: Batch) -> Losses:

@@ -4,8 +4,12 @@ from typing import Annotated
 
 import typer
 
+from epalm.cli.ablate import ablate_app
 from epalm.cli.cache import cache_app
+from epalm.cli.compare import compare
+from epalm.cli.datasets import datasets
 from epalm.cli.demo import demo
+from epalm.cli.doctor import doctor
 from epalm.cli.export_run import export_run
 from epalm.cli.extract import extract
 from epalm.cli.import_run import import_run
@@ -46,9 +50,13 @@ app.command()(demo)
 app.command()(extract)
 app.command()(train)
 app.command()(score)
+app.command()(compare)
 app.command()(predict)
 app.command()(runs)
 app.command()(recipes)
+app.command()(datasets)
+app.command()(doctor)
 app.command("import")(import_run)
 app.command("export")(export_run)
+app.add_typer(ablate_app, name="ablate")
 app.add_typer(cache_app, name="cache")

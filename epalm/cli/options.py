@@ -22,15 +22,16 @@ DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help='A .jsonl or .csv of samples, a folder of media, tar shards, or "playground" (the built-in world).',
+        help="A .jsonl or .csv of samples, a folder of media, tar shards, NAME:/root of a benchmark (epalm datasets), "
+        'or "playground" (the built-in world).',
     ),
 ]
 OptionalDataOption = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help='A .jsonl or .csv of samples, a folder of media, tar shards, or "playground". '
-        "[default: that of the step before]",
+        help="A .jsonl or .csv of samples, a folder of media, tar shards, NAME:/root of a benchmark (epalm datasets), "
+        'or "playground". [default: that of the step before]',
         show_default=False,
     ),
 ]

@@ -1,8 +1,7 @@
 """`epalm score`: stage 3. Decodes a split with a trained run and scores it."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +17,7 @@ from epalm.cli.options import (
     PlanOption,
     RunsOption,
 )
+from epalm.errors import UsageError
 from epalm.samples import Modality
 
 if TYPE_CHECKING:
@@ -62,15 +62,35 @@ def score(
     ] = None,
     checkpoint: CheckpointOption = "best",
     allow_missing: Annotated[int, typer.Option(help="Go on without up to this many media.", min=0)] = 0,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help='Metrics, separated by commas, such as "vqa-accuracy" or "bleu,cider". [default: all that can run]',
+            show_default=False,
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Score these instead of a run's: JSON lines of id and text, or results in the form of VQA or of COCO "
+            "captions. Needs --data, and neither a model nor features.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --predictions: file for the scores. [default: beside them]", show_default=False),
+    ] = None,
     cache: CacheOption = DEFAULT_CACHE,
     runs: RunsOption = DEFAULT_RUNS,
     device: DeviceOption = "auto",
     plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Decode a split and score it: QA accuracy, BLEU-1 to 4, METEOR, ROUGE-L, CIDEr.
+    """Decode a split and score it: VQA accuracy, exact match, BLEU-1 to 4, METEOR, ROUGE-L, CIDEr, SPICE, SPIDEr.
 
-    Predictions are saved as they come; the same command goes on where it was stopped, and decodes nothing twice.
+    Predictions are saved as they come; the same command goes on where it was stopped, and decodes nothing twice. A
+    metric that cannot run here is skipped with the reason; exit code 3 where --metrics asked for it.
 
     Examples:
 
@@ -81,11 +101,24 @@ def score(
         epalm score --data vqa.jsonl --limit 1000 --json
 
         epalm score --data msvd-qa.jsonl --modality video --feature-set NAME
+
+        epalm score --predictions results.json --data vqa.jsonl --split val
     """
+    from epalm.cli.score_file import score_file
+    from epalm.cli.score_report import chosen_metrics, show_scores
+
+    wanted = chosen_metrics(metrics)
+    if predictions is not None:
+        _require_no_run(run=run, feature_set=feature_set, num_beams=num_beams, max_length=max_length, plan=plan or None)
+        scored, path = score_file(predictions, data, modality, split, limit, out, wanted)
+        show_scores(scored, path, as_json, asked_for=metrics is not None)
+        return
+    if out is not None:
+        raise UsageError("--out goes with --predictions", hint="a run's scores lie in its folder")
+
     from epalm.cli.work_plan import show_score_plan
     from epalm.console import say
     from epalm.datasets import load_dataset
-    from epalm.errors import UsageError
     from epalm.evaluate.run import plan_score, score_run, scores_path
     from epalm.train.features import CachedFeatures
     from epalm.train.loading import load_run
@@ -124,12 +157,20 @@ def score(
         return
     try:
         scores = score_run(
-            loaded, dataset, features, present, split=split, expected=len(samples), modality=modality, **how
+            loaded, dataset, features, present, split=split, expected=samples, modality=modality, metrics=wanted, **how
         )
     except KeyboardInterrupt:
         say("stopped; the predictions so far are saved, the same command goes on")
         raise typer.Exit(_STOPPED) from None
-    _show(scores, scores_path(loaded), as_json)
+    show_scores(scores, scores_path(loaded), as_json, asked_for=metrics is not None)
+
+
+def _require_no_run(**options: object) -> None:
+    """Raises UsageError when an option was given that says how to decode."""
+    for name, value in options.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} does not go with --predictions, which decodes nothing", hint=f"leave {option}")
 
 
 def _features(
@@ -149,37 +190,23 @@ def _features(
     from epalm.cli.cached_source import open_features
     from epalm.cli.live_source import live_features
     from epalm.console import say
+    from epalm.errors import CacheError
 
     told = run.inputs["features"]
     if told["source"] != "cache" and feature_set is None:
         return live_features(told, dataset, device, run.encoder), samples
     store = Cache(cache, read_only=allow_missing is None)
-    features = open_features(store, feature_set or told["set"], dataset, samples, told["layers"])
+    try:
+        features = open_features(store, feature_set or told["set"], dataset, samples, told["layers"])
+    except CacheError as error:
+        if feature_set is not None or told["set"] in store.set_names():
+            raise
+        raise CacheError(
+            f"{run.folder.path} was trained on feature set {told['set']}, which is not in {store.where} any more",
+            hint="epalm extract, as before, makes it again; --cache names another cache, --feature-set another set",
+        ) from error
     if feature_set is not None:
         require_same_weights(run, features)
     allowed = len(features.holes) if allow_missing is None else allow_missing
     say(f"features: feature set {features.describe()['set']}, layers {list(told['layers'])}, view 0")
     return features, features.without_holes(samples, allow_missing=allowed)
-
-
-def _show(scores: dict[str, Any], path: Path, as_json: bool) -> None:
-    from epalm.console import print_table, say, warn
-
-    if as_json:
-        typer.echo(json.dumps(scores))
-    elif not scores["tasks"]:
-        say("no sample has answers or references: there are predictions, and nothing to score them against")
-    else:
-        rows = []
-        for task, figures in scores["tasks"].items():
-            for metric, value in figures["metrics"].items():
-                chance = figures["chance"].get(metric)
-                guess = "" if chance is None else f"{100 * chance:.2f}"
-                rows.append(
-                    (f"{task}: {metric}", f"{100 * value:.2f}", guess, f"{figures['scored']}/{figures['expected']}")
-                )
-        title = f"{scores['modality']}, split {scores['split']}, values × 100"
-        print_table(title, ("measure", "run", "chance", "samples"), rows)
-    if scores["samples_without_features"]:
-        warn(f"{scores['samples_without_features']} samples have no features and are not scored")
-    say(f"scores {path}; predictions {scores['predictions']}")

@@ -21,10 +21,11 @@ _STOPPED = 130  # what a command returns after Ctrl-C
 
 @dataclass(frozen=True)
 class Command:
-    """One epalm command: its words behind `epalm`, and the file that takes all it prints."""
+    """One epalm command: its words behind `epalm`, the file that takes all it prints, and one for its stdout alone."""
 
     words: tuple[str, ...]
     log: Path
+    out: Path | None = None  # there once the command has ended well
 
     def __str__(self) -> str:
         return " ".join(("epalm", *self.words))
@@ -55,12 +56,13 @@ def _run_chain(chain: Sequence[Command], environment: dict[str, str], advance: A
     for command in chain:
         started = time.monotonic()
         command.log.parent.mkdir(parents=True, exist_ok=True)
-        with command.log.open("wb") as log:
+        draft = (command.out or command.log).with_suffix(".part")
+        with command.log.open("wb") as log, draft.open("wb") as out:
             done = subprocess.run(
                 [sys.executable, "-m", "epalm", *command.words],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=out if command.out else log,
+                stderr=log,
                 env=environment,
                 check=False,
             )
@@ -71,6 +73,8 @@ def _run_chain(chain: Sequence[Command], environment: dict[str, str], advance: A
                 f"`{command}` ended with exit code {done.returncode}: {_last_words(command.log)}",
                 hint=f"all that it printed is in {command.log}",
             )
+        if command.out:
+            draft.replace(command.out)
         say(f"{time.monotonic() - started:6.1f} s  {command}")
         advance()
 

@@ -34,6 +34,7 @@ from epalm.cli.recipe_options import (
     in_full,
 )
 from epalm.samples import Modality
+from epalm.train.tracking import TrackerName, require_trackers
 
 if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
@@ -80,6 +81,14 @@ def train(
     again: Annotated[
         bool, typer.Option("--again", help="Train what is done already once more, into another run folder.")
     ] = False,
+    track: Annotated[
+        list[TrackerName] | None,
+        typer.Option(
+            callback=lambda names: require_trackers(names or ()) and names,
+            help="Send the metrics to a tracker too; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(help="Threads that put batches together ahead of the step.", min=0)] = 2,
     shard_lm: Annotated[
@@ -189,7 +198,7 @@ def train(
             if canary:
                 check_canary(used, store, dataset, material.training, device)
             mark_use(used, chosen.folder)
-        summary = train_until_stopped(loaded, chosen.folder)
+        summary = train_until_stopped(loaded, chosen.folder, track or ())
     show_summary(summary.to_json(), as_json)
 
 

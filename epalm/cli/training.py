@@ -1,7 +1,7 @@
 """A training as the user sees it: what it differs in from the nearest run, how it is stopped, what came of it."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,13 +40,13 @@ def show_changes(chosen: "Choice") -> None:
         say(f"a new run; changed since {chosen.nearest.name}: {'; '.join(chosen.changes[:_SHOWN])}{rest}")
 
 
-def train_until_stopped(loaded: "Loaded", folder: "RunFolder") -> "TrainSummary":
+def train_until_stopped(loaded: "Loaded", folder: "RunFolder", trackers: Sequence[str] = ()) -> "TrainSummary":
     """Train in a run folder. After Ctrl-C or SIGTERM the command ends with the exit code that shells give these."""
     from epalm.train.run import train
 
     with asked_to_stop(lambda: say("stopping after this step; once more stops at once")) as asked:
         try:
-            summary = train(loaded, folder, stop=asked)
+            summary = train(loaded, folder, stop=asked, trackers=trackers)
         except KeyboardInterrupt:
             say(f"stopped; {folder.path} keeps its last checkpoint, and the same command goes on from there")
             raise typer.Exit(asked.exit_code) from None

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from epalm.datasets.benchmarks import parse_spec, read_benchmark
 from epalm.datasets.extensions import is_shard
 from epalm.datasets.folder import read_folder
 from epalm.datasets.generic import read_samples
@@ -17,7 +18,10 @@ from epalm.samples import Dataset, Modality
 
 PLAYGROUND = "playground"
 PLAYGROUND_ROOT = Path(".epalm/playground")
-_FORMS = "a .jsonl or .csv file of samples, a folder of media or tar shards, shards, or 'playground'"
+_FORMS = (
+    "a .jsonl or .csv file of samples, a folder of media or tar shards, shards, NAME:/root of a benchmark "
+    "(epalm datasets lists them) or 'playground'"
+)
 
 
 def load_dataset(
@@ -26,8 +30,9 @@ def load_dataset(
     """Read the data set that `spec` names, keeping only the samples of `modality` where one is given.
 
     `spec` is "playground" (drawn on first use), a folder of media or of tar shards, shards (`train-{000..009}.tar`,
-    `shards/*.tar`), or a `.jsonl` or `.csv` file, whose media paths are relative to its folder, or to the folder after
-    a colon: `samples.jsonl:/data/images`. Where the media are not needed, `media_here=False` lets that folder be gone.
+    `shards/*.tar`), a benchmark and the folder of its files (`vqa-v2:/data/vqa`), or a `.jsonl` or `.csv` file, whose
+    media paths are relative to its folder, or to the folder after a colon: `samples.jsonl:/data/images`. Where the
+    media are not needed, `media_here=False` lets that folder be gone.
     With `write=False`, a playground that is not there yet is drawn into a temporary folder, gone with the process.
 
     Raises:
@@ -35,6 +40,8 @@ def load_dataset(
     """
     if spec == PLAYGROUND:
         return _playground(modality, write)
+    if benchmark := read_benchmark(spec, media_here=media_here):
+        return _of_modality(benchmark, modality)
     shards = find_shards(spec)
     path, root = (Path(spec), None) if shards else _split_root(spec, media_here)
     if shards:
@@ -46,12 +53,18 @@ def load_dataset(
     else:
         state = "is of no form that can be read" if path.exists() else "does not exist"
         raise UsageError(f"data {spec!r} {state}", hint=f"--data takes {_FORMS}")
+    return _of_modality(dataset, modality)
+
+
+def _of_modality(dataset: Dataset, modality: Modality | None) -> Dataset:
     if modality is None:
         return dataset
     kept = tuple(sample for sample in dataset.samples if sample.modality == modality)
     if not kept:
         there = ", ".join(sorted({sample.modality for sample in dataset.samples})) or "nothing"
-        raise UsageError(f"data {spec!r} has no {modality} media; it has {there}", hint="choose another --modality")
+        raise UsageError(
+            f"data {dataset.spec!r} has no {modality} media; it has {there}", hint="choose another --modality"
+        )
     return replace(dataset, samples=kept)
 
 
@@ -59,6 +72,8 @@ def from_anywhere(spec: str) -> str:
     """The same data set as any working folder may name it: what tells it from others that are called alike."""
     if spec == PLAYGROUND:
         return spec
+    if named := parse_spec(spec):
+        return f"{spec.partition(':')[0]}:{named[2].absolute()}"
     if is_shard(spec) or Path(spec).exists():
         return os.path.abspath(spec)  # noqa: PTH100 (patterns are no paths, and Path keeps "..")
     file, root = _split_root(spec, media_here=False)

@@ -4,17 +4,17 @@ Every fault names file, line and key. Media are not opened here: a missing file 
 """
 
 import csv
-import gc
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from epalm.datasets.sharing import Shared, without_cycles
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
 
-_KEYS = ("id", "modality", "media", "task", "split", "prompt", "answers", "raw_answers", "references")
+_KEYS = ("id", "modality", "media", "task", "split", "prompt", "answers", "raw_answers", "references", "question_type",
+         "answer_type")  # fmt: skip
 _JSON_COLUMNS = ("answers", "raw_answers", "references")
 _KNOWN, _REQUIRED = frozenset(_KEYS), frozenset(("modality", "media", "task", "split"))
 _MODALITIES = {modality.value: modality for modality in Modality}
@@ -22,7 +22,6 @@ _TASKS = {task.value: task for task in Task}
 Choice = TypeVar("Choice", Modality, Task)
 _NOT_JSON = (ValueError, RecursionError)  # beside faults of form: numbers without end, brackets without end
 _MAX_LINE = 1 << 20  # characters; one sample never needs more, and a file without line breaks is not JSONL
-_MOST_SHARED = 1 << 16  # equal values are stored once as long as no more others lie between them
 _NO_ANSWERS: Mapping[str, float] = {}
 _NO_TEXTS: tuple[str, ...] = ()
 
@@ -45,7 +44,7 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
     build = _Builder().sample
     name, line = path.name, 0
     try:
-        with _no_cycles():
+        with without_cycles():
             for line, row in rows:
                 sample = build(row, f"{name}:{line}")
                 if sample.id in seen:
@@ -61,18 +60,6 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
     if not samples:
         raise UsageError(f"{path} holds no sample")
     return tuple(samples)
-
-
-@contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Without the search for reference cycles: samples have none, and walking a million again and again takes long."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -141,8 +128,7 @@ class _Builder:
     """From rows to samples. Texts and answers that rows share, as they often do, are kept once."""
 
     def __init__(self) -> None:
-        self._texts: dict[str, str] = {}
-        self._mappings: dict[tuple[tuple[str, float], ...], Mapping[str, float]] = {}
+        self._shared = Shared()
 
     def sample(self, row: dict[str, Any], fallback_id: str) -> Sample:
         """One row as a sample. Raises _Fault."""
@@ -153,6 +139,9 @@ class _Builder:
         _require_text("media", media)
         _require_text("split", split)
         _require_text("prompt", prompt, or_none=True)
+        types = row.get("question_type"), row.get("answer_type")
+        _require_text("question_type", types[0], or_none=True)
+        _require_text("answer_type", types[1], or_none=True)
         modality = _choice(_MODALITIES, Modality, row["modality"], "modality")
         task = _choice(_TASKS, Task, row["task"], "task")
         answers = self._answers(row.get("answers"))
@@ -162,8 +151,8 @@ class _Builder:
             raise _Fault("a qa sample needs 'prompt', the question")
         if raw_answers and not answers:
             scores = {answer: raw_answers.count(answer) / len(raw_answers) for answer in raw_answers}
-            answers = self._mapping(scores)
-        share = self._text
+            answers = self._shared.scores(scores)
+        share = self._shared.text
         return Sample(
             given or fallback_id,
             modality,
@@ -174,19 +163,16 @@ class _Builder:
             answers,
             raw_answers,
             references,
+            self._shared.maybe(types[0]),
+            self._shared.maybe(types[1]),
         )
-
-    def _text(self, text: str) -> str:
-        if len(self._texts) >= _MOST_SHARED:
-            self._texts.clear()
-        return self._texts.setdefault(text, text)
 
     def _several(self, value: object, key: str) -> tuple[str, ...]:
         if not value:
             return _NO_TEXTS
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
             raise _Fault(f"{key!r} must be a list of texts")
-        return tuple(map(self._text, value))
+        return self._shared.texts(value)
 
     def _answers(self, value: object) -> Mapping[str, float]:
         if not value:
@@ -196,16 +182,7 @@ class _Builder:
         for text, score in value.items():
             if isinstance(score, bool) or not isinstance(score, int | float) or not 0 < score <= 1:
                 raise _Fault(f"the score of answer {text!r} is {score!r}; it must be above 0, at most 1")
-        return self._mapping(value)
-
-    def _mapping(self, scores: dict[str, float]) -> Mapping[str, float]:
-        key = tuple(scores.items())
-        shared = self._mappings.get(key)
-        if shared is None:
-            if len(self._mappings) >= _MOST_SHARED:
-                self._mappings.clear()
-            shared = self._mappings[key] = {self._text(text): float(score) for text, score in key}
-        return shared
+        return self._shared.scores(value)
 
 
 def _wrong_keys(row: dict[str, Any]) -> tuple[str, str]:

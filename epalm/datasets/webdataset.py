@@ -4,9 +4,9 @@ Members whose paths are equal up to the first dot of their last part are one sam
 
 - the medium, by the extensions that files have (`.jpg`, `.mp4`, `.wav`, …): one of each modality at most
 - `.txt` and `.caption`: references, one a line
-- `.json`: an object with keys of the generic form (id, task, split, prompt, answers, raw_answers, references), or a
-  list of such objects where one medium serves several samples; "caption", a text or a list of them, stands in where
-  there are no references; other keys are not read
+- `.json`: an object with keys of the generic form (id, task, split, prompt, answers, raw_answers, references,
+  question_type, answer_type), or a list of such objects where one medium serves several samples; "caption", a text or
+  a list of them, stands in where there are no references; other keys are not read
 
 A sample with a prompt is "qa", any other "caption". Its split is what the JSON says, or else the first of "train",
 "val" and "test" that the shard's name begins with, or that its folder is called, or else "train". A medium's name is
@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 from epalm.console import progress, warn
 from epalm.datasets.extensions import MODALITIES
 from epalm.datasets.generic import parse_json, to_sample
+from epalm.datasets.splits import SPLITS, split_of_folder
 from epalm.datasets.tar import Kind, Member, read_members
 from epalm.errors import UsageError
 from epalm.media import MediaFile
@@ -33,11 +34,9 @@ _READ = 8192  # bytes read at once: a header, and little of the medium behind it
 _LONGEST_TEXT = 1 << 20  # bytes of a text or JSON
 _LONGEST_NAME = 4096  # bytes
 _ODD = re.compile(r"[\0-\x1f\x7f\\\ud800-\udfff]")  # also stands for bytes that are not UTF-8
-_SPLIT_FOLDER = re.compile(r"(train|val|test)(ing|id|idation)?")
-_SPLITS = ("train", "val", "test")
 _TEXTS = ("txt", "caption")
 _READABLE = (*_TEXTS, "json")
-_KEYS = ("id", "task", "split", "prompt", "answers", "raw_answers", "references")
+_KEYS = ("id", "task", "split", "prompt", "answers", "raw_answers", "references", "question_type", "answer_type")
 _UNUSED = {Kind.LINK: "links", Kind.DEVICE: "devices or pipes", Kind.UNKNOWN: "members of no known type"}
 
 
@@ -216,6 +215,5 @@ def _rows(group: _Group, where: str, split: str) -> list[dict[str, Any]]:
 
 
 def _split_of(shard: Path) -> str:
-    folder = _SPLIT_FOLDER.fullmatch(shard.absolute().parent.name.lower())
-    begun = [split for split in _SPLITS if shard.name.lower().startswith(split)]
-    return begun[0] if begun else folder[1] if folder else "train"
+    begun = [split for split in SPLITS if shard.name.lower().startswith(split)]
+    return begun[0] if begun else split_of_folder(shard.absolute().parent.name) or "train"

@@ -1,0 +1,78 @@
+"""What `epalm score` prints: each figure with its interval, and what was skipped and why."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from epalm.errors import UsageError
+
+SKIPPED = 3  # exit code: a metric that was asked for by name could not run
+
+
+def chosen_metrics(words: str | None) -> tuple[str, ...]:
+    """The metrics named, separated by commas; None: all. Case, spaces and hyphens do not count, "bleu" is all four.
+
+    Raises:
+        UsageError: there is no such metric.
+    """
+    from epalm.evaluate.measures import BLEU, METRICS
+
+    if words is None:
+        return METRICS
+    by_name = {_plain(name): (name,) for name in METRICS} | {"bleu": BLEU}
+    chosen: list[str] = []
+    for word in filter(None, (part.strip() for part in words.split(","))):
+        if _plain(word) not in by_name:
+            raise UsageError(f"--metrics: there is no metric {word!r}", hint=f"use {', '.join(METRICS)}, or bleu")
+        chosen += by_name[_plain(word)]
+    if not chosen:
+        raise UsageError("--metrics names none", hint=f"use {', '.join(METRICS)}, or bleu")
+    return tuple(name for name in METRICS if name in chosen)
+
+
+def show_scores(scores: dict[str, Any], path: Path, as_json: bool, *, asked_for: bool) -> None:
+    """Print the scores. Raises typer.Exit where a metric that was asked for was skipped."""
+    from epalm.console import say, warn
+
+    if as_json:
+        typer.echo(json.dumps(scores))
+    elif not scores["tasks"]:
+        say("no sample has answers or references: there are predictions, and nothing to score them against")
+    else:
+        _print(scores)
+    if scores.get("samples_without_features"):
+        warn(f"{scores['samples_without_features']} samples have no features and are not scored")
+    skipped = [one for figures in scores["tasks"].values() for one in figures["skipped"]]
+    for reason, hint in dict.fromkeys((one["reason"], one["hint"]) for one in skipped):
+        names = ", ".join(one["metric"] for one in skipped if one["reason"] == reason)
+        say(f"skipped: {names}: {reason}" + (f"\n  → {hint}" if hint else ""))
+    say(f"scores {path}; predictions {scores['predictions']}")
+    if skipped and asked_for:
+        raise typer.Exit(SKIPPED)
+
+
+def _print(scores: dict[str, Any]) -> None:
+    from epalm.console import print_table
+
+    rows = []
+    for task, figures in scores["tasks"].items():
+        for name, figure in figures["figures"].items():
+            chance = figures["chance"].get(name)
+            interval = f"{100 * figure['low']:.2f} – {100 * figure['high']:.2f}"
+            counts = f"{figure['scored']}/{figure['expected']}"
+            guess = "" if chance is None else f"{100 * chance:.2f}"
+            rows.append((f"{task}: {name}", f"{100 * figure['value']:.2f}", interval, guess, counts))
+        # Question types are many: the file has them.
+        for given, part in figures.get("by_answer_type", {}).items():
+            interval = f"{100 * part['low']:.2f} – {100 * part['high']:.2f}"
+            rows.append(
+                (f"  {part['metric']}, {given}", f"{100 * part['value']:.2f}", interval, "", str(part["scored"]))
+            )
+    title = f"{scores['modality']}, split {scores['split']}, values × 100"
+    print_table(title, ("measure", scores["run"], "95 % interval", "chance", "samples"), rows)
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())

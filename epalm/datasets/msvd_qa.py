@@ -1,0 +1,71 @@
+"""MSVD-QA: questions about MSVD's clips, whose `video_id` 1 is the clip vid1.
+
+The clips as MSVD's authors publish them are called by YouTube id and seconds; `youtube_mapping.txt` has a line
+"-4wsuPCjDBc_5_15 vid1" for each. Files called vid1.avi need no mapping.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from epalm.datasets.benchmark import Benchmark, Files, Part
+from epalm.datasets.entries import Entry
+from epalm.datasets.video_qa import list_form, official_form
+from epalm.errors import UsageError
+from epalm.samples import Modality, Task
+
+_CLIPS = Part("", "videos", ("videos/all", "videos", "YouTubeClips", "video", "all"))
+_MAPPING = Part("", "names of clips", ("youtube_mapping.txt",), optional=True)
+_MOST_BYTES = 1 << 24
+
+
+def _locator(files: Files) -> Callable[[Entry], str]:
+    clips, folder, path = files.in_folders(), files.folder(), files.find(_MAPPING)
+    mapping = _read_mapping(path) if path else {}
+
+    def locate(entry: Entry) -> str:
+        number = entry.name("video_id")
+        name = f"vid{number}" if number.isdigit() else number
+        if mapping and name not in mapping:
+            raise entry.fault(f"video_id {number}: {name} is not in {path}", hint="download that file again")
+        stems = [mapping[name], name] if mapping else [name]
+        return clips.place(stems, f"{folder}/{stems[0]}.avi")
+
+    return locate
+
+
+def _read_mapping(path: Path) -> dict[str, str]:
+    """Name → YouTube id and seconds."""
+    names: dict[str, str] = {}
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise UsageError(f"{path} is too large to be the names of 1,970 clips")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text", hint="download it again") from error
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 2 or "/" in line or "\\" in line or words[1] in names:
+            raise UsageError(
+                f"{path}, line {number:,}: expected a clip and its name, each once: '-4wsuPCjDBc_5_15 vid1'",
+                hint="download it again",
+            )
+        names[words[1]] = words[0]
+    if not names:
+        raise UsageError(f"{path} is empty", hint="download it again")
+    return names
+
+
+BENCHMARK = Benchmark(
+    "msvd-qa",
+    "MSVD-QA: video question answering",
+    "https://github.com/xudejing/video-question-answering, clips: "
+    "https://www.cs.utexas.edu/users/ml/clamp/videoDescription/",
+    Modality.VIDEO,
+    Task.QA,
+    "train, val, test",
+    (official_form(_CLIPS, _locator, _MAPPING), list_form(_CLIPS, "msvd_vqa")),
+)

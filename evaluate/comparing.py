@@ -1,0 +1,130 @@
+"""Two or more scorings of the same samples: differences with their intervals and p-values, and what changed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from epalm.errors import UsageError
+from epalm.evaluate.bootstrap import INTERVAL, TEST, p_value, paired_interval
+from epalm.evaluate.measures import BLEU, BLEU_COUNTS, METRICS, Measure, of_sums
+from epalm.evaluate.score_files import ScoreFiles
+
+_Lines = Mapping[str, Mapping[str, Any]]
+# What a sample is said to have changed by: the first of these that both scorings have of it.
+_PER_SAMPLE = ("VQA accuracy", "exact match", "CIDEr", "METEOR", "ROUGE-L", "SPICE")
+
+
+@dataclass(frozen=True)
+class _Side:
+    files: ScoreFiles
+    lines: _Lines
+
+
+def compare(first: ScoreFiles, others: Sequence[ScoreFiles], *, examples: int) -> dict[str, Any]:
+    """Each of `others` against `first`, as JSON values; differences are `other - first`.
+
+    Raises:
+        UsageError: they were scored on different samples, or a file is damaged.
+    """
+    for other in others:
+        _require_same(first, other)
+    base = _Side(first, first.per_sample())
+    return {
+        "first": first.name,
+        "data": first.told["data"],
+        "split": first.told["split"],
+        "interval": f"paired {INTERVAL}",
+        "test": TEST,
+        "comparisons": [_pair(base, _Side(other, other.per_sample()), examples) for other in others],
+    }
+
+
+def _require_same(first: ScoreFiles, other: ScoreFiles) -> None:
+    if first.told["samples"] == other.told["samples"]:
+        return
+    one, two = (
+        f"{files.name}: {files.told['data']}, split {files.told['split']}, {_expected(files)} samples"
+        for files in (first, other)
+    )
+    raise UsageError(
+        f"these were scored on different samples ({one}; {two})", hint="score both with the same --data and --split"
+    )
+
+
+def _expected(files: ScoreFiles) -> int:
+    return sum(task["expected"] for task in files.told["tasks"].values())
+
+
+def _pair(first: _Side, other: _Side, examples: int) -> dict[str, Any]:
+    tasks = {}
+    for task in first.files.told["tasks"]:
+        ids = [name for name, line in first.lines.items() if line["task"] == task and name in other.lines]
+        if not ids:
+            continue
+        expected = first.files.told["tasks"][task]["expected"]
+        measures = [_difference(name, first.lines, other.lines, ids) for name in METRICS]
+        tasks[task] = {
+            "samples": len(ids),
+            "left_out": expected - len(ids),  # not scored in both
+            "measures": {one["measure"]: one for one in measures if one},
+            "changed": _changed(first.lines, other.lines, ids, examples),
+        }
+    return {"other": other.files.name, "tasks": tasks}
+
+
+def _difference(name: str, first: _Lines, other: _Lines, ids: Sequence[str]) -> dict[str, Any] | None:
+    both = [one for one in ids if _has(first[one], name) and _has(other[one], name)]
+    if not both:
+        return None
+    one, two = (_measure(name, lines, both) for lines in (first, other))
+    low, high = paired_interval(one, two)
+    return {
+        "measure": name,
+        "samples": len(both),
+        "first": one.value,
+        "other": two.value,
+        "difference": two.value - one.value,
+        "low": low,
+        "high": high,
+        "p": p_value(one, two),
+    }
+
+
+def _has(line: Mapping[str, Any], name: str) -> bool:
+    return (BLEU_COUNTS if name in BLEU else name) in line["scores"]
+
+
+def _measure(name: str, lines: _Lines, ids: Sequence[str]) -> Measure:
+    values = np.array([lines[one]["scores"][BLEU_COUNTS if name in BLEU else name] for one in ids], dtype=np.float64)
+    columns, make = values.reshape(len(ids), -1), of_sums(name)
+    return Measure(float(make(columns.sum(axis=0)[None], len(ids))[0]), columns, make, "")
+
+
+def _changed(first: _Lines, other: _Lines, ids: Sequence[str], examples: int) -> dict[str, Any]:
+    """How many samples say something else, which of them score better or worse, and those that changed most."""
+    name = next((n for n in _PER_SAMPLE if all(_has(lines[ids[0]], n) for lines in (first, other))), None)
+    texts = sum(first[one]["text"] != other[one]["text"] for one in ids)
+    if name is None:
+        return {"texts": texts}
+    moved = [one for one in ids if _has(first[one], name) and _has(other[one], name)]
+    change = {one: other[one]["scores"][name] - first[one]["scores"][name] for one in moved}
+    order = sorted((one for one in moved if change[one]), key=lambda one: (-abs(change[one]), one))
+    return {
+        "texts": texts,
+        "by": name,
+        "better": sum(value > 0 for value in change.values()),
+        "worse": sum(value < 0 for value in change.values()),
+        "examples": [_example(first[one], other[one], name) for one in order[:examples]],
+    }
+
+
+def _example(first: Mapping[str, Any], other: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {
+        **{key: first[key] for key in ("id", "media", "prompt")},
+        "first": first["text"],
+        "other": other["text"],
+        "first_score": first["scores"][name],
+        "other_score": other["scores"][name],
+    }

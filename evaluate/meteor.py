@@ -1,0 +1,77 @@
+"""METEOR 1.5 by the jar that pycocoevalcap ships: one JVM for all captions.
+
+Source: Denkowski and Lavie, Meteor Universal, WMT 2014. English, normalised: the options of COCO's evaluation.
+"""
+
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, cast
+
+from epalm.evaluate.java import MetricError, find_java, last_line
+from epalm.evaluate.tokenizer import Tokens
+
+_OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")
+_BETWEEN = " ||| "
+
+
+def meteor(predictions: Tokens, references: Tokens) -> tuple[float, list[float]]:
+    """The corpus' score and each caption's, in the order of `predictions`.
+
+    Raises:
+        MetricError: there is no Java that works, or METEOR failed in it.
+    """
+    from pycocoevalcap.meteor.meteor import METEOR_JAR, __file__
+
+    java, jar = find_java(), Path(__file__).with_name(METEOR_JAR)
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(
+                [java.path, "-Xmx2G", "-jar", jar, *_OPTIONS],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        except OSError as error:
+            raise MetricError(f"METEOR cannot run with {java}: {error}", hint="java -version") from error
+        with process:
+            said = _Conversation(process)
+            try:
+                counts = [said.ask(_line(predictions[key][0], references[key])) for key in predictions]
+                scores = [float(value) for value in said.ask_all(_BETWEEN.join(["EVAL", *counts]), len(counts) + 1)]
+            except (OSError, ValueError) as error:
+                errors.seek(0)
+                told = last_line(errors.read().decode(errors="replace"))
+                raise MetricError(f"METEOR failed in {java}: {told}", hint="java -version") from error
+            finally:
+                process.kill()
+                with suppress(OSError):  # what it did not read any more
+                    said.close()
+    return scores[-1], scores[:-1]
+
+
+class _Conversation:
+    """Lines asked, lines answered. Raises ValueError when the other side has ended."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._asked, self._answers = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
+
+    def close(self) -> None:
+        self._asked.close()
+
+    def ask(self, line: str) -> str:
+        return self.ask_all(line, 1)[0]
+
+    def ask_all(self, line: str, count: int) -> list[str]:
+        self._asked.write(line.encode() + b"\n")
+        self._asked.flush()
+        answers = [self._answers.readline().decode() for _ in range(count)]
+        if not all(answers):
+            raise ValueError("it ended")
+        return [answer.strip() for answer in answers]
+
+
+def _line(said: str, references: Sequence[str]) -> str:
+    return _BETWEEN.join(["SCORE", *references, said.replace("|||", "").replace("  ", " ")])

@@ -1,0 +1,95 @@
+"""Scores on disk: `scores.json` of the last scoring, and one pair of files for each, which later ones leave alone.
+
+`NAME.json` has the figures, `NAME.jsonl` a line for each sample: what was asked and said, and what it scored.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from epalm.cache.durable import write_atomically
+from epalm.errors import UsageError
+from epalm.evaluate.scoring import Scores
+from epalm.train.run_folder import RunFolder, writing
+
+LAST = "scores.json"
+FOLDER = "scores"
+
+
+@dataclass(frozen=True)
+class ScoreFiles:
+    """Scores as they were written: the figures, and each sample's line by its id."""
+
+    path: Path
+    told: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What to call them beside others."""
+        return str(self.told.get("run") or self.path.name.removesuffix(".scores.json"))
+
+    def per_sample(self) -> dict[str, dict[str, Any]]:
+        """Id → the sample's line. Raises UsageError: the file is not there or damaged."""
+        path = self.path.parent / self.told["per_sample"]
+        found = {}
+        try:
+            with path.open(encoding="utf-8") as file:
+                for line in file:
+                    value = json.loads(line)
+                    found[value["id"]] = value
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path} cannot be read: {error}", hint="epalm score writes it anew") from error
+        return found
+
+
+def write_scores(path: Path, told: Mapping[str, Any], scores: Scores) -> dict[str, Any]:
+    """Write `path` and, beside it, the line of each sample; returns what `path` holds. Raises EpalmError."""
+    lines = path.with_suffix(".jsonl")
+    whole = {**told, "tasks": scores.tasks, "per_sample": lines.name}
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(lines, _lines(scores.per_sample))  # first: who finds the figures finds the lines as well
+        write_atomically(path, as_json(whole))
+    return whole
+
+
+def as_json(told: Mapping[str, Any]) -> bytes:
+    """The text of a scores file."""
+    return (json.dumps(dict(told), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def read_scores(name: str, runs: Path, split: str | None = None) -> ScoreFiles:
+    """The scores of a run, by its name or folder, or of a file that `epalm score --predictions` wrote.
+
+    `split`: the newest of that split; without one, those of the last scoring.
+
+    Raises:
+        UsageError: there are none, or they cannot be read.
+    """
+    if name.endswith(".json"):
+        return _read(Path(name))
+    run = RunFolder.find(runs, name)
+    again = f"epalm score --run {name}" + (f" --split {split}" if split else "")
+    found = sorted((run.path / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in found:
+        files = _read(path)
+        if split is None or files.told.get("split") == split:
+            return files
+    what = f"of split {split!r}" if split else "yet"
+    raise UsageError(f"{run.path} has no scores {what}", hint=again)
+
+
+def _read(path: Path) -> ScoreFiles:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if not {"tasks", "per_sample", "samples"} <= told.keys():
+            raise ValueError("it is no file of scores with a line for each sample")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", hint="epalm score writes such files") from error
+    return ScoreFiles(path, told)
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)

@@ -1,0 +1,147 @@
+"""`epalm score --predictions`: anybody's predictions, in three forms; every fault is one message that says where."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmark_files import write_form
+from tests.conftest import Epalm
+
+QUESTIONS = [
+    {
+        "id": str(number), "modality": "image", "media": f"{number}.jpg", "task": "qa", "split": split,
+        "prompt": "what is it?", "raw_answers": ["cat"] * 6 + ["dog"] * 4,
+    }
+    for number, split in enumerate(["val"] * 4 + ["train"])
+]  # fmt: skip
+CAPTIONS = [
+    {
+        "id": str(100 + number), "modality": "image", "media": f"{number}.jpg", "task": "caption", "split": "val",
+        "references": ["a cat on a mat", "the cat sits"],
+    }
+    for number in range(3)
+]  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS + CAPTIONS))
+    return path
+
+
+def _write(path: Path, value: Any) -> Path:
+    lines = "".join(json.dumps(one) + "\n" for one in value)
+    path.write_text(lines if path.suffix == ".jsonl" else json.dumps(value, indent=1))
+    return path
+
+
+WORDS = ("--split", "val", "--metrics", "vqa-accuracy,exact match,bleu,rouge-l,cider")
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "text"),
+    [("a.jsonl", "id", "text"), ("b.json", "question_id", "answer"), ("c.jsonl", "question_id", "answer")],
+)
+def test_answers_in_each_form(file: str, key: str, text: str, data: Path, epalm: Epalm) -> None:
+    said = {0: "Cat", 1: "dog", 2: "bird", 3: "a cat"}
+    path = _write(data.with_name(file), [{key: n if key != "id" else str(n), text: one} for n, one in said.items()])
+    done = epalm("score", "--predictions", path, "--data", data, *WORDS, "--json")
+    assert done.code == 0, done.err
+    scores = json.loads(done.out)
+    written = data.with_name(f"{path.stem}.scores.json")
+    assert json.loads(written.read_text()) == scores
+    assert list(scores["tasks"]) == ["qa"]  # nothing was said about captions: they are not missing
+    qa = scores["tasks"]["qa"]
+    assert qa["metrics"] == {"exact match": 0.5, "VQA accuracy": pytest.approx((1 + 1 + 0 + 1) / 4)}
+    assert qa["chance"]["exact match"] == 1.0  # the training split's
+    assert (qa["expected"], qa["missing"], scores["unknown_ids"]) == (4, 0, 0)
+    lines = [json.loads(line) for line in written.with_suffix(".jsonl").read_text().splitlines()]
+    assert [line["scores"]["VQA accuracy"] for line in lines] == [1, 1, 0, 1]
+
+
+def test_coco_results_with_unknown_repeated_and_missing_ids_are_told(data: Path, epalm: Epalm) -> None:
+    said = [{"image_id": number, "caption": "a cat on a mat"} for number in (100, 101, 101, 999)]
+    path = _write(data.with_name("results.json"), said)
+    done = epalm("score", "--predictions", path, "--data", data, *WORDS, "--out", "x.json")
+    assert done.code == 0, done.err
+    assert "1 ids are not in the data" in done.err and "'999'" in done.err
+    assert "1 ids are there more than once" in done.err and "'101'" in done.err
+    assert "1 of 3 samples have no prediction" in done.err and "'102'" in done.err
+    assert "2/3" in done.out and "100.00" in done.out
+    assert json.loads(Path("x.json").read_text())["tasks"]["caption"]["metrics"]["BLEU-4"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (['{"id": "0", "text": "cat"}', '{"id": "1"}'], ["line 2", "'text' is missing"]),
+        (['{"id": "0", "text": 5}'], ["line 1", "'text' is 5"]),
+        (['{"id": 1.5, "text": "cat"}'], ["line 1", "'id' is 1.5"]),
+        (['{"id": true, "text": "cat"}'], ["line 1", "'id' is True"]),
+        (['{"name": "0", "text": "cat"}'], ["line 1", "'question_id'", "'image_id'"]),
+        (["", "{nonsense"], ["line 2", "not JSON"]),
+        (["5"], ["line 1", "not an object"]),
+        (['[{"question_id": 0, "answer": "cat"}, {"question_id": 1}]'], ["entry 2", "'answer' is missing"]),
+        (["[" * 100_000], ["not JSON"]),
+        (['{"id": "0", "text": "cat"}', '{"id": 0, "text": "dog"}'], ["line 2", "another text than in line 1"]),
+        (['{"id": "x", "text": "cat"}'], ["none of its 1 ids", "'x'", "'0'"]),
+        ([""], ["no prediction"]),
+    ],
+)  # fmt: skip
+def test_a_fault_names_file_line_and_key(lines: list[str], says: list[str], data: Path, epalm: Epalm) -> None:
+    path = data.with_name("p.jsonl")
+    path.write_text("\n".join(lines))
+    done = epalm("score", "--predictions", path, "--data", data, "--split", "val")
+    assert done.code == 1 and "Traceback" not in done.err
+    assert "p.jsonl" in done.err and all(part in done.err for part in says), done.err
+    assert done.err.count("error:") == 1
+
+
+def test_options_that_do_not_fit_are_refused(data: Path, epalm: Epalm) -> None:
+    path = _write(data.with_name("p.jsonl"), [{"id": "0", "text": "cat"}])
+    for words, says in (
+        (("--predictions", path), "--data"),
+        (("--predictions", path, "--data", data, "--run", "a"), "--run"),
+        (("--predictions", path, "--data", data, "--split", "nope"), "it has train, val"),
+        (("--predictions", path, "--data", data, "--split", "val", "--metrics", "blue"), "no metric 'blue'"),
+        (("--predictions", data / "no", "--data", data, "--split", "val"), "cannot be read"),
+        (("--out", "x.json"), "--predictions"),
+    ):
+        done = epalm("score", *words)
+        assert done.code == 1 and says in done.err and "Traceback" not in done.err, done.err
+
+
+def test_a_metric_asked_for_by_name_that_cannot_run_is_exit_code_3(
+    data: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("epalm.evaluate.spice._folder", lambda: tmp_path)  # the models are not in here
+    path = _write(data.with_name("p.jsonl"), [{"id": "100", "text": "a cat"}])
+    done = epalm("score", "--predictions", path, "--data", data, "--split", "val", "--metrics", "spider,cider")
+    assert done.code == 3
+    assert "skipped: SPIDEr: SPICE's parser is not there" in done.err and "get_stanford_models" in done.err
+    assert "CIDEr" in done.out
+
+
+def test_official_results_of_published_benchmarks(
+    tmp_path: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_form("vqa-v2/official", tmp_path / "vqa")
+    answers = [{"question_id": 9000, "answer": "maybe"}, {"question_id": 9001, "answer": "No"}]
+    path = _write(tmp_path / "vqa.json", answers)
+    done = epalm("score", "--predictions", path, "--data", f"vqa-v2:{tmp_path / 'vqa'}", "--split", "train", "--json")
+    assert done.code == 0, done.err
+    qa = json.loads(done.out)["tasks"]["qa"]
+    # Two of ten say "maybe"; all ten say "no", where the case of letters counts.
+    assert qa["metrics"]["VQA accuracy"] == pytest.approx((8 * 2 / 3 + 2 * 1 / 3) / 10 / 2)
+    assert qa["by_answer_type"]["yes/no"]["scored"] == qa["by_question_type"]["is it"]["scored"] == 2
+    write_form("coco-caption/karpathy", tmp_path / "coco")
+    path = _write(tmp_path / "coco.json", [{"image_id": 262149, "caption": "A cow"}])
+    words = ("--data", f"coco-caption:{tmp_path / 'coco'}", "--split", "test", "--metrics", "bleu,rouge-l", "--json")
+    done = epalm("score", "--predictions", path, *words)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["tasks"]["caption"]["metrics"]["ROUGE-L"] == pytest.approx(1)
