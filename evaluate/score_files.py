@@ -20,15 +20,11 @@ FOLDER = "scores"
 
 @dataclass(frozen=True)
 class ScoreFiles:
-    """Scores as they were written: the figures, and each sample's line by its id."""
+    """Scores as they were written: the figures, and each sample's line by its id. `name`: the run's, or the file's."""
 
+    name: str
     path: Path
     told: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """What to call them beside others."""
-        return str(self.told.get("run") or self.path.name.removesuffix(".scores.json"))
 
     def per_sample(self) -> dict[str, dict[str, Any]]:
         """Id → the sample's line. Raises UsageError: the file is not there or damaged."""
@@ -69,26 +65,26 @@ def read_scores(name: str, runs: Path, split: str | None = None) -> ScoreFiles:
         UsageError: there are none, or they cannot be read.
     """
     if name.endswith(".json"):
-        return _read(Path(name))
+        return _read(Path(name), Path(name).name.removesuffix(".json").removesuffix(".scores"))
     run = RunFolder.find(runs, name)
     again = f"epalm score --run {name}" + (f" --split {split}" if split else "")
     found = sorted((run.path / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in found:
-        files = _read(path)
+        files = _read(path, run.name)
         if split is None or files.told.get("split") == split:
             return files
     what = f"of split {split!r}" if split else "yet"
     raise UsageError(f"{run.path} has no scores {what}", hint=again)
 
 
-def _read(path: Path) -> ScoreFiles:
+def _read(path: Path, name: str) -> ScoreFiles:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         if not {"tasks", "per_sample", "samples"} <= told.keys():
             raise ValueError("it is no file of scores with a line for each sample")
     except (OSError, ValueError, AttributeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", hint="epalm score writes such files") from error
-    return ScoreFiles(path, told)
+    return ScoreFiles(name, path, told)
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -59,7 +59,7 @@ def test_wrong_places_are_one_message(exported: Path, epalm: Epalm, tmp_path: Pa
     for words, told in (
         (("export", "mine", exported), "is there already"),
         (("export", "nothing", tmp_path / "new"), "nothing"),
-        (("export", "mine", tmp_path / "new", "--checkpoint", "first"), "best or last"),
+        (("export", "mine", tmp_path / "new", "--checkpoint", "first"), "best or latest"),
         (("score", "--run", exported), "--data"),
     ):
         done = epalm(*words)

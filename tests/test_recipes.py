@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epalm.cli.recipe_options import recipe_for
 from epalm.config import Config, load_config, read_config, recipes
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
@@ -208,3 +209,11 @@ def test_a_run_on_pictures_is_scored_on_videos(
     frames = json.loads(epalm("extract", "-m", "video", "--data", videos, "--encoder", "vit-frames", *weights).out)
     other = epalm(*words, frames["set_name"])
     assert other.code == 1 and "another encoder" in other.err
+
+
+def test_data_choose_the_recipe_of_their_name() -> None:
+    assert recipe_for("playground") == "playground"
+    assert recipe_for("vqa-v2:/data/vqa") == recipe_for("vqa-v2/karpathy:/data/vqa") == "vqa-v2"
+    for data in ("samples.jsonl", "clotho:/data/clotho"):
+        with pytest.raises(UsageError, match="needs a --recipe"):
+            recipe_for(data)

@@ -162,7 +162,7 @@ def test_what_cannot_be_divided_is_refused(settings: list[str], count: int, faul
 
 def test_a_divided_language_model_has_no_trunk_pass() -> None:
     """Each process has rows of its own to compute, and would wait for the others' weights."""
-    config = load_config("playground", ["model.variant=epalm-lin"]).resolved(8)
+    config = load_config("playground", ["model.variant=epalm-lin", "model.start=2"]).resolved(8)
     model = build_model(config, load_lm("playground"), 3)
     require_trunk(model)
     model.lm.divided = True

@@ -113,6 +113,19 @@ class Watched:
         return self._features.describe()
 
 
+def test_what_several_processes_read_is_mapped_from_the_cache_and_shared(trial: Trial) -> None:
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("this system does not say what is mapped")
+    alone, dataset = _cached(trial)
+    (found,) = Cache(trial.cache).sets()
+    assert str(trial.cache) not in maps.read_text()
+    features = CachedFeatures(found, Cache(trial.cache), dataset, dataset.samples, mapped=True)
+    mapped = [line.split()[1] for line in maps.read_text().splitlines() if str(trial.cache) in line]
+    assert mapped and set(mapped) == {"r--s"}  # read only, the pages those of all who map the file
+    assert np.array_equal(features.gather(dataset.samples), alone.gather(dataset.samples))
+
+
 @pytest.mark.parametrize("views", [0, 2])
 def test_features_on_the_device_are_the_features(trial: Trial, views: int) -> None:
     """As on a GPU, where they fit there."""

@@ -8,7 +8,7 @@ import typer
 
 from epalm.cli.grid import Cell, Grid, Outcome
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption, SetOption
-from epalm.samples import Modality, Task
+from epalm.samples import HEADLINE, Modality, Task
 
 BLIND, CHANCE = "blind", "chance"
 _TASKS = {Task.QA: "QA", Task.CAPTION: "CIDEr"}
@@ -64,7 +64,7 @@ def variants(
     chosen = list(dict.fromkeys(modalities or Modality))
     overrides = settings or []
     alike = _trained_alike(overrides)
-    grid = Grid(cache, runs / _folder(overrides))
+    grid = Grid(cache, runs / _folder(overrides), tuple(HEADLINE.values()))
     say(f"data: the playground, a small built-in world; all that the commands print is in {grid.folder / 'logs'}")
     grid.extract(chosen)
     words = {name: _words(name, overrides) for name in [*dict.fromkeys(alike.values()), BLIND]}

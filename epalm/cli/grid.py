@@ -42,10 +42,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a grid works: its cache and the folder that takes runs and logs."""
+    """Where a grid works: its cache, the folder that takes runs and logs; and what is scored [default: everything]."""
 
     cache: str
     folder: Path
+    metrics: tuple[str, ...] = ()
 
     def extract(self, modalities: Sequence[Modality]) -> None:
         """Features of the playground's media, those that the cache lacks. Raises EpalmError when a command fails."""
@@ -73,7 +74,8 @@ class Grid:
         logs = self.folder / "logs"
         chain = [Command((*train, "--json", *places), logs / f"train-{cell.run}.txt", self._trained(cell))]
         if not self._scores(cell).exists():  # of this training: in a folder that is another's it ends before
-            chain.append(Command(("score", "--run", cell.run, *places), logs / f"score-{cell.run}.txt"))
+            wanted = ("--metrics", ",".join(self.metrics)) if self.metrics else ()
+            chain.append(Command(("score", "--run", cell.run, *wanted, *places), logs / f"score-{cell.run}.txt"))
         return chain
 
     def _trained(self, cell: Cell) -> Path:

@@ -18,7 +18,9 @@ class Unfrozen(StrEnum):
 
 RecipeOption = Annotated[
     str | None,
-    typer.Option(help="A recipe's name or a .toml file. [default: playground, on the playground]", show_default=False),
+    typer.Option(
+        help="A recipe's name or a .toml file. [default: that of the same name as the data]", show_default=False
+    ),
 ]
 VariantOption = Annotated[
     str | None,
@@ -92,3 +94,22 @@ def in_full(
     overrides += ["model.blind=true"] if blind else []
     overrides += [f"optim.seed={seed}"] if seed is not None else []
     return [*overrides, *(settings or [])]
+
+
+def recipe_for(data: str) -> str:
+    """The recipe of the same name as a benchmark's data, or the playground's.
+
+    Raises:
+        UsageError: there is none for it.
+    """
+    from epalm.config import recipes
+    from epalm.datasets.benchmarks import parse_spec
+    from epalm.errors import UsageError
+
+    if data == PLAYGROUND:
+        return PLAYGROUND
+    named = parse_spec(data)
+    if named is None or named[0].name not in recipes():
+        whose = "your own data" if named is None else f"data {named[0].name!r}"
+        raise UsageError(f"{whose} needs a --recipe", hint="--recipe vqa-v2, or --recipe playground for a trial")
+    return named[0].name

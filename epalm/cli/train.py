@@ -32,6 +32,7 @@ from epalm.cli.recipe_options import (
     UnfreezeOption,
     VariantOption,
     in_full,
+    recipe_for,
 )
 from epalm.samples import Modality
 from epalm.train.tracking import TrackerName, require_trackers
@@ -130,7 +131,6 @@ def train(
     from epalm.config import load_config
     from epalm.console import say
     from epalm.datasets import load_dataset
-    from epalm.errors import UsageError
     from epalm.train.run import load_training
     from epalm.train.run_choice import choose_run
 
@@ -142,8 +142,7 @@ def train(
     modality, data = modality or Modality.IMAGE, data or PLAYGROUND
     if data == PLAYGROUND:
         say("data: the playground, a small built-in world (--data takes your own)")
-    elif recipe is None:
-        raise UsageError("your own data needs a --recipe", hint="--recipe vqa-v2, or --recipe playground for a trial")
+    recipe = recipe or recipe_for(data)
     overrides = in_full(
         settings,
         variant=variant,
@@ -154,8 +153,8 @@ def train(
         blind=blind,
         seed=seed,
     )
-    config = load_config(recipe or PLAYGROUND, overrides)
-    say(f"recipe: {recipe or PLAYGROUND}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}")
+    config = load_config(recipe, overrides)
+    say(f"recipe: {recipe}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}")
     used: FeatureSet | None = None
     with processes.first_goes_ahead():
         dataset = load_dataset(data, modality, media_here=not from_cache, write=not plan)
@@ -172,7 +171,7 @@ def train(
     if plan:
         _show_plan(config, dataset, material, runs, allow_missing, device, processes, shard_lm, as_json, trunk)
         return
-    label = "-".join((modality, Path(recipe or PLAYGROUND).stem, *(["blind"] if config.model.blind else [])))
+    label = "-".join((modality, Path(recipe).stem, *(["blind"] if config.model.blind else [])))
     loaded = load_training(
         config,
         dataset,
@@ -180,7 +179,7 @@ def train(
         material.features,
         material.training,
         material.validation,
-        recipe=recipe or PLAYGROUND,
+        recipe=recipe,
         device=device,
         processes=processes,
         workers=workers,
