@@ -28,13 +28,13 @@ from epalm.train.schedule import Schedule
 from epalm.train.step import Plan, make_optimiser, take_step
 from epalm.train.trunk import TrunkPass, TrunkRows, trunk_set, trunk_spec
 
-_BATCH, _WORDS = 16, 2048
+_BATCH, _WORDS = 64, 2048  # the recipes' batch: products of few rows do not reach full speed
 Step = Callable[[], None]
 
 
 def run(root: Path, *, quick: bool) -> list[Line]:
     """`epalm-lin` without and with the cached trunk, both against `epalm`."""
-    width, steps, rounds = (32, 1, 1) if quick else (512, 2, 7)
+    width, steps, rounds = (32, 1, 1) if quick else (512, 1, 7)
     world, cache = playground_world(root, Modality.IMAGE, 16 if quick else 64), Cache(root / "cache-operations")
     layers = tuple(range(world.encoder.depth - 6, world.encoder.depth))
     summary = extract_features(world.dataset, world.modality, world.encoder, layers, cache)

@@ -16,6 +16,7 @@ _WORDS = {
     "features.fingerprint": "feature set",
     "lm.weights": "weights of the language model",
     "lm.tokenizer": "tokenizer",
+    "trunk": "cached trunk",
     "device": "kind of device",
 }
 

@@ -154,9 +154,9 @@ class TrunkRows:
 
     def __init__(self, features: FeatureSet, texts: Sequence[np.ndarray], dtype: torch.dtype, *, mapped: bool) -> None:
         """`dtype` is the language model's. Raises CacheError where a row is missing or damaged."""
-        names = {text.tobytes(): beginnings(text) for text in texts}
-        self._reader = features.open(only=set().union(*names.values()), mapped=mapped)
-        self._rows = {key: self._reader.rows_of(rows) for key, rows in names.items()}
+        self._reader = features.open(only={name for text in texts for name in beginnings(text)}, mapped=mapped)
+        # Named once more rather than all remembered: there are as many names as tokens.
+        self._rows = {text.tobytes(): self._reader.rows_of(beginnings(text)) for text in texts}
         self._dtype = dtype
 
     def gather(self, texts: Sequence[np.ndarray]) -> torch.Tensor:
