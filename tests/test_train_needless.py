@@ -192,9 +192,7 @@ def test_attention_is_the_one_that_needs_no_mask_for_the_order_alone(monkeypatch
 _LENGTHS = ([8, 8], [15, 12], [8, 5, 3], [9, 9])
 
 
-def _same_when_compiled(
-    form: str, counted: Callable[[], int], batches: Sequence[Sequence[int]] = _LENGTHS
-) -> list[int]:
+def _same_when_compiled(form: str, counted: Callable[[], int], batches: Sequence[list[int]] = _LENGTHS) -> list[int]:
     """What was counted after each batch."""
     compiled, plain = _model(form), _model(form)
     counts = []
