@@ -36,7 +36,7 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     started = time.monotonic()
     folder = runs / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     say("data: the playground, a small built-in world; all that the commands print is in " + str(folder / "logs"))
-    grid = Grid(cache, folder)
+    grid = Grid(cache, folder, tuple(HEADLINE.values()))  # METEOR alone would take longer to start than to decode
     grid.extract(list(Modality))
     cells = [Cell(modality, side, _OPTIONS[side]) for side in _SIDES for modality in Modality]
     outcomes = {(cell.modality, cell.name): outcome for cell, outcome in grid.train_and_score(cells).items()}

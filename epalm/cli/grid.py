@@ -42,11 +42,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a grid works: its cache, the folder that takes runs and logs; and what is scored [default: everything]."""
+    """Where a grid works: its cache, the folder that takes runs and logs; and what is scored."""
 
     cache: str
     folder: Path
-    metrics: tuple[str, ...] = ()
+    metrics: tuple[str, ...]
 
     def extract(self, modalities: Sequence[Modality]) -> None:
         """Features of the playground's media, those that the cache lacks. Raises EpalmError when a command fails."""
@@ -74,7 +74,7 @@ class Grid:
         logs = self.folder / "logs"
         chain = [Command((*train, "--json", *places), logs / f"train-{cell.run}.txt", self._trained(cell))]
         if not self._scores(cell).exists():  # of this training: in a folder that is another's it ends before
-            wanted = ("--metrics", ",".join(self.metrics)) if self.metrics else ()
+            wanted = ("--metrics", ",".join(self.metrics))
             chain.append(Command(("score", "--run", cell.run, *wanted, *places), logs / f"score-{cell.run}.txt"))
         return chain
 
