@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import OPTConfig, OPTForCausalLM
 
 from epalm.playground import weights_folder
-from tests.conftest import save_small_vit
+from tests.conftest import Epalm, save_small_vit
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -51,15 +51,16 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _run(command: str, here: Path) -> None:
+def _words(command: str) -> list[str]:
     command = command.replace("vit_base_patch16_224.augreg_in21k_ft_in1k", "vit").replace("facebook/opt-2.7b", "opt")
     program, *words = shlex.split(command)
     assert program == "epalm", f"the README has a command that no test runs: {command}"
-    environment = dict(os.environ, HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
-    done = subprocess.run(
-        [sys.executable, "-m", "epalm", *words], cwd=here, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{command}\n{done.stderr}"
+    return words
+
+
+def _run(command: str, epalm: Epalm) -> None:
+    done = epalm(*_words(command))
+    assert done.code == 0, f"{command}\n{done.err}"
 
 
 def test_the_two_commands_are_recipes_of_the_justfile() -> None:
@@ -78,29 +79,34 @@ def test_the_three_stages_as_typed(here: Path) -> None:
     """The demo's test goes through image and audio in the same way."""
     stages = _commands(BLOCKS[1])
     assert stages == ["epalm extract --modality video", "epalm train --from-cache", "epalm score"]
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
     for command in stages:
-        _run(command, here)
+        words = [sys.executable, "-m", "epalm", *_words(command)]
+        done = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
     runs = here / ".epalm/runs"
     scores = json.loads((runs / (runs / "latest").read_text().strip() / "scores.json").read_text())
     assert scores["modality"] == "video"
     assert scores["tasks"]["qa"]["metrics"]["exact match"] >= 0.8
 
 
-def test_the_commands_on_ones_own_data(here: Path) -> None:
+def test_the_commands_on_ones_own_data(here: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here)
     for block in BLOCKS[2:]:
         for command in _commands(block):
-            _run(command, here)
+            _run(command, epalm)
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_documents(tmp_path: Path) -> None:
+def test_the_commands_of_the_documents(tmp_path: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> None:
     """In their order, on the playground, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
     Image.effect_noise((60, 40), 60).convert("RGB").save(tmp_path / "cat.jpg")
-    _run("epalm extract --modality image", tmp_path)
+    _run("epalm extract --modality image", epalm)
     for name in ("cache.md", "clusters.md", "training.md"):
         for block in _blocks((ROOT / "docs" / name).read_text()):
             for command in _commands(block):
-                _run(command.replace("/tmp/shared-cache", str(tmp_path / "shared")), tmp_path)
+                _run(command.replace("/tmp/shared-cache", str(tmp_path / "shared")), epalm)
 
 
 def test_no_command_is_left_out() -> None:
