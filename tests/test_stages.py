@@ -39,14 +39,17 @@ def test_the_three_stages_and_predict(
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics if "val_loss" in line] == [2, 4]
 
-    scored = epalm("score", "--json")
+    # METEOR takes long to start: once will do.
+    fewer = () if modality is Modality.IMAGE else ("--metrics", "exact match,CIDEr")
+    scored = epalm("score", "--json", *fewer)
     assert scored.code == 0, scored.err
     scores = json.loads(scored.out)
     assert json.loads((run / "scores.json").read_text()) == scores
     questions = 8 * {"image": 5, "video": 4, "audio": 5}[modality]
     assert scores["tasks"]["qa"]["expected"] == scores["tasks"]["qa"]["scored"] == questions
     assert scores["tasks"]["caption"]["expected"] == 8
-    assert {"CIDEr", "METEOR", "ROUGE-L", "BLEU-4"} <= scores["tasks"]["caption"]["metrics"].keys()
+    measured = scores["tasks"]["caption"]["metrics"].keys()
+    assert measured == {"CIDEr"} if fewer else {"CIDEr", "METEOR", "ROUGE-L", "BLEU-4"} <= measured
     predictions = Path(scores["predictions"])
     assert len(predictions.read_text().splitlines()) == questions + 8
 
