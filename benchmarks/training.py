@@ -14,18 +14,17 @@ import torch
 from benchmarks import training_gpu, training_memory, training_operations
 from benchmarks.report import Line, compare
 from benchmarks.timing import in_turns
-from benchmarks.worlds import World, opt_125m, playground_world
+from benchmarks.worlds import World, opt_125m, playground_world, steady_plan, world_batches
 from epalm.cache.store import Cache
 from epalm.config import Config, load_config
 from epalm.extract.live import LiveFeatures
 from epalm.extract.pipeline import extract_features
 from epalm.samples import Modality
 from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.batches import Batch, Batches, training_items
-from epalm.train.build import build_model, load_lm, load_text_format
+from epalm.train.batches import Batch
+from epalm.train.build import build_model, load_lm
 from epalm.train.features import CachedFeatures, FeatureSource
-from epalm.train.schedule import Schedule
-from epalm.train.step import Plan, make_optimiser, take_step
+from epalm.train.step import make_optimiser, take_step
 
 
 def run(root: Path, *, quick: bool) -> list[Line]:
@@ -48,7 +47,7 @@ def _compare(title: str, root: Path, world: World, config: Config, lm: Augmented
     config = config.resolved(lm.config.num_hidden_layers)
     cached, live = _sources(world, Cache(root / f"cache-{title}"))
     model = build_model(config, lm, cached.width).train()
-    plan = Plan(steps, Schedule(0, 0, 1e-5, 1e-5, 1), 1e-5, 0, 0, 0.02, 0.1, steps)
+    plan = steady_plan(steps)
     optimiser = make_optimiser(model, plan)
 
     def steps_on(batches: Iterator[Batch]) -> Callable[[], None]:
@@ -84,16 +83,8 @@ def _sources(world: World, cache: Cache) -> tuple[CachedFeatures, LiveFeatures]:
 
 
 def _batches(world: World, config: Config, source: FeatureSource) -> Iterator[Batch]:
-    """Epoch after epoch without end; which batches depends on neither the source nor the language model."""
-    batches = Batches(
-        training_items(world.dataset.split("train")),
-        load_text_format("playground", load_lm("playground")),
-        source,
-        tokens=config.model.tokens,
-        batch_size=config.optim.batch_size,
-        seed=config.optim.seed,
-        loss_on=config.optim.loss_on,
-    )
+    """Epoch after epoch without end."""
+    batches = world_batches(world, config, source)
     for epoch in count():
         yield from batches.epoch(epoch)
 

@@ -12,13 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import OPTConfig
 
 from benchmarks.report import Line
+from benchmarks.worlds import steady_plan
 from epalm.config import load_config
 from epalm.console import size_in_words
 from epalm.train.augmented_opt import AugmentedOPT
 from epalm.train.batches import IGNORED, Batch
 from epalm.train.build import build_model
-from epalm.train.schedule import Schedule
-from epalm.train.step import Plan, make_optimiser, take_step
+from epalm.train.step import make_optimiser, take_step
 
 VQA_SAMPLES, VQA_EPOCHS = 443_757, 8  # of VQA v2's training split; of the recipe
 PUBLISHED_HOURS = 1.8 * 24  # eP-ALM, section 4: OPT-2.7B on one V100
@@ -73,7 +73,7 @@ def measure(
     places = [f"model.variant={variant}", f"model.start={size.start}", f"model.end={size.blocks - 1}"]
     config = load_config("vqa-v2", [*places, "lm.dtype=bfloat16"]).resolved(size.blocks)
     model = build_model(config, lm, size.width).to(device).train()
-    plan = Plan(steps, Schedule(0, 0, 1e-5, 1e-5, 1), 1e-5, 0, 0, 0.02, 0.1, steps)
+    plan = steady_plan(steps)
     optimiser = make_optimiser(model, plan)
     given = [_batch(size, batch_size, number).to(device) for number in range(steps)]
     if trunk:

@@ -14,18 +14,16 @@ from transformers import OPTConfig
 
 from benchmarks.report import Line
 from benchmarks.timing import in_turns, ratio
-from benchmarks.worlds import World, playground_world
+from benchmarks.worlds import World, playground_world, steady_plan, world_batches
 from epalm.cache.store import Cache
 from epalm.config import Config, load_config
 from epalm.extract.pipeline import extract_features
 from epalm.fingerprint import digest_tensors
 from epalm.samples import Modality
 from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.batches import Batches, training_items
-from epalm.train.build import build_model, load_lm, load_text_format
+from epalm.train.build import build_model
 from epalm.train.features import CachedFeatures
-from epalm.train.schedule import Schedule
-from epalm.train.step import Plan, make_optimiser, take_step
+from epalm.train.step import make_optimiser, take_step
 from epalm.train.trunk import TrunkPass, TrunkRows, trunk_set, trunk_spec
 
 _BATCH, _WORDS = 64, 2048  # the recipes' batch: products of few rows do not reach full speed
@@ -81,21 +79,14 @@ def _step(
 ) -> Step:
     """The same first batches of the first epoch, put together and learnt from."""
     config = config.resolved(lm.config.num_hidden_layers)
-    batches = Batches(
-        training_items(world.dataset.split("train")),
-        load_text_format("playground", load_lm("playground")),
-        features,
-        tokens=config.model.tokens,
-        batch_size=config.optim.batch_size,
-        seed=config.optim.seed,
-    )
+    batches = world_batches(world, config, features)
     weights = digest_tensors(lm.state_dict())
     model = build_model(config, lm, features.width).train()
     if trunk is not None:
         rows, texts = trunk_set(trunk, trunk_spec(lm, weights)), batches.texts(steps)
         TrunkPass(texts).fill(lm, rows, torch.device("cpu"))
         batches.trunk = TrunkRows(rows, texts, lm.dtype, mapped=False)
-    plan = Plan(steps, Schedule(0, 0, 1e-5, 1e-5, 1), 1e-5, 0, 0, 0.02, 0.1, steps)
+    plan = steady_plan(steps)
     optimiser = make_optimiser(model, plan)
 
     def take() -> None:

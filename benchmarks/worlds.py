@@ -6,12 +6,18 @@ from pathlib import Path
 import torch
 from transformers import OPTConfig
 
+from epalm.config import Config
 from epalm.datasets import load_dataset
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind
 from epalm.playground.generate import generate_playground
 from epalm.samples import Dataset, Modality
 from epalm.train.augmented_opt import AugmentedOPT
+from epalm.train.batches import Batches, training_items
+from epalm.train.build import load_lm, load_text_format
+from epalm.train.features import FeatureSource
+from epalm.train.schedule import Schedule
+from epalm.train.step import Plan
 
 OPT_125M = {
     "vocab_size": 50272,
@@ -44,3 +50,21 @@ def opt_125m() -> AugmentedOPT:
     model = AugmentedOPT(OPTConfig(**OPT_125M, word_embed_proj_dim=768))
     model.eval()
     return model
+
+
+def world_batches(world: World, config: Config, source: FeatureSource) -> Batches:
+    """Its training batches in the playground's tokens: which ones depends on neither features nor language model."""
+    return Batches(
+        training_items(world.dataset.split("train")),
+        load_text_format("playground", load_lm("playground")),
+        source,
+        tokens=config.model.tokens,
+        batch_size=config.optim.batch_size,
+        seed=config.optim.seed,
+        loss_on=config.optim.loss_on,
+    )
+
+
+def steady_plan(steps: int) -> Plan:
+    """Steps at rates that stay as they are."""
+    return Plan(steps, Schedule(0, 0, 1e-5, 1e-5, 1), 1e-5, 0, 0, 0.02, 0.1, steps)

@@ -6,7 +6,6 @@ from epalm.cache.spec import FeatureSpec
 from epalm.errors import UsageError
 from epalm.extract.encoder import Encoder
 
-DEFAULT_LAYERS = "last:6"  # method: the last 6 layers' tokens
 DTYPES = ("float16", "float32")
 _VERSION = 2  # raised whenever this code would give other numbers for the same settings
 

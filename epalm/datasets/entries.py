@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from epalm.datasets.json_walk import place, walk_json
+from epalm.datasets.text_file import reading
 from epalm.errors import UsageError
 
 _LONGEST_TEXT = 1 << 16  # characters of a question, an answer or a caption
@@ -129,7 +130,7 @@ def csv_entries(path: Path, *columns: str) -> Iterator[Entry]:
     try:
         if not path.is_file():
             raise UsageError(f"{path} is not a file")
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with reading(path), path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             line = _require_columns(path, reader.fieldnames or (), columns)
             for cells in reader:
@@ -144,10 +145,6 @@ def csv_entries(path: Path, *columns: str) -> Iterator[Entry]:
                 raise UsageError(f"{path} has no line below its heading")
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num:,}: not CSV ({error})") from error
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from error
 
 
 def _require_columns(path: Path, there: Any, columns: tuple[str, ...]) -> int:

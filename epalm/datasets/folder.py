@@ -11,6 +11,7 @@ from epalm.datasets.extensions import EXTENSIONS, is_shard, modality_of
 from epalm.datasets.generic import read_samples
 from epalm.datasets.paths import resolve_media
 from epalm.datasets.splits import split_of_folder
+from epalm.datasets.text_file import reading
 from epalm.datasets.webdataset import read_shards
 from epalm.errors import MediaError, UsageError
 from epalm.samples import Dataset, Sample, Task
@@ -61,14 +62,10 @@ def read_folder(spec: str, folder: Path) -> Dataset:
 
 
 def _captions(path: Path) -> tuple[str, ...]:
-    try:
+    with reading(path):
         if not path.is_file() or path.stat().st_size > _LONGEST_TEXT:
             raise UsageError(f"{path} is no text of captions, which has {_LONGEST_TEXT:,} bytes at most")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from error
     captions = tuple(filter(None, map(str.strip, lines)))
     if not captions:
         raise UsageError(f"{path} holds no caption", hint="write one caption a line, or remove the file")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from epalm.datasets.sharing import Shared, without_cycles
+from epalm.datasets.text_file import reading
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
 
@@ -44,7 +45,7 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
     build = _Builder().sample
     name, line = path.name, 0
     try:
-        with without_cycles():
+        with without_cycles(), reading(path):
             for line, row in rows:
                 sample = build(row, f"{name}:{line}")
                 if sample.id in seen:
@@ -53,10 +54,6 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
                 samples.append(sample)
     except _Fault as fault:
         raise UsageError(f"{path}, line {line}: {fault.message}", hint=fault.hint) from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from error
     if not samples:
         raise UsageError(f"{path} holds no sample")
     return tuple(samples)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from epalm.datasets.text_file import reading
 from epalm.errors import UsageError
 
 _CHUNK = 1 << 22  # characters read at a time
@@ -25,17 +26,13 @@ def walk_json(path: Path) -> Iterator[tuple[str, int, Any]]:
     Raises:
         UsageError: unreadable, not UTF-8, not JSON, cut off, too large, neither a list nor an object.
     """
-    try:
+    with reading(path, not_text=_AGAIN):
         if not path.is_file():  # opening a pipe would wait for ever
             raise UsageError(f"{path} is not a file")
         if (size := path.stat().st_size) > _MOST_BYTES:
             raise UsageError(f"{path} has {size:,} bytes; of annotations, {_MOST_BYTES:,} are read at most")
         with path.open(encoding="utf-8-sig") as file:
             yield from _walk(_Scanner(file, path))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text", hint=_AGAIN) from error
 
 
 def place(section: str, number: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from epalm.datasets.benchmark import Benchmark, Files, Part
 from epalm.datasets.entries import Entry
+from epalm.datasets.text_file import reading
 from epalm.datasets.video_qa import list_form, official_form
 from epalm.errors import UsageError
 from epalm.samples import Modality, Task
@@ -36,14 +37,10 @@ def _locator(files: Files) -> Callable[[Entry], str]:
 def _read_mapping(path: Path) -> dict[str, str]:
     """Name → YouTube id and seconds."""
     names: dict[str, str] = {}
-    try:
+    with reading(path, not_text="download it again"):
         if path.stat().st_size > _MOST_BYTES:
             raise UsageError(f"{path} is too large to be the names of 1,970 clips")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text", hint="download it again") from error
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:
