@@ -2,14 +2,13 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from epalm.cache.durable import NO_LOCKS, fsync_directory, link_first_wins, write_atomically
+from epalm.cache.durable import fsync_directory, link_first_wins, take_lock, write_atomically
 from epalm.cache.objects import MissingObjectError, Stored
 from epalm.errors import CacheError
 
@@ -178,13 +177,10 @@ def _wait_for(descriptor: int, path: Path) -> None:
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if error.errno in NO_LOCKS:
+            if take_lock(descriptor):
                 return
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EINTR):
-                raise CacheError(f"{path} cannot be locked: {error.strerror}") from error
+        except OSError as error:
+            raise CacheError(f"{path} cannot be locked: {error.strerror}") from error
         if time.monotonic() > deadline:
             raise CacheError(
                 f"another process has held {path} for {_LOCK_TIMEOUT:.0f} s", hint="end it, then run this again"

@@ -3,7 +3,6 @@
 Knows the trained model and where features come from; does not know scores.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from epalm.cache.durable import NO_LOCKS
+from epalm.cache.durable import take_lock
 from epalm.console import progress
 from epalm.errors import EpalmError, UsageError
 from epalm.samples import Prediction, Sample
@@ -130,13 +129,8 @@ def _alone(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EpalmError(f"another process is decoding into {path}", hint="wait until it has ended") from error
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
+        if not take_lock(descriptor):
+            raise EpalmError(f"another process is decoding into {path}", hint="wait until it has ended")
         yield
     finally:
         os.close(descriptor)

@@ -38,12 +38,12 @@ def draw_curves(metrics: Path, target: Path, title: str) -> None:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; torn ones are passed over."""
     found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
             value = json.loads(line)
         except ValueError:
             continue
-        if isinstance(value, dict) and "step" in value:
+        if isinstance(value, dict) and isinstance(value.get("step"), int):
             found.append(value)
     return found
 

@@ -1,13 +1,13 @@
 """What there is to say about the runs in a folder, damaged ones included. Knows run folders; loads no model."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from epalm.errors import EpalmError, UsageError
 from epalm.samples import HEADLINE
+from epalm.train.curves import read_metrics
 from epalm.train.run_differences import part_differences
 from epalm.train.run_folder import RunFolder
 from epalm.train.run_lock import is_locked
@@ -88,7 +88,7 @@ def run_differences(one: RunFolder, other: RunFolder) -> list[str]:
 
 def _status(run: RunFolder, name: str) -> RunStatus:
     inputs, config, summary = run.inputs, run.config, run.summary
-    lines = list(_metrics(run))
+    lines = read_metrics(run.metrics)
     best = min((line for line in lines if "val_loss" in line), key=lambda line: line["val_loss"], default={})
     step, steps = _saved(run)
     if is_locked(run):
@@ -118,19 +118,6 @@ def _saved(run: RunFolder) -> tuple[int | None, int | None]:
     """The step of the latest checkpoint, and how many there are to be."""
     state = run.checkpoints.latest_state()
     return (None, None) if state is None else (int(state["step"]), int(state["steps"]))
-
-
-def _metrics(run: RunFolder) -> Iterator[dict[str, Any]]:
-    """The lines of the metrics; the last one may be torn."""
-    if not run.metrics.is_file():
-        return
-    for line in run.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and isinstance(value.get("step"), int):
-            yield value
 
 
 def _begun(path: Path) -> float:

@@ -1,6 +1,5 @@
 """One process at a time in a run folder: a lock that ends with the process, however it ends."""
 
-import fcntl
 import json
 import os
 import socket
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from epalm.cache.durable import NO_LOCKS
+from epalm.cache.durable import take_lock
 from epalm.errors import UsageError
 from epalm.train.run_folder import RunFolder, writing
 
@@ -28,7 +27,7 @@ def locked(run: RunFolder) -> Iterator[None]:
     with writing(run.path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        if not any(_take(descriptor, fcntl.LOCK_EX, wait) for wait in _WAITS):
+        if not any(_take(descriptor, wait) for wait in _WAITS):
             raise UsageError(
                 f"{run.path} is in use by {_holder(path)}", hint="wait for it, end it, or give another --run"
             )
@@ -47,7 +46,7 @@ def is_locked(run: RunFolder) -> bool:
     except OSError:
         return False
     try:
-        return not _take(descriptor, fcntl.LOCK_SH, 0.0)
+        return not take_lock(descriptor, shared=True)
     finally:
         os.close(descriptor)
 
@@ -60,13 +59,9 @@ def discard_empty(run: RunFolder) -> None:
             run.path.rmdir()
 
 
-def _take(descriptor: int, kind: int, wait: float) -> bool:
+def _take(descriptor: int, wait: float) -> bool:
     time.sleep(wait)
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in NO_LOCKS
-    return True
+    return take_lock(descriptor)
 
 
 def _holder(path: Path) -> str:
