@@ -16,10 +16,12 @@ import torch
 from epalm.cache.durable import take_lock
 from epalm.console import progress
 from epalm.errors import EpalmError, UsageError
+from epalm.evaluate.answer_tree import AnswerTree
 from epalm.evaluate.batch_size import in_batches
 from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.generation import generate
-from epalm.samples import Prediction, Sample
+from epalm.evaluate.ranking import rank_answers
+from epalm.samples import Prediction, Sample, Task
 from epalm.train.batches import last_tokens
 from epalm.train.features import FeatureSource
 from epalm.train.model import EpalmModel
@@ -47,10 +49,17 @@ def decode_batches(
     ordered = sorted(samples, key=lambda sample: len(given[sample.id]))
     _require_positions(model.lm.config.max_position_embeddings, options.max_length, ordered[-1:], given)
     _require_beams(model.lm.config.vocab_size, options)
+    asked = [sample for sample in ordered if sample.task is Task.QA] if options.answers else []
+    tree = _tree(text, options.answers, device) if asked else None
+    if tree is not None:
+        _require_short_answers(model.lm.config.max_position_embeddings, tree, options.answers, asked[-1], given)
 
     def decode(batch: Sequence[Sample]) -> list[Prediction]:
         ids = torch.tensor([given[sample.id] for sample in batch], device=device)
         values = last_tokens(features.gather(batch), model.connector_tokens).to(device)
+        if tree is not None and batch[0].task is Task.QA:
+            best = rank_answers(model, values, ids, tree).argmax(1).tolist()
+            return [Prediction(sample.id, options.answers[place]) for sample, place in zip(batch, best, strict=True)]
         produced = generate(
             model,
             values,
@@ -62,8 +71,12 @@ def decode_batches(
         )
         return [Prediction(sample.id, text.decode(answer)) for sample, answer in zip(batch, produced, strict=True)]
 
-    groups = groupby(ordered, lambda sample: len(given[sample.id]))
+    groups = groupby(ordered, lambda sample: (len(given[sample.id]), bool(options.answers) and sample.task))
     yield from in_batches([list(group) for _, group in groups], decode, options.batch_size, device)
+
+
+def _tree(text: TextFormat, answers: Sequence[str], device: torch.device) -> AnswerTree:
+    return AnswerTree([[*ids.tolist(), text.eos] for ids in text.tokenise(answers)], device)
 
 
 def predict_samples(
@@ -124,6 +137,19 @@ def _require_positions(
                 f"the question of {sample.id} has {len(given[sample.id]):,} tokens, and the language model has "
                 f"{positions:,} positions for it and its answer",
                 hint="shorten it or take it out of the data",
+            )
+
+
+def _require_short_answers(
+    positions: int, tree: AnswerTree, answers: Sequence[str], longest: Sample, given: Mapping[str, Sequence[int]]
+) -> None:
+    room = positions - len(given[longest.id])
+    for answer, ids in zip(answers, tree.answers, strict=True):
+        if len(ids) > room:
+            raise UsageError(
+                f"--rank-answers: {answer!r} has {len(ids):,} tokens with its end, and behind the question of "
+                f"{longest.id} the language model has {max(0, room):,} positions left",
+                hint="take that answer out of the file",
             )
 
 
