@@ -5,7 +5,7 @@ Knows the trained model and where features come from; does not know scores.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,9 @@ def decode_batches(
         UsageError: that is more than the language model has positions.
     """
     device = model.connector.weight.device
-    given = {sample.id: text.given(sample) for sample in samples}
-    ordered = sorted(samples, key=lambda sample: len(given[sample.id]))
-    _require_positions(model.lm.config.max_position_embeddings, max_length, ordered[-1:], given)
-    for batch in _same_length(ordered, lambda sample: len(given[sample.id]), batch_size):
-        ids = torch.tensor([given[sample.id] for sample in batch], device=device)
+    require_positions(model, text, samples, max_length)
+    for batch in length_batches(text, samples, batch_size):
+        ids = torch.tensor([text.given(sample) for sample in batch], device=device)
         values = last_tokens(features.gather(batch), model.connector_tokens)
         produced = model.generate(
             values.to(device).float(),
@@ -59,6 +57,32 @@ def decode_batches(
         )
         answers = produced[:, ids.shape[1] :].tolist()
         yield [Prediction(s.id, text.decode(answer)) for s, answer in zip(batch, answers, strict=True)]
+
+
+def require_positions(model: EpalmModel, text: TextFormat, samples: Sequence[Sample], max_length: int) -> None:
+    """Raise UsageError where `max_length`, or a question, is more than the language model has positions."""
+    positions: int = model.lm.config.max_position_embeddings
+    if max_length > positions:
+        raise UsageError(
+            f"--max-length {max_length} is more than the language model's {positions:,} positions",
+            hint=f"--max-length {positions} is the most",
+        )
+    for sample in samples:
+        if len(text.given(sample)) + _SHORTEST_ANSWER > positions:
+            raise UsageError(
+                f"the question of {sample.id} has {len(text.given(sample)):,} tokens, and the language model has "
+                f"{positions:,} positions for it and its answer",
+                hint="shorten it or take it out of the data",
+            )
+
+
+def length_batches(text: TextFormat, samples: Sequence[Sample], batch_size: int) -> Iterator[list[Sample]]:
+    """The samples in batches whose questions are of one length, the shortest first."""
+    by_length: dict[int, list[Sample]] = {}
+    for sample in samples:
+        by_length.setdefault(len(text.given(sample)), []).append(sample)
+    for _, same in sorted(by_length.items()):
+        yield from (same[first : first + batch_size] for first in range(0, len(same), batch_size))
 
 
 def predict_samples(
@@ -105,23 +129,6 @@ def prediction_line(prediction: Prediction, sample: Sample) -> bytes:
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
 
-def _require_positions(
-    positions: int, max_length: int, longest: Sequence[Sample], given: Mapping[str, Sequence[int]]
-) -> None:
-    if max_length > positions:
-        raise UsageError(
-            f"--max-length {max_length} is more than the language model's {positions:,} positions",
-            hint=f"--max-length {positions} is the most",
-        )
-    for sample in longest:
-        if len(given[sample.id]) + _SHORTEST_ANSWER > positions:
-            raise UsageError(
-                f"the question of {sample.id} has {len(given[sample.id]):,} tokens, and the language model has "
-                f"{positions:,} positions for it and its answer",
-                hint="shorten it or take it out of the data",
-            )
-
-
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Keep other processes from decoding into the same file, for as long as this one lives."""
@@ -148,14 +155,3 @@ def _cut_torn_line(path: Path) -> None:
 def _append(path: Path, lines: bytes) -> None:
     with writing(path.parent), path.open("ab") as file:
         file.write(lines)
-
-
-def _same_length(ordered: Sequence[Sample], length: Callable[[Sample], int], batch_size: int) -> Iterator[list[Sample]]:
-    batch: list[Sample] = []
-    for sample in ordered:
-        if batch and (len(batch) == batch_size or length(sample) != length(batch[0])):
-            yield batch
-            batch = []
-        batch.append(sample)
-    if batch:
-        yield batch

@@ -37,7 +37,7 @@ def score(run: LoadedRun, metrics: tuple[str, ...]) -> None:
     dataset = load_dataset("trial/world", Modality.IMAGE)
     samples = dataset.split("test")
     features = open_features(Cache("trial/cache"), told["set"], dataset, samples, told["layers"])
-    how = {"num_beams": 1, "max_length": 14, "batch_size": BATCH}
+    how: dict[str, Any] = {"num_beams": 1, "max_length": 14, "batch_size": BATCH}
     scoring.score_run(
         run, dataset, features, samples, split="test", expected=samples, modality="image", metrics=metrics, **how
     )

@@ -1,0 +1,143 @@
+"""Decoding in other processes: what they have to know, the chunks that they are given, and what they do with one.
+
+Samples travel with their features, so that the other process needs the run folder and the language model, and neither
+media nor cache. Knows nothing of how it was started, or by whom.
+
+Letters: B samples of a chunk, K perceptual tokens, D_enc encoder width.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from epalm.errors import UsageError
+from epalm.evaluate.decoding import decode_batches, length_batches, require_positions
+from epalm.fingerprint import digest_json
+from epalm.samples import Prediction, Sample
+from epalm.train.features import FeatureSource
+from epalm.train.loading import LoadedRun, load_run
+from epalm.train.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all chunks of a scoring share.
+
+    `run` is an absolute path, `lm` one too where the language model is a folder. `digest` is of what of the run decides
+    predictions; `options` are those of `decode_batches`.
+    """
+
+    run: str
+    checkpoint: str
+    lm: str
+    digest: str
+    device: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Samples to decode together: one batch, of one question length; features (B, K, D_enc) in their order."""
+
+    samples: tuple[Sample, ...]
+    features: np.ndarray
+
+
+class Engine(Protocol):
+    """Who decodes, where it is not this process."""
+
+    def __call__(self, job: Job, chunks: Iterator[Chunk]) -> Generator[list[Prediction]]:
+        """The chunks' predictions, in the order in which they come; closed or failing, it leaves nothing at work.
+
+        Raises:
+            EpalmError: somebody cannot decode; the message says why.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """An engine with what it needs to know of a run: which checkpoint of it, and what each process computes on."""
+
+    engine: Engine
+    checkpoint: str
+    device: str
+
+    def decode(
+        self, run: LoadedRun, features: FeatureSource, samples: Sequence[Sample], options: Mapping[str, Any]
+    ) -> Generator[list[Prediction]]:
+        """Predictions batch by batch, as `decode_batches` with these options gives them; of `run`, shapes suffice.
+
+        Raises:
+            UsageError: a question, or what may be decoded, has more tokens than the language model has positions.
+            EpalmError: see `Engine`.
+        """
+        require_positions(run.model, run.text, samples, options["max_length"])
+        name = run.config.lm.name
+        job = Job(
+            str(run.folder.path.resolve()),
+            self.checkpoint,
+            str(Path(name).resolve()) if Path(name).is_dir() else name,
+            digest_json(run.decides()),
+            self.device,
+            options,
+        )
+        return self.engine(job, _chunks(run, features, samples, options["batch_size"]))
+
+
+class Decoder:
+    """The run of a job, loaded to decode chunks."""
+
+    def __init__(self, job: Job) -> None:
+        """Raises UsageError: the run is not here, or is another one here."""
+        self._options = job.options
+        folder = RunFolder(Path(job.run))
+        if not folder.has_begun:
+            raise UsageError(f"{job.run} is no run folder here", hint="put --runs where all machines reach it")
+        self._run = load_run(folder, device=job.device, checkpoint=job.checkpoint, lm=job.lm)
+        if digest_json(self._run.decides()) != job.digest:
+            raise UsageError(
+                f"{job.run} holds other tensors or settings here than where the scoring began",
+                hint="wait until its training has ended; on several machines, put --runs where all of them reach it",
+            )
+
+    def decode(self, chunk: Chunk) -> list[Prediction]:
+        """A prediction for each sample."""
+        return [
+            prediction
+            for batch in decode_batches(self._run.model, self._run.text, _Sent(chunk), chunk.samples, **self._options)
+            for prediction in batch
+        ]
+
+
+class _Sent:
+    """The features of a chunk, as decoding reads them."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self._features = chunk.features
+        self._rows = {sample.id: row for row, sample in enumerate(chunk.samples)}
+        self.layers, self.width = chunk.features.shape[1:]
+
+    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
+        """See `FeatureSource`; view 0 alone."""
+        assert epoch is None
+        return self._features[[self._rows[sample.id] for sample in samples]]
+
+    def describe(self) -> dict[str, Any]:
+        """See `FeatureSource`."""
+        return {"source": "sent"}
+
+
+def _chunks(run: LoadedRun, features: FeatureSource, samples: Sequence[Sample], batch_size: int) -> Iterator[Chunk]:
+    """Each the batch that `decode_batches` would make; features are gathered when it is taken."""
+    for batch in length_batches(run.text, samples, batch_size):
+        tokens = features.gather(batch)[:, features.layers - run.config.model.tokens :]
+        yield Chunk(tuple(_bare(sample) for sample in batch), np.ascontiguousarray(tokens))
+
+
+def _bare(sample: Sample) -> Sample:
+    """Without what is expected: decoding needs none of it."""
+    return replace(sample, answers={}, raw_answers=(), references=())
