@@ -1,4 +1,4 @@
-"""Samples → predictions: batched generation with the key/value cache, saved as they come.
+"""Samples → predictions: batches of questions of one length, saved as they come.
 
 Knows the trained model and where features come from; does not know scores.
 """
@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import torch
 from epalm.cache.durable import take_lock
 from epalm.console import progress
 from epalm.errors import EpalmError, UsageError
+from epalm.evaluate.batch_size import in_batches
+from epalm.evaluate.decode_options import DecodeOptions
+from epalm.evaluate.generation import generate
 from epalm.samples import Prediction, Sample
 from epalm.train.batches import last_tokens
 from epalm.train.features import FeatureSource
@@ -27,14 +31,7 @@ _SHORTEST_ANSWER = 5  # tokens that an answer gets at least, however long its qu
 
 
 def decode_batches(
-    model: EpalmModel,
-    text: TextFormat,
-    features: FeatureSource,
-    samples: Sequence[Sample],
-    *,
-    num_beams: int,
-    max_length: int,
-    batch_size: int,
+    model: EpalmModel, text: TextFormat, features: FeatureSource, samples: Sequence[Sample], options: DecodeOptions
 ) -> Iterator[list[Prediction]]:
     """Predictions batch by batch; a batch holds questions of one length, so nothing is padded.
 
@@ -42,47 +39,59 @@ def decode_batches(
     the question's tokens too; a question that leaves fewer than five still gets five for its answer.
 
     Raises:
-        UsageError: that is more than the language model has positions.
+        UsageError: that is more than the language model has positions, or there are more beams than tokens.
+        EpalmError: the memory does not suffice.
     """
     device = model.connector.weight.device
-    require_positions(model, text, samples, max_length)
-    for batch in length_batches(text, samples, batch_size):
+    groups = length_groups(text, samples)
+    require_decodable(model, text, groups, options)
+
+    def decode(batch: Sequence[Sample]) -> list[Prediction]:
         ids = torch.tensor([text.given(sample) for sample in batch], device=device)
-        values = last_tokens(features.gather(batch), model.connector_tokens)
-        produced = model.generate(
-            values.to(device).float(),
+        values = last_tokens(features.gather(batch), model.connector_tokens).to(device)
+        produced = generate(
+            model,
+            values,
             ids,
-            num_beams=num_beams,
-            max_length=max(max_length, ids.shape[1] + _SHORTEST_ANSWER),
+            num_beams=options.num_beams,
+            max_length=max(options.max_length, ids.shape[1] + _SHORTEST_ANSWER),
+            sampling=options.sampling,
+            names=[sample.id for sample in batch],
         )
-        answers = produced[:, ids.shape[1] :].tolist()
-        yield [Prediction(s.id, text.decode(answer)) for s, answer in zip(batch, answers, strict=True)]
+        return [Prediction(sample.id, text.decode(answer)) for sample, answer in zip(batch, produced, strict=True)]
+
+    yield from in_batches(groups, decode, options.batch_size, device)
 
 
-def require_positions(model: EpalmModel, text: TextFormat, samples: Sequence[Sample], max_length: int) -> None:
-    """Raise UsageError where `max_length`, or a question, is more than the language model has positions."""
-    positions: int = model.lm.config.max_position_embeddings
-    if max_length > positions:
+def length_groups(text: TextFormat, samples: Sequence[Sample]) -> list[list[Sample]]:
+    """The samples whose questions have as many tokens together, the shortest first."""
+    lengths = {sample.id: len(text.given(sample)) for sample in samples}
+    ordered = sorted(samples, key=lambda sample: lengths[sample.id])
+    return [list(group) for _, group in groupby(ordered, lambda sample: lengths[sample.id])]
+
+
+def require_decodable(
+    model: EpalmModel, text: TextFormat, groups: Sequence[Sequence[Sample]], options: DecodeOptions
+) -> None:
+    """Raise UsageError where `decode_batches` would; `groups` as `length_groups` makes them, of `model` its shapes."""
+    positions, tokens = model.lm.config.max_position_embeddings, model.lm.config.vocab_size
+    if options.max_length > positions:
         raise UsageError(
-            f"--max-length {max_length} is more than the language model's {positions:,} positions",
+            f"--max-length {options.max_length} is more than the language model's {positions:,} positions",
             hint=f"--max-length {positions} is the most",
         )
-    for sample in samples:
-        if len(text.given(sample)) + _SHORTEST_ANSWER > positions:
+    for sample in groups[-1][:1] if groups else ():
+        if (length := len(text.given(sample))) + _SHORTEST_ANSWER > positions:
             raise UsageError(
-                f"the question of {sample.id} has {len(text.given(sample)):,} tokens, and the language model has "
-                f"{positions:,} positions for it and its answer",
+                f"the question of {sample.id} has {length:,} tokens, and the language model has {positions:,} "
+                "positions for it and its answer",
                 hint="shorten it or take it out of the data",
             )
-
-
-def length_batches(text: TextFormat, samples: Sequence[Sample], batch_size: int) -> Iterator[list[Sample]]:
-    """The samples in batches whose questions are of one length, the shortest first."""
-    by_length: dict[int, list[Sample]] = {}
-    for sample in samples:
-        by_length.setdefault(len(text.given(sample)), []).append(sample)
-    for _, same in sorted(by_length.items()):
-        yield from (same[first : first + batch_size] for first in range(0, len(same), batch_size))
+    if options.sampling is None and 2 * options.num_beams > tokens:
+        raise UsageError(
+            f"--num-beams {options.num_beams:,} is more than the language model's {tokens:,} tokens allow",
+            hint=f"--num-beams {tokens // 2:,} is the most",
+        )
 
 
 def predict_samples(

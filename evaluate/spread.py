@@ -6,7 +6,7 @@ media nor cache. Knows nothing of how it was started, or by whom.
 Letters: B samples of a chunk, K perceptual tokens, D_enc encoder width.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,12 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from epalm.errors import UsageError
-from epalm.evaluate.decoding import decode_batches, length_batches, require_positions
+from epalm.evaluate.decode_options import DecodeOptions
+from epalm.evaluate.decoding import decode_batches, length_groups, require_decodable
 from epalm.fingerprint import digest_json
 from epalm.samples import Prediction, Sample
 from epalm.train.features import FeatureSource
 from epalm.train.loading import LoadedRun, load_run
 from epalm.train.run_folder import RunFolder
+
+_LARGEST = 128  # samples of a chunk where each process finds its own batch size
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,12 @@ class Job:
     lm: str
     digest: str
     device: str
-    options: Mapping[str, Any]
+    options: DecodeOptions
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Samples to decode together: one batch, of one question length; features (B, K, D_enc) in their order."""
+    """Samples that one process decodes, of one question length; features (B, K, D_enc) in their order."""
 
     samples: tuple[Sample, ...]
     features: np.ndarray
@@ -67,15 +70,16 @@ class Elsewhere:
     device: str
 
     def decode(
-        self, run: LoadedRun, features: FeatureSource, samples: Sequence[Sample], options: Mapping[str, Any]
+        self, run: LoadedRun, features: FeatureSource, samples: Sequence[Sample], options: DecodeOptions
     ) -> Generator[list[Prediction]]:
         """Predictions batch by batch, as `decode_batches` with these options gives them; of `run`, shapes suffice.
 
         Raises:
-            UsageError: a question, or what may be decoded, has more tokens than the language model has positions.
+            UsageError: see `require_decodable`.
             EpalmError: see `Engine`.
         """
-        require_positions(run.model, run.text, samples, options["max_length"])
+        groups = length_groups(run.text, samples)
+        require_decodable(run.model, run.text, groups, options)
         name = run.config.lm.name
         job = Job(
             str(run.folder.path.resolve()),
@@ -85,7 +89,7 @@ class Elsewhere:
             self.device,
             options,
         )
-        return self.engine(job, _chunks(run, features, samples, options["batch_size"]))
+        return self.engine(job, _chunks(run, features, groups, options.batch_size or _LARGEST))
 
 
 class Decoder:
@@ -108,7 +112,7 @@ class Decoder:
         """A prediction for each sample."""
         return [
             prediction
-            for batch in decode_batches(self._run.model, self._run.text, _Sent(chunk), chunk.samples, **self._options)
+            for batch in decode_batches(self._run.model, self._run.text, _Sent(chunk), chunk.samples, self._options)
             for prediction in batch
         ]
 
@@ -131,11 +135,13 @@ class _Sent:
         return {"source": "sent"}
 
 
-def _chunks(run: LoadedRun, features: FeatureSource, samples: Sequence[Sample], batch_size: int) -> Iterator[Chunk]:
-    """Each the batch that `decode_batches` would make; features are gathered when it is taken."""
-    for batch in length_batches(run.text, samples, batch_size):
-        tokens = features.gather(batch)[:, features.layers - run.config.model.tokens :]
-        yield Chunk(tuple(_bare(sample) for sample in batch), np.ascontiguousarray(tokens))
+def _chunks(run: LoadedRun, features: FeatureSource, groups: Sequence[Sequence[Sample]], size: int) -> Iterator[Chunk]:
+    """At most `size` samples of one group each; their features are gathered when the chunk is taken."""
+    for group in groups:
+        for first in range(0, len(group), size):
+            samples = group[first : first + size]
+            tokens = features.gather(samples)[:, features.layers - run.config.model.tokens :]
+            yield Chunk(tuple(_bare(sample) for sample in samples), np.ascontiguousarray(tokens))
 
 
 def _bare(sample: Sample) -> Sample:

@@ -30,6 +30,7 @@ from epalm.cli.cached_source import open_features
 from epalm.datasets import load_dataset
 from epalm.evaluate import decoding, decoding_processes, score_files, spread
 from epalm.evaluate import run as scoring
+from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.decoding_child import serve
 from epalm.samples import Modality, Prediction
 from epalm.train.loading import LoadedRun, load_run
@@ -62,10 +63,20 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
     dataset = load_dataset("trial/world", Modality.IMAGE)
     samples = dataset.split("test")
     features = open_features(Cache("trial/cache"), told["set"], dataset, samples, told["layers"])
-    how: dict[str, Any] = {"num_beams": 1, "max_length": 14, "batch_size": BATCH, "metrics": metrics}
-    if processes > 1:
-        how["elsewhere"] = spread.Elsewhere(decoding_processes.DecodingProcesses(processes), "best", "cpu")
-    scoring.score_run(run, dataset, features, samples, split="test", expected=samples, modality="image", **how)
+    decode = DecodeOptions(num_beams=1, max_length=14, batch_size=BATCH)
+    several = decoding_processes.DecodingProcesses(processes)
+    scoring.score_run(
+        run,
+        dataset,
+        features,
+        samples,
+        split="test",
+        expected=samples,
+        modality="image",
+        metrics=metrics,
+        decode=decode,
+        elsewhere=spread.Elsewhere(several, "best", "cpu") if processes > 1 else None,
+    )
 
 
 def _die() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from epalm.errors import EpalmError, UsageError
 from epalm.evaluate.dask_decoding import DaskDecoding
+from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.spread import Elsewhere
 from epalm.samples import Modality, Sample, Task
 from epalm.train.loading import load_run
@@ -20,7 +21,7 @@ from tests.scored_run import files_of, train_one
 from tests.trials import Trial
 
 SCORE = ("score", "--runs", "runs", "--cache", "trial/cache", "--metrics", "exact match", "--json")
-OPTIONS = {"num_beams": 1, "max_length": 14, "batch_size": 4}
+OPTIONS = DecodeOptions(num_beams=1, max_length=14, batch_size=4)
 
 
 class Zeros:

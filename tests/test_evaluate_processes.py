@@ -17,6 +17,7 @@ import pytest
 
 from epalm.errors import EpalmError, UsageError
 from epalm.evaluate import decoding_processes
+from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.decoding_child import Bug, serve
 from epalm.evaluate.decoding_processes import DecodingProcesses
 from epalm.evaluate.spread import Chunk, Decoder, Job
@@ -24,7 +25,7 @@ from epalm.samples import Modality, Prediction, Sample, Task
 from tests.scored_run import files_of, train_one
 from tests.trials import Trial
 
-JOB = Job("", "best", "", "", "cpu", {})
+JOB = Job("", "best", "", "", "cpu", DecodeOptions())
 SCORE = ("score", "--runs", "runs", "--cache", "trial/cache", "--metrics", "exact match", "--json")
 
 
@@ -143,7 +144,7 @@ def test_processes_that_never_come_up(crew: Any) -> None:
 def test_a_fault_of_a_process_is_one_message(crew: Any) -> None:
     threads = crew(lambda pipe, _: serve(pipe))
     with pytest.raises(UsageError, match=r"^/nowhere is no run folder here$"):
-        list(DecodingProcesses(2)(Job("/nowhere", "best", "", "", "cpu", {}), _chunks(3)))
+        list(DecodingProcesses(2)(Job("/nowhere", "best", "", "", "cpu", DecodeOptions()), _chunks(3)))
     assert all(thread.killed for thread in threads)
     crew(lambda pipe, _: (pipe.recv(), pipe.send(Bug("Traceback: who knows"))))
     with pytest.raises(RuntimeError, match="who knows"):
@@ -178,7 +179,7 @@ def test_stopped_it_ends_everyone(crew: Any) -> None:
 def test_another_run_than_the_driver_has(trial: Trial, tmp_path: Path) -> None:
     train_one(trial)
     with pytest.raises(UsageError, match="holds other tensors or settings here"):
-        Decoder(Job(str(tmp_path / "runs/a"), "best", "playground", "other", "cpu", {}))
+        Decoder(Job(str(tmp_path / "runs/a"), "best", "playground", "other", "cpu", DecodeOptions()))
 
 
 @pytest.mark.parametrize(
