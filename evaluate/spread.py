@@ -18,6 +18,7 @@ from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.decoding import decode_batches, length_groups, require_decodable
 from epalm.fingerprint import digest_json
 from epalm.samples import Prediction, Sample
+from epalm.train.build import lm_from_anywhere
 from epalm.train.features import FeatureSource
 from epalm.train.loading import LoadedRun, load_run
 from epalm.train.run_folder import RunFolder
@@ -80,11 +81,10 @@ class Elsewhere:
         """
         groups = length_groups(run.text, samples)
         require_decodable(run.model, run.text, groups, options)
-        name = run.config.lm.name
         job = Job(
             str(run.folder.path.resolve()),
             self.checkpoint,
-            str(Path(name).resolve()) if Path(name).is_dir() else name,
+            lm_from_anywhere(run.config.lm.name),
             digest_json(run.decides()),
             self.device,
             options,

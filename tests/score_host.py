@@ -5,8 +5,8 @@ JSON list; each entry is one scoring: {"at": "decoding" | "saving" | "saved", "b
 batch, before it is saved, with part of it written, or after; {"at": "scores", "write": n} before its n-th file of
 scores; {"after": seconds} is killed from outside; {} runs to its end. "in" names a folder in FOLDER to work in. With
 "processes": n it has that many decode, forked too, of which {"at": "decoding", "batch": n, "kill": "worker"} kills the
-one with the n-th batch. What each decodes goes to the file `decoded`, a line a batch. A process that outlives its
-scoring keeps the host from ending.
+one with the n-th batch; "signal": 2 is Ctrl-C instead of a kill. What each decodes goes to the file `decoded`, a line a
+batch. A process that outlives its scoring keeps the host from ending.
 """
 
 import ctypes
@@ -37,6 +37,7 @@ from epalm.train.loading import LoadedRun, load_run
 from epalm.train.run_folder import RunFolder
 
 BATCH = 4
+_STOPPED = 130
 _ADOPT = 36  # PR_SET_CHILD_SUBREAPER: processes without a parent become the host's
 
 
@@ -97,7 +98,7 @@ def _arm(entry: dict[str, Any]) -> None:
             with Path("decoded").open("a") as file:
                 file.write(json.dumps([one.id for one in batch]) + "\n")
             if at == "decoding" and number == entry["batch"]:
-                os.kill(os.getpid() if entry.get("kill") == "worker" else driver, signal.SIGKILL)
+                os.kill(os.getpid() if entry.get("kill") == "worker" else driver, entry.get("signal", signal.SIGKILL))
             yield batch
 
     def appended(path: Path, lines: bytes) -> None:
@@ -136,11 +137,13 @@ def main() -> None:
     for entry in plan:
         child = os.fork()
         if not child:
-            torch.set_num_threads(1)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             os.chdir(entry.get("in", "."))
             _arm(entry)
-            score(run, metrics, entry.get("processes", 1))
-            os._exit(0)
+            with suppress(KeyboardInterrupt):
+                score(run, metrics, entry.get("processes", 1))
+                os._exit(0)
+            os._exit(_STOPPED)
         if "after" in entry:
             time.sleep(entry["after"])
             os.kill(child, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,12 @@ def test_killed_while_decoding_saving_and_scoring(here: Path) -> None:
     ]
     shared = [{**entry, "processes": 2, "in": "several"} for entry in plan]
     plan += [{"at": "scores", "write": write} for write in (1, 2, 3)]
+    stopped = {"processes": 2, "in": "several", "at": "decoding", "batch": 2, "signal": signal.SIGINT}
     worker = {"processes": 2, "in": "several", "at": "decoding", "batch": 2, "kill": "worker"}
-    results = scorings(here, [{"in": "whole"}, *plan, {}, *shared, worker, {"in": "several"}], ANSWERS)
-    assert results == [0, *[-9] * len(plan), 0, *[-9] * len(shared), 0, 0]
+    results = scorings(here, [{"in": "whole"}, *plan, {}, *shared, stopped, worker, {"in": "several"}], ANSWERS)
+    assert results == [0, *[-9] * len(plan), 0, *[-9] * len(shared), 130, 0, 0]
     assert len(batches_of(whole)) > 6 and len(files_of(whole)) == 4
-    for folder, entries in ((here, plan), (several, [*shared, worker])):
+    for folder, entries in ((here, plan), (several, [*shared, stopped, worker])):
         assert files_of(folder) == files_of(whole)
         decoded = Counter(name for batch in batches_of(folder) for name in batch)
         assert decoded.keys() == {name for batch in batches_of(whole) for name in batch}
@@ -50,12 +52,13 @@ def test_killed_at_random_moments(here: Path) -> None:
     metrics = ("exact match", "BLEU-4", "CIDEr")
     whole, rng, killed = copy_of(here), random.Random(0), 0
     while killed < 20:  # a fast machine finishes early: begin again with what is left of the predictions
-        plan = [{"after": rng.uniform(0.0, 0.6)} for _ in range(10)]
+        plan = [{"after": rng.uniform(0.0, 0.6), "processes": rng.choice((1, 2))} for _ in range(10)]
         kills = scorings(here, plan, metrics).count(-9)
         assert kills, "no kill came early enough"
         killed += kills
         before = Counter(name for batch in batches_of(here) for name in batch)
-        assert sum(before.values()) - len(before) <= kills * score_host.BATCH
+        in_flight = sum(entry["processes"] for entry in plan)
+        assert sum(before.values()) - len(before) <= in_flight * score_host.BATCH
         for path in (here / "runs/a/predictions").glob("*.jsonl"):
             path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:20]))
         (here / "decoded").write_text("")
