@@ -131,6 +131,8 @@ def score(
 
         epalm score --run my-run --processes 4
 
+        epalm score --runs /shared/runs --engine dask --scheduler tcp://HOST:8786
+
         epalm score --predictions results.json --data vqa.jsonl --split val
     """
     from epalm.cli.score_file import score_file
