@@ -5,7 +5,7 @@ Knows the trained model and where features come from; does not know scores.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -15,9 +15,10 @@ import torch
 
 from epalm.cache.durable import take_lock
 from epalm.console import progress
-from epalm.errors import EpalmError, UsageError
+from epalm.errors import EpalmError
 from epalm.evaluate.answer_tree import AnswerTree
 from epalm.evaluate.batch_size import in_batches
+from epalm.evaluate.decodable import SHORTEST_ANSWER, require_decodable
 from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.generation import generate
 from epalm.evaluate.ranking import rank_answers
@@ -29,7 +30,6 @@ from epalm.train.run_folder import require_room, writing
 from epalm.train.text import TextFormat
 
 _LEAST = 100  # bytes that a prediction takes at least, written
-_SHORTEST_ANSWER = 5  # tokens that an answer gets at least, however long its question
 
 
 def decode_batches(
@@ -45,17 +45,12 @@ def decode_batches(
         EpalmError: the memory does not suffice.
     """
     device = model.connector.weight.device
-    given = {sample.id: text.given(sample) for sample in samples}
-    ordered = sorted(samples, key=lambda sample: len(given[sample.id]))
-    _require_positions(model.lm.config.max_position_embeddings, options.max_length, ordered[-1:], given)
-    _require_beams(model.lm.config.vocab_size, options)
-    asked = [sample for sample in ordered if sample.task is Task.QA] if options.answers else []
-    tree = _tree(text, options.answers, device) if asked else None
-    if tree is not None:
-        _require_short_answers(model.lm.config.max_position_embeddings, tree, options.answers, asked[-1], given)
+    groups = length_groups(text, samples, options)
+    require_decodable(model, text, groups, options)
+    tree = _tree(text, options.answers, device) if options.answers else None
 
     def decode(batch: Sequence[Sample]) -> list[Prediction]:
-        ids = torch.tensor([given[sample.id] for sample in batch], device=device)
+        ids = torch.tensor([text.given(sample) for sample in batch], device=device)
         values = last_tokens(features.gather(batch), model.connector_tokens).to(device)
         if tree is not None and batch[0].task is Task.QA:
             best = rank_answers(model, values, ids, tree).argmax(1).tolist()
@@ -65,14 +60,26 @@ def decode_batches(
             values,
             ids,
             num_beams=options.num_beams,
-            max_length=max(options.max_length, ids.shape[1] + _SHORTEST_ANSWER),
+            max_length=max(options.max_length, ids.shape[1] + SHORTEST_ANSWER),
             sampling=options.sampling,
             names=[sample.id for sample in batch],
         )
         return [Prediction(sample.id, text.decode(answer)) for sample, answer in zip(batch, produced, strict=True)]
 
-    groups = groupby(ordered, lambda sample: (len(given[sample.id]), bool(options.answers) and sample.task))
-    yield from in_batches([list(group) for _, group in groups], decode, options.batch_size, device)
+    yield from in_batches(groups, decode, options.batch_size, device)
+
+
+def length_groups(text: TextFormat, samples: Sequence[Sample], options: DecodeOptions) -> list[list[Sample]]:
+    """The samples that can share a batch together, the shortest first: questions of as many tokens.
+
+    Where answers are ranked, those that have a question are apart from those that are captioned.
+    """
+    lengths = {sample.id: len(text.given(sample)) for sample in samples}
+
+    def alike(sample: Sample) -> tuple[int, bool]:
+        return lengths[sample.id], bool(options.answers) and sample.task is Task.QA
+
+    return [list(group) for _, group in groupby(sorted(samples, key=alike), alike)]
 
 
 def _tree(text: TextFormat, answers: Sequence[str], device: torch.device) -> AnswerTree:
@@ -121,44 +128,6 @@ def prediction_line(prediction: Prediction, sample: Sample) -> bytes:
     expected = {"answers": dict(sample.answers)} if sample.answers else {"references": list(sample.references)}
     value = {"id": prediction.id, "text": prediction.text, "media": sample.media, "prompt": sample.prompt, **expected}
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
-
-
-def _require_positions(
-    positions: int, max_length: int, longest: Sequence[Sample], given: Mapping[str, Sequence[int]]
-) -> None:
-    if max_length > positions:
-        raise UsageError(
-            f"--max-length {max_length} is more than the language model's {positions:,} positions",
-            hint=f"--max-length {positions} is the most",
-        )
-    for sample in longest:
-        if len(given[sample.id]) + _SHORTEST_ANSWER > positions:
-            raise UsageError(
-                f"the question of {sample.id} has {len(given[sample.id]):,} tokens, and the language model has "
-                f"{positions:,} positions for it and its answer",
-                hint="shorten it or take it out of the data",
-            )
-
-
-def _require_short_answers(
-    positions: int, tree: AnswerTree, answers: Sequence[str], longest: Sample, given: Mapping[str, Sequence[int]]
-) -> None:
-    room = positions - len(given[longest.id])
-    for answer, ids in zip(answers, tree.answers, strict=True):
-        if len(ids) > room:
-            raise UsageError(
-                f"--rank-answers: {answer!r} has {len(ids):,} tokens with its end, and behind the question of "
-                f"{longest.id} the language model has {max(0, room):,} positions left",
-                hint="take that answer out of the file",
-            )
-
-
-def _require_beams(tokens: int, options: DecodeOptions) -> None:
-    if options.sampling is None and 2 * options.num_beams > tokens:
-        raise UsageError(
-            f"--num-beams {options.num_beams:,} is more than the language model's {tokens:,} tokens allow",
-            hint=f"--num-beams {tokens // 2:,} is the most",
-        )
 
 
 @contextmanager
