@@ -198,7 +198,12 @@ def _part(name: str, whole: Measure, places: Sequence[int]) -> dict[str, Any]:
 
 def _row(sample: Sample, text: str) -> dict[str, Any]:
     asked = {"id": sample.id, "task": sample.task.value, "media": sample.media, "prompt": sample.prompt}
-    return {**asked, "text": text, "scores": {}}
+    if sample.task is Task.CAPTION:
+        wanted: dict[str, Any] = {"references": list(sample.references)}
+    else:
+        types = {"question_type": sample.question_type, "answer_type": sample.answer_type}
+        wanted = {"answers": dict(sample.answers)} | {key: value for key, value in types.items() if value}
+    return {**asked, **wanted, "text": text, "scores": {}}
 
 
 def _note(rows: dict[str, dict[str, Any]], name: str, of: Sequence[Sample], measure: Measure) -> None:
