@@ -6,6 +6,7 @@ Knows settings and commands' options, and what commands print; runs nothing.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epalm.cli.grid import Cell, Features, Outcome
@@ -56,10 +57,8 @@ class Place:
         return self.data == PLAYGROUND
 
 
-def make_cell(
-    name: str, features: Features, overrides: Sequence[str], *, recipe: str, blocks: int, in_loop: bool = False
-) -> Cell:
-    """The training of a recipe with overrides, for a language model of that many blocks.
+def make_cell(features: Features, overrides: Sequence[str], *, recipe: str, blocks: int, in_loop: bool = False) -> Cell:
+    """The training of a recipe with overrides, for a language model of that many blocks; named by what decides it.
 
     Raises:
         UsageError: settings that cannot be.
@@ -68,9 +67,9 @@ def make_cell(
 
     config = load_config(recipe, overrides).resolved(blocks)
     decides = config.model_dump_json(exclude={"description": True, "checkpoint": True, "model": {"variant"}})
-    digest = digest_json([list(features.words), decides, in_loop])[:8]
+    name = digest_json([list(features.words), decides, in_loop])[:8]
     words = tuple(word for override in overrides for word in ("--set", override))
-    return Cell(features, f"{name}-{digest}", words, decides, in_loop)
+    return Cell(features, name, words, decides, in_loop)
 
 
 def ablation(table: PaperTable, place: Place) -> Ablation:
@@ -119,26 +118,34 @@ def _sizes(table: PaperTable, place: Place, config: "Config") -> Sizes:
     from epalm.settings import OPT_BLOCKS
 
     lm = config.lm.name
-    blocks = OPT_BLOCKS.get(lm) or int(_config_of(lm, "language model", "lm.name", "num_hidden_layers")[0])
+    blocks = OPT_BLOCKS.get(lm) or _config_of(lm, "language model", "lm.name", "num_hidden_layers")[0]
     weights = str(weights_folder("audio")) if place.playground else place.weights.get("ast")
     if table.modality is not Modality.AUDIO or weights is None:
         return Sizes(blocks)
     bins, frames = _config_of(weights, "audio encoder", "--weights", "num_mel_bins", "max_length")
-    return Sizes(blocks, (int(bins), int(frames)))
+    return Sizes(blocks, (bins, frames))
 
 
-def _config_of(name: str, what: str, option: str, *keys: str) -> list[Any]:
+def _config_of(name: str, what: str, option: str, *keys: str) -> list[int]:
     """These entries of a model's configuration, from a folder or the Hub. Raises UsageError."""
+    path = Path(name) / "config.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _from_hub(name, what, option)
+        return [int(told[key]) for key in keys]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"{option} {name!r} is no {what} of a known form: {error!r}") from error
+
+
+def _from_hub(name: str, what: str, option: str) -> dict[str, Any]:
     from transformers import AutoConfig
 
     from epalm.weights import Source, load
 
     source = Source(name, option=option)
-    config = load(source, what, lambda: AutoConfig.from_pretrained(str(source.folder or name), trust_remote_code=False))
-    try:
-        return [getattr(config, key) for key in keys]
-    except AttributeError as error:
-        raise UsageError(f"{option} {name!r} is no {what} of a known form: {error}") from error
+    told: dict[str, Any] = load(
+        source, what, lambda: AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
+    )
+    return told
 
 
 def _cell(table: PaperTable, choice: Choice, place: Place, sizes: Sizes) -> Cell:
@@ -156,7 +163,6 @@ def _cell(table: PaperTable, choice: Choice, place: Place, sizes: Sizes) -> Cell
         words += ["--weights", place.weights[kind]]
         encoder += [f"encoder.weights={json.dumps(place.weights[kind])}"]
     return make_cell(
-        table.name,
         Features(table.modality, tuple(words)),
         [*shorter, *encoder, *choice.overrides, *place.overrides],
         recipe=place.recipe,

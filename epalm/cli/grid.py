@@ -88,8 +88,9 @@ class Grid:
         """
         wanted = dict.fromkeys(cell.features for cell in cells if not cell.in_loop)
         self._run("extract", "feature sets", [[self._extraction(features)] for features in wanted])
-        self._run("train and score", "trainings", [self._chain(cell) for cell in dict.fromkeys(cells)])
-        return {cell: self._outcome(cell) for cell in cells}
+        each = list(dict.fromkeys(cells))
+        self._run("train and score", "trainings", [self._chain(cell) for cell in each])
+        return {cell: self._outcome(cell) for cell in each}
 
     def done(self, cell: Cell) -> Outcome | None:
         """What a cell came to earlier, None where it was not trained and scored to the end."""

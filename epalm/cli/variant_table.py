@@ -23,7 +23,7 @@ def variants(modalities: Sequence[Modality], overrides: Sequence[str]) -> Ablati
     chosen = {name: f"model.variant={name}" for name in FORMS} | {BLIND: "model.blind=true"}
     cells = {
         (name, modality): make_cell(
-            name, Features(modality), [choice, *overrides], recipe=PLAYGROUND, blocks=OPT_BLOCKS[PLAYGROUND]
+            Features(modality), [choice, *overrides], recipe=PLAYGROUND, blocks=OPT_BLOCKS[PLAYGROUND]
         )
         for modality in modalities
         for name, choice in chosen.items()
