@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from epalm.errors import UsageError
-from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.decodable import require_decodable
+from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.decoding import decode_batches, length_groups
 from epalm.fingerprint import digest_json
 from epalm.samples import Prediction, Sample
