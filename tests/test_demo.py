@@ -53,9 +53,7 @@ def test_perception_is_what_makes_the_answers_right(
 
 
 @pytest.mark.parametrize("modality", Modality)
-def test_the_report_opens(
-    modality: Modality, demo: tuple[Path, list[dict[str, Any]]], open_page: OpenPage
-) -> None:
+def test_the_report_opens(modality: Modality, demo: tuple[Path, list[dict[str, Any]]], open_page: OpenPage) -> None:
     (page,) = demo[0].glob(f".epalm/runs/demo-*/report-{modality}.html")
     visit = open_page(page.as_uri())
     visit.page.wait_for_selector(".card .medium img")

@@ -122,7 +122,9 @@ def test_media_are_seen_and_heard(url: str, open_page: OpenPage) -> None:
     audio = page.locator(".card audio").first
     audio.evaluate("sound => sound.readyState || new Promise((done) => { sound.onloadedmetadata = done; })")
     assert 0.3 < audio.evaluate("sound => sound.duration") < 11  # seconds
-    moves = "new Promise((done) => { sound.ontimeupdate = () => sound.currentTime > 0.05 && done(true); sound.play(); })"
+    moves = (
+        "new Promise((done) => { sound.ontimeupdate = () => sound.currentTime > 0.05 && done(true); sound.play(); })"
+    )
     assert audio.evaluate(f"sound => {{ sound.muted = true; return {moves}; }}")
     assert page.locator(".card .head").first.is_visible()
     assert audio.evaluate("sound => sound.error") is None
