@@ -1,4 +1,4 @@
-"""Samples → predictions: batched generation with the key/value cache, saved as they come.
+"""Samples → predictions: batches of questions of one length, saved as they come.
 
 Knows the trained model and where features come from; does not know scores.
 """
@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ import torch
 from epalm.cache.durable import take_lock
 from epalm.console import progress
 from epalm.errors import EpalmError, UsageError
-from epalm.samples import Prediction, Sample
+from epalm.evaluate.answer_tree import AnswerTree
+from epalm.evaluate.batch_size import in_batches
+from epalm.evaluate.decode_options import DecodeOptions
+from epalm.evaluate.generation import generate
+from epalm.evaluate.ranking import rank_answers
+from epalm.samples import Prediction, Sample, Task
 from epalm.train.batches import last_tokens
 from epalm.train.features import FeatureSource
 from epalm.train.model import EpalmModel
@@ -27,14 +33,7 @@ _SHORTEST_ANSWER = 5  # tokens that an answer gets at least, however long its qu
 
 
 def decode_batches(
-    model: EpalmModel,
-    text: TextFormat,
-    features: FeatureSource,
-    samples: Sequence[Sample],
-    *,
-    num_beams: int,
-    max_length: int,
-    batch_size: int,
+    model: EpalmModel, text: TextFormat, features: FeatureSource, samples: Sequence[Sample], options: DecodeOptions
 ) -> Iterator[list[Prediction]]:
     """Predictions batch by batch; a batch holds questions of one length, so nothing is padded.
 
@@ -42,23 +41,42 @@ def decode_batches(
     the question's tokens too; a question that leaves fewer than five still gets five for its answer.
 
     Raises:
-        UsageError: that is more than the language model has positions.
+        UsageError: that is more than the language model has positions, or there are more beams than tokens.
+        EpalmError: the memory does not suffice.
     """
     device = model.connector.weight.device
     given = {sample.id: text.given(sample) for sample in samples}
     ordered = sorted(samples, key=lambda sample: len(given[sample.id]))
-    _require_positions(model.lm.config.max_position_embeddings, max_length, ordered[-1:], given)
-    for batch in _same_length(ordered, lambda sample: len(given[sample.id]), batch_size):
+    _require_positions(model.lm.config.max_position_embeddings, options.max_length, ordered[-1:], given)
+    _require_beams(model.lm.config.vocab_size, options)
+    asked = [sample for sample in ordered if sample.task is Task.QA] if options.answers else []
+    tree = _tree(text, options.answers, device) if asked else None
+    if tree is not None:
+        _require_short_answers(model.lm.config.max_position_embeddings, tree, options.answers, asked[-1], given)
+
+    def decode(batch: Sequence[Sample]) -> list[Prediction]:
         ids = torch.tensor([given[sample.id] for sample in batch], device=device)
-        values = last_tokens(features.gather(batch), model.connector_tokens)
-        produced = model.generate(
-            values.to(device).float(),
+        values = last_tokens(features.gather(batch), model.connector_tokens).to(device)
+        if tree is not None and batch[0].task is Task.QA:
+            best = rank_answers(model, values, ids, tree).argmax(1).tolist()
+            return [Prediction(sample.id, options.answers[place]) for sample, place in zip(batch, best, strict=True)]
+        produced = generate(
+            model,
+            values,
             ids,
-            num_beams=num_beams,
-            max_length=max(max_length, ids.shape[1] + _SHORTEST_ANSWER),
+            num_beams=options.num_beams,
+            max_length=max(options.max_length, ids.shape[1] + _SHORTEST_ANSWER),
+            sampling=options.sampling,
+            names=[sample.id for sample in batch],
         )
-        answers = produced[:, ids.shape[1] :].tolist()
-        yield [Prediction(s.id, text.decode(answer)) for s, answer in zip(batch, answers, strict=True)]
+        return [Prediction(sample.id, text.decode(answer)) for sample, answer in zip(batch, produced, strict=True)]
+
+    groups = groupby(ordered, lambda sample: (len(given[sample.id]), bool(options.answers) and sample.task))
+    yield from in_batches([list(group) for _, group in groups], decode, options.batch_size, device)
+
+
+def _tree(text: TextFormat, answers: Sequence[str], device: torch.device) -> AnswerTree:
+    return AnswerTree([[*ids.tolist(), text.eos] for ids in text.tokenise(answers)], device)
 
 
 def predict_samples(
@@ -122,6 +140,27 @@ def _require_positions(
             )
 
 
+def _require_short_answers(
+    positions: int, tree: AnswerTree, answers: Sequence[str], longest: Sample, given: Mapping[str, Sequence[int]]
+) -> None:
+    room = positions - len(given[longest.id])
+    for answer, ids in zip(answers, tree.answers, strict=True):
+        if len(ids) > room:
+            raise UsageError(
+                f"--rank-answers: {answer!r} has {len(ids):,} tokens with its end, and behind the question of "
+                f"{longest.id} the language model has {max(0, room):,} positions left",
+                hint="take that answer out of the file",
+            )
+
+
+def _require_beams(tokens: int, options: DecodeOptions) -> None:
+    if options.sampling is None and 2 * options.num_beams > tokens:
+        raise UsageError(
+            f"--num-beams {options.num_beams:,} is more than the language model's {tokens:,} tokens allow",
+            hint=f"--num-beams {tokens // 2:,} is the most",
+        )
+
+
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Keep other processes from decoding into the same file, for as long as this one lives."""
@@ -148,14 +187,3 @@ def _cut_torn_line(path: Path) -> None:
 def _append(path: Path, lines: bytes) -> None:
     with writing(path.parent), path.open("ab") as file:
         file.write(lines)
-
-
-def _same_length(ordered: Sequence[Sample], length: Callable[[Sample], int], batch_size: int) -> Iterator[list[Sample]]:
-    batch: list[Sample] = []
-    for sample in ordered:
-        if batch and (len(batch) == batch_size or length(sample) != length(batch[0])):
-            yield batch
-            batch = []
-        batch.append(sample)
-    if batch:
-        yield batch

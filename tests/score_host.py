@@ -24,6 +24,7 @@ from epalm.cli.cached_source import open_features
 from epalm.datasets import load_dataset
 from epalm.evaluate import decoding, score_files
 from epalm.evaluate import run as scoring
+from epalm.evaluate.decode_options import DecodeOptions
 from epalm.samples import Modality, Prediction
 from epalm.train.loading import LoadedRun, load_run
 from epalm.train.run_folder import RunFolder
@@ -37,9 +38,17 @@ def score(run: LoadedRun, metrics: tuple[str, ...]) -> None:
     dataset = load_dataset("trial/world", Modality.IMAGE)
     samples = dataset.split("test")
     features = open_features(Cache("trial/cache"), told["set"], dataset, samples, told["layers"])
-    how = {"num_beams": 1, "max_length": 14, "batch_size": BATCH}
+    decode = DecodeOptions(num_beams=1, max_length=14, batch_size=BATCH)
     scoring.score_run(
-        run, dataset, features, samples, split="test", expected=samples, modality="image", metrics=metrics, **how
+        run,
+        dataset,
+        features,
+        samples,
+        split="test",
+        expected=samples,
+        modality="image",
+        metrics=metrics,
+        decode=decode,
     )
 
 

@@ -1,10 +1,23 @@
 """`epalm score`: stage 3. Decodes a split with a trained run and scores it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from epalm.cli.decode_options import (
+    AUTO,
+    BatchSizeOption,
+    DecodeSeedOption,
+    MaxLengthOption,
+    NumBeamsOption,
+    RankAnswersOption,
+    SamplingOption,
+    TemperatureOption,
+    TopPOption,
+    chosen_decoding,
+    tell_of_captions,
+)
 from epalm.cli.encoder_match import require_same_weights
 from epalm.cli.options import (
     DEFAULT_CACHE,
@@ -18,7 +31,7 @@ from epalm.cli.options import (
     RunsOption,
 )
 from epalm.errors import UsageError
-from epalm.samples import Modality
+from epalm.samples import Modality, Task
 
 if TYPE_CHECKING:
     from epalm.samples import Dataset, Sample
@@ -49,14 +62,14 @@ def score(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split to decode and score.")] = "test",
-    num_beams: Annotated[
-        int | None, typer.Option(help="Beams; 1: greedy. [default: the recipe's]", min=1, show_default=False)
-    ] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option(help="Tokens in all, the question's too. [default: the recipe's]", min=2, show_default=False),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Samples decoded together.", min=1)] = 64,
+    num_beams: NumBeamsOption = None,
+    max_length: MaxLengthOption = None,
+    sampling: SamplingOption = None,
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    seed: DecodeSeedOption = None,
+    rank_answers: RankAnswersOption = None,
+    batch_size: BatchSizeOption = AUTO,
     limit: Annotated[
         int | None, typer.Option(help="Only the split's first N samples.", min=1, show_default=False)
     ] = None,
@@ -98,6 +111,10 @@ def score(
 
         epalm score --run my-run --split val --num-beams 1
 
+        epalm score --sampling --temperature 0.7 --top-p 0.9 --seed 1
+
+        epalm score --rank-answers answers.txt
+
         epalm score --data vqa.jsonl --limit 1000 --json
 
         epalm score --data msvd-qa.jsonl --modality video --feature-set NAME
@@ -108,8 +125,17 @@ def score(
     from epalm.cli.score_report import chosen_metrics, show_scores
 
     wanted = chosen_metrics(metrics)
+    said: dict[str, Any] = {
+        "num_beams": num_beams,
+        "max_length": max_length,
+        "sampling": sampling,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+        "rank_answers": rank_answers,
+    }
     if predictions is not None:
-        _require_no_run(run=run, feature_set=feature_set, num_beams=num_beams, max_length=max_length, plan=plan or None)
+        _require_no_run(run=run, feature_set=feature_set, plan=plan or None, **said)
         scored, path = score_file(predictions, data, modality, split, limit, out, wanted)
         show_scores(scored, path, as_json, asked_for=metrics is not None)
         return
@@ -138,26 +164,31 @@ def score(
     cached = feature_set is not None or loaded.inputs["features"]["source"] == "cache"
     dataset = load_dataset(data, modality, media_here=not cached, write=not plan)
     say(f"run: {loaded.folder.path}, step {loaded.step}; data: {data}, split {split}")
+    decode = chosen_decoding(loaded.config.decode, batch_size=batch_size, **said)
     samples = chosen_samples(dataset, loaded.config, split)[:limit]
     if not samples:
         splits = ", ".join(sorted({sample.split for sample in dataset.samples}))
         raise UsageError(f"data {data!r} has no samples to score in split {split!r}; it has {splits}", hint="--split")
+    questions = sum(sample.task is Task.QA for sample in samples)
+    tell_of_captions(decode, questions, len(samples) - questions)
     features, present = _features(loaded, cache, dataset, samples, feature_set, None if plan else allow_missing, device)
-    decode = loaded.config.decode
-    how = {
-        "num_beams": num_beams or decode.num_beams,
-        "max_length": max_length or decode.max_length,
-        "batch_size": batch_size,
-    }
     if plan:
-        planned = plan_score(loaded, features, present, split=split, expected=len(samples), **how)
+        planned = plan_score(loaded, features, present, split=split, expected=len(samples), decode=decode)
         show_score_plan(planned, features, loaded.folder.path, as_json)
         if isinstance(features, CachedFeatures):
             features.require_rows(allow_missing)
         return
     try:
         scores = score_run(
-            loaded, dataset, features, present, split=split, expected=samples, modality=modality, metrics=wanted, **how
+            loaded,
+            dataset,
+            features,
+            present,
+            split=split,
+            expected=samples,
+            modality=modality,
+            metrics=wanted,
+            decode=decode,
         )
     except KeyboardInterrupt:
         say("stopped; the predictions so far are saved, the same command goes on")
