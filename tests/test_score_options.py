@@ -1,6 +1,7 @@
 """How to decode, as typed: drawn, ranked, in batches of a size found out; each way has predictions of its own."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from epalm.evaluate.decode_options import DecodeOptions, Sampling
 from tests.conftest import Done
 from tests.trials import Trial
 
+ROOT = Path(__file__).parents[1]
 SHORT = ("--recipe", "playground", "--set", "optim.max_steps=2", "--set", "optim.batch_size=4")
 Score = Callable[..., Done]
 
@@ -51,18 +53,21 @@ def test_drawn_predictions_are_those_of_their_seed_however_they_come_about(score
 
 
 def test_answers_are_ranked_for_questions_and_captions_decoded_as_usual(score: Score, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/scores.md").read_text(), re.DOTALL)
+    exec(code.replace("vqa-v2:/data/vqa", "trial/world"), {})
     answers = tmp_path / "answers.txt"
-    answers.write_text("red\ntwo circles\nzebra\n")
+    listed = answers.read_text().splitlines()
+    assert len(listed) > 3
     usual = _told(score("--json"))
     done = score("--json", "--rank-answers", answers)
     told = _told(done)
     questions, captions = (told["tasks"][task]["expected"] for task in ("qa", "caption"))
     assert f"answers {questions} questions; {captions} captions are decoded as usual" in done.err
-    assert told["decode"]["answers"] == 3 and told["decode"] | usual["decode"] == told["decode"]
+    assert told["decode"]["answers"] == len(listed) and told["decode"] | usual["decode"] == told["decode"]
     ranked, decoded = _lines(told), _lines(usual)
     asked = {row["id"] for row in map(json.loads, Path(told["predictions"]).read_text().splitlines()) if row["prompt"]}
     assert len(asked) == questions
-    assert {ranked[name] for name in asked} <= {"red", "two circles", "zebra"}
+    assert {ranked[name] for name in asked} <= set(listed)
     assert all(ranked[name] == decoded[name] for name in ranked.keys() - asked)
     answers.write_text("red\ntwo circles\nblue\n")
     assert json.loads(score("--json", "--plan", "--rank-answers", answers).out)["to_decode"] == len(ranked)
