@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ import torch
 
 from epalm.cache.durable import take_lock
 from epalm.console import progress
-from epalm.errors import EpalmError, UsageError
+from epalm.errors import EpalmError
+from epalm.evaluate.answer_tree import AnswerTree
 from epalm.evaluate.batch_size import in_batches
+from epalm.evaluate.decodable import SHORTEST_ANSWER, answer_ids, length_groups, require_decodable
 from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.generation import generate
-from epalm.samples import Prediction, Sample
+from epalm.evaluate.ranking import rank_answers
+from epalm.samples import Prediction, Sample, Task
 from epalm.train.batches import last_tokens
 from epalm.train.features import FeatureSource
 from epalm.train.model import EpalmModel
@@ -27,7 +30,6 @@ from epalm.train.run_folder import require_room, writing
 from epalm.train.text import TextFormat
 
 _LEAST = 100  # bytes that a prediction takes at least, written
-_SHORTEST_ANSWER = 5  # tokens that an answer gets at least, however long its question
 
 
 def decode_batches(
@@ -43,18 +45,22 @@ def decode_batches(
         EpalmError: the memory does not suffice.
     """
     device = model.connector.weight.device
-    groups = length_groups(text, samples)
+    groups = length_groups(text, samples, options)
     require_decodable(model, text, groups, options)
+    tree = _tree(text, options.answers, device) if options.answers else None
 
     def decode(batch: Sequence[Sample]) -> list[Prediction]:
         ids = torch.tensor([text.given(sample) for sample in batch], device=device)
         values = last_tokens(features.gather(batch), model.connector_tokens).to(device)
+        if tree is not None and batch[0].task is Task.QA:
+            best = rank_answers(model, values, ids, tree).argmax(1).tolist()
+            return [Prediction(sample.id, options.answers[place]) for sample, place in zip(batch, best, strict=True)]
         produced = generate(
             model,
             values,
             ids,
             num_beams=options.num_beams,
-            max_length=max(options.max_length, ids.shape[1] + _SHORTEST_ANSWER),
+            max_length=max(options.max_length, ids.shape[1] + SHORTEST_ANSWER),
             sampling=options.sampling,
             names=[sample.id for sample in batch],
         )
@@ -63,35 +69,9 @@ def decode_batches(
     yield from in_batches(groups, decode, options.batch_size, device)
 
 
-def length_groups(text: TextFormat, samples: Sequence[Sample]) -> list[list[Sample]]:
-    """The samples whose questions have as many tokens together, the shortest first."""
-    lengths = {sample.id: len(text.given(sample)) for sample in samples}
-    ordered = sorted(samples, key=lambda sample: lengths[sample.id])
-    return [list(group) for _, group in groupby(ordered, lambda sample: lengths[sample.id])]
-
-
-def require_decodable(
-    model: EpalmModel, text: TextFormat, groups: Sequence[Sequence[Sample]], options: DecodeOptions
-) -> None:
-    """Raise UsageError where `decode_batches` would; `groups` as `length_groups` makes them, of `model` its shapes."""
-    positions, tokens = model.lm.config.max_position_embeddings, model.lm.config.vocab_size
-    if options.max_length > positions:
-        raise UsageError(
-            f"--max-length {options.max_length} is more than the language model's {positions:,} positions",
-            hint=f"--max-length {positions} is the most",
-        )
-    for sample in groups[-1][:1] if groups else ():
-        if (length := len(text.given(sample))) + _SHORTEST_ANSWER > positions:
-            raise UsageError(
-                f"the question of {sample.id} has {length:,} tokens, and the language model has {positions:,} "
-                "positions for it and its answer",
-                hint="shorten it or take it out of the data",
-            )
-    if options.sampling is None and 2 * options.num_beams > tokens:
-        raise UsageError(
-            f"--num-beams {options.num_beams:,} is more than the language model's {tokens:,} tokens allow",
-            hint=f"--num-beams {tokens // 2:,} is the most",
-        )
+@lru_cache(maxsize=1)  # other processes decode a chunk at a time, with the same answers
+def _tree(text: TextFormat, answers: tuple[str, ...], device: torch.device) -> AnswerTree:
+    return AnswerTree(answer_ids(text, answers), device)
 
 
 def predict_samples(

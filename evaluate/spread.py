@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from epalm.errors import UsageError
+from epalm.evaluate.decodable import length_groups, require_decodable
 from epalm.evaluate.decode_options import DecodeOptions
-from epalm.evaluate.decoding import decode_batches, length_groups, require_decodable
+from epalm.evaluate.decoding import decode_batches
 from epalm.fingerprint import digest_json
 from epalm.samples import Prediction, Sample
 from epalm.train.build import lm_from_anywhere
@@ -79,7 +80,7 @@ class Elsewhere:
             UsageError: see `require_decodable`.
             EpalmError: see `Engine`.
         """
-        groups = length_groups(run.text, samples)
+        groups = length_groups(run.text, samples, options)
         require_decodable(run.model, run.text, groups, options)
         job = Job(
             str(run.folder.path.resolve()),

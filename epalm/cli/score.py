@@ -16,6 +16,7 @@ from epalm.cli.decode_options import (
     TemperatureOption,
     TopPOption,
     chosen_decoding,
+    tell_of_captions,
 )
 from epalm.cli.encoder_match import require_same_weights
 from epalm.cli.engines import decoding_elsewhere
@@ -34,7 +35,7 @@ from epalm.cli.options import (
     SchedulerOption,
 )
 from epalm.errors import UsageError
-from epalm.samples import Modality
+from epalm.samples import Modality, Task
 
 if TYPE_CHECKING:
     from epalm.samples import Dataset, Sample
@@ -193,6 +194,8 @@ def score(
     if not samples:
         splits = ", ".join(sorted({sample.split for sample in dataset.samples}))
         raise UsageError(f"data {data!r} has no samples to score in split {split!r}; it has {splits}", hint="--split")
+    questions = sum(sample.task is Task.QA for sample in samples)
+    tell_of_captions(decode, questions, len(samples) - questions)
     features, present = _features(loaded, cache, dataset, samples, feature_set, None if plan else allow_missing, device)
     if plan:
         planned = plan_score(loaded, features, present, split=split, expected=len(samples), decode=decode)
