@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from epalm.console import progress
 from epalm.errors import EpalmError
 from epalm.evaluate.answer_tree import AnswerTree
 from epalm.evaluate.batch_size import in_batches
-from epalm.evaluate.decodable import SHORTEST_ANSWER, answer_ids, length_groups, require_decodable
+from epalm.evaluate.decodable import SHORTEST_ANSWER, require_decodable
 from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.generation import generate
 from epalm.evaluate.ranking import rank_answers
@@ -69,9 +70,22 @@ def decode_batches(
     yield from in_batches(groups, decode, options.batch_size, device)
 
 
-@lru_cache(maxsize=1)  # other processes decode a chunk at a time, with the same answers
+def length_groups(text: TextFormat, samples: Sequence[Sample], options: DecodeOptions) -> list[list[Sample]]:
+    """The samples that can share a batch together, the shortest first: questions of as many tokens.
+
+    Where answers are ranked, those that have a question are apart from those that are captioned.
+    """
+    lengths = {sample.id: len(text.given(sample)) for sample in samples}
+
+    def alike(sample: Sample) -> tuple[int, bool]:
+        return lengths[sample.id], bool(options.answers) and sample.task is Task.QA
+
+    return [list(group) for _, group in groupby(sorted(samples, key=alike), alike)]
+
+
+@lru_cache(maxsize=1)  # a process of several decodes many chunks, with the same answers
 def _tree(text: TextFormat, answers: tuple[str, ...], device: torch.device) -> AnswerTree:
-    return AnswerTree(answer_ids(text, answers), device)
+    return AnswerTree([[*ids.tolist(), text.eos] for ids in text.tokenise(answers)], device)
 
 
 def predict_samples(

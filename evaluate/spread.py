@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from epalm.errors import UsageError
-from epalm.evaluate.decodable import length_groups, require_decodable
+from epalm.evaluate.decodable import require_decodable
 from epalm.evaluate.decode_options import DecodeOptions
-from epalm.evaluate.decoding import decode_batches
+from epalm.evaluate.decoding import decode_batches, length_groups
 from epalm.fingerprint import digest_json
 from epalm.samples import Prediction, Sample
 from epalm.train.build import lm_from_anywhere

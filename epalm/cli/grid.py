@@ -61,6 +61,15 @@ class Grid:
         self._run("train and score", [self._chain(cell) for cell in cells])
         return {cell: Outcome(_read(self._trained(cell)), _read(self._scores(cell))) for cell in cells}
 
+    def report(self, pages: Mapping[Path, Sequence[Cell]], *, samples: int) -> None:
+        """Write each page, of the cells in it, the first of which the others are compared with. Raises EpalmError."""
+        chains = []
+        for page, cells in pages.items():
+            words = ("report", *(cell.run for cell in cells), "--samples", str(samples), "--out", str(page))
+            log = self.folder / "logs" / f"{page.stem}.txt"
+            chains.append([Command((*words, "--runs", str(self.folder)), log)])
+        self._run("reports", chains)
+
     def _run(self, title: str, chains: Sequence[Sequence[Command]]) -> None:
         run_chains(title, chains, at_once=min(2, os.cpu_count() or 1))
 

@@ -64,7 +64,7 @@ def report(
     from epalm.evaluate.report_runs import read_run
     from epalm.train.run_folder import writing
 
-    scored = [read_run(name, runs, split) for name in names or [None]]
+    scored = [read_run(name, runs, split) for name in (names or (None,))]
     rows = make_rows(scored, samples)
     media = _media(scored[0], rows, data)
     page = render_page(scored, rows, media)
