@@ -118,6 +118,30 @@ def test_media_that_cannot_be_shown_say_why(here: Path, epalm: Epalm, monkeypatc
     assert asked.code == 1 and "nowhere.jsonl" in asked.err and asked.err.count("error:") == 1
 
 
+def test_a_training_that_went_astray_and_samples_that_nobody_scored(here: Path, epalm: Epalm) -> None:
+    run = here / ".epalm/runs/careful"
+    (run / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": NaN}\n{"step": 2, "loss": Infinity}\n{"step": 3, "loss": 2}'
+    )
+    told = json.loads((run / "scores/test.json").read_text())
+    (run / "scores/test.json").write_text(json.dumps(told | {"tasks": {}}))
+    (run / "scores/test.jsonl").write_text("")
+    done = epalm("report", "careful", "--out", "page.html")
+    assert done.code == 0, done.err
+    text = (here / "page.html").read_text()
+    assert "there is nothing to score against" in text and '"points":[[3.0,2.0]]' in text
+
+
+@pytest.mark.parametrize("line", ["NaN", "[]", '{"id": "1"}', '{"scores": {"CIDEr": NaN}}', '{"text": 1}'])
+def test_damaged_scores_are_one_message(here: Path, epalm: Epalm, line: str) -> None:
+    path = here / ".epalm/runs/careful/scores/test.jsonl"
+    whole = json.loads(path.read_text().splitlines()[0])
+    value = json.loads(line)
+    path.write_text(json.dumps(whole | value if isinstance(value, dict) and "id" not in value else value))
+    done = epalm("report", "--samples", 0)
+    assert done.code == 1 and "test.jsonl cannot be read" in done.err and "Traceback" not in done.err
+
+
 def test_what_cannot_be_reported_is_one_message(here: Path, epalm: Epalm) -> None:
     (here / ".epalm/runs/new").mkdir()
     (here / ".epalm/runs/new/config.toml").touch()
@@ -143,7 +167,7 @@ def test_predictions_from_elsewhere_have_a_report_as_well(here: Path, epalm: Epa
     (here / "theirs.scores.json").write_text(json.dumps(scores | {"per_sample": "theirs.scores.jsonl"}))
     done = epalm("report", "theirs.scores.json", "--samples", 0)
     assert done.code == 0, done.err
-    text = (here / "report.html").read_text()
+    text = (here / "theirs.report.html").read_text()
     assert "Predictions from elsewhere" in text and 'id="curves"' not in text
 
 

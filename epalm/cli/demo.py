@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from epalm.cli.grid import Cell, Grid, Outcome
+from epalm.cli.grid import Cell, Features, Grid, Outcome
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
 from epalm.samples import HEADLINE, Modality
 
@@ -38,14 +38,16 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     started = time.monotonic()
     folder = runs / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     say("data: the playground, a small built-in world; all that the commands print is in " + str(folder / "logs"))
-    grid = Grid(cache, folder, tuple(HEADLINE.values()))  # METEOR alone would take longer to start than to decode
-    grid.extract(list(Modality))
-    cells = [Cell(modality, side, _OPTIONS[side]) for side in _SIDES for modality in Modality]
-    outcomes = {(cell.modality, cell.name): outcome for cell, outcome in grid.train_and_score(cells).items()}
+    # METEOR alone would take longer to start than to decode.
+    grid = Grid(cache, folder, tuple(HEADLINE.values()), named=True)
+    cells = [Cell(Features(modality), side, _OPTIONS[side], side) for side in _SIDES for modality in Modality]
+    outcomes = {(cell.features.modality, cell.name): outcome for cell, outcome in grid.run(cells).items()}
     rows = [row for modality in Modality for row in _rows(modality, [outcomes[modality, side] for side in _SIDES])]
     (folder / "demo.json").write_text(json.dumps(rows, indent=2) + "\n")
-    RunFolder(folder / cells[0].run).finish(runs)
-    pages = {folder / f"report-{modality}.html": [c for c in cells if c.modality is modality] for modality in Modality}
+    RunFolder(folder / cells[0].label).finish(runs)
+    pages = {
+        folder / f"report-{modality}.html": cells[place :: len(Modality)] for place, modality in enumerate(Modality)
+    }
     grid.report(pages, samples=_SHOWN)
     if as_json:
         typer.echo(json.dumps(rows))
