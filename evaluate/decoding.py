@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ def length_groups(text: TextFormat, samples: Sequence[Sample], options: DecodeOp
     return [list(group) for _, group in groupby(sorted(samples, key=alike), alike)]
 
 
-def _tree(text: TextFormat, answers: Sequence[str], device: torch.device) -> AnswerTree:
+@lru_cache(maxsize=1)  # a process of several decodes many chunks, with the same answers
+def _tree(text: TextFormat, answers: tuple[str, ...], device: torch.device) -> AnswerTree:
     return AnswerTree([[*ids.tolist(), text.eos] for ids in text.tokenise(answers)], device)
 
 
