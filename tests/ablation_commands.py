@@ -1,4 +1,4 @@
-"""What takes the place of the processes of `epalm ablate`: commands that only leave what they leave, or run in this one."""
+"""In place of the processes of `epalm ablate`: commands that only leave what they leave, or that run in this one."""
 
 import json
 from collections.abc import Iterable, Sequence

@@ -59,5 +59,5 @@ def _seconds(done: Sequence[Outcome], left: Sequence[int | None]) -> float | Non
     steps = sum(outcome.trained["steps"] for outcome in done)
     if not steps or None in left:
         return None
-    rate = sum(outcome.trained["seconds"] for outcome in done) / steps
+    rate: float = sum(outcome.trained["seconds"] for outcome in done) / steps
     return rate * sum(count for count in left if count is not None)
