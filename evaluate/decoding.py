@@ -5,8 +5,9 @@ Knows the trained model and where features come from; does not know scores.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ import torch
 
 from epalm.cache.durable import take_lock
 from epalm.console import progress
-from epalm.errors import EpalmError, UsageError
+from epalm.errors import EpalmError
+from epalm.evaluate.answer_tree import AnswerTree
 from epalm.evaluate.batch_size import in_batches
+from epalm.evaluate.decodable import SHORTEST_ANSWER, require_decodable
 from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.generation import generate
-from epalm.samples import Prediction, Sample
+from epalm.evaluate.ranking import rank_answers
+from epalm.samples import Prediction, Sample, Task
 from epalm.train.batches import last_tokens
 from epalm.train.features import FeatureSource
 from epalm.train.model import EpalmModel
@@ -27,7 +31,6 @@ from epalm.train.run_folder import require_room, writing
 from epalm.train.text import TextFormat
 
 _LEAST = 100  # bytes that a prediction takes at least, written
-_SHORTEST_ANSWER = 5  # tokens that an answer gets at least, however long its question
 
 
 def decode_batches(
@@ -43,27 +46,46 @@ def decode_batches(
         EpalmError: the memory does not suffice.
     """
     device = model.connector.weight.device
-    given = {sample.id: text.given(sample) for sample in samples}
-    ordered = sorted(samples, key=lambda sample: len(given[sample.id]))
-    _require_positions(model.lm.config.max_position_embeddings, options.max_length, ordered[-1:], given)
-    _require_beams(model.lm.config.vocab_size, options)
+    groups = length_groups(text, samples, options)
+    require_decodable(model, text, groups, options)
+    tree = _tree(text, options.answers, device) if options.answers else None
 
     def decode(batch: Sequence[Sample]) -> list[Prediction]:
-        ids = torch.tensor([given[sample.id] for sample in batch], device=device)
+        ids = torch.tensor([text.given(sample) for sample in batch], device=device)
         values = last_tokens(features.gather(batch), model.connector_tokens).to(device)
+        if tree is not None and batch[0].task is Task.QA:
+            best = rank_answers(model, values, ids, tree).argmax(1).tolist()
+            return [Prediction(sample.id, options.answers[place]) for sample, place in zip(batch, best, strict=True)]
         produced = generate(
             model,
             values,
             ids,
             num_beams=options.num_beams,
-            max_length=max(options.max_length, ids.shape[1] + _SHORTEST_ANSWER),
+            max_length=max(options.max_length, ids.shape[1] + SHORTEST_ANSWER),
             sampling=options.sampling,
             names=[sample.id for sample in batch],
         )
         return [Prediction(sample.id, text.decode(answer)) for sample, answer in zip(batch, produced, strict=True)]
 
-    groups = groupby(ordered, lambda sample: len(given[sample.id]))
-    yield from in_batches([list(group) for _, group in groups], decode, options.batch_size, device)
+    yield from in_batches(groups, decode, options.batch_size, device)
+
+
+def length_groups(text: TextFormat, samples: Sequence[Sample], options: DecodeOptions) -> list[list[Sample]]:
+    """The samples that can share a batch together, the shortest first: questions of as many tokens.
+
+    Where answers are ranked, those that have a question are apart from those that are captioned.
+    """
+    lengths = {sample.id: len(text.given(sample)) for sample in samples}
+
+    def alike(sample: Sample) -> tuple[int, bool]:
+        return lengths[sample.id], bool(options.answers) and sample.task is Task.QA
+
+    return [list(group) for _, group in groupby(sorted(samples, key=alike), alike)]
+
+
+@lru_cache(maxsize=1)  # a process of several decodes many chunks, with the same answers
+def _tree(text: TextFormat, answers: tuple[str, ...], device: torch.device) -> AnswerTree:
+    return AnswerTree([[*ids.tolist(), text.eos] for ids in text.tokenise(answers)], device)
 
 
 def predict_samples(
@@ -108,31 +130,6 @@ def prediction_line(prediction: Prediction, sample: Sample) -> bytes:
     expected = {"answers": dict(sample.answers)} if sample.answers else {"references": list(sample.references)}
     value = {"id": prediction.id, "text": prediction.text, "media": sample.media, "prompt": sample.prompt, **expected}
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
-
-
-def _require_positions(
-    positions: int, max_length: int, longest: Sequence[Sample], given: Mapping[str, Sequence[int]]
-) -> None:
-    if max_length > positions:
-        raise UsageError(
-            f"--max-length {max_length} is more than the language model's {positions:,} positions",
-            hint=f"--max-length {positions} is the most",
-        )
-    for sample in longest:
-        if len(given[sample.id]) + _SHORTEST_ANSWER > positions:
-            raise UsageError(
-                f"the question of {sample.id} has {len(given[sample.id]):,} tokens, and the language model has "
-                f"{positions:,} positions for it and its answer",
-                hint="shorten it or take it out of the data",
-            )
-
-
-def _require_beams(tokens: int, options: DecodeOptions) -> None:
-    if options.sampling is None and 2 * options.num_beams > tokens:
-        raise UsageError(
-            f"--num-beams {options.num_beams:,} is more than the language model's {tokens:,} tokens allow",
-            hint=f"--num-beams {tokens // 2:,} is the most",
-        )
 
 
 @contextmanager

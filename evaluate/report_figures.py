@@ -20,10 +20,7 @@ def task_figures(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
         names = list(dict.fromkeys(name for one in told if one for name in one["figures"]))
         measures = [_measure(name, told) for name in names]
         headline = next((m for m in measures if m["name"] == HEADLINE[Task(task)]), measures[0] if measures else None)
-        skipped = {
-            (one["metric"], one["reason"], one["hint"] or "") for part in told if part for one in part["skipped"]
-        }
-        found.append({"title": title, "headline": headline, "measures": measures, "skipped": sorted(skipped)})
+        found.append({"title": title, "headline": headline, "measures": measures, "skipped": _skipped(told)})
     return found
 
 
@@ -69,15 +66,27 @@ def _measure(name: str, told: Sequence[Mapping[str, Any] | None]) -> dict[str, A
         "figures": [figure and _mark(figure, top) for figure in figures],
         "chance": None if chance is None else {"value": _hundred(chance), "at": _share(chance, top)},
         "top": _hundred(top),
+        "counts": list(dict.fromkeys(_counts(figure) for figure in figures if figure)),
         "backends": sorted({figure["backend"] for figure in figures if figure}),
     }
+
+
+def _counts(figure: Mapping[str, Any]) -> str:
+    return f"{figure['scored']:,}" + (f" of {figure['expected']:,}" if figure["missing"] else "")
+
+
+def _skipped(told: Sequence[Mapping[str, Any] | None]) -> list[tuple[list[str], str, str]]:
+    """Names, reason and hint, once for all that were skipped for the same reason."""
+    names: dict[tuple[str, str], dict[str, None]] = {}
+    for one in (one for part in told if part for one in part["skipped"]):
+        names.setdefault((one["reason"], one["hint"] or ""), {})[one["metric"]] = None
+    return [(list(of), reason, hint) for (reason, hint), of in names.items()]
 
 
 def _mark(figure: Mapping[str, Any], top: float) -> dict[str, Any]:
     told = {key: _hundred(figure[key]) for key in ("value", "low", "high")}
     places = {f"{key}_at": _share(figure[key], top) for key in ("value", "low", "high")}
-    counts = {key: f"{figure[key]:,}" for key in ("scored", "expected", "missing") if key in figure}
-    return {**told, **places, **counts}
+    return {**told, **places, "scored": f"{figure['scored']:,}"}
 
 
 def _differences(measures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

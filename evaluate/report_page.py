@@ -54,7 +54,8 @@ def render_page(runs: Sequence[ScoredRun], rows: Rows, media: Mapping[str, Mappi
         "rows": rows,
         "media_shown": sum(row["shown"] for row in rows.rows),
     }
-    return _template().render(values).encode("utf-8", "replace")
+    text: str = _template().render(values)
+    return text.encode("utf-8", "replace")
 
 
 def as_data(value: Any) -> str:

@@ -34,7 +34,8 @@ def make_rows(runs: Sequence[ScoredRun], shown: int) -> Rows:
     first = runs[0].rows
     judged = _judged(first)
     chosen = _chosen(runs, judged, shown)
-    kept = set(chosen) | set(sorted(first, key=_lot)[: max(0, MAX_ROWS - len(chosen))])
+    others = sorted((name for name in first if name not in chosen), key=_lot)
+    kept = {*chosen, *others[: max(0, MAX_ROWS - len(chosen))]}
     thirds = [_thirds(run, judged) for run in runs]
     rows = [_row(name, runs, judged, thirds) | {"shown": name in chosen} for name in first if name in kept]
     return Rows(rows, len(first), judged)

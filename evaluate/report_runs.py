@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,9 @@ def read_run(name: str | None, runs: Path, split: str | None = None) -> ScoredRu
     try:
         recipe = (run.path / "config.toml").read_text(encoding="utf-8")
         lines = read_metrics(run.metrics)
-    except (OSError, ValueError) as error:
+        curves = {key: curve(lines, key, _POINTS) for key, _, _ in _CURVES}
+    except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{run.path} cannot be read: {error}", hint="train again, or take another run") from error
-    curves = {key: curve(lines, key, _POINTS) for key, _, _ in _CURVES}
     return ScoredRun(files, files.per_sample(), run.path, recipe, run.inputs, curves)
 
 
@@ -61,8 +62,9 @@ def curves_of(run: ScoredRun) -> list[dict[str, Any]]:
     """The curves that there are, each with the "plot" it belongs to, as JSON values."""
     found = []
     for key, plot, validation in _CURVES:
-        steps, values = run.curves.get(key, ([], []))
-        if steps:
-            points = [[round(step, 1), round(value, 5)] for step, value in zip(steps, values, strict=True)]
+        pairs = zip(*run.curves.get(key, ([], [])), strict=True)
+        # A training that went astray has losses that are no numbers.
+        points = [[round(step, 1), round(value, 5)] for step, value in pairs if isfinite(value)]
+        if points:
             found.append({"plot": plot, "validation": validation, "points": points})
     return found

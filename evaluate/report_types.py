@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from epalm.evaluate.answers import normalise
 from epalm.evaluate.bootstrap import intervals
 from epalm.evaluate.measures import mean_measure
 from epalm.evaluate.report_rows import question_start, score_of, short, wanted_texts
@@ -88,5 +87,5 @@ def _wrong(run: ScoredRun, judged: Mapping[str, str]) -> Counter[tuple[str, str]
     for line in run.rows.values():
         if line["task"] == Task.QA and score_of(line, judged) == 0:
             wanted = wanted_texts(line)
-            counts[(short(wanted[0] if wanted else "", 60), short(normalise(line["text"]), 60))] += 1
+            counts[(short(wanted[0] if wanted else "", 60), short(line["text"].strip(), 60))] += 1
     return counts

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from epalm.evaluate.decoding import decode_batches, predict_samples, prediction_
 from epalm.evaluate.measures import METRICS
 from epalm.evaluate.score_files import FOLDER, LAST, as_json, write_scores
 from epalm.evaluate.scoring import digest_samples, score_predictions
+from epalm.evaluate.spread import Elsewhere
 from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Sample
 from epalm.train.features import FeatureSource
@@ -35,10 +37,11 @@ def score_run(
     modality: str,
     decode: DecodeOptions,
     metrics: Sequence[str] = METRICS,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Decode `samples`, those of the split's `expected` that have features, and score them; writes `scores.json`.
 
-    `modality` is that of the samples.
+    `modality` is that of the samples. Where others decode, `elsewhere`, the run's shapes suffice here.
 
     Predictions lie in `predictions/`, in a file named by everything that decides them; what it holds is not decoded
     again. Their scores lie in `scores/` under the same name, and `scores.json` has those of the last scoring.
@@ -49,9 +52,16 @@ def score_run(
     """
     _require_fit(run, features)
     path = _predictions_path(run, features, split, decode)
-    predictions = predict_samples(
-        samples, path, lambda missing: decode_batches(run.model, run.text, features, missing, decode)
-    )
+    with ExitStack() as ending:
+        predictions = predict_samples(
+            samples,
+            path,
+            lambda missing: (
+                ending.enter_context(closing(elsewhere.decode(run, features, missing, decode)))
+                if elsewhere
+                else decode_batches(run.model, run.text, features, missing, decode)
+            ),
+        )
     training = chosen_samples(dataset, run.config, run.config.data.train_split)
     told = {
         "run": run.folder.name,
@@ -141,10 +151,7 @@ def _digest(run: LoadedRun, features: FeatureSource, decode: DecodeOptions) -> s
     """Sixteen hex digits of what decides a prediction: trained tensors, frozen weights, features, decoding."""
     return digest_json(
         {
-            "trained": run.trained,
-            "lm": run.inputs["lm"],
-            "model": run.config.model.model_dump(mode="json"),
-            "dtype": run.config.lm.dtype,
+            **run.decides(),
             "features": {key: value for key, value in features.describe().items() if key != "choice"},
             **decode.deciding(),
         }

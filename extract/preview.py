@@ -88,8 +88,8 @@ class _Sound:
 
     def __call__(self, medium: MediaFile, views: Sequence[View]) -> np.ndarray:
         """(N,) float32 in −1 … 1 at 16 kHz."""
-        wave = read_waveform(medium, self.limits, rate=RATE, keep=RATE * SECONDS).samples
-        return np.clip(wave, -1, 1)
+        wave: np.ndarray = read_waveform(medium, self.limits, rate=RATE, keep=RATE * SECONDS).samples
+        return wave.clip(-1, 1)
 
 
 def _smaller(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -140,7 +140,8 @@ def _spectrogram(wave: np.ndarray) -> np.ndarray:
     grey = Image.fromarray((255 * shade.T[::-1]).astype(np.uint8)).resize((_COLUMNS, 2 * _MEL_BINS))
     steps = np.linspace(0, 255, len(_COLOURS))
     table = np.stack([np.interp(np.arange(256), steps, channel) for channel in zip(*_COLOURS, strict=True)], axis=1)
-    return table.astype(np.uint8)[np.asarray(grey)]
+    coloured: np.ndarray = table.astype(np.uint8)[np.asarray(grey)]
+    return coloured
 
 
 _Read = Callable[[MediaFile, Sequence[View]], np.ndarray]

@@ -122,6 +122,18 @@ def chosen_decoding(
     )
 
 
+def tell_of_captions(decode: "DecodeOptions", questions: int, captions: int) -> None:
+    """Say that answers are ranked for questions alone. Raises UsageError where there is none."""
+    from epalm.console import say
+
+    if not decode.answers:
+        return
+    if not questions:
+        raise UsageError("--rank-answers answers questions, and here is none", hint="leave out --rank-answers")
+    if captions:
+        say(f"--rank-answers answers {questions:,} questions; {captions:,} captions are decoded as usual")
+
+
 def _batch_size(words: str) -> int | None:
     if words.strip().lower() == AUTO:
         return None

@@ -1,4 +1,4 @@
-"""`epalm demo`: extract, train and score on the playground, all three modalities, then one table.
+"""`epalm demo`: extract, train and score on the playground, all three modalities, then one table and the reports.
 
 Runs the very commands that a user types, each in a process of its own, and adds nothing to them.
 """
@@ -16,13 +16,15 @@ from epalm.samples import HEADLINE, Modality
 
 _SIDES = ("perception", "blind")
 _OPTIONS = {"perception": (), "blind": ("--blind",)}
+_SHOWN = 60  # samples with their media in each report
 
 
 def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as_json: JsonOption = False) -> None:
     """Extract, train and score on the playground: image, video and audio, in minutes on two cores.
 
     Ends with QA accuracy and caption CIDEr of each modality, beside *blind* (the same training with the perceptual
-    token withheld) and *chance* (the training split's most common answers and caption).
+    token withheld) and *chance* (the training split's most common answers and caption), and with one page for each
+    modality that shows what was seen and said.
 
     Examples:
 
@@ -43,6 +45,10 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     rows = [row for modality in Modality for row in _rows(modality, [outcomes[modality, side] for side in _SIDES])]
     (folder / "demo.json").write_text(json.dumps(rows, indent=2) + "\n")
     RunFolder(folder / cells[0].label).finish(runs)
+    pages = {
+        folder / f"report-{modality}.html": cells[place :: len(Modality)] for place, modality in enumerate(Modality)
+    }
+    grid.report(pages, samples=_SHOWN)
     if as_json:
         typer.echo(json.dumps(rows))
     else:
@@ -51,6 +57,7 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
         ]
         columns = ("modality", "task", "measure", *_SIDES, "chance")
         print_table("playground, test split, values × 100", columns, table)
+    say("look at " + ", ".join(str(page) for page in pages))
     say(f"{time.monotonic() - started:.0f} s; runs, scores and logs are in {folder}")
 
 

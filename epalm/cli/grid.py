@@ -92,6 +92,18 @@ class Grid:
         self._run("train and score", "trainings", [self._chain(cell) for cell in each])
         return {cell: self._outcome(cell) for cell in each}
 
+    def report(self, pages: Mapping[Path, Sequence[Cell]], *, samples: int) -> None:
+        """Write each page, of the cells in it, the first of which the others are compared with; of a `named` grid.
+
+        Raises:
+            EpalmError: a command failed.
+        """
+        chains = []
+        for page, cells in pages.items():
+            words = ("report", *(cell.label for cell in cells), "--samples", str(samples), "--out", str(page))
+            chains.append([Command((*words, "--runs", str(self.folder)), self._log(page.stem))])
+        self._run("report", "pages", chains)
+
     def done(self, cell: Cell) -> Outcome | None:
         """What a cell came to earlier, None where it was not trained and scored to the end."""
         try:

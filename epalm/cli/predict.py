@@ -15,6 +15,7 @@ from epalm.cli.decode_options import (
     TemperatureOption,
     TopPOption,
     chosen_decoding,
+    tell_of_captions,
 )
 from epalm.cli.options import DEFAULT_RUNS, DeviceOption, JsonOption, OptionalModalityOption, RunsOption
 
@@ -82,6 +83,7 @@ def predict(
         seed=seed,
         rank_answers=rank_answers,
     )
+    tell_of_captions(decode, int(bool(question)), 0)
     text = model.answer(file, question, decode) if question else model.caption(file, decode)
     if as_json:
         typer.echo(json.dumps({"file": str(file), "question": question, "text": text, "run": str(folder.path)}))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from epalm.evaluate.report_rows import Rows
     from epalm.evaluate.report_runs import ScoredRun
 
-NAME = "report.html"
+_NAME = "report.html"
 
 
 def report(
@@ -64,11 +64,11 @@ def report(
     from epalm.evaluate.report_runs import read_run
     from epalm.train.run_folder import writing
 
-    scored = [read_run(name, runs, split) for name in names or [None]]
+    scored = [read_run(name, runs, split) for name in (names or (None,))]
     rows = make_rows(scored, samples)
     media = _media(scored[0], rows, data)
     page = render_page(scored, rows, media)
-    path = out or (scored[0].folder or scored[0].files.path.parent) / NAME
+    path = out or _place(scored[0])
     with writing(path.parent):
         write_atomically(path, page)
     told = {
@@ -86,6 +86,11 @@ def report(
     if open_page:
         say("opening it in the browser")
         typer.launch(path.absolute().as_uri())
+
+
+def _place(run: "ScoredRun") -> Path:
+    """In the run's folder; beside scores of predictions from elsewhere, under their name."""
+    return run.folder / _NAME if run.folder else run.files.path.with_name(f"{run.name}.{_NAME}")
 
 
 def _media(first: "ScoredRun", rows: "Rows", data: str | None) -> dict[str, dict[str, Any]]:

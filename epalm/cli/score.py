@@ -16,21 +16,26 @@ from epalm.cli.decode_options import (
     TemperatureOption,
     TopPOption,
     chosen_decoding,
+    tell_of_captions,
 )
 from epalm.cli.encoder_match import require_same_weights
+from epalm.cli.engines import decoding_elsewhere
 from epalm.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_RUNS,
     CacheOption,
     CheckpointOption,
+    DaskWorkersOption,
     DeviceOption,
+    EngineOption,
     JsonOption,
     OptionalDataOption,
     PlanOption,
     RunsOption,
+    SchedulerOption,
 )
 from epalm.errors import UsageError
-from epalm.samples import Modality
+from epalm.samples import Modality, Task
 
 if TYPE_CHECKING:
     from epalm.samples import Dataset, Sample
@@ -96,6 +101,13 @@ def score(
     cache: CacheOption = DEFAULT_CACHE,
     runs: RunsOption = DEFAULT_RUNS,
     device: DeviceOption = "auto",
+    processes: Annotated[
+        int,
+        typer.Option(help="Decoding processes of this machine, a GPU each.", min=1, max=256, rich_help_panel="Machine"),
+    ] = 1,
+    engine: EngineOption = "local",
+    scheduler: SchedulerOption = None,
+    dask_workers: DaskWorkersOption = 2,
     plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -118,6 +130,10 @@ def score(
 
         epalm score --data msvd-qa.jsonl --modality video --feature-set NAME
 
+        epalm score --run my-run --processes 4
+
+        epalm score --runs /shared/runs --engine dask --scheduler tcp://HOST:8786
+
         epalm score --predictions results.json --data vqa.jsonl --split val
     """
     from epalm.cli.score_file import score_file
@@ -134,7 +150,15 @@ def score(
         "rank_answers": rank_answers,
     }
     if predictions is not None:
-        _require_no_run(run=run, feature_set=feature_set, plan=plan or None, **said)
+        _require_no_run(
+            run=run,
+            feature_set=feature_set,
+            plan=plan or None,
+            processes=processes if processes > 1 else None,
+            engine=None if engine == "local" else engine,
+            scheduler=scheduler,
+            **said,
+        )
         scored, path = score_file(predictions, data, modality, split, limit, out, wanted)
         show_scores(scored, path, as_json, asked_for=metrics is not None)
         return
@@ -150,7 +174,9 @@ def score(
     from epalm.train.prepare import chosen_samples
     from epalm.train.run_folder import RunFolder
 
-    loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint)
+    others = decoding_elsewhere(processes, engine, scheduler, dask_workers, checkpoint, device)
+    shapes = others is not None and not plan  # are enough
+    loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint, empty=shapes)
     data = data or str(loaded.inputs["data"])
     if not data:
         raise UsageError(f"{loaded.folder.path} names no data", hint="--data takes yours")
@@ -168,6 +194,8 @@ def score(
     if not samples:
         splits = ", ".join(sorted({sample.split for sample in dataset.samples}))
         raise UsageError(f"data {data!r} has no samples to score in split {split!r}; it has {splits}", hint="--split")
+    questions = sum(sample.task is Task.QA for sample in samples)
+    tell_of_captions(decode, questions, len(samples) - questions)
     features, present = _features(loaded, cache, dataset, samples, feature_set, None if plan else allow_missing, device)
     if plan:
         planned = plan_score(loaded, features, present, split=split, expected=len(samples), decode=decode)
@@ -186,6 +214,7 @@ def score(
             modality=modality,
             metrics=wanted,
             decode=decode,
+            elsewhere=others,
         )
     except KeyboardInterrupt:
         say("stopped; the predictions so far are saved, the same command goes on")

@@ -61,9 +61,10 @@ class Cards {
   }
 
   sound(medium, row) {
-    const head = make("span", { class: "head" });
+    const head = make("span", { class: "head", hidden: true });
     const audio = make("audio", { controls: true, preload: "metadata", src: medium.sound, "aria-label": `sound of ${row.media}, ${medium.seconds} s` });
     audio.addEventListener("timeupdate", () => {
+      head.hidden = false;
       head.style.left = `${(100 * audio.currentTime) / (audio.duration || 1)}%`;
     });
     const picture = make("img", { src: medium.pictures[0], alt: `spectrogram of ${row.media}` });

@@ -17,6 +17,14 @@ function ticks(low, high, most) {
   return found;
 }
 
+// Ticks of a scale that ends with one of them.
+function roundUp(low, high, most) {
+  const step = niceStep(high - low || 1, most);
+  const found = [];
+  for (let n = Math.floor(low / step + 1e-9); found.push(n * step) && n * step < high - step * 1e-6; n += 1);
+  return found;
+}
+
 function logTicks(low, high) {
   const found = [];
   for (let power = Math.floor(low); power <= Math.ceil(high); power += 1) {
@@ -155,8 +163,10 @@ class CurvePlot extends Plot {
     const positive = values.filter((value) => value > 0);
     this.least = positive.length ? Math.min(...positive) : 1e-6;
     const low = this.log ? this.scaled(this.least) : Math.min(0, ...values);
-    const high = Math.max(...values.map((value) => this.scaled(value)), low + 1e-6);
-    const yTicks = this.log ? logTicks(low, high).map((at) => [at, label(10 ** at)]) : ticks(low, high, 5).map((at) => [at, label(at)]);
+    const highest = Math.max(...values.map((value) => this.scaled(value)), low + 1e-6);
+    const linear = roundUp(low, highest, 5);
+    const high = this.log ? highest : linear.at(-1);
+    const yTicks = this.log ? logTicks(low, high).map((at) => [at, label(10 ** at)]) : linear.map((at) => [at, label(at)]);
     const [left, right] = [Math.min(0, this.stops[0]), this.stops.at(-1)];
     return { low, high, left, right, yTicks, xTicks: ticks(left, right, 6).map((at) => [at, label(at)]) };
   }
@@ -201,9 +211,10 @@ class Histogram extends Plot {
   }
 
   ranges() {
-    const [right, high] = [this.edges.at(-1), Math.max(...this.counts.flat(), 1)];
     const words = (at) => [at, label(at)];
-    return { low: 0, high, left: 0, right, yTicks: ticks(0, high, 4).map(words), xTicks: ticks(0, right, 5).map(words) };
+    const right = this.edges.at(-1);
+    const counts = roundUp(0, Math.max(...this.counts.flat(), 1), 4);
+    return { low: 0, high: counts.at(-1), left: 0, right, yTicks: counts.map(words), xTicks: ticks(0, right, 5).map(words) };
   }
 
   paint(svg) {
