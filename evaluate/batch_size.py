@@ -9,6 +9,7 @@ from epalm.console import say
 from epalm.errors import EpalmError
 
 _ON_GPU = 512  # to begin with, where the size is found out
+_LACK = ("can't allocate memory", "out of memory")  # as a CPU says it, and Apple's GPU
 _ON_CPU = 64  # more are not faster there
 
 Item = TypeVar("Item")
@@ -39,7 +40,7 @@ def in_batches(
             try:
                 result = work(batch)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                if not isinstance(error, torch.OutOfMemoryError) and not any(one in str(error) for one in _LACK):
                     raise
                 if fixed or len(batch) == 1:
                     raise _too_little(len(batch), fixed, on_gpu) from error

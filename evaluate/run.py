@@ -95,6 +95,7 @@ class ScorePlan:
     bytes: int  # to write
     seconds: float
     predictions: str
+    decode: dict[str, Any]  # what decides them
 
 
 def plan_score(
@@ -126,6 +127,7 @@ def plan_score(
         bytes=round(size * share),
         seconds=seconds,
         predictions=str(path),
+        decode=decode.deciding(),
     )
 
 

@@ -1,7 +1,8 @@
 """`epalm ablate`: the variants and the paper's tables from one cache, which go on where they were stopped."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,54 +13,17 @@ from epalm.cli import grid
 from epalm.cli.ablation import PLAYGROUND_STEPS
 from epalm.cli.marked import replace_marked, require_marks
 from epalm.cli.paper_tables import PAPER_BANK, TABLES, Sizes, late_blocks, levels, masks
-from epalm.cli.side_by_side import Command
+from epalm.cli.side_by_side import Command, run_chains
 from epalm.errors import EpalmError, UsageError
-from epalm.fingerprint import digest_json
 from epalm.samples import Modality
 from epalm.settings import FORMS
 from epalm.train.injection import Injection
-from tests.conftest import Epalm
+from tests.ablation_commands import BLIND, SEEING, InProcess, Runner
+from tests.conftest import Epalm, save_small_vit
 from tests.trials import Trial
 
 SHORT = ("--set", "optim.max_steps=100", "--set", "decode.num_beams=1", "-m", "image")
 ABOVE_BLIND = 0.1  # exact match after so few steps
-SEEING, BLIND = 0.9, 0.3
-
-
-class Runner:
-    """Runs nothing: every command leaves what it leaves, and `broken` says which fails."""
-
-    def __init__(self) -> None:
-        self.ran: list[tuple[str, ...]] = []
-        self.broken = ""
-
-    def __call__(self, _title: str, chains: Sequence[Iterable[Command]], **_: object) -> None:
-        for command in (command for chain in chains for command in chain):
-            if self.broken and self.broken in str(command):
-                raise EpalmError(f"`{command}` ended with exit code 1")
-            self.ran.append(command.words)
-            assert command.out is not None
-            command.out.parent.mkdir(parents=True, exist_ok=True)
-            command.out.write_text(json.dumps(self._said(command.words)))
-
-    def _said(self, words: tuple[str, ...]) -> dict[str, Any]:
-        options = dict(pairwise(words))
-        if words[0] == "extract":
-            return {"set_name": f"set-{len(self.ran)}"}
-        if words[0] == "train":
-            name = "blind" if "model.blind=true" in words else "seeing"
-            summary = {"trainable_parameters": 12, "all_parameters": 1200, "seconds": 7.0, "steps": 10}
-            return {**summary, "run": f"runs/{name}-{digest_json(words)[:8]}"}
-        value = BLIND if "blind" in options["--run"] else SEEING
-        figures = {name: {"value": value, "low": value - 0.1, "high": value + 0.1} for name in NAMES}
-        task = {"metrics": dict.fromkeys(NAMES, value), "figures": figures, "chance": dict.fromkeys(NAMES, 0.2)}
-        return {"run": Path(options["--run"]).name, "tasks": {"qa": task, "caption": task}}
-
-    def of(self, stage: str) -> list[tuple[str, ...]]:
-        return [words for words in self.ran if words[0] == stage]
-
-
-NAMES = ("exact match", "CIDEr", "BLEU-4")
 
 
 @pytest.fixture
@@ -222,21 +186,67 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
         require_marks(page, "z")
 
 
+def test_the_page_has_every_row() -> None:
+    page = Path(__file__).parents[1] / "docs/ablations.md"
+    for table in TABLES.values():
+        before, after = require_marks(page, table.name)
+        part = page.read_text()[len(before) : -len(after)]
+        assert f"{PLAYGROUND_STEPS} steps each" in part
+        for choice in table.choices(Sizes(8, (64, 128))):
+            assert f"| {choice.label} | {choice.here} | " in part
+            assert all(f" {figure:.2f} |" in part for figure in choice.published if figure is not None)
+
+
+def test_a_command_is_made_of_what_the_one_before_has_left(tmp_path: Path) -> None:
+    out, made = tmp_path / "recipe.json", []
+
+    def chain(first: Command) -> Iterator[Command]:
+        yield first
+        made.append(first.out and first.out.read_text())
+        yield Command(("recipes", "audiocaps"), tmp_path / "second.txt")
+
+    run_chains("show", [chain(Command(("recipes", "vqa-v2"), tmp_path / "first.txt", out))], unit="pages", at_once=1)
+    assert "[optim]" in str(made[0]) and "audio" in (tmp_path / "second.txt").read_text()
+    failing = Command(("recipes", "vqa-v22"), tmp_path / "failed.txt", tmp_path / "failed.json")
+    with pytest.raises(EpalmError, match=r"exit code 1: .*vqa-v22"):
+        run_chains("show", [chain(failing)], unit="pages", at_once=1)
+    assert len(made) == 1 and not (tmp_path / "failed.json").exists()
+    run_chains("show", [[replace(failing, fine=(0, 1))]], unit="pages", at_once=1)
+
+
+def test_a_stopped_table_goes_on_and_agrees_with_its_runs(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a few pictures, language model and encoder unfrozen too; questions alone, so that Java is not started."""
+    runner = InProcess(trial.epalm)
+    monkeypatch.setattr(grid, "run_chains", runner)
+    save_small_vit(Path("vit"), depth=6)
+    few = ("--set", "optim.max_steps=2", "--set", 'data.tasks=["qa"]', "--set", "decode.num_beams=1")
+    data = ("--data", trial.world, "--recipe", "playground", "--weights", "vit=vit")
+    words = ("ablate", "table-1", *data, *few, "--json")
+    runner.stop = 4  # between the second training and its scores
+    assert trial.epalm(*words).code == 130
+    folder = Path(".epalm/runs/ablations")
+    begun = {run.parent: run.stat().st_mtime_ns for run in folder.glob("*/inputs.json")}
+    assert len(begun) == 2
+    runner.stop = -1
+    done = trial.epalm(*words)
+    assert done.code == 0, done.err
+    assert {run: (run / "inputs.json").stat().st_mtime_ns for run in begun} == begun
+    rows = json.loads(done.out)["rows"]
+    assert {Path(row["run"]) for row in rows} == {run.parent for run in folder.glob("*/inputs.json")}
+    trained = [row["trainable_parameters"] for row in rows]
+    assert trained == sorted(set(trained))
+    for row in rows:
+        scores = json.loads((Path(row["run"]) / "scores.json").read_text())["tasks"]["qa"]["figures"]
+        assert row["measured"]["VQA soft accuracy"]["value"] == scores["VQA soft accuracy"]["value"]
+        assert row["steps"] == 2
+
+
 @pytest.mark.slow
 def test_every_variant_sees_more_than_the_blind_one(
     epalm: Epalm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trained for a quarter of the steps, from one cache; the commands run in this process, which has started."""
-
-    def run(_title: str, chains: Sequence[Iterable[Command]], **_: object) -> None:
-        for command in (command for chain in chains for command in chain):
-            ended = epalm(*command.words)
-            assert ended.code == 0, ended.err
-            assert command.out is not None
-            command.out.parent.mkdir(parents=True, exist_ok=True)
-            command.out.write_text(ended.out)
-
-    monkeypatch.setattr(grid, "run_chains", run)
+    """Trained for a quarter of the steps, from one cache."""
+    monkeypatch.setattr(grid, "run_chains", InProcess(epalm))
     monkeypatch.chdir(tmp_path)
     done = epalm("ablate", "variants", *SHORT, "--json")
     assert done.code == 0, done.err

@@ -141,7 +141,7 @@ TABLES = {
     for table in (
         PaperTable(
             "table-1", "What is trained beside connector and prompt", "unfrozen",
-            Modality.IMAGE, Task.QA, ("exact match",), "VQA v2, OPT-350M", _unfreezing,
+            Modality.IMAGE, Task.QA, ("VQA soft accuracy",), "VQA v2, OPT-350M", _unfreezing,
         ),
         PaperTable(
             "table-2", "Video encoder and frames", "encoder",
