@@ -1,27 +1,46 @@
-"""Decoding: eP-ALM's generate against plain OPT's on sequences of equal length, and against recomputing the prefix."""
+"""Decoding beside plain OPT's generate on sequences of equal length and beside recomputing the prefix; ranking."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from transformers import OPTForCausalLM
 
+from benchmarks import decoding_gpu
 from benchmarks.report import Line, compare
-from benchmarks.timing import Timing, in_turns
+from benchmarks.timing import Timing, in_turns, ratio
 from benchmarks.worlds import opt_125m
 from epalm.config import Config
+from epalm.evaluate.answer_tree import AnswerTree
+from epalm.evaluate.generation import generate
+from epalm.evaluate.ranking import rank_answers
 from epalm.train.augmented_opt import AugmentedOPT
+from epalm.train.batches import IGNORED
 from epalm.train.build import build_model, load_lm
+from epalm.train.model import EpalmModel
 
 _BATCH, _GIVEN, _LENGTH, _WIDTH = 16, 8, 30, 768  # samples; question tokens; tokens in all; encoder width
+_ANSWERS, _ALONE, _ASKED = 3000, 48, 2  # to rank; of them scored alone; questions
+_WORDS = 1500  # different tokens in them
 
 
 def run(root: Path, *, quick: bool) -> list[Line]:
-    """Greedy and three beams, the same number of tokens produced by all."""
+    """Greedy and three beams, the same number of tokens produced by all; answers ranked and each scored alone."""
     lm = load_lm("playground") if quick else opt_125m()
+    lm.config.eos_token_id = -1  # random weights might end early: none is
     title = "playground's LM" if quick else "OPT-125M size"
     model = build_model(Config().resolved(lm.config.num_hidden_layers), lm, _WIDTH).eval()
-    plain = _plain(lm)
+    rounds = 1 if quick else 3
+    return [
+        *_decoding(model, title, rounds),
+        *_ranking(model, title, rounds, 100 if quick else _ANSWERS, 10 if quick else _ALONE),
+        *decoding_gpu.run(quick=quick),
+    ]
+
+
+def _decoding(model: EpalmModel, title: str, rounds: int) -> list[Line]:
+    plain = _plain(model.lm)
     torch.manual_seed(0)
     features = torch.randn(_BATCH, model.connector_tokens, _WIDTH)
     ids = torch.randint(4, 500, (_BATCH, _GIVEN))
@@ -29,42 +48,70 @@ def run(root: Path, *, quick: bool) -> list[Line]:
     new = _LENGTH - _GIVEN
 
     def ours(beams: int, cached: bool) -> Callable[[], object]:
-        return lambda: model.generate(
-            features, ids, num_beams=beams, max_length=_LENGTH, min_new_tokens=new, use_cache=cached
-        )
+        return lambda: generate(model, features, ids, num_beams=beams, max_length=_LENGTH, use_cache=cached)
 
     def theirs(beams: int) -> Callable[[], object]:
         return lambda: plain.generate(
             longer,
             attention_mask=torch.ones_like(longer),
             num_beams=beams,
-            min_new_tokens=new,  # a random model might end early
             max_new_tokens=new,
             do_sample=False,
+            pad_token_id=1,
         )
 
-    ways = {
-        "ours 1": ours(1, True),
-        "plain 1": theirs(1),
-        "recomputed 1": ours(1, False),
-        "ours 3": ours(3, True),
-        "plain 3": theirs(3),
-    }
-    with torch.no_grad():
-        times = in_turns(ways, rounds=1 if quick else 5)
+    ways = {"ours 1": ours(1, True), "plain 1": theirs(1), "ours 3": ours(3, True), "plain 3": theirs(3)}
+    times = in_turns(ways, rounds=rounds)
+    slow = in_turns({"recomputed": ours(3, False), "cached": ours(3, True)}, rounds=rounds)
 
     def line(name: str, slower: Timing, faster: Timing) -> Line:
-        note = f"{slower.median:.2f} and {faster.median:.2f} s for {_BATCH} × {new} tokens"
-        return compare(f"{title}, {name}", slower, faster, note)
+        return compare(f"{title}, {name}", slower, faster, _note(slower, faster, f"{_BATCH} × {new} tokens"))
 
     return [
         line("greedy: eP-ALM / plain OPT", times["ours 1"], times["plain 1"]),
         line("3 beams: eP-ALM / plain OPT", times["ours 3"], times["plain 3"]),
-        line("greedy: prefix recomputed / cached", times["recomputed 1"], times["ours 1"]),
+        line("3 beams: prefix recomputed / cached", slow["recomputed"], slow["cached"]),
     ]
+
+
+def _ranking(model: EpalmModel, title: str, rounds: int, count: int, some: int) -> list[Line]:
+    """Some answers are scored alone, each with its question, a forward each; their time is multiplied."""
+    answers = _answers(count, min(_WORDS, model.lm.config.vocab_size - 4))
+    tree = AnswerTree(answers, torch.device("cpu"))
+    features = torch.randn(_ASKED, model.connector_tokens, _WIDTH)
+    ids = torch.randint(4, 500, (_ASKED, _GIVEN))
+
+    def alone() -> None:
+        for answer in random.Random(0).sample(answers, some):
+            text = torch.cat((ids, torch.tensor(answer).expand(_ASKED, -1)), 1)
+            labels = text.clone()
+            labels[:, :_GIVEN] = IGNORED
+            with torch.no_grad():
+                model.losses(features, text, None, labels)
+
+    times = in_turns({"alone": alone, "ranked": lambda: rank_answers(model, features, ids, tree)}, rounds=rounds)
+    whole = times["alone"].times(count / some)
+    told = f"{_ASKED} questions × {count:,} answers; alone: from {some} of them"
+    return [compare(f"{title}, answers: alone / ranked", whole, times["ranked"], _note(whole, times["ranked"], told))]
+
+
+def _answers(count: int, words: int) -> list[tuple[int, ...]]:
+    """Different answers of one to four tokens and their end, common tokens more often, as word pieces are."""
+    rng = random.Random(0)
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < count:
+        length = rng.choices((1, 2, 3, 4), (30, 40, 25, 5))[0]
+        found[(*(3 + int(words ** rng.random()) for _ in range(length)), 2)] = None
+    return list(found)
+
+
+def _note(slower: Timing, faster: Timing, of: str) -> str:
+    by_cpu = ratio(Timing("", slower.cpu), Timing("", faster.cpu))[0]
+    return f"{slower.median:.2f} and {faster.median:.2f} s for {of}; by CPU time {by_cpu:.2f}"
 
 
 def _plain(lm: AugmentedOPT) -> OPTForCausalLM:
     plain = OPTForCausalLM(lm.config).eval()
     plain.load_state_dict(lm.state_dict())
+    plain.generation_config.eos_token_id = None  # nor does it end early
     return plain

@@ -10,15 +10,20 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each round for one way of doing the work."""
+    """Seconds of each round for one way of doing the work; where they were measured, those of this process's cores."""
 
     name: str
     seconds: tuple[float, ...]
+    cpu: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
         """Median seconds of a round."""
         return statistics.median(self.seconds)
+
+    def times(self, factor: float) -> "Timing":
+        """Of so many times the work."""
+        return Timing(self.name, *(tuple(factor * one for one in part) for part in (self.seconds, self.cpu)))
 
 
 def in_turns(ways: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, Timing]:
@@ -26,12 +31,14 @@ def in_turns(ways: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[s
     for run in ways.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds):
         for name in list(ways)[:: 1 if turn % 2 == 0 else -1]:
-            started = time.perf_counter()
+            started, computed = time.perf_counter(), time.process_time()
             ways[name]()
             seconds[name].append(time.perf_counter() - started)
-    return {name: Timing(name, tuple(values)) for name, values in seconds.items()}
+            cpu[name].append(time.process_time() - computed)
+    return {name: Timing(name, tuple(seconds[name]), tuple(cpu[name])) for name in ways}
 
 
 def ratio(slower: Timing, faster: Timing) -> tuple[float, float, float]:

@@ -68,7 +68,7 @@ def measure(
     size: Size, way: str, device: torch.device, best: float, *, steps: int, batch_size: int = 64, rounds: int = 5
 ) -> Line:
     """Steps of one way: its share of the ceiling `best` (operations a second), with all else in the note."""
-    lm = _language_model(size, device)
+    lm = language_model(size, device)
     variant, _, trunk = way.partition(", ")
     places = [f"model.variant={variant}", f"model.start={size.start}", f"model.end={size.blocks - 1}"]
     config = load_config("vqa-v2", [*places, "lm.dtype=bfloat16"]).resolved(size.blocks)
@@ -105,7 +105,8 @@ def measure(
     return Line(f"{size.name}, {way}: share of the ceiling", shares[rounds // 2], shares[0], shares[-1], rounds, note)
 
 
-def _language_model(size: Size, device: torch.device) -> AugmentedOPT:
+def language_model(size: Size, device: torch.device) -> AugmentedOPT:
+    """One of that size with random weights in bfloat16."""
     config = OPTConfig(
         vocab_size=size.words,
         hidden_size=size.hidden,

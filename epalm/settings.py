@@ -158,6 +158,10 @@ class DecodeSettings(Section):
 
     num_beams: Positive = 3
     max_length: Annotated[int, Field(ge=2)] = 30  # tokens in all, the question included
+    sampling: bool = False  # draw tokens; there are no beams then
+    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # below 1 likely tokens are drawn more often
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # draw from the likeliest that have this share together
+    seed: Annotated[int, Field(ge=0)] = 0  # of what is drawn
 
 
 def conflicts(lm: LmSettings, encoder: EncoderSettings, model: ModelSettings) -> list[str]:

@@ -13,7 +13,7 @@ from epalm.evaluate.score_files import ScoreFiles
 
 _Lines = Mapping[str, Mapping[str, Any]]
 # What a sample is said to have changed by: the first of these that both scorings have of it.
-_PER_SAMPLE = ("VQA accuracy", "exact match", "CIDEr", "METEOR", "ROUGE-L", "SPICE")
+PER_SAMPLE = ("VQA accuracy", "exact match", "CIDEr", "METEOR", "ROUGE-L", "SPICE")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _measure(name: str, lines: _Lines, ids: Sequence[str]) -> Measure:
 
 def _changed(first: _Lines, other: _Lines, ids: Sequence[str], examples: int) -> dict[str, Any]:
     """How many samples say something else, which of them score better or worse, and those that changed most."""
-    name = next((n for n in _PER_SAMPLE if all(_has(lines[ids[0]], n) for lines in (first, other))), None)
+    name = next((n for n in PER_SAMPLE if all(_has(lines[ids[0]], n) for lines in (first, other))), None)
     texts = sum(first[one]["text"] != other[one]["text"] for one in ids)
     if name is None:
         return {"texts": texts}

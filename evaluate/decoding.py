@@ -1,12 +1,14 @@
-"""Samples → predictions: batched generation with the key/value cache, saved as they come.
+"""Samples → predictions: batches of questions of one length, saved as they come.
 
 Knows the trained model and where features come from; does not know scores.
 """
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,14 @@ import torch
 
 from epalm.cache.durable import take_lock
 from epalm.console import progress
-from epalm.errors import EpalmError, UsageError
-from epalm.samples import Prediction, Sample
+from epalm.errors import EpalmError
+from epalm.evaluate.answer_tree import AnswerTree
+from epalm.evaluate.batch_size import in_batches
+from epalm.evaluate.decodable import SHORTEST_ANSWER, require_decodable
+from epalm.evaluate.decode_options import DecodeOptions
+from epalm.evaluate.generation import generate
+from epalm.evaluate.ranking import rank_answers
+from epalm.samples import Prediction, Sample, Task
 from epalm.train.batches import last_tokens
 from epalm.train.features import FeatureSource
 from epalm.train.model import EpalmModel
@@ -23,18 +31,10 @@ from epalm.train.run_folder import require_room, writing
 from epalm.train.text import TextFormat
 
 _LEAST = 100  # bytes that a prediction takes at least, written
-_SHORTEST_ANSWER = 5  # tokens that an answer gets at least, however long its question
 
 
 def decode_batches(
-    model: EpalmModel,
-    text: TextFormat,
-    features: FeatureSource,
-    samples: Sequence[Sample],
-    *,
-    num_beams: int,
-    max_length: int,
-    batch_size: int,
+    model: EpalmModel, text: TextFormat, features: FeatureSource, samples: Sequence[Sample], options: DecodeOptions
 ) -> Iterator[list[Prediction]]:
     """Predictions batch by batch; a batch holds questions of one length, so nothing is padded.
 
@@ -42,23 +42,50 @@ def decode_batches(
     the question's tokens too; a question that leaves fewer than five still gets five for its answer.
 
     Raises:
-        UsageError: that is more than the language model has positions.
+        UsageError: that is more than the language model has positions, or there are more beams than tokens.
+        EpalmError: the memory does not suffice.
     """
     device = model.connector.weight.device
-    given = {sample.id: text.given(sample) for sample in samples}
-    ordered = sorted(samples, key=lambda sample: len(given[sample.id]))
-    _require_positions(model.lm.config.max_position_embeddings, max_length, ordered[-1:], given)
-    for batch in _same_length(ordered, lambda sample: len(given[sample.id]), batch_size):
-        ids = torch.tensor([given[sample.id] for sample in batch], device=device)
-        values = last_tokens(features.gather(batch), model.connector_tokens)
-        produced = model.generate(
-            values.to(device).float(),
+    groups = length_groups(text, samples, options)
+    require_decodable(model, text, groups, options)
+    tree = _tree(text, options.answers, device) if options.answers else None
+
+    def decode(batch: Sequence[Sample]) -> list[Prediction]:
+        ids = torch.tensor([text.given(sample) for sample in batch], device=device)
+        values = last_tokens(features.gather(batch), model.connector_tokens).to(device)
+        if tree is not None and batch[0].task is Task.QA:
+            best = rank_answers(model, values, ids, tree).argmax(1).tolist()
+            return [Prediction(sample.id, options.answers[place]) for sample, place in zip(batch, best, strict=True)]
+        produced = generate(
+            model,
+            values,
             ids,
-            num_beams=num_beams,
-            max_length=max(max_length, ids.shape[1] + _SHORTEST_ANSWER),
+            num_beams=options.num_beams,
+            max_length=max(options.max_length, ids.shape[1] + SHORTEST_ANSWER),
+            sampling=options.sampling,
+            names=[sample.id for sample in batch],
         )
-        answers = produced[:, ids.shape[1] :].tolist()
-        yield [Prediction(s.id, text.decode(answer)) for s, answer in zip(batch, answers, strict=True)]
+        return [Prediction(sample.id, text.decode(answer)) for sample, answer in zip(batch, produced, strict=True)]
+
+    yield from in_batches(groups, decode, options.batch_size, device)
+
+
+def length_groups(text: TextFormat, samples: Sequence[Sample], options: DecodeOptions) -> list[list[Sample]]:
+    """The samples that can share a batch together, the shortest first: questions of as many tokens.
+
+    Where answers are ranked, those that have a question are apart from those that are captioned.
+    """
+    lengths = {sample.id: len(text.given(sample)) for sample in samples}
+
+    def alike(sample: Sample) -> tuple[int, bool]:
+        return lengths[sample.id], bool(options.answers) and sample.task is Task.QA
+
+    return [list(group) for _, group in groupby(sorted(samples, key=alike), alike)]
+
+
+@lru_cache(maxsize=1)  # a process of several decodes many chunks, with the same answers
+def _tree(text: TextFormat, answers: tuple[str, ...], device: torch.device) -> AnswerTree:
+    return AnswerTree([[*ids.tolist(), text.eos] for ids in text.tokenise(answers)], device)
 
 
 def predict_samples(
@@ -105,23 +132,6 @@ def prediction_line(prediction: Prediction, sample: Sample) -> bytes:
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
 
-def _require_positions(
-    positions: int, max_length: int, longest: Sequence[Sample], given: Mapping[str, Sequence[int]]
-) -> None:
-    if max_length > positions:
-        raise UsageError(
-            f"--max-length {max_length} is more than the language model's {positions:,} positions",
-            hint=f"--max-length {positions} is the most",
-        )
-    for sample in longest:
-        if len(given[sample.id]) + _SHORTEST_ANSWER > positions:
-            raise UsageError(
-                f"the question of {sample.id} has {len(given[sample.id]):,} tokens, and the language model has "
-                f"{positions:,} positions for it and its answer",
-                hint="shorten it or take it out of the data",
-            )
-
-
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Keep other processes from decoding into the same file, for as long as this one lives."""
@@ -148,14 +158,3 @@ def _cut_torn_line(path: Path) -> None:
 def _append(path: Path, lines: bytes) -> None:
     with writing(path.parent), path.open("ab") as file:
         file.write(lines)
-
-
-def _same_length(ordered: Sequence[Sample], length: Callable[[Sample], int], batch_size: int) -> Iterator[list[Sample]]:
-    batch: list[Sample] = []
-    for sample in ordered:
-        if batch and (len(batch) == batch_size or length(sample) != length(batch[0])):
-            yield batch
-            batch = []
-        batch.append(sample)
-    if batch:
-        yield batch

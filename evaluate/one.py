@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.decoding import decode_batches
 from epalm.samples import Modality, Sample, Task
 from epalm.train.loading import LoadedRun
@@ -23,18 +24,9 @@ class _One:
         return {"source": "one file"}
 
 
-def answer_one(run: LoadedRun, features: np.ndarray, question: str | None) -> str:
+def answer_one(run: LoadedRun, features: np.ndarray, question: str | None, decode: DecodeOptions) -> str:
     """What the run says about one medium of features (L, D_enc): an answer, or a caption without a question."""
     task = Task.QA if question else Task.CAPTION
     sample = Sample("one", Modality(run.inputs["modality"]), "one", task, "test", prompt=question)
-    decode = run.config.decode
-    (batch,) = decode_batches(
-        run.model,
-        run.text,
-        _One(features),
-        [sample],
-        num_beams=decode.num_beams,
-        max_length=decode.max_length,
-        batch_size=1,
-    )
+    (batch,) = decode_batches(run.model, run.text, _One(features), [sample], decode)
     return batch[0].text

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 from epalm.cache.durable import write_atomically
 from epalm.errors import UsageError
 from epalm.evaluate.chance import chance_predictions
+from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.decoding import decode_batches, predict_samples, prediction_line, read_predictions
 from epalm.evaluate.measures import METRICS
 from epalm.evaluate.score_files import FOLDER, LAST, as_json, write_scores
 from epalm.evaluate.scoring import digest_samples, score_predictions
+from epalm.evaluate.spread import Elsewhere
 from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Sample
 from epalm.train.features import FeatureSource
@@ -32,14 +35,13 @@ def score_run(
     split: str,
     expected: Sequence[Sample],
     modality: str,
-    num_beams: int,
-    max_length: int,
-    batch_size: int,
+    decode: DecodeOptions,
     metrics: Sequence[str] = METRICS,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Decode `samples`, those of the split's `expected` that have features, and score them; writes `scores.json`.
 
-    `modality` is that of the samples.
+    `modality` is that of the samples. Where others decode, `elsewhere`, the run's shapes suffice here.
 
     Predictions lie in `predictions/`, in a file named by everything that decides them; what it holds is not decoded
     again. Their scores lie in `scores/` under the same name, and `scores.json` has those of the last scoring.
@@ -49,21 +51,17 @@ def score_run(
         EpalmError: the run folder cannot be written, or has too little room.
     """
     _require_fit(run, features)
-    settings = {"num_beams": num_beams, "max_length": max_length}
-    path = _predictions_path(run, features, split, settings)
-    predictions = predict_samples(
-        samples,
-        path,
-        lambda missing: decode_batches(
-            run.model,
-            run.text,
-            features,
-            missing,
-            num_beams=num_beams,
-            max_length=max_length,
-            batch_size=batch_size,
-        ),
-    )
+    path = _predictions_path(run, features, split, decode)
+    with ExitStack() as ending:
+        predictions = predict_samples(
+            samples,
+            path,
+            lambda missing: (
+                ending.enter_context(closing(elsewhere.decode(run, features, missing, decode)))
+                if elsewhere
+                else decode_batches(run.model, run.text, features, missing, decode)
+            ),
+        )
     training = chosen_samples(dataset, run.config, run.config.data.train_split)
     told = {
         "run": run.folder.name,
@@ -73,7 +71,7 @@ def score_run(
         "samples": digest_samples(expected),
         "checkpoint_step": run.step,
         "blind": run.config.model.blind,
-        "decode": settings,
+        "decode": decode.deciding(),
         "samples_without_features": len(expected) - len(samples),
         "predictions": str(path),
     }
@@ -97,6 +95,7 @@ class ScorePlan:
     bytes: int  # to write
     seconds: float
     predictions: str
+    decode: dict[str, Any]  # what decides them
 
 
 def plan_score(
@@ -106,21 +105,17 @@ def plan_score(
     *,
     split: str,
     expected: int,
-    num_beams: int,
-    max_length: int,
-    batch_size: int,
+    decode: DecodeOptions,
 ) -> ScorePlan:
     """Count what `score_run` would do, and time some of it; nothing is written. Raises UsageError as `score_run`."""
     _require_fit(run, features)
-    path = _predictions_path(run, features, split, {"num_beams": num_beams, "max_length": max_length})
+    path = _predictions_path(run, features, split, decode)
     done = {one.id for one in read_predictions(path)}
     missing = [sample for sample in samples if sample.id not in done]
     some = missing[:: max(1, len(missing) // _PROBED)][:_PROBED]
     started = time.perf_counter()
     by_id, size = {sample.id: sample for sample in some}, 0
-    for batch in decode_batches(
-        run.model, run.text, features, some, num_beams=num_beams, max_length=max_length, batch_size=batch_size
-    ):
+    for batch in decode_batches(run.model, run.text, features, some, decode):
         size += sum(len(prediction_line(prediction, by_id[prediction.id])) for prediction in batch)
     share = len(missing) / max(1, len(some))
     seconds = (time.perf_counter() - started) * share
@@ -132,6 +127,7 @@ def plan_score(
         bytes=round(size * share),
         seconds=seconds,
         predictions=str(path),
+        decode=decode.deciding(),
     )
 
 
@@ -149,19 +145,16 @@ def _require_fit(run: LoadedRun, features: FeatureSource) -> None:
         )
 
 
-def _predictions_path(run: LoadedRun, features: FeatureSource, split: str, settings: dict[str, int]) -> Path:
-    return run.folder.path / "predictions" / f"{split}-{_digest(run, features, settings)}.jsonl"
+def _predictions_path(run: LoadedRun, features: FeatureSource, split: str, decode: DecodeOptions) -> Path:
+    return run.folder.path / "predictions" / f"{split}-{_digest(run, features, decode)}.jsonl"
 
 
-def _digest(run: LoadedRun, features: FeatureSource, settings: dict[str, int]) -> str:
+def _digest(run: LoadedRun, features: FeatureSource, decode: DecodeOptions) -> str:
     """Sixteen hex digits of what decides a prediction: trained tensors, frozen weights, features, decoding."""
     return digest_json(
         {
-            "trained": run.trained,
-            "lm": run.inputs["lm"],
-            "model": run.config.model.model_dump(mode="json"),
-            "dtype": run.config.lm.dtype,
+            **run.decides(),
             "features": {key: value for key, value in features.describe().items() if key != "choice"},
-            **settings,
+            **decode.deciding(),
         }
     )[:16]

@@ -33,9 +33,10 @@ class ScoreFiles:
         try:
             with path.open(encoding="utf-8") as file:
                 for line in file:
-                    value = json.loads(line)
+                    value = json.loads(line, parse_constant=_refuse)
+                    _require_line(value)
                     found[value["id"]] = value
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path} cannot be read: {error}", hint="epalm score writes it anew") from error
         return found
 
@@ -85,6 +86,18 @@ def _read(path: Path, name: str) -> ScoreFiles:
     except (OSError, ValueError, AttributeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", hint="epalm score writes such files") from error
     return ScoreFiles(name, path, told)
+
+
+def _require_line(value: Any) -> None:
+    """Raises ValueError: this is not what `write_scores` writes of a sample."""
+    texts = [value["id"], value["task"], value["media"], value["text"], value["prompt"] or ""]
+    numbers = [part for one in value["scores"].values() for part in (one if isinstance(one, list) else [one])]
+    if not all(isinstance(one, str) for one in texts) or not all(isinstance(one, int | float) for one in numbers):
+        raise ValueError("a line of it is no sample's")
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no score")
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -4,27 +4,25 @@ Media and cache lie on storage that all of them reach. A worker may die, join la
 committed already is not committed again.
 """
 
-import queue
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.console import Advance, say
+from epalm.dask_cluster import Cluster, cluster
+from epalm.dask_tasks import Tasks
 from epalm.errors import EpalmError, UsageError
-from epalm.extract.dask_cluster import Cluster, cluster
 from epalm.extract.dask_task import BlockDone, BlockTask, Setting, encode_block, let_go
 from epalm.extract.encoders import EncoderChoice
 from epalm.extract.limits import Limits
 from epalm.extract.plan import Pending, Plan
 from epalm.extract.stream import CHANGED, Tally
 
-_MOST_TRIES = 3  # of a block whose workers die, each of them four deaths by the scheduler's own rule
-_AHEAD = 2  # blocks sent for each worker process, so that none waits for the driver
-_LOOK_AROUND = 1.0  # seconds after which new workers are looked for, when no block is done before
+_LOOK_AROUND = 1.0  # seconds between two looks at what another machine has written
 _SEEN_TIMEOUT = 90.0  # seconds until what another machine wrote is seen here: network drives remember folders for 60
 
 
@@ -62,88 +60,32 @@ class DaskEngine:
         return tally
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    task: BlockTask
-    number: int = 1
-
-
 class _Run:
     """One extraction on a cluster."""
 
     def __init__(self, workers: Cluster, features: FeatureSet, advance: Advance) -> None:
-        self._workers, self._features, self._advance = workers, features, advance
+        self._features, self._advance = features, advance
+        self._tasks: Tasks[BlockTask, BlockDone] = Tasks(workers, encode_block, _died)
         self._tally = Tally()
-        self._running: dict[Any, _Attempt] = {}  # by Dask's future
-        self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures
         self._trusted: set[str] = set()  # hosts whose rows have been seen in the cache
 
     def go(self, blocks: Iterator[BlockTask]) -> Tally:
         """Have all blocks encoded; a fault or Ctrl-C cancels what waits."""
-        try:
-            while self._send(blocks):
-                try:
-                    future = self._finished.get(timeout=_LOOK_AROUND)
-                except queue.Empty:
-                    continue
-                self._take(future, self._running.pop(future))
-        finally:
-            for future in self._running:
-                future.cancel()
+        with closing(self._tasks.results(blocks)) as results:
+            for task, done in results:
+                self._take(done, task)
         return self._tally
 
-    def _send(self, blocks: Iterator[BlockTask]) -> bool:
-        """Keep every worker in work that is there now; whether there is anything to wait for."""
-        processes = self._workers.processes()
-        while len(self._running) < _AHEAD * sum(processes.values()):
-            task = next(blocks, None)
-            if task is None:
-                break
-            self._submit(_Attempt(task))
-        return bool(self._running)
-
-    def _submit(self, attempt: _Attempt) -> None:
-        future = self._workers.submit(encode_block, attempt.task, self._workers.processes())
-        self._running[future] = attempt
-        future.add_done_callback(self._finished.put)
-
-    def _take(self, future: Any, attempt: _Attempt) -> None:
-        done, task = self._result(future, attempt), attempt.task
-        if done is None:
-            self._submit(replace(attempt, number=attempt.number + 1))
-        elif done.absent:
+    def _take(self, done: BlockDone, task: BlockTask) -> None:
+        if done.absent:
             self._go_on_without(done.absent, task, done.host)
-        else:
-            for one in fields(Tally):
-                setattr(self._tally, one.name, getattr(self._tally, one.name) + getattr(done.tally, one.name))
-            if done.host not in self._trusted:
-                self._require_rows(task, done)
-                self._trusted.add(done.host)
-            self._report(len(task.items))
-
-    def _result(self, future: Any, attempt: _Attempt) -> BlockDone | None:
-        """What the worker says; None where the block is to be tried again."""
-        from distributed import CancelledError, KilledWorker
-
-        try:
-            done: BlockDone = future.result()
-        except KilledWorker as error:
-            if attempt.number < _MOST_TRIES:
-                return None
-            first, last = attempt.task.items[0].media, attempt.task.items[-1].media
-            raise EpalmError(
-                f"all workers that encoded the block from {first} to {last} died",
-                hint="look into their logs: too little memory, or a file that breaks the encoder; what is committed "
-                "stays, and the same command goes on",
-            ) from error
-        except CancelledError as error:
-            raise self._workers.lost() from error
-        except EpalmError:
-            raise
-        except Exception:
-            self._workers.processes()  # one that came a moment ago may have other software, and is named then
-            raise
-        return done
+            return
+        for one in fields(Tally):
+            setattr(self._tally, one.name, getattr(self._tally, one.name) + getattr(done.tally, one.name))
+        if done.host not in self._trusted:
+            self._require_rows(task, done)
+            self._trusted.add(done.host)
+        self._report(len(task.items))
 
     def _go_on_without(self, absent: Sequence[Pending], task: BlockTask, host: str) -> None:
         """Media that have changed since they were planned become ledger lines; that others are absent is an error."""
@@ -157,7 +99,7 @@ class _Run:
         self._tally.bad += len(absent)
         self._report(len(absent))
         if rest := tuple(item for item in task.items if item not in absent):
-            self._submit(_Attempt(replace(task, items=rest)))
+            self._tasks.add(replace(task, items=rest))
 
     def _require_rows(self, task: BlockTask, done: BlockDone) -> None:
         """Hold a host's first answer against the cache: it may write to a folder of its own of the same name."""
@@ -177,6 +119,14 @@ class _Run:
 
     def _report(self, media: int) -> None:
         self._advance(media, note=f"{self._tally.bad} bad" if self._tally.bad else "")
+
+
+def _died(task: BlockTask) -> EpalmError:
+    return EpalmError(
+        f"all workers that encoded the block from {task.items[0].media} to {task.items[-1].media} died",
+        hint="look into their logs: too little memory, or a file that breaks the encoder; what is committed stays, and "
+        "the same command goes on",
+    )
 
 
 def _blocks(plan: Plan, setting: Setting) -> Iterator[BlockTask]:

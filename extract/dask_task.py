@@ -3,8 +3,6 @@
 Knows the cache and the encoder; of the cluster only how many processes share this machine.
 """
 
-import socket
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,15 +11,17 @@ import torch
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.objects import MissingObjectError
 from epalm.cache.store import Cache
-from epalm.errors import EpalmError, UsageError
-from epalm.extract.dask_cluster import host_of
+from epalm.cores import usable_cores
+from epalm.dask_cluster import on_this_host, own_gpu, sharing
+from epalm.dask_tasks import Kept
+from epalm.errors import UsageError
 from epalm.extract.encoders import EncoderChoice, build_encoder
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.limits import Limits
 from epalm.extract.plan import Pending
 from epalm.extract.selection import feature_spec
 from epalm.extract.stream import Stream, Tally, decode_pool
-from epalm.extract.workers import DecodePool, default_workers, usable_cores
+from epalm.extract.workers import DecodePool, default_workers
 
 
 @dataclass(frozen=True)
@@ -73,24 +73,14 @@ def encode_block(task: BlockTask, processes: Mapping[str, int]) -> BlockDone:
         UsageError: this machine's weights or code would give other numbers than the driver's, or it lacks the cache.
         CacheError: the cache cannot be written.
     """
-    host = socket.gethostname()
-    try:
-        with _LOCK:  # one block at a time, however many threads a worker has: they would share one encoder
-            kit = _kit(task.setting)
-            kit.share_cores(_sharing(processes))
-            return kit.encode(task, host)
-    except EpalmError as error:
-        raise type(error)(f"on {host}: {error.message}", hint=error.hint) from error
+    with on_this_host() as host, _KEPT.using(task.setting) as kit:
+        kit.share_cores(sharing(processes))
+        return kit.encode(task, host)
 
 
 def let_go(setting: Setting) -> None:
     """Free the encoder and end the decoding processes that are kept for `setting`, unless they are at work."""
-    if _LOCK.acquire(blocking=False):
-        try:
-            if _KITS and _KITS[0].setting == setting:
-                _KITS.pop().close()
-        finally:
-            _LOCK.release()
+    _KEPT.let_go(setting)
 
 
 @dataclass(frozen=True)
@@ -154,23 +144,12 @@ class _Kit:
             self._crew = None
 
 
-_LOCK = threading.Lock()
-_KITS: list[_Kit] = []  # of the latest setting: a process keeps its encoder from task to task
-
-
-def _kit(setting: Setting) -> _Kit:
-    if not _KITS or _KITS[0].setting != setting:
-        while _KITS:  # freed before the next one is built: a GPU may not hold two
-            _KITS.pop().close()
-        _KITS.append(_Kit(setting))
-    return _KITS[0]
+_KEPT = Kept(_Kit, _Kit.close)  # a process keeps its encoder from task to task
 
 
 def _device(setting: Setting) -> str:
-    from distributed import get_worker
-
-    count = torch.cuda.device_count() if setting.numbered and setting.device == "auto" else 0
-    return f"cuda:{get_worker().name % count}" if count > 1 else setting.device
+    gpus = torch.cuda.device_count() if setting.numbered and setting.device == "auto" else 0
+    return f"cuda:{own_gpu(gpus)}" if gpus > 1 else setting.device
 
 
 def _require_set(setting: Setting) -> FeatureSet:
@@ -187,13 +166,6 @@ def _as_here(item: Pending) -> Pending | None:
     """The medium as this machine has it: maybe a copy with other times; None where the bytes are not there."""
     status = item.file.status()
     return replace(item, status=status) if status and item.unchanged() else None
-
-
-def _sharing(processes: Mapping[str, int]) -> int:
-    """How many workers share this machine's cores, told from the address that Dask gave this one."""
-    from distributed import get_worker
-
-    return max(1, processes.get(host_of(get_worker().address), 1))
 
 
 def _silent(units: int = 1, *, note: str = "") -> None:

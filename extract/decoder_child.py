@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from epalm.children import end_with_parent
 from epalm.errors import MediaError
 from epalm.extract.limits import out_of_memory
 from epalm.extract.views import View
@@ -25,7 +26,6 @@ from epalm.media import MediaFile
 
 READY = b"+"  # sent once, when the reader is there
 Reader = Callable[[MediaFile, Sequence[View]], np.ndarray]  # the part of an `Input` that decodes
-_SIGNAL_OF_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
 
 
 def attempt(read: Reader, medium: MediaFile, views: Sequence[View]) -> Answer:
@@ -47,7 +47,7 @@ def main(descriptor: int) -> None:
     """Serve the socket with this descriptor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     faulthandler.enable()  # a crash says where, on stderr
-    _end_with_parent()
+    end_with_parent()
     with (
         socket.socket(fileno=descriptor) as pipe,
         pipe.makefile("rb") as orders,
@@ -69,17 +69,6 @@ def _unexpected(error: Exception) -> MediaError:
         f"the decoder failed in a way that it should not: {type(error).__name__}: {plain(str(error))}",
         hint=f"please report it, with the file ({Path(where.filename).name}:{where.lineno}, {where.name})",
     )
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end this process with the thread that started it, also in the middle of a file.
-
-    Elsewhere than on Linux it ends when it next reads from the pipe or writes to it.
-    """
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_SIGNAL_OF_PARENTS_DEATH, int(signal.SIGKILL), 0, 0, 0)
 
 
 def _limit_memory(beyond: int | None) -> None:

@@ -10,10 +10,10 @@ import pickle
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 
+from epalm.children import python_command
 from epalm.errors import EpalmError, MediaError
 from epalm.extract.decoder_child import READY
 from epalm.extract.views import View
@@ -45,7 +45,7 @@ class DecoderProcess:
         os.set_blocking(writes, False)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _start(theirs.fileno())],
+                python_command("epalm.extract.decoder_child", theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=writes,
@@ -162,9 +162,3 @@ class DecoderProcess:
             return os.read(self._stderr, _WORDS).decode(errors="replace")
         except BlockingIOError:
             return ""
-
-
-def _start(descriptor: int) -> str:
-    """Python that finds what this process finds, and serves the socket."""
-    path = [os.getcwd() if entry == "" else entry for entry in sys.path]  # noqa: PTH109
-    return f"import sys; sys.path[:] = {path!a}; from epalm.extract.decoder_child import main; main({descriptor})"

@@ -18,6 +18,7 @@ from epalm.cache.store import Cache
 from epalm.cache.sweep import sweep_leftovers
 from epalm.cache.uses import touch
 from epalm.console import Advance, progress
+from epalm.cores import usable_cores
 from epalm.datasets import from_anywhere
 from epalm.errors import CacheError
 from epalm.extract.encoder import Encoder
@@ -28,7 +29,7 @@ from epalm.extract.selection import feature_spec
 from epalm.extract.stream import Stream, Tally, decode_pool
 from epalm.extract.versions import library_versions
 from epalm.extract.views import VIEW_0
-from epalm.extract.workers import DEFAULT_TIMEOUT, default_workers, usable_cores
+from epalm.extract.workers import DEFAULT_TIMEOUT, default_workers
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 

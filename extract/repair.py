@@ -20,6 +20,7 @@ from epalm.cache.spec import TEXT, FeatureSpec
 from epalm.cache.store import Cache
 from epalm.cache.why import library_differences
 from epalm.console import Advance, progress
+from epalm.cores import usable_cores
 from epalm.errors import EpalmError, UsageError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoding import BatchEncoder
@@ -28,7 +29,7 @@ from epalm.extract.lost_blocks import Run, Shape, left_shape, runs_of_lost
 from epalm.extract.selection import feature_spec
 from epalm.extract.sources import Sources
 from epalm.extract.stream import Stream, decode_pool
-from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool, default_workers, usable_cores
+from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool, default_workers
 from epalm.samples import Modality
 
 BLOCK_ROWS, BATCH = 512, 32  # of blocks whose records do not say

@@ -4,19 +4,17 @@ A decoder that crashes or hangs on a hostile file takes only its process with it
 process is replaced, the others go on. Results come in the order of the requests. Knows neither encoders nor caches.
 """
 
-import os
 import pickle
 import queue
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
+from epalm.cores import usable_cores
 from epalm.errors import MediaError
 from epalm.extract.decoder_child import Reader, attempt
 from epalm.extract.decoder_driver import ClosedError, Driver, Job, Jobs
@@ -149,25 +147,3 @@ def default_workers(*, gpu: bool = False) -> int:
     """One decoding process per core that this process may use, 1 to 16; one less where the encoder needs a core too."""
     cores = usable_cores()
     return max(1, min(_MOST_WORKERS, cores if gpu else cores - 1))
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: those of the affinity mask, and of a container's CPU quota (cgroup v2)."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(cores, _quota() or cores)
-
-
-def _quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Whole cores that this process's control group and those above it may use; None without a quota."""
-    quotas = []
-    try:
-        own = next(line[3:] for line in groups.read_text().splitlines() if line.startswith("0::"))
-        for group in (Path(own), *Path(own).parents):
-            file = root / group.relative_to("/") / "cpu.max"
-            if file.is_file():
-                quota, period = file.read_text().split()
-                if quota != "max":
-                    quotas.append(int(quota) // int(period))
-    except (OSError, ValueError, StopIteration):
-        return None
-    return max(1, min(quotas)) if quotas else None

@@ -1,7 +1,8 @@
 """A Dask cluster on the loopback for tests: two workers that start fast, take a moment for each block, and can die.
 
-Workers are forked from a process that has imported what they need. What a worker does beside its work is told by the
-names of media: a block with `deadly…` among them kills it.
+Workers are forked from a process that has imported what they need. What a worker does beside its work is told by
+names: a block with a medium `deadly…` kills it, and so does a chunk with a sample `deadly…`; one with `once…` kills one
+worker, which leaves a note in the run folder.
 """
 
 import json
@@ -31,9 +32,17 @@ from epalm.extract.pipeline import Engine, ExtractSummary, LocalEngine, extract_
 from epalm.samples import Dataset, Modality, Sample, Task
 
 BLOCK_ROWS, BATCH, LAYERS = 8, 4, (0, 2)
-_PRELOADED = ["distributed", "torch", "timm", "epalm.extract.vit", "epalm.extract.dask_task"]
+_PRELOADED = [
+    "distributed",
+    "torch",
+    "timm",
+    "epalm.extract.vit",
+    "epalm.extract.dask_task",
+    "epalm.evaluate.dask_decoding",
+]
 _BESIDE = """
-import os, signal, time
+import os, pathlib, signal, time
+from epalm.evaluate import spread
 from epalm.extract import dask_task
 
 def slow(kit, task, host, encode=dask_task._Kit.encode):
@@ -43,6 +52,21 @@ def slow(kit, task, host, encode=dask_task._Kit.encode):
     return encode(kit, task, host)
 
 dask_task._Kit.encode = slow
+
+def load(decoder, job, load=spread.Decoder.__init__):
+    decoder.died = pathlib.Path(job.run) / "died"
+    load(decoder, job)
+
+def risky(decoder, chunk, decode=spread.Decoder.decode):
+    names = [sample.id for sample in chunk.samples]
+    once = any(name.startswith("once") for name in names) and not decoder.died.exists()
+    if once:
+        decoder.died.touch()
+    if once or any(name.startswith("deadly") for name in names):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decode(decoder, chunk)
+
+spread.Decoder.__init__, spread.Decoder.decode = load, risky
 """
 
 

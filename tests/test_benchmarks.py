@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import decoding_gpu
 from benchmarks.training_gpu import WAYS, Size, ceiling, measure
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
     ("part", "lines"),
     [
         ("training", 10),
-        ("decoding", 3),
+        ("decoding", 4),
         ("extraction", 6),
         ("cache", 4),
         ("scale", 6),
@@ -48,3 +49,5 @@ def test_what_is_measured_on_a_gpu_runs_at_a_small_size() -> None:
         line = measure(size, way, device, best, steps=1, batch_size=2, rounds=1)
         assert 0 < line.lowest <= line.median <= line.highest
         assert "samples/s" in line.note and "h (published: 43.2 h)" in line.note
+    line = decoding_gpu.measure(size, device, rounds=1, batch_size=2)
+    assert 0 < line.lowest <= line.median <= line.highest and "samples/s" in line.note

@@ -34,6 +34,7 @@ def test_the_commands_are_these() -> None:
         "train",
         "score",
         "compare",
+        "report",
         "predict",
         "recipes",
         "datasets",
@@ -41,7 +42,7 @@ def test_the_commands_are_these() -> None:
         "doctor",
         "import",
         "export",
-        "ablate variants",
+        *(f"ablate {name}" for name in ("all", "table-1", "table-2", "table-3", "table-4", "variants")),
         *(f"cache {name}" for name in cache),
     }
     assert _commands() == {f"epalm {name}" for name in names}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from epalm.samples import Modality
+from tests.browser import OpenPage
 from tests.conftest import Epalm
 
 MEDIA = Path(__file__).parents[1].parent / "shared" / "media"
@@ -49,6 +50,16 @@ def test_perception_is_what_makes_the_answers_right(
     assert qa["perception"] >= LEAST[modality]
     assert qa["perception"] >= qa["blind"] + ABOVE_BLIND
     assert caption["perception"] >= TIMES_BLIND * caption["blind"]
+
+
+@pytest.mark.parametrize("modality", Modality)
+def test_the_report_opens(modality: Modality, demo: tuple[Path, list[dict[str, Any]]], open_page: OpenPage) -> None:
+    (page,) = demo[0].glob(f".epalm/runs/demo-*/report-{modality}.html")
+    visit = open_page(page.as_uri())
+    visit.page.wait_for_selector(".card .medium img")
+    assert visit.page.locator("#differences .chip").count() == 4
+    assert visit.page.locator(".card audio").count() == (24 if modality is Modality.AUDIO else 0)
+    assert visit.faults == [] and visit.requests == [page.as_uri()] and visit.overflow() == 0
 
 
 def test_predict_answers_on_real_files(

@@ -51,7 +51,9 @@ def test_every_recipe_is_in_the_picture_of_rates() -> None:
         assert min(image.size) > 400
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/training.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/training.md", "docs/report.md", "docs/ablations.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):
         assert target.startswith("https://") or ((ROOT / page).parent / target).exists(), target
@@ -67,7 +69,16 @@ def _commands_of(page: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/training.md", "docs/recipes.md", "docs/clusters.md", "docs/cache.md", "README.md"]
+    "page",
+    [
+        "docs/training.md",
+        "docs/recipes.md",
+        "docs/clusters.md",
+        "docs/cache.md",
+        "docs/report.md",
+        "docs/ablations.md",
+        "README.md",
+    ],
 )
 def test_every_command_is_one_that_there_is(page: str) -> None:
     """Options and their values are parsed, and recipes resolved, whatever data a command is for."""

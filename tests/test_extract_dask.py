@@ -130,8 +130,8 @@ def test_without_a_worker_the_driver_waits_for_the_first(
     tmp_path: Path, small_vit: Path, dask_workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("epalm.extract.dask_cluster._QUIET", 0.0)
-    monkeypatch.setattr("epalm.extract.dask_cluster.say", said.append)
+    monkeypatch.setattr("epalm.dask_cluster._QUIET", 0.0)
+    monkeypatch.setattr("epalm.dask_cluster.say", said.append)
     media, cache = pictures(tmp_path / "media", 10), tmp_path / "cache"
     dask_workers.scale(0)
     running = _in_thread(lambda: extract(media, cache, small_vit, dask_engine(small_vit, cache, dask_workers.address)))

@@ -24,7 +24,7 @@ from tests.dask_workers import (
     worker_process,
 )
 
-CLUSTER, ENGINE = "epalm.extract.dask_cluster", "epalm.extract.dask_engine"
+CLUSTER, ENGINE = "epalm.dask_cluster", "epalm.extract.dask_engine"
 
 
 def _after_planning(engine: Any, change: Any) -> Any:
@@ -192,7 +192,7 @@ def test_a_cache_that_a_worker_does_not_reach(
 def test_media_that_kill_their_workers(
     tmp_path: Path, small_vit: Path, dask_workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{ENGINE}._MOST_TRIES", 2)
+    monkeypatch.setattr("epalm.dask_tasks._MOST_TRIES", 2)
     media, cache = pictures(tmp_path / "media", 20, prefix="zz"), tmp_path / "cache"
     pictures(media, 1, prefix="deadly")
     with pytest.raises(EpalmError, match=r"all workers that encoded the block from deadly000.png to zz006.png died"):

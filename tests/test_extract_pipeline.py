@@ -1,7 +1,6 @@
 """What extraction leaves: each medium's row once, a ledger line per bad one, the same rows after any kill."""
 
 import os
-import random
 import subprocess
 import sys
 import textwrap
@@ -251,7 +250,7 @@ SLOW_EXTRACTION = """
 """
 
 
-def test_sigkill_and_rerun_give_the_same_blocks(tmp_path: Path) -> None:
+def test_killed_beside_its_decoders_and_run_again_the_blocks_are_the_same(tmp_path: Path) -> None:
     media = tmp_path / "media"
     names = _pictures(media, 60)
     (media / names[5]).write_text("bad")
@@ -263,20 +262,17 @@ def test_sigkill_and_rerun_give_the_same_blocks(tmp_path: Path) -> None:
     script = tmp_path / "slow.py"
     script.write_text(textwrap.dedent(SLOW_EXTRACTION))
     words = [sys.executable, str(script), str(Path(__file__).parent), str(media), str(tmp_path / "killed")]
-    rng = random.Random(0)
-    for blocks in (1, 3, 5):
-        process = subprocess.Popen(words)
-        while len(list((tmp_path / "killed").glob("sets/*/records/*.json"))) < blocks:
-            assert process.poll() is None, "it ended by itself"
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.2))
-        process.kill()
-        process.wait()
+    process = subprocess.Popen(words)
+    while len(list((tmp_path / "killed").glob("sets/*/records/*.json"))) < 3:
+        assert process.poll() is None, "it ended by itself"
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
     killed = Cache(tmp_path / "killed")
     summary = _run(dataset, killed)
     assert summary.bad == 2
     assert summary.hits + summary.encoded == 58
-    assert summary.hits >= 40  # what was committed before the last kill stayed
+    assert summary.hits >= 24  # what was committed before the kill stayed
     mine, theirs = killed.find(summary.set_name), whole.find(expected.set_name)
     assert not mine.verify()
     assert {record.block for record in mine.records()} == {record.block for record in theirs.records()}

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from epalm.cores import _quota
 from epalm.extract.views import VIEW_0, view_of
-from epalm.extract.workers import DecodePool, Request, _quota, default_workers
+from epalm.extract.workers import DecodePool, Request, default_workers
 from epalm.media import MediaFile
 from tests.scripted_reader import Media, Scripted, descriptors, fault_of, number_of, pids_of, wait_for
 
@@ -141,9 +142,9 @@ def test_closing_tells_those_who_wait(media: Media) -> None:
 def test_workers_are_sized_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= default_workers() <= default_workers(gpu=True) <= 16
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr("epalm.extract.workers._quota", lambda: None)
+    monkeypatch.setattr("epalm.cores._quota", lambda: None)
     assert (default_workers(), default_workers(gpu=True)) == (7, 8)
-    monkeypatch.setattr("epalm.extract.workers._quota", lambda: 3)
+    monkeypatch.setattr("epalm.cores._quota", lambda: 3)
     assert (default_workers(), default_workers(gpu=True)) == (2, 3)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5})
     assert (default_workers(), default_workers(gpu=True)) == (1, 1)

@@ -1,80 +1,14 @@
-"""The augmented OPT in `causal` mode: no position sees a later one, and the key/value cache changes nothing."""
+"""The augmented OPT in `causal` mode: no position sees a later one."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import OPTForCausalLM
 
-from epalm.train.adapters import Adapters
-from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.connector import Connector
-from epalm.train.injection import Attention, Injection
+from epalm.train.injection import Injection
 from epalm.train.model import EpalmModel
-from epalm.train.prompt import MlpPrompt, PlainPrompt
-
-WIDTH, VOCABULARY = 6, 60
-
-
-def _config(blocks: int = 4, hidden: int = 16, embedding: int | None = None) -> OPTConfig:
-    return OPTConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=hidden,
-        word_embed_proj_dim=embedding or hidden,
-        num_hidden_layers=blocks,
-        num_attention_heads=2,
-        ffn_dim=2 * hidden,
-        max_position_embeddings=64,
-        do_layer_norm_before=embedding is None,  # OPT-350M's form has both
-    )
-
-
-def _model(
-    config: OPTConfig,
-    injection: Injection,
-    *,
-    length: int = 0,
-    mlp: bool = False,
-    deep: bool = False,
-    adapted: bool = False,
-    seed: int = 0,
-) -> EpalmModel:
-    torch.manual_seed(seed)
-    lm = AugmentedOPT(config).eval()
-    adapters = Adapters(config.num_hidden_layers, config.hidden_size, 4) if adapted else None
-    with torch.no_grad():  # the initial weights are so small that most of a mistake would be lost in rounding
-        for tensor in lm.parameters():
-            tensor.mul_(3)
-        for tensor in adapters.parameters() if adapters else ():
-            tensor.mul_(300)
-    lm.augment(injection, length, adapters)
-    kind = MlpPrompt if mlp else PlainPrompt
-    prompt = kind(length, config.word_embed_proj_dim, config.num_hidden_layers if deep else 1) if length else None
-    connector = Connector(injection.tokens, WIDTH, config.hidden_size, shared=False)
-    return EpalmModel(lm, connector, prompt, adapters).eval()
-
-
-@st.composite
-def models(draw: st.DrawFn, attention: Attention = "causal") -> EpalmModel:
-    blocks = draw(st.integers(2, 5))
-    start = draw(st.integers(0, blocks - 1))
-    end = draw(st.integers(start + 1, blocks))
-    injection = Injection(draw(st.integers(1, 4)), start, end, attention)
-    config = _config(blocks, embedding=draw(st.sampled_from((None, 8))))
-    return _model(
-        config,
-        injection,
-        length=draw(st.integers(0, 3)),
-        mlp=draw(st.booleans()),
-        deep=draw(st.booleans()),
-        adapted=draw(st.booleans()),
-        seed=draw(st.integers(0, 99)),
-    )
-
-
-def _inputs(model: EpalmModel, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    features = torch.randn(batch, model.connector_tokens, WIDTH)
-    return features, torch.randint(3, VOCABULARY, (batch, length))
+from tests.augmented_models import VOCABULARY, models, small_config, small_inputs, small_model
 
 
 def _mask(batch: int, length: int, paddings: list[int], *, left: bool) -> torch.Tensor:
@@ -97,7 +31,7 @@ def _mask(batch: int, length: int, paddings: list[int], *, left: bool) -> torch.
 def test_a_later_token_changes_no_earlier_logit(
     model: EpalmModel, batch: int, length: int, paddings: list[int], left: bool, data: st.DataObject
 ) -> None:
-    features, ids = _inputs(model, batch, length)
+    features, ids = small_inputs(model, batch, length)
     mask = _mask(batch, length, paddings, left=left)
     place = data.draw(st.integers(1, length - 1))
     other = ids.clone()
@@ -109,30 +43,10 @@ def test_a_later_token_changes_no_earlier_logit(
     assert torch.equal(before[:, :seen], after[:, :seen])
 
 
-@given(
-    models(),
-    st.integers(1, 3),
-    st.integers(1, 6),
-    st.lists(st.integers(0, 4), min_size=3, max_size=3),
-    st.sampled_from((1, 3)),
-)
-@settings(max_examples=25, deadline=None)
-def test_cached_decoding_gives_the_ids_of_recomputing(
-    model: EpalmModel, batch: int, length: int, paddings: list[int], beams: int
-) -> None:
-    features, ids = _inputs(model, batch, length)
-    mask = _mask(batch, length, paddings, left=True)
-    cached, recomputed = (
-        model.generate(features, ids, mask, num_beams=beams, max_length=length + 8, use_cache=use_cache)
-        for use_cache in (True, False)
-    )
-    assert torch.equal(cached, recomputed)
-
-
 @given(models(), st.integers(1, 5), st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
 def test_padding_in_front_changes_no_logit_of_the_text(model: EpalmModel, length: int, padding: int) -> None:
-    features, ids = _inputs(model, 1, length)
+    features, ids = small_inputs(model, 1, length)
     padded = torch.cat((torch.ones(1, padding, dtype=torch.long), ids), 1)
     with torch.no_grad():
         plain = model(features, ids)
@@ -141,8 +55,8 @@ def test_padding_in_front_changes_no_logit_of_the_text(model: EpalmModel, length
 
 
 def test_a_later_token_does_leak_in_reference_mode() -> None:
-    model = _model(_config(), Injection(2, 1, 3, "reference"), length=2)
-    features, ids = _inputs(model, 2, 6)
+    model = small_model(small_config(), Injection(2, 1, 3, "reference"), length=2)
+    features, ids = small_inputs(model, 2, 6)
     other = ids.clone()
     other[:, -1] = (other[:, -1] + 1) % (VOCABULARY - 3) + 3
     with torch.no_grad():
@@ -151,12 +65,12 @@ def test_a_later_token_does_leak_in_reference_mode() -> None:
 
 
 def test_the_modes_agree_where_every_later_block_gets_a_new_token() -> None:
-    config = _config()
+    config = small_config()
     logits = []
     for attention in ("causal", "reference"):
-        model = _model(config, Injection(3, 1, 4, attention), length=2)
+        model = small_model(config, Injection(3, 1, 4, attention), length=2)
         torch.manual_seed(1)
-        features, ids = _inputs(model, 2, 6)
+        features, ids = small_inputs(model, 2, 6)
         with torch.no_grad():
             logits.append(model(features, ids))
     torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-5)
@@ -164,11 +78,11 @@ def test_the_modes_agree_where_every_later_block_gets_a_new_token() -> None:
 
 @pytest.mark.parametrize("embedding", [None, 8])
 def test_without_prompt_and_token_it_is_plain_opt(embedding: int | None) -> None:
-    config = _config(embedding=embedding)
-    model = _model(config, Injection(2, 1, 3, blind=True))
+    config = small_config(embedding=embedding)
+    model = small_model(config, Injection(2, 1, 3, blind=True))
     plain = OPTForCausalLM(config).eval()
     plain.load_state_dict(model.lm.state_dict())
-    features, ids = _inputs(model, 3, 7)
+    features, ids = small_inputs(model, 3, 7)
     mask = _mask(3, 7, [0, 2, 4], left=True)
     with torch.no_grad():
         ours, theirs = model(features, ids, mask), plain(ids, attention_mask=mask).logits
@@ -177,8 +91,8 @@ def test_without_prompt_and_token_it_is_plain_opt(embedding: int | None) -> None
 
 def test_blind_hides_the_features_and_seeing_does_not() -> None:
     for blind in (True, False):
-        model = _model(_config(), Injection(2, 1, 3, blind=blind), length=2)
-        features, ids = _inputs(model, 2, 5)
+        model = small_model(small_config(), Injection(2, 1, 3, blind=blind), length=2)
+        features, ids = small_inputs(model, 2, 5)
         with torch.no_grad():
             same = torch.equal(model(features, ids), model(features + 1, ids))
         assert same is blind
@@ -195,9 +109,9 @@ def test_the_schedule_is_the_published_one() -> None:
 
 
 def test_nothing_of_the_language_model_learns_and_its_dropout_stays_off() -> None:
-    model = _model(_config(), Injection(2, 1, 3), length=2, mlp=True).train()
+    model = small_model(small_config(), Injection(2, 1, 3), length=2, mlp=True).train()
     assert not model.lm.training
-    features, ids = _inputs(model, 2, 5)
+    features, ids = small_inputs(model, 2, 5)
     model(features, ids).sum().backward()
     assert all(tensor.grad is None for tensor in model.lm.parameters())
     assert all(tensor.grad is not None for tensor in model.trainable_tensors().values())

@@ -34,27 +34,41 @@ class LoadedRun:
     encoder: dict[str, torch.Tensor]
     trained: str
 
+    def decides(self) -> dict[str, Any]:
+        """What of it decides a prediction, as JSON: trained tensors, frozen weights, and how they compute."""
+        return {
+            "trained": self.trained,
+            "lm": self.inputs["lm"],
+            "model": self.config.model.model_dump(mode="json"),
+            "dtype": self.config.lm.dtype,
+        }
 
-def load_run(folder: RunFolder, *, device: str = "auto", checkpoint: str = "best") -> LoadedRun:
+
+def load_run(
+    folder: RunFolder, *, device: str = "auto", checkpoint: str = "best", lm: str | None = None, empty: bool = False
+) -> LoadedRun:
     """The run's model with its trained tensors.
+
+    `lm` says where the language model is to be found, where that is not at the place that the run names. `empty`: the
+    model has the language model's shapes alone, for who leaves computing to others.
 
     Raises:
         UsageError: a part of the run is missing, or the language model is not the one that it was trained with.
     """
     config, inputs = folder.config, folder.inputs
     tensors, step = folder.load(checkpoint)
-    lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)
-    if digest_tensors(lm.state_dict()) != inputs["lm"]:
+    weights = load_lm(lm or config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
+    if not empty and digest_tensors(weights.state_dict()) != inputs["lm"]:
         raise UsageError(
             f"{config.lm.name!r} has other weights than when {folder.name} was trained", hint="train again"
         )
-    text = load_text_format(config.lm.name, lm)
-    model = build_model(config, lm, int(inputs["width"]))
+    text = load_text_format(lm or config.lm.name, weights)
+    model = build_model(config, weights, int(inputs["width"]))
     trained = digest_tensors(tensors)
     encoder = {name.removeprefix(_ENCODER): tensors.pop(name) for name in [*tensors] if name.startswith(_ENCODER)}
     try:
         model.load_trainable(tensors)
     except ValueError as error:
         raise UsageError(f"{folder.path}: {error}", hint="train again") from error
-    model = model.to(pick_device(device)).eval()
+    model = model.eval() if empty else model.to(pick_device(device)).eval()
     return LoadedRun(folder, config, model, text, inputs, step, encoder, trained)

@@ -6,11 +6,9 @@ from.
 Letters: B batch, K perceptual tokens, D_enc encoder width, T text length, V vocabulary.
 """
 
-from typing import Any
-
 import torch
 from torch import nn
-from transformers import GenerationConfig
+from transformers.cache_utils import Cache
 
 from epalm.train.adapters import Adapters
 from epalm.train.augmented_opt import AugmentedOPT
@@ -150,43 +148,24 @@ class EpalmModel(nn.Module):
         return losses
 
     @torch.no_grad()
-    def generate(
-        self,
-        features: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        *,
-        num_beams: int = 3,
-        max_length: int = 30,
-        use_cache: bool | None = None,
-        **options: Any,
+    def next_logits(
+        self, features: torch.Tensor | None, input_ids: torch.Tensor, cache: Cache | None = None
     ) -> torch.Tensor:
-        """Token ids (B, ≤ max_length): the given ids continued up to `</s>`, then padding.
+        """Logits (B, V) of the token behind `input_ids` (B, T), which are without padding.
 
-        Pad on the left. `max_length` counts the given ids (padding included), never the prompt. The key/value cache
-        is used in `causal` mode; `reference` recomputes all at every step. `options` go to transformers' `generate`.
+        A `cache` is filled; once it is, `input_ids` are what comes behind what it holds, and `features` (B, K, D_enc),
+        which are ready ones, are not read. It is exact in `causal` mode alone.
         """
-        cached = self.lm.injection.attention == "causal"
-        ids, mask = self._with_front(input_ids, attention_mask)
-        settings = GenerationConfig(
-            max_length=self.lm.front + max_length,
-            num_beams=num_beams,
-            do_sample=options.pop("do_sample", False),
-            use_cache=cached if use_cache is None else use_cache and cached,
-            bos_token_id=self.lm.config.bos_token_id,
-            eos_token_id=self.lm.config.eos_token_id,
-            pad_token_id=self.lm.config.pad_token_id,
-            **options,
-        )
-        given = torch.ones_like(ids) if mask is None else mask
-        produced: torch.Tensor = self.lm.generate(
-            ids,
-            generation_config=settings,
-            attention_mask=given,
-            perceptual=self.connector(features),
-            prompt=None if self.prompt is None else self.prompt(),
-        )
-        return produced[:, self.lm.front :]
+        filled = cache is not None and cache.get_seq_length() > 0
+        logits: torch.Tensor = self.lm(
+            input_ids if filled else self._with_front(input_ids, None)[0],
+            cache=cache,
+            perceptual=None if features is None else self.connector(features.to(self.connector.weight.dtype)),
+            prompt=None if filled or self.prompt is None else self.prompt(),
+            use_cache=cache is not None,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        return logits
 
     def _with_front(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None

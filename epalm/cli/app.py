@@ -15,6 +15,7 @@ from epalm.cli.extract import extract
 from epalm.cli.import_run import import_run
 from epalm.cli.predict import predict
 from epalm.cli.recipes import recipes
+from epalm.cli.report import report
 from epalm.cli.runs import runs
 from epalm.cli.score import score
 from epalm.cli.train import train
@@ -51,6 +52,7 @@ app.command()(extract)
 app.command()(train)
 app.command()(score)
 app.command()(compare)
+app.command()(report)
 app.command()(predict)
 app.command()(runs)
 app.command()(recipes)

@@ -10,11 +10,14 @@ import typer
 from epalm.cli.options import (
     DEFAULT_CACHE,
     CacheOption,
+    DaskWorkersOption,
     DataOption,
     DeviceOption,
+    EngineOption,
     JsonOption,
     ModalityOption,
     PlanOption,
+    SchedulerOption,
 )
 
 BAD_MEDIA = 3  # exit code: finished, and some media could not be read
@@ -120,21 +123,9 @@ def extract(
             "--compile", help="Compile the encoder with torch.compile: pays for long work.", rich_help_panel=_MACHINE
         ),
     ] = False,
-    engine: Annotated[
-        str, typer.Option(help="Who encodes: local (this process) or dask.", rich_help_panel=_MACHINE)
-    ] = "local",
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            help="With --engine dask: tcp://HOST:PORT of a cluster's scheduler. [default: a cluster on this machine]",
-            show_default=False,
-            rich_help_panel=_MACHINE,
-        ),
-    ] = None,
-    dask_workers: Annotated[
-        int,
-        typer.Option(help="With --engine dask, no --scheduler: processes to start.", min=1, rich_help_panel=_MACHINE),
-    ] = 2,
+    engine: EngineOption = "local",
+    scheduler: SchedulerOption = None,
+    dask_workers: DaskWorkersOption = 2,
     timeout: Annotated[
         float, typer.Option(help="Seconds that decoding may take.", min=0.1, rich_help_panel=_LIMITS)
     ] = 120.0,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from epalm.cache.store import Cache
 from epalm.cache.why import nearest_difference
+from epalm.cli.engines import require_engine
 from epalm.console import say, warn
 from epalm.datasets import load_dataset
 from epalm.errors import CacheError, UsageError
@@ -17,8 +18,6 @@ from epalm.extract.plan import Plan, make_plan
 from epalm.extract.probe import probe_seconds
 from epalm.extract.selection import feature_spec, parse_layers
 from epalm.samples import Dataset, Modality
-
-ENGINES = ("local", "dask")
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,8 @@ class Machine:
 
     def build_engine(self, encoder: Encoder, job: Job, limits: Limits, cache: Cache) -> Engine:
         """The engine that was asked for. Raises UsageError."""
-        if self.engine not in ENGINES:
-            raise UsageError(f"--engine {self.engine!r} is unknown", hint=f"use {' or '.join(ENGINES)}")
+        require_engine(self.engine, self.scheduler)
         if self.engine == "local":
-            if self.scheduler:
-                raise UsageError("--scheduler is for --engine dask", hint="add --engine dask")
             return self.build_local(encoder)
         return DaskEngine(
             job.choice,

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from epalm.cli.decode_options import chosen_decoding
 from epalm.cli.live_source import rebuild_encoder
 from epalm.errors import MediaError
+from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.one import answer_one
 from epalm.extract.media_file import require_file
 from epalm.extract.pipeline import encode_files
@@ -21,19 +23,23 @@ class LoadedModel:
         self._told = self.run.inputs["features"]
         self._encoder = rebuild_encoder(self._told, device, self.run.encoder)
 
-    def answer(self, file: str | Path, question: str) -> str:
-        """The answer to a question about an image, video or sound. Raises MediaError: it cannot be read."""
-        return self._say(Path(file), question)
+    def answer(self, file: str | Path, question: str, decode: DecodeOptions | None = None) -> str:
+        """The answer to a question about an image, video or sound; decoded as the recipe says, or as `decode` does.
 
-    def caption(self, file: str | Path) -> str:
-        """A caption of an image, video or sound. Raises MediaError: it cannot be read."""
-        return self._say(Path(file), None)
+        Raises:
+            MediaError: the file cannot be read.
+        """
+        return self._say(Path(file), question, decode)
 
-    def _say(self, file: Path, question: str | None) -> str:
+    def caption(self, file: str | Path, decode: DecodeOptions | None = None) -> str:
+        """A caption of an image, video or sound, decoded as `answer` does. Raises MediaError: it cannot be read."""
+        return self._say(Path(file), None, decode)
+
+    def _say(self, file: Path, question: str | None, decode: DecodeOptions | None) -> str:
         medium = MediaFile(file)
         try:
             require_file(medium)
             features = encode_files([medium], self._encoder, self._told["layers"])[0]
         except MediaError as error:
             raise MediaError(f"{file}: {error.message}", hint=error.hint) from error
-        return answer_one(self.run, features, question)
+        return answer_one(self.run, features, question, decode or chosen_decoding(self.run.config.decode))

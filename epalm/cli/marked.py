@@ -1,5 +1,6 @@
 """A part of a Markdown file that a command writes: what stands between `<!-- NAME -->` and `<!-- /NAME -->`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from epalm.errors import EpalmError, UsageError
@@ -12,12 +13,7 @@ def require_marks(path: Path, name: str) -> tuple[str, str]:
         UsageError: the file cannot be read, or does not have the two marks once each, in their order.
     """
     first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read: {error}", hint="--write takes a Markdown file that is there"
-        ) from error
+    text = _read(path)
     before, start, rest = text.partition(first)
     _, end, after = rest.partition(last)
     if not (start and end) or first in after or last in before + after:
@@ -27,6 +23,15 @@ def require_marks(path: Path, name: str) -> tuple[str, str]:
     return before + first, last + after
 
 
+def marked_among(path: Path, names: Sequence[str]) -> list[str]:
+    """Those of the names whose part the file has. Raises UsageError: none, or as `require_marks`."""
+    text = _read(path)
+    found = [name for name in names if f"<!-- {name} -->" in text or f"<!-- /{name} -->" in text]
+    for name in found or names[:1]:
+        require_marks(path, name)
+    return found
+
+
 def replace_marked(path: Path, name: str, part: str) -> None:
     """Put `part` between the marks. Raises UsageError as `require_marks`; EpalmError: it cannot be written."""
     before, after = require_marks(path, name)
@@ -34,3 +39,12 @@ def replace_marked(path: Path, name: str, part: str) -> None:
         path.write_text(f"{before}\n\n{part}\n\n{after}", encoding="utf-8")
     except OSError as error:
         raise EpalmError(f"{path} cannot be written: {error}", hint="the table is printed as well") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read: {error}", hint="--write takes a Markdown file that is there"
+        ) from error

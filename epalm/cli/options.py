@@ -67,5 +67,27 @@ LayersOption = Annotated[
         show_default=False,
     ),
 ]
+EngineOption = Annotated[
+    str,
+    typer.Option("--engine", help="Who does the work: local (this machine) or dask.", rich_help_panel="Machine"),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        help="With --engine dask: tcp://HOST:PORT of a cluster's scheduler. [default: a cluster on this machine]",
+        show_default=False,
+        rich_help_panel="Machine",
+    ),
+]
+DaskWorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--dask-workers",
+        help="With --engine dask, no --scheduler: processes to start.",
+        min=1,
+        rich_help_panel="Machine",
+    ),
+]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Say what would be done, and stop: nothing is written.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

@@ -6,6 +6,17 @@ from typing import Annotated
 
 import typer
 
+from epalm.cli.decode_options import (
+    DecodeSeedOption,
+    MaxLengthOption,
+    NumBeamsOption,
+    RankAnswersOption,
+    SamplingOption,
+    TemperatureOption,
+    TopPOption,
+    chosen_decoding,
+    tell_of_captions,
+)
 from epalm.cli.options import DEFAULT_RUNS, DeviceOption, JsonOption, OptionalModalityOption, RunsOption
 
 
@@ -20,6 +31,13 @@ def predict(
         typer.Option(help="A run's name or folder. [default: the latest of the file's modality]", show_default=False),
     ] = None,
     modality: OptionalModalityOption = None,
+    num_beams: NumBeamsOption = None,
+    max_length: MaxLengthOption = None,
+    sampling: SamplingOption = None,
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    seed: DecodeSeedOption = None,
+    rank_answers: RankAnswersOption = None,
     runs: RunsOption = DEFAULT_RUNS,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -33,6 +51,8 @@ def predict(
         epalm predict clip.mp4
 
         epalm predict bell.wav "how many tones are there?" --run my-run
+
+        epalm predict cat.jpg "what animal is this?" --rank-answers answers.txt
     """
     from epalm.cli.loaded_model import LoadedModel
     from epalm.console import say
@@ -53,7 +73,18 @@ def predict(
     model = LoadedModel(folder, device=device)
     inputs = model.run.inputs
     say(f"run: {folder.path}, trained on {inputs['data'] or 'other data'}, {model.run.config.lm.name}")
-    text = model.answer(file, question) if question else model.caption(file)
+    decode = chosen_decoding(
+        model.run.config.decode,
+        num_beams=num_beams,
+        max_length=max_length,
+        sampling=sampling,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        rank_answers=rank_answers,
+    )
+    tell_of_captions(decode, int(bool(question)), 0)
+    text = model.answer(file, question, decode) if question else model.caption(file, decode)
     if as_json:
         typer.echo(json.dumps({"file": str(file), "question": question, "text": text, "run": str(folder.path)}))
     else:

@@ -1,24 +1,41 @@
 """`epalm score`: stage 3. Decodes a split with a trained run and scores it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from epalm.cli.decode_options import (
+    AUTO,
+    BatchSizeOption,
+    DecodeSeedOption,
+    MaxLengthOption,
+    NumBeamsOption,
+    RankAnswersOption,
+    SamplingOption,
+    TemperatureOption,
+    TopPOption,
+    chosen_decoding,
+    tell_of_captions,
+)
 from epalm.cli.encoder_match import require_same_weights
+from epalm.cli.engines import decoding_elsewhere
 from epalm.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_RUNS,
     CacheOption,
     CheckpointOption,
+    DaskWorkersOption,
     DeviceOption,
+    EngineOption,
     JsonOption,
     OptionalDataOption,
     PlanOption,
     RunsOption,
+    SchedulerOption,
 )
 from epalm.errors import UsageError
-from epalm.samples import Modality
+from epalm.samples import Modality, Task
 
 if TYPE_CHECKING:
     from epalm.samples import Dataset, Sample
@@ -49,14 +66,14 @@ def score(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split to decode and score.")] = "test",
-    num_beams: Annotated[
-        int | None, typer.Option(help="Beams; 1: greedy. [default: the recipe's]", min=1, show_default=False)
-    ] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option(help="Tokens in all, the question's too. [default: the recipe's]", min=2, show_default=False),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Samples decoded together.", min=1)] = 64,
+    num_beams: NumBeamsOption = None,
+    max_length: MaxLengthOption = None,
+    sampling: SamplingOption = None,
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    seed: DecodeSeedOption = None,
+    rank_answers: RankAnswersOption = None,
+    batch_size: BatchSizeOption = AUTO,
     limit: Annotated[
         int | None, typer.Option(help="Only the split's first N samples.", min=1, show_default=False)
     ] = None,
@@ -84,6 +101,13 @@ def score(
     cache: CacheOption = DEFAULT_CACHE,
     runs: RunsOption = DEFAULT_RUNS,
     device: DeviceOption = "auto",
+    processes: Annotated[
+        int,
+        typer.Option(help="Decoding processes of this machine, a GPU each.", min=1, max=256, rich_help_panel="Machine"),
+    ] = 1,
+    engine: EngineOption = "local",
+    scheduler: SchedulerOption = None,
+    dask_workers: DaskWorkersOption = 2,
     plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,9 +122,17 @@ def score(
 
         epalm score --run my-run --split val --num-beams 1
 
+        epalm score --sampling --temperature 0.7 --top-p 0.9 --seed 1
+
+        epalm score --rank-answers answers.txt
+
         epalm score --data vqa.jsonl --limit 1000 --json
 
         epalm score --data msvd-qa.jsonl --modality video --feature-set NAME
+
+        epalm score --run my-run --processes 4
+
+        epalm score --runs /shared/runs --engine dask --scheduler tcp://HOST:8786
 
         epalm score --predictions results.json --data vqa.jsonl --split val
     """
@@ -108,8 +140,25 @@ def score(
     from epalm.cli.score_report import chosen_metrics, show_scores
 
     wanted = chosen_metrics(metrics)
+    said: dict[str, Any] = {
+        "num_beams": num_beams,
+        "max_length": max_length,
+        "sampling": sampling,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+        "rank_answers": rank_answers,
+    }
     if predictions is not None:
-        _require_no_run(run=run, feature_set=feature_set, num_beams=num_beams, max_length=max_length, plan=plan or None)
+        _require_no_run(
+            run=run,
+            feature_set=feature_set,
+            plan=plan or None,
+            processes=processes if processes > 1 else None,
+            engine=None if engine == "local" else engine,
+            scheduler=scheduler,
+            **said,
+        )
         scored, path = score_file(predictions, data, modality, split, limit, out, wanted)
         show_scores(scored, path, as_json, asked_for=metrics is not None)
         return
@@ -125,7 +174,9 @@ def score(
     from epalm.train.prepare import chosen_samples
     from epalm.train.run_folder import RunFolder
 
-    loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint)
+    others = decoding_elsewhere(processes, engine, scheduler, dask_workers, checkpoint, device)
+    shapes = others is not None and not plan  # are enough
+    loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint, empty=shapes)
     data = data or str(loaded.inputs["data"])
     if not data:
         raise UsageError(f"{loaded.folder.path} names no data", hint="--data takes yours")
@@ -138,26 +189,32 @@ def score(
     cached = feature_set is not None or loaded.inputs["features"]["source"] == "cache"
     dataset = load_dataset(data, modality, media_here=not cached, write=not plan)
     say(f"run: {loaded.folder.path}, step {loaded.step}; data: {data}, split {split}")
+    decode = chosen_decoding(loaded.config.decode, batch_size=batch_size, **said)
     samples = chosen_samples(dataset, loaded.config, split)[:limit]
     if not samples:
         splits = ", ".join(sorted({sample.split for sample in dataset.samples}))
         raise UsageError(f"data {data!r} has no samples to score in split {split!r}; it has {splits}", hint="--split")
+    questions = sum(sample.task is Task.QA for sample in samples)
+    tell_of_captions(decode, questions, len(samples) - questions)
     features, present = _features(loaded, cache, dataset, samples, feature_set, None if plan else allow_missing, device)
-    decode = loaded.config.decode
-    how = {
-        "num_beams": num_beams or decode.num_beams,
-        "max_length": max_length or decode.max_length,
-        "batch_size": batch_size,
-    }
     if plan:
-        planned = plan_score(loaded, features, present, split=split, expected=len(samples), **how)
+        planned = plan_score(loaded, features, present, split=split, expected=len(samples), decode=decode)
         show_score_plan(planned, features, loaded.folder.path, as_json)
         if isinstance(features, CachedFeatures):
             features.require_rows(allow_missing)
         return
     try:
         scores = score_run(
-            loaded, dataset, features, present, split=split, expected=samples, modality=modality, metrics=wanted, **how
+            loaded,
+            dataset,
+            features,
+            present,
+            split=split,
+            expected=samples,
+            modality=modality,
+            metrics=wanted,
+            decode=decode,
+            elsewhere=others,
         )
     except KeyboardInterrupt:
         say("stopped; the predictions so far are saved, the same command goes on")

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +26,16 @@ class Command:
     words: tuple[str, ...]
     log: Path
     out: Path | None = None  # there once the command has ended well
+    fine: tuple[int, ...] = (0,)  # exit codes that are no failure
 
     def __str__(self) -> str:
         return " ".join(("epalm", *self.words))
 
 
-def run_chains(title: str, chains: Sequence[Sequence[Command]], *, at_once: int) -> None:
-    """Run every chain's commands in order, `at_once` chains at a time.
+def run_chains(title: str, chains: Sequence[Iterable[Command]], *, unit: str, at_once: int) -> None:
+    """Run every chain's commands in order, `at_once` chains at a time; a chain is a `unit`, for the progress.
+
+    A command is asked for when the one before it has ended, so that it can be made of what that one has left.
 
     Raises:
         EpalmError: a command failed. Its chain stops there, chains that have not begun are dropped.
@@ -40,7 +43,7 @@ def run_chains(title: str, chains: Sequence[Sequence[Command]], *, at_once: int)
     threads = max(1, (os.cpu_count() or 1) // at_once)
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
     with (
-        progress(title, sum(map(len, chains)), "commands") as advance,
+        progress(title, len(chains), unit) as advance,
         ThreadPoolExecutor(at_once) as pool,
     ):
         running = [pool.submit(_run_chain, chain, environment, advance) for chain in chains]
@@ -52,7 +55,7 @@ def run_chains(title: str, chains: Sequence[Sequence[Command]], *, at_once: int)
             raise
 
 
-def _run_chain(chain: Sequence[Command], environment: dict[str, str], advance: Advance) -> None:
+def _run_chain(chain: Iterable[Command], environment: dict[str, str], advance: Advance) -> None:
     for command in chain:
         started = time.monotonic()
         command.log.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +71,7 @@ def _run_chain(chain: Sequence[Command], environment: dict[str, str], advance: A
             )
         if done.returncode == _STOPPED:
             raise KeyboardInterrupt
-        if done.returncode:
+        if done.returncode not in command.fine:
             raise EpalmError(
                 f"`{command}` ended with exit code {done.returncode}: {_last_words(command.log)}",
                 hint=f"all that it printed is in {command.log}",
@@ -76,7 +79,7 @@ def _run_chain(chain: Sequence[Command], environment: dict[str, str], advance: A
         if command.out:
             draft.replace(command.out)
         say(f"{time.monotonic() - started:6.1f} s  {command}")
-        advance()
+    advance()
 
 
 def _last_words(log: Path) -> str:

@@ -48,6 +48,7 @@ def show_score_plan(plan: "ScorePlan", features: FeatureSource, run: Path, as_js
         "without features": f"{plan.without_features:,}",
         "decoded already": f"{plan.decoded_already:,}",
         "to decode": f"{plan.to_decode:,}",
+        **({"answers to rank for each question": f"{plan.decode['answers']:,}"} if "answers" in plan.decode else {}),
     }
     _show("score", asdict(plan), rows, "some samples", features, run, as_json)
     require_room(run, plan.bytes)

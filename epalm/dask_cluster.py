@@ -1,10 +1,11 @@
-"""The Dask cluster that an extraction runs on: found or started, looked after, its faults said in words.
+"""The Dask cluster that work is shared out on: found or started, looked after, its faults said in words.
 
-Knows Dask, and that its machines must have the same software; knows neither blocks nor encoders.
+Knows Dask, and that its machines must have the same software; knows nothing of the work.
 """
 
 import logging
 import pkgutil
+import socket
 import time
 import warnings
 from collections import Counter
@@ -21,7 +22,7 @@ _WORKER_TIMEOUT = 600.0  # seconds without any worker
 _QUIET = 5.0  # seconds without any worker that are not worth a word: one that died is being replaced
 _VERSION = "epalm:__version__"
 _SAME = ("python", "dask", "distributed")  # packages: what one machine sends, the others have to read
-_AGAIN = "what is committed stays, and the same command goes on"
+AGAIN = "what is done stays, and the same command goes on"
 # Ctrl-C reaches every process of the terminal; only the driver is to act on it.
 _WORKER_STARTS_WITH = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
@@ -47,7 +48,7 @@ class Cluster:
             if waited > _WORKER_TIMEOUT:
                 raise UsageError(
                     f"no worker has come to the scheduler at {self._where} in {_WORKER_TIMEOUT / 60:.0f} minutes",
-                    hint=f"start some: dask worker {self._where} --nthreads 1; {_AGAIN}",
+                    hint=f"start some: dask worker {self._where} --nthreads 1; {AGAIN}",
                 )
             if waited > _QUIET and not said:
                 say(f"dask: waiting for a worker to come to {self._where}")
@@ -56,7 +57,7 @@ class Cluster:
         if new := threads.keys() - self._checked:
             self._require_same_software(new)
             if any(threads[address] > 1 for address in new):
-                warn("a Dask worker encodes one block at a time, however many threads it has: --nthreads 1 is enough")
+                warn("a Dask worker does one task at a time, however many threads it has: --nthreads 1 is enough")
             self._checked |= new
         return dict(Counter(host_of(address) for address in threads))
 
@@ -71,7 +72,7 @@ class Cluster:
 
     def lost(self) -> EpalmError:
         """The error for a scheduler that does not answer any more."""
-        return EpalmError(f"the scheduler at {self._where} is gone", hint=f"start it again; {_AGAIN}")
+        return EpalmError(f"the scheduler at {self._where} is gone", hint=f"start it again; {AGAIN}")
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         # A client whose scheduler is gone would try for a while to come back, its tasks lost.
@@ -136,7 +137,7 @@ def cluster(scheduler: str | None, processes: int) -> Iterator[Cluster]:
             LocalCluster(
                 n_workers=processes,
                 threads_per_worker=1,
-                memory_limit=0,  # none: decoders have their own, and a large encoder is no leak
+                memory_limit=0,  # none: decoders of media have their own, and a large model is no leak
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
                 preload=[_WORKER_STARTS_WITH],
@@ -174,6 +175,31 @@ def _quiet() -> Iterator[None]:
 def host_of(address: str) -> str:
     """The host of a worker's address, such as `tcp://HOST:PORT`."""
     return address.rsplit("://", maxsplit=1)[-1].rpartition(":")[0]
+
+
+@contextmanager
+def on_this_host() -> Iterator[str]:
+    """In a worker: the name of its machine, which faults inside are told with."""
+    host = socket.gethostname()
+    try:
+        yield host
+    except EpalmError as error:
+        raise type(error)(f"on {host}: {error.message}", hint=error.hint) from error
+
+
+def sharing(processes: Mapping[str, int]) -> int:
+    """In a worker: how many share this machine's cores, of host → workers, by the address that Dask gave this one."""
+    from distributed import get_worker
+
+    return max(1, processes.get(host_of(get_worker().address), 1))
+
+
+def own_gpu(gpus: int) -> int:
+    """In a worker that was started for this, on this machine: the number of its GPU of so many."""
+    from distributed import get_worker
+
+    number: int = get_worker().name  # 0, 1, …
+    return number % gpus
 
 
 def _require_same(machine: str, mine: Mapping[str, Any], its: Mapping[str, Any]) -> None:
