@@ -5,10 +5,12 @@ call CIDEr-D: clipped counts, and a Gaussian penalty on the length. What cannot 
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import numpy as np
 
+from epalm.evaluate.cider import cider
 from epalm.evaluate.java import MetricError, find_java
 from epalm.evaluate.measures import BLEU, CAPTION_METRICS, ORDERS, Measure, Skipped, bleu_of_sums, mean_measure
 from epalm.evaluate.meteor import meteor
@@ -26,15 +28,19 @@ def caption_measures(
     found: Measures = {}
     skipped: list[Skipped] = []
     ordered = {key: references[key] for key in predictions}
-    for computed, compute in _COMPUTE:
-        wanted = [name for name in computed if name in metrics or (name in _OF_SPIDER and "SPIDEr" in metrics)]
-        if not wanted:
-            continue
-        try:
-            found |= compute(predictions, ordered)
-        except MetricError as fault:
-            without = [*wanted, "SPIDEr"] if _OF_SPIDER & set(wanted) else wanted
-            skipped += [Skipped(name, fault.message, fault.hint) for name in without if name in metrics]
+    asked = {*metrics, *(_OF_SPIDER if "SPIDEr" in metrics else ())}
+    with ThreadPoolExecutor(1, "java") as beside:  # Java computes in a process of its own: Python need not wait
+        running = {
+            names: beside.submit(compute, predictions, ordered) for names, compute in _IN_JAVA if asked & set(names)
+        }
+        for names, compute in _HERE:
+            found |= compute(predictions, ordered) if asked & set(names) else {}
+        for names, result in running.items():
+            try:
+                found |= result.result()
+            except MetricError as fault:
+                without = [*names, "SPIDEr"] if _OF_SPIDER & set(names) else names
+                skipped += [Skipped(name, fault.message, fault.hint) for name in without if name in metrics]
     if "SPIDEr" in metrics and found.keys() >= _OF_SPIDER:
         found["SPIDEr"] = _spider(found["SPICE"], found["CIDEr"])
     return {name: found[name] for name in CAPTION_METRICS if name in metrics and name in found}, skipped
@@ -75,10 +81,8 @@ def _rouge(predictions: Tokens, references: Tokens) -> Measures:
 
 
 def _cider(predictions: Tokens, references: Tokens) -> Measures:
-    from pycocoevalcap.cider.cider import Cider
-
-    value, scores = Cider().compute_score(references, predictions)
-    return {"CIDEr": mean_measure(scores, LIBRARY, float(value))}
+    value, scores = cider(predictions, references)
+    return {"CIDEr": mean_measure(scores, LIBRARY, value)}
 
 
 def _spice(predictions: Tokens, references: Tokens) -> Measures:
@@ -93,10 +97,6 @@ def _spider(spice_measure: Measure, cider: Measure) -> Measure:
 
 
 _OF_SPIDER = {"SPICE", "CIDEr"}
-_COMPUTE: tuple[tuple[tuple[str, ...], Callable[[Tokens, Tokens], Measures]], ...] = (
-    (BLEU, _bleu),
-    (("METEOR",), _meteor),
-    (("ROUGE-L",), _rouge),
-    (("CIDEr",), _cider),
-    (("SPICE",), _spice),
-)
+_Way = tuple[tuple[str, ...], Callable[[Tokens, Tokens], Measures]]
+_IN_JAVA: tuple[_Way, ...] = ((("METEOR",), _meteor), (("SPICE",), _spice))
+_HERE: tuple[_Way, ...] = ((BLEU, _bleu), (("ROUGE-L",), _rouge), (("CIDEr",), _cider))

@@ -15,6 +15,7 @@ from epalm.evaluate.tokenizer import Tokens
 
 _OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")
 _BETWEEN = " ||| "
+_AT_ONCE = 32  # captions asked about before an answer is read: their answers, 200 bytes each, fit into any pipe
 
 
 def meteor(predictions: Tokens, references: Tokens) -> tuple[float, list[float]]:
@@ -39,8 +40,10 @@ def meteor(predictions: Tokens, references: Tokens) -> tuple[float, list[float]]
         with process:
             said = _Conversation(process)
             try:
-                counts = [said.ask(_line(predictions[key][0], references[key])) for key in predictions]
-                scores = [float(value) for value in said.ask_all(_BETWEEN.join(["EVAL", *counts]), len(counts) + 1)]
+                lines = [_line(predictions[key][0], references[key]) for key in predictions]
+                some = (lines[at : at + _AT_ONCE] for at in range(0, len(lines), _AT_ONCE))
+                counts = [count for asked in some for count in said.ask(asked, len(asked))]
+                scores = [float(value) for value in said.ask([_BETWEEN.join(["EVAL", *counts])], len(counts) + 1)]
             except (OSError, ValueError) as error:
                 errors.seek(0)
                 told = last_line(errors.read().decode(errors="replace"))
@@ -61,11 +64,8 @@ class _Conversation:
     def close(self) -> None:
         self._asked.close()
 
-    def ask(self, line: str) -> str:
-        return self.ask_all(line, 1)[0]
-
-    def ask_all(self, line: str, count: int) -> list[str]:
-        self._asked.write(line.encode() + b"\n")
+    def ask(self, lines: Sequence[str], count: int) -> list[str]:
+        self._asked.write("".join(line + "\n" for line in lines).encode())
         self._asked.flush()
         answers = [self._answers.readline().decode() for _ in range(count)]
         if not all(answers):
