@@ -13,7 +13,7 @@ from epalm.evaluate.tokenizer import Tokens
 
 
 def cider(predictions: Tokens, references: Tokens) -> tuple[float, np.ndarray]:
-    """The corpus' score and each caption's (N,), 0 to 10, in the order of `predictions`, which `references` have too."""
+    """The corpus' score and each caption's (N,), 0 to 10, in the order of `predictions`."""
     from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_refs, cook_test
 
     scorer = CiderScorer()

@@ -20,7 +20,7 @@ from epalm.cache.uses import touch
 from epalm.console import Advance, progress
 from epalm.cores import usable_cores
 from epalm.datasets import from_anywhere
-from epalm.errors import CacheError
+from epalm.errors import CacheError, MediaError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import EncoderChoice
 from epalm.extract.encoding import BatchEncoder
@@ -158,10 +158,22 @@ def extract_features(
     )
 
 
-def encode_files(files: Sequence[MediaFile], encoder: Encoder, layers: Sequence[int]) -> np.ndarray:
-    """View 0 of some files (B, L, D) float32, in one batch. Raises MediaError."""
+def encode_files(
+    files: Sequence[MediaFile], encoder: Encoder, layers: Sequence[int], pool: DecodePool | None = None
+) -> np.ndarray:
+    """View 0 of some files (B, L, D) float32, in one batch; they are decoded by `pool` [default: in this process].
+
+    Raises:
+        MediaError: one cannot be read.
+    """
+    pool = pool or decode_pool(encoder, 0, DEFAULT_TIMEOUT)
+    inputs = []
+    for one in pool.decode((Request(file, (VIEW_0,)) for file in files), ahead=len(files)):
+        if isinstance(one.result, MediaError):
+            raise one.result
+        inputs.append(one.result)
     batches = BatchEncoder(encoder, layers, "float32", len(files))
-    rows = batches.collect(batches.submit([encoder.input(file, (VIEW_0,)) for file in files]))
+    rows = batches.collect(batches.submit(inputs))
     tokens: np.ndarray = rows[:, 0]
     return tokens
 

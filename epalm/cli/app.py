@@ -18,6 +18,7 @@ from epalm.cli.recipes import recipes
 from epalm.cli.report import report
 from epalm.cli.runs import runs
 from epalm.cli.score import score
+from epalm.cli.serve import serve
 from epalm.cli.train import train
 
 app = typer.Typer(
@@ -54,6 +55,7 @@ app.command()(score)
 app.command()(compare)
 app.command()(report)
 app.command()(predict)
+app.command()(serve)
 app.command()(runs)
 app.command()(recipes)
 app.command()(datasets)

@@ -20,6 +20,7 @@ _EXTRAS = {
     "bitsandbytes": "quantized",
     "peft": "lora",
     "distributed": "dask",
+    "gradio": "serve",
 }
 _LITTLE = 5 << 30  # bytes free below which a cache of any benchmark does not fit
 

@@ -1,0 +1,112 @@
+"""`epalm serve`: a page on this machine that answers about one's own image, clip or sound."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from epalm.cli.options import DEFAULT_RUNS, DeviceOption, RunsOption
+from epalm.errors import EpalmError, UsageError
+
+if TYPE_CHECKING:
+    from epalm.cli.loaded_model import LoadedModel
+    from epalm.train.run_folder import RunFolder
+
+_PORT = 7860  # Gradio's
+# Read when Gradio is imported: nothing is told to anybody, and nothing kept in the browser.
+_QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "GRADIO_MCP_SERVER": "False"}
+
+
+def serve(
+    *,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A run's name or folder; may be given several times. [default: the latest of each modality]",
+            show_default=False,
+        ),
+    ] = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = _PORT,
+    device: DeviceOption = "auto",
+) -> None:
+    """Open a page in which an image, a clip or a sound of your own is answered about, or captioned.
+
+    Each run keeps its encoder and its language model in memory. Where several runs are of a file's modality, each
+    answers. Uploads are deleted when the server ends: Ctrl-C. The page has no password, and nothing is sent elsewhere.
+
+    Examples:
+
+        epalm serve
+
+        epalm serve --run baseline --run my-run --port 8000
+    """
+    if find_spec("gradio") is None:
+        raise UsageError("epalm serve needs Gradio, which is not installed", hint="pip install 'epalm[serve]'")
+    from epalm.console import say
+
+    folders = _folders(run, runs)
+    with ExitStack() as held:
+        uploads = held.enter_context(tempfile.TemporaryDirectory(prefix="epalm-serve-"))
+        os.environ.update(_QUIET, GRADIO_TEMP_DIR=uploads)
+        models = _load(folders, device, held)
+        _listen(models, host, port)
+    say("stopped; the uploads are deleted")
+
+
+def _folders(names: list[str] | None, runs: Path) -> "list[RunFolder]":
+    """The runs that are named, or the latest of each modality. Raises UsageError: there is none."""
+    from epalm.samples import Modality
+    from epalm.train.run_folder import RunFolder
+
+    if names:
+        return [RunFolder.find(runs, name) for name in dict.fromkeys(names)]
+    found, faults = [], []
+    for modality in Modality:
+        try:
+            found.append(RunFolder.latest_of(runs, modality))
+        except UsageError as fault:
+            faults.append(fault)
+    if not found:
+        raise faults[0]
+    return found
+
+
+def _load(folders: "Sequence[RunFolder]", device: str, held: ExitStack) -> "list[LoadedModel]":
+    from epalm.cli.loaded_model import LoadedModel
+    from epalm.console import say
+
+    models = []
+    for folder in folders:
+        model = LoadedModel(folder, device=device, workers=1)
+        held.callback(model.close)
+        say(f"{model.run.inputs['modality']}: {folder.path}, {model.run.config.lm.name}")
+        models.append(model)
+    return models
+
+
+def _listen(models: "list[LoadedModel]", host: str, port: int) -> None:
+    """Serve until a signal comes. Raises EpalmError: the address cannot be had."""
+    import uvicorn
+
+    from epalm.cli.serve_page import page
+    from epalm.cli.stopping import asked_to_stop
+    from epalm.console import say
+
+    server = uvicorn.Server(
+        uvicorn.Config(page(models, host), host, port, log_level="warning", timeout_graceful_shutdown=1)
+    )
+    try:
+        listening = server.config.bind_socket()
+    except SystemExit:  # which is how uvicorn says so
+        raise EpalmError(f"{host}:{port} cannot be listened on", hint="give another --port or --host") from None
+    with listening:
+        say(f"open http://{host}:{listening.getsockname()[1]}/  Ctrl-C stops it")
+        with asked_to_stop(lambda: None):  # uvicorn stops at a signal, and then hands it on
+            server.run(sockets=[listening])

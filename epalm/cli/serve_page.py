@@ -1,0 +1,143 @@
+"""The page of `epalm serve`: a file and a question go in, what each run of its modality says comes out.
+
+Gradio shows it. Media are decoded by processes of their own, and whatever is shown is escaped.
+"""
+
+import time
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import gradio as gr
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from epalm.console import size_in_words
+from epalm.datasets.extensions import EXTENSIONS, modality_of
+from epalm.errors import EpalmError, MediaError, UsageError
+from epalm.samples import Modality
+
+if TYPE_CHECKING:
+    from epalm.cli.loaded_model import LoadedModel
+
+_LONGEST = 500  # characters of a question
+_KEPT = 24 * 3600  # seconds for which an upload stays
+_LOOPBACK = ("127.0.0.1", "localhost")
+_SHOWN = {
+    Modality.IMAGE: '<img src="{}" alt="the uploaded image">',
+    Modality.VIDEO: '<video src="{}" controls muted></video>',
+    Modality.AUDIO: '<audio src="{}" controls></audio>',
+}
+_STYLE = """
+.gradio-container { max-width: 60rem !important; margin: 0 auto !important; }
+#shown img, #shown video { max-width: 100%; max-height: 24rem; border-radius: 0.5rem; }
+#shown audio { width: 100%; }
+#answer .said { font-size: 1.5rem; line-height: 1.3; overflow-wrap: anywhere; margin: 0.5rem 0 0; }
+#answer .by, #runs { color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+#answer .fault { border-left: 4px solid #c0392b; padding: 0.25rem 0.75rem; overflow-wrap: anywhere; }
+"""
+
+
+def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
+    """The application that serves the page; from this machine only it is reached under its own names alone."""
+    modalities = list(dict.fromkeys(Modality(model.run.inputs["modality"]) for model in models))
+    most = min(model.limits.bytes for model in models)
+    theme = gr.themes.Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
+    with gr.Blocks(title="epalm", analytics_enabled=False, delete_cache=(_KEPT // 24, _KEPT)) as blocks:
+        gr.HTML(f"<h1>epalm</h1><p>{_asks_for(modalities)} Without a question it is captioned.</p>")
+        with gr.Row():
+            with gr.Column():
+                upload = gr.File(
+                    label=f"A file of at most {size_in_words(most)}",
+                    file_types=sorted(ending for modality in modalities for ending in EXTENSIONS[modality]),
+                    elem_id="upload",
+                    height=140,
+                )
+                shown = gr.HTML(elem_id="shown")
+            with gr.Column():
+                question = gr.Textbox(
+                    label="Question", placeholder="what color is it?", max_length=_LONGEST, elem_id="question"
+                )
+                ask = gr.Button("Answer", variant="primary", elem_id="ask")
+                answer = gr.HTML(elem_id="answer", min_height=120)
+        gr.HTML(f'<p id="runs">{"<br>".join(_about(model) for model in models)}</p>')
+        upload.move_resource_to_block_cache = _only_uploads(upload.move_resource_to_block_cache)
+        upload.async_move_resource_to_block_cache = _only_uploads(upload.async_move_resource_to_block_cache)
+        upload.change(_preview, upload, shown, api_visibility="private", show_progress="hidden")
+        gr.on(
+            [ask.click, question.submit],
+            lambda file, text: _answer(models, file, text),
+            [upload, question],
+            answer,
+            api_visibility="private",
+            concurrency_limit=1,  # one model run at a time: they share the machine
+        )
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    if host in _LOOPBACK:  # a page elsewhere whose name is made to point here is not let in
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK])
+    return gr.mount_gradio_app(
+        app, blocks, path="/", server_name=host, footer_links=[], run_history=False, mcp_server=False,
+        allowed_paths=[], show_error=False, max_file_size=most, ssr_mode=False, pwa=False, theme=theme, css=_STYLE,
+    )  # fmt: skip
+
+
+def _only_uploads(move: Any) -> Any:
+    """A request may name a URL in place of an upload, which Gradio would fetch."""
+
+    def checked(place: Any, *rest: Any, **more: Any) -> Any:
+        if "://" in str(place):
+            raise gr.Error("only uploaded files are read", print_exception=False)
+        return move(place, *rest, **more)
+
+    return checked
+
+
+def _asks_for(modalities: Sequence[Modality]) -> str:
+    words = {Modality.IMAGE: "an image", Modality.VIDEO: "a clip", Modality.AUDIO: "a sound"}
+    *before, last = (words[modality] for modality in modalities)
+    return f"Choose {', '.join(before)}{' or ' if before else ''}{last}, and ask about it."
+
+
+def _about(model: "LoadedModel") -> str:
+    inputs, config = model.run.inputs, model.run.config
+    data = inputs["data"] or "other data"
+    return escape(f"{inputs['modality']}: run {model.run.folder.name}, trained on {data}, with {config.lm.name}")
+
+
+def _preview(file: str | None) -> str:
+    modality = modality_of(Path(file)) if file else None
+    return _SHOWN[modality].format(f"/gradio_api/file={quote(str(file))}") if modality else ""
+
+
+def _answer(models: "Sequence[LoadedModel]", file: str | None, question: str) -> str:
+    """What each run of the file's modality says, as HTML; or what is wrong."""
+    try:
+        return "".join(_said(model, Path(str(file)), question.strip()) for model in _fitting(models, file, question))
+    except EpalmError as error:
+        message = error.message.replace(str(file), Path(str(file)).name)
+        hint = f"<br>→ {escape(error.hint)}" if error.hint else ""
+        return f'<p class="fault" role="alert">{escape(message)}{hint}</p>'
+
+
+def _fitting(models: "Sequence[LoadedModel]", file: str | None, question: str) -> "list[LoadedModel]":
+    if not file:
+        raise UsageError("there is no file yet", hint="choose one, or drop it into the field")
+    if len(question) > _LONGEST:
+        raise UsageError(f"the question has {len(question):,} characters: more than {_LONGEST}", hint="shorten it")
+    name, modality = Path(file).name, modality_of(Path(file))
+    if modality is None:
+        raise MediaError(f"{name}: its name does not say what it is", hint="give it an ending such as .jpg")
+    fitting = [model for model in models if model.run.inputs["modality"] == modality]
+    if not fitting:
+        hint = f"epalm extract -m {modality}, epalm train --from-cache, and start epalm serve again"
+        raise UsageError(f"{name}: no run for {modality} is served", hint=hint)
+    return fitting
+
+
+def _said(model: "LoadedModel", file: Path, question: str) -> str:
+    started = time.perf_counter()
+    text = model.answer(file, question) if question else model.caption(file)
+    told = f"{'answer' if question else 'caption'} by {model.run.folder.name} in {time.perf_counter() - started:.1f} s"
+    return f'<p class="said">{escape(text) or "(it said nothing)"}</p><p class="by">{escape(told)}</p>'
