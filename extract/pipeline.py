@@ -29,7 +29,7 @@ from epalm.extract.selection import feature_spec
 from epalm.extract.stream import Stream, Tally, decode_pool
 from epalm.extract.versions import library_versions
 from epalm.extract.views import VIEW_0
-from epalm.extract.workers import DEFAULT_TIMEOUT, default_workers
+from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool, Request, default_workers
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 

@@ -63,8 +63,9 @@ def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
                 ask = gr.Button("Answer", variant="primary", elem_id="ask")
                 answer = gr.HTML(elem_id="answer", min_height=120)
         gr.HTML(f'<p id="runs">{"<br>".join(_about(model) for model in models)}</p>')
-        upload.move_resource_to_block_cache = _only_uploads(upload.move_resource_to_block_cache)
-        upload.async_move_resource_to_block_cache = _only_uploads(upload.async_move_resource_to_block_cache)
+        taken: Any = upload
+        taken.move_resource_to_block_cache = _only_uploads(upload.move_resource_to_block_cache)
+        taken.async_move_resource_to_block_cache = _only_uploads(upload.async_move_resource_to_block_cache)
         upload.change(_preview, upload, shown, api_visibility="private", show_progress="hidden")
         gr.on(
             [ask.click, question.submit],
@@ -77,10 +78,11 @@ def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if host in _LOOPBACK:  # a page elsewhere whose name is made to point here is not let in
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK])
-    return gr.mount_gradio_app(
+    served: FastAPI = gr.mount_gradio_app(
         app, blocks, path="/", server_name=host, footer_links=[], run_history=False, mcp_server=False,
         allowed_paths=[], show_error=False, max_file_size=most, ssr_mode=False, pwa=False, theme=theme, css=_STYLE,
     )  # fmt: skip
+    return served
 
 
 def _only_uploads(move: Any) -> Any:
