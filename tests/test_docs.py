@@ -16,6 +16,8 @@ from typer.main import get_command
 from epalm.cli.app import app
 from epalm.cli.recipe_options import in_full
 from epalm.config import Config, load_config, recipes
+from epalm.datasets.benchmarks import BENCHMARKS
+from epalm.evaluate.measures import METRICS
 from epalm.playground import weights_folder
 from epalm.train.augmented_opt import AugmentedOPT
 from epalm.train.build import build_model
@@ -52,7 +54,8 @@ def test_every_recipe_is_in_the_picture_of_rates() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/training.md", "docs/report.md", "docs/ablations.md"]
+    "page",
+    ["README.md", "CONTRIBUTING.md", "docs/training.md", "docs/report.md", "docs/ablations.md", "docs/benchmarks.md"],
 )
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):
@@ -77,6 +80,7 @@ def _commands_of(page: str) -> list[list[str]]:
         "docs/cache.md",
         "docs/report.md",
         "docs/ablations.md",
+        "docs/benchmarks.md",
         "README.md",
     ],
 )
@@ -91,6 +95,30 @@ def test_every_command_is_one_that_there_is(page: str) -> None:
         if asked.get("recipe"):
             settings = {key: asked[key] for key in ("variant", "inject", "unfreeze", "few_shot", "balanced", "blind")}
             load_config(asked["recipe"], in_full(asked["settings"], **settings)).at_known_depth()
+
+
+def test_every_benchmark_has_its_row_and_its_commands() -> None:
+    """The recipe takes the data set's task, the split is scored, and the features' bytes are what extraction writes."""
+    text = (ROOT / "docs/benchmarks.md").read_text()
+    rows = [
+        [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")
+    ]
+    assert [row[0] for row in rows] == list(BENCHMARKS)
+    words = _commands_of("docs/benchmarks.md")
+    assert len(words) == 4 * len(rows)
+    for place, (name, media, _, features, recipe, split, measure, _) in enumerate(rows):
+        looked, extracted, trained, scored = words[4 * place : 4 * place + 4]
+        assert looked[:2] == ["datasets", name] and f"{name}:{looked[3]}" in extracted
+        assert trained[trained.index("--recipe") + 1] == recipe
+        assert ("test" if "--split" not in scored else scored[scored.index("--split") + 1]) == split
+        assert all(one in METRICS for one in measure.split(", "))
+        assert all(url in text for url in re.findall(r"https://[^ ,]+", BENCHMARKS[name].source))
+        config = load_config(recipe, ["model.variant=epalm-pt-l"])
+        width = 1024 if config.encoder.kind == "vit" else 768
+        assert ("--weights" in extracted) == (config.encoder.kind == "vit")
+        assert not config.encoder.frames or extracted[extracted.index("--frames") + 1] == str(config.encoder.frames)
+        size = int(media.replace(",", "")) * config.model.tokens * width * 2
+        assert features == f"{size / 1e6:,.0f} MB"
 
 
 @pytest.mark.parametrize(

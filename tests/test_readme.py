@@ -115,4 +115,5 @@ def test_no_command_is_left_out() -> None:
     known = {"epalm extract --help", "epalm export", "epalm train", "epalm cache push", "just bench"}
     known |= {"epalm ablate variants --write README.md"}
     known |= {"epalm score --predictions", "epalm compare"}  # see `test_evaluate_compare`
+    known |= {"epalm serve"}  # see `test_serve_browser`
     assert set(said) <= known
