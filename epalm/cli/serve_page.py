@@ -4,7 +4,8 @@ Gradio shows it. Media are decoded by processes of their own, and whatever is sh
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from urllib.parse import quote
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.utils import get_upload_folder
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from epalm.console import size_in_words
@@ -35,7 +37,7 @@ _STYLE = """
 #shown img, #shown video { max-width: 100%; max-height: 24rem; border-radius: 0.5rem; }
 #shown audio { width: 100%; }
 #answer .said { font-size: 1.5rem; line-height: 1.3; overflow-wrap: anywhere; margin: 0.5rem 0 0; }
-#answer .by, #runs { color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+#answer .by, #runs { opacity: 0.75; overflow-wrap: anywhere; }
 #answer .fault { border-left: 4px solid #c0392b; padding: 0.25rem 0.75rem; overflow-wrap: anywhere; }
 """
 
@@ -63,9 +65,6 @@ def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
                 ask = gr.Button("Answer", variant="primary", elem_id="ask")
                 answer = gr.HTML(elem_id="answer", min_height=120)
         gr.HTML(f'<p id="runs">{"<br>".join(_about(model) for model in models)}</p>')
-        taken: Any = upload
-        taken.move_resource_to_block_cache = _only_uploads(upload.move_resource_to_block_cache)
-        taken.async_move_resource_to_block_cache = _only_uploads(upload.async_move_resource_to_block_cache)
         upload.change(_preview, upload, shown, api_visibility="private", show_progress="hidden")
         gr.on(
             [ask.click, question.submit],
@@ -75,6 +74,8 @@ def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
             api_visibility="private",
             concurrency_limit=1,  # one model run at a time: they share the machine
         )
+    for component in blocks.blocks.values():
+        _refuse_addresses(component)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if host in _LOOPBACK:  # a page elsewhere whose name is made to point here is not let in
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK])
@@ -82,18 +83,21 @@ def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
         app, blocks, path="/", server_name=host, footer_links=[], run_history=False, mcp_server=False,
         allowed_paths=[], show_error=False, max_file_size=most, ssr_mode=False, pwa=False, theme=theme, css=_STYLE,
     )  # fmt: skip
+    blocks.has_launched = True  # only then Gradio looks whether a file that a request names was uploaded
     return served
 
 
-def _only_uploads(move: Any) -> Any:
-    """A request may name a URL in place of an upload, which Gradio would fetch."""
+def _refuse_addresses(component: Any) -> None:
+    """A request may name an address in place of an upload, which Gradio would fetch."""
+    for name in ("move_resource_to_block_cache", "async_move_resource_to_block_cache"):
+        if move := getattr(component, name, None):
+            setattr(component, name, partial(_move_upload, move))
 
-    def checked(place: Any, *rest: Any, **more: Any) -> Any:
-        if "://" in str(place):
-            raise gr.Error("only uploaded files are read", print_exception=False)
-        return move(place, *rest, **more)
 
-    return checked
+def _move_upload(move: Callable[..., Any], place: Any) -> Any:
+    if "://" in str(place):
+        raise gr.Error("only uploaded files are read", print_exception=False)
+    return move(place)
 
 
 def _asks_for(modalities: Sequence[Modality]) -> str:
@@ -103,9 +107,7 @@ def _asks_for(modalities: Sequence[Modality]) -> str:
 
 
 def _about(model: "LoadedModel") -> str:
-    inputs, config = model.run.inputs, model.run.config
-    data = inputs["data"] or "other data"
-    return escape(f"{inputs['modality']}: run {model.run.folder.name}, trained on {data}, with {config.lm.name}")
+    return escape(f"{model.run.inputs['modality']}: run {model.run.folder.name}")
 
 
 def _preview(file: str | None) -> str:
@@ -128,6 +130,8 @@ def _fitting(models: "Sequence[LoadedModel]", file: str | None, question: str) -
         raise UsageError("there is no file yet", hint="choose one, or drop it into the field")
     if len(question) > _LONGEST:
         raise UsageError(f"the question has {len(question):,} characters: more than {_LONGEST}", hint="shorten it")
+    if not Path(file).resolve().is_relative_to(Path(get_upload_folder()).resolve()):  # whatever Gradio lets through
+        raise UsageError("only uploaded files are read", hint="choose the file, or drop it into the field")
     name, modality = Path(file).name, modality_of(Path(file))
     if modality is None:
         raise MediaError(f"{name}: its name does not say what it is", hint="give it an ending such as .jpg")
