@@ -35,7 +35,7 @@ _STYLE = """
 #shown img, #shown video { max-width: 100%; max-height: 24rem; border-radius: 0.5rem; }
 #shown audio { width: 100%; }
 #answer .said { font-size: 1.5rem; line-height: 1.3; overflow-wrap: anywhere; margin: 0.5rem 0 0; }
-#answer .by, #runs { color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+#answer .by, #runs { opacity: 0.75; overflow-wrap: anywhere; }
 #answer .fault { border-left: 4px solid #c0392b; padding: 0.25rem 0.75rem; overflow-wrap: anywhere; }
 """
 
@@ -103,9 +103,7 @@ def _asks_for(modalities: Sequence[Modality]) -> str:
 
 
 def _about(model: "LoadedModel") -> str:
-    inputs, config = model.run.inputs, model.run.config
-    data = inputs["data"] or "other data"
-    return escape(f"{inputs['modality']}: run {model.run.folder.name}, trained on {data}, with {config.lm.name}")
+    return escape(f"{model.run.inputs['modality']}: run {model.run.folder.name}")
 
 
 def _preview(file: str | None) -> str:
