@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,17 @@ def test_drawn_predictions_are_those_of_their_seed_however_they_come_about(score
     assert _lines(again) == drawn
     other = _told(score("--json", *sampling, "--seed", 4))
     assert other["predictions"] != told["predictions"] and _lines(other) != drawn
+
+
+def test_the_commands_of_the_document(score: Score, tmp_path: Path) -> None:
+    (tmp_path / "answers.txt").write_text("red\nblue\n")
+    page = (ROOT / "docs/scores.md").read_text().split("## The measures")[0]
+    (block,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert len(commands) == 4
+    for words in commands:
+        done = score(*words[2:], "--limit", 3)
+        assert words[:2] == ["epalm", "score"] and done.code == 0, done.err
 
 
 def test_answers_are_ranked_for_questions_and_captions_decoded_as_usual(score: Score, tmp_path: Path) -> None:

@@ -69,17 +69,15 @@ def served(here: Path) -> Iterator[Served]:
         process.kill()
 
 
-def _ask(page: "Page", medium: Path, question: str) -> str:
-    """Upload a file in place of the former one, ask, and read the answer."""
-    if page.get_by_label("Remove this file").count():
-        page.get_by_label("Remove this file").click()
+def _ask(page: "Page", medium: Path, question: str, until: "re.Pattern[str]") -> str:
+    """Upload a file in place of the former one, ask, and read the answer as soon as `until` is there."""
+    if page.locator("#upload").get_by_label("Clear").count():
+        page.locator("#upload").get_by_label("Clear").click()
     page.locator("#upload input[type=file]").set_input_files(medium)
     page.locator("#upload").get_by_text(medium.stem[:10]).first.wait_for()
     page.locator("#question textarea, #question input").fill(question)
-    before = page.locator("#answer").inner_text()
     page.locator("#ask").click()
-    page.wait_for_function("before => document.querySelector('#answer').innerText != before", arg=before)
-    page.locator("#answer .said, #answer .fault").wait_for()
+    page.locator("#answer").get_by_text(until).wait_for()
     return page.locator("#answer .said, #answer .fault").inner_text()
 
 
@@ -88,26 +86,26 @@ def test_a_page_answers_an_image_a_clip_and_a_sound(
 ) -> None:
     visit = open_page(served.url, width=400)
     page = visit.page
+    page.locator("#ask").wait_for()
     assert page.title() == "epalm"
-    for modality, tag in ((Modality.IMAGE, "img"), (Modality.VIDEO, "video"), (Modality.AUDIO, "audio")):
+    asked = ((Modality.IMAGE, "img", QUESTION), (Modality.VIDEO, "video", ""), (Modality.AUDIO, "audio", QUESTION))
+    for modality, tag, question in asked:
         medium = next(path for path in sorted((worlds[modality] / "test").iterdir()))
-        for question in (QUESTION, ""):
-            told = epalm("predict", medium, *filter(None, [question]), "--json")
-            text = json.loads(told.out)["text"]
-            assert _ask(page, medium, question) == (" ".join(text.split()) or "(it said nothing)")
-            kind = "answer" if question else "caption"
-            assert re.search(rf"{kind} by {modality} in \d+\.\d s", page.locator("#answer .by").inner_text())
+        told = epalm("predict", medium, *filter(None, [question]), "--json")
+        text = json.loads(told.out)["text"]
+        said = re.compile(rf"{'answer' if question else 'caption'} by {modality} in \d+\.\d s")
+        assert _ask(page, medium, question, said) == (" ".join(text.split()) or "(it said nothing)")
         page.locator(f"#shown {tag}").wait_for()
         assert page.evaluate(f"document.querySelector('#shown {tag}').src").startswith(served.url)
 
     broken = here / "<img src=x onerror=alert(1)>.png"
     broken.write_bytes(b"\x89PNG no")
-    fault = _ask(page, broken, "")
+    fault = _ask(page, broken, "", re.compile("→"))
     assert "→" in fault and str(served.temporary) not in fault and "Traceback" not in fault
     assert page.locator("#answer img").count() == 0
     assert visit.overflow() <= 0
     assert all(url.startswith((served.url, "blob:")) for url in visit.requests), visit.requests
-    assert not visit.faults
+    assert set(visit.faults) <= {"Method not implemented."}  # which Gradio's own script warns of
 
     _nothing_but_uploads_is_read(served.url, here)
     assert any(served.temporary.rglob("*.png"))
