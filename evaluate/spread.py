@@ -9,7 +9,7 @@ Letters: B samples of a chunk, K perceptual tokens, D_enc encoder width.
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from epalm.errors import UsageError
 from epalm.evaluate.decodable import require_decodable
 from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.decoding import decode_batches, length_groups
+from epalm.evaluate.ready_features import ReadyFeatures
 from epalm.fingerprint import digest_json
 from epalm.samples import Prediction, Sample
 from epalm.train.build import lm_from_anywhere
@@ -111,29 +112,9 @@ class Decoder:
 
     def decode(self, chunk: Chunk) -> list[Prediction]:
         """A prediction for each sample."""
-        return [
-            prediction
-            for batch in decode_batches(self._run.model, self._run.text, _Sent(chunk), chunk.samples, self._options)
-            for prediction in batch
-        ]
-
-
-class _Sent:
-    """The features of a chunk, as decoding reads them."""
-
-    def __init__(self, chunk: Chunk) -> None:
-        self._features = chunk.features
-        self._rows = {sample.id: row for row, sample in enumerate(chunk.samples)}
-        self.layers, self.width = chunk.features.shape[1:]
-
-    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
-        """See `FeatureSource`; view 0 alone."""
-        assert epoch is None
-        return self._features[[self._rows[sample.id] for sample in samples]]
-
-    def describe(self) -> dict[str, Any]:
-        """See `FeatureSource`."""
-        return {"source": "sent"}
+        features = ReadyFeatures(chunk.samples, chunk.features)
+        batches = decode_batches(self._run.model, self._run.text, features, chunk.samples, self._options)
+        return [prediction for batch in batches for prediction in batch]
 
 
 def _chunks(run: LoadedRun, features: FeatureSource, groups: Sequence[Sequence[Sample]], size: int) -> Iterator[Chunk]:
