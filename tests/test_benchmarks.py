@@ -15,6 +15,7 @@ from benchmarks.training_gpu import WAYS, Size, ceiling, measure
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow  # all together minutes
 @pytest.mark.parametrize(
     ("part", "lines"),
     [
