@@ -69,15 +69,18 @@ def served(here: Path) -> Iterator[Served]:
         process.kill()
 
 
-def _ask(page: "Page", medium: Path, question: str, until: "re.Pattern[str]") -> str:
-    """Upload a file in place of the former one, ask, and read the answer as soon as `until` is there."""
+def _ask(page: "Page", medium: Path, tag: str, question: str, said: "re.Pattern[str]") -> str:
+    """Upload a file in place of the former one, ask, and read the answer as soon as it is `said`, or a fault.
+
+    `tag` shows the file when all of it is there: another one than before.
+    """
     if page.locator("#upload").get_by_label("Clear").count():
         page.locator("#upload").get_by_label("Clear").click()
     page.locator("#upload input[type=file]").set_input_files(medium)
-    page.locator("#upload").get_by_text(medium.stem[:10]).first.wait_for()
+    page.locator(f"#shown {tag}").wait_for()
     page.locator("#question textarea, #question input").fill(question)
-    page.locator("#ask").click()
-    page.locator("#answer").get_by_text(until).wait_for()
+    page.locator("#ask").press("Enter")  # which finds it while the file that is shown still moves it
+    page.locator("#answer").get_by_text(re.compile(f"{said.pattern}|→")).wait_for()
     return page.locator("#answer .said, #answer .fault").inner_text()
 
 
@@ -94,13 +97,12 @@ def test_a_page_answers_an_image_a_clip_and_a_sound(
         told = epalm("predict", medium, *filter(None, [question]), "--json")
         text = json.loads(told.out)["text"]
         said = re.compile(rf"{'answer' if question else 'caption'} by {modality} in \d+\.\d s")
-        assert _ask(page, medium, question, said) == (" ".join(text.split()) or "(it said nothing)")
-        page.locator(f"#shown {tag}").wait_for()
+        assert _ask(page, medium, tag, question, said) == (" ".join(text.split()) or "(it said nothing)")
         assert page.evaluate(f"document.querySelector('#shown {tag}').src").startswith(served.url)
 
     broken = here / "<img src=x onerror=alert(1)>.png"
     broken.write_bytes(b"\x89PNG no")
-    fault = _ask(page, broken, "", re.compile("→"))
+    fault = _ask(page, broken, "img", "", re.compile("→"))
     assert "→" in fault and str(served.temporary) not in fault and "Traceback" not in fault
     assert page.locator("#answer img").count() == 0
     assert visit.overflow() <= 0

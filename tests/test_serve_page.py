@@ -54,11 +54,14 @@ def client(model: _Model, tmp_path_factory: pytest.TempPathFactory) -> "Iterator
             yield client
 
 
-def _ask(client: "TestClient", file: Any, question: Any) -> dict[str, Any]:
-    """What the server says in the end to a question put as the page puts it."""
+def _ask(client: "TestClient", file: Any, question: Any, *, queued: bool = False) -> dict[str, Any]:
+    """What the server says in the end to a question put as the page puts it, or as Gradio's queue would take it."""
     config = client.get("/config").json()
     (asking,) = (one for one in config["dependencies"] if len(one["inputs"]) == 2)
     words = {"data": [file, question], "fn_index": asking["id"], "session_hash": "me"}
+    if not queued:
+        done = client.post("/gradio_api/run/predict", json=words)
+        return {"success": done.status_code == 200, "output": done.json()}
     assert client.post("/gradio_api/queue/join", json=words).status_code == 200
     said = client.get("/gradio_api/queue/data", params={"session_hash": "me"}).text
     told = [json.loads(line.removeprefix("data: ")) for line in said.splitlines() if line.startswith("data: ")]
@@ -83,8 +86,9 @@ def test_what_is_shown_is_escaped(client: "TestClient") -> None:
     assert "501 characters" in shown
 
 
+@pytest.mark.parametrize("queued", [False, True])
 @pytest.mark.parametrize("place", ["file", "question"])
-def test_only_uploads_are_read(client: "TestClient", model: _Model, place: str, tmp_path: Path) -> None:
+def test_only_uploads_are_read(client: "TestClient", model: _Model, place: str, queued: bool, tmp_path: Path) -> None:
     import gradio.processing_utils
 
     secret = tmp_path / "secret.png"
@@ -101,7 +105,7 @@ def test_only_uploads_are_read(client: "TestClient", model: _Model, place: str, 
         for wrong in (str(secret), f"{path}/../../../{secret}", "http://192.0.2.1/a.png", f"file://{secret}"):
             for stream in (False, True):
                 named = _named(wrong, stream=stream)
-                done = _ask(client, *((named, "what?") if place == "file" else (_named(path), named)))
+                done = _ask(client, *((named, "what?") if place == "file" else (_named(path), named)), queued=queued)
                 refused = not done["success"] or 'class="fault"' in done["output"]["data"][0]
                 assert refused or (place == "question" and "secret" not in done["output"]["data"][0])
         assert not fetched and all(read.name == "a.png" and read.is_relative_to(uploads) for read in model.read)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -46,6 +47,7 @@ def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
     """The application that serves the page; from this machine only it is reached under its own names alone."""
     modalities = list(dict.fromkeys(Modality(model.run.inputs["modality"]) for model in models))
     most = min(model.limits.bytes for model in models)
+    turn = Lock()  # one model at a time: they share the machine
     theme = gr.themes.Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
     with gr.Blocks(title="epalm", analytics_enabled=False, delete_cache=(_KEPT // 24, _KEPT)) as blocks:
         gr.HTML(f"<h1>epalm</h1><p>{_asks_for(modalities)} Without a question it is captioned.</p>")
@@ -65,14 +67,15 @@ def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
                 ask = gr.Button("Answer", variant="primary", elem_id="ask")
                 answer = gr.HTML(elem_id="answer", min_height=120)
         gr.HTML(f'<p id="runs">{"<br>".join(_about(model) for model in models)}</p>')
-        upload.change(_preview, upload, shown, api_visibility="private", show_progress="hidden")
+        # Neither event is queued: Gradio's stream of queued ones now and then loses the second of two close together.
+        upload.change(_preview, upload, shown, api_visibility="private", show_progress="hidden", queue=False)
         gr.on(
             [ask.click, question.submit],
-            lambda file, text: _answer(models, file, text),
+            lambda file, text: _answer(models, file, text, turn),
             [upload, question],
             answer,
             api_visibility="private",
-            concurrency_limit=1,  # one model run at a time: they share the machine
+            queue=False,
         )
     for component in blocks.blocks.values():
         _refuse_addresses(component)
@@ -115,10 +118,12 @@ def _preview(file: str | None) -> str:
     return _SHOWN[modality].format(f"/gradio_api/file={quote(str(file))}") if modality else ""
 
 
-def _answer(models: "Sequence[LoadedModel]", file: str | None, question: str) -> str:
+def _answer(models: "Sequence[LoadedModel]", file: str | None, question: str, turn: Lock) -> str:
     """What each run of the file's modality says, as HTML; or what is wrong."""
     try:
-        return "".join(_said(model, Path(str(file)), question.strip()) for model in _fitting(models, file, question))
+        with turn:
+            fitting = _fitting(models, file, question)
+            return "".join(_said(model, Path(str(file)), question.strip()) for model in fitting)
     except EpalmError as error:
         message = error.message.replace(str(file), Path(str(file)).name)
         hint = f"<br>→ {escape(error.hint)}" if error.hint else ""
@@ -127,7 +132,7 @@ def _answer(models: "Sequence[LoadedModel]", file: str | None, question: str) ->
 
 def _fitting(models: "Sequence[LoadedModel]", file: str | None, question: str) -> "list[LoadedModel]":
     if not file:
-        raise UsageError("there is no file yet", hint="choose one, or drop it into the field")
+        raise UsageError("there is no file yet", hint="choose one, or wait until all of it is uploaded")
     if len(question) > _LONGEST:
         raise UsageError(f"the question has {len(question):,} characters: more than {_LONGEST}", hint="shorten it")
     if not Path(file).resolve().is_relative_to(Path(get_upload_folder()).resolve()):  # whatever Gradio lets through
