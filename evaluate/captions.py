@@ -12,7 +12,16 @@ import numpy as np
 
 from epalm.evaluate.cider import cider
 from epalm.evaluate.java import MetricError, find_java
-from epalm.evaluate.measures import BLEU, CAPTION_METRICS, ORDERS, Measure, Skipped, bleu_of_sums, mean_measure
+from epalm.evaluate.measures import (
+    BLEU,
+    CAPTION_METRICS,
+    ORDERS,
+    Measure,
+    Skipped,
+    bleu_of_sums,
+    mean_measure,
+    meteor_of_sums,
+)
 from epalm.evaluate.meteor import meteor
 from epalm.evaluate.spice import spice
 from epalm.evaluate.tokenizer import Tokens
@@ -69,8 +78,8 @@ def _bleu(predictions: Tokens, references: Tokens) -> Measures:
 
 
 def _meteor(predictions: Tokens, references: Tokens) -> Measures:
-    value, scores = meteor(predictions, references)
-    return {"METEOR": mean_measure(scores, f"METEOR 1.5 of {LIBRARY}, {find_java()}", value)}
+    value, columns = meteor(predictions, references)
+    return {"METEOR": Measure(value, columns, meteor_of_sums, f"METEOR 1.5 of {LIBRARY}, {find_java()}")}
 
 
 def _rouge(predictions: Tokens, references: Tokens) -> Measures:

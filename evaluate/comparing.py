@@ -8,7 +8,7 @@ import numpy as np
 
 from epalm.errors import UsageError
 from epalm.evaluate.bootstrap import INTERVAL, TEST, p_value, paired_interval
-from epalm.evaluate.measures import BLEU, BLEU_COUNTS, METRICS, Measure, of_sums
+from epalm.evaluate.measures import COUNTS, METRICS, Measure, of_sums
 from epalm.evaluate.score_files import ScoreFiles
 
 _Lines = Mapping[str, Mapping[str, Any]]
@@ -93,11 +93,11 @@ def _difference(name: str, first: _Lines, other: _Lines, ids: Sequence[str]) -> 
 
 
 def _has(line: Mapping[str, Any], name: str) -> bool:
-    return (BLEU_COUNTS if name in BLEU else name) in line["scores"]
+    return COUNTS.get(name, name) in line["scores"]
 
 
 def _measure(name: str, lines: _Lines, ids: Sequence[str]) -> Measure:
-    values = np.array([lines[one]["scores"][BLEU_COUNTS if name in BLEU else name] for one in ids], dtype=np.float64)
+    values = np.array([lines[one]["scores"][COUNTS.get(name, name)] for one in ids], dtype=np.float64)
     columns, make = values.reshape(len(ids), -1), of_sums(name)
     return Measure(float(make(columns.sum(axis=0)[None], len(ids))[0]), columns, make, "")
 

@@ -1,9 +1,9 @@
 """What a measure is: columns that add up over samples, and the value that their sums give.
 
-A mean has one column. BLEU is of the whole corpus: its columns are the counts that it is made of.
+A mean has one column. BLEU and METEOR are of the whole corpus: their columns are the counts that they are made of.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -11,12 +11,14 @@ import numpy as np
 
 ORDERS = 4  # of n-grams in BLEU
 BLEU = tuple(f"BLEU-{order}" for order in range(1, ORDERS + 1))
-BLEU_COUNTS = "BLEU counts"  # what a sample's line has for all four of them
 CAPTION_METRICS = (*BLEU, "METEOR", "ROUGE-L", "CIDEr", "SPICE", "SPIDEr")
 ANSWER_METRICS = ("exact match", "VQA accuracy", "VQA soft accuracy")
 METRICS = (*ANSWER_METRICS, *CAPTION_METRICS)
+# What a sample's line calls the columns of a measure that is no mean; all BLEU have the same.
+COUNTS: Mapping[str, str] = dict.fromkeys(BLEU, "BLEU counts") | {"METEOR": "METEOR counts"}
 EPALM = f"epalm {version('epalm')}"
 _TINY, _SMALL = 1e-15, 1e-9  # what pycocoevalcap's BLEU adds to counts, so that none divides by zero
+_ALPHA, _BETA, _GAMMA = 0.85, 0.2, 0.6  # of METEOR 1.5, tuned for English
 
 OfSums = Callable[[np.ndarray, int], np.ndarray]  # sums (R, M) and how many samples → values (R,)
 
@@ -33,7 +35,12 @@ class Measure:
     @property
     def resampled(self) -> str:
         """What a bootstrap draws: per-sample scores, or counts that the corpus score is computed of anew."""
-        return "per-sample scores" if self.columns.shape[1] == 1 else "per-sample n-gram counts and lengths"
+        return "per-sample scores" if self.columns.shape[1] == 1 else "per-sample counts"
+
+    @property
+    def per_sample(self) -> np.ndarray:
+        """Each sample's own score: (N,)."""
+        return self.of_sums(self.columns, 1)
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,9 @@ def mean_measure(scores: Sequence[float] | np.ndarray, backend: str, value: floa
 
 def of_sums(metric: str) -> OfSums:
     """What makes values of sums for the measure of that name."""
-    return bleu_of_sums(BLEU.index(metric) + 1) if metric in BLEU else _mean
+    if metric in BLEU:
+        return bleu_of_sums(BLEU.index(metric) + 1)
+    return meteor_of_sums if metric == "METEOR" else _mean
 
 
 def bleu_of_sums(order: int) -> OfSums:
@@ -71,6 +80,23 @@ def bleu_of_sums(order: int) -> OfSums:
         return np.asarray(precision * penalty)
 
     return value
+
+
+def meteor_of_sums(sums: np.ndarray, count: int) -> np.ndarray:
+    """METEOR from sums (R, 6): matched words and length of what was said, both of the reference, chunks, and words.
+
+    The first four are weighted; the last are the words that matched, the mean of both sides.
+    Source: Denkowski and Lavie, Meteor 1.3, WMT 2011, section 2.3; the parameters of 1.5.
+    """
+    matched, said, wanted_matched, wanted, chunks, words = sums.T
+    precision, recall = _ratio(matched, said), _ratio(wanted_matched, wanted)
+    mean = _ratio(precision * recall, _ALPHA * precision + (1 - _ALPHA) * recall)
+    return np.asarray(mean * (1 - _GAMMA * _ratio(chunks, words) ** _BETA))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`part / whole`, zero where there is nothing."""
+    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
 
 
 def _mean(sums: np.ndarray, count: int) -> np.ndarray:

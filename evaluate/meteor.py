@@ -10,16 +10,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
+import numpy as np
+
 from epalm.evaluate.java import MetricError, find_java, last_line
 from epalm.evaluate.tokenizer import Tokens
 
 _OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")
 _BETWEEN = " ||| "
 _AT_ONCE = 32  # captions asked about before an answer is read: their answers, 200 bytes each, fit into any pipe
+_WEIGHTS = np.array([1, 0.6, 0.8, 0.6])  # of matches that are exact, of stems, synonyms and paraphrases
+_CONTENT = 0.75  # how much a content word counts; a function word counts the rest of one
 
 
-def meteor(predictions: Tokens, references: Tokens) -> tuple[float, list[float]]:
-    """The corpus' score and each caption's, in the order of `predictions`.
+def meteor(predictions: Tokens, references: Tokens) -> tuple[float, np.ndarray]:
+    """The corpus' score, and the columns (N, 6) that it is made of, in the order of `predictions`.
 
     Raises:
         MetricError: there is no Java that works, or METEOR failed in it.
@@ -43,7 +47,8 @@ def meteor(predictions: Tokens, references: Tokens) -> tuple[float, list[float]]
                 lines = [_line(predictions[key][0], references[key]) for key in predictions]
                 some = (lines[at : at + _AT_ONCE] for at in range(0, len(lines), _AT_ONCE))
                 counts = [count for asked in some for count in said.ask(asked, len(asked))]
-                scores = [float(value) for value in said.ask([_BETWEEN.join(["EVAL", *counts])], len(counts) + 1)]
+                score = float(said.ask([_BETWEEN.join(["EVAL", *counts])], len(counts) + 1)[-1])
+                columns = _columns(np.array([count.split() for count in counts], dtype=np.float64))
             except (OSError, ValueError) as error:
                 errors.seek(0)
                 told = last_line(errors.read().decode(errors="replace"))
@@ -52,7 +57,23 @@ def meteor(predictions: Tokens, references: Tokens) -> tuple[float, list[float]]
                 process.kill()
                 with suppress(OSError):  # what it did not read any more
                     said.close()
-    return scores[-1], scores[:-1]
+    return score, columns
+
+
+def _columns(counts: np.ndarray) -> np.ndarray:
+    """The jar's 23 counts of a caption, as `measures.meteor_of_sums` adds them up.
+
+    The jar says the lengths of caption and reference, the function words of both, for each of four kinds of match the
+    content words matched in both and the function words matched in both, the chunks, and the words matched in both.
+    """
+    length, functions, matches = counts[:, :2], counts[:, 2:4], counts[:, 4:20].reshape(-1, 4, 2, 2)
+    chunks, words = counts[:, 20], counts[:, 21:]
+    weighted = _CONTENT * (length - functions) + (1 - _CONTENT) * functions
+    matched = np.einsum("nkws,k,w->ns", matches, _WEIGHTS, [_CONTENT, 1 - _CONTENT])
+    perfect = (chunks == 1) & (words == length).all(axis=1)  # whose one chunk is no penalty
+    sides = np.stack([matched, weighted], axis=2).reshape(-1, 4)
+    columns = np.column_stack([sides, np.where(perfect, 0, chunks), words.mean(axis=1)])
+    return columns.round(2)  # exactly, but for floating point: all are multiples of 0.05
 
 
 class _Conversation:

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from epalm.evaluate.comparing import PER_SAMPLE
-from epalm.evaluate.measures import BLEU_COUNTS
+from epalm.evaluate.measures import COUNTS
 from epalm.evaluate.report_runs import ScoredRun
 from epalm.samples import Task
 
@@ -137,4 +137,4 @@ def _grade(task: str, score: float | None, thirds: tuple[float, float]) -> str:
 
 def _all_scores(line: Mapping[str, Any] | None) -> dict[str, float]:
     scores = line["scores"] if line else {}
-    return {name: round(value, 5) for name, value in scores.items() if name != BLEU_COUNTS}
+    return {name: round(value, 5) for name, value in scores.items() if name not in COUNTS.values()}

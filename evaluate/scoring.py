@@ -15,8 +15,8 @@ from epalm.evaluate.java import MetricError
 from epalm.evaluate.measures import (
     ANSWER_METRICS,
     BLEU,
-    BLEU_COUNTS,
     CAPTION_METRICS,
+    COUNTS,
     EPALM,
     METRICS,
     Measure,
@@ -207,11 +207,11 @@ def _row(sample: Sample, text: str) -> dict[str, Any]:
 
 
 def _note(rows: dict[str, dict[str, Any]], name: str, of: Sequence[Sample], measure: Measure) -> None:
-    """Each sample's part in a measure: its score, for BLEU its own counts, once."""
-    if name in BLEU:
-        if BLEU_COUNTS not in rows[of[0].id]["scores"]:
-            for sample, counts in zip(of, measure.columns.astype(int).tolist(), strict=True):
-                rows[sample.id]["scores"][BLEU_COUNTS] = counts
-        return
-    for sample, score in zip(of, measure.columns[:, 0].tolist(), strict=True):
-        rows[sample.id]["scores"][name] = score
+    """Each sample's part in a measure: its score, but for BLEU, which is of no single caption; and its counts."""
+    parts: dict[str, np.ndarray] = {} if name in BLEU else {name: measure.per_sample}
+    if name in COUNTS and COUNTS[name] not in rows[of[0].id]["scores"]:
+        whole = measure.columns.astype(np.int64)
+        parts[COUNTS[name]] = whole if (whole == measure.columns).all() else measure.columns
+    for part, values in parts.items():
+        for sample, value in zip(of, values.tolist(), strict=True):
+            rows[sample.id]["scores"][part] = value

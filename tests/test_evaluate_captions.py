@@ -12,7 +12,7 @@ import pytest
 
 from epalm.evaluate.captions import caption_measures
 from epalm.evaluate.java import MetricError, find_java
-from epalm.evaluate.measures import BLEU, CAPTION_METRICS
+from epalm.evaluate.measures import BLEU, CAPTION_METRICS, meteor_of_sums
 from epalm.evaluate.scoring import score_predictions
 from epalm.evaluate.spice import JAR, MODELS
 from epalm.evaluate.tokenizer import Tokens, tokenise
@@ -142,6 +142,25 @@ def test_meteor_is_the_librarys_and_no_metric_starts_java_twice(
     assert figure["value"] == pytest.approx(value, abs=1e-9)
     assert [row["scores"]["METEOR"] for row in scores.per_sample] == pytest.approx(each, abs=1e-9)
     assert real.version in figure["backend"] and "METEOR 1.5" in figure["backend"]
+    counts = np.array([row["scores"]["METEOR counts"] for row in scores.per_sample])
+    assert meteor_of_sums(counts.sum(axis=0)[None], len(counts))[0] == pytest.approx(value, abs=1e-9)
+    assert figure["low"] < value < figure["high"] and figure["resampled"] == "per-sample counts"
+    _meteor_of_any_part_is_the_librarys(tokens, counts)
+
+
+def _meteor_of_any_part_is_the_librarys(tokens: tuple[Tokens, Tokens], counts: np.ndarray) -> None:
+    """Each caption's counts are its own, and those of some captions make what the library says of these alone."""
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    said, asked = tokens
+    rng, keys, library = np.random.default_rng(1), list(said), Meteor()
+    for size in (1, 2, 7, 30):
+        for _ in range(10):
+            drawn = rng.choice(len(keys), size)
+            one = {str(n): said[keys[place]] for n, place in enumerate(drawn)}
+            other = {str(n): asked[keys[place]] for n, place in enumerate(drawn)}
+            value, _ = library.compute_score(other, one)
+            assert meteor_of_sums(counts[drawn].sum(axis=0)[None], size)[0] == pytest.approx(value, abs=1e-9)
 
 
 def _hide_java(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
