@@ -98,7 +98,7 @@ def test_every_command_is_one_that_there_is(page: str) -> None:
 
 
 def test_every_benchmark_has_its_row_and_its_commands() -> None:
-    """The recipe takes the data set's task, the split is scored, and the features' bytes are what extraction writes."""
+    """The recipe takes the task, the split is scored; bytes of features and epochs are what the program makes of them."""
     text = (ROOT / "docs/benchmarks.md").read_text()
     rows = [
         [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")
@@ -106,7 +106,7 @@ def test_every_benchmark_has_its_row_and_its_commands() -> None:
     assert [row[0] for row in rows] == list(BENCHMARKS)
     words = _commands_of("docs/benchmarks.md")
     assert len(words) == 4 * len(rows)
-    for place, (name, media, _, features, recipe, split, measure, _) in enumerate(rows):
+    for place, (name, media, _, features, texts, recipe, split, measure, _) in enumerate(rows):
         looked, extracted, trained, scored = words[4 * place : 4 * place + 4]
         assert looked[:2] == ["datasets", name] and f"{name}:{looked[3]}" in extracted
         assert trained[trained.index("--recipe") + 1] == recipe
@@ -119,6 +119,7 @@ def test_every_benchmark_has_its_row_and_its_commands() -> None:
         assert not config.encoder.frames or extracted[extracted.index("--frames") + 1] == str(config.encoder.frames)
         size = int(media.replace(",", "")) * config.model.tokens * width * 2
         assert features == f"{size / 1e6:,.0f} MB"
+        assert re.fullmatch(rf"[\d,]+ × {config.optim.epochs}", texts)
 
 
 @pytest.mark.parametrize(
