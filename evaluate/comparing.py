@@ -64,11 +64,14 @@ def _pair(first: _Side, other: _Side, examples: int) -> dict[str, Any]:
         if not ids:
             continue
         expected = first.files.told["tasks"][task]["expected"]
-        measures = [_difference(name, first.lines, other.lines, ids) for name in METRICS]
+        differences = [_difference(name, first.lines, other.lines, ids) for name in METRICS]
+        measures = {one["measure"]: one for one in differences if one}
+        either = {name for side in (first, other) for name in side.files.told["tasks"].get(task, {}).get("metrics", ())}
         tasks[task] = {
             "samples": len(ids),
             "left_out": expected - len(ids),  # not scored in both
-            "measures": {one["measure"]: one for one in measures if one},
+            "measures": measures,
+            "one_sided": [name for name in METRICS if name in either and name not in measures],
             "changed": _changed(first.lines, other.lines, ids, examples),
         }
     return {"other": other.files.name, "tasks": tasks}

@@ -98,7 +98,7 @@ def test_every_command_is_one_that_there_is(page: str) -> None:
 
 
 def test_every_benchmark_has_its_row_and_its_commands() -> None:
-    """The recipe takes the task, the split is scored; bytes of features and epochs are what the program makes of them."""
+    """The recipe takes the task, the split is scored; bytes of features and epochs are those of the program."""
     text = (ROOT / "docs/benchmarks.md").read_text()
     rows = [
         [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,14 @@ from tests.conftest import Epalm
 N = 60
 
 
-def _score(data: Path, name: str, said: dict[str, str]) -> None:
+MEASURES = ("exact match", *BLEU, "CIDEr")
+
+
+def _score(data: Path, name: str, said: dict[str, str], metrics: Sequence[str] = MEASURES) -> None:
     path = data.with_name(f"{name}-said.jsonl")
     path.write_text("".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in said.items()))
     out = data.with_name(f"{name}.scores.json")
-    score_file(path, data.name, None, "test", None, out, ("exact match", *BLEU, "CIDEr"))
+    score_file(path, data.name, None, "test", None, out, metrics)
 
 
 def _data(path: Path, answer: str = "red") -> Path:
@@ -53,6 +57,7 @@ def scored_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _score(data, "base", _said(0.5))
         _score(data, "better", _said(0.8))
         _score(data, "fewer", _said(0.5, drop=3))
+        _score(data, "by-match", _said(0.5), ("exact match", "BLEU-1"))
         _score(_data(Path("other.jsonl"), answer="green"), "other", _said(0.5))
     return folder
 
@@ -92,6 +97,9 @@ def test_what_is_printed(scored: Path, epalm: Epalm) -> None:
     assert done.code == 0, done.err
     assert "qa: exact match" in done.out and "+0.00" in done.out
     assert "qa: 3 samples are not scored in both" in done.err
+    for names in (("base.scores.json", "by-match.scores.json"), ("by-match.scores.json", "base.scores.json")):
+        done = epalm("compare", *names)
+        assert done.code == 0 and "caption: not both were scored by CIDEr:" in done.err and "qa: not" not in done.err
     more = epalm("compare", "base.scores.json", "better.scores.json", "--examples", 1)
     assert "18 of 60 predictions are other texts; by exact match, 18 samples are better and 0 worse" in more.out
     assert more.out.count("'blue' (0.0) → 'red' (100.0)") == 1

@@ -77,6 +77,8 @@ def _show(told: dict[str, Any], comparison: dict[str, Any]) -> None:
     for task, figures in comparison["tasks"].items():
         if figures["left_out"]:
             say(f"{task}: {figures['left_out']} samples are not scored in both and are left out")
+        if figures["one_sided"]:
+            say(f"{task}: not both were scored by {', '.join(figures['one_sided'])}: epalm score does it anew")
         _show_changed(task, figures["changed"], figures["samples"])
 
 
