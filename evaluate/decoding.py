@@ -18,7 +18,7 @@ from epalm.cache.durable import take_lock
 from epalm.console import progress
 from epalm.errors import EpalmError
 from epalm.evaluate.answer_tree import AnswerTree
-from epalm.evaluate.batch_size import in_batches
+from epalm.evaluate.batch_size import BatchSize, in_batches
 from epalm.evaluate.decodable import SHORTEST_ANSWER, require_decodable
 from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.generation import generate
@@ -34,12 +34,18 @@ _LEAST = 100  # bytes that a prediction takes at least, written
 
 
 def decode_batches(
-    model: EpalmModel, text: TextFormat, features: FeatureSource, samples: Sequence[Sample], options: DecodeOptions
+    model: EpalmModel,
+    text: TextFormat,
+    features: FeatureSource,
+    samples: Sequence[Sample],
+    options: DecodeOptions,
+    size: BatchSize | None = None,
 ) -> Iterator[list[Prediction]]:
     """Predictions batch by batch; a batch holds questions of one length, so nothing is padded.
 
     What is produced for a sample therefore does not depend on which others it is decoded with. `max_length` counts
-    the question's tokens too; a question that leaves fewer than five still gets five for its answer.
+    the question's tokens too; a question that leaves fewer than five still gets five for its answer. `size` is given by
+    whoever decodes in several calls, and takes what one has found out to the next.
 
     Raises:
         UsageError: that is more than the language model has positions, or there are more beams than tokens.
@@ -67,7 +73,7 @@ def decode_batches(
         )
         return [Prediction(sample.id, text.decode(answer)) for sample, answer in zip(batch, produced, strict=True)]
 
-    yield from in_batches(groups, decode, options.batch_size, device)
+    yield from in_batches(groups, decode, size or BatchSize(options.batch_size, device))
 
 
 def length_groups(text: TextFormat, samples: Sequence[Sample], options: DecodeOptions) -> list[list[Sample]]:

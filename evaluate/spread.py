@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from epalm.errors import UsageError
+from epalm.evaluate.batch_size import BatchSize
 from epalm.evaluate.decodable import require_decodable
 from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.decoding import decode_batches, length_groups
@@ -109,11 +110,13 @@ class Decoder:
                 f"{job.run} holds other tensors or settings here than where the scoring began",
                 hint="wait until its training has ended; on several machines, put --runs where all of them reach it",
             )
+        self._size = BatchSize(job.options.batch_size, self._run.model.connector.weight.device)
 
     def decode(self, chunk: Chunk) -> list[Prediction]:
         """A prediction for each sample."""
         features = ReadyFeatures(chunk.samples, chunk.features)
-        batches = decode_batches(self._run.model, self._run.text, features, chunk.samples, self._options)
+        run, samples = self._run, chunk.samples
+        batches = decode_batches(run.model, run.text, features, samples, self._options, self._size)
         return [prediction for batch in batches for prediction in batch]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from epalm.errors import EpalmError
-from epalm.evaluate.batch_size import in_batches
+from epalm.evaluate.batch_size import BatchSize, in_batches
 from epalm.evaluate.decode_options import DecodeOptions, Sampling
 from tests.conftest import Done
 from tests.trials import Trial
@@ -105,6 +105,9 @@ def test_options_that_cannot_be(score: Score) -> None:
         assert done.code == 1 and said in done.err and "Traceback" not in done.err, done.err
 
 
+_CPU = torch.device("cpu")
+
+
 def _holding(most: int, sizes: list[int]) -> Callable[[Sequence[int]], list[int]]:
     """Work that needs more memory than there is for more than so many."""
 
@@ -121,22 +124,23 @@ def _holding(most: int, sizes: list[int]) -> Callable[[Sequence[int]], list[int]
 def test_a_batch_is_halved_until_the_memory_holds_it(
     device: str, first: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     sizes: list[int] = []
     groups = [list(range(700)), list(range(700, 720))]
-    done = list(in_batches(groups, _holding(20, sizes), None, torch.device(device)))
+    size = BatchSize(None, torch.device(device))
+    done = [batch for group in groups for batch in in_batches([group], _holding(20, sizes), size)]
     assert [item for batch in done for item in batch] == list(range(720))
     assert sizes[0] == first and sizes.count(first) == 1
+    assert sizes[-2:] == [16, 4]  # another call begins with what the first has found out
     assert capsys.readouterr().err.count("the memory holds batches of 16 samples") == 1
 
 
 @pytest.mark.parametrize(("size", "hint"), [(64, "--batch-size auto"), (None, "--num-beams 1")])
 def test_too_little_memory_is_told(size: int | None, hint: str) -> None:
     with pytest.raises(EpalmError, match="memory does not suffice") as caught:
-        list(in_batches([list(range(100))], _holding(0, []), size, torch.device("cpu")))
+        list(in_batches([list(range(100))], _holding(0, []), BatchSize(size, _CPU)))
     assert hint in str(caught.value.hint)
     with pytest.raises(RuntimeError, match="a bug"):
-        list(in_batches([[1]], lambda batch: (_ for _ in ()).throw(RuntimeError("a bug")), None, torch.device("cpu")))
+        list(in_batches([[1]], lambda batch: (_ for _ in ()).throw(RuntimeError("a bug")), BatchSize(None, _CPU)))
 
 
 def test_what_decides_predictions() -> None:
