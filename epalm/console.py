@@ -56,7 +56,7 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {self.unit}/s" if speed else f"– {self.unit}/s", style="cyan")
+        return Text(rate_in_words(speed, self.unit) if speed else f"– {self.unit}/s", style="cyan")
 
 
 @contextmanager
@@ -106,7 +106,7 @@ class _PlainProgress:
         tail = f"  {note}" if note else ""
         say(
             f"{self._description}: {self._done}/{self._total} {self._unit}  "
-            f"{rate:.1f} {self._unit}/s  {left:.0f} s left{tail}"
+            f"{rate_in_words(rate, self._unit)}  {time_in_words(left)} left{tail}"
         )
 
 
@@ -127,6 +127,14 @@ def time_in_words(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def rate_in_words(speed: float, unit: str) -> str:
+    """Units per second as units per second, minute or hour: the first that is one or more."""
+    for per, seconds in (("s", 1), ("min", 60)):
+        if speed * seconds >= 1:
+            return f"{speed * seconds:,.1f} {unit}/{per}"
+    return f"{speed * 3600:,.1f} {unit}/h"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
