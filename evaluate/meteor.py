@@ -48,7 +48,7 @@ def meteor(predictions: Tokens, references: Tokens) -> tuple[float, np.ndarray]:
                 some = (lines[at : at + _AT_ONCE] for at in range(0, len(lines), _AT_ONCE))
                 counts = [count for asked in some for count in said.ask(asked, len(asked))]
                 score = float(said.ask([_BETWEEN.join(["EVAL", *counts])], len(counts) + 1)[-1])
-                columns = _columns(np.array([count.split() for count in counts], dtype=np.float64))
+                columns = meteor_columns(np.array([count.split() for count in counts], dtype=np.float64))
             except (OSError, ValueError) as error:
                 errors.seek(0)
                 told = last_line(errors.read().decode(errors="replace"))
@@ -60,7 +60,7 @@ def meteor(predictions: Tokens, references: Tokens) -> tuple[float, np.ndarray]:
     return score, columns
 
 
-def _columns(counts: np.ndarray) -> np.ndarray:
+def meteor_columns(counts: np.ndarray) -> np.ndarray:
     """The jar's 23 counts of a caption, as `measures.meteor_of_sums` adds them up.
 
     The jar says the lengths of caption and reference, the function words of both, for each of four kinds of match the

@@ -13,6 +13,7 @@ import pytest
 from epalm.evaluate.captions import caption_measures
 from epalm.evaluate.java import MetricError, find_java
 from epalm.evaluate.measures import BLEU, CAPTION_METRICS, meteor_of_sums
+from epalm.evaluate.meteor import meteor_columns
 from epalm.evaluate.scoring import score_predictions
 from epalm.evaluate.spice import JAR, MODELS
 from epalm.evaluate.tokenizer import Tokens, tokenise
@@ -161,6 +162,22 @@ def _meteor_of_any_part_is_the_librarys(tokens: tuple[Tokens, Tokens], counts: n
             other = {str(n): asked[keys[place]] for n, place in enumerate(drawn)}
             value, _ = library.compute_score(other, one)
             assert meteor_of_sums(counts[drawn].sum(axis=0)[None], size)[0] == pytest.approx(value, abs=1e-9)
+
+
+SAID_BY_THE_JAR = """
+4 10 1 4 1 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 1 1 0.0594059405940594
+7 1 4 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0.0
+8 8 2 2 6 6 2 2 0 0 0 0 0 0 0 0 0 0 0 0 1 8 8 1.0
+8 9 1 3 3 3 1 1 0 0 0 0 0 0 0 0 0 0 0 0 4 4 4 0.18912529550827423
+5 5 1 3 1 1 1 1 1 1 0 0 0 0 0 0 0 0 0 0 2 3 3 0.2699025487545404
+0 11 0 4 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0.0
+6 4 0 1 2 2 0 0 0 0 0 0 0 0 0 0 1 1 0 0 3 3 3 0.2785714285714286
+"""  # of captions of one to eleven words: its counts, and the score that it makes of them
+
+
+def test_meteor_of_counts_is_what_the_jar_made_of_them() -> None:
+    told = np.array([line.split() for line in SAID_BY_THE_JAR.split("\n") if line], dtype=float)
+    assert meteor_of_sums(meteor_columns(told[:, :-1]), 1) == pytest.approx(told[:, -1], abs=1e-12)
 
 
 def _hide_java(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
