@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ settings.load_profile("epalm")
 
 # One thread a process: the models here are tiny, and several test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts what it puts into the background deaf to Ctrl-C, and so would be the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
