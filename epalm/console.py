@@ -148,8 +148,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout: it is a result, not progress. In a pipe it is wide: names stay in one piece."""
+    """Print a table to stdout: it is a result, not progress. In a pipe it is wide.
+
+    Names in the first column stay in one piece, to be copied and searched for, if two fifths of the width hold them.
+    """
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PIPE_WIDTH
-    console.print(table(title, columns, rows))
+    printed = table(title, columns, rows)
+    printed.columns[0].no_wrap = max((len(row[0]) for row in rows), default=0) <= 2 * console.width // 5
+    console.print(printed)
