@@ -16,8 +16,8 @@ from epalm.evaluate.answer_tree import AnswerTree
 from epalm.evaluate.generation import generate
 from epalm.evaluate.ranking import rank_answers
 from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.batches import IGNORED
 from epalm.train.build import build_model, load_lm
+from epalm.train.loss import IGNORED
 from epalm.train.model import EpalmModel
 
 _BATCH, _GIVEN, _LENGTH, _WIDTH = 16, 8, 30, 768  # samples; question tokens; tokens in all; encoder width

@@ -90,22 +90,3 @@ class Objects(Protocol):
     def lock(self, key: str) -> AbstractContextManager[None]:
         """Keep others out of what the key stands for, where the storage can: see the implementations."""
         ...
-
-
-def open_objects(where: str | Path) -> Objects:
-    """The storage that the user names: a folder, or a URL such as `s3://bucket/cache`; nothing is created.
-
-    Raises:
-        CacheError: a URL of a kind that nothing here reads.
-    """
-    from epalm.cache.local import LocalObjects
-
-    text = str(where)
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        return LocalObjects(Path(text))
-    if scheme in ("file", "local"):
-        return LocalObjects(Path(rest))
-    from epalm.cache.remote import RemoteObjects
-
-    return RemoteObjects.open(text)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from epalm.cache.blocks import RECORDS
 from epalm.cache.feature_set import FeatureSet, read_json
+from epalm.cache.local import LocalObjects
 from epalm.cache.media_index import MediaIndex
-from epalm.cache.objects import MissingObjectError, open_objects
+from epalm.cache.objects import MissingObjectError, Objects
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 
@@ -28,6 +29,23 @@ class LatestExtraction:
     layers: tuple[int, ...]
     data: str
     time: float
+
+
+def open_objects(where: str | Path) -> Objects:
+    """The storage that the user names: a folder, or a URL such as `s3://bucket/cache`; nothing is created.
+
+    Raises:
+        CacheError: a URL of a kind that nothing here reads.
+    """
+    text = str(where)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return LocalObjects(Path(text))
+    if scheme in ("file", "local"):
+        return LocalObjects(Path(rest))
+    from epalm.cache.remote import RemoteObjects  # what an object store needs is an extra
+
+    return RemoteObjects.open(text)
 
 
 class Cache:

@@ -11,8 +11,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from epalm.evaluate.answer_tree import AnswerTree, Edges
-from epalm.train.batches import IGNORED
-from epalm.train.loss import MOST_LOGITS
+from epalm.train.loss import IGNORED, MOST_LOGITS
 from epalm.train.model import EpalmModel
 
 _TOKENS = 8192  # of a batch, where answers are computed whole

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from epalm.cache.local import LocalObjects
-from epalm.cache.objects import open_objects
+from epalm.cache.store import open_objects
 from epalm.errors import CacheError
 
 

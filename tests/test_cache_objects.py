@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from epalm.cache.local import LocalObjects
-from epalm.cache.objects import MissingObjectError, Objects, open_objects
+from epalm.cache.objects import MissingObjectError, Objects
 from epalm.cache.remote import RemoteObjects
 from epalm.cache.spool import Spool
+from epalm.cache.store import open_objects
 from epalm.errors import CacheError
 
 WRITERS = 8

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from epalm.cache.connection import Patience
-from epalm.cache.objects import open_objects
 from epalm.cache.remote import RemoteObjects
+from epalm.cache.store import open_objects
 from epalm.cache.store_faults import NoBucketError, Verdict, judge, said
 from epalm.errors import CacheError
 from tests.s3_emulator import S3Server
@@ -67,7 +67,7 @@ def test_fsspecs_own_settings_have_all_that_is_needed(s3_server: S3Server, no_aw
         "FSSPEC_S3_CONFIG_KWARGS": '{"region_name": "us-east-1"}',
     }
     code = (
-        "import sys; from epalm.cache.objects import open_objects; objects = open_objects(sys.argv[1]);"
+        "import sys; from epalm.cache.store import open_objects; objects = open_objects(sys.argv[1]);"
         "objects.write('a', b'1'); print(objects.read('a'))"
     )
     command = [sys.executable, "-c", code, f"s3://{s3_server.new_bucket()}"]

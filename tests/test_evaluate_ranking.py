@@ -15,8 +15,8 @@ from epalm.evaluate.answer_list import read_answers
 from epalm.evaluate.answer_tree import AnswerTree
 from epalm.evaluate.ranking import rank_answers
 from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.batches import IGNORED
 from epalm.train.injection import Injection
+from epalm.train.loss import IGNORED
 from epalm.train.model import EpalmModel
 from tests.augmented_models import models, small_config, small_inputs, small_model
 

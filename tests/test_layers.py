@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,21 @@ def test_imports_point_down() -> None:
         if _layer(name) not in MAY_IMPORT["cli" if module == "epalm" else _layer(module)]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def _module_of(name: str, modules: dict[str, Path]) -> str:
+    while name not in modules:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    modules = _modules()
+    graph = {
+        module: {_module_of(name, modules) for name in _imports(path)} - {module} for module, path in modules.items()
+    }
+    assert sum(map(len, graph.values())) > len(modules)
+    TopologicalSorter(graph).prepare()  # which names a circle
 
 
 def test_the_walk_sees_a_wrong_import(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from epalm.train import loss
-from epalm.train.batches import IGNORED
-from epalm.train.loss import Losses, sample_losses, wanted_positions
+from epalm.train.loss import IGNORED, Losses, sample_losses, wanted_positions
 
 WIDTH, WORDS = 5, 7
 

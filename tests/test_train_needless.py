@@ -19,8 +19,9 @@ from epalm.config import load_config
 from epalm.datasets import load_dataset
 from epalm.samples import Modality, Sample
 from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.batches import IGNORED, Batch
+from epalm.train.batches import Batch
 from epalm.train.build import build_model
+from epalm.train.loss import IGNORED
 from epalm.train.model import EpalmModel
 from epalm.train.prepare import prepare
 from epalm.train.step import losses_of

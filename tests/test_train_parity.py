@@ -11,9 +11,9 @@ from transformers import OPTConfig
 
 from epalm.evaluate.generation import generate
 from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.batches import IGNORED
 from epalm.train.connector import Connector
 from epalm.train.injection import Injection
+from epalm.train.loss import IGNORED
 from epalm.train.model import EpalmModel
 from epalm.train.prompt import MlpPrompt, PlainPrompt
 

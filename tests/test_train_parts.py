@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
-from epalm.train.batches import IGNORED, Batches, training_items
+from epalm.train.batches import Batches, training_items
 from epalm.train.build import build_model, load_lm, load_text_format
+from epalm.train.loss import IGNORED
 from epalm.train.run_folder import RunFolder
 from epalm.train.schedule import Schedule
 from epalm.train.text import TextFormat, pad_right

@@ -16,6 +16,7 @@ from epalm.samples import Sample, Task
 from epalm.train.ahead import in_order
 from epalm.train.device_features import DeviceFeatures
 from epalm.train.features import FeatureSource, TrainableSource
+from epalm.train.loss import IGNORED
 from epalm.train.processes import ALONE, Processes
 from epalm.train.text import TextFormat, pad_right
 from epalm.train.texts import Texts
@@ -23,7 +24,6 @@ from epalm.train.texts import Texts
 if TYPE_CHECKING:
     from epalm.train.trunk import TrunkRows
 
-IGNORED = -100  # label of what is not predicted
 _TENSORS = ("features", "input_ids", "attention_mask", "labels", "trunk")  # of a batch
 _POOL = 32  # batches within which samples are grouped by length: little padding, still random
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from epalm.train.batches import IGNORED
-
+IGNORED = -100  # label of what is not predicted
 MOST_LOGITS = 1 << 22  # at a time: 16 MiB of them, and as much for what is made of them
 # Small gradients of single logits would be lost in float16: the head's product has this factor, its result has not.
 _FLOAT16_SCALE = 1024.0
