@@ -86,7 +86,7 @@ def meteor_of_sums(sums: np.ndarray, count: int) -> np.ndarray:
     """METEOR from sums (R, 6): matched words and length of what was said, both of the reference, chunks, and words.
 
     The first four are weighted; the last are the words that matched, the mean of both sides.
-    Source: Denkowski and Lavie, Meteor 1.3, WMT 2011, section 2.3; the parameters of 1.5.
+    Source: Denkowski and Lavie, Meteor Universal, WMT 2014.
     """
     matched, said, wanted_matched, wanted, chunks, words = sums.T
     precision, recall = _ratio(matched, said), _ratio(wanted_matched, wanted)
