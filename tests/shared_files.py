@@ -22,5 +22,7 @@ def program(name: str) -> str:
     path = shutil.which(name)
     if path is None:
         message = f"{name} is not installed (apt-get install ffmpeg imagemagick)"
-        pytest.fail(message) if os.environ.get("EPALM_MEDIA_TESTS") else pytest.skip(message)
+        if os.environ.get("EPALM_MEDIA_TESTS"):
+            pytest.fail(message)
+        pytest.skip(message)
     return path
