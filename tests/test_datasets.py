@@ -1,15 +1,19 @@
 """Data files become samples, or one message that names file, line and key."""
 
 import json
+import random
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from epalm.datasets import generic, load_dataset
+from epalm.datasets.answers import agreed_scores
 from epalm.datasets.sharing import Shared
 from epalm.errors import UsageError
 from epalm.samples import Modality, Task
+from tests.shards import write_tar
 
 QA = {
     "id": "1",
@@ -60,7 +64,41 @@ def test_modality_filters_and_an_absent_one_is_named(tmp_path: Path) -> None:
 def test_raw_answers_alone_give_scores(tmp_path: Path) -> None:
     row = {**QA, "answers": {}, "raw_answers": ["red"] * 7 + ["pink"] * 3}
     (sample,) = load_dataset(str(_write(tmp_path / "s.jsonl", row))).samples
-    assert sample.answers == {"red": 0.7, "pink": 0.3}
+    assert sample.answers == {"red": 1.0, "pink": 0.9}
+
+
+def _vqa_v2(root: Path, raw_answers: Sequence[Sequence[str]]) -> str:
+    """These answers in VQA's published form."""
+    questions = [{"image_id": 1, "question": "what?", "question_id": n} for n in range(len(raw_answers))]
+    annotations = [
+        {"question_id": n, "answers": [{"answer": answer} for answer in raw]} for n, raw in enumerate(raw_answers)
+    ]
+    root.mkdir(exist_ok=True)
+    (root / "v2_OpenEnded_mscoco_val2014_questions.json").write_text(json.dumps({"questions": questions}))
+    (root / "v2_mscoco_val2014_annotations.json").write_text(json.dumps({"annotations": annotations}))
+    return f"vqa-v2:{root}"
+
+
+def test_raw_answers_give_the_same_scores_in_every_form(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    pool = ("yes", "Yes", " yes ", "no", "2", "the cat", "")
+    raw_answers = [[rng.choice(pool) for _ in range(rng.choice((1, 2, 3, 4, 10)))] for _ in range(300)]
+    raw_answers += [[""] * 10, ["", "yes"]]
+    rows = [{**QA, "id": str(n), "answers": {}, "raw_answers": raw} for n, raw in enumerate(raw_answers)]
+    own = load_dataset(str(_write(tmp_path / "s.jsonl", *rows))).samples
+    published = load_dataset(_vqa_v2(tmp_path / "vqa", raw_answers), media_here=False).samples
+    shard = [("a.jpg", b"a"), ("a.json", json.dumps(rows).encode())]
+    packed = load_dataset(str(write_tar(tmp_path / "s.tar", shard))).samples
+    for one, two, three in zip(own, published, packed, strict=True):
+        assert (dict(one.answers), one.unanswerable) == (dict(two.answers), two.unanswerable)
+        assert (dict(one.answers), one.unanswerable) == (dict(three.answers), three.unanswerable)
+        assert one.unanswerable != bool(one.answers)
+
+
+def test_of_one_or_two_people_answers_have_their_shares() -> None:
+    assert agreed_scores(["cat"]) == {"cat": 1.0} == agreed_scores(["cat", "cat"])
+    assert agreed_scores(["cat", "dog"]) == {"cat": 0.5, "dog": 0.5}
+    assert agreed_scores(["cat"] * 3) == pytest.approx({"cat": 2 / 3}, abs=1e-6)
 
 
 def test_a_missing_id_is_the_place_in_the_file(tmp_path: Path) -> None:

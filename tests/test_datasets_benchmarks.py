@@ -154,7 +154,7 @@ def test_every_form_is_tried() -> None:
 def test_scores_of_answers_are_what_giving_them_would_be_worth() -> None:
     from epalm.evaluate.answers import vqa_accuracy
 
-    for said in (TEN, ["a b"] * 9 + ["c"], ["x"], ["x", "y"], ["p", "q", "q"]):
+    for said in (TEN, ["a b"] * 9 + ["c"], ["x"] * 3, ["p", "q", "q"], ["x"] * 4 + ["y"]):
         scores = agreed_scores(said)
         assert all(scores.get(one, 0) == pytest.approx(vqa_accuracy(one, said), abs=1e-6) for one in said)
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.benchmark_files import write_form
 from tests.conftest import Epalm
+from tests.shared_files import shared_case
 
 QUESTIONS = [
     {
@@ -56,7 +57,7 @@ def test_answers_in_each_form(file: str, key: str, text: str, data: Path, epalm:
     assert json.loads(written.read_text()) == scores
     assert list(scores["tasks"]) == ["qa"]  # nothing was said about captions: they are not missing
     qa = scores["tasks"]["qa"]
-    assert qa["metrics"] == {"exact match": 0.5, "VQA accuracy": pytest.approx((1 + 1 + 0 + 1) / 4)}
+    assert qa["metrics"] == {"exact match": 0.75, "VQA accuracy": pytest.approx((1 + 1 + 0 + 1) / 4)}
     assert qa["chance"]["exact match"] == 1.0  # the training split's
     assert (qa["expected"], qa["missing"], scores["unknown_ids"]) == (4, 0, 0)
     lines = [json.loads(line) for line in written.with_suffix(".jsonl").read_text().splitlines()]
@@ -124,6 +125,18 @@ def test_a_metric_asked_for_by_name_that_cannot_run_is_exit_code_3(
     assert done.code == 3
     assert "skipped: SPIDEr: SPICE's parser is not there" in done.err and "get_stanford_models" in done.err
     assert "CIDEr" in done.out
+
+
+def test_ten_answers_score_alike_in_own_and_in_published_files(epalm: Epalm, tmp_path: Path) -> None:
+    folder = shared_case("soft-labels-raw-answers")
+    for data in (folder / "generic.jsonl", f"vqa-v2:{folder / 'vqa'}"):
+        out = tmp_path / "x.json"
+        words = ("--predictions", folder / "vqa_results.json", "--data", data, "--split", "val", "--out", out)
+        done = epalm("score", *words, "--json")
+        assert done.code == 0, done.err
+        metrics = json.loads(done.out)["tasks"]["qa"]["metrics"]
+        expected = {"VQA soft accuracy": 0.8283, "exact match": 0.5833, "VQA accuracy": 0.8350}
+        assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=5e-5)
 
 
 def test_official_results_of_published_benchmarks(

@@ -6,22 +6,25 @@ from functools import lru_cache
 
 from epalm.datasets.entries import Entry
 
-_ENOUGH = 3  # people who agree make an answer fully right
+ENOUGH = 3  # people who agree make an answer fully right
 
 
 def agreed_scores(raw_answers: Sequence[str]) -> dict[str, float]:
     """Each answer with VQA's official accuracy of giving it, before normalisation: of ten, 0.3, 0.6, 0.9, 1, …
 
-    That is min(matches / 3, 1), averaged over leaving out each person in turn (Antol et al., VQA, ICCV 2015).
+    That is min(matches / 3, 1), averaged over leaving out each person in turn (Antol et al., VQA, ICCV 2015). It says
+    nothing of one or two people, where leaving out one leaves no three who agree: their answers have their shares.
     """
     people = len(raw_answers)
-    said = Counter(filter(None, raw_answers))
+    said = Counter(filter(None, map(str.strip, raw_answers)))
+    if people < ENOUGH:
+        return {answer: count / people for answer, count in said.items()}
     return {answer: score for answer, count in said.items() if (score := _agreed(count, people)) > 0}
 
 
 @lru_cache(maxsize=1024)
 def _agreed(count: int, people: int) -> float:
-    own, others = min(1.0, (count - 1) / _ENOUGH), min(1.0, count / _ENOUGH)
+    own, others = min(1.0, (count - 1) / ENOUGH), min(1.0, count / ENOUGH)
     return round((count * own + (people - count) * others) / people, 6)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from epalm.datasets.answers import agreed_scores
 from epalm.datasets.sharing import Shared, without_cycles
 from epalm.datasets.text_file import reading
 from epalm.errors import UsageError
@@ -147,8 +148,7 @@ class _Builder:
         if task is Task.QA and prompt is None:
             raise _Fault("a qa sample needs 'prompt', the question")
         if raw_answers and not answers:
-            scores = {answer: raw_answers.count(answer) / len(raw_answers) for answer in raw_answers}
-            answers = self._shared.scores(scores)
+            answers = self._shared.scores(agreed_scores(raw_answers))
         share = self._shared.text
         return Sample(
             given or fallback_id,
@@ -162,6 +162,7 @@ class _Builder:
             references,
             self._shared.maybe(types[0]),
             self._shared.maybe(types[1]),
+            unanswerable=bool(raw_answers) and not answers,
         )
 
     def _several(self, value: object, key: str) -> tuple[str, ...]:
