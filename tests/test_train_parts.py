@@ -1,8 +1,10 @@
 """Text format, batches, learning rate, loss and checkpoints, each by itself."""
 
 import math
+import os
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epalm.config import load_config
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
 from epalm.train.batches import Batches, training_items
@@ -146,8 +149,6 @@ def test_the_rate_warms_up_by_step_and_falls_by_epoch() -> None:
 
 
 def test_a_checkpoint_holds_exactly_the_trained_tensors(tmp_path: Path) -> None:
-    from epalm.config import load_config
-
     names = {
         "epalm-lin": {"connector.weight", "connector.bias"},
         "epalm-pt": {"connector.weight", "connector.bias", "prompt.embedding"},
@@ -189,7 +190,8 @@ def test_runs_are_found_by_name_folder_and_as_the_latest(tmp_path: Path) -> None
         RunFolder.find(tmp_path)
     first, second = RunFolder.create(tmp_path, "x"), RunFolder.create(tmp_path, "x", name="mine")
     for run in (first, second):
-        (run.path / "config.toml").touch()
+        run.begin(load_config("playground", []), {"modality": "image"})
+        run.save_only({}, step=1)
         run.finish()
     assert RunFolder.find(tmp_path).path == second.path
     assert RunFolder.find(tmp_path, first.name).path == first.path
@@ -197,3 +199,42 @@ def test_runs_are_found_by_name_folder_and_as_the_latest(tmp_path: Path) -> None
     for name in ("mine", "../x"):
         with pytest.raises(UsageError, match=r"mine|not the name"):
             RunFolder.create(tmp_path, "x", name=name)
+
+
+def _lose_checkpoint(run: RunFolder) -> None:
+    (run.path / "trainable.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda run: shutil.rmtree(run.path), "it is not there"),
+        (lambda run: (run.path / "inputs.json").write_text("{"), "inputs.json cannot be read"),
+        (lambda run: (run.path / "inputs.json").write_text("{}"), "modality"),
+        (lambda run: (run.path / "config.toml").unlink(), "config.toml"),
+        (lambda run: (run.path / "config.toml").write_text("= 1"), "is no TOML"),
+        (lambda run: (run.path / "summary.json").write_text("["), "summary.json cannot be read"),
+        (_lose_checkpoint, "it has no checkpoint"),
+        (lambda run: (run.path.parent / "latest").unlink(), "latest is missing"),
+    ],
+)
+def test_where_the_latest_run_cannot_be_used_the_newest_that_can_is(
+    damage: Callable[[RunFolder], None], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for age, name in ((3, "oldest"), (2, "newest"), (1, "stopped"), (0, "last")):
+        run = RunFolder.create(tmp_path, "", name=name)
+        run.begin(load_config("playground", []), {"modality": "image", "key": name})
+        run.save_only({}, step=1)
+        os.utime(run.path / "trainable.safetensors", (1.7e9 - age, 1.7e9 - age))
+        if name != "stopped":
+            run.end({})
+            run.finish()
+    damage(run)
+    found = RunFolder.find(tmp_path)
+    told = " ".join(capsys.readouterr().err.split())
+    assert found.name == ("last" if says == "latest is missing" else "newest")
+    assert told.count("warning: ") == 1 and says in told and str(found.path) in told
+    for name in ("oldest", "newest", "last"):
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
+    with pytest.raises(UsageError, match=r"there is no run in|cannot be used"):
+        RunFolder.find(tmp_path)

@@ -58,16 +58,13 @@ class RunFolder:
 
     @staticmethod
     def find(runs: Path, name: str | None = None) -> "RunFolder":
-        """The run in that folder or of that name below `runs`; without a name the latest.
+        """The run in that folder or of that name below `runs`; without a name the latest that can be used.
 
         Raises:
             UsageError: there is no such run.
         """
         if name is None:
-            latest = runs / _POINTER
-            if not latest.is_file():
-                raise UsageError(f"there is no run in {runs} yet", hint="epalm train --from-cache")
-            name = latest.read_text().strip()
+            return _latest(runs)
         for path in (runs / name, Path(name)):
             if (path / "config.toml").is_file():
                 return RunFolder(path)
@@ -80,19 +77,13 @@ class RunFolder:
         Raises:
             UsageError: there is none.
         """
-        found = []
-        for depth in ("", "*/"):
-            saved = [*runs.glob(f"{depth}*/checkpoints/{BEST}"), *runs.glob(f"{depth}*/{_TENSORS}")]
-            for path in saved:
-                run = RunFolder(path.parent if path.name == _TENSORS else path.parents[1])
-                if run.inputs["modality"] == modality and not run.config.model.blind:
-                    found.append((path.stat().st_mtime, run))
-        if not found:
-            raise UsageError(
-                f"{runs} has no run for {modality} yet",
-                hint=f"epalm extract --modality {modality}, then epalm train --from-cache",
-            )
-        return max(found, key=lambda pair: pair[0])[1]
+        for run in _newest_first(runs):
+            if run.inputs["modality"] == modality and not run.config.model.blind:
+                return run
+        raise UsageError(
+            f"{runs} has no run for {modality} yet",
+            hint=f"epalm extract --modality {modality}, then epalm train --from-cache",
+        )
 
     def begin(self, config: Config, inputs: Mapping[str, Any]) -> None:
         """Note what the run works on."""
@@ -105,6 +96,19 @@ class RunFolder:
     def has_begun(self) -> bool:
         """Whether `begin` was called, and came to its end."""
         return (self.path / "config.toml").is_file()
+
+    @property
+    def fault(self) -> str | None:
+        """What keeps a trained run from being used, such as "it is not there"; tensors are not read for it."""
+        if not self.path.is_dir():
+            return "it is not there"
+        try:
+            _ = self.config, self.inputs["modality"], self.summary
+        except (EpalmError, OSError, ValueError, KeyError, TypeError) as error:
+            return str(error)
+        folders = [self.path, self.path / "checkpoints" / BEST]  # an export's, that of a run before resuming
+        folders += [self.checkpoints.folder / name for name in self.checkpoints.listed().values()]
+        return None if any((folder / _TENSORS).is_file() for folder in folders) else "it has no checkpoint"
 
     @property
     def is_untouched(self) -> bool:
@@ -189,6 +193,41 @@ class RunFolder:
                 hint="the same epalm train goes on with it; --checkpoint latest takes a run that is not validated yet",
             )
         return checkpoint.tensors(TRAINABLE), int(checkpoint.state["step"])
+
+
+def _latest(runs: Path) -> RunFolder:
+    """The run that finished last; where that cannot be used the newest finished one that can be, with a warning.
+
+    Raises:
+        UsageError: there is none.
+    """
+    pointer, passed_over = runs / _POINTER, None
+    if pointer.is_file():
+        run = RunFolder(runs / pointer.read_text(encoding="utf-8", errors="replace").strip())
+        passed_over = run.fault
+        if passed_over is None:
+            return run
+        passed_over = f"{run.path}, the latest run, cannot be used: {passed_over}"
+    finished = (run for run in _newest_first(runs) if run.summary is not None or "key" not in run.inputs)
+    newest = next(finished, None)
+    if newest is None:
+        raise UsageError(passed_over or f"there is no run in {runs} yet", hint="epalm train --from-cache")
+    warn(f"{passed_over or f'{pointer} is missing'}; the newest that can be is taken: {newest.path}")
+    return newest
+
+
+def _newest_first(runs: Path) -> Iterator[RunFolder]:
+    """The runs in a folder and one level deeper that can be used, those saved last first."""
+    saved = [
+        path
+        for depth in ("", "*/")
+        for name in (f"checkpoints/{BEST}", _TENSORS)
+        for path in runs.glob(f"{depth}*/{name}")
+    ]
+    for path in sorted(saved, key=lambda path: path.stat().st_mtime, reverse=True):
+        run = RunFolder(path.parent if path.name == _TENSORS else path.parents[1])
+        if run.fault is None:
+            yield run
 
 
 @contextmanager
