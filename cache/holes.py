@@ -1,4 +1,4 @@
-"""Media without a row: those that the ledger gives a reason for, and those whose row was lost.
+"""Media without a row, which the ledger gives a reason for or whose row was lost, and rows that it warns of.
 
 Knows digests, names and records; opens no medium.
 """
@@ -21,6 +21,19 @@ def still_bad(features: FeatureSet) -> list[Entry]:
         return []
     rows, named = features.rows(), _digests_of_names(read_manifests(features.objects))
     return [entry for entry in entries if entry.digest not in rows and not _replaced(entry, named, rows)]
+
+
+def still_warned(features: FeatureSet) -> list[Entry]:
+    """The ledger's warnings about contents that have a row. Raises CacheError when a record is damaged."""
+    warnings = features.ledger.warnings()
+    rows = features.rows() if warnings else set()
+    return [entry for entry in warnings if entry.digest in rows]
+
+
+def count_warned(features: FeatureSet, digests: Iterable[str]) -> int:
+    """How many of these have a row that the ledger warns of. Raises CacheError when a record is damaged."""
+    warned = {entry.digest for entry in still_warned(features)}
+    return sum(digest in warned for digest in digests)
 
 
 def lost_rows(manifest: Manifest, rows: Collection[str], entries: Iterable[Entry]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The ledger: media that could not be decoded, one JSON line each, with the reason and what to do."""
+"""The ledger: media that could not be decoded or have a warning, a JSON line each: the reason, and what to do."""
 
 import json
 from collections.abc import Iterable
@@ -11,12 +11,16 @@ LEDGER = "ledger.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One bad medium: as the data set writes it, its bytes' digest (None: it could not be hashed), and why."""
+    """One bad medium: as the data set writes it, its bytes' digest (None: it could not be hashed), and why.
+
+    With `warning`, the medium has a row, and `error` is what is odd about it.
+    """
 
     media: str
     digest: str | None
     error: str
     hint: str | None
+    warning: bool = False
 
 
 class Ledger:
@@ -37,27 +41,31 @@ class Ledger:
             self._objects.append(LEDGER, lines.encode("utf-8", "surrogateescape"))
 
     def entries(self) -> list[Entry]:
-        """The last entry of each medium and content, in order; torn lines are passed over."""
-        return self._read()[0]
+        """The last error of each medium and content, in order; torn lines are passed over."""
+        return [entry for entry in self._read()[0] if not entry.warning]
+
+    def warnings(self) -> list[Entry]:
+        """The last warning of each medium and content, in order. Whether it has a row by now, the ledger knows not."""
+        return [entry for entry in self._read()[0] if entry.warning]
 
     def torn_lines(self) -> int:
         """How many lines are not whole: a kill may leave one, damage more. Raises CacheError."""
         return self._read()[1]
 
     def digests(self) -> dict[str, Entry]:
-        """Digest → entry, for media that could be hashed."""
+        """Digest → error, for media that could be hashed."""
         return {entry.digest: entry for entry in self.entries() if entry.digest}
 
     def _read(self) -> tuple[list[Entry], int]:
         text = self._objects.lines(LEDGER).decode("utf-8", "surrogateescape")
-        last: dict[tuple[str, str | None], Entry] = {}
+        last: dict[tuple[str, str | None, bool], Entry] = {}
         torn = 0
         for line in text.split("\n"):  # splitlines would also split at U+2028 and U+0085, which names may hold
             if not line:
                 continue
             try:
                 entry = Entry(**json.loads(line))
-                last[entry.media, entry.digest] = entry
+                last[entry.media, entry.digest, entry.warning] = entry
             except (ValueError, TypeError):
                 torn += 1
         return list(last.values()), torn

@@ -39,8 +39,9 @@ def take_notes(features: FeatureSet, manifests: Iterable[Manifest], entries: Ite
         for manifest in manifests:
             known = mine[manifest.data].digests if manifest.data in mine else {}
             write_manifest(features.objects, Manifest(manifest.data, {**known, **manifest.digests}))
-        noted = {(entry.media, entry.digest) for entry in features.ledger.entries()}
-        features.ledger.add_all(entry for entry in entries if (entry.media, entry.digest) not in noted)
+        there = (*features.ledger.entries(), *features.ledger.warnings())
+        noted = {(entry.media, entry.digest, entry.warning) for entry in there}
+        features.ledger.add_all(one for one in entries if (one.media, one.digest, one.warning) not in noted)
     touch(features.objects)
 
 

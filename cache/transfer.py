@@ -91,7 +91,7 @@ def plan_transfer(source: FeatureSet, target: Cache) -> Transfer:
         there=len(records) - len(blocks),
         held=held,
         manifests=manifests,
-        entries=tuple(source.ledger.entries()),
+        entries=(*source.ledger.entries(), *source.ledger.warnings()),
         faults=tuple(faults),
     )
 

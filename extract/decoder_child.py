@@ -20,6 +20,7 @@ import numpy as np
 from epalm.children import end_with_parent
 from epalm.errors import MediaError
 from epalm.extract.limits import out_of_memory
+from epalm.extract.media_warnings import collected_warnings, joined
 from epalm.extract.views import View
 from epalm.extract.wire import Answer, plain, send_answer, sendable
 from epalm.media import MediaFile
@@ -32,15 +33,16 @@ def attempt(read: Reader, medium: MediaFile, views: Sequence[View]) -> Answer:
     """Decode one medium; whatever its bytes make the decoder raise is said of this medium, and of no other."""
     started = time.perf_counter()
     result: np.ndarray | MediaError
-    try:
-        result = sendable(read(medium, views))
-    except MediaError as error:
-        result = error
-    except MemoryError:
-        result = out_of_memory("medium")
-    except Exception as error:
-        result = _unexpected(error)
-    return Answer(result, time.perf_counter() - started)
+    with collected_warnings() as warnings:
+        try:
+            result = sendable(read(medium, views))
+        except MediaError as error:
+            result = error
+        except MemoryError:
+            result = out_of_memory("medium")
+        except Exception as error:
+            result = _unexpected(error)
+    return Answer(result, time.perf_counter() - started, joined(warnings))
 
 
 def main(descriptor: int) -> None:

@@ -25,6 +25,7 @@ class Limits:
     frames: int = 1_000_000  # of a clip: nine hours at 30 a second
     seconds: float = 6 * 3600  # of a clip or a recording
     bytes: int = 16 * 1024**3  # of a file
+    strict: bool = False  # whether a medium with a warning is refused
 
     @property
     def memory(self) -> int:

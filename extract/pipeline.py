@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.holes import count_warned
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, write_manifest
 from epalm.cache.store import Cache
@@ -52,6 +53,8 @@ class ExtractSummary:
     encoded: int
     elsewhere: int  # encoded by another process meanwhile
     bad: int
+    warned: int  # have a row, and a warning in the ledger
+    strict: bool  # whether media with a warning count as bad
     seconds: float
     decode_seconds: float
     encode_seconds: float
@@ -151,6 +154,8 @@ def extract_features(
         encoded=tally.encoded,
         elsewhere=tally.elsewhere,
         bad=tally.bad + plan.known_bad + len(plan.unreadable),
+        warned=count_warned(features, plan.digests.values()),
+        strict=encoder.input.limits.strict,
         seconds=time.perf_counter() - started,
         decode_seconds=tally.decode_seconds,
         encode_seconds=tally.encode_seconds,

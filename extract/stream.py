@@ -19,6 +19,7 @@ from epalm.console import Advance
 from epalm.errors import MediaError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoding import BatchEncoder, Handle
+from epalm.extract.media_warnings import MediaWarning
 from epalm.extract.plan import Pending
 from epalm.extract.views import view_of
 from epalm.extract.workers import DecodePool, Request
@@ -57,7 +58,8 @@ class Stream:
     def __post_init__(self) -> None:
         augmentation = self.features.spec.augmentation
         self._seed = int(augmentation["seed"]) if augmentation else 0
-        self._bad: list[Entry] = []  # not in the ledger yet
+        self._strict = self.encoder.encoder.input.limits.strict
+        self._notes: list[Entry] = []  # not in the ledger yet
 
     def go(self, items: Sequence[Pending], views: tuple[int, ...]) -> None:
         """Decode, encode and commit these views of media that all lack them."""
@@ -74,12 +76,12 @@ class Stream:
                 block.add(batch)
             block.commit()
         finally:
-            self.note_bad()
+            self.write_notes()
 
-    def note_bad(self) -> None:
-        """Put what was found bad into the ledger: a block's worth in one step, as a step may be a request."""
-        self.features.ledger.add_all(self._bad)
-        self._bad = []
+    def write_notes(self) -> None:
+        """Put errors and warnings into the ledger: a block's worth in one step, as a step may be a request."""
+        self.features.ledger.add_all(self._notes)
+        self._notes = []
 
     def _readable(
         self, items: Sequence[Pending], views: tuple[int, ...], ahead: int
@@ -93,7 +95,12 @@ class Stream:
                 self._blame(item, None, CHANGED)
             elif isinstance(done.result, MediaError):
                 self._blame(item, item.digest, done.result)
+            elif done.warning and self._strict:
+                self._blame(item, item.digest, _refusal(done.warning))
             else:
+                if done.warning:
+                    warning = Entry(item.media, item.digest, done.warning.message, done.warning.hint, warning=True)
+                    self._notes.append(warning)
                 yield item, done.result
 
     def _requests(self, items: Sequence[Pending], views: tuple[int, ...], sent: "deque[Pending]") -> Iterator[Request]:
@@ -110,11 +117,16 @@ class Stream:
             yield Request(item.file, tuple(view_of(item.digest, view, self._seed) for view in views))
 
     def _blame(self, item: Pending, digest: str | None, error: MediaError) -> None:
-        self._bad.append(Entry(item.media, digest, error.message, error.hint))
-        if len(self._bad) >= self.block_rows:
-            self.note_bad()
+        self._notes.append(Entry(item.media, digest, error.message, error.hint))
+        if len(self._notes) >= self.block_rows:
+            self.write_notes()
         self.tally.bad += 1
         self.advance(note=f"{self.tally.bad} bad")
+
+
+def _refusal(warning: MediaWarning) -> MediaError:
+    remedy = "extract with --retry-bad and without --strict-media to take it as it is"
+    return MediaError(warning.message, hint=f"{warning.hint}; or {remedy}" if warning.hint else remedy)
 
 
 class _Block:
@@ -147,7 +159,7 @@ class _Block:
         # What rounding depends on, so that a damaged block can be made again bit by bit.
         batches = self._stream.encoder
         made = {"batch": batches.media_at_once(len(self._views)), "device": batches.encoder.device.type}
-        self._stream.note_bad()
+        self._stream.write_notes()  # before the row is there: a kill in between must not lose a warning
         written = self._stream.features.write_block(self._digests, rows, self._views, made=made)
         self._stream.tally.encoded += written
         self._stream.tally.elsewhere += len(rows) - written

@@ -1,4 +1,4 @@
-"""How an answer comes back from a decoding process: a JSON header of fixed length, then an array's raw bytes.
+"""How an answer comes back from a decoding process: a JSON header of fixed length, a warning, an array's raw bytes.
 
 The receiving end believes nothing: types and sizes are checked before memory is taken, and nothing is ever
 unpickled, so a decoder that a file has taken over cannot run code here. Knows sockets and arrays; knows no media.
@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from epalm.errors import MediaError
+from epalm.extract.media_warnings import MediaWarning
 
 MAX_BYTES = 1 << 30  # of one array
 _DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype(np.uint8), "float32": np.dtype(np.float32)}
 _HEADER = 256  # bytes: JSON, filled up with spaces
-_MAX_FAULT = 1 << 13  # bytes of JSON: a message and a hint
+_MAX_WORDS = 1 << 14  # bytes of JSON: a message and a hint, of up to twelve bytes a character
 _MAX_AXES = 8
 _MAX_TEXT = 500  # characters of a message: it becomes one ledger line
 _TRANSFER = 60.0  # seconds for all that follows a header's first bytes
@@ -26,10 +27,14 @@ _TRANSFER = 60.0  # seconds for all that follows a header's first bytes
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One medium's array, or why there is none; `seconds` is what decoding it took."""
+    """One medium's array, or why there is none; `seconds` is what decoding it took.
+
+    `warning` is what there is to say of a medium that has an array; what is said of another is not sent.
+    """
 
     result: np.ndarray | MediaError
     seconds: float
+    warning: MediaWarning | None = None
 
 
 class GarbledError(Exception):
@@ -57,15 +62,17 @@ def send_answer(pipe: socket.socket, answer: Answer) -> None:
     result = answer.result
     header: dict[str, Any] = {"seconds": answer.seconds}
     if isinstance(result, MediaError):
-        body = memoryview(json.dumps([plain(result.message), result.hint and plain(result.hint)]).encode())
-        header["fault"] = len(body)
+        words, body = _words(result), memoryview(b"")
+        header["fault"] = len(words)
     else:
-        body = _bytes(result)
-        header |= {"dtype": result.dtype.name, "shape": result.shape}
+        words, body = _words(answer.warning) if answer.warning else b"", _bytes(result)
+        header |= {"dtype": result.dtype.name, "shape": result.shape, "warning": len(words)}
+    head = json.dumps(header).encode().ljust(_HEADER) + words
     # In one go: the other end wakes up once.
-    sent = pipe.sendmsg([json.dumps(header).encode().ljust(_HEADER), body])
-    if sent < _HEADER + len(body):  # a signal came in between
-        pipe.sendall(body[sent - _HEADER :])
+    sent = pipe.sendmsg([head, body])
+    if sent < len(head) + len(body):  # a signal came in between
+        pipe.sendall(head[sent:])
+        pipe.sendall(body[max(0, sent - len(head)) :])
 
 
 def receive_answer(pipe: socket.socket, timeout: float) -> Answer:
@@ -78,20 +85,34 @@ def receive_answer(pipe: socket.socket, timeout: float) -> Answer:
     header = _parse(_receive(pipe, _HEADER, time.monotonic() + timeout))
     deadline = time.monotonic() + _TRANSFER
     match header:
-        case {"seconds": float(seconds), "dtype": str(name), "shape": [*shape]}:
-            array = np.empty(_checked(shape, name), _DTYPES[name])
+        case {"seconds": float(seconds), "dtype": str(name), "shape": [*shape], "warning": int(size)}:
+            checked = _checked(shape, name)
+            warning = MediaWarning(*_receive_words(pipe, size, deadline)) if size else None
+            array = np.empty(checked, _DTYPES[name])
             _fill(pipe, _bytes(array), deadline)
-            return Answer(array, seconds)
-        case {"seconds": float(seconds), "fault": int(size)} if 0 <= size <= _MAX_FAULT:
-            match _parse(_receive(pipe, size, deadline)):
-                case [str(message), str() | None as hint]:
-                    return Answer(MediaError(plain(message), hint=hint and plain(hint)), seconds)
+            return Answer(array, seconds, warning)
+        case {"seconds": float(seconds), "fault": int(size)}:
+            message, hint = _receive_words(pipe, size, deadline)
+            return Answer(MediaError(message, hint=hint), seconds)
     raise GarbledError("an unknown header")
 
 
 def plain(text: str) -> str:
     """One line of at most 500 characters, without control characters: it goes to terminals and ledgers."""
     return "".join(character if character.isprintable() else " " for character in text[:_MAX_TEXT])
+
+
+def _words(about: MediaError | MediaWarning) -> bytes:
+    return json.dumps([plain(about.message), about.hint and plain(about.hint)]).encode()
+
+
+def _receive_words(pipe: socket.socket, size: int, deadline: float) -> tuple[str, str | None]:
+    """A message and a hint."""
+    if 0 <= size <= _MAX_WORDS:
+        match _parse(_receive(pipe, size, deadline)):
+            case [str(message), str() | None as hint]:
+                return plain(message), hint and plain(hint)
+    raise GarbledError("no message")
 
 
 def _parse(data: bytes) -> Any:

@@ -19,6 +19,7 @@ from epalm.errors import MediaError
 from epalm.extract.decoder_child import Reader, attempt
 from epalm.extract.decoder_driver import ClosedError, Driver, Job, Jobs
 from epalm.extract.decoder_process import DecoderProcess
+from epalm.extract.media_warnings import MediaWarning
 from epalm.extract.views import View
 from epalm.extract.wire import Answer
 from epalm.media import MediaFile
@@ -43,6 +44,7 @@ class Decoded:
     request: Request
     result: np.ndarray | MediaError
     seconds: float
+    warning: MediaWarning | None = None  # of a medium that gave an array
 
 
 class DecodePool:
@@ -140,7 +142,7 @@ def _next(waiting: deque[tuple[Request, Job]]) -> Decoded:
 
 
 def _decoded(request: Request, answer: Answer) -> Decoded:
-    return Decoded(request, answer.result, answer.seconds)
+    return Decoded(request, answer.result, answer.seconds, answer.warning)
 
 
 def default_workers(*, gpu: bool = False) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from epalm.errors import MediaError
+from epalm.extract.media_warnings import warn_about
 from epalm.extract.views import VIEW_0, View
 from epalm.extract.workers import Decoded, DecodePool, Request
 from epalm.media import MediaFile
@@ -51,6 +52,14 @@ def drawn(views: Views) -> np.ndarray:
 def told(views: Views, expression: str) -> np.ndarray:
     """Raises MediaError with the value of a Python expression."""
     raise MediaError(str(eval(expression)))
+
+
+def warns(views: Views, words: str) -> np.ndarray:
+    """Warns twice: with a message and a hint, in JSON, and with the message "again"."""
+    message, hint = json.loads(words)
+    warn_about(message, hint)
+    warn_about(f"{message} again", hint)
+    return value(views, "0")
 
 
 def unreadable(views: Views) -> np.ndarray:

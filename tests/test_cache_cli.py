@@ -76,7 +76,8 @@ def test_info_says_what_decides_the_numbers(epalm: Epalm, tmp_path: Path, featur
     assert "it is torn" in printed and "data.jsonl" in printed
     figures = json.loads(epalm("cache", "info", "image", "--cache", tmp_path, "--json").out)
     assert figures["fingerprint"] == SPEC.fingerprint
-    assert figures["ledger"] == [{"media": "bad.png", "error": "it is torn", "hint": "make it again"}]
+    torn = {"media": "bad.png", "error": "it is torn", "hint": "make it again", "warning": False}
+    assert figures["ledger"] == [torn]
     assert figures["data"] == {"data.jsonl": 2} and figures["blocks"] == 1 and figures["views"] == [0]
 
 

@@ -90,7 +90,7 @@ def info(
     from epalm.console import print_table
 
     features = Cache(cache).find(name)
-    entries = _bad(features)
+    entries = _noted(features)
     figures = {
         **_figures(features, runs_below([runs])),
         "blocks": len(features.block_names()),
@@ -110,14 +110,14 @@ def info(
     flat += [(f"data: {data}", f"{count:,} media") for data, count in figures["data"].items()]
     flat += [(f"spec.{key}", value) for key, value in features.spec.to_json().items()]
     flat += [(f"recorded.{key}", value) for key, value in features.recorded.items()]
-    flat += [(f"bad: {entry['media']}", entry["error"]) for entry in entries]
+    flat += [(f"{'warning' if entry['warning'] else 'bad'}: {entry['media']}", entry["error"]) for entry in entries]
     rows = [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in flat]
     print_table(features.name, ("", "value"), rows)
 
 
 @cache_app.command()
 def ledger(name: OptionalSetArgument = None, cache: CacheOption = DEFAULT_CACHE, as_json: JsonOption = False) -> None:
-    """List the media that could not be read and still have no row, and why.
+    """List the media that could not be read and still have no row, and those that have one and a warning, and why.
 
     Examples:
 
@@ -133,20 +133,21 @@ def ledger(name: OptionalSetArgument = None, cache: CacheOption = DEFAULT_CACHE,
     for one in [store.find(name).name] if name else store.set_names():
         try:
             features = store.load(one)
-            found += [{"set": one, "modality": features.spec.modality, **entry} for entry in _bad(features)]
+            found += [{"set": one, "modality": features.spec.modality, **entry} for entry in _noted(features)]
         except CacheError as error:
             if name:
                 raise
             warn(f"{one} is left out: {error.message}")
     if as_json:
         typer.echo(json.dumps(found))
-    elif found:
-        rows = [(entry["media"], entry["set"], entry["error"], entry["hint"] or "") for entry in found]
-        print_table("media without a row", ("media", "set", "error", "what to do"), rows)
+    bad, warned = ([entry for entry in found if entry["warning"] == warning] for warning in (False, True))
+    for title, column, entries in (("media without a row", "error", bad), ("media with a warning", "warning", warned)):
+        rows = [(entry["media"], entry["set"], entry["error"], entry["hint"] or "") for entry in entries]
+        if rows and not as_json:
+            print_table(title, ("media", "set", column, "what to do"), rows)
     if not found:
         say("the ledger is empty: every medium that was extracted has a row")
-        return
-    for modality in dict.fromkeys(entry["modality"] for entry in found):
+    for modality in dict.fromkeys(entry["modality"] for entry in bad):
         say(f"to try them again: epalm extract --modality {modality} --data … --retry-bad, with the options as before")
 
 
@@ -161,6 +162,7 @@ def _figures(features: "FeatureSet", runs: "Runs") -> dict[str, Any]:
     from epalm.cache.uses import last_used
     from epalm.cli.run_uses import users_of
 
+    noted = _noted(features)
     times = [record.time or 0.0 for record in features.records()]
     return {
         "set": features.name,
@@ -172,16 +174,21 @@ def _figures(features: "FeatureSet", runs: "Runs") -> dict[str, Any]:
         "width": features.spec.width,
         "dtype": features.spec.stored_dtype,
         "bytes": features.stored_bytes(),
-        "bad": len({entry["media"] for entry in _bad(features)}),
+        "bad": len({entry["media"] for entry in noted if not entry["warning"]}),
+        "warned": len({entry["media"] for entry in noted if entry["warning"]}),
         "last_used": last_used(features.objects) or max(times, default=None),
         "runs": users_of(features, runs),
     }
 
 
-def _bad(features: "FeatureSet") -> list[dict[str, Any]]:
-    from epalm.cache.holes import still_bad
+def _noted(features: "FeatureSet") -> list[dict[str, Any]]:
+    """The ledger's entries that still count: errors, then warnings."""
+    from epalm.cache.holes import still_bad, still_warned
 
-    return [{"media": entry.media, "error": entry.error, "hint": entry.hint} for entry in still_bad(features)]
+    return [
+        {"media": entry.media, "error": entry.error, "hint": entry.hint, "warning": entry.warning}
+        for entry in (*still_bad(features), *still_warned(features))
+    ]
 
 
 def _ranges(numbers: list[int]) -> str:

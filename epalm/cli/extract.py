@@ -135,6 +135,9 @@ def extract(
         float, typer.Option(help="Seconds of a clip or a recording.", min=0.001, rich_help_panel=_LIMITS)
     ] = 21_600.0,
     max_bytes: Annotated[int, typer.Option(help="Bytes of a file.", min=1, rich_help_panel=_LIMITS)] = 16 << 30,
+    strict_media: Annotated[
+        bool, typer.Option("--strict-media", help="Media that decode with a warning count as bad.")
+    ] = False,
     retry_bad: Annotated[
         bool, typer.Option("--retry-bad", help="Try media again that the ledger lists as bad.")
     ] = False,
@@ -145,7 +148,8 @@ def extract(
     """Encode media once: the [CLS] tokens of a frozen encoder go to the cache.
 
     Media that are in the cache already are not encoded again, and layers that are stored are not stored twice. A
-    medium that cannot be read becomes a line of the ledger, and the others go on; the exit code is then 3.
+    medium that cannot be read becomes a line of the ledger, and the others go on; the exit code is then 3. One that can
+    be read and is odd (a clip with holes) has a row, and a warning in the ledger.
 
     Examples:
 
@@ -188,7 +192,7 @@ def extract(
     if playground:
         say("data: the playground, a small built-in world (--data takes your own)")
     say(f"encoder: {choice.kind}, {weights_in_words(choice)}")
-    limits = Limits(pixels=max_pixels, frames=max_frames, seconds=max_seconds, bytes=max_bytes)
+    limits = Limits(pixels=max_pixels, frames=max_frames, seconds=max_seconds, bytes=max_bytes, strict=strict_media)
     if plan:
         show_plan(plan_extraction(job, machine, limits, cache), as_json)
         return
@@ -199,5 +203,5 @@ def extract(
         say(f"stopped; every full block is in the cache. To go on: {command}")
         raise typer.Exit(STOPPED) from None
     show_summary(summary, modality, cache, as_json)
-    if summary.bad:
+    if summary.bad or (summary.strict and summary.warned):
         raise typer.Exit(BAD_MEDIA)

@@ -24,15 +24,18 @@ def weights_in_words(choice: "EncoderChoice") -> str:
 
 def show_plan(forecast: "Forecast", as_json: bool) -> None:
     """Counts, bytes and time; raises CacheError when the rows would not fit."""
+    from epalm.cache.holes import count_warned
     from epalm.console import print_table, size_in_words, time_in_words
 
     plan, seconds, free = forecast.plan, forecast.seconds, forecast.free
+    warned = count_warned(plan.existing, plan.digests.values()) if plan.existing else 0
     figures: dict[str, Any] = {
         "set": plan.spec.name,
         "layers": list(plan.spec.layers),
         "media": plan.media,
         "augmented": plan.augmented,
         "in_cache": plan.hits,
+        "warned": warned,
         "new": plan.new,
         "stale": plan.stale,
         "known_bad": plan.known_bad,
@@ -51,6 +54,7 @@ def show_plan(forecast: "Forecast", as_json: bool) -> None:
             ("media", f"{plan.media:,}"),
             ("of these in augmented views too", f"{plan.augmented:,}"),
             ("in the cache", f"{plan.hits:,}"),
+            *([("of these with a warning in the ledger", f"{warned:,}")] if warned else []),
             ("new", f"{plan.new:,}"),
             *(("in the cache with another setting", line) for line in forecast.other_setting),
             ("stale: the file has changed", f"{plan.stale:,}"),
@@ -72,14 +76,24 @@ def show_summary(summary: "ExtractSummary", modality: Modality, cache: str, as_j
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
     rate = f" ({summary.encoded / summary.seconds:.1f} media/s)" if summary.encoded else ""
+    warned = f"{summary.warned} with a warning, " if summary.warned else ""
     elsewhere = f"{summary.elsewhere} encoded by others, " if summary.elsewhere else ""
     say(
         f"{summary.media} {modality} media: {summary.hits} in the cache already, {summary.encoded} encoded, "
-        f"{elsewhere}{summary.bad} bad, in {summary.seconds:.1f} s{rate}"
+        f"{elsewhere}{summary.bad} bad, {warned}in {summary.seconds:.1f} s{rate}"
     )
     if summary.views:
         span = "view 1" if summary.views == 1 else f"views 1 to {summary.views}"
         say(f"view 0 of all media, {span} of {summary.augmented:,}")
     say(f"feature set {summary.set_name} in {cache}")
     if summary.bad:
-        warn(f"{summary.bad} media could not be read; each is a line in {summary.ledger} (epalm cache ledger)")
+        refused = "could not be read, or have a warning" if summary.strict else "could not be read"
+        warn(f"{summary.bad} media {refused}; each is a line in {summary.ledger} (epalm cache ledger)")
+    if summary.warned:
+        withheld = (
+            "; with --strict-media they count as bad, but their rows, of an extraction without it, stay in the cache"
+        )
+        warn(
+            f"{summary.warned} media have a row and a warning in {summary.ledger} (epalm cache ledger)"
+            f"{withheld if summary.strict else ''}"
+        )
