@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from epalm.errors import UsageError
+from epalm.errors import EpalmError, UsageError
 from epalm.fingerprint import digest_tensors
+from epalm.weight_files import require_whole
 
 Loaded = TypeVar("Loaded")
 
@@ -53,13 +54,17 @@ def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
     """`build()`, whose faults become one message.
 
     Raises:
-        UsageError: the weights are not there, not reachable, or of another architecture.
+        UsageError: the weights are not there, not whole, not reachable, or of another architecture.
     """
     source.require_loadable(what)
+    if source.folder and not source.random:
+        require_whole(source.folder, what)
     try:
         with _quiet():
             return build()
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
+    except EpalmError:
+        raise
+    except Exception as error:  # of a dozen libraries, whose own are children of this class alone
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if source.folder:
             message = f"{source.folder} holds no weights for the {what}: {first}"

@@ -17,9 +17,11 @@ from epalm.train.injection import Injection
 from epalm.train.model import EpalmModel
 from epalm.train.prompt import MlpPrompt, PlainPrompt
 from epalm.train.text import ANSWER, TextFormat
+from epalm.weight_files import require_tokenizer
 from epalm.weights import Source, from_pretrained, load
 
 PLAYGROUND = "playground"
+_TOKENIZER_HINT = "take the tokenizer that was published with its weights"
 
 
 def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty: bool = False) -> AugmentedOPT:
@@ -29,11 +31,7 @@ def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty
         UsageError: it cannot be loaded, is no OPT, or a package for `quantized` weights is not installed.
     """
     source = _source(name)
-    config = load(source, "language model", lambda: OPTConfig.from_pretrained(str(source.folder or source.name)))
-    if config.model_type != "opt":
-        raise UsageError(
-            f"lm.name {name!r} is a {config.model_type}, not an OPT", hint="--set lm.name=facebook/opt-125m"
-        )
+    config = _opt_config(source)
     if empty:
         with torch.device("meta"):
             shapes: AugmentedOPT = AugmentedOPT(config).to(getattr(torch, dtype))
@@ -53,23 +51,53 @@ def load_text_format(name: str, lm: AugmentedOPT) -> TextFormat:
     """The language model's tokenizer, with `</a>` as one token.
 
     Raises:
-        UsageError: there is none, or the embedding table has no row left for `</a>`.
+        UsageError: there is none, it is another model's, or the embedding table has no row left for `</a>`.
     """
+    return _text_format(_source(name), lm.config)
+
+
+def require_language_model(name: str) -> None:
+    """Raise UsageError where its folder or tokenizer do not serve: known before weights are loaded, or media read."""
     source = _source(name)
+    _text_format(source, _opt_config(source))
+
+
+def _opt_config(source: Source) -> OPTConfig:
+    config = load(source, "language model", lambda: OPTConfig.from_pretrained(str(source.folder or source.name)))
+    if config.model_type != "opt":
+        raise UsageError(
+            f"lm.name {source.name!r} is a {config.model_type}, not an OPT", hint="--set lm.name=facebook/opt-125m"
+        )
+    return config
+
+
+def _text_format(source: Source, config: OPTConfig) -> TextFormat:
+    if source.folder:
+        require_tokenizer(source.folder)
     tokenizer: PreTrainedTokenizerBase = load(
         source,
         "tokenizer",
         lambda: AutoTokenizer.from_pretrained(str(source.folder or source.name), trust_remote_code=False),
     )
-    if ANSWER not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"additional_special_tokens": [ANSWER]})
-    rows = lm.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise UsageError(f"lm.name {source.name!r} has no tokenizer that makes tokens of text", hint=_TOKENIZER_HINT)
+    for role in ("bos", "eos", "pad"):
+        wanted, own = getattr(config, f"{role}_token_id"), getattr(tokenizer, f"{role}_token_id")
+        if own is not None and own != wanted:
+            raise UsageError(
+                f"lm.name {source.name!r} has another model's tokenizer: its {role} token is {own}, the language "
+                f"model's {wanted}",
+                hint=_TOKENIZER_HINT,
+            )
+    text = TextFormat(tokenizer, bos=config.bos_token_id, eos=config.eos_token_id, pad=config.pad_token_id)
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= config.vocab_size:
         raise UsageError(
-            f"lm.name {name!r} has {rows} word embeddings and its tokenizer, with {ANSWER}, {len(tokenizer)}",
-            hint="the published OPT sizes have room; pad this model's embeddings first",
+            f"lm.name {source.name!r} has {config.vocab_size:,} word embeddings, and its tokenizer, with {ANSWER}, ids "
+            f"up to {highest:,}",
+            hint="the published OPT sizes have room; pad this model's embeddings first, or take its own tokenizer",
         )
-    return TextFormat(tokenizer, bos=lm.config.bos_token_id, eos=lm.config.eos_token_id, pad=lm.config.pad_token_id)
+    return text
 
 
 def build_model(config: Config, lm: AugmentedOPT, width: int, encoder: nn.Module | None = None) -> EpalmModel:

@@ -1,45 +1,72 @@
 """Samples as token ids, in the paper's text format (eP-ALM, section 4), and back.
 
 QA: `</s>` question `?</a>` answer `</s>`; caption: `</s>` caption `</s>`. `</s>` stands in front, as OPT wants it.
+These control tokens are put in as ids: where a text has their characters, these are encoded as any others.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from epalm.errors import UsageError
 from epalm.samples import Sample, Task
 
-ANSWER = "</a>"  # ends the question
+ANSWER = "</a>"  # the token that ends the question
 
 
 class TextFormat:
     """Turns samples into ids; knows the tokenizer and nothing about models."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, bos: int, eos: int, pad: int) -> None:
+        """From here on the tokenizer takes `</a>` and the tokens of these three ids for special tokens.
+
+        Raises:
+            UsageError: it turns text into them all the same.
+        """
         self.tokenizer, self.bos, self.eos, self.pad = tokenizer, bos, eos, pad
+        added = tokenizer.added_tokens_decoder  # others than these are never matched in a text
+        control = [str(added[number]) for number in (bos, eos, pad) if number in added]
+        tokenizer.add_special_tokens({"additional_special_tokens": [ANSWER, *control]})
+        self.answer: int = tokenizer.convert_tokens_to_ids(ANSWER)
+        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._control = re.compile("|".join(map(re.escape, special)))
+        if {self.answer, bos, eos, pad} & {number for row in self.tokenise(sorted(special)) for number in row.tolist()}:
+            raise UsageError(
+                "the tokenizer turns the characters of its control tokens into these tokens",
+                hint="use the tokenizer.json that the language model was published with",
+            )
         self._known: dict[str, tuple[int, ...]] = {}
 
     def given(self, sample: Sample) -> tuple[int, ...]:
-        """What decoding starts from: the question, or `</s>` alone for a caption."""
+        """What decoding starts from: the question with `</a>`, or `</s>` alone for a caption."""
         words = self.question(sample)
         if words not in self._known:
-            self._known[words] = tuple(self.tokenise([words])[0].tolist())
+            self._known[words] = tuple(self.questions([words])[0].tolist())
         return (self.bos, *self._known[words])
 
     def question(self, sample: Sample) -> str:
-        """The words that a target follows: the question with its end; none before a caption."""
+        """The question as it is encoded; empty for a caption, which has none."""
         if sample.task is Task.CAPTION:
             return ""
-        return f"{(sample.prompt or '').strip().rstrip('?').rstrip()}?{ANSWER}"
+        return f"{(sample.prompt or '').strip().rstrip('?').rstrip()}?"
+
+    def questions(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids (T,) int64 that a target follows: each question's with `</a>`, none for an empty one."""
+        return [np.append(row, self.answer) if len(row) else row for row in self.tokenise(texts)]
 
     def tokenise(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids (T,) int64 of each text, with nothing added; many at a time are fast."""
         if not texts:
             return []
-        rows = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        rows = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [np.array(row, np.int64) for row in rows]
+
+    def with_control_tokens(self, texts: Iterable[str]) -> int:
+        """In how many texts characters stand that are a control token's, such as "</s>"."""
+        return sum(self._control.search(text) is not None for text in texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The words of produced ids, up to the first `</s>`."""

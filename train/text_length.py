@@ -3,7 +3,7 @@
 Perceptual token and prompt take no position.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from epalm.errors import UsageError
 from epalm.samples import Sample
@@ -32,8 +32,7 @@ def _longest(sample: Sample, text: TextFormat, positions: int) -> int:
     candidates = [one for one in _targets(sample) if given + len(one.encode(errors="replace")) + _ADDED > positions]
     if not candidates:
         return 0
-    rows: Iterable[Sequence[int]] = text.tokenizer(candidates, add_special_tokens=False)["input_ids"]
-    return len(text.given(sample)) + max(map(len, rows)) + 1
+    return len(text.given(sample)) + max(map(len, text.tokenise(candidates))) + 1
 
 
 def _targets(sample: Sample) -> Iterator[str]:

@@ -31,10 +31,13 @@ class Texts:
     ) -> None:
         """`given` are the N items' questions, empty for a caption; `shares` are cumulative, the last of each is 1."""
         self._text = text
-        numbers: dict[str, int] = {}  # what several items have in common is tokenised once
-        self._given = _numbered(given, numbers)  # (N,)
-        self._target = _numbered((target.strip() for target in chain.from_iterable(targets)), numbers)  # (M,)
-        self._rows = text.tokenise(list(numbers))
+        # What several items have in common is tokenised once.
+        questions: dict[str, int] = {}
+        self._given = _numbered(given, questions)  # (N,)
+        answers: dict[str, int] = {}
+        self._target = _numbered((target.strip() for target in chain.from_iterable(targets)), answers)  # (M,)
+        self._target += len(questions)
+        self._rows = [*text.questions(list(questions)), *text.tokenise(list(answers))]
         self._lengths = np.fromiter(map(len, self._rows), np.int64, len(self._rows))
         self._starts = np.fromiter(accumulate(map(len, targets), initial=0), np.int64, len(targets) + 1)
         self._shares = np.fromiter(chain.from_iterable(shares), np.float64, len(self._target))  # (M,)

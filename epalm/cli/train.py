@@ -131,6 +131,7 @@ def train(
     from epalm.config import load_config
     from epalm.console import say
     from epalm.datasets import load_dataset
+    from epalm.train.build import require_language_model
     from epalm.train.run import load_training
     from epalm.train.run_choice import choose_run
 
@@ -154,6 +155,7 @@ def train(
         seed=seed,
     )
     config = load_config(recipe, overrides)
+    require_language_model(config.lm.name)
     say(f"recipe: {recipe}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}")
     used: FeatureSet | None = None
     with processes.first_goes_ahead():
