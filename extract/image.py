@@ -6,7 +6,6 @@ Knows files and pixels; does not know sizes or statistics of encoders.
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import ExifTags, Image
 from epalm.errors import MediaError
 from epalm.extract.limits import Limits, out_of_memory
 from epalm.extract.media_file import require_file
+from epalm.extract.orientation import FIRST_SIDEWAYS, TURNS, UPRIGHT
 from epalm.media import MediaFile
 
 # Formats that only decode pixels: no PostScript interpreter, no format that refers to other files.
@@ -31,19 +31,6 @@ _FAULTS = (
     RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 _HINT = "open it in an image viewer, and save or download it again"
-Turn = Callable[[np.ndarray], np.ndarray]
-# By EXIF orientation: from pixels as stored to pixels as shown, and which stored side becomes left, top, right, bottom.
-_TURNS: dict[int, tuple[Turn, tuple[int, int, int, int]]] = {
-    1: (lambda pixels: pixels, (0, 1, 2, 3)),
-    2: (np.fliplr, (2, 1, 0, 3)),
-    3: (lambda pixels: np.rot90(pixels, 2), (2, 3, 0, 1)),
-    4: (np.flipud, (0, 3, 2, 1)),
-    5: (lambda pixels: pixels.swapaxes(0, 1), (1, 0, 3, 2)),
-    6: (lambda pixels: np.rot90(pixels, -1), (3, 0, 1, 2)),
-    7: (lambda pixels: np.rot90(pixels.swapaxes(0, 1), 2), (3, 2, 1, 0)),
-    8: (np.rot90, (1, 2, 3, 0)),
-}
-_FIRST_SIDEWAYS = 5
 
 
 class Picture(NamedTuple):
@@ -96,23 +83,23 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
 def _reduce(image: Image.Image, least: tuple[int, int]) -> int:
     """Have a JPEG decoded at the smallest scale that is no smaller than `least` (height, width): 1, 2, 4 or 8."""
     width = image.width
-    drafted = image.draft(None, least if _orientation(image) >= _FIRST_SIDEWAYS else least[::-1])
+    drafted = image.draft(None, least if _orientation(image) >= FIRST_SIDEWAYS else least[::-1])
     return round(width / drafted[1][2]) if drafted else 1
 
 
 def _as_shown(image: Image.Image, size: tuple[int, int], scale: int) -> Picture:
     """The loaded image, which is of `size` (width, height) when not reduced."""
     orientation = _orientation(image)
-    turn, sides = _TURNS[orientation]
+    turn, sides = TURNS[orientation]
     stored = (0.0, 0.0, image.width - size[0] / scale, image.height - size[1] / scale)
     left, top, right, bottom = (stored[side] for side in sides)
-    shown = size if orientation >= _FIRST_SIDEWAYS else size[::-1]
+    shown = size if orientation >= FIRST_SIDEWAYS else size[::-1]
     return Picture(turn(_to_rgb(image)), shown, (left, top, right, bottom))
 
 
 def _orientation(image: Image.Image) -> int:
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return orientation if orientation in _TURNS else 1
+    orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    return orientation if orientation in TURNS else UPRIGHT
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

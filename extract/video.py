@@ -5,22 +5,35 @@ what becomes of a frame.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from epalm.errors import MediaError
 from epalm.extract.containers import VIDEO_SHARE, decode_all, open_container
 from epalm.extract.limits import Limits
+from epalm.extract.media_warnings import warn_about
+from epalm.extract.orientation import TURNS, UPRIGHT, of_display_matrix
 from epalm.extract.packets import DoubtError, index_packets, seek_frames
 from epalm.media import MediaFile
 
 Kept = TypeVar("Kept")
 Choose = Callable[[int], list[list[int]]]
+
+
+def _unnamed(kind: type[Type], number: int) -> Type:
+    """A kind of side data that PyAV has no name for, such as EXIF, in whose presence it would list no other."""
+    member = object.__new__(kind)
+    member._name_, member._value_ = str(number), number  # type: ignore[assignment]
+    return member
+
+
+Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment]
 
 
 def middle_frames(total: int, wanted: int) -> list[int]:
@@ -53,7 +66,7 @@ def read_frames(
     """Several selections of a clip's frames in one pass over it.
 
     `choose(total)` gives, for a clip of `total` frames, the frame numbers of each selection in ascending order;
-    `keep(selection, frame)` makes of a frame (H, W, 3) uint8, rotated as the file says, what the selection with that
+    `keep(selection, frame)` makes of a frame (H, W, 3) uint8, turned as the file says, what the selection with that
     number keeps of it. Both may be called anew, from the beginning, when the clip is not what it says.
 
     Raises:
@@ -122,5 +135,17 @@ def _video_stream(container: InputContainer, limits: Limits) -> VideoStream:
 
 
 def _pixels(frame: av.VideoFrame) -> np.ndarray:
-    """RGB (H, W, 3) uint8; the display matrix's rotation is counterclockwise, as is numpy's."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+    """RGB (H, W, 3) uint8, turned and mirrored as the display matrix says, or as stored where it says nothing sound."""
+    pixels = frame.to_ndarray(format="rgb24")
+    side_data = cast(SideDataContainer, frame.side_data)
+    if Type.DISPLAYMATRIX not in side_data:
+        return pixels
+    matrix = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), np.int32)
+    orientation = of_display_matrix(matrix)
+    if orientation is None and matrix.any():
+        warn_about(
+            "its display matrix neither turns by a multiple of 90° nor mirrors: the frames are taken as stored",
+            hint="convert the clip, so that its frames are stored as they are to be shown",
+        )
+    turn, _ = TURNS[orientation or UPRIGHT]
+    return turn(pixels)

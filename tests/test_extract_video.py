@@ -26,7 +26,7 @@ SHARED = Path(__file__).parents[1].parent / "shared" / "media" / "video"
 Kept = TypeVar("Kept")
 
 
-def _write(path: Path, count: int, *, rotation: int = 0, codec: str = "libx264", size: int = 32) -> None:
+def _write(path: Path, count: int, *, codec: str = "libx264", size: int = 32) -> None:
     """A clip whose frame number n is grey of value 20 + 5·n, brighter by 40 in its top left quarter."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(10))
@@ -34,8 +34,6 @@ def _write(path: Path, count: int, *, rotation: int = 0, codec: str = "libx264",
         stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
         if codec == "libx264":
             stream.options = {"crf": "1"}
-        if rotation:
-            stream.set_display_rotation(rotation)
         for number in range(count):
             pixels = np.full((size, size, 3), 20 + 5 * number, np.uint8)
             pixels[: size // 2, : size // 2] += 40
@@ -112,17 +110,6 @@ def test_packets_that_are_not_frames(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(video_module, "index_packets", miscounted)
     assert _numbers(tmp_path / "a.mkv", 4) == [1, 4, 7, 10]
-
-
-@pytest.mark.parametrize(("degrees", "corner"), [(0, (0, 0)), (90, (-1, 0)), (180, (-1, -1)), (-90, (0, -1))])
-def test_rotation(tmp_path: Path, degrees: int, corner: tuple[int, int]) -> None:
-    """The bright corner, top left as stored, turns counterclockwise by the display matrix's angle."""
-    _write(tmp_path / "a.mp4", 4, rotation=degrees)
-    with av.open(str(tmp_path / "a.mp4")) as container:
-        assert next(container.decode(video=0)).rotation in {degrees, -degrees if degrees == 180 else degrees}
-    (frame,) = _frames(tmp_path / "a.mp4", 1, np.copy)
-    corners = {(row, column): int(frame[row, column, 0]) for row in (0, -1) for column in (0, -1)}
-    assert max(corners, key=lambda place: corners[place]) == corner
 
 
 def test_only_wanted_frames_are_converted(tmp_path: Path) -> None:
