@@ -3,8 +3,9 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Literal, Protocol
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,7 +23,8 @@ from rich.text import Text
 from epalm.errors import EpalmError
 
 screen = Console(stderr=True, highlight=False, soft_wrap=True)
-_PIPE_WIDTH = 120  # characters
+_PIPE_WIDTH = 160  # characters
+_READABLE = 12  # characters that a column of words has at least
 _LINES_PER_RUN = 10  # progress lines printed for one piece of work when stderr is not a terminal
 
 
@@ -137,24 +139,53 @@ def rate_in_words(speed: float, unit: str) -> str:
     return f"{speed * 3600:,.1f} {unit}/h"
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table whose first column is text and whose others are right-aligned figures."""
-    result = Table(title=title, title_justify="left")
-    for position, column in enumerate(columns):
-        result.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
-    for row in rows:
-        result.add_row(*(Text(cell) for cell in row))
-    return result
-
-
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout: it is a result, not progress. In a pipe it is wide.
 
-    Names in the first column stay in one piece, to be copied and searched for, if two fifths of the width hold them.
+    The first column is text that stays in one piece, to be copied and searched for; the others are right-aligned
+    figures, or words that are wrapped. Where that does not fit the width, each row becomes lines of `column: value`.
     """
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PIPE_WIDTH
-    printed = table(title, columns, rows)
-    printed.columns[0].no_wrap = max((len(row[0]) for row in rows), default=0) <= 2 * console.width // 5
-    console.print(printed)
+    room = console.width - 3 * len(columns) - 1
+    widths = _column_widths([[column, *cells] for column, *cells in zip(columns, *rows, strict=True)], room)
+    if sum(widths) > room:
+        console.print(Text("\n".join([title, *_records(columns, rows)])), soft_wrap=True)
+        return
+    table = Table(title=title, title_justify="left")
+    for position, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        justify: Literal["left", "right"] = "right" if position else "left"
+        table.add_column(column, justify=justify, width=width)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def _column_widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Width of each column of cells, in characters; their sum is more than `room` where they cannot be read in it.
+
+    Beside the first column, which is never wrapped, each has room for its longest word, and a few words where it has
+    long texts. What is left is shared out.
+    """
+    whole = [max(map(cell_len, cells)) for cells in columns]
+    words = [max((cell_len(word) for cell in cells for word in cell.split()), default=0) for cells in columns]
+    widths = [whole[0], *(max(word, min(_READABLE, all_)) for word, all_ in zip(words[1:], whole[1:], strict=True))]
+    for done, place in enumerate(sorted(range(len(columns)), key=lambda place: whole[place] - widths[place])):
+        share = max(0, room - sum(widths)) // (len(columns) - done)
+        widths[place] += min(share, whole[place] - widths[place])
+    return widths
+
+
+def _records(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Each row as lines; its first cell is their heading, or of two columns the name of the value."""
+    for name, *cells in rows:
+        if len(columns) <= 2:
+            yield ": ".join([name, *cells])
+            continue
+        yield name
+        yield from (
+            f"  {column}: {cell}" if column else f"  {cell}"
+            for column, cell in zip(columns[1:], cells, strict=True)
+            if cell
+        )

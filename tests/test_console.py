@@ -2,7 +2,7 @@
 
 import pytest
 
-from epalm.console import print_table, progress, rate_in_words, time_in_words
+from epalm.console import progress, rate_in_words, time_in_words
 
 
 @pytest.mark.parametrize(
@@ -32,17 +32,3 @@ def test_progress_in_a_pipe_is_ten_lines_at_most(total: int, lines: int, capsys:
         assert told[-1].startswith(f"extract: {total}/{total} media  ") and told[-1].endswith(
             f"  0 s left  unit {total - 1}"
         )
-
-
-@pytest.mark.parametrize(("width", "whole"), [(None, True), (100, True), (60, False)])
-def test_names_can_be_copied_where_there_is_room(
-    width: int | None, whole: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
-    if width:
-        monkeypatch.setenv("COLUMNS", str(width))
-    name = "20261128-100014-audio-playground-blind"
-    print_table("runs", ("run", *"abcde"), [(name, *["some words about it"] * 5)])
-    told = capsys.readouterr().out
-    assert (name in told) == whole
-    assert max(map(len, told.splitlines())) <= (width or 120)

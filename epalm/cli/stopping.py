@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM while work runs that can save first: the first asks for that, the next one stops at once."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -28,6 +29,8 @@ class Asked:
 def asked_to_stop(first: Callable[[], None]) -> Iterator[Asked]:
     """Signals only ask while the block runs; `first` is called for the first one.
 
+    In a thread that is not the main one, which alone may take signals, nobody asks.
+
     Raises:
         KeyboardInterrupt: at the second one, out of whatever runs then.
     """
@@ -39,7 +42,8 @@ def asked_to_stop(first: Callable[[], None]) -> Iterator[Asked]:
         asked.signal = number
         first()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, on_signal) for number in taken}
     try:
         yield asked
     finally:
