@@ -19,9 +19,12 @@ _READ = 1 << 20  # bytes per read: large enough that hashing, not reading calls,
 
 
 def canonical_json(value: Any) -> bytes:
-    """UTF-8 JSON with sorted keys, no spaces and no NaN: equal values give equal bytes."""
+    """UTF-8 JSON with sorted keys, no spaces and no NaN: equal values give equal bytes.
+
+    A lone surrogate, as of a file name that is not UTF-8, is written as its escape.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    return text.encode(errors="backslashreplace")
 
 
 def digest_json(value: Any) -> str:

@@ -11,14 +11,16 @@ from epalm.cache.durable import write_atomically
 from epalm.errors import UsageError
 from epalm.evaluate.chance import chance_predictions
 from epalm.evaluate.decode_options import DecodeOptions
-from epalm.evaluate.decoding import decode_batches, predict_samples, prediction_line, read_predictions
+from epalm.evaluate.decoding import decode_batches
+from epalm.evaluate.kept_predictions import find_reusable, predict_samples, prediction_line
 from epalm.evaluate.measures import METRICS
+from epalm.evaluate.prediction_keys import run_inputs, what_decides
 from epalm.evaluate.score_files import FOLDER, LAST, as_json, write_scores
 from epalm.evaluate.scoring import digest_samples, score_predictions
 from epalm.evaluate.spread import Elsewhere
 from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Sample
-from epalm.train.features import FeatureSource
+from epalm.train.features import HashedSource
 from epalm.train.loading import LoadedRun
 from epalm.train.prepare import chosen_samples
 from epalm.train.run_folder import writing
@@ -29,7 +31,7 @@ _PROBED = 32  # samples that a plan decodes
 def score_run(
     run: LoadedRun,
     dataset: Dataset,
-    features: FeatureSource,
+    features: HashedSource,
     samples: Sequence[Sample],
     *,
     split: str,
@@ -43,8 +45,8 @@ def score_run(
 
     `modality` is that of the samples. Where others decode, `elsewhere`, the run's shapes suffice here.
 
-    Predictions lie in `predictions/`, in a file named by everything that decides them; what it holds is not decoded
-    again. Their scores lie in `scores/` under the same name, and `scores.json` has those of the last scoring.
+    Predictions lie in `predictions/`, each with the key of all that decides it; what is there under the same key is not
+    decoded again. Their scores lie in `scores/`, and `scores.json` has those of the last scoring.
 
     Raises:
         UsageError: features of another shape than the run was trained on.
@@ -54,7 +56,7 @@ def score_run(
     path = _predictions_path(run, features, split, decode)
     with ExitStack() as ending:
         predictions = predict_samples(
-            samples,
+            what_decides(run, features, samples, decode),
             path,
             lambda missing: (
                 ending.enter_context(closing(elsewhere.decode(run, features, missing, decode)))
@@ -91,7 +93,9 @@ class ScorePlan:
     samples: int
     without_features: int
     decoded_already: int
+    equal_to_another: int  # and decoded with it
     to_decode: int
+    reasons: dict[str, int]  # of these, why
     bytes: int  # to write
     seconds: float
     predictions: str
@@ -100,7 +104,7 @@ class ScorePlan:
 
 def plan_score(
     run: LoadedRun,
-    features: FeatureSource,
+    features: HashedSource,
     samples: Sequence[Sample],
     *,
     split: str,
@@ -110,20 +114,21 @@ def plan_score(
     """Count what `score_run` would do, and time some of it; nothing is written. Raises UsageError as `score_run`."""
     _require_fit(run, features)
     path = _predictions_path(run, features, split, decode)
-    done = {one.id for one in read_predictions(path)}
-    missing = [sample for sample in samples if sample.id not in done]
-    some = missing[:: max(1, len(missing) // _PROBED)][:_PROBED]
+    found = find_reusable(what_decides(run, features, samples, decode), path)
+    some = found.to_decode[:: max(1, len(found.to_decode) // _PROBED)][:_PROBED]
     started = time.perf_counter()
-    by_id, size = {sample.id: sample for sample in some}, 0
-    for batch in decode_batches(run.model, run.text, features, some, decode):
-        size += sum(len(prediction_line(prediction, by_id[prediction.id])) for prediction in batch)
-    share = len(missing) / max(1, len(some))
+    by_id, size = {one.sample.id: one for one in some}, 0
+    for batch in decode_batches(run.model, run.text, features, [one.sample for one in some], decode):
+        size += sum(len(prediction_line(prediction.text, by_id[prediction.id])) for prediction in batch)
+    share = len(found.to_decode) / max(1, len(some))
     seconds = (time.perf_counter() - started) * share
     return ScorePlan(
         samples=expected,
         without_features=expected - len(samples),
-        decoded_already=len(samples) - len(missing),
-        to_decode=len(missing),
+        decoded_already=found.reused,
+        equal_to_another=found.shared,
+        to_decode=len(found.to_decode),
+        reasons=dict(found.reasons),
         bytes=round(size * share),
         seconds=seconds,
         predictions=str(path),
@@ -136,7 +141,7 @@ def scores_path(run: LoadedRun) -> Path:
     return run.folder.path / LAST
 
 
-def _require_fit(run: LoadedRun, features: FeatureSource) -> None:
+def _require_fit(run: LoadedRun, features: HashedSource) -> None:
     if features.width != run.inputs["width"] or features.layers < run.config.model.tokens:
         raise UsageError(
             f"the run takes {run.config.model.tokens} tokens of width {run.inputs['width']}, the features have "
@@ -145,16 +150,6 @@ def _require_fit(run: LoadedRun, features: FeatureSource) -> None:
         )
 
 
-def _predictions_path(run: LoadedRun, features: FeatureSource, split: str, decode: DecodeOptions) -> Path:
-    return run.folder.path / "predictions" / f"{split}-{_digest(run, features, decode)}.jsonl"
-
-
-def _digest(run: LoadedRun, features: FeatureSource, decode: DecodeOptions) -> str:
-    """Sixteen hex digits of what decides a prediction: trained tensors, frozen weights, features, decoding."""
-    return digest_json(
-        {
-            **run.decides(),
-            "features": {key: value for key, value in features.describe().items() if key != "choice"},
-            **decode.deciding(),
-        }
-    )[:16]
+def _predictions_path(run: LoadedRun, features: HashedSource, split: str, decode: DecodeOptions) -> Path:
+    digest = digest_json(run_inputs(run, features, decode))[:16]
+    return run.folder.path / "predictions" / f"{split}-{digest}.jsonl"

@@ -54,7 +54,9 @@ def write_scores(path: Path, told: Mapping[str, Any], scores: Scores) -> dict[st
 
 def as_json(told: Mapping[str, Any]) -> bytes:
     """The text of a scores file."""
-    return (json.dumps(dict(told), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(dict(told), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        errors="backslashreplace"
+    )
 
 
 def read_scores(name: str, runs: Path, split: str | None = None) -> ScoreFiles:
@@ -101,4 +103,5 @@ def _refuse(constant: str) -> float:
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    return b"".join((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
+    # A lone surrogate, as of a name that is not UTF-8, becomes its escape, which JSON reads back.
+    return b"".join((json.dumps(row, ensure_ascii=False) + "\n").encode(errors="backslashreplace") for row in rows)

@@ -28,7 +28,7 @@ from epalm.cache.store import Cache
 from epalm.children import end_with_parent
 from epalm.cli.cached_source import open_features
 from epalm.datasets import load_dataset
-from epalm.evaluate import decoding, decoding_processes, score_files, spread
+from epalm.evaluate import decoding, decoding_processes, kept_predictions, score_files, spread
 from epalm.evaluate import run as scoring
 from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.decoding_child import serve
@@ -88,7 +88,7 @@ def _arm(entry: dict[str, Any]) -> None:
     """Note every batch, and put the moment of the kill into the functions that are there."""
     at, appends, writes, driver = entry.get("at"), [0], [0], os.getpid()
     batches = multiprocessing.Value("i", 0)
-    decode, append, write = decoding.decode_batches, decoding._append, write_atomically
+    decode, append, write = decoding.decode_batches, kept_predictions._append, write_atomically
 
     def decoded(*words: Any, **options: Any) -> Iterator[list[Prediction]]:
         for batch in decode(*words, **options):
@@ -120,7 +120,7 @@ def _arm(entry: dict[str, Any]) -> None:
         (scoring, "decode_batches", decoded),
         (spread, "decode_batches", decoded),
         (decoding_processes, "start_child", Forked),
-        (decoding, "_append", appended),
+        (kept_predictions, "_append", appended),
         (score_files, "write_atomically", written),
         (scoring, "write_atomically", written),
     ):

@@ -11,15 +11,18 @@ from typing import Any
 from tests import score_host
 from tests.trials import Trial
 
-TIMES = 3  # as many questions and captions as the trial has
 SHORT = ("--recipe", "playground", "--set", "optim.max_steps=2", "--set", "optim.batch_size=4")
 
 
 def train_one(trial: Trial) -> None:
-    """The run `a` in `runs` of the working folder, and more samples to score it on."""
+    """The run `a` in `runs` of the working folder, and more samples to score it on: other questions, equal captions."""
     rows = trial.samples
     asked = [row for row in rows if row["split"] == "test"]
-    trial.samples = rows + [{**row, "id": f"{row['id']}-{n}"} for n in range(1, TIMES) for row in asked]
+    trial.samples = rows + [
+        {**row, "id": f"{row['id']}-{word}"} | ({"prompt": f"{word} {row['prompt']}"} if row["task"] == "qa" else {})
+        for word in ("now", "and", "here")
+        for row in asked
+    ]
     words = ("--from-cache", "-m", "image", "--data", "trial/world", "--cache", "trial/cache", "--runs", "runs")
     done = trial.epalm("train", *words, "--run", "a", *SHORT)
     assert done.code == 0, done.err

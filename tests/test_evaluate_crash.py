@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from epalm.errors import EpalmError
-from epalm.evaluate.decoding import predict_samples, read_predictions
+from epalm.evaluate.kept_predictions import predict_samples, read_kept
+from epalm.evaluate.prediction_keys import Asked
 from epalm.samples import Modality, Prediction, Sample, Task
 from tests import score_host
-from tests.conftest import Epalm
 from tests.scored_run import batches_of, copy_of, files_of, scorings, train_one
 from tests.trials import Trial
 
@@ -67,31 +67,35 @@ def test_killed_at_random_moments(here: Path) -> None:
     assert files_of(here) == files_of(whole)
 
 
+def _asked(names: str) -> list[Asked]:
+    """Questions that nothing decides but their names."""
+    samples = [Sample(name, Modality.IMAGE, "m", Task.CAPTION, "test", references=("x",)) for name in names]
+    return [Asked(sample, {"question": sample.id}, f"key of {sample.id}") for sample in samples]
+
+
 def test_a_torn_line_is_cut_and_decoded_again(tmp_path: Path) -> None:
-    samples = [Sample(str(n), Modality.IMAGE, "m", Task.CAPTION, "test", references=("x",)) for n in range(3)]
-    path = tmp_path / "p.jsonl"
-    predict_samples(samples[:2], path, lambda missing: iter([[Prediction(s.id, "é") for s in missing]]))
+    asked, path = _asked("012"), tmp_path / "p.jsonl"
+    predict_samples(asked[:2], path, lambda missing: iter([[Prediction(s.id, "\u2028é") for s in missing]]))
     path.write_bytes(path.read_bytes()[:-4])
-    asked: list[str] = []
+    decoded: list[str] = []
 
     def decode(missing: Any) -> Any:
-        asked.extend(sample.id for sample in missing)
+        decoded.extend(sample.id for sample in missing)
         yield [Prediction(sample.id, "new") for sample in missing]
 
-    found = predict_samples(samples, path, decode)
-    assert asked == ["1", "2"]
-    assert [one.text for one in found] == ["é", "new", "new"]
-    assert read_predictions(path) == found
-    assert all(json.loads(line) for line in path.read_text().splitlines())
+    found = predict_samples(asked, path, decode)
+    assert decoded == ["1", "2"]
+    assert [one.text for one in found] == ["\u2028é", "new", "new"]
+    assert [Prediction(one.id, one.text) for one in read_kept(path)] == found
+    assert all(json.loads(line) for line in path.read_bytes().splitlines())
 
 
-def test_two_processes_do_not_decode_the_same(tmp_path: Path, epalm: Epalm) -> None:
-    samples = [Sample("1", Modality.IMAGE, "m", Task.CAPTION, "test", references=("x",))]
+def test_two_processes_do_not_decode_the_same(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
 
-    def decode(missing: Any) -> Any:
+    def decode(_: Any) -> Any:
         with pytest.raises(EpalmError, match="another process is decoding"):
-            predict_samples(missing, path, decode)
+            predict_samples(_asked("1"), path, decode)
         yield [Prediction("1", "once")]
 
-    assert predict_samples(samples, path, decode) == [Prediction("1", "once")]
+    assert predict_samples(_asked("1"), path, decode) == [Prediction("1", "once")]

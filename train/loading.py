@@ -41,6 +41,7 @@ class LoadedRun:
             "lm": self.inputs["lm"],
             "model": self.config.model.model_dump(mode="json"),
             "dtype": self.config.lm.dtype,
+            "quantized": self.config.lm.quantized,
         }
 
 

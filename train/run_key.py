@@ -24,13 +24,12 @@ def run_parts(
 ) -> dict[str, Any]:
     """Everything that decides the training, as JSON: settings, samples, media, features, language model, versions."""
     exclude: dict[str, Any] = {**_ELSEWHERE, **dict.fromkeys(_NOT_DECIDING, True)}
-    text = ready.text
     parts = {
         "settings": ready.config.model_dump(mode="json", exclude=exclude),
         "training": _samples(training, features),
         "validation": _samples(validation, features),
         "features": {key: value for key, value in features.describe().items() if key not in _NAMES_ONLY},
-        "lm": {"weights": ready.lm, "tokenizer": digest_json([_rules(text.tokenizer), text.bos, text.eos, text.pad])},
+        "lm": {"weights": ready.lm, "tokenizer": ready.text.digest},
         "versions": {"epalm": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         "device": ready.device.type,
     }
@@ -62,9 +61,3 @@ def _digest(values: Iterator[Any] | Sequence[Any]) -> str:
     for value in values:
         hasher.update(canonical_json(value) + b"\n")
     return hasher.hexdigest()
-
-
-def _rules(tokenizer: Any) -> Any:
-    """What decides the ids that a tokenizer gives."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()

@@ -6,12 +6,14 @@ These control tokens are put in as ids: where a text has their characters, these
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from epalm.errors import UsageError
+from epalm.fingerprint import digest_json
 from epalm.samples import Sample, Task
 
 ANSWER = "</a>"  # the token that ends the question
@@ -39,6 +41,13 @@ class TextFormat:
                 hint="use the tokenizer.json that the language model was published with",
             )
         self._known: dict[str, tuple[int, ...]] = {}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of what decides ids and words: the tokenizer's rules and the ids that stand for no text."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        rules = sorted(self.tokenizer.get_vocab().items()) if backend is None else backend.to_str()
+        return digest_json([rules, self.bos, self.eos, self.pad])
 
     def given(self, sample: Sample) -> tuple[int, ...]:
         """What decoding starts from: the question with `</a>`, or `</s>` alone for a caption."""

@@ -39,7 +39,7 @@ from epalm.samples import Modality, Task
 
 if TYPE_CHECKING:
     from epalm.samples import Dataset, Sample
-    from epalm.train.features import FeatureSource
+    from epalm.train.features import HashedSource
     from epalm.train.loading import LoadedRun
 
 _STOPPED = 130
@@ -238,7 +238,7 @@ def _features(
     feature_set: str | None,
     allow_missing: int | None,
     device: str,
-) -> "tuple[FeatureSource, tuple[Sample, ...]]":
+) -> "tuple[HashedSource, tuple[Sample, ...]]":
     """As in training, from the cache or from the same encoder; or another set of the cache.
 
     `allow_missing` None: any number, for a plan.

@@ -1,0 +1,188 @@
+"""Predictions on disk: a line each, saved as they come, and reused where their key is wanted again.
+
+Knows keys and files; does not know how a prediction comes about.
+"""
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from epalm.cache.durable import take_lock
+from epalm.console import progress, say
+from epalm.errors import EpalmError
+from epalm.evaluate.prediction_keys import Asked, differences
+from epalm.samples import Prediction, Sample
+from epalm.train.run_folder import require_room, writing
+
+_LEAST = 100  # bytes that a prediction takes at least, written
+_NEW = "of samples that are new"
+_UNKEYED = "without a key, of an earlier version"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A line of a file; without a key where an earlier version wrote it."""
+
+    id: str
+    text: str
+    key: str | None
+    inputs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """What is there of what is asked. `texts` by key; `to_decode` has one sample of each key that is not there.
+
+    `reused` samples have a text already, `shared` ones get that of an equal sample in `to_decode`. `reasons` says how
+    many of `to_decode` have no text, and why.
+    """
+
+    texts: Mapping[str, str]
+    to_decode: tuple[Asked, ...]
+    reused: int
+    shared: int
+    reasons: Mapping[str, int]
+
+    def in_words(self) -> str:
+        """As "12 reused, 24 decoded anew: 20 with another question, 4 with another medium"."""
+        told = f"{self.reused:,} reused"
+        if self.shared:
+            told += f", {self.shared:,} equal to another one"
+        if not self.to_decode:
+            return f"{told}, none decoded anew"
+        if self.reasons.keys() == {_NEW}:
+            return f"{told}, {len(self.to_decode):,} decoded for the first time"
+        why = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items())
+        return f"{told}, {len(self.to_decode):,} decoded anew: {why}"
+
+
+def find_reusable(asked: Sequence[Asked], path: Path) -> Reuse:
+    """What `path` holds of what is asked, or another file beside it: of another split, say."""
+    kept = read_kept(path)
+    wanted = {one.key for one in asked}
+    if not wanted <= {one.key for one in kept}:
+        others = (other for other in sorted(path.parent.glob("*.jsonl")) if other != path)
+        kept = [*(one for other in others for one in read_kept(other)), *kept]
+    texts = {one.key: one.text for one in kept if one.key is not None and one.key in wanted}
+    missing: dict[str, Asked] = {}
+    for one in asked:
+        if one.key not in texts:
+            missing.setdefault(one.key, one)
+    to_decode = tuple(missing.values())
+    reused = sum(one.key in texts for one in asked)
+    return Reuse(texts, to_decode, reused, len(asked) - reused - len(to_decode), _reasons(to_decode, kept))
+
+
+def predict_samples(
+    asked: Sequence[Asked], path: Path, decode: Callable[[Sequence[Sample]], Iterator[list[Prediction]]]
+) -> list[Prediction]:
+    """Predictions of all samples: those that are kept are reused, the others decoded and appended to `path`.
+
+    Raises:
+        EpalmError: they cannot be written, there is too little room, or another process is writing them.
+    """
+    require_room(path.parent, _LEAST * len(find_reusable(asked, path).to_decode))
+    with _alone(path):
+        found = find_reusable(asked, path)
+        say(f"predictions: {found.in_words()}")
+        texts, here = dict(found.texts), {one.key for one in read_kept(path)}
+        elsewhere = {one.key: one for one in asked if one.key in texts.keys() - here}
+        _cut_torn_line(path)
+        if elsewhere:
+            _append(path, b"".join(prediction_line(texts[key], one) for key, one in elsewhere.items()))
+        if found.to_decode:
+            by_id = {one.sample.id: one for one in found.to_decode}
+            with progress("score", len(by_id), "samples") as advance:
+                for batch in decode([one.sample for one in found.to_decode]):
+                    texts |= {by_id[one.id].key: one.text for one in batch}
+                    _append(path, b"".join(prediction_line(one.text, by_id[one.id]) for one in batch))
+                    advance(len(batch))
+    return [Prediction(one.sample.id, texts[one.key]) for one in asked]
+
+
+def read_kept(path: Path) -> list[Kept]:
+    """The lines of a file; empty, torn and other ones are passed over."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            value: Any = json.loads(line)
+            found.append(Kept(str(value["id"]), str(value["text"]), value.get("key"), dict(value.get("inputs", {}))))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return found
+
+
+def prediction_line(text: str, asked: Asked) -> bytes:
+    """A prediction as its file holds it: beside the text, what was asked and what decided it."""
+    sample = asked.sample
+    told = {"id": sample.id, "text": text, "media": sample.media, "prompt": sample.prompt}
+    value = {**told, "key": asked.key, "inputs": _short(asked.inputs)}
+    # A lone surrogate, as of a name that is not UTF-8, becomes its escape, which JSON reads back.
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+
+
+def _short(inputs: Mapping[str, str]) -> dict[str, str]:
+    return {name: value[:16] for name, value in inputs.items()}
+
+
+def _reasons(to_decode: Sequence[Asked], kept: Sequence[Kept]) -> dict[str, int]:
+    """How many have no text for which reason, the commonest first."""
+    near = defaultdict[Any, list[Kept]](list)  # lines by what they share with a sample: its id, or question and medium
+    for line in kept if to_decode else ():
+        near[line.id].append(line)
+        near[_subject(line.inputs)].append(line)
+    counts = Counter[str]()
+    for one in to_decode:
+        inputs = _short(one.inputs)
+        counts[_reason(inputs, [*near[one.sample.id], *near[_subject(inputs)]])] += 1
+    return dict(counts.most_common())
+
+
+def _subject(inputs: Mapping[str, str]) -> tuple[str | None, str | None]:
+    return inputs.get("question"), inputs.get("medium")
+
+
+def _reason(inputs: Mapping[str, str], lines: Sequence[Kept]) -> str:
+    """What differs in the nearest of the lines."""
+    changes = [differences(line.inputs, inputs) for line in lines if line.key is not None]
+    if changes:
+        fewest = min(changes, key=len)
+        return f"with {' and '.join(fewest)}"
+    return _UNKEYED if lines else _NEW
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes from decoding into the same file, for as long as this one lives."""
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not take_lock(descriptor):
+            raise EpalmError(f"another process is decoding into {path}", hint="wait until it has ended")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Take away what a kill has left of a line at the end."""
+    with writing(path.parent):
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(path, whole)
+
+
+def _append(path: Path, lines: bytes) -> None:
+    with writing(path.parent), path.open("ab") as file:
+        file.write(lines)
