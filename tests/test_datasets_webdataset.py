@@ -204,7 +204,7 @@ def test_names_that_are_not_utf_8_are_not_used(tmp_path: Path) -> None:
         ([("a.jpg", b"1"), ("b.jpg", b"2"), ("./a.jpg", b"3")], "a.jpg and a.jpg are one name, at bytes 512 and 2,560"),
         (
             [("a.jpg", b""), ("b.jpg", b""), *((f"{n}.json", b'{"id": "1"}') for n in "ab")],
-            "id '1' is used for s.tar/a",
+            "s.tar/b.jpg: id '1' is used twice in split 'train'",
         ),
         ([("a.txt", b"")], "no medium in 1 shards"),
         ([], "no medium in 1 shards"),

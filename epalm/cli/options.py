@@ -22,16 +22,16 @@ DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="A .jsonl or .csv of samples, a folder of media, tar shards, NAME:/root of a benchmark (epalm datasets), "
-        'or "playground" (the built-in world).',
+        help="Samples (.jsonl, .json, .csv, .tsv), a folder of media, tar shards, NAME:/root of a benchmark "
+        '(epalm datasets), or "playground" (the built-in world).',
     ),
 ]
 OptionalDataOption = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="A .jsonl or .csv of samples, a folder of media, tar shards, NAME:/root of a benchmark (epalm datasets), "
-        'or "playground". [default: that of the step before]',
+        help="Samples (.jsonl, .json, .csv, .tsv), a folder of media, tar shards, NAME:/root of a benchmark "
+        '(epalm datasets), or "playground". [default: that of the step before]',
         show_default=False,
     ),
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from epalm.datasets.benchmarks import parse_spec, read_benchmark
 from epalm.datasets.extensions import is_shard
 from epalm.datasets.folder import read_folder
-from epalm.datasets.generic import read_samples
+from epalm.datasets.generic import SAMPLE_FILES, read_samples
 from epalm.datasets.shards import find_shards
 from epalm.datasets.webdataset import read_shards
 from epalm.errors import UsageError
@@ -19,7 +19,7 @@ from epalm.samples import Dataset, Modality
 PLAYGROUND = "playground"
 PLAYGROUND_ROOT = Path(".epalm/playground")
 _FORMS = (
-    "a .jsonl or .csv file of samples, a folder of media or tar shards, shards, NAME:/root of a benchmark "
+    "a .jsonl, .json, .csv or .tsv file of samples, a folder of media or tar shards, shards, NAME:/root of a benchmark "
     "(epalm datasets lists them) or 'playground'"
 )
 
@@ -30,9 +30,9 @@ def load_dataset(
     """Read the data set that `spec` names, keeping only the samples of `modality` where one is given.
 
     `spec` is "playground" (drawn on first use), a folder of media or of tar shards, shards (`train-{000..009}.tar`,
-    `shards/*.tar`), a benchmark and the folder of its files (`vqa-v2:/data/vqa`), or a `.jsonl` or `.csv` file, whose
-    media paths are relative to its folder, or to the folder after a colon: `samples.jsonl:/data/images`. Where the
-    media are not needed, `media_here=False` lets that folder be gone.
+    `shards/*.tar`), a benchmark and the folder of its files (`vqa-v2:/data/vqa`), or a file of samples (`.jsonl`,
+    `.json`, `.csv`, `.tsv`), whose media paths are relative to its folder, or to the folder after a colon:
+    `samples.jsonl:/data/images`. Where the media are not needed, `media_here=False` lets that folder be gone.
     With `write=False`, a playground that is not there yet is drawn into a temporary folder, gone with the process.
 
     Raises:
@@ -48,8 +48,8 @@ def load_dataset(
         dataset = read_shards(spec, *shards)
     elif path.is_dir():
         dataset = read_folder(spec, path)
-    elif path.suffix.lower() in (".jsonl", ".csv"):
-        dataset = Dataset(spec, root or path.parent, read_samples(path))
+    elif path.suffix.lower() in SAMPLE_FILES:
+        dataset = Dataset(spec, root or path.parent, read_samples(path, root))
     else:
         state = "is of no form that can be read" if path.exists() else "does not exist"
         raise UsageError(f"data {spec!r} {state}", hint=f"--data takes {_FORMS}")

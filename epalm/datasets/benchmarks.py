@@ -19,7 +19,7 @@ from epalm.datasets import (
     vqa_v2,
 )
 from epalm.datasets.benchmark import Benchmark, Files, choose_form
-from epalm.datasets.sharing import without_cycles
+from epalm.datasets.sharing import UniqueIds, without_cycles
 from epalm.errors import UsageError
 from epalm.samples import Dataset, Sample
 
@@ -79,11 +79,8 @@ def read_benchmark(spec: str, *, media_here: bool = True) -> Dataset | None:
 
 def _samples(files: Files) -> list[Sample]:
     samples: list[Sample] = []
-    seen: dict[str, set[str]] = {}
+    seen = UniqueIds()
     for entry, sample in files.form.read(files):
-        ids = seen.setdefault(sample.split, set())
-        if sample.id in ids:
-            raise entry.fault(f"id {sample.id!r} is used twice in split {sample.split!r}", "download the file again")
-        ids.add(sample.id)
+        seen.add(sample, entry.where)
         samples.append(sample)
     return samples

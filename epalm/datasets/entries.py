@@ -1,13 +1,12 @@
 """Entries of annotation files, whose faults name file, entry or line, and key. Untrusted: every value is checked."""
 
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from epalm.datasets.json_walk import place, walk_json
-from epalm.datasets.text_file import reading
+from epalm.datasets.rows import read_rows
 from epalm.errors import UsageError
 
 _LONGEST_TEXT = 1 << 16  # characters of a question, an answer or a caption
@@ -25,8 +24,13 @@ class Entry:
 
     def fault(self, message: str, hint: str | None = None) -> UsageError:
         """What is wrong with this entry, as an error to raise."""
-        where = f"line {self.number:,}" if self.section is None else place(self.section, self.number)
-        return UsageError(f"{self.file}, {where}: {message}", hint=hint)
+        return UsageError(f"{self.where}: {message}", hint=hint)
+
+    @property
+    def where(self) -> str:
+        """File and entry, in words."""
+        entry = f"line {self.number:,}" if self.section is None else place(self.section, self.number)
+        return f"{self.file}, {entry}"
 
     def __contains__(self, key: str) -> bool:
         return self.value.get(key) is not None
@@ -127,34 +131,12 @@ def csv_entries(path: Path, *columns: str) -> Iterator[Entry]:
     Raises:
         UsageError: a file that cannot be read, a column that is missing, a line of another length, or no line.
     """
-    try:
-        if not path.is_file():
-            raise UsageError(f"{path} is not a file")
-        with reading(path), path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            line = _require_columns(path, reader.fieldnames or (), columns)
-            for cells in reader:
-                line = reader.line_num
-                if None in cells or None in cells.values():
-                    fault = f"{'more' if None in cells else 'fewer'} cells than columns"
-                    raise UsageError(
-                        f"{path}, line {line:,}: {fault}", hint="the file may be cut off: download it again"
-                    )
-                yield Entry(path, None, line, {key: cell for key, cell in cells.items() if cell != ""})
-            if line == 1:
-                raise UsageError(f"{path} has no line below its heading")
-    except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num:,}: not CSV ({error})") from error
-
-
-def _require_columns(path: Path, there: Any, columns: tuple[str, ...]) -> int:
-    lacking = [column for column in columns if column not in there]
-    if lacking:
-        raise UsageError(
-            f"{path}, line 1: missing column {', '.join(map(repr, lacking))}",
-            hint=f"the columns there are {', '.join(map(repr, there))}"[:400],
-        )
-    return 1
+    number = 0
+    for where, values, _ in read_rows(path, columns):
+        number = int(where.rpartition(" ")[2])
+        yield Entry(path, None, number, values)
+    if not number:
+        raise UsageError(f"{path} has no line below its heading")
 
 
 def _short(value: object) -> str:

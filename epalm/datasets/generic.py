@@ -1,20 +1,24 @@
-"""The generic forms: one sample per JSON line, or per CSV row with the same columns.
+"""The generic forms: one sample per JSON object, or per row of a table with the same columns.
 
 Every fault names file, line and key. Media are not opened here: a missing file is the extraction's to report.
 """
 
-import csv
+import ast
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from epalm.datasets.answers import agreed_scores
-from epalm.datasets.sharing import Shared, without_cycles
-from epalm.datasets.text_file import reading
+from epalm.datasets.paths import relative_to
+from epalm.datasets.rows import NOT_JSON, read_rows
+from epalm.datasets.sharing import Shared, UniqueIds, without_cycles
+from epalm.datasets.text_file import HALF, require_characters
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
 
+SAMPLE_FILES = (".jsonl", ".json", ".csv", ".tsv")  # their extensions; the form is told from what is in them
 _KEYS = ("id", "modality", "media", "task", "split", "prompt", "answers", "raw_answers", "references", "question_type",
          "answer_type")  # fmt: skip
 _JSON_COLUMNS = ("answers", "raw_answers", "references")
@@ -22,8 +26,10 @@ _KNOWN, _REQUIRED = frozenset(_KEYS), frozenset(("modality", "media", "task", "s
 _MODALITIES = {modality.value: modality for modality in Modality}
 _TASKS = {task.value: task for task in Task}
 Choice = TypeVar("Choice", Modality, Task)
-_NOT_JSON = (ValueError, RecursionError)  # beside faults of form: numbers without end, brackets without end
-_MAX_LINE = 1 << 20  # characters; one sample never needs more, and a file without line breaks is not JSONL
+_LITERAL = re.compile(
+    r"\s*(\[\s*['\"].*\]|\{\s*['\"].*\})\s*", re.DOTALL
+)  # meant as a list or mapping; "[music]" is not
+_SHOWN = 400  # characters of a cell that a message shows as JSON
 _NO_ANSWERS: Mapping[str, float] = {}
 _NO_TEXTS: tuple[str, ...] = ()
 
@@ -34,84 +40,60 @@ class _Fault(Exception):  # noqa: N818 - says what is wrong with a row; the read
         self.message, self.hint = message, hint
 
 
-def read_samples(path: Path) -> tuple[Sample, ...]:
-    """All samples of a `.jsonl` or `.csv` file, in file order.
+def read_samples(path: Path, root: Path | None = None) -> tuple[Sample, ...]:
+    """All samples of a file of rows, in its order; media lie below `root`, or else the file's folder.
 
     Raises:
-        UsageError: unreadable file, unknown or missing key, wrong value, id used twice, or no sample.
+        UsageError: unreadable file, unknown or missing key, wrong value, id used twice in a split, or no sample.
     """
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
     samples: list[Sample] = []
-    seen: set[str] = set()
+    seen = UniqueIds()
     build = _Builder().sample
-    name, line = path.name, 0
+    relative = relative_to(root or path.parent)
+    name = path.name
     try:
-        with without_cycles(), reading(path):
-            for line, row in rows:
-                sample = build(row, f"{name}:{line}")
-                if sample.id in seen:
-                    raise _Fault(f"id {sample.id!r} is used twice", "make ids unique")
-                seen.add(sample.id)
+        where = ""
+        with without_cycles():
+            for where, row, of_table in read_rows(path):
+                if of_table:
+                    for key in _JSON_COLUMNS:
+                        if key in row:
+                            row[key] = _cell(key, row[key])
+                media = row.get("media")
+                if isinstance(media, str) and (media[:1] == "/" or "\\" in media):
+                    row["media"] = relative(media)
+                sample = build(row, f"{name}:{where.rpartition(' ')[2]}")
+                seen.add(sample, f"{path}, {where}")
                 samples.append(sample)
     except _Fault as fault:
-        raise UsageError(f"{path}, line {line}: {fault.message}", hint=fault.hint) from None
+        raise UsageError(f"{path}, {where}: {fault.message}", hint=fault.hint) from None
     if not samples:
         raise UsageError(f"{path} holds no sample")
     return tuple(samples)
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        number = 0
-        while line := file.readline(_MAX_LINE + 1):
-            number += 1
-            if len(line) > _MAX_LINE:
-                raise UsageError(f"{path}, line {number}: longer than {_MAX_LINE} characters; this is not JSONL")
-            if line.isspace():
-                continue
-            try:
-                row = json.loads(line)
-            except _NOT_JSON as error:
-                raise _no_json(f"{path}, line {number}", error) from error
-            if not isinstance(row, dict):
-                raise UsageError(f"{path}, line {number}: expected an object with the keys {', '.join(_KEYS)}")
-            yield number, row
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for cells in reader:
-                if None in cells or None in cells.values():
-                    fault = f"{'more' if None in cells else 'fewer'} cells than columns"
-                    raise UsageError(f"{path}, line {reader.line_num}: {fault}")
-                row = {key: cell for key, cell in cells.items() if cell != ""}
-                for key in _JSON_COLUMNS:
-                    if key in row:
-                        row[key] = _cell(key, row[key], path, reader.line_num)
-                yield reader.line_num, row
-        except csv.Error as error:
-            raise UsageError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
-
-
-def _cell(key: str, text: str, path: Path, line: int) -> Any:
-    """A list or mapping column holds JSON; a plain text in one stands for a single answer or reference."""
-    if text[:1] not in "[{":
-        return {text: 1.0} if key == "answers" else [text]
-    return parse_json(text, f"{path}, line {line}, column {key!r}")
-
-
-def parse_json(text: str, where: str) -> Any:
-    """The value of a JSON text. Raises UsageError that begins with `where`."""
+def _cell(key: str, text: str) -> Any:
+    """A list or mapping column holds JSON; any other text in one stands for a single answer or reference."""
     try:
-        return json.loads(text)
-    except _NOT_JSON as error:
-        raise _no_json(where, error) from error
+        value = json.loads(text)
+    except NOT_JSON:
+        if not _LITERAL.fullmatch(text):
+            return {text: 1.0} if key == "answers" else [text]
+        shown = '{"cat": 1.0}' if key == "answers" else '["a cat", "a black cat"]'
+        raise _Fault(f"column {key!r} has {text[:60]}, which is not JSON", f"write {_as_json(text) or shown}") from None
+    if not isinstance(value, list | dict):  # a number, null or true: an answer as it is written
+        return {text: 1.0} if key == "answers" else [text]
+    if HALF.search(text):
+        require_characters({key: value}, f"column {key!r}")
+    return value
 
 
-def _no_json(where: str, error: Exception) -> UsageError:
-    return UsageError(f"{where}: not JSON ({str(error)[:80]})")
+def _as_json(text: str) -> str | None:
+    """A list or mapping in Python's notation as JSON, for a message."""
+    try:
+        return json.dumps(ast.literal_eval(text), ensure_ascii=False) if len(text) < _SHOWN else None
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return None
 
 
 def to_sample(row: dict[str, Any], where: str, fallback_id: str) -> Sample:
@@ -133,7 +115,8 @@ class _Builder:
         if not _REQUIRED <= row.keys() <= _KNOWN:
             raise _Fault(*_wrong_keys(row))
         given, media, split, prompt = row.get("id"), row["media"], row["split"], row.get("prompt")
-        _require_text("id", given, or_none=True)
+        name = str(given) if type(given) is int else given
+        _require_text("id", name, or_none=True)
         _require_text("media", media)
         _require_text("split", split)
         _require_text("prompt", prompt, or_none=True)
@@ -151,7 +134,7 @@ class _Builder:
             answers = self._shared.scores(agreed_scores(raw_answers))
         share = self._shared.text
         return Sample(
-            given or fallback_id,
+            name or fallback_id,
             modality,
             share(media),
             task,
@@ -169,14 +152,14 @@ class _Builder:
         if not value:
             return _NO_TEXTS
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise _Fault(f"{key!r} must be a list of texts")
+            raise _Fault(f"{key!r} must be a list of texts", f'"{key}": ["a cat", "a black cat"]')
         return self._shared.texts(value)
 
     def _answers(self, value: object) -> Mapping[str, float]:
         if not value:
             return _NO_ANSWERS
         if not isinstance(value, dict):
-            raise _Fault("'answers' must map each answer to its score")
+            raise _Fault("'answers' must map each answer to its score", '"answers": {"cat": 1.0}')
         for text, score in value.items():
             if isinstance(score, bool) or not isinstance(score, int | float) or not 0 < score <= 1:
                 raise _Fault(f"the score of answer {text!r} is {score!r}; it must be above 0, at most 1")

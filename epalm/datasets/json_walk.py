@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from epalm.datasets.text_file import reading
+from epalm.datasets.text_file import HALF, reading, require_characters
 from epalm.errors import UsageError
 
 _CHUNK = 1 << 22  # characters read at a time
@@ -85,13 +85,17 @@ class _Scanner:
                 # Of a number that the window cuts, the first part is a number as well: 1 of 1.5e3.
                 ended = end < len(self._text) and (type(value) not in (int, float) or self._text[end] in _ENDS)
                 if ended or self._whole:
+                    if HALF.search(self._text, self._at, end):
+                        require_characters(value, f"{self._path}, {self._place()}")
                     self._at = end
                     return value
             self._more()
 
     def fault(self, what: str) -> UsageError:
-        where = place(self.section, self.number) if self.section or self.number else "outside of all entries"
-        return UsageError(f"{self._path}, {where}: not JSON ({what})", hint=_AGAIN)
+        return UsageError(f"{self._path}, {self._place()}: not JSON ({what})", hint=_AGAIN)
+
+    def _place(self) -> str:
+        return place(self.section, self.number) if self.section or self.number else "outside of all entries"
 
     def _more(self) -> None:
         rest = self._text[self._at :]

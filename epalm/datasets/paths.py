@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from epalm.errors import MediaError
@@ -29,6 +30,24 @@ def resolve_media(root: Path, media: str) -> Path:
         MediaError: the path leads outside `root`.
     """
     return MediaRoot(root).locate(media)
+
+
+def relative_to(root: Path) -> Callable[[str], str]:
+    """Turns a path as data files write it into one below `root`: an absolute one that lies there, and backslashes.
+
+    Any other text is given back, for `MediaRoot` to judge.
+    """
+    folders = [os.path.join(folder, "") for folder in (os.path.abspath(root), os.path.realpath(root))]  # noqa: PTH100, PTH118
+
+    def relative(media: str) -> str:
+        if "\\" in media and not os.path.lexists(os.path.join(folders[0], media)):  # noqa: PTH118
+            media = media.replace("\\", "/")
+        for folder in folders:
+            if media.startswith(folder) and ".." not in PurePosixPath(media).parts:
+                return media[len(folder) :].lstrip("/")
+        return media
+
+    return relative
 
 
 class MediaRoot:

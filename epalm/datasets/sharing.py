@@ -4,6 +4,9 @@ import gc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+from epalm.errors import UsageError
+from epalm.samples import Modality, Sample
+
 _MOST_SHARED = 1 << 16  # equal values are stored once as long as no more others lie between them
 
 
@@ -41,6 +44,22 @@ class Shared:
                 self._scores.clear()
             shared = self._scores[key] = {self.text(text): float(score) for text, score in key}
         return shared
+
+
+class UniqueIds:
+    """Ids are unique among the samples of one split and modality: what predictions are told apart by."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, Modality], set[str]] = {}
+
+    def add(self, sample: Sample, where: str) -> None:
+        """Note a sample's id. Raises UsageError, which begins with `where`."""
+        ids = self._seen.setdefault((sample.split, sample.modality), set())
+        if sample.id in ids:
+            raise UsageError(
+                f"{where}: id {sample.id!r} is used twice in split {sample.split!r}", hint="make ids unique in a split"
+            )
+        ids.add(sample.id)
 
 
 @contextmanager

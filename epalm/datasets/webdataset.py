@@ -22,7 +22,9 @@ from typing import Any, BinaryIO
 
 from epalm.console import progress, warn
 from epalm.datasets.extensions import MODALITIES
-from epalm.datasets.generic import parse_json, to_sample
+from epalm.datasets.generic import to_sample
+from epalm.datasets.rows import parse_json
+from epalm.datasets.sharing import UniqueIds
 from epalm.datasets.splits import SPLITS, split_of_folder
 from epalm.datasets.tar import Kind, Member, read_members
 from epalm.errors import UsageError
@@ -68,17 +70,12 @@ def read_shards(spec: str, root: Path, shards: Sequence[Path]) -> Dataset:
     """
     samples: list[Sample] = []
     media: dict[str, MediaFile] = {}
-    ids: dict[Modality, dict[str, str]] = {modality: {} for modality in Modality}
+    ids = UniqueIds()
     skipped = _Skipped()
     for shard in _shown(shards):
         label = shard.absolute().relative_to(root.absolute()).as_posix()
         for sample, medium in _read_shard(shard, label, skipped):
-            known = ids[sample.modality]
-            if sample.id in known:
-                raise UsageError(
-                    f"id {sample.id!r} is used for {known[sample.id]} and for {sample.media}", hint="make ids unique"
-                )
-            known[sample.id] = sample.media
+            ids.add(sample, sample.media)
             samples.append(sample)
             media[sample.media] = medium
     if not samples:
