@@ -23,14 +23,14 @@ _WORDS = {
     "augmentation": "augmentation of views",
     "augmentation.seed": "seed of views",
     "stored_dtype": "stored dtype",
-    "version": "version of the extraction code",
 }
 _CHOICE = "encoder"  # beside the versions in what an extraction records
 
 
 def differences(one: FeatureSpec, other: FeatureSpec) -> list[str]:
     """Which inputs differ, each as "preprocessing.size 224 → 384": first `one`'s, then `other`'s."""
-    return [f"{_WORDS.get(name, name)} {change_in_words(was, now)}" for name, was, now in _leaves(one, other)]
+    words = {**_WORDS, "version": f"version of the {other.modality} extraction code"}
+    return [f"{words.get(name, name)} {change_in_words(was, now)}" for name, was, now in _leaves(one, other)]
 
 
 def nearest(spec: FeatureSpec, sets: Iterable[FeatureSet]) -> FeatureSet | None:

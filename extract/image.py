@@ -6,7 +6,7 @@ Knows files and pixels; does not know sizes or statistics of encoders.
 import struct
 import warnings
 import zlib
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -15,6 +15,8 @@ from epalm.errors import MediaError
 from epalm.extract.limits import Limits, out_of_memory
 from epalm.extract.media_file import require_file
 from epalm.extract.orientation import FIRST_SIDEWAYS, TURNS, UPRIGHT
+from epalm.extract.picture_depth import Depth, depth_of
+from epalm.extract.picture_metadata import without_metadata
 from epalm.media import MediaFile
 
 # Formats that only decode pixels: no PostScript interpreter, no format that refers to other files.
@@ -61,14 +63,9 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
         with warnings.catch_warnings():
             # Pillow's warnings are about sizes, which are checked here, and about metadata.
             warnings.simplefilter("ignore")
-            with medium.open() as file, Image.open(file, formats=_FORMATS) as image:
-                kind = str(image.format)
-                limits.check_pixels(*image.size, share=_HUNGRY.get(kind, 1), of=f"{kind} pictures")
-                width, height = image.size
-                scale = _reduce(image, least) if least and kind in ("JPEG", "MPO") else 1
-                image.load()
-                # Loading turns some formats already, and a reduced one's size has been rounded up.
-                return _as_shown(image, (width, height) if scale > 1 else image.size, scale)
+            with medium.open() as file:
+                shown, orientation = without_metadata(file)
+                return _read(shown, orientation, limits, least)
     except Image.DecompressionBombError as error:
         raise MediaError(
             f"the picture has too many pixels: {_reason(error).partition(',')[0]}",
@@ -80,56 +77,51 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
         raise MediaError(f"the picture cannot be decoded: {_reason(error)}", hint=_HINT) from error
 
 
+def _read(file: BinaryIO, orientation: int, limits: Limits, least: tuple[int, int] | None) -> Picture:
+    with Image.open(file, formats=_FORMATS) as image:
+        kind = str(image.format)
+        limits.check_pixels(*image.size, share=_HUNGRY.get(kind, 1), of=f"{kind} pictures")
+        width, height = image.size
+        if kind == "AVIF":
+            orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)  # of its boxes, not of its EXIF
+        sideways = orientation >= FIRST_SIDEWAYS
+        scale = _reduce(image, least if sideways else least[::-1]) if least and kind == "JPEG" else 1
+        depth = depth_of(image, file)
+        image.load()
+        # TIFF is turned by loading, and a reduced one's size has been rounded up.
+        stored_size = (width, height) if scale > 1 else image.size
+        turn, sides = TURNS[orientation]
+        stored = (0.0, 0.0, image.width - stored_size[0] / scale, image.height - stored_size[1] / scale)
+        left, top, right, bottom = (stored[side] for side in sides)
+        size = stored_size if sideways else stored_size[::-1]
+        return Picture(turn(_to_rgb(image, depth)), size, (left, top, right, bottom))
+
+
 def _reduce(image: Image.Image, least: tuple[int, int]) -> int:
-    """Have a JPEG decoded at the smallest scale that is no smaller than `least` (height, width): 1, 2, 4 or 8."""
+    """Have a JPEG decoded at the smallest scale that is no smaller than `least` (width, height): 1, 2, 4 or 8."""
     width = image.width
-    drafted = image.draft(None, least if _orientation(image) >= FIRST_SIDEWAYS else least[::-1])
+    drafted = image.draft(None, least)
     return round(width / drafted[1][2]) if drafted else 1
 
 
-def _as_shown(image: Image.Image, size: tuple[int, int], scale: int) -> Picture:
-    """The loaded image, which is of `size` (width, height) when not reduced."""
-    orientation = _orientation(image)
-    turn, sides = TURNS[orientation]
-    stored = (0.0, 0.0, image.width - size[0] / scale, image.height - size[1] / scale)
-    left, top, right, bottom = (stored[side] for side in sides)
-    shown = size if orientation >= FIRST_SIDEWAYS else size[::-1]
-    return Picture(turn(_to_rgb(image)), shown, (left, top, right, bottom))
-
-
-def _orientation(image: Image.Image) -> int:
-    orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-    return orientation if orientation in TURNS else UPRIGHT
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _to_rgb(image: Image.Image, depth: Depth) -> np.ndarray:
     """(H, W, 3) uint8; large pictures in strips, as every step of the conversion makes a copy."""
-    if image.mode == "F":
-        raise MediaError("floating-point pixels have no known range", hint="save it with 8 or 16 bits")
     width, height = image.size
     rows = max(1, _STRIP // width)
     if rows >= height:
-        return _strip_to_rgb(image)
+        return depth.to_rgb(image, 0)
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        pixels[top:bottom] = _strip_to_rgb(image.crop((0, top, width, bottom)))
+        pixels[top:bottom] = depth.to_rgb(image.crop((0, top, width, bottom)), top)
     return pixels
-
-
-def _strip_to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16 bits, which Pillow may hold in 32
-        values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    transparent = "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA")
-    if not transparent:
-        return np.asarray(image.convert("RGB"))
-    colours = image.convert("RGBA")
-    white = Image.new("RGBA", colours.size, "white")
-    return np.asarray(Image.alpha_composite(white, colours).convert("RGB"))
 
 
 def _reason(error: BaseException) -> str:
     """Pillow's words without its object addresses and paths, which differ from run to run."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "it is of no known image format" if "cannot identify image file" in text else text
+    return (
+        "it is of no known image format, or of a kind of it that is not read"
+        if "cannot identify image file" in text
+        else text
+    )

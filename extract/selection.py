@@ -7,7 +7,8 @@ from epalm.errors import UsageError
 from epalm.extract.encoder import Encoder
 
 DTYPES = ("float16", "float32")
-_VERSION = 2  # raised whenever this code would give other numbers for the same settings
+# Of the code that reads a modality's media: raised when it would give other numbers for the same settings.
+_VERSIONS = {"image": 3, "video": 3, "audio": 3}
 
 
 def parse_layers(text: str, depth: int) -> tuple[int, ...]:
@@ -57,5 +58,5 @@ def feature_spec(
         augmentation=None if policy is None else {**policy, "seed": view_seed},
         compute={"weights": "float32", "precision": encoder.precision},
         stored_dtype=dtype,
-        version=_VERSION,
+        version=_VERSIONS[encoder.modality.value],
     )

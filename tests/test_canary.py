@@ -191,7 +191,7 @@ def test_other_weights_at_the_place_of_the_encoder_are_said(trial: Trial, tmp_pa
 def test_a_version_that_gives_other_numbers_on_purpose_is_no_alarm(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selection, "_VERSION", selection._VERSION + 1)
+    monkeypatch.setitem(selection._VERSIONS, "image", selection._VERSIONS["image"] + 1)
     done = _train(trial)
     assert done.code == 0 and "canary: not checked, this version of epalm" in _said(done)
 

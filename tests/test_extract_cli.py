@@ -11,8 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from epalm.cache.store import Cache
+from epalm.cli.app import app
 from epalm.cli.extract import extract
 from epalm.errors import EpalmError, UsageError
+from epalm.extract import selection
 from epalm.extract.encoders import EncoderChoice
 from epalm.samples import Modality
 from tests.conftest import save_small_vit
@@ -75,6 +77,29 @@ def test_a_plan_names_the_setting_in_which_a_set_with_the_same_media_differs(
     assert "stored dtype" in _extract(tmp_path, *words, "--dtype", "float32", "--plan").stdout
     (photos / "new.jpg").write_bytes((photos / "0.jpg").read_bytes() + b"another")
     assert json.loads(_extract(tmp_path, *words, "--plan", "--json").stdout)["other_setting"] == []  # some are hits
+
+
+def test_rows_of_another_version_of_the_code_are_named_and_kept(
+    tmp_path: Path, photos: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the plan, before rows are made again, and by `cache why`; a version of another modality changes nothing."""
+    words = ("--modality", "image", "--data", photos, "--weights", weights)
+    now = selection._VERSIONS["image"]
+    with monkeypatch.context() as earlier:
+        earlier.setitem(selection._VERSIONS, "image", now - 1)
+        _extract(tmp_path, *words)
+    change = f"version of the image extraction code {now - 1} → {now}"
+    planned = _extract(tmp_path, *words, "--plan", "--json")
+    assert json.loads(planned.stdout)["other_setting"] == [change]
+    assert change in " ".join(_extract(tmp_path, *words).stderr.split())
+    why = CliRunner().invoke(
+        app, ["cache", "why", json.loads(planned.stdout)["set"], "--cache", str(tmp_path / "cache"), "--json"]
+    )
+    assert json.loads(why.stdout)["inputs"] == [change]
+    assert len(Cache(tmp_path / "cache").set_names()) == 2
+    monkeypatch.setitem(selection._VERSIONS, "audio", selection._VERSIONS["audio"] + 1)
+    again = json.loads(_extract(tmp_path, *words, "--json").stdout)
+    assert (again["hits"], again["encoded"]) == (5, 0)
 
 
 def test_bad_media_decide_the_exit_code_and_the_ledger_is_named(tmp_path: Path, photos: Path, weights: Path) -> None:

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass
 
+from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
 from epalm.cache.why import nearest_difference
 from epalm.cli.engines import require_engine
@@ -111,6 +112,9 @@ def run_extraction(job: Job, machine: Machine, limits: Limits, where: str) -> Ex
     dataset, encoder, layers = _build(job, machine, limits)
     if encoder.device.type == "cuda" and encoder.precision == "float32":
         say("the encoder computes in float32; GPUs are faster at --precision bfloat16, another feature set")
+    spec = feature_spec(encoder, layers, job.dtype, view_seed=job.view_seed)
+    if changed := [] if cache.serving(spec) else nearest_difference(spec, _sets(cache, job.modality)):
+        say(f"a new feature set; from the nearest that is there it differs in: {'; '.join(changed)}")
     summary = extract_features(
         dataset,
         job.modality,
@@ -151,13 +155,21 @@ def _noted(cache: Cache, job: Job, name: str, layers: tuple[int, ...]) -> bool:
 def _other_setting(plan: Plan, cache: Cache) -> list[str]:
     if plan.hits or not plan.new:
         return []
-    media, holding = set(plan.digests.values()), []
-    for name in cache.set_names():
-        with suppress(CacheError):  # a damaged set explains nothing; `cache ls` and `verify` name it
-            features = cache.load(name)
-            if features.spec.modality == plan.spec.modality and not media.isdisjoint(features.rows()):
-                holding.append(features)
+    media = set(plan.digests.values())
+    holding = [one for one in _sets(cache, plan.spec.modality) if not media.isdisjoint(one.rows())]
     return nearest_difference(plan.spec, holding)
+
+
+def _sets(cache: Cache, modality: str) -> list[FeatureSet]:
+    """The sets of that modality whose rows can be read; damaged ones explain nothing, and `cache verify` names them."""
+    sets = []
+    for name in cache.set_names():
+        with suppress(CacheError):
+            features = cache.load(name)
+            if features.spec.modality == modality:
+                features.rows()
+                sets.append(features)
+    return sets
 
 
 def _build(
