@@ -5,29 +5,34 @@ Knows containers; does not know frames or samples.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast, overload
+from dataclasses import replace
+from typing import Any, cast
 
 import av
-from av import AudioFrame, VideoFrame
-from av.audio.stream import AudioStream
+from av import VideoFrame
 from av.container import Flags, InputContainer
 from av.video.stream import VideoStream
 
 from epalm.errors import MediaError
 from epalm.extract.limits import Limits, out_of_memory
-from epalm.extract.media_file import require_file
+from epalm.extract.media_file import require_status
 from epalm.extract.truncation import require_whole
 from epalm.media import MediaFile
 
 # Playlists and scripts (hls, dash, concat, image2, lavfi …) are left out: they open other files or URLs.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,ogg,asf,gif,nut,mxf,ivf,"
-    "wav,w64,flac,mp3,aac,ac3,eac3,aiff,caf,au,amr,ape,wv,tta,dts,obu,av1"
+    "wav,w64,flac,mp3,aac,ac3,eac3,aiff,caf,au,amr,ape,wv,tta,dts,obu,av1,nistsphere,voc,ircam,iff,epaf,pvf,avr"
 )
+# Their durations are estimates from the first packets, or what a writer put that did not know.
+_ESTIMATED = ("mp3", "aac", "ac3", "eac3", "dts", "aiff")
 _NO_PROTOCOL = "none"  # what is given as an open file needs none
 _SAMPLES = 1 << 24  # a channel of one packet; real ones have a few thousand
 VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen of them
 
+# Larger packets than FFmpeg's, which are a few ms; and only the first two are searched for another format in disguise
+# (DTS on a CD), which takes longer than to decode most recordings.
+_WAVE = {"max_size": "32768", "max_probe_packets": "2"}
 _GUESS_TIMES: int = cast(Any, Flags.gen_pts).value
 
 
@@ -40,27 +45,31 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
     Raises:
         MediaError: also when the file is shorter than it says, or says that it lasts beyond the limits.
     """
-    require_file(medium, limits)
+    whole = require_status(medium, limits).size
+    # As a stretch of a file it has no name: whatever that ends in, the content decides.
+    stretch = medium if medium.size is not None else replace(medium, size=whole)
     options = {
+        "protocol_whitelist": _NO_PROTOCOL,
         "format_whitelist": _FORMATS,
         # Decoders refuse frames beyond, whatever the header says.
         "max_pixels": str(limits.pixels // VIDEO_SHARE),
         "max_samples": str(_SAMPLES),
     }
     try:
-        with medium.open() as file:
+        with stretch.open() as file:
             require_whole(file, what)
             file.seek(0)
-            # An absolute path has no protocol prefix, so a name such as "concat:…" stays a name.
-            source = file if medium.size is not None else str(medium.path.resolve())
-            options["protocol_whitelist"] = "file" if isinstance(source, str) else _NO_PROTOCOL
-            with av.open(source, "r", options=options, metadata_errors="replace") as container:
+            if file.read(12).endswith(b"WAVE"):
+                options |= _WAVE
+            file.seek(0)
+            with av.open(file, "r", options=options, metadata_errors="replace") as container:
                 # Times that are missing are to be seen, not guessed from packets kept in memory until then.
                 container.flags &= ~_GUESS_TIMES
                 for stream in container.streams:
                     if stream.codec_context is not None:
                         stream.codec_context.options = {name: options[name] for name in ("max_pixels", "max_samples")}
-                limits.check_seconds((container.duration or 0) / av.time_base)
+                if container.format.name not in _ESTIMATED:
+                    limits.check_seconds((container.duration or 0) / av.time_base)
                 yield container
     except MemoryError as error:  # FFmpeg's is one, too
         raise out_of_memory(what) from error
@@ -72,13 +81,9 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
         ) from error
 
 
-@overload
-def decode_all(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]: ...
-@overload
-def decode_all(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]: ...
-def decode_all(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[VideoFrame | AudioFrame]:
-    """The stream's frames in the order in which they are shown or heard."""
+def decode_all(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """The stream's frames in the order in which they are shown."""
     for packet in container.demux(stream):
         if packet.size:  # an empty one would tell the decoder that this is the end
-            yield from packet.decode()  # type: ignore[misc]  # a stream's packets hold frames of its kind
+            yield from packet.decode()
     yield from stream.codec_context.decode(None)  # what the decoder still holds

@@ -1,11 +1,14 @@
-"""Whether a container ends before it says: a download that broke off must not pass for a short clip.
+"""Whether a file ends before it says: a download that broke off must not pass for a short clip or recording.
 
-Matroska (and WebM), MP4 (and MOV) and AVI say in their first bytes how long their parts are. Other containers
-(MPEG streams, FLV, Ogg …) do not, and a part of them cannot be told from a whole. Reads sizes; decodes nothing.
+Containers are walked for the size that they give the part with the media; an MP3's first frame may say how many
+follow. Other formats (MPEG streams, ADTS, Ogg but for its last page …) announce nothing, and a part of them cannot
+be told from a whole. Reads sizes; decodes nothing.
 """
 
 import os
-from typing import BinaryIO
+import re
+from collections.abc import Iterator
+from typing import BinaryIO, Literal, NamedTuple
 
 from epalm.errors import MediaError
 
@@ -13,12 +16,35 @@ _MOST_BOXES = 1_000
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"moof")
 _VITAL = (b"moov", b"mdat", b"moof")  # others may be cut: what comes behind the media is sometimes padding
+_W64 = bytes.fromhex("2e91cf11a5d628db04c10000")  # behind "riff", as behind the names of the chunks
+_OGG_PAGE = 27 + 255 + 255 * 255  # bytes at most
+# The first frame of an MP3 that says how many there are; where depends on version and channels.
+_INFO = re.compile(rb"\xff[\xe0-\xff]..(?:.{9}|.{17}|.{32})(Xing|Info|VBRI)", re.DOTALL)
+_HALF = 1 << 31
+_HEADERS = 1 << 16  # bytes by which a placeholder may fall short of the largest size
+
+
+class _Chunks(NamedTuple):
+    """How a format of chunks (name, size, content) is walked to the one that holds the media."""
+
+    start: int  # of the first chunk
+    name: int  # bytes of a name
+    size: int  # bytes of a size
+    order: Literal["little", "big"] = "little"
+    pad: int = 2  # a chunk takes a multiple of so many bytes
+    inclusive: bool = False  # the size counts name and size, too
+
+
+_RIFF = _Chunks(12, 4, 4)
+_IFF = _RIFF._replace(order="big")
+_CAF = _Chunks(8, 4, 8, "big", pad=1)
+_WAVE64 = _Chunks(40, 16, 8, pad=8, inclusive=True)
 
 
 def require_whole(file: BinaryIO, what: str) -> None:
     """Raises MediaError when the file ends before the end that it announces; leaves the position anywhere."""
     size = file.seek(0, os.SEEK_END)
-    announced = _announced(file) or 0
+    announced = _announced(file, size) or 0
     if announced > size:
         raise MediaError(
             f"the {what} is cut off: it announces {announced:,} bytes and has {size:,}",
@@ -26,17 +52,40 @@ def require_whole(file: BinaryIO, what: str) -> None:
         )
 
 
-def _announced(file: BinaryIO) -> int | None:
+def _announced(file: BinaryIO, size: int) -> int | None:
     """The file's size after its own words; None when it has none."""
     file.seek(0)
-    head = file.read(12)
+    head = file.read(16)
+    end: int | None = None
     if head.startswith(_EBML):
-        return _end_of_segment(file)
-    if head[4:8] in _BOXES:
-        return _end_of_boxes(file)
-    if head.startswith(b"RIFF") and head[8:] == b"AVI ":
-        return _end_of_movie(file)
-    return None
+        end = _end_of_segment(file)
+    elif head[4:8] in _BOXES:
+        end = _end_of_boxes(file)
+    elif head[:4] in (b"RIFF", b"RF64", b"BW64", b"RIFX") and head[8:12] in (b"AVI ", b"WAVE"):
+        end = _end_of_riff(file, head, size)
+    elif head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC", b"8SVX", b"16SV"):
+        end = _end_of_chunk(file, _IFF, (b"SSND", b"BODY"), size)
+    elif head[:4] == b"caff":
+        end = _end_of_chunk(file, _CAF, (b"data",), size)
+    elif head == b"riff" + _W64:
+        end = _end_of_chunk(file, _WAVE64, (b"data",), size)
+    elif head[:4] == b".snd":
+        end = _end(int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big"), size)
+    elif head[:4] == b"OggS":
+        end = _end_of_page(file, size)
+    return end
+
+
+def _end(start: int, length: int, size: int) -> int | None:
+    """Where media of `length` bytes from `start` end; None for a length that its writer did not know.
+
+    Writers to a pipe say 0 or about the largest size that there is. Some tools say twice what they write.
+    """
+    if not 0 < length < 1 << 63 or length == 1 << 30 or length == 2 * (size - start):
+        return None
+    if length > 1 << 30 and min(length % _HALF, -length % _HALF) < _HEADERS:
+        return None
+    return start + length
 
 
 def _end_of_segment(file: BinaryIO) -> int | None:
@@ -82,16 +131,79 @@ def _end_of_boxes(file: BinaryIO) -> int | None:
     return end
 
 
-def _end_of_movie(file: BinaryIO) -> int | None:
-    """AVI: chunks one after the other. The end of the list of frames; the index behind it can be done without."""
-    start = 12
+def _walk(file: BinaryIO, chunks: _Chunks) -> Iterator[tuple[bytes, int, int]]:
+    """Each chunk's name, the place of its content, and the length that it announces."""
+    place = chunks.start
+    for _ in range(_MOST_BOXES):
+        file.seek(place)
+        head = file.read(chunks.name + chunks.size)
+        if len(head) < chunks.name + chunks.size:
+            return
+        length = int.from_bytes(head[chunks.name :], chunks.order)
+        length = max(0, length - len(head)) if chunks.inclusive else length
+        yield head[: chunks.name], place + len(head), length
+        place += len(head) + length
+        place += -place % chunks.pad
+
+
+def _end_of_chunk(file: BinaryIO, chunks: _Chunks, wanted: tuple[bytes, ...], size: int) -> int | None:
+    """The end of the chunk whose name begins with a wanted one."""
+    for name, start, length in _walk(file, chunks):
+        if name.startswith(wanted):
+            return _end(start, length, size)
+    return None
+
+
+def _end_of_riff(file: BinaryIO, head: bytes, size: int) -> int | None:
+    """AVI: the end of the list of frames; the index behind it can be done without. WAVE: the end of the samples."""
+    chunks = _RIFF._replace(order="big") if head.startswith(b"RIFX") else _RIFF
+    whole, long = int.from_bytes(head[4:8], chunks.order), None
+    for name, start, length in _walk(file, chunks):
+        if name == b"ds64":  # sizes beyond 32 bits: of the file, of the samples
+            file.seek(start + 8)
+            long = int.from_bytes(file.read(8), "little")
+        if name == b"data":
+            if length == 0 and whole + 8 == size:
+                raise MediaError("the recording has no samples", hint="record or download it again")
+            return _end(start, length if long is None else long, size)
+        file.seek(start)
+        if name == b"LIST" and file.read(4) == b"movi":
+            return start + length if length < _HALF - 1 else None  # a placeholder of a writer that never came back
+    return _end(8, whole, size)  # what it is cut before
+
+
+def _end_of_page(file: BinaryIO, size: int) -> int | None:
+    """Ogg: the end of the last page, which lists the lengths of its segments."""
+    tail = max(0, size - _OGG_PAGE)
+    file.seek(tail)
+    pages = file.read(_OGG_PAGE)
+    page = pages[pages.rfind(b"OggS\0") :]
+    if not page.startswith(b"OggS\0"):
+        return None
+    count = page[26] if len(page) > 26 else 255
+    return size - len(page) + 27 + count + sum(page[27 : 27 + count])
+
+
+def announced_frames(file: BinaryIO) -> tuple[int, int | None]:
+    """How many frames of sound an MP3's first one says that there are, 0 for unknown; and where the last one ends."""
+    start, head = 0, b""
     for _ in range(_MOST_BOXES):
         file.seek(start)
-        head = file.read(12)
-        size = int.from_bytes(head[4:8], "little")
-        if len(head) < 12:
+        head = file.read(_HEADERS)
+        if not head.startswith(b"ID3") or len(head) < 10:
             break
-        if head[:4] == b"LIST" and head[8:] == b"movi":
-            return start + 8 + size if size < 0x7FFFFFFF else None  # a placeholder of a writer that never came back
-        start += 8 + size + size % 2
-    return None
+        tag = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        start += 10 + tag
+    info = _INFO.search(head)
+    if info is None:
+        return 0, None
+    numbers = [int.from_bytes(head[place : place + 4], "big") for place in range(info.end(), info.end() + 16, 4)]
+    if info[1] == b"VBRI":  # version, delay and quality; then bytes and frames
+        length = int.from_bytes(head[info.end() + 6 : info.end() + 10], "big")
+        count = int.from_bytes(head[info.end() + 10 : info.end() + 14], "big")
+    else:
+        count = numbers[1] if numbers[0] & 1 else 0
+        length = (numbers[2] if numbers[0] & 1 else numbers[1]) if numbers[0] & 2 else 0
+    if _end(0, count, 0) is None:
+        return 0, None
+    return count, _end(start + info.start(), length, 0)

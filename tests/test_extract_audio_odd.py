@@ -75,7 +75,7 @@ def test_little_is_made_of_a_slow_recording_at_a_time(tmp_path: Path, monkeypatc
     noise = np.random.default_rng(0).normal(0, 0.1, 100 * 30).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", noise, 100, subtype="FLOAT")
     whole = _read(tmp_path / "a.wav")
-    monkeypatch.setattr("epalm.extract.audio._PIECE", 4096)
+    monkeypatch.setattr("epalm.extract.audio.PIECE", 4096)
     np.testing.assert_allclose(_read(tmp_path / "a.wav").samples, whole.samples, atol=1e-5)
 
 

@@ -1,0 +1,128 @@
+"""A recording's samples as FFmpeg decodes them, in pieces, to the end that its decoder finds.
+
+Knows packets, frames and kinds of samples; does not know what is made of them.
+"""
+
+import os
+from collections.abc import Iterator
+from itertools import chain
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+
+from epalm.errors import MediaError
+from epalm.extract.containers import open_container
+from epalm.extract.limits import Limits
+from epalm.extract.media_warnings import warn_about
+from epalm.extract.truncation import announced_frames
+from epalm.media import MediaFile
+
+PIECE = 1 << 18  # samples at a time, of all channels; a packet may have more
+MAX_CHANNELS = 256
+# Formats of which FFmpeg takes the number of samples from the header, not from the file's size.
+_COUNTED = ("flac", "wv", "tta", "ape", "nistsphere")
+# FFmpeg's kinds of samples: which value is silence, and how many make 1.
+_SCALES = {"u8": (128, 1 << 7), "s16": (0, 1 << 15), "s32": (0, 1 << 31), "flt": (0, 1), "dbl": (0, 1)}
+
+
+class _Form(NamedTuple):
+    """What samples are, as a frame says: it may change within a recording."""
+
+    kind: str
+    channels: int
+    rate: int  # Hz
+
+    def samples(self, arrays: list[np.ndarray]) -> np.ndarray:
+        """What frames hold, one after the other, as (N, channels) float32 in about −1 … 1."""
+        kind, planar = self.kind.removesuffix("p"), self.kind.endswith("p")  # planar: (channels, N) each
+        if kind not in _SCALES:
+            raise MediaError(f"samples of the kind {kind} are not supported", hint="convert it to 16 bits or float")
+        joined = np.concatenate(arrays, axis=1)
+        values = np.ascontiguousarray(joined.T) if planar else joined.reshape(-1, self.channels)
+        silence, one = _SCALES[kind]
+        with np.errstate(over="ignore"):  # a double beyond float32 is infinite, and noticed as such
+            samples = values.astype(np.float32)
+        if silence:
+            samples -= np.float32(silence)
+        if one != 1:
+            samples *= np.float32(1 / one)  # a power of two: nothing is rounded twice
+        return samples
+
+
+def read_sound(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, int]]:
+    """Pieces (N, channels) float32 of the first audio stream, none of them empty, and their rate (Hz).
+
+    Raises:
+        MediaError: no sound, damaged, cut off or beyond the limits.
+    """
+    with open_container(medium, "audio", limits) as container:
+        streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
+        if not streams:
+            raise MediaError("the file has no audio stream", hint="use --modality video for silent videos")
+        context = streams[0].codec_context
+        if context.channels > MAX_CHANNELS:
+            raise MediaError(f"the recording has {context.channels} channels", hint="mix it down")
+        context.thread_count = 1  # several files are decoded at once instead
+        if context.name == "flac":  # its check sums find what is damaged
+            context.options = {**context.options, "err_detect": "crccheck+explode"}
+        form, waiting, size = _Form("", 0, 0), list[np.ndarray](), 0
+        for frame in _frames(medium, container, streams[0]):
+            now = _Form(frame.format.name, frame.layout.nb_channels, frame.sample_rate)
+            if waiting and (now != form or size >= PIECE):
+                yield form.samples(waiting), form.rate
+                waiting, size = [], 0
+            form = now
+            waiting.append(frame.to_ndarray())
+            size += waiting[-1].size
+        if waiting:
+            yield form.samples(waiting), form.rate
+
+
+def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+    """All of them. Packets that do not decode are passed over, as players do, if they are the fewer: with a warning."""
+    samples, decoded, faulty, fault = 0, 0, 0, None
+    for packet in chain(container.demux(stream), (None,)):
+        if packet is not None and not packet.size:  # an empty one would tell the decoder that this is the end
+            continue
+        try:
+            frames = stream.codec_context.decode(packet)
+        except av.InvalidDataError as error:
+            fault, faulty = error, faulty + 1
+            continue
+        decoded += packet is not None
+        for frame in frames:
+            if frame.samples:
+                samples += frame.samples
+                yield frame
+    if fault and faulty > decoded:
+        raise fault
+    if container.format.name == "mp3":
+        _require_frames(medium, decoded)
+    if container.format.name in _COUNTED and stream.duration and stream.time_base:
+        _require(round(stream.duration * stream.time_base * stream.codec_context.sample_rate), samples, "samples")
+    if fault:
+        warn_about(
+            f"{faulty:,} of {faulty + decoded:,} pieces of the recording do not decode and are left out",
+            hint="play it, and convert or download it again",
+        )
+
+
+def _require_frames(medium: MediaFile, decoded: int) -> None:
+    """For MP3. Some writers count one frame too many: then the file's size decides."""
+    with medium.open() as file:
+        announced, end = announced_frames(file)
+        whole = decoded == announced - 1 and (end is None or end <= file.seek(0, os.SEEK_END))
+    if not whole:
+        _require(announced, decoded, "frames")
+
+
+def _require(announced: int, decoded: int, what: str) -> None:
+    if decoded < announced:
+        raise MediaError(
+            f"the recording is cut off, or damaged: it announces {announced:,} {what}, and {decoded:,} decode",
+            hint="download or copy it again",
+        )
