@@ -25,7 +25,7 @@ _FORMATS = (
     "wav,w64,flac,mp3,aac,ac3,eac3,aiff,caf,au,amr,ape,wv,tta,dts,obu,av1,nistsphere,voc,ircam,iff,epaf,pvf,avr"
 )
 # Their durations are estimates from the first packets, or what a writer put that did not know.
-_ESTIMATED = ("mp3", "aac", "ac3", "eac3", "dts", "aiff")
+_ESTIMATED = ("mp3", "aac", "ac3", "eac3", "dts", "aiff", "au")
 _NO_PROTOCOL = "none"  # what is given as an open file needs none
 _SAMPLES = 1 << 24  # a channel of one packet; real ones have a few thousand
 VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen of them

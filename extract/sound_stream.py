@@ -98,12 +98,12 @@ def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -
             if frame.samples:
                 samples += frame.samples
                 yield frame
-    if fault and faulty > decoded:
-        raise fault
     if container.format.name == "mp3":
         _require_frames(medium, decoded)
     if container.format.name in _COUNTED and stream.duration and stream.time_base:
         _require(round(stream.duration * stream.time_base * stream.codec_context.sample_rate), samples, "samples")
+    if fault and faulty > decoded:
+        raise fault
     if fault:
         warn_about(
             f"{faulty:,} of {faulty + decoded:,} pieces of the recording do not decode and are left out",

@@ -157,19 +157,21 @@ def _end_of_chunk(file: BinaryIO, chunks: _Chunks, wanted: tuple[bytes, ...], si
 def _end_of_riff(file: BinaryIO, head: bytes, size: int) -> int | None:
     """AVI: the end of the list of frames; the index behind it can be done without. WAVE: the end of the samples."""
     chunks = _RIFF._replace(order="big") if head.startswith(b"RIFX") else _RIFF
-    whole, long = int.from_bytes(head[4:8], chunks.order), None
-    for name, start, length in _walk(file, chunks):
+    long = None
+    walk = _walk(file, chunks)
+    for name, start, length in walk:
         if name == b"ds64":  # sizes beyond 32 bits: of the file, of the samples
             file.seek(start + 8)
             long = int.from_bytes(file.read(8), "little")
         if name == b"data":
-            if length == 0 and whole + 8 == size:
+            # Without a length it goes to the end of the file, but for one in which other chunks do.
+            if length == 0 and size in (start + length + length % 2 for _, start, length in walk):
                 raise MediaError("the recording has no samples", hint="record or download it again")
             return _end(start, length if long is None else long, size)
         file.seek(start)
         if name == b"LIST" and file.read(4) == b"movi":
             return start + length if length < _HALF - 1 else None  # a placeholder of a writer that never came back
-    return _end(8, whole, size)  # what it is cut before
+    return _end(8, int.from_bytes(head[4:8], chunks.order), size)  # what it is cut before
 
 
 def _end_of_page(file: BinaryIO, size: int) -> int | None:

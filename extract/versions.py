@@ -9,7 +9,6 @@ _PACKAGES = (
     "transformers",
     "pillow",
     "av",
-    "soundfile",
     "soxr",
 )
 
