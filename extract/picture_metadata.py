@@ -44,7 +44,7 @@ def without_metadata(file: BinaryIO) -> tuple[BinaryIO, int]:
     TIFF's orientation is not among these: its decoder turns the pixels. `file` stays open below the result.
 
     Raises:
-        MediaError: a checksum of a PNG's pixels is wrong, or a part that decides over them is unknown.
+        MediaError: a PNG's checksum is wrong, or its parts or a TIFF's tags are not those of a picture.
     """
     head = file.read(16)
     size = file.seek(0, os.SEEK_END)
@@ -200,6 +200,9 @@ def _tiff(file: BinaryIO, size: int, order: str, *, big: bool) -> list[Stretch]:
     if len(table) < count * struct.calcsize(entry):
         return whole
     entries = list(struct.iter_unpack(entry, table))
+    deciding = [one[0] for one in entries if one[0] in _TIFF_PIXELS]
+    if len(set(deciding)) < len(deciding):
+        raise MediaError("the picture is damaged: its directory says things twice", hint=_REPAIR)
     room = struct.calcsize(number)
 
     def harmless(tag: int, kind: int, values: int, data: bytes) -> bool:
