@@ -1,4 +1,4 @@
-"""`epalm score --predictions`: anybody's predictions, in three forms; every fault is one message that says where."""
+"""`epalm score --predictions`: anybody's predictions, in many forms; every fault is one message that says where."""
 
 import json
 from pathlib import Path
@@ -80,12 +80,25 @@ def test_coco_results_with_unknown_repeated_and_missing_ids_are_told(data: Path,
     ("lines", "says"),
     [
         (['{"id": "0", "text": "cat"}', '{"id": "1"}'], ["line 2", "'text' is missing"]),
-        (['{"id": "0", "text": 5}'], ["line 1", "'text' is 5"]),
+        (['{"id": "0", "text": ["cat"]}'], ["line 1", "'text' is ['cat']"]),
+        (['{"id": "0", "text": null}'], ["line 1", "'text' is None"]),
+        (['{"id": "0", "text": true}'], ["line 1", "'text' is True"]),
+        (['{"id": "0", "text": "cat\\ud83d"}'], ["line 1", "half of a character"]),
+        (['{"0": "cat", "1": "cat\\ud83d"}'], ["'1'", "half of a character"]),
+        (['{"0": "cat", "0": "dog"}'], ["'0'", "another text"]),
+        (['{"0": ["cat", "dog"]}'], ["'0'", "another text"]),
+        (['{"results": [{"id": "0", "text": "cat"}]}'], ["'results'", "not a text"]),
+        (['{"question_id": 0, "text": "what is it?", "answer": "cat"}'], ["line 1", "both 'answer' and 'text'"]),
+        (["{'id': '0', 'text': 'cat'}"], ["line 1", "not JSON", "one JSON object a line"]),
+        (["id,text", '0,"[\'cat\', \'dog\']"'], ["line 2", "Python's notation", '"text"']),
+        (["id,text", "0,cat,dog"], ["line 2", "more cells"]),
+        (["id,name", "0,cat"], ["line 2", "'text' is missing"]),
+        (["id,text", ",cat"], ["line 2", "it has no 'id'"]),
         (['{"id": 1.5, "text": "cat"}'], ["line 1", "'id' is 1.5"]),
         (['{"id": true, "text": "cat"}'], ["line 1", "'id' is True"]),
         (['{"name": "0", "text": "cat"}'], ["line 1", "'question_id'", "'image_id'"]),
         (["", "{nonsense"], ["line 2", "not JSON"]),
-        (["5"], ["line 1", "not an object"]),
+        (["5"], ["line 1", "expected an object"]),
         (['[{"question_id": 0, "answer": "cat"}, {"question_id": 1}]'], ["entry 2", "'answer' is missing"]),
         (["[" * 100_000], ["not JSON"]),
         (['{"id": "0", "text": "cat"}', '{"id": 0, "text": "dog"}'], ["line 2", "another text than in line 1"]),
@@ -94,12 +107,54 @@ def test_coco_results_with_unknown_repeated_and_missing_ids_are_told(data: Path,
     ],
 )  # fmt: skip
 def test_a_fault_names_file_line_and_key(lines: list[str], says: list[str], data: Path, epalm: Epalm) -> None:
-    path = data.with_name("p.jsonl")
+    path = data.with_name("p.csv" if "," in lines[0][:8] else "p.jsonl")
     path.write_text("\n".join(lines))
     done = epalm("score", "--predictions", path, "--data", data, "--split", "val")
     assert done.code == 1 and "Traceback" not in done.err
-    assert "p.jsonl" in done.err and all(part in done.err for part in says), done.err
+    assert path.name in done.err and all(part in done.err for part in says), done.err
     assert done.err.count("error:") == 1
+
+
+def test_question_and_medium_are_those_of_the_data(data: Path, epalm: Epalm) -> None:
+    rows = [
+        {"id": "0", "text": "cat", "prompt": "What is  it", "media": "pictures/0.jpg"},
+        {"id": "1", "text": "cat", "prompt": "what is it made of?", "media": "1.jpg"},
+        {"id": "1", "text": "bird", "question": "<image>\nwhat is it?\nAnswer with one word."},
+        {"id": "2", "text": "cat", "image": "3.jpg"},
+        {"id": "3", "text": "cat"},
+    ]
+    path = _write(data.with_name("p.jsonl"), rows)
+    done = epalm("score", "--predictions", path, "--data", data, *WORDS, "--json")
+    assert done.code == 0, done.err
+    told = " ".join(done.err.split())
+    assert "2 have the data's question or medium; 1 have neither and went by their id alone" in told
+    assert "1 are of another question or medium and are not scored; of '2', 'image' is '3.jpg', not '2.jpg'" in told
+    scores = json.loads(done.out)
+    assert (scores["of_another_question_or_medium"], scores["by_id_alone"]) == (1, 1)
+    assert scores["tasks"]["qa"]["scored"] == 3 and scores["tasks"]["qa"]["metrics"]["exact match"] == pytest.approx(
+        2 / 3
+    )
+    path = _write(path, [{**rows[3], "id": f"{n}"} for n in range(3)])
+    done = epalm("score", "--predictions", path, "--data", data, *WORDS)
+    assert done.code == 1 and done.err.count("error: ") == 1
+    assert "all predictions of the data's ids are of another question or medium" in " ".join(done.err.split())
+
+
+def test_what_it_wrote_itself_is_compared_and_scores_the_same(data: Path, epalm: Epalm) -> None:
+    path = _write(data.with_name("p.jsonl"), [{"id": f"{n}", "text": "cat"} for n in (0, 1, 2, 3, 100)])
+    first = json.loads(epalm("score", "--predictions", path, "--data", data, *WORDS, "--json").out)
+    again = epalm("score", "--predictions", data.with_name(first["per_sample"]), "--data", data, *WORDS, "--json")
+    assert json.loads(again.out)["tasks"] == first["tasks"]
+    assert "5 have the data's question or medium; 0 have neither" in " ".join(again.err.split())
+
+
+def test_ids_that_two_modalities_share_are_refused(data: Path, epalm: Epalm) -> None:
+    twice = [{**QUESTIONS[0], "modality": modality} for modality in ("image", "video")]
+    path = _write(data.with_name("p.jsonl"), [{"id": "0", "text": "cat"}])
+    words = ("score", "--predictions", path, "--data", _write(data, twice), *WORDS)
+    refused = epalm(*words)
+    assert refused.code == 1 and "add --modality" in refused.err
+    assert epalm(*words, "--modality", "video").code == 0
 
 
 def test_options_that_do_not_fit_are_refused(data: Path, epalm: Epalm) -> None:
@@ -109,7 +164,7 @@ def test_options_that_do_not_fit_are_refused(data: Path, epalm: Epalm) -> None:
         (("--predictions", path, "--data", data, "--run", "a"), "--run"),
         (("--predictions", path, "--data", data, "--split", "nope"), "it has train, val"),
         (("--predictions", path, "--data", data, "--split", "val", "--metrics", "blue"), "no metric 'blue'"),
-        (("--predictions", data / "no", "--data", data, "--split", "val"), "cannot be read"),
+        (("--predictions", data / "no", "--data", data, "--split", "val"), "does not exist"),
         (("--out", "x.json"), "--predictions"),
     ):
         done = epalm("score", *words)

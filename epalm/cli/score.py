@@ -89,8 +89,8 @@ def score(
     predictions: Annotated[
         Path | None,
         typer.Option(
-            help="Score these instead of a run's: JSON lines of id and text, or results in the form of VQA or of COCO "
-            "captions. Needs --data, and neither a model nor features.",
+            help="Score these instead of a run's: ids and texts as JSON lines, JSON or a table, or results in "
+            "the form of VQA, GQA, COCO captions or LLaVA. Needs --data, and neither a model nor features.",
             show_default=False,
         ),
     ] = None,

@@ -41,11 +41,17 @@ def score_file(
     if not samples:
         splits = ", ".join(sorted({sample.split for sample in dataset.samples}))
         raise UsageError(f"data {data!r} has no samples in split {split!r}; it has {splits}", hint="--split")
+    if len({sample.id for sample in samples}) < len(samples):
+        raise UsageError(f"samples of several modalities have the same ids in split {split!r}", hint="add --modality")
     given = read_given(predictions, samples)
     asked = {one.id for one in given.predictions}
     tasks = {sample.task for sample in samples if sample.id in asked}
     expected = [sample for sample in samples if sample.task in tasks]  # COCO's results leave questions aside
     say(f"predictions: {predictions}; data: {data}, split {split}")
+    alone = len(given.predictions) - given.compared
+    say(f"{given.compared:,} have the data's question or medium; {alone:,} have neither and went by their id alone")
+    for name, difference in list(given.others.items())[:1]:
+        warn(f"{len(given.others):,} are of another question or medium and are not scored; of {name!r}, {difference}")
     if given.unknown:
         warn(f"{len(given.unknown)} ids are not in the data and count for nothing: {some(given.unknown)}")
     if given.repeated:
@@ -63,6 +69,8 @@ def score_file(
         "samples": digest_samples(expected),
         "unknown_ids": len(given.unknown),
         "repeated_ids": len(given.repeated),
+        "of_another_question_or_medium": len(given.others),
+        "by_id_alone": alone,
         "predictions": str(predictions),
     }
     chance = chance_predictions(training, expected) if training and split != "train" else ()
