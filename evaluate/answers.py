@@ -1,7 +1,8 @@
 """Answers compared: VQA's official accuracy and normalisation, soft accuracy and exact match.
 
 Source: Antol et al., VQA, ICCV 2015, and https://visualqa.org/evaluation. Where the words of that page and what the
-official evaluation computes differ, the latter is meant: published figures are its figures.
+official evaluation (vqaEval.py of GT-Vision-Lab/VQA, as it is now) computes differ, the latter is meant: published
+figures are its figures. Two other forms of it are about, in which many figures were published as well.
 """
 
 import re
@@ -39,20 +40,22 @@ _ARTICLES = {"a", "an", "the"}
 _COMMA_IN_NUMBER = re.compile(r"(\d)(,)(\d)")
 _PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)")
 _PERIODS_REMOVED = 32  # the published code passes a flag (of value 32) where the count belongs
-_ENOUGH = 3  # people who agree make an answer fully right
+ENOUGH = 3  # people who agree make an answer fully right
 
 
 @lru_cache(maxsize=1 << 16)  # answers repeat: a few thousand are most of a data set's
 def normalise(answer: str) -> str:
     """The answer in the form in which VQA's official evaluation compares: no case, articles, punctuation."""
-    answer = _stripped(answer)
+    words = [_DIGITS.get(word, word) for word in _without_marks(_stripped(answer)).lower().split()]
+    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def _without_marks(answer: str) -> str:
     kept = answer
     for mark in _PUNCTUATION:
         alone = f"{mark} " in answer or f" {mark}" in answer or _COMMA_IN_NUMBER.search(answer)
         kept = kept.replace(mark, "" if alone else " ")
-    kept = _PERIOD.sub("", kept, count=_PERIODS_REMOVED)
-    words = [_DIGITS.get(word, word) for word in kept.lower().split()]
-    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+    return _PERIOD.sub("", kept, count=_PERIODS_REMOVED)
 
 
 def vqa_accuracy(prediction: str, raw_answers: Sequence[str]) -> float:
@@ -61,11 +64,32 @@ def vqa_accuracy(prediction: str, raw_answers: Sequence[str]) -> float:
     0 without answers. When all people gave the same answer the official evaluation normalises nothing but white space:
     "Yes" is then wrong where all ten say "yes".
     """
-    said, answers = _stripped(prediction), [_stripped(answer) for answer in raw_answers]
+    answers = [_stripped(answer) for answer in raw_answers]
     if len(set(answers)) > 1:
-        said, answers = normalise(said), [normalise(answer) for answer in answers]
+        return _agreement(normalise(prediction), [normalise(answer) for answer in answers])
+    return _agreement(_stripped(prediction), answers)
+
+
+def vqa_accuracy_lmms(prediction: str, raw_answers: Sequence[str]) -> float:
+    """VQA accuracy as lmms-eval computes it: the prediction is always normalised, answers where they differ."""
+    answers = [_stripped(answer) for answer in raw_answers]
+    if len(set(answers)) > 1:
+        answers = [normalise(answer) for answer in answers]
+    return _agreement(normalise(prediction), answers)
+
+
+def vqa_accuracy_lavis(prediction: str, raw_answers: Sequence[str]) -> float:
+    """VQA accuracy as LAVIS and the earlier official script compute it.
+
+    The prediction is always normalised; answers lose their punctuation where they differ, and nothing else.
+    """
+    differ = len(set(raw_answers)) > 1
+    return _agreement(normalise(prediction), [_without_marks(one) for one in raw_answers] if differ else raw_answers)
+
+
+def _agreement(said: str, answers: Sequence[str]) -> float:
     matches = [answer == said for answer in answers]
-    return sum(min(1.0, (sum(matches) - own) / _ENOUGH) for own in matches) / max(1, len(matches))
+    return sum(min(1.0, (sum(matches) - own) / ENOUGH) for own in matches) / max(1, len(matches))
 
 
 def soft_accuracy(prediction: str, answers: Mapping[str, float]) -> float:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from epalm.errors import UsageError
-from epalm.evaluate.bootstrap import INTERVAL, TEST, p_value, paired_interval
+from epalm.evaluate.bootstrap import TEST, count_media, p_value, paired_interval, resampling
+from epalm.evaluate.figure import interval_figures
 from epalm.evaluate.measures import COUNTS, METRICS, Measure, of_sums
 from epalm.evaluate.score_files import ScoreFiles
 
@@ -35,7 +36,7 @@ def compare(first: ScoreFiles, others: Sequence[ScoreFiles], *, examples: int) -
         "first": first.name,
         "data": first.told["data"],
         "split": first.told["split"],
-        "interval": f"paired {INTERVAL}",
+        "interval": f"paired {resampling()}",
         "test": TEST,
         "comparisons": [_pair(base, _Side(other, other.per_sample()), examples) for other in others],
     }
@@ -63,13 +64,15 @@ def _pair(first: _Side, other: _Side, examples: int) -> dict[str, Any]:
         ids = [name for name, line in first.lines.items() if line["task"] == task and name in other.lines]
         if not ids:
             continue
-        expected = first.files.told["tasks"][task]["expected"]
-        differences = [_difference(name, first.lines, other.lines, ids) for name in METRICS]
+        told = first.files.told["tasks"][task]
+        media = _media(first.lines, other.lines, ids)
+        counts = {name: told.get("figures", {}).get(name, told) for name in METRICS}
+        differences = [_difference(name, first.lines, other.lines, media, counts[name]) for name in METRICS]
         measures = {one["measure"]: one for one in differences if one}
         either = {name for side in (first, other) for name in side.files.told["tasks"].get(task, {}).get("metrics", ())}
         tasks[task] = {
             "samples": len(ids),
-            "left_out": expected - len(ids),  # not scored in both
+            "left_out": told["expected"] - len(ids),  # not scored in both
             "measures": measures,
             "one_sided": [name for name in METRICS if name in either and name not in measures],
             "changed": _changed(first.lines, other.lines, ids, examples),
@@ -77,22 +80,35 @@ def _pair(first: _Side, other: _Side, examples: int) -> dict[str, Any]:
     return {"other": other.files.name, "tasks": tasks}
 
 
-def _difference(name: str, first: _Lines, other: _Lines, ids: Sequence[str]) -> dict[str, Any] | None:
-    both = [one for one in ids if _has(first[one], name) and _has(other[one], name)]
+def _difference(
+    name: str, first: _Lines, other: _Lines, media: Mapping[str, str], counts: Mapping[str, int]
+) -> dict[str, Any] | None:
+    both = [one for one in media if _has(first[one], name) and _has(other[one], name)]
     if not both:
         return None
     one, two = (_measure(name, lines, both) for lines in (first, other))
-    low, high = paired_interval(one, two)
+    of = [media[one] for one in both]
+    over_samples = paired_interval(one, two) if count_media(of) < len(of) else None
     return {
         "measure": name,
         "samples": len(both),
+        "scored": len(both),
+        "expected": counts["expected"],
+        "of": counts.get("of", counts["expected"]),
         "first": one.value,
         "other": two.value,
         "difference": two.value - one.value,
-        "low": low,
-        "high": high,
-        "p": p_value(one, two),
+        **interval_figures(paired_interval(one, two, of), over_samples, count_media(of)),
+        "p": p_value(one, two, of),
     }
+
+
+def _media(first: _Lines, other: _Lines, ids: Sequence[str]) -> dict[str, str]:
+    """Id → what the sample is about: the digest of its medium where either scoring knew it, else its name."""
+    either = [line for lines in (other, first) for line in lines.values()]
+    digests = {line["media"]: str(line["digest"]) for line in either if "digest" in line}
+    media = {one: str(first[one]["media"]) for one in ids}
+    return {one: digests.get(name, name) for one, name in media.items()}
 
 
 def _has(line: Mapping[str, Any], name: str) -> bool:

@@ -20,7 +20,7 @@ EPALM = f"epalm {version('epalm')}"
 _TINY, _SMALL = 1e-15, 1e-9  # what pycocoevalcap's BLEU adds to counts, so that none divides by zero
 _ALPHA, _BETA, _GAMMA = 0.85, 0.2, 0.6  # of METEOR 1.5, tuned for English
 
-OfSums = Callable[[np.ndarray, int], np.ndarray]  # sums (R, M) and how many samples → values (R,)
+OfSums = Callable[[np.ndarray, "np.ndarray | int"], np.ndarray]  # sums (R, M), of how many samples (R,) → values (R,)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def bleu_of_sums(order: int) -> OfSums:
     Source: Papineni et al., BLEU, ACL 2002, with the smoothing of pycocoevalcap: a 1e-15 for each empty count.
     """
 
-    def value(sums: np.ndarray, count: int) -> np.ndarray:
+    def value(sums: np.ndarray, count: np.ndarray | int) -> np.ndarray:
         matches, guesses = sums[:, :order], sums[:, ORDERS : ORDERS + order]
         precision = np.prod((matches + _TINY) / (guesses + _SMALL), axis=1) ** (1 / order)
         ratio = (sums[:, -2] + _TINY) / (sums[:, -1] + _SMALL)
@@ -82,7 +82,7 @@ def bleu_of_sums(order: int) -> OfSums:
     return value
 
 
-def meteor_of_sums(sums: np.ndarray, count: int) -> np.ndarray:
+def meteor_of_sums(sums: np.ndarray, count: np.ndarray | int) -> np.ndarray:
     """METEOR from sums (R, 6): matched words and length of what was said, both of the reference, chunks, and words.
 
     The first four are weighted; the last are the words that matched, the mean of both sides.
@@ -99,5 +99,5 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
 
 
-def _mean(sums: np.ndarray, count: int) -> np.ndarray:
+def _mean(sums: np.ndarray, count: np.ndarray | int) -> np.ndarray:
     return np.asarray(sums[:, 0] / count)

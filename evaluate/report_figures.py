@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from epalm.evaluate.report_runs import ScoredRun
+from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.samples import HEADLINE, Task
 
 TASKS = {Task.QA.value: "Questions", Task.CAPTION.value: "Captions"}
+_ONE_DIGIT, _SIGNED = ".1f", "+.1f"
 _BEYOND_ONE = ("CIDEr", "SPIDEr")  # measures that may be larger than 1
 
 
 def task_figures(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
-    """For each task its "headline" measure, its "measures", and those that were "skipped", with the reason."""
+    """For each task its "headline" measure, "measures", "notes", and those that were "skipped", with the reason."""
     found = []
     for task, title in TASKS.items():
         told = [run.told["tasks"].get(task) for run in runs]
@@ -20,7 +22,9 @@ def task_figures(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
         names = list(dict.fromkeys(name for one in told if one for name in one["figures"]))
         measures = [_measure(name, told) for name in names]
         headline = next((m for m in measures if m["name"] == HEADLINE[Task(task)]), measures[0] if measures else None)
-        found.append({"title": title, "headline": headline, "measures": measures, "skipped": _skipped(told)})
+        notes = list(dict.fromkeys(note for one in told if one for note in one.get("notes", ())))
+        parts = {"headline": headline, "measures": measures, "skipped": _skipped(told), "notes": notes}
+        found.append({"title": title, **parts})
     return found
 
 
@@ -59,20 +63,16 @@ def differences(told: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _measure(name: str, told: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
     figures = [one["figures"].get(name) if one else None for one in told]
     chance = next((one["chance"][name] for one in told if one and name in one["chance"]), None)
-    highest = max([figure["high"] for figure in figures if figure] + [chance or 0.0])
+    highest = max([figure["high"] or figure["value"] for figure in figures if figure] + [chance or 0.0])
     top = max(highest * 1.08, 1e-9) if name in _BEYOND_ONE else 1.0
     return {
         "name": name,
         "figures": [figure and _mark(figure, top) for figure in figures],
-        "chance": None if chance is None else {"value": _hundred(chance), "at": _share(chance, top)},
-        "top": _hundred(top),
-        "counts": list(dict.fromkeys(_counts(figure) for figure in figures if figure)),
+        "chance": None if chance is None else {"value": hundred(chance, _ONE_DIGIT), "at": _share(chance, top)},
+        "top": hundred(top, _ONE_DIGIT),
+        "counts": list(dict.fromkeys(samples_in_words(figure) for figure in figures if figure)),
         "backends": sorted({figure["backend"] for figure in figures if figure}),
     }
-
-
-def _counts(figure: Mapping[str, Any]) -> str:
-    return f"{figure['scored']:,}" + (f" of {figure['expected']:,}" if figure["missing"] else "")
 
 
 def _skipped(told: Sequence[Mapping[str, Any] | None]) -> list[tuple[list[str], str, str]]:
@@ -84,39 +84,37 @@ def _skipped(told: Sequence[Mapping[str, Any] | None]) -> list[tuple[list[str], 
 
 
 def _mark(figure: Mapping[str, Any], top: float) -> dict[str, Any]:
-    told = {key: _hundred(figure[key]) for key in ("value", "low", "high")}
-    places = {f"{key}_at": _share(figure[key], top) for key in ("value", "low", "high")}
-    return {**told, **places, "scored": f"{figure['scored']:,}"}
+    """Where there is no interval, its ends are the value."""
+    ends = {key: figure["value"] if figure[key] is None else figure[key] for key in ("value", "low", "high")}
+    return {
+        "value": hundred(figure["value"], _ONE_DIGIT),
+        "interval": interval_in_words(figure, _ONE_DIGIT),
+        "samples": samples_in_words(figure),
+        **{f"{key}_at": _share(end, top) for key, end in ends.items()},
+    }
 
 
 def _differences(measures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for one in measures:
-        reach = max(abs(one["low"]), abs(one["high"]), abs(one["difference"]), 1e-9) * 1.1  # each on its own scale
-        marks = {f"{key}_at": _share(one[key] + reach, 2 * reach) for key in ("low", "high", "difference")}
+        low, high = (one["difference"] if one[key] is None else one[key] for key in ("low", "high"))
+        reach = max(abs(low), abs(high), abs(one["difference"]), 1e-9) * 1.1  # each on its own scale
+        marks = {"low": low, "high": high, "difference": one["difference"]}
+        sure = one["low"] is not None
         found.append(
             {
                 "name": one["measure"],
-                "first": _hundred(one["first"]),
-                "other": _hundred(one["other"]),
-                "difference": _signed(one["difference"]),
-                "low": _signed(one["low"]),
-                "high": _signed(one["high"]),
+                "first": hundred(one["first"], _ONE_DIGIT),
+                "other": hundred(one["other"], _ONE_DIGIT),
+                "difference": hundred(one["difference"], _SIGNED).replace("-", "−"),
+                "interval": interval_in_words(one, _SIGNED).replace("-", "−"),
                 "p": f"{one['p']:.4f}",
-                "samples": f"{one['samples']:,}",
-                "side": "better" if one["low"] > 0 else "worse" if one["high"] < 0 else "open",
-                **marks,
+                "samples": samples_in_words(one),
+                "side": "better" if sure and low > 0 else "worse" if sure and high < 0 else "open",
+                **{f"{key}_at": _share(value + reach, 2 * reach) for key, value in marks.items()},
             }
         )
     return found
-
-
-def _hundred(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def _signed(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def _share(value: float, top: float) -> str:

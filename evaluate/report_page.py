@@ -35,6 +35,8 @@ def render_page(runs: Sequence[ScoredRun], rows: Rows, media: Mapping[str, Mappi
     script = "\n".join(_read(name) for name in _SCRIPTS)
     compared = compare(runs[0].files, [run.files for run in runs[1:]], examples=0)
     first = runs[0]
+    told = list(first.told["tasks"].values())
+    there = sum(one.get("of", one["expected"]) for one in told)
     values = {
         "title": " and ".join(run.name for run in runs),
         "policy": _policy(style, script),
@@ -52,6 +54,9 @@ def render_page(runs: Sequence[ScoredRun], rows: Rows, media: Mapping[str, Mappi
         "mistakes": mistakes(runs, rows.judged),
         "curves": any(curves_of(run) for run in runs),
         "rows": rows,
+        "there": there,
+        "limited": any(one["expected"] < one.get("of", 0) for one in told),
+        "resampled": "; ".join(dict.fromkeys(one["interval"] for one in told)),
         "media_shown": sum(row["shown"] for row in rows.rows),
     }
     text: str = _template().render(values)

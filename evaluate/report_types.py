@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from epalm.evaluate.bootstrap import intervals
+from epalm.evaluate.figure import figures
 from epalm.evaluate.measures import mean_measure
 from epalm.evaluate.report_rows import question_start, score_of, short, wanted_texts
 from epalm.evaluate.report_runs import ScoredRun
@@ -62,20 +62,21 @@ def _table(title: str, parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict
 
 
 def _by_start(runs: Sequence[ScoredRun], judged: Mapping[str, str]) -> list[dict[str, dict[str, Any]]]:
-    groups: list[dict[str, list[float]]] = [defaultdict(list) for _ in runs]
+    groups: list[dict[str, list[Mapping[str, Any]]]] = [defaultdict(list) for _ in runs]
     for run, group in zip(runs, groups, strict=True):
         for line in run.rows.values():
-            score = score_of(line, judged)
-            if line["task"] == Task.QA and score is not None:
-                group[question_start(line["prompt"])].append(score)
+            if line["task"] == Task.QA and score_of(line, judged) is not None:
+                group[question_start(line["prompt"])].append(line)
     shown = set(sorted(groups[0], key=lambda name: (-len(groups[0][name]), name))[:_TYPES])  # others need no interval
-    return [{name: _figure(values, judged, name in shown) for name, values in group.items()} for group in groups]
+    return [{name: _figure(lines, judged, name in shown) for name, lines in group.items()} for group in groups]
 
 
-def _figure(scores: Sequence[float], judged: Mapping[str, str], with_interval: bool) -> dict[str, Any]:
-    measure = mean_measure(scores, "")
-    low, high = intervals({"": measure})[""] if with_interval else (measure.value, measure.value)
-    return {"metric": judged[Task.QA], "value": measure.value, "low": low, "high": high, "scored": len(scores)}
+def _figure(lines: Sequence[Mapping[str, Any]], judged: Mapping[str, str], shown: bool) -> dict[str, Any]:
+    figure: dict[str, Any] = {"metric": judged[Task.QA], "scored": len(lines)}
+    if shown:
+        measure = mean_measure([score_of(line, judged) or 0.0 for line in lines], "")
+        figure |= figures({"": measure}, [line.get("digest", line["media"]) for line in lines])[""]
+    return figure
 
 
 def _is_caption(line: Mapping[str, Any]) -> bool:

@@ -39,10 +39,12 @@ def score_run(
     modality: str,
     decode: DecodeOptions,
     metrics: Sequence[str] = METRICS,
+    limit: int | None = None,
     elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Decode `samples`, those of the split's `expected` that have features, and score them; writes `scores.json`.
 
+    `expected` are the split's first `limit` samples of the recipe's tasks; None: all of them.
     `modality` is that of the samples. Where others decode, `elsewhere`, the run's shapes suffice here.
 
     Predictions lie in `predictions/`, each with the key of all that decides it; what is there under the same key is not
@@ -70,6 +72,7 @@ def score_run(
         "data": dataset.spec,
         "modality": modality,
         "split": split,
+        "limit": limit,
         "samples": digest_samples(expected),
         "checkpoint_step": run.step,
         "blind": run.config.model.blind,
@@ -78,7 +81,10 @@ def score_run(
         "predictions": str(path),
     }
     chance = chance_predictions(training, expected) if training else ()
-    found = score_predictions(expected, predictions, chance, metrics=metrics)
+    there = chosen_samples(dataset, run.config, split)
+    hashed = zip((sample.media for sample in samples), features.digests(samples), strict=True)
+    digests = {name: digest for name, digest in hashed if digest}
+    found = score_predictions(expected, predictions, chance, metrics=metrics, split=there, digests=digests)
     scores = write_scores(run.folder.path / FOLDER / f"{path.stem}.json", told, found)
     scores["per_sample"] = f"{FOLDER}/{scores['per_sample']}"
     with writing(run.folder.path):

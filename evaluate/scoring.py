@@ -1,38 +1,24 @@
 """Predictions → scores: per task, each figure with its interval, its backend and how many samples it is of."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
-from epalm.evaluate.answers import exact_match, soft_accuracy, vqa_accuracy
-from epalm.evaluate.bootstrap import INTERVAL, intervals
+from epalm.evaluate.answer_scores import VQA, Judged, by_people, judge_answers
+from epalm.evaluate.bootstrap import count_media, resampling
 from epalm.evaluate.captions import caption_measures
+from epalm.evaluate.figure import figures
 from epalm.evaluate.java import MetricError
-from epalm.evaluate.measures import (
-    ANSWER_METRICS,
-    BLEU,
-    CAPTION_METRICS,
-    COUNTS,
-    EPALM,
-    METRICS,
-    Measure,
-    Skipped,
-    mean_measure,
-)
+from epalm.evaluate.measures import BLEU, CAPTION_METRICS, COUNTS, METRICS, Measure, Skipped, mean_measure
 from epalm.evaluate.tokenizer import tokenise
 from epalm.fingerprint import canonical_json
 from epalm.samples import Prediction, Sample, Task
 
 _CHANCE_METRICS = ("CIDEr",)
-_JUDGES: Mapping[str, Callable[[str, Sample], float]] = {
-    "exact match": lambda said, sample: exact_match(said, sample.answers),
-    "VQA accuracy": lambda said, sample: vqa_accuracy(said, sample.raw_answers),
-    "VQA soft accuracy": lambda said, sample: soft_accuracy(said, sample.answers),
-}
 
 
 @dataclass(frozen=True)
@@ -44,12 +30,34 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """Some measures, each with the samples that it is of, in the order of its columns."""
+class _Asked:
+    """The samples of a task: those there are, those expected of a limited scoring, and those with a prediction."""
 
-    measures: dict[str, tuple[Sequence[Sample], Measure]]
-    chance: dict[str, float]
-    skipped: Sequence[Skipped] = ()
+    there: Sequence[Sample]
+    expected: Sequence[Sample]
+    scored: Sequence[Sample]
+    digests: Mapping[str, str]
+
+    def by_people(self) -> "_Asked":
+        return _Asked(by_people(self.there), by_people(self.expected), by_people(self.scored), self.digests)
+
+    def media(self, samples: Sequence[Sample]) -> list[str]:
+        """What each sample is about: the digest of its medium, where it is not known its name."""
+        return [self.digests.get(sample.media, sample.media) for sample in samples]
+
+    def counts(self) -> dict[str, int]:
+        return _counts(len(self.there), len(self.expected), len(self.scored))
+
+    def counts_by(self, kind: str) -> dict[str, dict[str, int]]:
+        """The counts of the samples of each type."""
+        there, expected, scored = (
+            Counter(getattr(sample, kind) for sample in samples) for samples in (self.there, self.expected, self.scored)
+        )
+        return {given: _counts(there[given], expected[given], scored[given]) for given in there}
+
+
+def _counts(there: int, expected: int, scored: int) -> dict[str, int]:
+    return {"of": there, "expected": expected, "scored": scored, "missing": expected - scored}
 
 
 def score_predictions(
@@ -58,28 +66,39 @@ def score_predictions(
     chance: Sequence[Prediction] = (),
     *,
     metrics: Sequence[str] = METRICS,
+    split: Sequence[Sample] | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> Scores:
     """Score what was said about the samples; `chance` are guesses to set beside the predictions.
 
-    A task has "expected", "scored" and "missing" samples, "metrics" and "chance" (fractions), "figures" (the same
-    metrics with interval, backend and their own counts) and "skipped". Samples without answers or references are not
-    expected, but for unanswerable ones.
+    `split` are all samples that there are, where `samples` are some of them. `digests` are those of media by name,
+    where they are known: media of equal digests are one, and their samples are not independent.
+
+    A task has "expected", "scored" and "missing" samples, those that there are, "of", "metrics" and "chance"
+    (fractions), "figures" (the same metrics with interval, backend and their own counts), "skipped" and "notes".
+    Samples without answers or references are not expected, but for unanswerable ones.
     """
+    digests = digests or {}
     said = {one.id: one.text for one in predictions}
     guessed = {one.id: one.text for one in chance}
     tasks: dict[str, Any] = {}
     rows: dict[str, dict[str, Any]] = {}
-    for task, judge in ((Task.QA, _judge_answers), (Task.CAPTION, _judge_captions)):
-        expected = [sample for sample in samples if sample.task is task and is_expected(sample)]
+    for task, judge in ((Task.QA, judge_answers), (Task.CAPTION, _judge_captions)):
+        expected = _of_task(samples, task)
         scored = [sample for sample in expected if sample.id in said]
         if not expected:
             continue
-        judged = judge(scored, said, guessed, metrics) if scored else _Judged({}, {})
-        tasks[task.value] = _told(judged, expected, scored)
-        rows |= {sample.id: _row(sample, said[sample.id]) for sample in scored}
+        judged = judge(scored, said, guessed, metrics) if scored else Judged({}, {})
+        there = expected if split is None else _of_task(split, task)
+        tasks[task.value] = _told(judged, _Asked(there, expected, scored, digests))
+        rows |= {sample.id: _row(sample, said[sample.id], digests.get(sample.media)) for sample in scored}
         for name, (of, measure) in judged.measures.items():
             _note(rows, name, of, measure)
     return Scores(tasks, list(rows.values()))
+
+
+def _of_task(samples: Sequence[Sample], task: Task) -> list[Sample]:
+    return [sample for sample in samples if sample.task is task and is_expected(sample)]
 
 
 def is_expected(sample: Sample) -> bool:
@@ -98,106 +117,83 @@ def _expectation(sample: Sample) -> list[Any]:
     return [sample.id, sample.media, sample.prompt, dict(sample.answers), *texts, sample.unanswerable]
 
 
-def _judge_answers(
-    samples: Sequence[Sample], said: Mapping[str, str], guessed: Mapping[str, str], metrics: Sequence[str]
-) -> _Judged:
-    measures, chance = {}, {}
-    for name in ANSWER_METRICS:
-        of = _by_people(samples) if name == "VQA accuracy" else samples
-        if name not in metrics or not of:
-            continue
-        measures[name] = of, mean_measure([_JUDGES[name](said[sample.id], sample) for sample in of], EPALM)
-        if guessed:
-            chance[name] = float(np.mean([_JUDGES[name](guessed[sample.id], sample) for sample in of]))
-    return _Judged(measures, chance)
-
-
-def _by_people(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """Those that people answered one by one, and those without a right answer, of a data set that has the former."""
-    if not any(sample.raw_answers for sample in samples):
-        return ()
-    return [sample for sample in samples if sample.raw_answers or sample.unanswerable]
-
-
 def _judge_captions(
     samples: Sequence[Sample], said: Mapping[str, str], guessed: Mapping[str, str], metrics: Sequence[str]
-) -> _Judged:
+) -> Judged:
     wanted = [name for name in CAPTION_METRICS if name in metrics]
     if not wanted:
-        return _Judged({}, {})
+        return Judged({}, {})
     sentences: dict[str, Sequence[str]] = {f"r{s.id}": s.references for s in samples}
     sentences |= {f"p{s.id}": [said[s.id]] for s in samples}
     sentences |= {f"c{s.id}": [guessed[s.id]] for s in samples} if guessed else {}
     try:
         tokens = tokenise(sentences)
     except MetricError as fault:
-        return _Judged({}, {}, [Skipped(name, fault.message, fault.hint) for name in wanted])
+        return Judged({}, {}, [Skipped(name, fault.message, fault.hint) for name in wanted])
     references, ours, guesses = ({key[1:]: value for key, value in tokens.items() if key[0] == kind} for kind in "rpc")
     found, skipped = caption_measures(ours, references, wanted)
     by_chance = [name for name in _CHANCE_METRICS if name in wanted]
     chance, _ = caption_measures(guesses, references, by_chance) if guesses else ({}, [])
     measures = {name: (samples, measure) for name, measure in found.items()}
-    return _Judged(measures, {name: measure.value for name, measure in chance.items()}, skipped)
+    return Judged(measures, {name: measure.value for name, measure in chance.items()}, skipped)
 
 
-def _told(judged: _Judged, expected: Sequence[Sample], scored: Sequence[Sample]) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "expected": len(expected),
-        "scored": len(scored),
-        "missing": len(expected) - len(scored),
-        "metrics": {name: measure.value for name, (_, measure) in judged.measures.items()},
-        "chance": judged.chance,
-        "figures": {},
-        "interval": INTERVAL,
-        "skipped": [asdict(one) for one in judged.skipped],
-    }
+def _told(judged: Judged, asked: _Asked) -> dict[str, Any]:
+    made: dict[str, Any] = {}
     for names, of in _alike(judged.measures):
         measures = {name: judged.measures[name][1] for name in names}
-        asked = len(_by_people(expected) if "VQA accuracy" in names else expected)
-        for name, (low, high) in intervals(measures).items():
-            counts = {"expected": asked, "scored": len(of), "missing": asked - len(of)}
-            figure = {"value": measures[name].value, "low": low, "high": high, **counts}
-            told["figures"][name] = {
-                **figure,
-                "backend": measures[name].backend,
-                "resampled": measures[name].resampled,
-            }
-    told["figures"] = {name: told["figures"][name] for name in told["metrics"]}
-    return told | dict(_by_type(judged))
+        counts = (asked.by_people() if names[0].startswith(VQA) else asked).counts()
+        for name, figure in figures(measures, asked.media(of)).items():
+            origin = {"backend": measures[name].backend, "resampled": measures[name].resampled}
+            made[name] = {**figure, **counts, **origin}
+    return {
+        **asked.counts(),
+        "metrics": {name: measure.value for name, (_, measure) in judged.measures.items()},
+        "chance": judged.chance,
+        "figures": {name: made[name] for name in judged.measures},
+        "interval": resampling(count_media(asked.media(asked.scored))),
+        "skipped": [asdict(one) for one in judged.skipped],
+        "notes": list(judged.notes),
+        **dict(_by_type(judged, asked)),
+    }
 
 
 def _alike(measures: Mapping[str, tuple[Sequence[Sample], Measure]]) -> Iterator[tuple[list[str], Sequence[Sample]]]:
     """Names of measures that are of the same samples."""
-    groups: dict[int, list[str]] = defaultdict(list)
+    groups: dict[tuple[int, bool], list[str]] = defaultdict(list)
     for name, (of, _) in measures.items():
-        groups[len(of)].append(name)
+        groups[len(of), name.startswith(VQA)].append(name)
     for names in groups.values():
         yield names, measures[names[0]][0]
 
 
-def _by_type(judged: _Judged) -> Iterator[tuple[str, dict[str, Any]]]:
+def _by_type(judged: Judged, asked: _Asked) -> Iterator[tuple[str, dict[str, Any]]]:
     """The benchmark's accuracy by answer type and by question type, where the data have them."""
-    name = next((name for name in ("VQA accuracy", "exact match") if name in judged.measures), None)
+    name = next((name for name in (VQA, "exact match") if name in judged.measures), None)
     if name is None:
         return
     of, measure = judged.measures[name]
+    asked = asked.by_people() if name == VQA else asked
     for kind in ("answer_type", "question_type"):
         places: dict[str, list[int]] = defaultdict(list)
         for place, sample in enumerate(of):
             if given := getattr(sample, kind):
                 places[given].append(place)
         if places:
-            yield f"by_{kind}", {given: _part(name, measure, places[given]) for given in sorted(places)}
+            parts = {
+                given: _part(measure, [of[place] for place in here], here, asked) for given, here in places.items()
+            }
+            counts = asked.counts_by(kind)
+            yield f"by_{kind}", {given: {"metric": name, **parts[given], **counts[given]} for given in sorted(parts)}
 
 
-def _part(name: str, whole: Measure, places: Sequence[int]) -> dict[str, Any]:
-    part = mean_measure(whole.columns[places, 0], whole.backend)
-    low, high = intervals({name: part})[name]
-    return {"metric": name, "value": part.value, "low": low, "high": high, "scored": len(places)}
+def _part(whole: Measure, of: Sequence[Sample], places: Sequence[int], asked: _Asked) -> dict[str, Any]:
+    return figures({"": mean_measure(whole.columns[places, 0], whole.backend)}, asked.media(of))[""]
 
 
-def _row(sample: Sample, text: str) -> dict[str, Any]:
+def _row(sample: Sample, text: str, digest: str | None) -> dict[str, Any]:
     asked = {"id": sample.id, "task": sample.task.value, "media": sample.media, "prompt": sample.prompt}
+    asked |= {"digest": digest} if digest else {}
     if sample.task is Task.CAPTION:
         wanted: dict[str, Any] = {"references": list(sample.references)}
     else:

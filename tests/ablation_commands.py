@@ -40,9 +40,10 @@ class Runner:
             summary = {"trainable_parameters": 12, "all_parameters": 1200, "seconds": 7.0, "steps": 10}
             return {**summary, "run": f"runs/{name}-{digest_json(words)[:8]}"}
         value = BLIND if "blind" in options["--run"] else SEEING
-        figures = {name: {"value": value, "low": value - 0.1, "high": value + 0.1} for name in NAMES}
+        counts = {"scored": 50, "expected": 50, "of": 50, "missing": 0}
+        figures = {name: {"value": value, "low": value - 0.1, "high": value + 0.1, **counts} for name in NAMES}
         task = {"metrics": dict.fromkeys(NAMES, value), "figures": figures, "chance": dict.fromkeys(NAMES, 0.2)}
-        return {"run": Path(options["--run"]).name, "tasks": {"qa": task, "caption": task}}
+        return {"run": Path(options["--run"]).name, "split": options["--split"], "tasks": {"qa": task, "caption": task}}
 
     def of(self, stage: str) -> list[tuple[str, ...]]:
         return [words for words in self.ran if words[0] == stage]

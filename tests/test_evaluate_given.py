@@ -194,6 +194,35 @@ def test_ten_answers_score_alike_in_own_and_in_published_files(epalm: Epalm, tmp
         assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=5e-5)
 
 
+def test_one_answer_a_question_is_too_few_for_vqa_accuracy_and_that_is_said(epalm: Epalm, tmp_path: Path) -> None:
+    folder = shared_case("one-raw-answer")
+    words = ("score", "--predictions", folder / "p.jsonl", "--split", "test", "--out", tmp_path / "x.json")
+    done = epalm(*words, "--data", folder / "one_raw.jsonl")
+    assert done.code == 0 and "VQA soft accuracy │ 100.00" in done.out and "qa: VQA accuracy" not in done.out
+    assert "skipped: VQA accuracy: it needs three people's answers to a question" in done.err
+    done = epalm(*words, "--data", folder / "three_raw.jsonl")
+    assert done.code == 0 and "qa: VQA accuracy         │  66.67" in done.out and "66.67 at most" in done.err
+
+
+def test_a_limited_scoring_is_marked_wherever_its_figures_are_shown(data: Path, epalm: Epalm) -> None:
+    path = _write(data.with_name("p.jsonl"), [{"id": str(n), "text": "Cat"} for n in range(4)])
+    words = ("score", "--predictions", path, "--data", "data.jsonl", "--split", "val", "--metrics", "exact match")
+    done = epalm(*words, "--limit", 2)
+    assert done.code == 0, done.err
+    assert "image, split val of data.jsonl" in done.out and "2/4, limited" in done.out
+    told = json.loads(path.with_name("p.scores.json").read_text())
+    figure = told["tasks"]["qa"]["figures"]["exact match"]
+    assert (told["limit"], figure["scored"], figure["expected"], figure["of"]) == (2, 2, 2, 4)
+    assert figure["interval"] == told["tasks"]["qa"]["interval"] == "no interval: 2 media"
+    assert "no interval: 2 media" in done.out and "limited" not in epalm(*words).out
+    assert epalm(*words, "--limit", 2).code == 0
+    compared = epalm("compare", "p.scores.json", "p.scores.json")
+    assert "2/4, limited" in compared.out and "no interval: 2 media" in compared.out
+    assert epalm("report", "p.scores.json", "--samples", 0, "--out", "r.html").code == 0
+    page = Path("r.html").read_text()
+    assert "2/4, limited" in page and "no interval: 2 media" in page and "<strong>limited</strong>" in page
+
+
 def test_official_results_of_published_benchmarks(
     tmp_path: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

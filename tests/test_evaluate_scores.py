@@ -1,16 +1,17 @@
 """Scores: what each figure carries, intervals and p-values, chance, and counts of what is missing."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from epalm.errors import UsageError
-from epalm.evaluate import bootstrap
-from epalm.evaluate.bootstrap import intervals, p_value, paired_interval, resampled_sums
+from epalm.evaluate.bootstrap import p_value, paired_interval
 from epalm.evaluate.chance import chance_predictions
-from epalm.evaluate.measures import ORDERS, Measure, bleu_of_sums, mean_measure
+from epalm.evaluate.measures import mean_measure
 from epalm.evaluate.scoring import digest_samples, score_predictions
+from epalm.figures import samples_in_words
 from epalm.samples import Modality, Prediction, Sample, Task
 
 
@@ -115,76 +116,91 @@ def test_the_digest_is_of_what_is_asked_in_any_order() -> None:
     assert len({digest_samples(some) for some in (samples, *others)}) == 5
 
 
-def test_an_interval_holds_the_mean_as_often_as_it_says() -> None:
-    rng, inside = np.random.default_rng(1), 0
-    for _ in range(200):
-        low, high = intervals({"m": mean_measure(rng.normal(0.3, 1, 60), "")})["m"]
-        inside += low <= 0.3 <= high
-    assert 180 <= inside <= 199
-    low, high = intervals({"m": mean_measure(rng.normal(0.3, 1, 400), "")})["m"]
-    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
-
-
-@pytest.mark.parametrize("count", [1, 5, 3000])
-def test_resamples_are_the_same_however_many_are_drawn_at_once(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = np.random.default_rng(0).integers(0, 9, (count, 3)).astype(float)
-    whole = resampled_sums(columns)
-    assert whole.shape == (bootstrap.RESAMPLES, 3)
-    monkeypatch.setattr(bootstrap, "_AT_ONCE", 1)
-    assert resampled_sums(columns) == pytest.approx(whole)
-    assert whole.mean(axis=0) == pytest.approx(columns.sum(axis=0), rel=0.1, abs=1)
-
-
-counts = st.lists(st.integers(0, 9), min_size=10, max_size=10)
-
-
-@given(st.lists(counts, min_size=1, max_size=4), st.integers(1, ORDERS))
-def test_bleu_of_sums_is_its_formula(rows: list[list[int]], order: int) -> None:
-    sums = np.array(rows).sum(axis=0)
-    product = 1.0
-    for n in range(order):
-        product *= (sums[n] + 1e-15) / (sums[ORDERS + n] + 1e-9)
-    ratio = (sums[8] + 1e-15) / (sums[9] + 1e-9)
-    penalty = 1.0 if ratio >= 1 else np.exp(1 - 1 / ratio)
-    assert bleu_of_sums(order)(sums[None].astype(float), len(rows))[0] == pytest.approx(
-        product ** (1 / order) * penalty, abs=1e-12
+@pytest.mark.parametrize("media", [1, 2, 3, 5])
+def test_of_few_media_there_is_no_interval(media: int) -> None:
+    samples = [replace(_qa(str(n), "q", "red"), media=str(n % media)) for n in range(60)]
+    said = [Prediction(str(n), "red" if n % 7 else "blue") for n in range(60)]
+    qa = score_predictions(samples, said).tasks["qa"]
+    for figure in qa["figures"].values():
+        assert figure["low"] is None and figure["high"] is None and "over_samples" not in figure
+        assert figure["interval"] == f"no interval: {media} {'medium' if media == 1 else 'media'}" == qa["interval"]
+    alike = score_predictions(
+        [_qa(str(n), "q", "red") for n in range(60)], [Prediction(str(n), "red") for n in range(60)]
     )
+    assert alike.tasks["qa"]["figures"]["exact match"]["interval"] == "no interval: 60 media alike"
+    worse, better = (mean_measure(np.arange(60.0) % 5 + more, "") for more in (0, np.arange(60) % 7))
+    assert paired_interval(worse, better, [one.media for one in samples]) is None
+    assert p_value(worse, better, [one.media for one in samples]) == pytest.approx(2 / 2**media, abs=0.02)
 
 
-def test_p_values_are_even_where_nothing_differs_and_small_where_much_does() -> None:
-    rng = np.random.default_rng(2)
-    values = []
-    for _ in range(60):
-        first, second = (mean_measure(rng.normal(0, 1, 40), "") for _ in range(2))
-        values.append(p_value(first, second))
-    assert 0.3 < np.mean(values) < 0.7 and min(values) > 1e-3
-    base = rng.normal(0, 1, 100)
-    worse, better = mean_measure(base, ""), mean_measure(base + rng.normal(0.5, 0.2, 100), "")
-    assert p_value(worse, better) == p_value(better, worse) < 1e-3
-    low, high = paired_interval(worse, better)
-    assert 0.4 < low < 0.5 < high < 0.6  # far narrower than either one's own: the samples are the same
-    assert p_value(worse, worse) == 1.0 and paired_interval(worse, worse) == (0.0, 0.0)
+def test_the_interval_over_samples_stands_beside_where_it_differs() -> None:
+    samples = [replace(_qa(str(n), "q", "red"), media=str(n // 5)) for n in range(200)]
+    alike = [Prediction(str(n), "red" if n // 5 % 3 else "blue") for n in range(200)]
+    apart = [Prediction(str(n), "red" if n % 5 != n // 5 % 5 else "blue") for n in range(200)]
+    for said, times in ((alike, 5**0.5), (apart, 0.0)):
+        figure = score_predictions(samples, said).tasks["qa"]["figures"]["exact match"]
+        assert figure["media"] == 40
+        if times:
+            low, high = figure["over_samples"]
+            assert (figure["high"] - figure["low"]) / (high - low) == pytest.approx(times, rel=0.15)
+            assert figure["interval"] == "over 40 media"
+    own = score_predictions([_qa(str(n), "q", "red") for n in range(200)], alike).tasks["qa"]["figures"]["exact match"]
+    assert own["media"] == 200 and "over_samples" not in own
 
 
-def test_a_sign_test_by_hand() -> None:
-    first, second = mean_measure([0, 0, 0, 0, 1], ""), mean_measure([1, 1, 1, 1, 1], "")
-    assert p_value(first, second) == pytest.approx(2 / 2**4, abs=0.01)
+def test_equal_media_under_two_names_are_one() -> None:
+    samples = [replace(_qa(str(n), "q", "red"), media=f"{n}.jpg") for n in range(40)]
+    said = [Prediction(str(n), "red" if n % 3 else "blue") for n in range(40)]
+    digests = {f"{n}.jpg": f"{n // 2:064x}" for n in range(38)}
+    scores = score_predictions(samples, said, digests=digests)
+    assert scores.tasks["qa"]["figures"]["exact match"]["media"] == 19 + 2
+    assert [row.get("digest") for row in scores.per_sample[-3:]] == [digests["37.jpg"], None, None]
 
 
-def test_corpus_scores_are_compared_by_their_counts() -> None:
-    rng = np.random.default_rng(3)
-    guesses = np.array([8, 7, 6, 5])
+def test_a_limited_scoring_says_of_how_many() -> None:
+    samples = [_qa(str(n), "q", "red", answer_type="color") for n in range(50)]
+    said = [Prediction(str(n), "red") for n in range(1, 50)]
+    qa = score_predictions(samples[:10], said, split=samples).tasks["qa"]
+    counts = {"of": 50, "expected": 10, "scored": 9, "missing": 1}
+    for one in (qa, *qa["figures"].values(), qa["by_answer_type"]["color"]):
+        assert {key: one[key] for key in counts} == counts
+    assert samples_in_words(qa) == "9/50, limited, 1 missing"
+    whole = score_predictions(samples, said).tasks["qa"]
+    assert samples_in_words(whole) == "49/50, 1 missing"
 
-    def side(right: float) -> Measure:
-        matches = rng.binomial(guesses, right, (80, 4))
-        columns = np.concatenate([matches, np.tile(guesses, (80, 1)), np.full((80, 2), 8)], axis=1).astype(float)
-        make = bleu_of_sums(4)
-        return Measure(float(make(columns.sum(axis=0)[None], 80)[0]), columns, make, "")
 
-    one, two, much = side(0.5), side(0.5), side(0.7)
-    assert p_value(one, two) > 0.01 > p_value(one, much)
-    low, high = paired_interval(one, much)
-    assert 0 < low < much.value - one.value < high
+def test_people_are_too_few_for_vqa_accuracy() -> None:
+    def asked(*people: int) -> list[Sample]:
+        return [replace(_qa(str(n), "q", "red"), raw_answers=("red",) * count) for n, count in enumerate(people)]
+
+    said = [Prediction(str(n), "red") for n in range(4)]
+    for people in ((1, 1), (2, 2), (1, 2, 2)):
+        qa = score_predictions(asked(*people), said).tasks["qa"]
+        assert "VQA accuracy" not in qa["metrics"] and qa["metrics"]["exact match"] == 1
+        (skipped,) = qa["skipped"]
+        assert skipped["metric"] == "VQA accuracy" and "three people" in skipped["reason"]
+    qa = score_predictions(asked(10, 10, 1, 2), said).tasks["qa"]
+    figure = qa["figures"]["VQA accuracy"]
+    assert (figure["value"], figure["scored"], figure["of"]) == (1, 2, 2)
+    assert any("2 of 4 questions are left out" in note for note in qa["notes"])
+    qa = score_predictions(asked(3, 3), said).tasks["qa"]
+    assert qa["metrics"]["VQA accuracy"] == pytest.approx(2 / 3) and any("66.67" in note for note in qa["notes"])
+
+
+def test_other_forms_of_vqa_accuracy_are_given_where_they_give_another_figure() -> None:
+    def scored(said: str, *raw_answers: str) -> dict[str, Any]:
+        sample = replace(_qa("1", "q", "red"), raw_answers=raw_answers)
+        told: dict[str, Any] = score_predictions([sample], [Prediction("1", said)]).tasks["qa"]
+        return told
+
+    assert set(scored("yes", *["yes"] * 10)["metrics"]) == {"exact match", "VQA accuracy", "VQA soft accuracy"}
+    agreed = scored("Yes", *["yes"] * 10)
+    forms = {name: agreed["metrics"][f"VQA accuracy{name}"] for name in ("", " (lmms-eval)", " (LAVIS)")}
+    assert forms == {"": 0, " (lmms-eval)": 1, " (LAVIS)": 1}
+    assert any("official" in note and "LAVIS" in note for note in agreed["notes"])
+    differing = scored("the cat", *["the cat"] * 9, "dog")["metrics"]
+    assert differing["VQA accuracy"] == 1 and differing["VQA accuracy (LAVIS)"] == 0
+    assert "VQA accuracy (lmms-eval)" not in differing
 
 
 def test_a_metric_that_there_is_not_is_told() -> None:

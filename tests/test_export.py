@@ -50,6 +50,10 @@ def test_it_is_small_and_tells_nothing_of_the_machine(exported: Path, tmp_path: 
     assert sum(path.stat().st_size for path in files.values()) < 1e6  # bytes
     card = files["README.md"].read_text()
     assert card.startswith("---\nlibrary_name: epalm\n") and "epalm-ada" in card and "exact match" in card
+    row = next(line for line in card.splitlines() if "exact match" in line)
+    world = json.loads((tmp_path / ".epalm/runs/mine/scores.json").read_text())
+    of = world["tasks"]["qa"]["figures"]["exact match"]["of"]
+    assert of > 3 and f"no interval: 1 medium), 3/{of}, limited, split test of image |" in row
     texts = card + files["config.toml"].read_text() + files["inputs.json"].read_text()
     assert str(tmp_path) not in texts
     assert json.loads(files["inputs.json"].read_text())["features"]["source"] == "live"

@@ -51,10 +51,14 @@ def test_every_state_is_listed(runs: Path, trial: Trial) -> None:
     one = found["done"]
     assert (one["modality"], one["recipe"], one["variant"]) == ("image", "playground", "epalm")
     assert (one["step"], one["steps"]) == (2, 2) and one["val_loss"] > 0 and "qa exact match" in one["scores"]
+    figure = one["scores"]["qa exact match"]
+    assert figure["scored"] == figure["expected"] <= 3 < figure["of"]
+    assert (figure["split"], figure["data"]) == ("test", str(trial.world))
+    assert 0 < one["val_samples"] <= one["val_of"]
     assert found["begun"]["step"] is None and "step-99" in found["damaged"]["fault"]
     shown = trial.epalm("runs", "--runs", runs)
     assert shown.code == 0 and "Traceback" not in shown.err
-    for text in ("stopped at step 2", "stopped at step 0", "nats", "2/2", "nested/deep"):
+    for text in ("stopped at step 2", "stopped at step 0", "nats", "2/2", "nested/deep", "limited"):
         assert text in shown.out
     assert "torn: " in shown.err and "inputs.json cannot be read" in shown.err
 

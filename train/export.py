@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from epalm.cache.durable import write_atomically
+from epalm.datasets import short_name
 from epalm.errors import EpalmError, UsageError
+from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.train.run_folder import RunFolder
 
 CARD = "README.md"
@@ -81,13 +83,14 @@ the training.
 
 
 def _scores(run: RunFolder) -> str:
-    """Rows of the card, one a measure, where the run was scored."""
+    """Rows of the card, one a measure, where the run was scored; of what data and of how many samples it is."""
     path = run.path / "scores.json"
     if not path.is_file():
         return ""
     scores = json.loads(path.read_text(encoding="utf-8"))
+    of = f"split {scores['split']} of {short_name(str(scores['data']))}"
     return "".join(
-        f"| {task}, {metric}, split {scores['split']} | {100 * value:.2f} |\n"
-        for task, figures in scores["tasks"].items()
-        for metric, value in figures["metrics"].items()
+        f"| {task}, {name} | {hundred(one['value'])} ({interval_in_words(one)}), {samples_in_words(one)}, {of} |\n"
+        for task, told in scores["tasks"].items()
+        for name, one in told["figures"].items()
     )

@@ -20,7 +20,7 @@ class RunStatus:
     """One run. `state`: done, running, stopped, imported, or damaged, with the `fault`.
 
     `step` of `steps` are what is saved; None where it is not known. `val_loss` (nats) and `val_exact` are of the best
-    validation, `scores` the headline measures by task.
+    validation, which took `val_samples` of the `val_of` that there are; `scores`: see `headlines`.
     """
 
     name: str
@@ -34,7 +34,9 @@ class RunStatus:
     steps: int | None = None
     val_loss: float | None = None
     val_exact: float | None = None
-    scores: dict[str, float] | None = None
+    val_samples: int | None = None
+    val_of: int | None = None
+    scores: dict[str, dict[str, Any]] | None = None
 
 
 def list_runs(runs: Path) -> list[RunStatus]:
@@ -54,14 +56,22 @@ def run_status(run: RunFolder, runs: Path) -> RunStatus:
         return RunStatus(name, str(run.path), "damaged", f"{type(error).__name__}: {error}")
 
 
-def headlines(run: RunFolder) -> dict[str, float]:
-    """The measure that stands for each task, as "qa exact match"; none where the run was not scored."""
+def headlines(run: RunFolder) -> dict[str, dict[str, Any]]:
+    """The measure that stands for each task, as "qa exact match"; none where the run was not scored.
+
+    Each is a figure (see `epalm.figures`) with the "split" and "data" that it is of.
+    """
     try:
-        tasks = json.loads((run.path / "scores.json").read_text(encoding="utf-8"))["tasks"]
-        found = {f"{task} {name}": tasks[task]["metrics"].get(name) for task, name in HEADLINE.items() if task in tasks}
+        scores = json.loads((run.path / "scores.json").read_text(encoding="utf-8"))
+        where = {"split": str(scores["split"]), "data": str(scores["data"])}
+        of = {task: told["figures"] for task, told in scores["tasks"].items()}
+        return {
+            f"{task} {name}": {**of[task][name], **where}
+            for task, name in HEADLINE.items()
+            if isinstance(of.get(task, {}).get(name, {}).get("value"), int | float)
+        }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-    return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
 def details(run: RunFolder) -> dict[str, Any]:
@@ -110,6 +120,8 @@ def _status(run: RunFolder, name: str) -> RunStatus:
         steps=steps,
         val_loss=best.get("val_loss"),
         val_exact=best.get("val_exact"),
+        val_samples=best.get("n"),
+        val_of=(summary or {}).get("val_of"),
         scores=headlines(run),
     )
 

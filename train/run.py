@@ -14,6 +14,7 @@ from epalm.config import Config
 from epalm.console import say
 from epalm.errors import UsageError
 from epalm.samples import Dataset, Modality, Sample
+from epalm.train.batches import training_items
 from epalm.train.features import HashedSource
 from epalm.train.loop import Cadence, Stop, train_model
 from epalm.train.prepare import Prepared, checkpoint_bytes, prepare, validation_batches
@@ -42,6 +43,8 @@ class TrainSummary:
     seconds: float
     val_loss: float | None
     val_exact: float | None
+    val_samples: int  # that the validation took, of `val_of` that there are
+    val_of: int
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -217,4 +220,6 @@ def _summary(loaded: Loaded, run: RunFolder, state: TrainState) -> TrainSummary:
         seconds=state.seconds,
         val_loss=result.loss if result else None,
         val_exact=result.exact if result else None,
+        val_samples=result.samples if result else 0,
+        val_of=len(training_items(loaded.validation)),
     )

@@ -13,6 +13,7 @@ from epalm.cli.grid import Cell, Features, Outcome
 from epalm.cli.paper_tables import DEFAULT_FRAMES, VIEWS, Choice, PaperTable, Sizes
 from epalm.cli.recipe_options import PLAYGROUND
 from epalm.errors import UsageError
+from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.fingerprint import digest_json
 from epalm.samples import Modality
 
@@ -186,10 +187,12 @@ def _made(table: PaperTable, place: Place, cells: Mapping[Choice, Cell], outcome
     ]
     steps = sorted({outcome.trained["steps"] for outcome in done.values()})
     where = "the playground" if place.playground else place.data
+    of = dict.fromkeys(samples_in_words(figure) for row in told for figure in row["measured"].values())
+    split = next(iter(done.values())).scores["split"]
     caption = (
-        f"{table.title}. Measured on {where} ({table.modality}), {' to '.join(f'{n:,}' for n in steps)} steps each, "
-        f"× 100 with the 95 % interval; published for {table.published}. Data and models differ: only the order of "
-        "the rows compares."
+        f"{table.title}. Measured on {where} ({table.modality}), split {split}, {' or '.join(of)} samples, "
+        f"{' to '.join(f'{n:,}' for n in steps)} steps each, × 100 with the 95 % interval over media; published for "
+        f"{table.published}. Data and models differ: only the order of the rows compares."
     )
     return Made(caption, columns, rows, {"table": table.name, "data": place.data, "caption": caption, "rows": told})
 
@@ -203,10 +206,10 @@ def _row(table: PaperTable, choice: Choice, outcome: Outcome) -> dict[str, Any]:
         "steps": outcome.trained["steps"],
         "seconds": outcome.trained["seconds"],
         "trainable_parameters": outcome.trained["trainable_parameters"],
-        "measured": {name: {key: figures[name][key] for key in ("value", "low", "high")} for name in table.measures},
+        "measured": {name: figures[name] for name in table.measures},
         "published": dict(zip(table.measures, choice.published, strict=True)),  # × 100
     }
 
 
-def _with_interval(figure: Mapping[str, float]) -> str:
-    return f"{100 * figure['value']:.1f} ({100 * figure['low']:.1f}–{100 * figure['high']:.1f})"
+def _with_interval(figure: Mapping[str, Any]) -> str:
+    return f"{hundred(figure['value'], '.1f')} ({interval_in_words(figure, '.1f').replace(' – ', '–')})"

@@ -28,8 +28,8 @@ def compare(
 ) -> None:
     """Differences between scored runs, with 95 % intervals and p-values, and the samples that changed.
 
-    Intervals: paired bootstrap over samples. P-values: paired approximate randomisation, two-sided, for each
-    comparison alone: several comparisons are not corrected for.
+    Intervals: paired bootstrap over media, as samples of one are not independent. P-values: paired approximate
+    randomisation over media, two-sided, for each comparison alone: several comparisons are not corrected for.
 
     Examples:
 
@@ -56,6 +56,7 @@ def compare(
 
 def _show(told: dict[str, Any], comparison: dict[str, Any]) -> None:
     from epalm.console import print_table, say
+    from epalm.figures import hundred, interval_in_words, samples_in_words
 
     rows = []
     for task, figures in comparison["tasks"].items():
@@ -63,12 +64,12 @@ def _show(told: dict[str, Any], comparison: dict[str, Any]) -> None:
             rows.append(
                 (
                     f"{task}: {name}",
-                    f"{100 * one['first']:.2f}",
-                    f"{100 * one['other']:.2f}",
-                    f"{100 * one['difference']:+.2f}",
-                    f"{100 * one['low']:+.2f} – {100 * one['high']:+.2f}",
+                    hundred(one["first"]),
+                    hundred(one["other"]),
+                    hundred(one["difference"], "+.2f"),
+                    interval_in_words(one, "+.2f"),
                     f"{one['p']:.4f}",
-                    str(one["samples"]),
+                    samples_in_words(one),
                 )
             )
     title = f"{told['data']}, split {told['split']}, values × 100"

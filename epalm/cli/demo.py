@@ -12,9 +12,11 @@ import typer
 
 from epalm.cli.grid import Cell, Features, Grid, Outcome
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
+from epalm.cli.recipe_options import PLAYGROUND
 from epalm.samples import HEADLINE, Modality
 
 _SIDES = ("perception", "blind")
+_COLUMNS = (*_SIDES, "chance")
 _OPTIONS = {"perception": (), "blind": ("--blind",)}
 _SHOWN = 60  # samples with their media in each report
 
@@ -33,6 +35,7 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
         epalm demo --runs /tmp/runs --json
     """
     from epalm.console import print_table, say
+    from epalm.figures import hundred
     from epalm.train.run_folder import RunFolder
 
     started = time.monotonic()
@@ -53,9 +56,10 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
         typer.echo(json.dumps(rows))
     else:
         table = [
-            (r["modality"], r["task"], r["measure"], *(f"{100 * r[c]:.1f}" for c in (*_SIDES, "chance"))) for r in rows
+            (r["modality"], r["task"], r["measure"], *(hundred(r[c], ".1f") for c in _COLUMNS), r["samples"])
+            for r in rows
         ]
-        columns = ("modality", "task", "measure", *_SIDES, "chance")
+        columns = ("modality", "task", "measure", *_COLUMNS, "samples")
         print_table("playground, test split, values × 100", columns, table)
     say("look at " + ", ".join(str(page) for page in pages))
     say(f"{time.monotonic() - started:.0f} s; runs, scores and logs are in {folder}")
@@ -65,6 +69,7 @@ def _rows(modality: Modality, sides: list[Outcome]) -> list[dict[str, Any]]:
     rows = []
     for task, measure in HEADLINE.items():
         values = (*(side.figure(task) for side in sides), sides[0].figure(task, "chance"))
-        figures = dict(zip((*_SIDES, "chance"), values, strict=True))
-        rows.append({"modality": modality.value, "task": task, "measure": measure, **figures})
+        figures = dict(zip(_COLUMNS, values, strict=True))
+        told = {"modality": modality.value, "task": task, "measure": measure, **figures}
+        rows.append(told | {"samples": sides[0].samples(task, measure), "split": "test", "data": PLAYGROUND})
     return rows

@@ -14,6 +14,7 @@ from epalm.cli.extract import BAD_MEDIA
 from epalm.cli.recipe_options import PLAYGROUND
 from epalm.cli.side_by_side import Command, run_chains
 from epalm.errors import EpalmError
+from epalm.figures import samples_in_words
 from epalm.fingerprint import digest_json
 from epalm.samples import HEADLINE, Modality, Task
 
@@ -61,6 +62,10 @@ class Outcome:
     def figure(self, task: Task, kind: str = "metrics") -> float:
         """A task's headline measure, a fraction; of kind "chance": what guessing gives."""
         return float(self.scores["tasks"][task][kind][HEADLINE[task]])
+
+    def samples(self, task: Task, measure: str) -> str:
+        """Of how many samples a figure is, in words."""
+        return samples_in_words(self.scores["tasks"][task]["figures"][measure])
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,14 @@ def runs(
 
 
 def _row(one: "RunStatus") -> tuple[str, ...]:
+    from epalm.figures import headline_in_words
+
     steps = "" if one.step is None else f"{one.step:,}" if one.steps is None else f"{one.step:,}/{one.steps:,}"
     best = "" if one.val_loss is None else f"{one.val_loss:.3f} nats"
     best += "" if one.val_exact is None else f", exact {one.val_exact:.3f}"
-    scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in (one.scores or {}).items())
+    of = "" if one.val_of is None else f" of {one.val_of:,}"
+    best += "" if one.val_samples is None else f" ({one.val_samples:,}{of} samples)"
+    scores = "\n".join(headline_in_words(name, figure) for name, figure in (one.scores or {}).items())
     state = f"stopped at step {one.step or 0:,}" if one.state == "stopped" else one.state
     return (one.name, state, one.modality or "", one.recipe or "", one.variant or "", steps, best, scores)
 

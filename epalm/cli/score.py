@@ -214,6 +214,7 @@ def score(
             modality=modality,
             metrics=wanted,
             decode=decode,
+            limit=limit,
             elsewhere=others,
         )
     except KeyboardInterrupt:

@@ -37,7 +37,8 @@ def score_file(
     if data is None:
         raise UsageError("--predictions needs the data that they are of", hint="add --data")
     dataset = load_dataset(data, modality, media_here=False)
-    samples = dataset.split(split)[:limit]
+    there = dataset.split(split)
+    samples = there[:limit]
     if not samples:
         splits = ", ".join(sorted({sample.split for sample in dataset.samples}))
         raise UsageError(f"data {data!r} has no samples in split {split!r}; it has {splits}", hint="--split")
@@ -66,6 +67,7 @@ def score_file(
         "data": dataset.spec,
         "modality": " and ".join(sorted({sample.modality for sample in expected})),
         "split": split,
+        "limit": limit,
         "samples": digest_samples(expected),
         "unknown_ids": len(given.unknown),
         "repeated_ids": len(given.repeated),
@@ -74,5 +76,6 @@ def score_file(
         "predictions": str(predictions),
     }
     chance = chance_predictions(training, expected) if training and split != "train" else ()
-    scores = score_predictions(expected, given.predictions, chance, metrics=metrics)
+    of = [sample for sample in there if sample.task in tasks]
+    scores = score_predictions(expected, given.predictions, chance, metrics=metrics, split=of)
     return write_scores(path, told, scores), path

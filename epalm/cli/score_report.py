@@ -44,6 +44,8 @@ def show_scores(scores: dict[str, Any], path: Path, as_json: bool, *, asked_for:
         _print(scores)
     if scores.get("samples_without_features"):
         warn(f"{scores['samples_without_features']} samples have no features and are not scored")
+    for note in (note for figures in scores["tasks"].values() for note in figures["notes"]):
+        say(note)
     skipped = [one for figures in scores["tasks"].values() for one in figures["skipped"]]
     for reason, hint in dict.fromkeys((one["reason"], one["hint"]) for one in skipped):
         names = ", ".join(one["metric"] for one in skipped if one["reason"] == reason)
@@ -54,24 +56,22 @@ def show_scores(scores: dict[str, Any], path: Path, as_json: bool, *, asked_for:
 
 
 def _print(scores: dict[str, Any]) -> None:
-    from epalm.console import print_table
+    from epalm.console import print_table, say
+    from epalm.figures import hundred, interval_in_words, samples_in_words
 
     rows = []
-    for task, figures in scores["tasks"].items():
-        for name, figure in figures["figures"].items():
-            chance = figures["chance"].get(name)
-            interval = f"{100 * figure['low']:.2f} – {100 * figure['high']:.2f}"
-            counts = f"{figure['scored']}/{figure['expected']}"
-            guess = "" if chance is None else f"{100 * chance:.2f}"
-            rows.append((f"{task}: {name}", f"{100 * figure['value']:.2f}", interval, guess, counts))
+    for task, told in scores["tasks"].items():
+        named = [(f"{task}: {name}", figure, told["chance"].get(name)) for name, figure in told["figures"].items()]
         # Question types are many: the file has them.
-        for given, part in figures.get("by_answer_type", {}).items():
-            interval = f"{100 * part['low']:.2f} – {100 * part['high']:.2f}"
-            rows.append(
-                (f"  {part['metric']}, {given}", f"{100 * part['value']:.2f}", interval, "", str(part["scored"]))
-            )
-    title = f"{scores['modality']}, split {scores['split']}, values × 100"
+        named += [(f"  {part['metric']}, {kind}", part, None) for kind, part in told.get("by_answer_type", {}).items()]
+        rows += [
+            (name, hundred(one["value"]), interval_in_words(one, between="\n"), hundred(guess), samples_in_words(one))
+            for name, one, guess in named
+        ]
+    title = f"{scores['modality']}, split {scores['split']} of {scores['data']}, values × 100"
     print_table(title, ("measure", scores["run"], "95 % interval", "chance", "samples"), rows)
+    for interval in dict.fromkeys(told["interval"] for told in scores["tasks"].values()):
+        say(f"95 % intervals: {interval}")
 
 
 def _plain(name: str) -> str:

@@ -79,13 +79,14 @@ def mark_use(used: "FeatureSet", folder: "RunFolder") -> None:
 
 def show_done(chosen: "Choice", as_json: bool) -> None:
     """That the same training is done already, where, and what came of it; it is the latest run again."""
+    from epalm.figures import headline_in_words
     from epalm.train.listing import headlines
 
     folder = chosen.folder
     folder.finish()
     say(f"this training is done already: {folder.path}; --again trains once more")
-    scores = ", ".join(f"{name} {100 * value:.2f} (× 100)" for name, value in headlines(folder).items())
-    say(f"scored: {scores}" if scores else "not scored yet")
+    scores = "; ".join(headline_in_words(name, figure) for name, figure in headlines(folder).items())
+    say(f"scored, × 100: {scores}" if scores else "not scored yet")
     show_summary({**(chosen.summary or {}), "run": str(folder.path)}, as_json)
 
 
@@ -94,11 +95,10 @@ def show_summary(summary: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(summary))
     share = summary["trainable_parameters"] / summary["all_parameters"]
-    exact = (
-        ""
-        if summary["val_exact"] is None
-        else f", validation loss {summary['val_loss']:.3f} nats, exact {summary['val_exact']:.3f}"
-    )
+    exact = ""
+    if summary["val_exact"] is not None:
+        exact = f", validation loss {summary['val_loss']:.3f} nats, exact {summary['val_exact']:.3f}"
+        exact += f" ({summary['val_samples']:,} of {summary['val_of']:,} samples)" if "val_of" in summary else ""
     say(
         f"{summary['steps']} steps in {summary['seconds']:.1f} s; {summary['trainable_parameters']:,} trained "
         f"parameters, {share:.2%} of all{exact}"

@@ -80,6 +80,11 @@ def from_anywhere(spec: str) -> str:
     return f"{file.absolute()}:{root.absolute()}" if root and file.exists() else spec
 
 
+def short_name(spec: str) -> str:
+    """What a data set is called, without where it lies."""
+    return spec.partition(":")[0] if parse_spec(spec) else _split_root(spec, media_here=False)[0].name
+
+
 def _playground(modality: Modality | None, write: bool) -> Dataset:
     from epalm.playground.generate import generate_playground, is_drawn
 
