@@ -15,14 +15,14 @@ def hundred(value: float | None, form: str = ".2f") -> str:
     return "" if value is None else f"{100 * value:{form}}"
 
 
-def interval_in_words(figure: Figure, form: str = ".2f", between: str = ", ") -> str:
+def interval_in_words(figure: Figure, form: str = ".2f") -> str:
     """The interval × 100, after it the one over samples where the figure has it; or why there is none."""
     if figure["low"] is None:
         return str(figure["interval"])
     words = _range(figure["low"], figure["high"], form)
     if "over_samples" in figure:
         low, high = figure["over_samples"]
-        words += f"{between}over samples {_range(low, high, form)}"
+        words += f", over samples {_range(low, high, form)}"
     return words
 
 

@@ -53,6 +53,9 @@ def test_every_command_says_what_it_does_in_every_encoding(encoding: str, monkey
         assert code == 0 and "Usage" in out, words
 
 
+FIGURE = {"value": 0.9, "scored": 60, "expected": 60, "of": 60, "split": "test", "data": "own.jsonl"}
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_results_and_faults_come_out_in_every_encoding(
     encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -74,7 +77,7 @@ def test_results_and_faults_come_out_in_every_encoding(
 def test_a_list_of_runs_and_the_state_of_the_machine_come_out_in_ascii(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = RunStatus("été", "été", "done", step=4, steps=4, scores={"CIDEr": 1.0})
+    run = RunStatus("été", "été", "done", step=4, steps=4, scores={"caption CIDEr": FIGURE})
     monkeypatch.setattr("epalm.train.listing.list_runs", lambda _folder: [run])
     assert "\\xe9t\\xe9" in _run(("runs",), "ascii", monkeypatch)[1]
     code, out, err = _run(("doctor", "--cache", str(tmp_path), "--runs", str(tmp_path)), "latin-1", monkeypatch)
@@ -125,11 +128,15 @@ def test_no_word_is_cut_and_no_line_of_a_table_is_too_long(rows: list[list[str]]
 def test_runs_on_a_narrow_terminal_are_a_record_each(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "20261128-100014-audio-playground-blind"
     run = RunStatus(
-        name, name, "stopped", None, "audio", "playground", "epalm", 10, 400, 2.5, 0.5, {"exact match": 0.9}
+        name, name, "stopped", None, "audio", "playground", "epalm", 10, 400, 2.5, 0.5, {"qa exact match": FIGURE}
     )
     monkeypatch.setattr("epalm.train.listing.list_runs", lambda _folder: [run])
     _, wide, _ = _run(("runs",), "utf-8", monkeypatch)
     assert f"│ {name} │" in wide
     _, narrow, _ = _run(("runs",), "utf-8", monkeypatch, columns=80)
     lines = narrow.splitlines()
-    assert lines[1] == name and "  steps: 10/400" in lines and "  scores × 100: exact match 90.0" in lines
+    assert (
+        lines[1] == name
+        and "  steps: 10/400" in lines
+        and "  scores × 100: qa exact match 90.00 (60/60, test of own.jsonl)" in lines
+    )

@@ -34,9 +34,9 @@ class RunStatus:
     steps: int | None = None
     val_loss: float | None = None
     val_exact: float | None = None
+    scores: dict[str, dict[str, Any]] | None = None
     val_samples: int | None = None
     val_of: int | None = None
-    scores: dict[str, dict[str, Any]] | None = None
 
 
 def list_runs(runs: Path) -> list[RunStatus]:

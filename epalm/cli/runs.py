@@ -62,7 +62,7 @@ def _row(one: "RunStatus") -> tuple[str, ...]:
     best += "" if one.val_exact is None else f", exact {one.val_exact:.3f}"
     of = "" if one.val_of is None else f" of {one.val_of:,}"
     best += "" if one.val_samples is None else f" ({one.val_samples:,}{of} samples)"
-    scores = "\n".join(headline_in_words(name, figure) for name, figure in (one.scores or {}).items())
+    scores = "; ".join(headline_in_words(name, figure) for name, figure in (one.scores or {}).items())
     state = f"stopped at step {one.step or 0:,}" if one.state == "stopped" else one.state
     return (one.name, state, one.modality or "", one.recipe or "", one.variant or "", steps, best, scores)
 

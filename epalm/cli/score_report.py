@@ -65,7 +65,7 @@ def _print(scores: dict[str, Any]) -> None:
         # Question types are many: the file has them.
         named += [(f"  {part['metric']}, {kind}", part, None) for kind, part in told.get("by_answer_type", {}).items()]
         rows += [
-            (name, hundred(one["value"]), interval_in_words(one, between="\n"), hundred(guess), samples_in_words(one))
+            (name, hundred(one["value"]), interval_in_words(one), hundred(guess), samples_in_words(one))
             for name, one, guess in named
         ]
     title = f"{scores['modality']}, split {scores['split']} of {scores['data']}, values × 100"
