@@ -56,6 +56,8 @@ def without_metadata(file: BinaryIO) -> tuple[BinaryIO, int]:
         stretches, exif = _jpeg(file, size)
     elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         stretches, exif = _webp(file, size)
+    elif head.startswith(b"\0\0\1\0") and (inner := _png_of_icon(file)):
+        return without_metadata(inner)
     elif head[4:8] == b"ftyp":
         file.seek(0)
         begin = file.read(_MOST)
@@ -109,6 +111,19 @@ def _png(file: BinaryIO) -> tuple[list[Stretch], bytes]:
     if not re.fullmatch("HPt?D" if palette else "Ht?D", order):
         raise MediaError("the picture is damaged: its parts are not in order or not all there", hint=_REPAIR)
     return [*stretches, b"\0\0\0\0IEND\xaeB\x60\x82"], exif
+
+
+def _png_of_icon(file: BinaryIO) -> BinaryIO | None:
+    """The largest picture of an icon, which its decoder takes too, where it is a PNG."""
+    file.seek(4)
+    entries = list(struct.iter_unpack("<BBBBHHII", file.read(16 * int.from_bytes(file.read(2), "little"))))
+    if not entries:
+        return None
+    # The width and height 0 are 256; of equal sizes the one of fewest bits.
+    largest = max(entries, key=lambda entry: ((entry[0] or 256) * (entry[1] or 256), -(entry[5] or 256)))
+    length, offset = largest[-2:]
+    file.seek(offset)
+    return io.BufferedReader(_Composed(file, [(offset, length)])) if file.read(8) == _PNG else None
 
 
 def _raw_profile(kind: bytes, text: bytes) -> bytes:

@@ -108,6 +108,18 @@ def test_png(tmp_path: Path) -> None:
             np.testing.assert_array_equal(_read(whole[:place] + part + whole[place:], tmp_path), NOISE, name)
 
 
+def test_a_png_in_an_icon(tmp_path: Path) -> None:
+    whole = saved(PICTURE, "png")
+    for name, part in (("none", b""), *_png_parts()):
+        if len(part) < 1 << 20:
+            inner = whole[:33] + part + whole[33:]
+            entry = struct.pack("<BBBBHHII", 32, 24, 0, 0, 1, 32, len(inner), 22)
+            content = struct.pack("<HHH", 0, 1, 1) + entry + inner
+            np.testing.assert_array_equal(_read(content, tmp_path), NOISE, name)
+    with pytest.raises(MediaError, match="checksum"):
+        _read(patched(content, content.index(b"IDAT") + 50, "B", content[content.index(b"IDAT") + 50] ^ 1), tmp_path)
+
+
 def test_jpeg(tmp_path: Path) -> None:
     for options in ({}, {"progressive": True}):
         whole = saved(PICTURE, "jpg", **options)
