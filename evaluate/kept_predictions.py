@@ -38,11 +38,12 @@ class Kept:
 class Reuse:
     """What is there of what is asked. `texts` by key; `to_decode` has one sample of each key that is not there.
 
-    `reused` samples have a text already, `shared` ones get that of an equal sample in `to_decode`. `reasons` says how
-    many of `to_decode` have no text, and why.
+    `to_copy` has one of each key whose text is in another file. `reused` samples have a text already, `shared` ones get
+    that of an equal sample in `to_decode`. `reasons` says how many of `to_decode` have no text, and why.
     """
 
     texts: Mapping[str, str]
+    to_copy: tuple[Asked, ...]
     to_decode: tuple[Asked, ...]
     reused: int
     shared: int
@@ -64,18 +65,22 @@ class Reuse:
 def find_reusable(asked: Sequence[Asked], path: Path) -> Reuse:
     """What `path` holds of what is asked, or another file beside it: of another split, say."""
     kept = read_kept(path)
-    wanted = {one.key for one in asked}
-    if not wanted <= {one.key for one in kept}:
+    here = {one.key for one in kept}
+    by_key = {one.key: one for one in reversed(asked)}  # the first of equal ones
+    if not by_key.keys() <= here:
         others = (other for other in sorted(path.parent.glob("*.jsonl")) if other != path)
         kept = [*(one for other in others for one in read_kept(other)), *kept]
-    texts = {one.key: one.text for one in kept if one.key is not None and one.key in wanted}
-    missing: dict[str, Asked] = {}
-    for one in asked:
-        if one.key not in texts:
-            missing.setdefault(one.key, one)
-    to_decode = tuple(missing.values())
-    reused = sum(one.key in texts for one in asked)
-    return Reuse(texts, to_decode, reused, len(asked) - reused - len(to_decode), _reasons(to_decode, kept))
+    texts = {one.key: one.text for one in kept if one.key is not None and one.key in by_key}
+    firsts = [one for one in asked if by_key[one.key] is one]
+    to_decode = tuple(one for one in firsts if one.key not in texts)
+    return Reuse(
+        texts=texts,
+        to_copy=tuple(one for one in firsts if one.key in texts and one.key not in here),
+        to_decode=to_decode,
+        reused=(reused := sum(one.key in texts for one in asked)),
+        shared=len(asked) - reused - len(to_decode),
+        reasons=_reasons(to_decode, kept),
+    )
 
 
 def predict_samples(
@@ -90,11 +95,10 @@ def predict_samples(
     with _alone(path):
         found = find_reusable(asked, path)
         say(f"predictions: {found.in_words()}")
-        texts, here = dict(found.texts), {one.key for one in read_kept(path)}
-        elsewhere = {one.key: one for one in asked if one.key in texts.keys() - here}
+        texts = dict(found.texts)
         _cut_torn_line(path)
-        if elsewhere:
-            _append(path, b"".join(prediction_line(texts[key], one) for key, one in elsewhere.items()))
+        if found.to_copy:
+            _append(path, b"".join(prediction_line(texts[one.key], one) for one in found.to_copy))
         if found.to_decode:
             by_id = {one.sample.id: one for one in found.to_decode}
             with progress("score", len(by_id), "samples") as advance:
@@ -115,7 +119,9 @@ def read_kept(path: Path) -> list[Kept]:
     for line in lines:
         try:
             value: Any = json.loads(line)
-            found.append(Kept(str(value["id"]), str(value["text"]), value.get("key"), dict(value.get("inputs", {}))))
+            key = None if "key" not in value else str(value["key"])
+            inputs = {name: str(digest) for name, digest in value.get("inputs", {}).items()}
+            found.append(Kept(str(value["id"]), str(value["text"]), key, inputs))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return found

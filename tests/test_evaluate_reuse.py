@@ -2,118 +2,30 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epalm.config import load_config
 from epalm.evaluate.decode_options import DecodeOptions, Sampling
 from epalm.evaluate.kept_predictions import find_reusable
 from epalm.evaluate.prediction_keys import what_decides
-from epalm.evaluate.run import score_run
-from epalm.evaluate.spread import Elsewhere
-from epalm.samples import Dataset, Modality, Prediction, Sample, Task
+from epalm.samples import Modality, Sample, Task
 from epalm.train.build import load_lm, load_text_format
-from epalm.train.loading import LoadedRun
-from epalm.train.run_folder import RunFolder
 from epalm.train.text import TextFormat
-from tests.conftest import Done
+from tests.conftest import Done, Epalm
+from tests.scripted_scoring import Scripted, World
+from tests.shared_files import shared_case
 from tests.trials import Trial
-
-CONFIG = load_config("playground", [])
-WORDS = ("red", "a big red circle", "two")
 
 
 @pytest.fixture(scope="module")
 def text() -> TextFormat:
     return load_text_format("playground", load_lm("playground"))
-
-
-@dataclass
-class Bytes:
-    """Features of media that are texts in memory."""
-
-    media: Mapping[str, str]
-    name: str = "vit"
-    layers: int = 6
-    width: int = 8
-
-    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
-        raise AssertionError
-
-    def digests(self, samples: Sequence[Sample]) -> list[str]:
-        return [sha256(self.media[sample.media].encode()).hexdigest() for sample in samples]
-
-    def describe(self) -> dict[str, Any]:
-        return {"source": "cache", "encoder": self.name, "set": "any", "choice": None}
-
-
-@dataclass
-class Scripted:
-    """Decodes what is a function of all that a model and a tokenizer see, and notes what it is asked for."""
-
-    asked: list[str] = field(default_factory=list)
-
-    def decode(
-        self, run: LoadedRun, features: Bytes, samples: Sequence[Sample], options: DecodeOptions
-    ) -> Iterator[list[Prediction]]:
-        for sample in samples:
-            chosen = replace(options, answers=options.answers if sample.task is Task.QA else ())
-            seen = [run.text.question(sample), features.digests([sample]), features.name, run.trained]
-            drawn = sample.id if options.sampling else ""
-            name = json.dumps([seen, sample.task, chosen.deciding(), drawn])
-            assert name not in self.asked, "decoded twice"
-            self.asked.append(name)
-            number = int(sha256(name.encode()).hexdigest(), 16)
-            yield [Prediction(sample.id, f"{WORDS[number % 3]}{'!' * (number % 5)}")]
-
-
-@dataclass
-class World:
-    """Data that change and a run, which stays."""
-
-    text: TextFormat
-    samples: list[Sample]
-    media: dict[str, str]
-    trained: str = "weights"
-    encoder: str = "vit"
-    decode: DecodeOptions = DecodeOptions()  # noqa: RUF009 (frozen)
-    split: str = "test"
-    limit: int | None = None
-
-    @property
-    def features(self) -> Bytes:
-        return Bytes(self.media, self.encoder)
-
-    def run(self, folder: Path) -> LoadedRun:
-        inputs = {"width": 8, "lm": "lm"}
-        return LoadedRun(RunFolder(folder), CONFIG, cast(Any, None), self.text, inputs, 1, {}, self.trained)
-
-    def score(self, folder: Path, engine: Scripted) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """What `epalm score` writes, but for names of files."""
-        dataset = Dataset("data", folder, tuple(self.samples))
-        samples = dataset.split(self.split)[: self.limit]
-        told = score_run(
-            self.run(folder),
-            dataset,
-            self.features,
-            samples,
-            split=self.split,
-            expected=samples,
-            modality="image",
-            decode=self.decode,
-            metrics=("exact match",),
-            elsewhere=cast(Elsewhere, engine),
-        )
-        lines = (folder / told.pop("per_sample")).read_bytes().splitlines()
-        return told | {"run": "", "predictions": ""}, [json.loads(line) for line in lines]
 
 
 def _sample(name: str, prompt: str | None, media: str, split: str = "test") -> Sample:
@@ -298,3 +210,24 @@ def test_questions_saved_anew_under_the_same_ids(trial: Trial, tmp_path: Path) -
     shutil.copytree(tmp_path / "runs/own", tmp_path / "runs/fresh")
     shutil.rmtree(tmp_path / "runs/fresh/predictions")
     assert score("fresh")[1] == after
+
+
+@pytest.mark.slow  # it trains a model that answers
+def test_answers_of_before_are_not_those_of_after(
+    tmp_path: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(shared_case("stale-predictions"), tmp_path / "case", copy_function=shutil.copyfile)
+    (tmp_path / "case").chmod(0o755)
+    monkeypatch.chdir(tmp_path / "case")
+    data = Path("questions.jsonl")
+    assert epalm("extract", "-m", "image", "--data", "samples.jsonl", "--weights", "playground").code == 0
+    words = ("--from-cache", "--data", "samples.jsonl", "--recipe", "playground", "--run", "own")
+    assert epalm("train", *words, "--set", "optim.batch_size=16").code == 0
+    rows = [json.loads(line) for line in Path("samples.jsonl").read_text().splitlines()]
+    asked = [row for row in rows if row["split"] == "test" and row["task"] == "qa"]
+    before = [{key: value for key, value in row.items() if key != "id"} for row in asked]
+    first = {**before[0], "media": before[1]["media"], "answers": before[1]["answers"]}
+    for lines in (before, [first, *before]):
+        data.write_text("".join(json.dumps(row) + "\n" for row in lines))
+        done = epalm("score", "--run", "own", "--data", data, "--metrics", "exact match", "--json")
+        assert json.loads(done.out)["tasks"]["qa"]["metrics"] == {"exact match": 1.0}
