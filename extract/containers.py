@@ -9,9 +9,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import av
-from av import VideoFrame
 from av.container import Flags, InputContainer
-from av.video.stream import VideoStream
 
 from epalm.errors import MediaError
 from epalm.extract.limits import Limits, out_of_memory
@@ -69,7 +67,8 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
                     if stream.codec_context is not None:
                         stream.codec_context.options = {name: options[name] for name in ("max_pixels", "max_samples")}
                 if container.format.name not in _ESTIMATED:
-                    limits.check_seconds((container.duration or 0) / av.time_base)
+                    # Some containers say when they end instead, which is as long only where they begin at 0.
+                    limits.check_seconds(((container.duration or 0) - max(0, container.start_time or 0)) / av.time_base)
                 yield container
     except MemoryError as error:  # FFmpeg's is one, too
         raise out_of_memory(what) from error
@@ -79,11 +78,3 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
             f"the {what} cannot be decoded: {reason[:1].lower()}{reason[1:]}",
             hint=f"play it with a media player, and convert or download the {what} again",
         ) from error
-
-
-def decode_all(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """The stream's frames in the order in which they are shown."""
-    for packet in container.demux(stream):
-        if packet.size:  # an empty one would tell the decoder that this is the end
-            yield from packet.decode()
-    yield from stream.codec_context.decode(None)  # what the decoder still holds

@@ -1,8 +1,9 @@
 """The packets of a clip, listed without decoding, and the frames wanted found from them by seeking to key frames.
 
 Where anything about the clip is doubtful this raises `DoubtError`, and its caller decodes from the beginning instead:
-what is found here are the very frames that decoding all of the clip gives. One thing differs: damage in a part
-of the clip that no frame is wanted from is not noticed. Knows packets and frames; does not know which are wanted.
+what is found here are the very frames that decoding all of the clip gives. One thing differs: of damage in a part of
+the clip that no frame is wanted from, only packets that were lost or zeroed are noticed. Knows packets and frames; does
+not know which are wanted.
 """
 
 from array import array
@@ -15,11 +16,13 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from epalm.extract.limits import Limits
+from epalm.extract.lost_packets import Coverage
 
 # Containers that store the time of every frame; codecs of which a packet is one frame (VP8 hides some in packets
 # of their own), which need nothing of what lies before a key frame, and whose decoders tell one by its content.
 _CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _CODECS = {"h264", "hevc", "vp9", "av1"}
+_ZEROS = bytes(64)  # no packet of these codecs holds so many in a row, unless a part of the file was never written
 
 
 class DoubtError(Exception):
@@ -35,6 +38,8 @@ class PacketIndex:
     keys: np.ndarray  # (K,) int64: the key frames' numbers, ascending
     starts: np.ndarray  # (K,) int64: times from which seeking backwards finds the key frames' packets
     doubtful: bool
+    torn: bool = False  # whether a part of a packet was never written
+    lost: int = 0  # frames, with a part of the file
 
     @property
     def count(self) -> int:
@@ -61,19 +66,29 @@ def index_packets(container: InputContainer, stream: VideoStream, limits: Limits
     """
     # In the file's order. Arrays, as a million frames in lists of tuples take a hundred times as much memory.
     shown, starts, key = array("q"), array("q"), array("b")
-    doubtful = container.format.name not in _CONTAINERS or stream.codec_context.codec.canonical_name not in _CODECS
+    coverage = Coverage(container.format.name)
+    first: int | None = None  # times
+    last = 0
+    sought = container.format.name in _CONTAINERS and stream.codec_context.codec.canonical_name in _CODECS
+    doubtful, torn = not sought, False
     unit = float(stream.time_base or 0)
-    for packet in container.demux(stream):
-        if not packet.size:
+    for packet in container.demux():
+        mine = packet.stream_index == stream.index
+        coverage.add(packet, mine=mine)
+        if not mine or not packet.size:
             continue
         time = 0 if packet.pts is None else packet.pts
         # Packets cut away by an edit list are decoded and not shown.
         doubtful |= packet.pts is None or packet.is_discard or packet.is_corrupt
+        torn = torn or (sought and _ZEROS in bytes(packet))
         shown.append(time)
         starts.append(time if packet.dts is None else min(time, packet.dts))
         key.append(packet.is_keyframe)
         limits.check_frames(len(shown))
-        limits.check_seconds((time - shown[0]) * unit)
+        if packet.pts is not None:
+            first, last = (time, time) if first is None else (min(first, time), max(last, time))
+            limits.check_seconds((last - first) * unit)
+    end = (container.duration or 0) / av.time_base / (unit or 1)
     times = np.array(shown, np.int64)
     packets = np.argsort(times, kind="stable")
     keys = np.flatnonzero(np.array(key, bool)[packets])
@@ -82,13 +97,16 @@ def index_packets(container: InputContainer, stream: VideoStream, limits: Limits
         packets=packets,
         keys=keys,
         starts=np.array(starts, np.int64)[packets[keys]],
+        torn=torn,
         doubtful=doubtful
+        or torn
         or not len(keys)
         or keys[0] != 0  # decoders drop what is shown before the first key frame
         or packets[0] != 0
         or bool((np.diff(packets[keys]) < 0).any())
         or bool((np.diff(times[packets]) == 0).any())
         or stream.frames not in (0, len(times)),
+        lost=coverage.lost(container.size, end, stream.frames),
     )
 
 

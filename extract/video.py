@@ -5,6 +5,7 @@ what becomes of a frame.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import av
@@ -15,11 +16,11 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from epalm.errors import MediaError
-from epalm.extract.containers import VIDEO_SHARE, decode_all, open_container
+from epalm.extract.containers import VIDEO_SHARE, open_container
 from epalm.extract.limits import Limits
 from epalm.extract.media_warnings import warn_about
 from epalm.extract.orientation import TURNS, UPRIGHT, of_display_matrix
-from epalm.extract.packets import DoubtError, index_packets, seek_frames
+from epalm.extract.packets import DoubtError, PacketIndex, index_packets, seek_frames
 from epalm.media import MediaFile
 
 Kept = TypeVar("Kept")
@@ -67,10 +68,11 @@ def read_frames(
 
     `choose(total)` gives, for a clip of `total` frames, the frame numbers of each selection in ascending order;
     `keep(selection, frame)` makes of a frame (H, W, 3) uint8, turned as the file says, what the selection with that
-    number keeps of it. Both may be called anew, from the beginning, when the clip is not what it says.
+    number keeps of it. Both may be called anew, from the beginning, when the clip is not what it says. Of a clip with
+    holes, the frames that decode are those there are, and `warn_about` is told.
 
     Raises:
-        MediaError: no video, no video stream, damaged, cut off, or beyond the limits.
+        MediaError: no video, no video stream, nothing that decodes, cut off, or beyond the limits.
     """
     with open_container(medium, "video", limits) as container:
         stream = _video_stream(container, limits)
@@ -79,30 +81,79 @@ def read_frames(
         wanted = sorted({number for numbers in selections for number in numbers})
         try:
             kept, _ = _collect(seek_frames(container, stream, index, wanted), selections, keep)
+            _warn(index, _Damage(), index.count)
             return kept
-        except (DoubtError, av.FFmpegError):
-            pass  # decoding all of it shows whether the clip or the index is at fault
-    kept, decoded = _from_the_beginning(medium, choose(max(1, index.count)), keep, limits)
+        except DoubtError:
+            torn = index.torn  # decoding all of it shows what there is
+        except av.FFmpegError:
+            torn = True
+    kept, decoded, damage = _from_the_beginning(medium, choose(max(1, index.count)), keep, limits)
     if decoded != index.count and decoded:
         # What the container lists and what comes out may differ (edit lists, hidden and dropped frames).
-        kept, _ = _from_the_beginning(medium, choose(decoded), keep, limits)
+        kept, _, damage = _from_the_beginning(medium, choose(decoded), keep, limits)
     if not decoded:
         raise MediaError("the video has no frame", hint="check the file with a media player")
+    # Decoders patch small errors without a word, unless they are told to refuse what has any.
+    damage.patched += torn and not (damage.patched or damage.failed)
+    _warn(index, damage, decoded)
     return kept
+
+
+@dataclass
+class _Damage:
+    """What decoding a clip from its beginning has met with, from the first key frame on."""
+
+    read: int = 0  # packets
+    failed: int = 0  # of these, that gave an error
+    patched: int = 0  # frames of which the decoder has made up a part
+
+
+def _warn(index: PacketIndex, damage: _Damage, decoded: int) -> None:
+    hint = "play it with a media player, and download or copy it again"
+    # A decoder may pass over more than it complains of.
+    lacking = index.lost + (max(damage.failed, damage.read - decoded) if damage.failed else 0)
+    if lacking:
+        warn_about(f"it has holes: it announces about {decoded + lacking:,} frames, and {decoded:,} decode", hint)
+    if damage.patched:
+        warn_about(f"it is damaged inside: of {decoded:,} frames, {damage.patched:,} or more decode in part", hint)
 
 
 def _from_the_beginning(
     medium: MediaFile, selections: list[list[int]], keep: Callable[[int, np.ndarray], Kept], limits: Limits
-) -> tuple[list[list[Kept]], int]:
+) -> tuple[list[list[Kept]], int, _Damage]:
+    damage = _Damage()
     with open_container(medium, "video", limits) as container:
         stream = _video_stream(container, limits)
-        return _collect(_numbered(decode_all(container, stream), limits), selections, keep)
+        return *_collect(_decoded(container, stream, limits, damage), selections, keep), damage
 
 
-def _numbered(frames: Iterable[av.VideoFrame], limits: Limits) -> Iterator[tuple[int, av.VideoFrame]]:
-    for number, frame in enumerate(frames):
-        limits.check_frames(number + 1)
-        yield number, frame
+def _decoded(
+    container: InputContainer, stream: VideoStream, limits: Limits, damage: _Damage
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """The frames and their numbers. Raises FFmpegError when there is none for a fault."""
+    count, fault, begun, first_key = 0, None, False, 0
+    for packet in container.demux(stream):  # an empty packet at the end has the decoder give out what it still holds
+        if not packet.size and packet.dts is not None:
+            continue
+        if packet.is_keyframe and packet.size and not begun:
+            begun, first_key = True, packet.pts or 0
+        damage.read += begun and packet.size > 0
+        try:
+            frames = packet.decode()
+        except MemoryError:  # FFmpeg's is one, too
+            raise
+        except av.FFmpegError as error:
+            fault = error
+            damage.failed += begun
+            continue
+        for frame in frames:
+            limits.check_frames(count + 1)
+            # A recording that begins between two key frames has none of what its first frames build on.
+            damage.patched += frame.is_corrupt and begun and (frame.pts is None or frame.pts >= first_key)
+            yield count, frame
+            count += 1
+    if fault and not count:
+        raise fault
 
 
 def _collect(
@@ -142,7 +193,7 @@ def _pixels(frame: av.VideoFrame) -> np.ndarray:
         return pixels
     matrix = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), np.int32)
     orientation = of_display_matrix(matrix)
-    if orientation is None and matrix.any():
+    if orientation is None and matrix[[0, 1, 3, 4]].any():
         warn_about(
             "its display matrix neither turns by a multiple of 90° nor mirrors: the frames are taken as stored",
             hint="convert the clip, so that its frames are stored as they are to be shown",

@@ -24,6 +24,7 @@ def write_clip(
     frames: Sequence[np.ndarray],
     *,
     codec: str = "libx264",
+    rate: int = RATE,
     matrix: Sequence[int] | None = None,
     times: Sequence[int] | None = None,
     pix_fmt: str = "yuv444p",
@@ -31,21 +32,22 @@ def write_clip(
     container: dict[str, str] | None = None,
     **context: Any,
 ) -> Path:
-    """A clip of frames (H, W, 3) uint8, lossless but for the colours; `times` in milliseconds [default: 0.1 s each]."""
+    """A clip of frames (H, W, 3) uint8, lossless but for colours; `times` in milliseconds [default: by the rate]."""
     with av.open(str(path), "w", options=container or {}) as file:
-        stream = file.add_stream(codec, rate=RATE)
+        stream = file.add_stream(codec, rate=rate)
         assert isinstance(stream, VideoStream)
         stream.height, stream.width, _ = frames[0].shape
         stream.pix_fmt = pix_fmt
         stream.options = {**LOSSLESS.get(codec, {}), **(options or {})}
-        stream.codec_context.time_base = Fraction(1, 1000)
+        if times:
+            stream.codec_context.time_base = Fraction(1, 1000)
         for name, value in context.items():
             setattr(stream.codec_context, name, value)
         if matrix is not None:
             stream.set_display_matrix(list(matrix))
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = times[number] if times else 1000 // RATE * number, Fraction(1, 1000)
+            frame.pts, frame.time_base = times[number] if times else 1000 // rate * number, Fraction(1, 1000)
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return path

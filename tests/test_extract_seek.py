@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from epalm.errors import MediaError
 from epalm.extract import packets as packets_module
-from epalm.extract.containers import decode_all, open_container
+from epalm.extract.containers import open_container
 from epalm.extract.limits import Limits
 from epalm.extract.packets import DoubtError, index_packets, seek_frames
 from epalm.extract.video import middle_frames, read_frames
@@ -84,7 +84,10 @@ def _write(path: Path, codec: str, options: dict[str, Any], particular: dict[str
 
 def _in_order(path: Path) -> list[np.ndarray]:
     with open_container(MediaFile(path), "video", Limits()) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in decode_all(container, container.streams.video[0])]
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        frames = [frame for packet in packets for frame in packet.decode()] + stream.codec_context.decode(None)
+        return [frame.to_ndarray(format="rgb24") for frame in frames]
 
 
 def _by_seeking(path: Path, numbers: list[int]) -> dict[int, np.ndarray]:
