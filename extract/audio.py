@@ -42,7 +42,8 @@ def read_waveform(medium: MediaFile, limits: Limits, *, rate: int, keep: int) ->
     first_rate = 0
     try:
         for piece, own_rate in _with_end(read_sound(medium, limits)):
-            average = _average(piece)
+            with np.errstate(invalid="ignore", over="ignore"):
+                average = _average(piece)
             if not np.isfinite(average).all():
                 raise MediaError("the recording has values that are not numbers", hint="export it again")
             if resampler is None:

@@ -28,9 +28,10 @@ _NO_PROTOCOL = "none"  # what is given as an open file needs none
 _SAMPLES = 1 << 24  # a channel of one packet; real ones have a few thousand
 VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen of them
 
-# Larger packets than FFmpeg's, which are a few ms; and only the first two are searched for another format in disguise
-# (DTS on a CD), which takes longer than to decode most recordings.
-_WAVE = {"max_size": "32768", "max_probe_packets": "2"}
+# Uncompressed WAVE: larger packets than FFmpeg's, which are a few ms; and only the first two are searched for another
+# format in disguise (DTS on a CD), which takes longer than to decode most recordings.
+_PCM = (b"\x01\0", b"\x03\0", b"\xfe\xff")  # integers, floats, or either with more said of them
+_OF_PCM = {"max_size": "32768", "max_probe_packets": "2"}
 _GUESS_TIMES: int = cast(Any, Flags.gen_pts).value
 
 
@@ -57,8 +58,9 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
         with stretch.open() as file:
             require_whole(file, what)
             file.seek(0)
-            if file.read(12).endswith(b"WAVE"):
-                options |= _WAVE
+            head = file.read(22)
+            if head[8:16] == b"WAVEfmt " and head[20:] in _PCM:
+                options |= _OF_PCM
             file.seek(0)
             with av.open(file, "r", options=options, metadata_errors="replace") as container:
                 # Times that are missing are to be seen, not guessed from packets kept in memory until then.

@@ -25,6 +25,8 @@ PIECE = 1 << 18  # samples at a time, of all channels; a packet may have more
 MAX_CHANNELS = 256
 # Formats of which FFmpeg takes the number of samples from the header, not from the file's size.
 _COUNTED = ("flac", "wv", "tta", "ape", "nistsphere")
+# Codecs without loss: their check sums find what is damaged.
+_CHECKED = ("flac", "wavpack", "tta", "ape")
 # FFmpeg's kinds of samples: which value is silence, and how many make 1.
 _SCALES = {"u8": (128, 1 << 7), "s16": (0, 1 << 15), "s32": (0, 1 << 31), "flt": (0, 1), "dbl": (0, 1)}
 
@@ -67,7 +69,7 @@ def read_sound(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, 
         if context.channels > MAX_CHANNELS:
             raise MediaError(f"the recording has {context.channels} channels", hint="mix it down")
         context.thread_count = 1  # several files are decoded at once instead
-        if context.name == "flac":  # its check sums find what is damaged
+        if context.name in _CHECKED:
             context.options = {**context.options, "err_detect": "crccheck+explode"}
         form, waiting, size = _Form("", 0, 0), list[np.ndarray](), 0
         for frame in _frames(medium, container, streams[0]):
@@ -84,45 +86,56 @@ def read_sound(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, 
 
 def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
     """All of them. Packets that do not decode are passed over, as players do, if they are the fewer: with a warning."""
-    samples, decoded, faulty, fault = 0, 0, 0, None
+    samples, reached, decoded, faulty, fault = 0, 0, 0, 0, None
     for packet in chain(container.demux(stream), (None,)):
         if packet is not None and not packet.size:  # an empty one would tell the decoder that this is the end
             continue
         try:
             frames = stream.codec_context.decode(packet)
-        except av.InvalidDataError as error:
+        except MemoryError:  # FFmpeg's is one of its errors, too
+            raise
+        except av.FFmpegError as error:
             fault, faulty = error, faulty + 1
             continue
         decoded += packet is not None
         for frame in frames:
             if frame.samples:
                 samples += frame.samples
+                reached = round((frame.time or 0) * frame.sample_rate) + frame.samples
                 yield frame
     if container.format.name == "mp3":
-        _require_frames(medium, decoded)
+        _compare_frames(medium, decoded)
     if container.format.name in _COUNTED and stream.duration and stream.time_base:
-        _require(round(stream.duration * stream.time_base * stream.codec_context.sample_rate), samples, "samples")
+        announced = round(stream.duration * stream.time_base * stream.codec_context.sample_rate)
+        _compare(announced, samples, "samples", to_the_end=reached >= announced)
     if fault and faulty > decoded:
         raise fault
     if fault:
-        warn_about(
-            f"{faulty:,} of {faulty + decoded:,} pieces of the recording do not decode and are left out",
-            hint="play it, and convert or download it again",
-        )
+        _warn(f"{faulty:,} of {faulty + decoded:,} packets do not decode")
 
 
-def _require_frames(medium: MediaFile, decoded: int) -> None:
-    """For MP3. Some writers count one frame too many: then the file's size decides."""
+def _compare_frames(medium: MediaFile, decoded: int) -> None:
+    """For MP3. Some writers announce one frame too many."""
     with medium.open() as file:
         announced, end = announced_frames(file)
-        whole = decoded == announced - 1 and (end is None or end <= file.seek(0, os.SEEK_END))
-    if not whole:
-        _require(announced, decoded, "frames")
+        to_the_end = end is not None and end <= file.seek(0, os.SEEK_END)
+    if decoded < announced - (end is None or to_the_end):
+        _compare(announced, decoded, "frames", to_the_end=to_the_end)
 
 
-def _require(announced: int, decoded: int, what: str) -> None:
-    if decoded < announced:
+def _compare(announced: int, decoded: int, what: str, *, to_the_end: bool) -> None:
+    """A recording of which the end is there, and most of the rest, has a hole; another one is cut off."""
+    if decoded >= announced:
+        return
+    if not to_the_end or 2 * decoded < announced:
         raise MediaError(
             f"the recording is cut off, or damaged: it announces {announced:,} {what}, and {decoded:,} decode",
             hint="download or copy it again",
         )
+    _warn(f"of {announced:,} {what} that it announces {decoded:,} decode")
+
+
+def _warn(holes: str) -> None:
+    warn_about(
+        f"the recording is damaged, and the damage left out: {holes}", "play it, and convert or download it again"
+    )
