@@ -33,6 +33,14 @@ class Task(StrEnum):
 HEADLINE = {Task.QA: "exact match", Task.CAPTION: "CIDEr"}
 
 
+LINKS = "follow-links:"  # before the name of a data set whose links may lead out of its folder
+
+
+def with_links(spec: str, *, follow: bool) -> str:
+    """The data set `spec`, and with `follow` its links followed: the name under which runs and caches record it."""
+    return f"{LINKS}{spec}" if follow and not spec.startswith(LINKS) else spec
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One question with its answers, or one medium with its reference captions.
@@ -63,13 +71,16 @@ class Dataset:
     """Samples of one data set, all splits, with the folder their media lie in.
 
     `spec` is what the user typed for `--data` ("playground" for the built-in world). `stretches` says where in tar
-    shards the media lie; without it each medium is a file below `root`.
+    shards the media lie; without it each medium is a file below `root`, or with `follow_links` where links below it
+    lead. `passed_over` counts files that were seen beside the media, by reason.
     """
 
     spec: str
     root: Path
     samples: tuple[Sample, ...]
     stretches: Mapping[str, MediaFile] | None = field(default=None, repr=False)
+    follow_links: bool = False
+    passed_over: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Samples of one split, in file order."""
@@ -86,18 +97,22 @@ class Dataset:
             MediaError: the name leads outside `root`, or no shard has it.
         """
         if self.stretches is None:
-            return MediaFile(_media_root(self.root).locate(media))
+            return MediaFile(_media_root(self.root, self.follow_links).locate(media))
         if media not in self.stretches:
             raise MediaError(f"{media!r} is in none of the shards", hint=f"check the shards of {self.spec!r}")
         return self.stretches[media]
 
+    def linked_roots(self) -> tuple[str, ...]:
+        """The folders out of `root` that links led to in locating media so far."""
+        return tuple(sorted(_media_root(self.root, self.follow_links).linked)) if self.follow_links else ()
+
 
 @lru_cache(maxsize=16)
-def _media_root(root: Path) -> "MediaRoot":
+def _media_root(root: Path, follow_links: bool) -> "MediaRoot":
     # Here, because the modules beside it make samples, and so import this one.
     from epalm.datasets.paths import MediaRoot
 
-    return MediaRoot(root)
+    return MediaRoot(root, follow_links=follow_links)
 
 
 @dataclass(frozen=True, slots=True)

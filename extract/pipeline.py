@@ -4,7 +4,7 @@ Knows the order of the work and who does it: this process, or the workers of a D
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -52,6 +52,7 @@ class ExtractSummary:
     hits: int
     encoded: int
     elsewhere: int  # encoded by another process meanwhile
+    equal: int  # with the bytes of another medium, which was at work
     bad: int
     warned: int  # have a row, and a warning in the ledger
     strict: bool  # whether media with a warning count as bad
@@ -59,6 +60,7 @@ class ExtractSummary:
     decode_seconds: float
     encode_seconds: float
     ledger: str
+    passed_over: Mapping[str, int]  # files beside the media, by reason
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -153,6 +155,7 @@ def extract_features(
         hits=plan.hits,
         encoded=tally.encoded,
         elsewhere=tally.elsewhere,
+        equal=plan.equal,
         bad=tally.bad + plan.known_bad + len(plan.unreadable),
         warned=count_warned(features, plan.digests.values()),
         strict=encoder.input.limits.strict,
@@ -160,6 +163,7 @@ def extract_features(
         decode_seconds=tally.decode_seconds,
         encode_seconds=tally.encode_seconds,
         ledger=features.ledger.where,
+        passed_over=plan.passed_over,
     )
 
 

@@ -43,7 +43,8 @@ class Plan:
 
     `spec` is that of the feature set at work, which may hold more layers than were asked for. Of `media`, `hits` need
     nothing, `new` and `stale` are to be encoded (a stale one's file has changed since it was), `known_bad` are in the
-    ledger, and `unreadable` could not be hashed.
+    ledger, and `unreadable` could not be hashed. `equal` are to be encoded and have the bytes of one in `pending`.
+    Beside media, `passed_over` counts files by reason, and `linked_roots` are folders that links led to.
     """
 
     spec: FeatureSpec
@@ -55,8 +56,15 @@ class Plan:
     known_bad: int
     pending: tuple[Pending, ...]
     augmented: int = 0  # media that are to have augmented views
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    linked_roots: tuple[str, ...] = ()
     unreadable: Mapping[str, MediaError] = field(default_factory=dict)  # media → why
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)  # media → digest
+
+    @property
+    def equal(self) -> int:
+        """Media that need not be encoded, as others of equal bytes will be."""
+        return self.new + self.stale - len(self.pending)
 
     @property
     def bytes(self) -> int:
@@ -136,6 +144,8 @@ def make_plan(
         known_bad=known_bad,
         pending=tuple(pending.values()),
         augmented=sum(len(wanted[digest]) > 1 for digest in digests.values()),
+        passed_over=dataset.passed_over,
+        linked_roots=dataset.linked_roots(),
         unreadable=unreadable,
         digests=digests,
     )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epalm.datasets import paths
-from epalm.datasets.paths import MediaRoot, resolve_media
+from epalm.datasets.paths import MediaRoot
 from epalm.errors import MediaError
 
 NAMES = ("a", "b", "c")
@@ -179,14 +179,14 @@ def test_media_outside_the_root_are_refused(tmp_path: Path, media: str) -> None:
     (root / "link").symlink_to(tmp_path)
     (root / "loop").symlink_to(root / "loop")
     with pytest.raises(MediaError):
-        resolve_media(root, media)
+        MediaRoot(root).locate(media)
 
 
 @given(st.text(min_size=1, max_size=30))
 def test_no_text_resolves_outside_the_root(media: str) -> None:
     root = Path("/nonexistent/root")
     try:
-        path = resolve_media(root, media)
+        path = MediaRoot(root).locate(media)
     except MediaError:
         return
     assert path.is_relative_to(root)

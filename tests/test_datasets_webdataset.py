@@ -11,6 +11,7 @@ from epalm.errors import MediaError, UsageError
 from epalm.samples import Modality, Task
 from tests.conftest import Epalm
 from tests.shards import PLAIN, Members, special, write_tar
+from tests.shared_files import shared_case
 
 # ---- samples
 
@@ -150,7 +151,7 @@ def test_a_folders_links_to_shards_elsewhere_have_to_be_named(tmp_path: Path) ->
 # ---- what is no sample
 
 
-def test_what_is_not_used_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_used_is_counted(tmp_path: Path) -> None:
     members: Members = [
         *PLAIN,
         (special("l.jpg", tarfile.SYMTYPE, "/etc/passwd"), b""),
@@ -167,25 +168,47 @@ def test_what_is_not_used_is_counted(tmp_path: Path, capsys: pytest.CaptureFixtu
         ("weights.pth", b""),
         ("README", b""),
     ]
-    samples = load_dataset(str(write_tar(tmp_path / "s.tar", members))).samples
-    assert [sample.media for sample in samples] == ["s.tar/a.jpg", "s.tar/b.jpg"]
-    warned = capsys.readouterr().err
-    for words in (
-        "2 links ('l.jpg')",
-        "2 devices or pipes ('p.jpg')",
-        "2 names that lead out of the shard ('/abs.jpg')",
-        "1 names that are no text",
-        "2 hidden media ('._a.jpg')",
-        "1 media with a second dot in their names ('a.seg.png')",
-        "1 samples without a medium ('s.tar/alone')",
-    ):
-        assert words in warned
-    assert "pth" not in warned
+    dataset = load_dataset(str(write_tar(tmp_path / "s.tar", members)))
+    assert [sample.media for sample in dataset.samples] == ["s.tar/a.jpg", "s.tar/b.jpg"]
+    assert dataset.passed_over == {
+        "link": 2,
+        "of devices or pipes": 2,
+        "of names that lead out of the shard": 2,
+        "of names that are no text": 1,
+        "hidden": 2,
+        "with a second dot in their names": 1,
+        "of samples without a medium": 1,
+        "of unknown kind": 2,
+    }
+    assert sum(dataset.passed_over.values()) == len(members) - len(PLAIN)
 
 
-def test_names_that_are_not_utf_8_are_not_used(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_are_names(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", [("\udcff.jpg", b"x"), *PLAIN], tarfile.GNU_FORMAT)
-    assert len(load_dataset(str(path)).samples) == 2
+    dataset = load_dataset(str(path))
+    assert [sample.media for sample in dataset.samples] == ["s.tar/\udcff.jpg", "s.tar/a.jpg", "s.tar/b.jpg"]
+    with dataset.locate("s.tar/\udcff.jpg").open() as file:
+        assert file.read() == b"x"
+
+
+def test_a_packers_own_values_are_not_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign = {"id": 1.5, "task": "itm", "answers": ["a"], "prompt": 3, "raw_answers": {}, "split": "TRAIN"}
+    members: Members = [
+        *((f"{n}.jpg", b"x") for n in range(3)),
+        *((f"{n}.json", json.dumps({"id": n, "caption": f"cap {n}"}).encode()) for n in range(2)),
+        ("2.json", json.dumps({**foreign, "caption": "cap 2"}).encode()),
+    ]
+    samples = load_dataset(str(write_tar(tmp_path / "test.tar", members))).samples
+    assert [(s.id, s.task, s.split, s.references) for s in samples] == [
+        ("0", "caption", "test", ("cap 0",)),
+        ("1", "caption", "test", ("cap 1",)),
+        ("test.tar/2.jpg", "caption", "train", ("cap 2",)),
+    ]
+    assert "'id' of 1, 'task' of 1, 'prompt' of 1, 'answers' of 1, 'raw_answers' of 1" in capsys.readouterr().err
+    for name in ("intid", "foreign"):
+        samples = load_dataset(str(shared_case("shard-json-ids") / f"{name}.tar")).samples
+        assert [s.references for s in samples] == [("cap 0",), ("cap 1",), ("cap 2",)]
+        assert [s.id for s in samples] == (["0", "1", "2"] if name == "intid" else [s.media for s in samples])
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,21 @@ import typer
 
 from epalm.cli.ablation import ALL_METRICS, PLAYGROUND_STEPS, Ablation, Made, Place, ablation, require_samples
 from epalm.cli.grid import Grid
-from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, PlanOption, RunsOption, SetOption
+from epalm.cli.options import (
+    DEFAULT_CACHE,
+    DEFAULT_RUNS,
+    CacheOption,
+    FollowLinksOption,
+    JsonOption,
+    PlanOption,
+    RunsOption,
+    SetOption,
+)
 from epalm.cli.paper_tables import TABLES
 from epalm.cli.recipe_options import PLAYGROUND, RecipeOption, recipe_for
 from epalm.cli.variant_table import variants as variant_table
 from epalm.errors import UsageError
-from epalm.samples import Modality
+from epalm.samples import Modality, with_links
 
 if TYPE_CHECKING:
     from epalm.cli.grid import Cell, Outcome
@@ -135,6 +144,7 @@ def _add(name: str, about: str, example: str) -> None:
     def command(
         *,
         data: DataOption = PLAYGROUND,
+        follow_links: FollowLinksOption = False,
         recipe: RecipeOption = None,
         weights: WeightsOption = None,
         settings: SetOption = None,
@@ -146,7 +156,7 @@ def _add(name: str, about: str, example: str) -> None:
         plan: PlanOption = False,
         as_json: JsonOption = False,
     ) -> None:
-        table = TABLES[name]
+        table, data = TABLES[name], with_links(data, follow=follow_links)
         place = Place(data, recipe or recipe_for(data), tuple(settings or ()), _by_kind(weights or []))
         made = ablation(table, place)
         if not place.playground:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epalm.cli.options import JsonOption
+from epalm.cli.options import FollowLinksOption, JsonOption
+from epalm.samples import with_links
 
 if TYPE_CHECKING:
     from epalm.datasets.benchmark import Benchmark
@@ -23,6 +24,7 @@ def datasets(
         Path | None,
         typer.Option(help="Folder of its files: says what is there and what is missing.", show_default=False),
     ] = None,
+    follow_links: FollowLinksOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the benchmarks that --data NAME:/root reads, or say which files one expects below its root.
@@ -37,7 +39,8 @@ def datasets(
 
         epalm datasets audiocaps --root /data/audiocaps
     """
-    from epalm.datasets.benchmarks import BENCHMARKS, read_benchmark
+    from epalm.datasets import load_dataset
+    from epalm.datasets.benchmarks import BENCHMARKS
     from epalm.datasets.layout import places, splits
     from epalm.errors import UsageError
 
@@ -54,15 +57,14 @@ def datasets(
     benchmark = BENCHMARKS[title]
     if form:
         benchmark.form(form)
-    layout = [place for place in places(benchmark, root) if form in ("", place.form)]
+    layout = [place for place in places(benchmark, root, follow_links=follow_links) if form in ("", place.form)]
     if root is not None and not root.is_dir():
         raise UsageError(f"{root} is not a folder", hint=f"epalm datasets {name} says what has to be in it")
     if not as_json:
         _show_layout(benchmark, layout, root)
     counted = []
     if root is not None:
-        dataset = read_benchmark(f"{name}:{root}", media_here=False)
-        counted = splits(dataset) if dataset else []
+        counted = splits(load_dataset(with_links(f"{name}:{root}", follow=follow_links), media_here=False))
     if as_json:
         told = {"name": title, "title": benchmark.title, "source": benchmark.source, "splits_are": benchmark.splits}
         told |= {"modality": benchmark.modality.value, "task": benchmark.task.value}
@@ -104,12 +106,15 @@ def _of(place: "Place") -> str:
 
 def _there(place: "Place", root: Path | None) -> tuple[str, ...]:
     from epalm.console import size_in_words
+    from epalm.datasets.listing import in_words
 
     if root is None:
         return ()
     if place.found is None:
         return ("missing" if place.needed else "missing, not always needed",)
     files = f"{place.size:,} file{'' if place.size == 1 else 's'}"
+    if place.passed_over:
+        files += f"; {in_words(place.passed_over)}"
     size = files if place.folder else size_in_words(place.size)
     return (f"{size}{'' if place.found == place.expected else f', as {place.found}'}",)
 

@@ -14,11 +14,13 @@ from epalm.cli.options import (
     DataOption,
     DeviceOption,
     EngineOption,
+    FollowLinksOption,
     JsonOption,
     ModalityOption,
     PlanOption,
     SchedulerOption,
 )
+from epalm.samples import with_links
 
 BAD_MEDIA = 3  # exit code: finished, and some media could not be read
 STOPPED = 130  # exit code: Ctrl-C
@@ -29,6 +31,7 @@ def extract(
     *,
     modality: ModalityOption,
     data: DataOption = "playground",
+    follow_links: FollowLinksOption = False,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -170,6 +173,7 @@ def extract(
     from epalm.extract.limits import Limits
 
     playground = data == "playground"
+    data = with_links(data, follow=follow_links)
     if playground and weights is None and not random_weights:
         weights = "playground"
     if weights is not None and Path(weights).is_dir():

@@ -26,6 +26,7 @@ def show_plan(forecast: "Forecast", as_json: bool) -> None:
     """Counts, bytes and time; raises CacheError when the rows would not fit."""
     from epalm.cache.holes import count_warned
     from epalm.console import print_table, size_in_words, time_in_words
+    from epalm.datasets.listing import in_words
 
     plan, seconds, free = forecast.plan, forecast.seconds, forecast.free
     warned = count_warned(plan.existing, plan.digests.values()) if plan.existing else 0
@@ -40,7 +41,10 @@ def show_plan(forecast: "Forecast", as_json: bool) -> None:
         "stale": plan.stale,
         "known_bad": plan.known_bad,
         "unreadable": len(plan.unreadable),
+        "equal": plan.equal,
         "to_encode": len(plan.pending),
+        "passed_over": plan.passed_over,
+        "linked_roots": plan.linked_roots,
         "bytes": plan.bytes,
         "free_bytes": free,
         "seconds": seconds,
@@ -60,28 +64,37 @@ def show_plan(forecast: "Forecast", as_json: bool) -> None:
             ("stale: the file has changed", f"{plan.stale:,}"),
             ("bad, in the ledger", f"{plan.known_bad:,}"),
             ("unreadable", f"{len(plan.unreadable):,}"),
-            ("to encode, equal files once", f"{len(plan.pending):,}"),
+            ("equal to another of these", f"{plan.equal:,}"),
+            ("to encode", f"{len(plan.pending):,}"),
             ("to write", size_in_words(plan.bytes)),
             ("free", "no known limit" if free is None else size_in_words(free)),
             ("time, from a probe on this machine", time_in_words(seconds)),
         ]
         print_table("extract would do", ("", ""), rows)
+        if plan.passed_over:
+            typer.echo(in_words(plan.passed_over))
+        if plan.linked_roots:
+            typer.echo(f"links lead to {', '.join(plan.linked_roots)}")
     plan.require_room(free)
 
 
 def show_summary(summary: "ExtractSummary", modality: Modality, cache: str, as_json: bool) -> None:
     """What was done."""
     from epalm.console import say, warn
+    from epalm.datasets.listing import in_words
 
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
     rate = f" ({summary.encoded / summary.seconds:.1f} media/s)" if summary.encoded else ""
     warned = f"{summary.warned} with a warning, " if summary.warned else ""
     elsewhere = f"{summary.elsewhere} encoded by others, " if summary.elsewhere else ""
+    equal = f"{summary.equal} equal to others, " if summary.equal else ""
     say(
         f"{summary.media} {modality} media: {summary.hits} in the cache already, {summary.encoded} encoded, "
-        f"{elsewhere}{summary.bad} bad, {warned}in {summary.seconds:.1f} s{rate}"
+        f"{elsewhere}{equal}{summary.bad} bad, {warned}in {summary.seconds:.1f} s{rate}"
     )
+    if summary.passed_over:
+        say(in_words(summary.passed_over))
     if summary.views:
         span = "view 1" if summary.views == 1 else f"views 1 to {summary.views}"
         say(f"view 0 of all media, {span} of {summary.augmented:,}")

@@ -35,6 +35,13 @@ OptionalDataOption = Annotated[
         show_default=False,
     ),
 ]
+FollowLinksOption = Annotated[
+    bool,
+    typer.Option(
+        "--follow-links",
+        help="Let links below the data's folder lead out of it; later steps on this data do so too.",
+    ),
+]
 ModalityOption = Annotated[
     Modality, typer.Option("--modality", "-m", help="Which media to work on.", case_sensitive=False)
 ]

@@ -105,10 +105,11 @@ def recipe_for(data: str) -> str:
     from epalm.config import recipes
     from epalm.datasets.benchmarks import parse_spec
     from epalm.errors import UsageError
+    from epalm.samples import LINKS
 
     if data == PLAYGROUND:
         return PLAYGROUND
-    named = parse_spec(data)
+    named = parse_spec(data.removeprefix(LINKS))
     if named is None or named[0].name not in recipes():
         whose = "your own data" if named is None else f"data {named[0].name!r}"
         raise UsageError(f"{whose} needs a --recipe", hint="--recipe vqa-v2, or --recipe playground for a trial")

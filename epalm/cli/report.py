@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epalm.cli.options import DEFAULT_RUNS, JsonOption, RunsOption
+from epalm.cli.options import DEFAULT_RUNS, FollowLinksOption, JsonOption, RunsOption
+from epalm.samples import with_links
 
 if TYPE_CHECKING:
     from epalm.evaluate.report_rows import Rows
@@ -36,6 +37,7 @@ def report(
         str | None,
         typer.Option(help="Where the media are now. [default: the data that were scored]", show_default=False),
     ] = None,
+    follow_links: FollowLinksOption = False,
     out: Annotated[
         Path | None, typer.Option(help="File to write. [default: report.html beside the scores]", show_default=False)
     ] = None,
@@ -66,7 +68,7 @@ def report(
 
     scored = [read_run(name, runs, split) for name in (names or (None,))]
     rows = make_rows(scored, samples)
-    media = _media(scored[0], rows, data)
+    media = _media(scored[0], rows, data, follow_links=follow_links)
     page = render_page(scored, rows, media)
     path = out or _place(scored[0])
     with writing(path.parent):
@@ -93,7 +95,7 @@ def _place(run: "ScoredRun") -> Path:
     return run.folder / _NAME if run.folder else run.files.path.with_name(f"{run.name}.{_NAME}")
 
 
-def _media(first: "ScoredRun", rows: "Rows", data: str | None) -> dict[str, dict[str, Any]]:
+def _media(first: "ScoredRun", rows: "Rows", data: str | None, *, follow_links: bool) -> dict[str, dict[str, Any]]:
     """What is shown of each medium; where the data cannot be read, why, but for `data` that was asked for."""
     from epalm.cli.media_previews import previews_of
     from epalm.console import warn
@@ -108,7 +110,8 @@ def _media(first: "ScoredRun", rows: "Rows", data: str | None) -> dict[str, dict
     told = str(first.told.get("modality", ""))
     modality = Modality(told) if told in list(Modality) else None
     try:
-        dataset = load_dataset(data or str(first.told["data"]), modality, write=False)
+        spec = with_links(data or str(first.told["data"]), follow=follow_links)
+        dataset = load_dataset(spec, modality, write=False)
     except EpalmError as error:
         if data is not None:
             raise

@@ -28,6 +28,7 @@ from epalm.cli.options import (
     DaskWorkersOption,
     DeviceOption,
     EngineOption,
+    FollowLinksOption,
     JsonOption,
     OptionalDataOption,
     PlanOption,
@@ -35,7 +36,7 @@ from epalm.cli.options import (
     SchedulerOption,
 )
 from epalm.errors import UsageError
-from epalm.samples import Modality, Task
+from epalm.samples import Modality, Task, with_links
 
 if TYPE_CHECKING:
     from epalm.samples import Dataset, Sample
@@ -51,6 +52,7 @@ def score(
         str | None, typer.Option(help="A run's name or folder. [default: the latest]", show_default=False)
     ] = None,
     data: OptionalDataOption = None,
+    follow_links: FollowLinksOption = False,
     modality: Annotated[
         Modality | None,
         typer.Option(
@@ -159,7 +161,9 @@ def score(
             scheduler=scheduler,
             **said,
         )
-        scored, path = score_file(predictions, data, modality, split, limit, out, wanted)
+        scored, path = score_file(
+            predictions, data and with_links(data, follow=follow_links), modality, split, limit, out, wanted
+        )
         show_scores(scored, path, as_json, asked_for=metrics is not None)
         return
     if out is not None:
@@ -177,7 +181,7 @@ def score(
     others = decoding_elsewhere(processes, engine, scheduler, dask_workers, checkpoint, device)
     shapes = others is not None and not plan  # are enough
     loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint, empty=shapes)
-    data = data or str(loaded.inputs["data"])
+    data = with_links(data or str(loaded.inputs["data"]), follow=follow_links)
     if not data:
         raise UsageError(f"{loaded.folder.path} names no data", hint="--data takes yours")
     modality = modality or Modality(loaded.inputs["modality"])

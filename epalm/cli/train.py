@@ -12,6 +12,7 @@ from epalm.cli.options import (
     DEFAULT_RUNS,
     CacheOption,
     DeviceOption,
+    FollowLinksOption,
     JsonOption,
     LayersOption,
     OptionalDataOption,
@@ -34,7 +35,7 @@ from epalm.cli.recipe_options import (
     in_full,
     recipe_for,
 )
-from epalm.samples import Modality
+from epalm.samples import Modality, with_links
 from epalm.train.tracking import TrackerName, require_trackers
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def train(
     cache_trunk: CacheTrunkOption = False,
     modality: OptionalModalityOption = None,
     data: OptionalDataOption = None,
+    follow_links: FollowLinksOption = False,
     recipe: RecipeOption = None,
     variant: VariantOption = None,
     inject: InjectOption = None,
@@ -140,7 +142,7 @@ def train(
     if from_cache and (modality is None or data is None):
         latest = store.latest(modality.value if modality else None)
         modality, data = Modality(latest.modality), data or latest.data
-    modality, data = modality or Modality.IMAGE, data or PLAYGROUND
+    modality, data = modality or Modality.IMAGE, with_links(data or PLAYGROUND, follow=follow_links)
     if data == PLAYGROUND:
         say("data: the playground, a small built-in world (--data takes your own)")
     recipe = recipe or recipe_for(data)

@@ -14,7 +14,7 @@ from epalm.datasets.generic import SAMPLE_FILES, read_samples
 from epalm.datasets.shards import find_shards
 from epalm.datasets.webdataset import read_shards
 from epalm.errors import UsageError
-from epalm.samples import Dataset, Modality
+from epalm.samples import LINKS, Dataset, Modality
 
 PLAYGROUND = "playground"
 PLAYGROUND_ROOT = Path(".epalm/playground")
@@ -33,21 +33,32 @@ def load_dataset(
     `shards/*.tar`), a benchmark and the folder of its files (`vqa-v2:/data/vqa`), or a file of samples (`.jsonl`,
     `.json`, `.csv`, `.tsv`), whose media paths are relative to its folder, or to the folder after a colon:
     `samples.jsonl:/data/images`. Where the media are not needed, `media_here=False` lets that folder be gone.
+    Before any of them, `follow-links:` lets links lead out of the folder of media.
     With `write=False`, a playground that is not there yet is drawn into a temporary folder, gone with the process.
 
     Raises:
         UsageError: there is no such data set, it is malformed, or it has nothing of that modality.
     """
+    plain = spec.removeprefix(LINKS)
+    if plain != spec:
+        plain_set = _load(plain, modality, media_here=media_here, write=write, follow_links=True)
+        return replace(plain_set, spec=spec, follow_links=True)
+    return _load(spec, modality, media_here=media_here, write=write)
+
+
+def _load(
+    spec: str, modality: Modality | None, *, media_here: bool, write: bool, follow_links: bool = False
+) -> Dataset:
     if spec == PLAYGROUND:
         return _playground(modality, write)
-    if benchmark := read_benchmark(spec, media_here=media_here):
+    if benchmark := read_benchmark(spec, media_here=media_here, follow_links=follow_links):
         return _of_modality(benchmark, modality)
     shards = find_shards(spec)
     path, root = (Path(spec), None) if shards else _split_root(spec, media_here)
     if shards:
-        dataset = read_shards(spec, *shards)
+        dataset = read_shards(spec, *shards, modality)
     elif path.is_dir():
-        dataset = read_folder(spec, path)
+        dataset = read_folder(spec, path, modality, follow_links=follow_links)
     elif path.suffix.lower() in SAMPLE_FILES:
         dataset = Dataset(spec, root or path.parent, read_samples(path, root))
     else:
@@ -61,7 +72,8 @@ def _of_modality(dataset: Dataset, modality: Modality | None) -> Dataset:
         return dataset
     kept = tuple(sample for sample in dataset.samples if sample.modality == modality)
     if not kept:
-        there = ", ".join(sorted({sample.modality for sample in dataset.samples})) or "nothing"
+        others = {reason for reason in dataset.passed_over if reason in set(Modality)}
+        there = ", ".join(sorted({sample.modality for sample in dataset.samples} | others)) or "nothing"
         raise UsageError(
             f"data {dataset.spec!r} has no {modality} media; it has {there}", hint="choose another --modality"
         )
@@ -70,6 +82,8 @@ def _of_modality(dataset: Dataset, modality: Modality | None) -> Dataset:
 
 def from_anywhere(spec: str) -> str:
     """The same data set as any working folder may name it: what tells it from others that are called alike."""
+    if spec.startswith(LINKS):
+        return LINKS + from_anywhere(spec.removeprefix(LINKS))
     if spec == PLAYGROUND:
         return spec
     if named := parse_spec(spec):

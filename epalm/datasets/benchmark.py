@@ -1,13 +1,13 @@
 """What a benchmark is: its files as their authors publish them, where they may lie, and how they become samples."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from epalm.console import warn
 from epalm.datasets.entries import Entry
-from epalm.datasets.extensions import modality_of
+from epalm.datasets.extensions import may_be, modality_of
+from epalm.datasets.listing import UNKNOWN, Listing
 from epalm.datasets.sharing import Shared
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
@@ -68,6 +68,7 @@ class Files:
     benchmark: Benchmark
     form: Form
     root: Path
+    follow_links: bool = False
     shared: Shared = field(default_factory=Shared)
     notes: list[str] = field(default_factory=list)
     media: "MediaFolder | None" = None
@@ -116,33 +117,39 @@ class Files:
         """The media files that are there, to be found by their stems."""
         if self.media is None:
             names = [name for part in self.form.media for name in part.names]
-            self.media = MediaFolder(self.root, names, self.benchmark.modality)
+            self.media = MediaFolder(self.root, names, self.benchmark.modality, self.follow_links)
         return self.media
 
 
 class MediaFolder:
-    """Media that are found by their stems, as what is published names clips and not files. Counts those not found."""
+    """Media that are found by their stems, as what is published names clips and not files. Counts those not found.
 
-    def __init__(self, root: Path, folders: Sequence[str], modality: Modality) -> None:
+    Of files with one stem, one whose extension stands for the modality goes before one that may be of it.
+    """
+
+    def __init__(self, root: Path, folders: Sequence[str], modality: Modality, follow_links: bool = False) -> None:
         self.absent: set[str] = set()
-        self._files: dict[str, str] = {}
-        walked: set[str] = set()
-        for name in folders:
-            for parent, children, files in os.walk(root / name):
-                children[:] = sorted(child for child in children if not child.startswith("."))
-                if parent in walked:
-                    continue
-                walked.add(parent)
-                below = Path(parent).relative_to(root)
-                for file in sorted(files):
-                    if modality_of(Path(file)) is modality:
-                        self._files.setdefault(Path(file).stem, (below / file).as_posix())
+        self.count = 0  # files of the modality
+        listing = Listing(root, [name for name in folders if (root / name).is_dir()], follow_links=follow_links)
+        self.passed_over = listing.passed_over
+        self._files: dict[str, list[str]] = {}
+        own = {file: modality_of(PurePosixPath(file)) is modality for file in listing.files}
+        for file in sorted(listing.files, key=lambda file: not own[file]):  # stable
+            if own[file] or may_be(PurePosixPath(file), modality):
+                self._files.setdefault(PurePosixPath(file).stem, []).append(file)
+                self.count += 1
+            else:
+                self.passed_over[modality_of(PurePosixPath(file)) or UNKNOWN] += 1
 
     def place(self, stems: Sequence[str], expected: str) -> str:
-        """The path below the root of the first of the stems that has a file, else the expected one."""
+        """The path below the root of the first of the stems that has a file, else the expected one.
+
+        Of several files, one in the expected folder goes first.
+        """
+        folder = f"{expected.rpartition('/')[0]}/"
         for stem in stems:
-            if stem in self._files:
-                return self._files[stem]
+            if files := self._files.get(stem):
+                return next((file for file in files if file.startswith(folder)), files[0])
         self.absent.add(expected)
         return expected
 

@@ -50,7 +50,7 @@ def parse_spec(spec: str) -> tuple[Benchmark, str | None, Path] | None:
     return BENCHMARKS[match[1]], match[2], Path(match[3])
 
 
-def read_benchmark(spec: str, *, media_here: bool = True) -> Dataset | None:
+def read_benchmark(spec: str, *, media_here: bool = True, follow_links: bool = False) -> Dataset | None:
     """The data set that NAME:/root names, all splits; None where `spec` names no benchmark.
 
     Media that are not there are counted in one line where clips are known by their names, unless `media_here` is
@@ -63,7 +63,7 @@ def read_benchmark(spec: str, *, media_here: bool = True) -> Dataset | None:
     if named is None:
         return None
     benchmark, form, root = named
-    files = Files(benchmark, choose_form(benchmark, root, form), root)
+    files = Files(benchmark, choose_form(benchmark, root, form), root, follow_links)
     with without_cycles():
         samples = _samples(files)
     for note in dict.fromkeys(files.notes):
@@ -74,7 +74,7 @@ def read_benchmark(spec: str, *, media_here: bool = True) -> Dataset | None:
             f"data {spec!r}: {absent:,} of {media:,} media are not there, such as {min(files.media.absent)}; training "
             f"goes on without them with --allow-missing {absent}"
         )
-    return Dataset(spec, root, tuple(samples))
+    return Dataset(spec, root, tuple(samples), passed_over=dict(files.media.passed_over) if files.media else {})
 
 
 def _samples(files: Files) -> list[Sample]:

@@ -1,19 +1,19 @@
 """What of a benchmark is below a folder and what is missing, and what its splits come to."""
 
-import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from epalm.datasets.benchmark import Benchmark, Part, candidates
+from epalm.datasets.benchmark import Benchmark, MediaFolder, Part, candidates
 from epalm.errors import MediaError
-from epalm.samples import Dataset
+from epalm.samples import Dataset, Modality
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """One annotation file or folder of media of one form. `found` is a path below the root; `size` is in bytes of a
-    file, in files of a folder."""
+    file, in media of a folder, in which `passed_over` counts other files by reason."""
 
     form: str
     split: str
@@ -23,6 +23,7 @@ class Place:
     needed: bool
     found: str | None = None
     size: int = 0
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -44,12 +45,12 @@ class Split:
         return asdict(self)
 
 
-def places(benchmark: Benchmark, root: Path | None = None) -> list[Place]:
+def places(benchmark: Benchmark, root: Path | None = None, *, follow_links: bool = False) -> list[Place]:
     """The layout of each form; with a root, what of it is there."""
     found = []
     for form in benchmark.forms:
         found += [_file(form.name, part, root) for part in form.files]
-        found += [_folder(form.name, part, root) for part in form.media]
+        found += [_folder(form.name, part, root, benchmark.modality, follow_links) for part in form.media]
     return found
 
 
@@ -73,13 +74,13 @@ def _file(form: str, part: Part, root: Path | None) -> Place:
     return Place(*place, there[0].relative_to(root).as_posix(), there[0].stat().st_size)
 
 
-def _folder(form: str, part: Part, root: Path | None) -> Place:
+def _folder(form: str, part: Part, root: Path | None, modality: Modality, follow_links: bool) -> Place:
     place = (form, part.split, part.what, part.names[0], True, True)
     there = [name for name in part.names if (root / name).is_dir()] if root else []
     if not there or root is None:
         return Place(*place)
-    count = sum(len(files) for _, _, files in os.walk(root / there[0]))
-    return Place(*place, there[0], count)
+    folder = MediaFolder(root, there[:1], modality, follow_links)
+    return Place(*place, there[0], folder.count, dict(folder.passed_over))
 
 
 def _is_there(dataset: Dataset, media: str) -> bool:

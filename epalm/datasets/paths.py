@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from epalm.errors import MediaError
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # http:, file:, concat:, data: … FFmpeg reads many
+# http:, file:, concat:, data: … FFmpeg reads many; and what Windows writes. Files may have such names.
+_ODD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|.*\\", re.DOTALL)
 _LONGEST_NAME = 255  # bytes, on every file system in use
 
 # A file name that is none of the odd ones: not ".", "..", nothing with NUL or backslash, at most 255 bytes, taking
@@ -21,15 +22,6 @@ _LONGEST_NAME = 255  # bytes, on every file system in use
 _PLAIN_NAME = re.compile(r"(?!\.{1,2}\Z)(?:[^\0\\/]{1,63}|[\x01-.0-\[\]-\x7f]{64,255})")
 _MOST_FOLDERS = 1 << 16  # remembered at a time
 _TRUST = 1.0  # seconds for which a folder counts as still being what it was
-
-
-def resolve_media(root: Path, media: str) -> Path:
-    """The real path of `media` below `root`; `MediaRoot` is quicker for many.
-
-    Raises:
-        MediaError: the path leads outside `root`.
-    """
-    return MediaRoot(root).locate(media)
 
 
 def relative_to(root: Path) -> Callable[[str], str]:
@@ -55,10 +47,13 @@ class MediaRoot:
 
     Data files are untrusted: absolute paths, `..`, URLs and links that lead out of the root are refused. A file that
     became a link is always noticed; a folder that did, after `trust` seconds at the latest.
+
+    With `follow_links`, links are the user's own and may lead out; `linked` has the folders that they led to.
     """
 
-    def __init__(self, root: Path, *, trust: float = _TRUST) -> None:
-        self._given, self._trust = root, trust
+    def __init__(self, root: Path, *, trust: float = _TRUST, follow_links: bool = False) -> None:
+        self._given, self._trust, self._follow = root, trust, follow_links
+        self.linked: set[str] = set()
         self._hint = f"media paths are relative to the data root {root}"
         self._folders: dict[str, str | None] = {}  # as written → real path with "/"; None: not inside the root
         self._forget()
@@ -73,7 +68,7 @@ class MediaRoot:
             self._forget()
         cut = media.rfind("/") + 1
         written, name = media[:cut], media[cut:]
-        if not _PLAIN_NAME.fullmatch(name) or (not written and _URL.match(name)):
+        if not _PLAIN_NAME.fullmatch(name) or (not written and _ODD.match(name)):
             return Path(self._resolve(media))
         try:
             folder = self._folders[written]
@@ -106,7 +101,7 @@ class MediaRoot:
     def _resolve(self, media: str) -> str:
         """The real path of any text, every link on its way followed."""
         hint = self._hint
-        if not media or "\0" in media or "\\" in media or _URL.match(media):
+        if not media or "\0" in media or (_ODD.match(media) and not self._has(media)):
             raise MediaError(f"{media!r} is not a media path", hint=hint)
         pure = PurePosixPath(media)
         if pure.is_absolute() or ".." in pure.parts:
@@ -119,9 +114,32 @@ class MediaRoot:
             _require_no_loop(path)
         except (OSError, ValueError) as error:
             raise MediaError(f"{media!r} is not a media path: {error}", hint=hint) from error
-        if not (path == self._root or path.startswith(os.path.join(self._root, ""))):  # noqa: PTH118
-            raise MediaError(f"{media!r} is a link that leads outside the data root", hint=hint)
+        if not _is_below(path, self._root):
+            if not self._follow:
+                hint = f"--follow-links, where links below the data root {self._given} are your own"
+                raise MediaError(f"{media!r} is a link that leads outside the data root", hint=hint)
+            self._note_linked(pure)
         return path
+
+    def _has(self, media: str) -> bool:
+        """Whether a file of that very name is below the root."""
+        try:
+            return os.path.lexists(os.path.join(self._root, media))  # noqa: PTH118
+        except ValueError:  # text that no file name can be
+            return False
+
+    def _note_linked(self, media: PurePosixPath) -> None:
+        """Keep the folders out of the root, and out of each other, that the links on a path's way lead to."""
+        root = self._root
+        for part in (*reversed(media.parents), media):
+            path = os.path.realpath(os.path.join(self._root, part))  # noqa: PTH118
+            if not _is_below(path, root):
+                root = path if os.path.isdir(path) else os.path.dirname(path)  # noqa: PTH112, PTH120
+                self.linked.add(root)
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(os.path.join(root, ""))  # noqa: PTH118
 
 
 def _require_no_loop(path: str) -> None:
