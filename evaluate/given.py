@@ -7,9 +7,11 @@ those of the data. Nothing is guessed: what does not fit is counted, or one mess
 
 import ast
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from epalm.datasets.json_walk import walk_json
@@ -20,7 +22,7 @@ from epalm.samples import Prediction, Sample, Task
 
 # The key of the id → that of the text which goes with it, and others that may.
 FORMS = {
-    "id": ("text", "prediction", "answer", "caption"),
+    "id": ("text", "prediction"),
     "question_id": ("answer", "text", "prediction"),
     "questionId": ("prediction", "answer", "text"),
     "image_id": ("caption", "text", "prediction"),
@@ -59,7 +61,7 @@ def read_given(path: Path, samples: Sequence[Sample]) -> Given:
     others: dict[str, str] = {}
     compared: set[str] = set()
     rows = list(_rows(path))
-    keys = _keys(rows)
+    keys = _keys(rows, path)
     for row in rows:
         where = f"{path}, {row.where}"
         name, text = _entry(row, keys, where)
@@ -129,13 +131,18 @@ def _is_mapping(path: Path) -> bool:
     return False
 
 
-def _keys(rows: Sequence[Row]) -> dict[str, set[str]]:
-    """Key of the id → all keys that rows with it have: a table's rows leave out those of empty cells."""
+def _keys(rows: Sequence[Row], path: Path) -> dict[str, set[str]]:
+    """Key of the id → all keys that rows with it have; of a table, whose rows leave out empty cells, its heading."""
     found: dict[str, set[str]] = {}
     for row in rows:
         key = next((key for key in FORMS if key in row.values), None)
         if key is not None:
             found.setdefault(key, set()).update(row.values)
+    if rows and rows[0].of_table:
+        with path.open(encoding="utf-8-sig") as file:
+            heading = next(line for line in file if not line.isspace())
+        names = {name.strip().strip('"') for name in re.split("[,;\t]", heading)}
+        found = {key: found.get(key, set()) | names for key in FORMS if key in names}
     return found
 
 
@@ -158,7 +165,7 @@ def _entry(row: Row, keys: Mapping[str, set[str]], where: str) -> tuple[str, str
     if not texts or not (row.of_table or texts[0] in values):
         raise UsageError(f"{where}: {(texts or FORMS[key])[0]!r} is missing", hint=_HINT)
     said = values.get(texts[0], "")
-    if isinstance(said, int | float) and not isinstance(said, bool):
+    if isinstance(said, int | float) and not isinstance(said, bool) and isfinite(said):
         said = str(said)
     if not isinstance(said, str):
         raise UsageError(f"{where}: {texts[0]!r} is {_short(said)}, not a text", hint=_HINT)

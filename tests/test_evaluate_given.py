@@ -82,6 +82,7 @@ def test_coco_results_with_unknown_repeated_and_missing_ids_are_told(data: Path,
         (['{"id": "0", "text": "cat"}', '{"id": "1"}'], ["line 2", "'text' is missing"]),
         (['{"id": "0", "text": ["cat"]}'], ["line 1", "'text' is ['cat']"]),
         (['{"id": "0", "text": null}'], ["line 1", "'text' is None"]),
+        (['{"id": "0", "text": NaN}'], ["line 1", "'text' is nan"]),
         (['{"id": "0", "text": true}'], ["line 1", "'text' is True"]),
         (['{"id": "0", "text": "cat\\ud83d"}'], ["line 1", "half of a character"]),
         (['{"0": "cat", "1": "cat\\ud83d"}'], ["'1'", "half of a character"]),
@@ -93,6 +94,7 @@ def test_coco_results_with_unknown_repeated_and_missing_ids_are_told(data: Path,
         (["id,text", '0,"[\'cat\', \'dog\']"'], ["line 2", "Python's notation", '"text"']),
         (["id,text", "0,cat,dog"], ["line 2", "more cells"]),
         (["id,name", "0,cat"], ["line 2", "'text' is missing"]),
+        (["question_id,answer,prediction", "0,the right one,"], ["line 2", "both 'answer' and 'prediction'"]),
         (["id,text", ",cat"], ["line 2", "it has no 'id'"]),
         (['{"id": 1.5, "text": "cat"}'], ["line 1", "'id' is 1.5"]),
         (['{"id": true, "text": "cat"}'], ["line 1", "'id' is True"]),
@@ -107,7 +109,7 @@ def test_coco_results_with_unknown_repeated_and_missing_ids_are_told(data: Path,
     ],
 )  # fmt: skip
 def test_a_fault_names_file_line_and_key(lines: list[str], says: list[str], data: Path, epalm: Epalm) -> None:
-    path = data.with_name("p.csv" if "," in lines[0][:8] else "p.jsonl")
+    path = data.with_name("p.csv" if lines[0][:1].isalpha() else "p.jsonl")
     path.write_text("\n".join(lines))
     done = epalm("score", "--predictions", path, "--data", data, "--split", "val")
     assert done.code == 1 and "Traceback" not in done.err

@@ -1,14 +1,17 @@
 """Forms in which others write predictions, and in which data are written: each is read, or is one message."""
 
+import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from epalm.evaluate.given import read_given
+from epalm.evaluate.given import _is_literal, read_given
 from epalm.samples import Modality, Sample, Task
 from tests.conftest import Epalm
 from tests.shared_files import shared_case
@@ -54,10 +57,43 @@ def test_every_form_gives_the_same_texts(name: str, ends: str, encoding: str, tm
     path = tmp_path / name
     path.write_bytes(FILES[name].replace("\n", ends).encode(encoding))
     samples = [Sample(n, Modality.IMAGE, f"{n}.jpg", Task.QA, "val", "what is it?", {"cat": 1.0}) for n in SAID]
-    given = read_given(path, samples)
-    assert {one.id: one.text for one in given.predictions} == SAID
-    assert given.compared == (4 if name == "llava.jsonl" else 0)
-    assert not given.unknown and not given.repeated and not given.others
+    found = read_given(path, samples)
+    assert {one.id: one.text for one in found.predictions} == SAID
+    assert found.compared == (4 if name == "llava.jsonl" else 0)
+    assert not found.unknown and not found.repeated and not found.others
+
+
+def _as_table(said: dict[str, str], separator: str) -> str:
+    frame = pd.DataFrame({"id": said.keys(), "text": said.values()})
+    return str(frame.to_csv(sep=separator, index=False, quoting=csv.QUOTE_ALL))  # else a carriage return is bare
+
+
+@given(
+    said=st.dictionaries(
+        st.text(st.characters(categories=["L", "N"]), min_size=1), st.text(st.characters(exclude_categories=["Cs"])),
+        min_size=1, max_size=4,
+    ),
+    write=st.sampled_from(
+        [
+            lambda said: _lines("id", "text", said),
+            lambda said: json.dumps([{"id": name, "text": text} for name, text in said.items()]),
+            json.dumps,
+            lambda said: json.dumps(said, indent=2, ensure_ascii=False),
+            lambda said: _as_table(said, ","), lambda said: _as_table(said, ";"), lambda said: _as_table(said, "\t"),
+        ]
+    ),
+)  # fmt: skip
+@example(said={"0": "\r", "1": 'say "hi", twice\n'}, write=lambda said: _as_table(said, ","))
+@example(said={"0": "0", "1": "NA", "2": " a "}, write=lambda said: _as_table(said, ";"))
+def test_any_text_is_read_as_it_was_written(
+    said: dict[str, str], write: Callable[[dict[str, str]], str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "said"
+    path.write_bytes(write(said).encode())
+    samples = [Sample(name, Modality.IMAGE, "m", Task.QA, "val", "?", {"cat": 1.0}) for name in said]
+    if path.read_bytes().startswith(b'"id"') and any(_is_literal(text) for text in said.values()):
+        return  # refused in tables
+    assert {one.id: one.text for one in read_given(path, samples).predictions} == said
 
 
 @pytest.mark.parametrize("name", ["p.csv", "p_dict.json", "p_dictpretty.json", "p_gqa.json", "p_num.json"])

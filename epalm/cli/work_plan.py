@@ -49,7 +49,7 @@ def show_score_plan(plan: "ScorePlan", features: FeatureSource, run: Path, as_js
         "decoded already": f"{plan.decoded_already:,}",
         **({"equal to another one": f"{plan.equal_to_another:,}"} if plan.equal_to_another else {}),
         "to decode": f"{plan.to_decode:,}",
-        **{f"of these {reason}": f"{count:,}" for reason, count in plan.reasons.items()},
+        **{f"  {reason}": f"{count:,}" for reason, count in plan.reasons.items()},
         **({"answers to rank for each question": f"{plan.decode['answers']:,}"} if "answers" in plan.decode else {}),
     }
     _show("score", asdict(plan), rows, "some samples", features, run, as_json)
