@@ -133,7 +133,9 @@ def test_a_step_in_parts_is_the_step(text: TextFormat) -> None:
         assert stop
         results.append([loss, *(tensor.detach().clone() for tensor in model.trainable_tensors().values())])
     for result in results[1:]:
-        torch.testing.assert_close(result, results[0], atol=1e-6, rtol=1e-5)
+        for ours, whole in zip(map(torch.as_tensor, result), map(torch.as_tensor, results[0]), strict=True):
+            # Of a sum of steps rounding is relative to the largest of its terms.
+            torch.testing.assert_close(ours, whole, atol=1e-5 * float(whole.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize(

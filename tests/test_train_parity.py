@@ -75,7 +75,9 @@ def test_logits_and_losses(case: Case) -> None:
     assert logits.shape == data["logits"].shape
     real = torch.cat((mask.new_ones(len(mask), model.lm.front), mask), 1).bool()
     assert (logits - data["logits"])[real].abs().max() <= 1e-4
-    assert torch.equal(text, logits[:, model.lm.front :])
+    torch.testing.assert_close(
+        text, logits[:, model.lm.front :], atol=1e-5, rtol=0
+    )  # the same rows of smaller products
     losses = model.losses(features, ids, mask, ids.masked_fill(mask == 0, IGNORED)).loss
     torch.testing.assert_close(losses, data["loss"], atol=1e-4, rtol=0)
 
