@@ -14,6 +14,7 @@ from av.container import Flags, InputContainer
 from epalm.errors import MediaError
 from epalm.extract.limits import Limits, out_of_memory
 from epalm.extract.media_file import require_status
+from epalm.extract.ogg_pages import require_pages
 from epalm.extract.truncation import require_whole
 from epalm.media import MediaFile
 
@@ -57,6 +58,7 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
     try:
         with stretch.open() as file:
             require_whole(file, what)
+            require_pages(file, what)
             file.seek(0)
             head = file.read(22)
             if head[8:16] == b"WAVEfmt " and head[20:] in _PCM:
