@@ -22,6 +22,7 @@ ITEMS = {
     "audiocaps": 49_838,
     "zero-shot-video-qa": 443_757,
     "playground": 1_500 * 8,  # pictures, each with five questions and three captions
+    "own": 2_000,
 }
 # Beside the recipes as they are: what options bring along.
 CHOICES = {
@@ -41,7 +42,7 @@ def curves() -> dict[str, tuple[Config, int]]:
 
 def rates(config: Config, items: int) -> tuple[list[float], list[float]]:
     """Epochs passed, and the connector's learning rate then, at up to 2,000 steps of the training."""
-    optim = config.optim
+    optim = config.optim.fitted(items)
     each = math.ceil(items / optim.batch_size)
     steps = min(optim.epochs * each, optim.max_steps or optim.epochs * each)
     schedule = Schedule(optim.warmup_steps, optim.warmup_lr, optim.peak_lr, optim.min_lr, math.ceil(steps / each))

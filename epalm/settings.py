@@ -4,6 +4,7 @@ Knows no files and no recipes. Figures without another source are the paper's (e
 supplementary material).
 """
 
+import math
 import re
 from typing import Annotated, Literal
 
@@ -102,10 +103,12 @@ class OptimSettings(Section):
     """AdamW, its learning rates, the loss. The connector's rate warms up per step, then falls per epoch (cosine)."""
 
     epochs: Positive = 8
+    min_steps: Positive | None = None  # as many more epochs as these take
     max_steps: Positive | None = None  # end earlier
     batch_size: Positive = 64  # samples a step, of all processes together
     accumulate: Positive = 1  # parts that a process does its share of a step in: less memory, the same gradients
     warmup_steps: Annotated[int, Field(ge=0)] = 400
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] | None = None  # of all steps, in place of warmup_steps
     warmup_lr: Rate = 1e-5
     peak_lr: Rate = 2e-5
     min_lr: Rate = 1e-6
@@ -118,6 +121,15 @@ class OptimSettings(Section):
     checkpointing: bool = False  # blocks that run with autograd run again for the gradient: less memory, more time
     compiled: bool = False  # torch.compile makes kernels for the blocks: minutes once, then faster
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def fitted(self, items: int) -> "OptimSettings":
+        """With epochs and warm-up for so many training items in place of `min_steps` and `warmup_share`."""
+        each = math.ceil(items / self.batch_size)
+        epochs = max(self.epochs, math.ceil((self.min_steps or 0) / each))
+        steps = min(epochs * each, self.max_steps or epochs * each)
+        warmup = self.warmup_steps if self.warmup_share is None else round(self.warmup_share * steps)
+        fitted = {"epochs": epochs, "min_steps": None, "warmup_steps": warmup, "warmup_share": None}
+        return self.model_copy(update=fitted)
 
 
 class DataSettings(Section):

@@ -10,8 +10,7 @@ from epalm.evaluate.decode_options import DecodeOptions
 from epalm.samples import Sample, Task
 from epalm.train.model import EpalmModel
 from epalm.train.text import TextFormat
-
-SHORTEST_ANSWER = 5  # tokens that an answer gets at least, however long its question
+from epalm.train.text_length import SHORTEST_ANSWER
 
 
 def require_decodable(

@@ -11,7 +11,7 @@ import torch
 
 from epalm.evaluate.answer_tree import AnswerTree
 from epalm.evaluate.batch_size import BatchSize, in_batches
-from epalm.evaluate.decodable import SHORTEST_ANSWER, require_decodable
+from epalm.evaluate.decodable import require_decodable
 from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.generation import generate
 from epalm.evaluate.ranking import rank_answers
@@ -20,6 +20,7 @@ from epalm.train.batches import last_tokens
 from epalm.train.features import FeatureSource
 from epalm.train.model import EpalmModel
 from epalm.train.text import TextFormat
+from epalm.train.text_length import SHORTEST_ANSWER
 
 
 def decode_batches(

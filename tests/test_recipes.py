@@ -68,7 +68,7 @@ def test_the_resolved_recipe_holds_the_published_figures(asked: tuple[str, ...])
 
 
 def test_every_recipe_is_in_the_table() -> None:
-    assert set(recipes()) == {asked[0] for asked in TABLE} | {"playground"}
+    assert set(recipes()) == {asked[0] for asked in TABLE} | {"playground", "own"}
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -214,6 +214,7 @@ def test_a_run_on_pictures_is_scored_on_videos(
 def test_data_choose_the_recipe_of_their_name() -> None:
     assert recipe_for("playground") == "playground"
     assert recipe_for("vqa-v2:/data/vqa") == recipe_for("vqa-v2/karpathy:/data/vqa") == "vqa-v2"
-    for data in ("samples.jsonl", "clotho:/data/clotho"):
-        with pytest.raises(UsageError, match="needs a --recipe"):
-            recipe_for(data)
+    for data in ("samples.jsonl", "samples.csv:/data/images", "folder", "shards/train-{000..099}.tar"):
+        assert recipe_for(data) == "own"
+    with pytest.raises(UsageError, match="needs a --recipe"):
+        recipe_for("clotho:/data/clotho")

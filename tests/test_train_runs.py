@@ -119,6 +119,44 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(train: Train, stop_at: Callab
     assert [line["step"] for line in lines if "val_loss" in line] == [3, 6]
 
 
+def test_a_stopped_training_goes_on_after_an_upgrade(
+    train: Train, stop_at: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(4)
+    assert train("--run", "mine").code == 130
+    stop_at(0)
+    with monkeypatch.context() as upgrade:
+        upgrade.setattr("epalm.train.run_key.__version__", "99.0")
+        done = _ok(train("--run", "mine"))
+        assert "going on after step 4" in done.err and "a new run" not in done.err
+        assert re.search(r"saved with other versions \(epalm \S+ → 99.0\): the same bits are promised", done.err)
+        assert "epalm 0" in _ok(train("--run", "mine")).err.partition("done already")[2]
+    _ok(train("--run", "whole"))
+    assert "versions" not in _ok(train("--run", "whole")).err
+    assert latest_tensors(RUNS / "whole") == latest_tensors(RUNS / "mine")
+
+
+def test_other_training_code_is_another_training(
+    train: Train, stop_at: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, trial: Trial
+) -> None:
+    stop_at(4)
+    assert train("--run", "mine").code == 130
+    stop_at(0)
+    path = RUNS / "mine/inputs.json"
+    told = json.loads(path.read_text())
+    versions = told.pop("versions")
+    del told["parts"]["training_code"]  # as runs of before recorded them
+    path.write_text(json.dumps({**told, "key": "0" * 64, "parts": {**told["parts"], "versions": versions}}))
+    for run in (("--run", "mine"), ()):
+        done = train(*run)
+        changed = "of another training: " if run else "changed since mine: "
+        assert f"{changed}version of the training code none → 1\n" in done.err and done.code == bool(run)
+    (new,) = {*_runs()} - {"mine"}
+    assert trial.epalm("runs", "mine", new, "--json").out.count("version") == 1
+    monkeypatch.setattr("epalm.train.run_key._TRAINING_CODE", 2)
+    assert "version of the training code 1 → 2" in train("--run", new).err
+
+
 def test_the_second_ctrl_c_stops_at_once(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     def stepped(*_words: Any, **_options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)

@@ -149,6 +149,10 @@ class Batches:
         view_epoch = epoch if augmented else None
         return in_order((partial(self._batch, group, targets, view_epoch) for group in groups[first:]), self.workers)
 
+    def decoded_lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `Texts`."""
+        return self._texts.decoded_lengths()
+
     def texts(self, steps: int) -> list[np.ndarray]:
         """The token ids of every text in the first so many batches, of all processes."""
         drawn = []

@@ -8,7 +8,7 @@ from typing import Any
 from epalm.errors import EpalmError, UsageError
 from epalm.samples import HEADLINE
 from epalm.train.curves import read_metrics
-from epalm.train.run_differences import part_differences
+from epalm.train.run_differences import part_differences, version_changes
 from epalm.train.run_folder import RunFolder
 from epalm.train.run_lock import is_locked
 
@@ -87,13 +87,12 @@ def details(run: RunFolder) -> dict[str, Any]:
 
 def run_differences(one: RunFolder, other: RunFolder) -> list[str]:
     """What decides two trainings and differs between them. Raises UsageError where a run does not say."""
-    parts = []
-    for run in (one, other):
-        found = run.inputs.get("parts")
-        if not isinstance(found, dict):
+    inputs = [run.inputs for run in (one, other)]
+    for run, told in zip((one, other), inputs, strict=True):
+        if not isinstance(told.get("parts"), dict):
             raise UsageError(f"{run.path} does not say what decided it", hint="compare runs that were trained here")
-        parts.append(found)
-    return part_differences(*parts)
+    versions = version_changes(*inputs)
+    return [*part_differences(*(told["parts"] for told in inputs)), *([f"versions: {versions}"] if versions else [])]
 
 
 def _status(run: RunFolder, name: str) -> RunStatus:

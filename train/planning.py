@@ -25,6 +25,8 @@ class TrainPlan:
     """What a training would do. `seconds` are told from a few steps here, validation left out."""
 
     steps: int
+    epochs: int
+    warmup_steps: int
     train_items: int
     validation_items: int
     missing_samples: int
@@ -32,6 +34,7 @@ class TrainPlan:
     bytes: int  # to write, at most
     seconds: float
     trunk_bytes: int = 0  # to write into the cache
+    warnings: tuple[str, ...] = ()
 
 
 def plan_training(
@@ -83,6 +86,8 @@ def plan_training(
     tensors = model.trainable_tensors().values()
     return TrainPlan(
         steps=ready.plan.steps,
+        epochs=ready.plan.schedule.epochs,
+        warmup_steps=ready.plan.schedule.warmup_steps,
         train_items=len(ready.batches.items),
         validation_items=min(len(training_items(validation)), config.eval.val_samples),
         missing_samples=missing,
@@ -90,4 +95,5 @@ def plan_training(
         bytes=checkpoint_bytes(tensors),
         seconds=each * ready.plan.steps + each_token * rows.tokens,
         trunk_bytes=rows.bytes,
+        warnings=ready.shortfalls,
     )

@@ -21,6 +21,7 @@ from epalm.train.few_shot import few_shot
 from epalm.train.model import EpalmModel
 from epalm.train.processes import ALONE, Processes
 from epalm.train.schedule import Schedule
+from epalm.train.shortfalls import length_shortfalls, schedule_shortfalls, text_shortfalls
 from epalm.train.step import Plan
 from epalm.train.text import TextFormat
 from epalm.train.text_length import require_short
@@ -52,6 +53,7 @@ class Prepared:
     batches: Batches
     plan: Plan
     device: torch.device
+    shortfalls: tuple[str, ...] = ()  # what the user should know of before the first step
 
 
 def prepare(
@@ -101,6 +103,7 @@ def prepare(
     text = load_text_format(config.lm.name, lm)
     require_short(training, text, lm.config.max_position_embeddings)
     config = config.resolved(lm.config.num_hidden_layers)
+    config = config.model_copy(update={"optim": config.optim.fitted(len(items))})
     loaded = "" if empty else digest_tensors(lm.state_dict())  # before anything is put into it
     if sharded:
         loaded = processes.from_first(loaded)
@@ -119,7 +122,13 @@ def prepare(
     batches = _batches(config, items, text, features, processes, workers=workers, pinned_for=gpu, on_device=on_device)
     steps = config.optim.epochs * len(batches)
     steps = min(steps, config.optim.max_steps or steps)
-    return Prepared(config, loaded, text, model, batches, _plan(config, steps, len(batches)), where)
+    plan = _plan(config, steps, len(batches))
+    shortfalls = (
+        *schedule_shortfalls(plan.schedule, steps, len(batches), config.optim.max_steps),
+        *length_shortfalls(*batches.decoded_lengths(), config.decode.max_length, lm.config.max_position_embeddings),
+        *text_shortfalls(training, text),
+    )
+    return Prepared(config, loaded, text, model, batches, plan, where, shortfalls)
 
 
 def _batches(

@@ -13,6 +13,7 @@ from epalm.cache.store import Cache
 from epalm.config import Config
 from epalm.console import say
 from epalm.errors import UsageError
+from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Modality, Sample
 from epalm.train.batches import training_items
 from epalm.train.features import HashedSource
@@ -20,8 +21,9 @@ from epalm.train.loop import Cadence, Stop, train_model
 from epalm.train.prepare import Prepared, checkpoint_bytes, prepare, validation_batches
 from epalm.train.processes import ALONE, Processes
 from epalm.train.reporting import reporting
+from epalm.train.run_differences import version_changes
 from epalm.train.run_folder import RunFolder, require_room, writing
-from epalm.train.run_key import run_key, run_parts
+from epalm.train.run_key import library_versions, run_key, run_parts
 from epalm.train.run_lock import locked
 from epalm.train.step import make_optimiser
 from epalm.train.text_length import require_short
@@ -105,8 +107,9 @@ def load_training(
         "epalm": __version__,
         "key": run_key(parts),
         "parts": parts,
+        "versions": library_versions(),
     }
-    processes.require_same(run_key(parts), "what is trained on")
+    processes.require_same(digest_json([inputs["key"], inputs["versions"]]), "what is trained on")
     return Loaded(ready, features, validation, inputs, missing, processes, trunk)
 
 
@@ -144,7 +147,11 @@ def _train(loaded: Loaded, run: RunFolder, stop: Stop, trackers: Sequence[str]) 
         if not processes.first:
             return
         record = {**record_of(state, optimiser), "steps": ready.plan.steps, "key": loaded.inputs["key"]}
-        record |= {"processes": processes.count, "metrics_bytes": run.metrics_bytes()}
+        record |= {
+            "versions": loaded.inputs["versions"],
+            "processes": processes.count,
+            "metrics_bytes": run.metrics_bytes(),
+        }
         with writing(run.path):
             run.checkpoints.write(state.step, parts_of(model, optimiser), record, best=state.best_step == state.step)
 
@@ -201,6 +208,8 @@ def _go_on(loaded: Loaded, run: RunFolder, optimiser: torch.optim.Optimizer) -> 
         run.checkpoints.go_on_from(checkpoint, best=state.best_step)
     run.cut_metrics(checkpoint.state["metrics_bytes"])
     say(f"going on after step {state.step:,} of {loaded.ready.plan.steps:,}: {checkpoint.path}")
+    if changes := version_changes(checkpoint.state, loaded.inputs):
+        say(f"it was saved with other versions ({changes}): the same bits are promised within the same versions alone")
     if checkpoint.state["processes"] != loaded.processes.count:
         say(
             f"it was saved by {checkpoint.state['processes']} processes: sums are rounded in another order from here on"

@@ -1,4 +1,7 @@
-"""What decides a training, and so names it: equal keys, equal runs. Where data, weights and cache lie does not."""
+"""What decides a training, and so names it: equal keys, equal runs. Where data, weights and cache lie does not.
+
+Libraries' versions are no part of it: they round differently at most, and are recorded beside it.
+"""
 
 import hashlib
 import json
@@ -14,6 +17,7 @@ from epalm.samples import Sample
 from epalm.train.features import HashedSource
 from epalm.train.prepare import Prepared
 
+_TRAINING_CODE = 1  # raised when another version of this code gives other numbers from the same parts
 _ELSEWHERE = {"lm": {"name"}, "encoder": {"weights"}}  # settings that name what other parts hold the digest of
 _NOT_DECIDING = {"description", "checkpoint"}
 _NAMES_ONLY = {"set", "choice"}  # of features: the others decide the numbers
@@ -22,7 +26,7 @@ _NAMES_ONLY = {"set", "choice"}  # of features: the others decide the numbers
 def run_parts(
     ready: Prepared, features: HashedSource, training: Sequence[Sample], validation: Sequence[Sample]
 ) -> dict[str, Any]:
-    """Everything that decides the training, as JSON: settings, samples, media, features, language model, versions."""
+    """Everything that decides the training, as JSON: settings, samples, media, features, language model."""
     exclude: dict[str, Any] = {**_ELSEWHERE, **dict.fromkeys(_NOT_DECIDING, True)}
     parts = {
         "settings": ready.config.model_dump(mode="json", exclude=exclude),
@@ -30,11 +34,16 @@ def run_parts(
         "validation": _samples(validation, features),
         "features": {key: value for key, value in features.describe().items() if key not in _NAMES_ONLY},
         "lm": {"weights": ready.lm, "tokenizer": ready.text.digest},
-        "versions": {"epalm": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        "training_code": _TRAINING_CODE,
         "device": ready.device.type,
     }
     plain: dict[str, Any] = json.loads(canonical_json(parts))
     return plain
+
+
+def library_versions() -> dict[str, str]:
+    """What the same parts give the same bits with."""
+    return {"epalm": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
 
 
 def run_key(parts: Mapping[str, Any]) -> str:

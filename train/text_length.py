@@ -9,6 +9,7 @@ from epalm.errors import UsageError
 from epalm.samples import Sample
 from epalm.train.text import TextFormat
 
+SHORTEST_ANSWER = 5  # tokens that an answer gets at least when it is decoded, however long its question
 _NAMED = 3  # samples named in a message; the rest is counted
 _ADDED = 4  # tokens that stand around the words at most: </s>, ?, </a>, </s>
 

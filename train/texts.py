@@ -54,6 +54,11 @@ class Texts:
         lengths: np.ndarray = self._lengths[self._given] + self._lengths[self._target[targets]] + 2  # both ends
         return lengths
 
+    def decoded_lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every target: tokens (M,) that decoding starts from, and tokens (M,) when it has produced the target."""
+        given = 1 + np.repeat(self._lengths[self._given], np.diff(self._starts))
+        return given, given + self._lengths[self._target]
+
     def text(self, item: int, target: int) -> Text:
         """An item's text with one of its targets."""
         given, wanted = self._rows[self._given[item]], self._rows[self._target[target]]

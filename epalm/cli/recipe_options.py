@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 PLAYGROUND = "playground"
+OWN = "own"
 
 
 class Unfrozen(StrEnum):
@@ -19,7 +20,8 @@ class Unfrozen(StrEnum):
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        help="A recipe's name or a .toml file. [default: that of the same name as the data]", show_default=False
+        help="A recipe's name or a .toml file. [default: that of the same name as the data; own for yours]",
+        show_default=False,
     ),
 ]
 VariantOption = Annotated[
@@ -97,10 +99,10 @@ def in_full(
 
 
 def recipe_for(data: str) -> str:
-    """The recipe of the same name as a benchmark's data, or the playground's.
+    """The recipe of the same name as a benchmark's data, or the playground's; `own` for a user's own data.
 
     Raises:
-        UsageError: there is none for it.
+        UsageError: there is none for that benchmark.
     """
     from epalm.config import recipes
     from epalm.datasets.benchmarks import parse_spec
@@ -110,7 +112,10 @@ def recipe_for(data: str) -> str:
     if data == PLAYGROUND:
         return PLAYGROUND
     named = parse_spec(data.removeprefix(LINKS))
-    if named is None or named[0].name not in recipes():
-        whose = "your own data" if named is None else f"data {named[0].name!r}"
-        raise UsageError(f"{whose} needs a --recipe", hint="--recipe vqa-v2, or --recipe playground for a trial")
+    if named is None:
+        return OWN
+    if named[0].name not in recipes():
+        raise UsageError(
+            f"data {named[0].name!r} needs a --recipe", hint=f"--recipe {OWN} fits the schedule to the data"
+        )
     return named[0].name

@@ -125,8 +125,8 @@ def train(
         agree_on_run,
         emptied_on_fault,
         mark_use,
-        show_changes,
         show_done,
+        show_start,
         show_summary,
         train_until_stopped,
     )
@@ -195,7 +195,7 @@ def train(
     if chosen.summary is not None:
         show_done(chosen, as_json)
         return
-    show_changes(chosen)
+    show_start(chosen, loaded)
     with emptied_on_fault(chosen.folder) if processes.first else nullcontext():
         if used and processes.first:
             if canary:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from epalm.cli.stopping import asked_to_stop
-from epalm.console import say
+from epalm.console import say, warn
 from epalm.errors import EpalmError
 
 if TYPE_CHECKING:
@@ -33,11 +33,21 @@ def agree_on_run(processes: "Processes", choose: "Callable[[], Choice]") -> "Cho
     return chosen or Choice(RunFolder(Path(path)), summary)
 
 
-def show_changes(chosen: "Choice") -> None:
-    """What a new run differs in from the nearest one."""
+def show_start(chosen: "Choice", loaded: "Loaded") -> None:
+    """What a new run differs in from the nearest one, how long it is going to train, what it falls short of."""
+    if not loaded.processes.first:
+        return
     if chosen.nearest is not None:
         rest = f"; and {len(chosen.changes) - _SHOWN} more" if len(chosen.changes) > _SHOWN else ""
         say(f"a new run; changed since {chosen.nearest.name}: {'; '.join(chosen.changes[:_SHOWN])}{rest}")
+    batches, plan = loaded.ready.batches, loaded.ready.plan
+    say(
+        f"{len(batches.items):,} training items, {plan.schedule.epochs:,} epochs of {len(batches):,} steps, "
+        f"{plan.steps:,} in all; the rate warms up for {min(plan.schedule.warmup_steps, plan.steps):,}, up to "
+        f"{plan.schedule.peak_lr:.1e}"
+    )
+    for shortfall in loaded.ready.shortfalls:
+        warn(shortfall)
 
 
 def train_until_stopped(loaded: "Loaded", folder: "RunFolder", trackers: Sequence[str] = ()) -> "TrainSummary":
@@ -81,10 +91,14 @@ def show_done(chosen: "Choice", as_json: bool) -> None:
     """That the same training is done already, where, and what came of it; it is the latest run again."""
     from epalm.figures import headline_in_words
     from epalm.train.listing import headlines
+    from epalm.train.run_differences import version_changes
+    from epalm.train.run_key import library_versions
 
     folder = chosen.folder
     folder.finish()
     say(f"this training is done already: {folder.path}; --again trains once more")
+    if changes := version_changes(folder.inputs, {"versions": library_versions()}):
+        say(f"it was begun with other versions ({changes}), whose bits may differ from those of these")
     scores = "; ".join(headline_in_words(name, figure) for name, figure in headlines(folder).items())
     say(f"scored, × 100: {scores}" if scores else "not scored yet")
     show_summary({**(chosen.summary or {}), "run": str(folder.path)}, as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from epalm.console import print_table, size_in_words, time_in_words
+from epalm.console import print_table, size_in_words, time_in_words, warn
 from epalm.train.features import CachedFeatures, FeatureSource
 from epalm.train.run_folder import free_bytes, require_room
 
@@ -31,12 +31,16 @@ def show_train_plan(plan: "TrainPlan", features: FeatureSource, runs: Path, as_j
     """Raises EpalmError when the checkpoints would not fit."""
     rows = {
         "steps": f"{plan.steps:,}",
+        "epochs": f"{plan.epochs:,}",
+        "steps of these that warm up": f"{min(plan.warmup_steps, plan.steps):,}",
         "training items": f"{plan.train_items:,}",
         "validation items, each time": f"{plan.validation_items:,}",
         "samples without features, left out": f"{plan.missing_samples:,}",
         "trained parameters": f"{plan.trainable_parameters:,}",
         **({"to write into the cache": size_in_words(plan.trunk_bytes)} if plan.trunk_bytes else {}),
     }
+    for warning in plan.warnings:
+        warn(warning)
     _show("train", asdict(plan), rows, "a few steps", features, runs, as_json)
     require_room(runs, plan.bytes)
 
