@@ -85,8 +85,9 @@ def index_packets(container: InputContainer, stream: VideoStream, limits: Limits
         starts.append(time if packet.dts is None else min(time, packet.dts))
         key.append(packet.is_keyframe)
         limits.check_frames(len(shown))
-        if packet.pts is not None:
-            first, last = (time, time) if first is None else (min(first, time), max(last, time))
+        at = packet.dts if packet.pts is None else packet.pts
+        if at is not None:
+            first, last = (at, at) if first is None else (min(first, at), max(last, at))
             limits.check_seconds((last - first) * unit)
     end = (container.duration or 0) / av.time_base / (unit or 1)
     times = np.array(shown, np.int64)
