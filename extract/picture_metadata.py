@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from PIL import ExifTags, Image
 
 from epalm.errors import MediaError
+from epalm.extract.orientation import TURNS, UPRIGHT
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -74,10 +75,10 @@ def _orientation(exif: bytes) -> int:
     tags = Image.Exif()
     try:
         tags.load(exif)
-        orientation = tags.get(ExifTags.Base.Orientation, 1)
-    except Exception:
-        return 1
-    return orientation if orientation in range(1, 9) else 1
+        orientation = tags.get(ExifTags.Base.Orientation, UPRIGHT)
+    except Exception:  # Pillow's reader raises anything on damaged bytes
+        return UPRIGHT
+    return orientation if orientation in TURNS else UPRIGHT
 
 
 def _png(file: BinaryIO) -> tuple[list[Stretch], bytes]:
