@@ -15,7 +15,7 @@ from epalm.errors import MediaError
 from epalm.extract.limits import Limits, out_of_memory
 from epalm.extract.media_file import require_status
 from epalm.extract.ogg_pages import require_pages
-from epalm.extract.truncation import require_whole
+from epalm.extract.truncation import end_of_tags, require_whole
 from epalm.media import MediaFile
 
 # Playlists and scripts (hls, dash, concat, image2, lavfi …) are left out: they open other files or URLs.
@@ -46,8 +46,6 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
         MediaError: also when the file is shorter than it says, or says that it lasts beyond the limits.
     """
     whole = require_status(medium, limits).size
-    # As a stretch of a file it has no name: whatever that ends in, the content decides.
-    stretch = medium if medium.size is not None else replace(medium, size=whole)
     options = {
         "protocol_whitelist": _NO_PROTOCOL,
         "format_whitelist": _FORMATS,
@@ -56,7 +54,7 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
         "max_samples": str(_SAMPLES),
     }
     try:
-        with stretch.open() as file:
+        with _content(medium, medium.size or whole).open() as file:
             require_whole(file, what)
             require_pages(file, what)
             file.seek(0)
@@ -82,3 +80,11 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
             f"the {what} cannot be decoded: {reason[:1].lower()}{reason[1:]}",
             hint=f"play it with a media player, and convert or download the {what} again",
         ) from error
+
+
+def _content(medium: MediaFile, size: int) -> MediaFile:
+    """The medium without the tags before it. A stretch has no name: whatever that ends in, the content decides."""
+    with medium.open() as file:
+        start = end_of_tags(file)
+    start = start if start < size else 0
+    return replace(medium, offset=medium.offset + start, size=size - start)

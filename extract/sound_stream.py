@@ -5,7 +5,6 @@ Knows packets, frames and kinds of samples; does not know what is made of them.
 
 import os
 from collections.abc import Iterator
-from itertools import chain
 from typing import NamedTuple
 
 import av
@@ -13,6 +12,7 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 
 from epalm.errors import MediaError
 from epalm.extract.containers import open_container
@@ -87,9 +87,7 @@ def read_sound(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, 
 def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
     """All of them. Packets that do not decode are passed over, as players do, if they are the fewer: with a warning."""
     samples, reached, decoded, faulty, fault = 0, 0, 0, 0, None
-    for packet in chain(container.demux(stream), (None,)):
-        if packet is not None and not packet.size:  # an empty one would tell the decoder that this is the end
-            continue
+    for packet in _packets(container, stream):
         try:
             frames = stream.codec_context.decode(packet)
         except MemoryError:  # FFmpeg's is one of its errors, too
@@ -103,36 +101,53 @@ def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -
                 samples += frame.samples
                 reached = round((frame.time or 0) * frame.sample_rate) + frame.samples
                 yield frame
+    announced, there, what, to_the_end = 0, decoded, "frames", False
     if container.format.name == "mp3":
-        _compare_frames(medium, decoded)
-    if container.format.name in _COUNTED and stream.duration and stream.time_base:
-        announced = round(stream.duration * stream.time_base * stream.codec_context.sample_rate)
-        _compare(announced, samples, "samples", to_the_end=reached >= announced)
+        announced, to_the_end = _of_first_frame(medium, decoded)
+    elif length := _samples_announced(container, stream):
+        announced, there, what, to_the_end = length, samples, "samples", reached >= length
+    if there < announced:
+        _judge(announced, there, what, to_the_end=to_the_end)
     if fault and faulty > decoded:
         raise fault
-    if fault:
+    if fault and not 0 < announced <= there:
         _warn(f"{faulty:,} of {faulty + decoded:,} packets do not decode")
 
 
-def _compare_frames(medium: MediaFile, decoded: int) -> None:
-    """For MP3. Some writers announce one frame too many."""
+def _packets(container: InputContainer, stream: AudioStream) -> Iterator["Packet[AudioStream] | None"]:
+    """Those with content, for an empty one would tell the decoder that this is the end; then None, which does."""
+    try:
+        yield from (packet for packet in container.demux(stream) if packet.size)
+    except av.InvalidDataError:  # behind the last one there may be anything
+        if not _samples_announced(container, stream):
+            raise
+    yield None
+
+
+def _samples_announced(container: InputContainer, stream: AudioStream) -> int:
+    """0 for unknown."""
+    if container.format.name not in _COUNTED or not stream.duration or not stream.time_base:
+        return 0
+    return round(stream.duration * stream.time_base * stream.codec_context.sample_rate)
+
+
+def _of_first_frame(medium: MediaFile, decoded: int) -> tuple[int, bool]:
+    """For MP3: the frames announced, 0 for unknown, and whether as many bytes are there as are announced."""
     with medium.open() as file:
         announced, end = announced_frames(file)
         to_the_end = end is not None and end <= file.seek(0, os.SEEK_END)
-    if decoded < announced - (end is None or to_the_end):
-        _compare(announced, decoded, "frames", to_the_end=to_the_end)
+    one_too_many = decoded == announced - 1 and (end is None or to_the_end)  # as some writers have it
+    return announced - one_too_many, to_the_end
 
 
-def _compare(announced: int, decoded: int, what: str, *, to_the_end: bool) -> None:
-    """A recording of which the end is there, and most of the rest, has a hole; another one is cut off."""
-    if decoded >= announced:
-        return
-    if not to_the_end or 2 * decoded < announced:
+def _judge(announced: int, there: int, what: str, *, to_the_end: bool) -> None:
+    """A recording of which the end is there, and most of the rest, has holes; another one is cut off."""
+    if not to_the_end or 2 * there < announced:
         raise MediaError(
-            f"the recording is cut off, or damaged: it announces {announced:,} {what}, and {decoded:,} decode",
+            f"the recording is cut off, or damaged: it announces {announced:,} {what}, and {there:,} decode",
             hint="download or copy it again",
         )
-    _warn(f"of {announced:,} {what} that it announces {decoded:,} decode")
+    _warn(f"of {announced:,} {what} that it announces {there:,} decode")
 
 
 def _warn(holes: str) -> None:

@@ -58,9 +58,9 @@ def _announced(file: BinaryIO, size: int) -> int | None:
     head = file.read(16)
     end: int | None = None
     if head.startswith(_EBML):
-        end = _end_of_segment(file)
+        end = _end_of_segment(file, size)
     elif head[4:8] in _BOXES:
-        end = _end_of_boxes(file)
+        end = _end_of_boxes(file, size)
     elif head[:4] in (b"RIFF", b"RF64", b"BW64", b"RIFX") and head[8:12] in (b"AVI ", b"WAVE"):
         end = _end_of_riff(file, head, size)
     elif head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC", b"8SVX", b"16SV"):
@@ -88,11 +88,11 @@ def _end(start: int, length: int, size: int) -> int | None:
     return start + length
 
 
-def _end_of_segment(file: BinaryIO) -> int | None:
+def _end_of_segment(file: BinaryIO, size: int) -> int | None:
     """Matroska: a header, then the segment that holds all else."""
     file.seek(len(_EBML))
     header = _variable_size(file)
-    if header is None:
+    if header is None or file.tell() + header > size:
         return None
     file.seek(header, os.SEEK_CUR)
     if file.read(len(_SEGMENT)) != _SEGMENT:
@@ -112,10 +112,12 @@ def _variable_size(file: BinaryIO) -> int | None:
     return None if size == (1 << (7 * length)) - 1 else size
 
 
-def _end_of_boxes(file: BinaryIO) -> int | None:
+def _end_of_boxes(file: BinaryIO, whole: int) -> int | None:
     """MP4: boxes one after the other. The end of the last one without which the media would be incomplete."""
     end, start = None, 0
     for _ in range(_MOST_BOXES):
+        if start >= whole:
+            break
         file.seek(start)
         head = file.read(16)
         if len(head) < 8:
@@ -131,10 +133,12 @@ def _end_of_boxes(file: BinaryIO) -> int | None:
     return end
 
 
-def _walk(file: BinaryIO, chunks: _Chunks) -> Iterator[tuple[bytes, int, int]]:
+def _walk(file: BinaryIO, chunks: _Chunks, size: int) -> Iterator[tuple[bytes, int, int]]:
     """Each chunk's name, the place of its content, and the length that it announces."""
     place = chunks.start
     for _ in range(_MOST_BOXES):
+        if place >= size:
+            return
         file.seek(place)
         head = file.read(chunks.name + chunks.size)
         if len(head) < chunks.name + chunks.size:
@@ -148,7 +152,7 @@ def _walk(file: BinaryIO, chunks: _Chunks) -> Iterator[tuple[bytes, int, int]]:
 
 def _end_of_chunk(file: BinaryIO, chunks: _Chunks, wanted: tuple[bytes, ...], size: int) -> int | None:
     """The end of the chunk whose name begins with a wanted one."""
-    for name, start, length in _walk(file, chunks):
+    for name, start, length in _walk(file, chunks, size):
         if name.startswith(wanted):
             return _end(start, length, size)
     return None
@@ -158,7 +162,7 @@ def _end_of_riff(file: BinaryIO, head: bytes, size: int) -> int | None:
     """AVI: the end of the list of frames; the index behind it can be done without. WAVE: the end of the samples."""
     chunks = _RIFF._replace(order="big") if head.startswith(b"RIFX") else _RIFF
     long = None
-    walk = _walk(file, chunks)
+    walk = _walk(file, chunks, size)
     for name, start, length in walk:
         if name == b"ds64":  # sizes beyond 32 bits: of the file, of the samples
             file.seek(start + 8)
@@ -186,16 +190,23 @@ def _end_of_page(file: BinaryIO, size: int) -> int | None:
     return size - len(page) + 27 + count + sum(page[27 : 27 + count])
 
 
-def announced_frames(file: BinaryIO) -> tuple[int, int | None]:
-    """How many frames of sound an MP3's first one says that there are, 0 for unknown; and where the last one ends."""
-    start, head = 0, b""
+def end_of_tags(file: BinaryIO) -> int:
+    """Where the content begins behind ID3 tags, which some tools put before any format; 0 without any."""
+    start = 0
     for _ in range(_MOST_BOXES):
         file.seek(start)
-        head = file.read(_HEADERS)
+        head = file.read(10)
         if not head.startswith(b"ID3") or len(head) < 10:
             break
-        tag = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        start += 10 + tag
+        start += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+    return start
+
+
+def announced_frames(file: BinaryIO) -> tuple[int, int | None]:
+    """How many frames of sound an MP3's first one says that there are, 0 for unknown; and where the last one ends."""
+    start = end_of_tags(file)
+    file.seek(start)
+    head = file.read(_HEADERS)
     info = _INFO.search(head)
     if info is None:
         return 0, None

@@ -89,7 +89,11 @@ def test_a_broadcast_announces_nothing(tmp_path: Path) -> None:
     assert len(_frames(tmp_path / "part.mkv")) == 4
 
 
-STARTS = (b"", b"\x1a\x45\xdf\xa3", b"RIFF\1\1\1\1AVI ", b"\0\0\0\x10ftyp")
+STARTS = (
+    b"", b"\x1a\x45\xdf\xa3", b"\x1a\x45\xdf\xa3\x01\x10", b"RIFF\1\1\1\1AVI ", b"\0\0\0\x10ftyp", b"\0\0\0\1mdat\xff",
+    b"RIFF\1\1\1\1WAVE", b"RF64\1\1\1\1WAVEds64", b"FORM\1\1\1\1AIFF", b"caff\0\1\0\0desc\xff", b".snd", b"OggS\0",
+    bytes.fromhex("726966662e91cf11a5d628db04c10000"),
+)  # fmt: skip
 
 
 @given(content=st.binary(max_size=200), start=st.sampled_from(STARTS))
