@@ -50,6 +50,7 @@ def normalise(answer: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
+@lru_cache(maxsize=1 << 16)
 def _without_marks(answer: str) -> str:
     kept = answer
     for mark in _PUNCTUATION:

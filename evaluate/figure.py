@@ -9,15 +9,15 @@ from epalm.evaluate.measures import Measure
 _TENTH = 0.1
 
 
-def figures(measures: Mapping[str, Measure], media: Sequence[str]) -> dict[str, dict[str, Any]]:
+def figures(measures: Mapping[str, Measure], media: Sequence[str], *, beside: bool = True) -> dict[str, dict[str, Any]]:
     """Each measure's "value", "low" and "high" (None without an interval), "interval", "media" and "scored" samples.
 
     All are of the same samples, of these media. "over_samples" is the interval that drawing samples would give, where
-    its width is another by more than a tenth.
+    its width is another by more than a tenth; it takes long where samples are many, and is left out without `beside`.
     """
     count = count_media(media)
     over_media = intervals(measures, media)
-    over_samples = intervals(measures) if FEWEST <= count < len(media) else {}
+    over_samples = intervals(measures) if beside and FEWEST <= count < len(media) else {}
     return {
         name: {
             "value": measure.value,

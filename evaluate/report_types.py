@@ -75,7 +75,7 @@ def _figure(lines: Sequence[Mapping[str, Any]], judged: Mapping[str, str], shown
     figure: dict[str, Any] = {"metric": judged[Task.QA], "scored": len(lines)}
     if shown:
         measure = mean_measure([score_of(line, judged) or 0.0 for line in lines], "")
-        figure |= figures({"": measure}, [line.get("digest", line["media"]) for line in lines])[""]
+        figure |= figures({"": measure}, [line.get("digest", line["media"]) for line in lines], beside=False)[""]
     return figure
 
 

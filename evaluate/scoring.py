@@ -140,10 +140,11 @@ def _judge_captions(
 
 def _told(judged: Judged, asked: _Asked) -> dict[str, Any]:
     made: dict[str, Any] = {}
+    by_people = asked.by_people().counts()
     for names, of in _alike(judged.measures):
         measures = {name: judged.measures[name][1] for name in names}
-        counts = (asked.by_people() if names[0].startswith(VQA) else asked).counts()
         for name, figure in figures(measures, asked.media(of)).items():
+            counts = by_people if name.startswith(VQA) else asked.counts()
             origin = {"backend": measures[name].backend, "resampled": measures[name].resampled}
             made[name] = {**figure, **counts, **origin}
     return {
@@ -159,10 +160,10 @@ def _told(judged: Judged, asked: _Asked) -> dict[str, Any]:
 
 
 def _alike(measures: Mapping[str, tuple[Sequence[Sample], Measure]]) -> Iterator[tuple[list[str], Sequence[Sample]]]:
-    """Names of measures that are of the same samples."""
-    groups: dict[tuple[int, bool], list[str]] = defaultdict(list)
+    """Names of measures that are of the same samples: all, or some of them, and then the same."""
+    groups: dict[int, list[str]] = defaultdict(list)
     for name, (of, _) in measures.items():
-        groups[len(of), name.startswith(VQA)].append(name)
+        groups[len(of)].append(name)
     for names in groups.values():
         yield names, measures[names[0]][0]
 
@@ -188,7 +189,7 @@ def _by_type(judged: Judged, asked: _Asked) -> Iterator[tuple[str, dict[str, Any
 
 
 def _part(whole: Measure, of: Sequence[Sample], places: Sequence[int], asked: _Asked) -> dict[str, Any]:
-    return figures({"": mean_measure(whole.columns[places, 0], whole.backend)}, asked.media(of))[""]
+    return figures({"": mean_measure(whole.columns[places, 0], whole.backend)}, asked.media(of), beside=False)[""]
 
 
 def _row(sample: Sample, text: str, digest: str | None) -> dict[str, Any]:

@@ -4,7 +4,14 @@ import random
 
 import pytest
 
-from epalm.evaluate.answers import exact_match, normalise, soft_accuracy, vqa_accuracy
+from epalm.evaluate.answers import (
+    exact_match,
+    normalise,
+    soft_accuracy,
+    vqa_accuracy,
+    vqa_accuracy_lavis,
+    vqa_accuracy_lmms,
+)
 from epalm.evaluate.contractions import CONTRACTIONS
 
 # The published table, as it is: what is written, and what it becomes.
@@ -38,8 +45,7 @@ def _whitespace(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
-def _published_form(text: str) -> str:
-    """What the official evaluation makes of an answer, told step by step."""
+def _without_marks(text: str) -> str:
     comma_in_number = any(
         text[at] == "," and 0 < at < len(text) - 1 and text[at - 1].isdigit() and text[at + 1].isdigit()
         for at in range(len(text))
@@ -54,7 +60,12 @@ def _published_form(text: str) -> str:
             dropped += 1
         else:
             without += letter
-    words = [NUMBERS.get(word, word) for word in without.lower().split()]
+    return without
+
+
+def _published_form(text: str) -> str:
+    """What the official evaluation makes of an answer, told step by step."""
+    words = [NUMBERS.get(word, word) for word in _without_marks(text).lower().split()]
     return " ".join(PUBLISHED.get(word, word) for word in words if word not in ("a", "an", "the"))
 
 
@@ -62,6 +73,23 @@ def _published_accuracy(said: str, raw: list[str]) -> float:
     said, raw = _whitespace(said), [_whitespace(one) for one in raw]
     if len(set(raw)) > 1:
         said, raw = _published_form(said), [_published_form(one) for one in raw]
+    return _averaged(said, raw)
+
+
+def _accuracy_of_lmms_eval(said: str, raw: list[str]) -> float:
+    raw = [_whitespace(one) for one in raw]
+    return _averaged(
+        _published_form(_whitespace(said)), [_published_form(one) for one in raw] if len(set(raw)) > 1 else raw
+    )
+
+
+def _accuracy_of_lavis(said: str, raw: list[str]) -> float:
+    return _averaged(
+        _published_form(_whitespace(said)), [_without_marks(one) for one in raw] if len(set(raw)) > 1 else raw
+    )
+
+
+def _averaged(said: str, raw: list[str]) -> float:
     accuracies = []
     for left_out in range(len(raw)):
         matches = 0
@@ -95,6 +123,8 @@ def test_accuracy_is_that_of_a_plain_reading_on_a_thousand_random_cases() -> Non
         raw = [rng.choice(pool) for _ in range(10)]
         said = rng.choice([*pool, *pool, pool[0].upper(), pool[0] + ".", f"the {pool[0]}", _text(rng)])
         assert vqa_accuracy(said, raw) == pytest.approx(_published_accuracy(said, raw), abs=1e-12), (said, raw)
+        assert vqa_accuracy_lmms(said, raw) == pytest.approx(_accuracy_of_lmms_eval(said, raw), abs=1e-12), (said, raw)
+        assert vqa_accuracy_lavis(said, raw) == pytest.approx(_accuracy_of_lavis(said, raw), abs=1e-12), (said, raw)
         assert normalise(said) == _published_form(_whitespace(said)), said
         seen.add(round(vqa_accuracy(said, raw), 6))
     assert {0.0, 0.3, 0.6, 0.9, 1.0} <= seen

@@ -224,7 +224,7 @@ def _show(tables: Sequence[Ablation], grid: Grid, write: Path | None, *, plan: b
     made = {table.name: table.make(outcomes) for table in tables}
     for path, names in places.items():
         for name in names:
-            replace_marked(path, name, _markdown(made[name], name))
+            replace_marked(path, name, _markdown(made[name]))
     if as_json:
         told = {name: one.told for name, one in made.items()}
         typer.echo(json.dumps(told if len(told) > 1 else next(iter(told.values()))))
@@ -234,8 +234,8 @@ def _show(tables: Sequence[Ablation], grid: Grid, write: Path | None, *, plan: b
     say(f"runs, scores and logs are in {grid.folder}")
 
 
-def _markdown(made: Made, name: str) -> str:
+def _markdown(made: Made) -> str:
     rule = ["---", *["---:"] * (len(made.columns) - 1)]
     code = [[f"`{cells[0]}`" if cells[0].startswith("epalm") else cells[0], *cells[1:]] for cells in made.rows]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in [made.columns, rule, *code])
-    return table if name == "variants" else f"{made.caption}\n\n{table}"
+    return f"{made.caption}\n\n{table}"

@@ -71,5 +71,5 @@ def _rows(modality: Modality, sides: list[Outcome]) -> list[dict[str, Any]]:
         values = (*(side.figure(task) for side in sides), sides[0].figure(task, "chance"))
         figures = dict(zip(_COLUMNS, values, strict=True))
         told = {"modality": modality.value, "task": task, "measure": measure, **figures}
-        rows.append(told | {"samples": sides[0].samples(task, measure), "split": "test", "data": PLAYGROUND})
+        rows.append(told | {"samples": sides[0].samples(task), "split": "test", "data": PLAYGROUND})
     return rows

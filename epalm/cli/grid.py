@@ -63,9 +63,9 @@ class Outcome:
         """A task's headline measure, a fraction; of kind "chance": what guessing gives."""
         return float(self.scores["tasks"][task][kind][HEADLINE[task]])
 
-    def samples(self, task: Task, measure: str) -> str:
-        """Of how many samples a figure is, in words."""
-        return samples_in_words(self.scores["tasks"][task]["figures"][measure])
+    def samples(self, task: Task) -> str:
+        """Of how many samples that is, in words."""
+        return samples_in_words(self.scores["tasks"][task]["figures"][HEADLINE[task]])
 
 
 @dataclass(frozen=True)

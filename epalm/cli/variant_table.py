@@ -6,7 +6,7 @@ from typing import Any
 from epalm.cli.ablation import Ablation, Made, make_cell
 from epalm.cli.grid import Cell, Features, Outcome
 from epalm.cli.recipe_options import PLAYGROUND
-from epalm.samples import HEADLINE, Modality, Task
+from epalm.samples import Modality, Task
 
 BLIND, CHANCE = "blind", "chance"
 _TASKS = {Task.QA: "QA", Task.CAPTION: "CIDEr"}
@@ -32,9 +32,12 @@ def variants(modalities: Sequence[Modality], overrides: Sequence[str]) -> Ablati
     def make(outcomes: Mapping[Cell, Outcome]) -> Made:
         done = {name: [outcomes[cells[name, modality]] for modality in modalities] for name in chosen}
         told = [_row(name, each) for name, each in done.items()] + [_chance(done[BLIND])]
-        first = done[BLIND][0]
-        of = ", ".join(f"{title} of {first.samples(task, HEADLINE[task])}" for task, title in _TASKS.items())
-        caption = f"playground, test split; exact match and CIDEr × 100; samples: {of} of each modality"
+        of = ", ".join(
+            f"{modality} {title} {outcome.samples(task)}"
+            for modality, outcome in zip(modalities, done[BLIND], strict=True)
+            for task, title in _TASKS.items()
+        )
+        caption = f"Playground, test split; exact match and CIDEr × 100; samples: {of}."
         return Made(caption, _columns(modalities), [_words(row) for row in told], told)
 
     return Ablation("variants", list(cells.values()), make)
@@ -49,6 +52,7 @@ def _row(name: str, outcomes: list[Outcome]) -> dict[str, Any]:
         "share": first["trainable_parameters"] / first["all_parameters"],
         "seconds": sum(outcome.trained["seconds"] for outcome in outcomes) / len(outcomes),
         "figures": {task: [outcome.figure(task) for outcome in outcomes] for task in _TASKS},
+        "samples": {task: [outcome.samples(task) for outcome in outcomes] for task in _TASKS},
     }
 
 
