@@ -65,21 +65,20 @@ def export_set(
     *,
     layers: Sequence[int] | None = None,
     views: Sequence[int] | None = None,
-    force: bool = False,
 ) -> Exported:
     """Write the rows of a set to a file whose ending says the form; see `ChosenRows` for `layers` and `views`.
 
+    What is there already is replaced.
+
     Raises:
-        UsageError: another ending, a file that is there without `force`, layers or views that are not there.
+        UsageError: another ending, no folder for the file, layers or views that are not there.
         CacheError: a damaged block, no rows, or a disk that refuses; no file is written then.
     """
     write = _FORMS.get(path.suffix.lower())
     if write is None:
         raise UsageError(f"{path} is of no form that is written", hint=f"let it end in {', '.join(_FORMS)}")
-    if not path.parent.is_dir() or path.is_dir():
+    if not path.parent.is_dir():
         raise UsageError(f"{path} cannot be a file", hint="give a file in a folder that is there")
-    if path.exists() and not force:
-        raise UsageError(f"{path} is there already", hint="--force replaces it")
     rows = ChosenRows(features, layers=layers, views=views)
     require_digests(rows.digests, features.where)
     require_room(rows.bytes, shutil.disk_usage(path.parent).free, str(path.parent))

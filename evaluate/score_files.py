@@ -1,6 +1,7 @@
 """Scores on disk: `scores.json` of the last scoring, and one pair of files for each, which later ones leave alone.
 
-`NAME.json` has the figures, `NAME.jsonl` a line for each sample: what was asked and said, and what it scored.
+`NAME.json` has the figures, `NAME.per-sample.jsonl` a line for each sample: what was asked and said, and what it
+scored.
 """
 
 import json
@@ -26,9 +27,14 @@ class ScoreFiles:
     path: Path
     told: Mapping[str, Any]
 
+    @property
+    def lines(self) -> Path:
+        """The file of the samples' lines."""
+        return self.path.parent / str(self.told["per_sample"])
+
     def per_sample(self) -> dict[str, dict[str, Any]]:
         """Id → the sample's line. Raises UsageError: the file is not there or damaged."""
-        path = self.path.parent / self.told["per_sample"]
+        path = self.lines
         found = {}
         try:
             with path.open(encoding="utf-8") as file:
@@ -43,13 +49,18 @@ class ScoreFiles:
 
 def write_scores(path: Path, told: Mapping[str, Any], scores: Scores) -> dict[str, Any]:
     """Write `path` and, beside it, the line of each sample; returns what `path` holds. Raises EpalmError."""
-    lines = path.with_suffix(".jsonl")
+    lines = lines_path(path)
     whole = {**told, "tasks": scores.tasks, "per_sample": lines.name}
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(lines, _lines(scores.per_sample))  # first: who finds the figures finds the lines as well
         write_atomically(path, as_json(whole))
     return whole
+
+
+def lines_path(path: Path) -> Path:
+    """Where, beside the scores in `path`, the line of each sample goes: a name that nothing else is given."""
+    return path.with_name(f"{path.stem}.per-sample.jsonl")
 
 
 def as_json(told: Mapping[str, Any]) -> bytes:
@@ -83,11 +94,25 @@ def read_scores(name: str, runs: Path, split: str | None = None) -> ScoreFiles:
 def _read(path: Path, name: str) -> ScoreFiles:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        if not {"tasks", "per_sample", "samples"} <= told.keys():
+        if not is_scores(told):
             raise ValueError("it is no file of scores with a line for each sample")
     except (OSError, ValueError, AttributeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", hint="epalm score writes such files") from error
     return ScoreFiles(name, path, told)
+
+
+def is_scores(value: Any) -> bool:
+    """Whether a file of that JSON value is one of scores, with a line for each sample."""
+    return isinstance(value, dict) and {"tasks", "per_sample", "samples"} <= value.keys()
+
+
+def is_sample_line(value: Any) -> bool:
+    """Whether that JSON value is what `write_scores` writes of a sample."""
+    try:
+        _require_line(value)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return True
 
 
 def _require_line(value: Any) -> None:

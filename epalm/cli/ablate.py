@@ -56,6 +56,7 @@ WriteOption = Annotated[
     typer.Option(
         help="Put the table into this Markdown file too, between its two lines `<!-- NAME -->` and `<!-- /NAME -->`, "
         "NAME being the command's.",
+        writable=True,
         show_default=False,
     ),
 ]
@@ -212,8 +213,12 @@ def _show(tables: Sequence[Ablation], grid: Grid, write: Path | None, *, plan: b
     """Do what is not done yet, print the tables, and write those that the file has a place for."""
     from epalm.cli.ablation_plan import show_plan
     from epalm.cli.marked import marked_among, replace_marked
+    from epalm.cli.outputs import data_files, require_output
     from epalm.console import print_table, say
 
+    if write:
+        reads = [*data_files(grid.data), *data_files(grid.recipe or "")]
+        require_output(write, reads, ours=lambda _: True, force=False)  # its two lines say where it may be written
     places = {write: marked_among(write, [table.name for table in tables])} if write else {}
     if plan:
         show_plan(tables, grid, as_json)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epalm.cli.options import DEFAULT_CACHE, CacheOption, JsonOption, PlanOption
+from epalm.cli.outputs import ForceOption, require_output
 
 if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
@@ -23,7 +24,8 @@ _UrlArgument = Annotated[
 def export_features(
     name: _SetArgument,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Ends in .h5 (can be imported again), .npz or .parquet.")
+        Path,
+        typer.Argument(metavar="FILE", help="Ends in .h5 (can be imported again), .npz or .parquet.", writable=True),
     ],
     layers: Annotated[
         str | None,
@@ -33,7 +35,7 @@ def export_features(
         str | None,
         typer.Option("--views", help="0, 0-4 or 0,2: media that lack one are left out. [default: those all have]"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    force: ForceOption = False,
     cache: CacheOption = DEFAULT_CACHE,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,6 +56,7 @@ def export_features(
     from epalm.cli.cached_source import chosen_layers
     from epalm.console import say, size_in_words, warn
 
+    require_output(file, [cache], ours=lambda _: False, force=force)
     store = Cache(cache)
     features = store.find(name)
     done = export_set(
@@ -61,7 +64,6 @@ def export_features(
         file,
         layers=None if layers is None else chosen_layers(store, features, layers),
         views=None if views is None else _numbers(views),
-        force=force,
     )
     if done.left_out:
         warn(f"{done.left_out:,} media lack one of the views {list(done.views)} and are left out")

@@ -11,7 +11,7 @@ from epalm.cli.options import DEFAULT_RUNS, CheckpointOption, JsonOption, RunsOp
 
 def export_run(
     run: Annotated[str, typer.Argument(help="A run's name or folder.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The folder to make.", writable=True, show_default=False)],
     *,
     checkpoint: CheckpointOption = "best",
     runs: RunsOption = DEFAULT_RUNS,

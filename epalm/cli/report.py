@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from epalm.cli.options import DEFAULT_RUNS, FollowLinksOption, JsonOption, RunsOption
+from epalm.cli.outputs import ForceOption, data_files, is_report, require_output
 from epalm.samples import with_links
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ def report(
     ] = None,
     follow_links: FollowLinksOption = False,
     out: Annotated[
-        Path | None, typer.Option(help="File to write. [default: report.html beside the scores]", show_default=False)
+        Path | None,
+        typer.Option(help="File to write. [default: report.html beside the scores]", writable=True, show_default=False),
     ] = None,
+    force: ForceOption = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     runs: RunsOption = DEFAULT_RUNS,
     as_json: JsonOption = False,
@@ -67,10 +70,12 @@ def report(
     from epalm.train.run_folder import writing
 
     scored = [read_run(name, runs, split) for name in (names or (None,))]
+    path = out or _place(scored[0])
+    reads = [run.folder or run.files.path for run in scored] + [run.files.lines for run in scored]
+    require_output(path, [*reads, *data_files(data or str(scored[0].told["data"]))], ours=is_report, force=force)
     rows = make_rows(scored, samples)
     media = _media(scored[0], rows, data, follow_links=follow_links)
     page = render_page(scored, rows, media)
-    path = out or _place(scored[0])
     with writing(path.parent):
         write_atomically(path, page)
     told = {

@@ -35,6 +35,7 @@ from epalm.cli.options import (
     RunsOption,
     SchedulerOption,
 )
+from epalm.cli.outputs import ForceOption, data_files, is_scored_lines, is_scores, require_output
 from epalm.errors import UsageError
 from epalm.samples import Modality, Task, with_links
 
@@ -98,8 +99,11 @@ def score(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="With --predictions: file for the scores. [default: beside them]", show_default=False),
+        typer.Option(
+            help="With --predictions: file for the scores. [default: beside them]", writable=True, show_default=False
+        ),
     ] = None,
+    force: ForceOption = False,
     cache: CacheOption = DEFAULT_CACHE,
     runs: RunsOption = DEFAULT_RUNS,
     device: DeviceOption = "auto",
@@ -161,13 +165,19 @@ def score(
             scheduler=scheduler,
             **said,
         )
-        scored, path = score_file(
-            predictions, data and with_links(data, follow=follow_links), modality, split, limit, out, wanted
+        scored = score_file(
+            predictions,
+            data and with_links(data, follow=follow_links),
+            modality,
+            split,
+            limit,
+            _free_file(predictions, data, out, force),
+            wanted,
         )
-        show_scores(scored, path, as_json, asked_for=metrics is not None)
+        show_scores(*scored, as_json, asked_for=metrics is not None)
         return
-    if out is not None:
-        raise UsageError("--out goes with --predictions", hint="a run's scores lie in its folder")
+    if out is not None or force:
+        raise UsageError("--out and --force go with --predictions", hint="a run's scores lie in its folder")
 
     from epalm.cli.work_plan import show_score_plan
     from epalm.console import say
@@ -225,6 +235,18 @@ def score(
         say("stopped; the predictions so far are saved, the same command goes on")
         raise typer.Exit(_STOPPED) from None
     show_scores(scores, scores_path(loaded), as_json, asked_for=metrics is not None)
+
+
+def _free_file(predictions: Path, data: str | None, out: Path | None, force: bool) -> Path:
+    """Where scores of given predictions go, by default beside them. Raises UsageError: over somebody's file."""
+    from epalm.cli.score_file import SUFFIX
+    from epalm.evaluate.score_files import lines_path
+
+    out = out or predictions.with_name(predictions.stem + SUFFIX)
+    reads = [predictions, *data_files(data or "")]
+    require_output(out, reads, ours=is_scores, force=force)
+    require_output(lines_path(out), reads, ours=is_scored_lines, force=force)
+    return out
 
 
 def _require_no_run(**options: object) -> None:

@@ -1,0 +1,89 @@
+"""What a command may write over: what epalm itself wrote there before, and nothing else of the user's.
+
+Every option that names an output is declared `writable=True`, and goes through `require_output` before any work.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epalm.errors import UsageError
+from epalm.samples import LINKS
+
+_HEAD = 1 << 16  # bytes in which a report says who made it
+_MOST = 1 << 28  # bytes that a file of scores may have
+
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Replace the file even if epalm did not write it; never an input.")
+]
+
+
+def require_output(path: Path, inputs: Iterable[Path | str], *, ours: Callable[[Path], bool], force: bool) -> None:
+    """That a file may be written at `path`. `inputs` are files, or folders with files, that the command reads.
+
+    `ours` says of a file whether epalm wrote it, and for this purpose.
+
+    Raises:
+        UsageError: a folder or device is there, an input, whatever it is called, or without `force` a file of others.
+    """
+    if not os.path.lexists(path):
+        return
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}", hint="name a file to write")
+    mine = path.exists() and ours(path)
+    for given in map(Path, inputs):
+        inside = given.is_dir() and not mine and path.resolve().is_relative_to(given.resolve())
+        if inside or (given.is_file() and path.exists() and path.samefile(given)):
+            raise UsageError(f"{path} is an input of this command: it would be overwritten", hint="name another file")
+    if not (mine or force):
+        raise UsageError(
+            f"{path} is there already, and epalm did not write it for this purpose",
+            hint="name another file; --force replaces it",
+        )
+
+
+def data_files(spec: str) -> list[Path]:
+    """The files and folders that `--data` names, those that are there."""
+    from epalm.datasets.shards import find_shards
+
+    spec = spec.removeprefix(LINKS)
+    try:
+        shards = find_shards(spec)
+    except UsageError:  # some are missing: for who reads them to say
+        return []
+    names = shards[1] if shards else map(Path, (spec, *spec.rsplit(":", 1)))
+    return [path for path in names if path.exists()]
+
+
+def is_scores(path: Path) -> bool:
+    """Whether a file holds the figures of a scoring."""
+    from epalm.evaluate.score_files import is_scores
+
+    try:
+        return path.stat().st_size <= _MOST and is_scores(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def is_scored_lines(path: Path) -> bool:
+    """Whether a file holds a line of a scoring for each sample."""
+    from epalm.evaluate.score_files import is_sample_line
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            return is_sample_line(json.loads(file.readline(_HEAD)))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a page of `epalm report`."""
+    try:
+        with path.open("rb") as file:
+            return b'<meta name="generator" content="epalm ' in file.read(_HEAD)
+    except OSError:
+        return False
