@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from epalm.cli.score_file import score_file
 from epalm.config import load_config
 from epalm.samples import Modality
+from epalm.train.run_folder import RunFolder
 
 HARM = '</script><img src=x onerror="window.harmed=1"><!-- {{ 7*7 }} \' & \u2028 \u202egnorw'
 HARMFUL_ID = "<b>harm</b>"
@@ -58,6 +60,7 @@ def _run(name: str, samples: Sequence[Mapping[str, Any]], wrong_every: int, data
     (run / "config.toml").write_text(load_config("playground").to_toml())
     inputs = {"recipe": "playground", "modality": "image", "data": data, "data_root": "/home/me", "lm": "6b18" * 16}
     (run / "inputs.json").write_text(json.dumps(inputs))
+    RunFolder(run).save_only({"connector.weight": torch.zeros(1)}, step=40)
     metrics = [{"step": step, "loss": 3 / step, "lr": 0.1} for step in range(1, 41)]
     metrics += [{"step": step, "val_loss": 4 / step, "val_exact": step / 50} for step in (20, 40)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))

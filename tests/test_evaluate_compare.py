@@ -111,8 +111,8 @@ def _run(scored: Path, name: str, scores: str, split: str) -> None:
     folder = scored / ".epalm/runs" / name
     (folder / "scores").mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").touch()
-    shutil.copy(scored / f"{scores}.scores.jsonl", folder / f"scores/{split}.jsonl")
-    (folder / f"scores/{split}.json").write_text(json.dumps(told | {"per_sample": f"{split}.jsonl"}))
+    shutil.copy(scored / f"{scores}.scores.per-sample.jsonl", folder / f"scores/{split}.per-sample.jsonl")
+    (folder / f"scores/{split}.json").write_text(json.dumps(told | {"per_sample": f"{split}.per-sample.jsonl"}))
 
 
 def test_runs_are_compared_by_name_on_the_split_asked_for(scored: Path, epalm: Epalm) -> None:
@@ -169,5 +169,6 @@ def test_what_cannot_be_compared_is_told(scored: Path, epalm: Epalm) -> None:
     ):
         done = epalm("compare", *words)
         assert done.code == 1 and says in done.err and "Traceback" not in done.err, done.err
-    (scored / "base.scores.jsonl").unlink()
-    assert "base.scores.jsonl cannot be read" in epalm("compare", "base.scores.json", "better.scores.json").err
+    (scored / "base.scores.per-sample.jsonl").unlink()
+    done = epalm("compare", "base.scores.json", "better.scores.json")
+    assert "base.scores.per-sample.jsonl cannot be read" in done.err

@@ -60,7 +60,7 @@ def test_answers_in_each_form(file: str, key: str, text: str, data: Path, epalm:
     assert qa["metrics"] == {"exact match": 0.75, "VQA accuracy": pytest.approx((1 + 1 + 0 + 1) / 4)}
     assert qa["chance"]["exact match"] == 1.0  # the training split's
     assert (qa["expected"], qa["missing"], scores["unknown_ids"]) == (4, 0, 0)
-    lines = [json.loads(line) for line in written.with_suffix(".jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in written.with_suffix(".per-sample.jsonl").read_text().splitlines()]
     assert [line["scores"]["VQA accuracy"] for line in lines] == [1, 1, 0, 1]
 
 

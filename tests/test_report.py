@@ -72,7 +72,7 @@ def test_one_file_the_same_each_time_with_nothing_to_fetch(here: Path, epalm: Ep
 def test_hostile_texts_stay_texts(here: Path, epalm: Epalm) -> None:
     name = "<i>x"
     shutil.copytree(here / ".epalm/runs/hasty", here / f".epalm/runs/{name}")
-    lines = here / f".epalm/runs/{name}/scores/test.jsonl"
+    lines = here / f".epalm/runs/{name}/scores/test.per-sample.jsonl"
     lines.write_text(
         lines.read_text().replace('"text": "not ', '"text": "\\ud800')
     )  # half a character, as JSON may say
@@ -128,7 +128,7 @@ def test_a_training_that_went_astray_and_samples_that_nobody_scored(here: Path, 
     )
     told = json.loads((run / "scores/test.json").read_text())
     (run / "scores/test.json").write_text(json.dumps(told | {"tasks": {}}))
-    (run / "scores/test.jsonl").write_text("")
+    (run / "scores/test.per-sample.jsonl").write_text("")
     done = epalm("report", "careful", "--out", "page.html")
     assert done.code == 0, done.err
     text = (here / "page.html").read_text()
@@ -137,7 +137,7 @@ def test_a_training_that_went_astray_and_samples_that_nobody_scored(here: Path, 
 
 @pytest.mark.parametrize("line", ["NaN", "[]", '{"id": "1"}', '{"scores": {"CIDEr": NaN}}', '{"text": 1}'])
 def test_damaged_scores_are_one_message(here: Path, epalm: Epalm, line: str) -> None:
-    path = here / ".epalm/runs/careful/scores/test.jsonl"
+    path = here / ".epalm/runs/careful/scores/test.per-sample.jsonl"
     whole = json.loads(path.read_text().splitlines()[0])
     value = json.loads(line)
     path.write_text(json.dumps(whole | value if isinstance(value, dict) and "id" not in value else value))
