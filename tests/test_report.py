@@ -115,8 +115,8 @@ def test_media_that_cannot_be_shown_say_why(here: Path, epalm: Epalm, monkeypatc
     assert len(text) < 60_000 + 200_000
     (here / "data.jsonl").unlink()
     gone = epalm("report", "--samples", 5, "--out", "page.html")
-    assert gone.code == 0 and "cannot read data.jsonl" in gone.err and "--data" in gone.err
-    assert "cannot read data.jsonl" in (here / "page.html").read_text()
+    assert gone.code == 0 and "data.jsonl does not exist" in gone.err and "--data" in gone.err
+    assert "data.jsonl does not exist" in (here / "page.html").read_text()
     asked = epalm("report", "--data", "nowhere.jsonl")
     assert asked.code == 1 and "nowhere.jsonl" in asked.err and asked.err.count("error:") == 1
 
@@ -142,7 +142,7 @@ def test_damaged_scores_are_one_message(here: Path, epalm: Epalm, line: str) -> 
     value = json.loads(line)
     path.write_text(json.dumps(whole | value if isinstance(value, dict) and "id" not in value else value))
     done = epalm("report", "--samples", 0)
-    assert done.code == 1 and "test.jsonl cannot be read" in done.err and "Traceback" not in done.err
+    assert done.code == 1 and "test.per-sample.jsonl cannot be read" in done.err and "Traceback" not in done.err
 
 
 def test_what_cannot_be_reported_is_one_message(here: Path, epalm: Epalm) -> None:
@@ -164,10 +164,10 @@ def test_what_cannot_be_reported_is_one_message(here: Path, epalm: Epalm) -> Non
 
 
 def test_predictions_from_elsewhere_have_a_report_as_well(here: Path, epalm: Epalm) -> None:
-    for suffix in ("json", "jsonl"):
+    for suffix in ("json", "per-sample.jsonl"):
         shutil.copy(here / f".epalm/runs/careful/scores/test.{suffix}", here / f"theirs.scores.{suffix}")
     scores = json.loads((here / "theirs.scores.json").read_text())
-    (here / "theirs.scores.json").write_text(json.dumps(scores | {"per_sample": "theirs.scores.jsonl"}))
+    (here / "theirs.scores.json").write_text(json.dumps(scores | {"per_sample": "theirs.scores.per-sample.jsonl"}))
     done = epalm("report", "theirs.scores.json", "--samples", 0)
     assert done.code == 0, done.err
     text = (here / "theirs.report.html").read_text()
