@@ -33,7 +33,7 @@ WAYS: dict[tuple[str, str], Callable[[str], tuple[str, ...]]] = {
     ("ablate all", "write"): lambda out: ("ablate", "all", "--write", out),
     ("ablate variants", "write"): lambda out: ("ablate", "variants", "--write", out),
 } | {
-    (f"ablate {name}", "write"): lambda out, name=name: ("ablate", name, *OWN_DATA, "--write", out)  # type: ignore[misc]
+    (f"ablate {name}", "write"): lambda out, name=name: ("ablate", name, *OWN_DATA, "--write", out)
     for name in ABLATIONS
 }
 TAKES_FORCE = {("score", "out"), ("report", "out"), ("cache export", "file")}
