@@ -113,21 +113,28 @@ def _nothing_fits(
 
 def _rows(path: Path) -> Iterator[Row]:
     """Those of the file; each member of one object {id: text} is one."""
-    if _is_mapping(path):
-        yield from (Row(repr(name), {"id": name, "text": text}) for name, _, text in walk_json(path))
-    else:
-        yield from read_rows(path)
+    try:
+        if path.is_file() and _is_mapping(path):
+            yield from (Row(repr(name), {"id": name, "text": text}) for name, _, text in walk_json(path))
+        else:
+            yield from read_rows(path)
+    except UsageError as error:
+        if "not JSON" not in error.message:
+            raise
+        raise UsageError(error.message, hint=f"one JSON object a line, or a list of them: {_HINT}") from error
 
 
 def _is_mapping(path: Path) -> bool:
     """Whether it is one JSON object without any of the keys of a row, on one line or on many."""
     with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8-sig") as file:
-        first = next((line for line in file if not line.isspace()), "").strip()
+        lines = (line.strip() for line in file if not line.isspace())
+        first = next(lines, "")
         try:
             value = json.loads(first)
         except NOT_JSON:
             return first.startswith("{") and first.endswith(("{", ","))  # it goes on below
-        return isinstance(value, dict) and bool(value) and not value.keys() & (FORMS.keys() | _TEXTS)
+        keys = FORMS.keys() | _TEXTS
+        return isinstance(value, dict) and bool(value) and not value.keys() & keys and next(lines, None) is None
     return False
 
 

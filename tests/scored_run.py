@@ -20,7 +20,7 @@ def train_one(trial: Trial) -> None:
     asked = [row for row in rows if row["split"] == "test"]
     trial.samples = rows + [
         {**row, "id": f"{row['id']}-{word}"} | ({"prompt": f"{word} {row['prompt']}"} if row["task"] == "qa" else {})
-        for word in ("now", "and", "here")
+        for word in ("now", "and")
         for row in asked
     ]
     words = ("--from-cache", "-m", "image", "--data", "trial/world", "--cache", "trial/cache", "--runs", "runs")

@@ -1,6 +1,7 @@
 """`epalm score --predictions`: anybody's predictions, in many forms; every fault is one message that says where."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,8 @@ def test_coco_results_with_unknown_repeated_and_missing_ids_are_told(data: Path,
         (['{"id": 1.5, "text": "cat"}'], ["line 1", "'id' is 1.5"]),
         (['{"id": true, "text": "cat"}'], ["line 1", "'id' is True"]),
         (['{"name": "0", "text": "cat"}'], ["line 1", "'question_id'", "'image_id'"]),
+        (['{"0": "cat"}', '{"1": "dog"}'], ["line 1", "it has no 'id'"]),
+        (["[{'question_id': 0, 'answer': 'cat'}]"], ["entry 1", "not JSON", '{"question_id": …, "answer": "…"}']),
         (["", "{nonsense"], ["line 2", "not JSON"]),
         (["5"], ["line 1", "expected an object"]),
         (['[{"question_id": 0, "answer": "cat"}, {"question_id": 1}]'], ["entry 2", "'answer' is missing"]),
@@ -129,7 +132,8 @@ def test_question_and_medium_are_those_of_the_data(data: Path, epalm: Epalm) -> 
     done = epalm("score", "--predictions", path, "--data", data, *WORDS, "--json")
     assert done.code == 0, done.err
     told = " ".join(done.err.split())
-    assert "2 have the data's question or medium; 1 have neither and went by their id alone" in told
+    assert "2 of 3 have the question or the medium that the data have" in told
+    assert "1 of 3 go by their id alone: they have neither question nor medium" in told
     assert "1 are of another question or medium and are not scored; of '2', 'image' is '3.jpg', not '2.jpg'" in told
     scores = json.loads(done.out)
     assert (scores["of_another_question_or_medium"], scores["by_id_alone"]) == (1, 1)
@@ -147,7 +151,7 @@ def test_what_it_wrote_itself_is_compared_and_scores_the_same(data: Path, epalm:
     first = json.loads(epalm("score", "--predictions", path, "--data", data, *WORDS, "--json").out)
     again = epalm("score", "--predictions", data.with_name(first["per_sample"]), "--data", data, *WORDS, "--json")
     assert json.loads(again.out)["tasks"] == first["tasks"]
-    assert "5 have the data's question or medium; 0 have neither" in " ".join(again.err.split())
+    assert "5 of 5 have the question or the medium" in again.err and "id alone" not in again.err
 
 
 def test_ids_that_two_modalities_share_are_refused(data: Path, epalm: Epalm) -> None:
@@ -160,13 +164,15 @@ def test_ids_that_two_modalities_share_are_refused(data: Path, epalm: Epalm) -> 
 
 
 def test_options_that_do_not_fit_are_refused(data: Path, epalm: Epalm) -> None:
-    path = _write(data.with_name("p.jsonl"), [{"id": "0", "text": "cat"}])
+    path, pipe = _write(data.with_name("p.jsonl"), [{"id": "0", "text": "cat"}]), data.with_name("pipe")
+    os.mkfifo(pipe)  # opening it would wait for ever
     for words, says in (
         (("--predictions", path), "--data"),
         (("--predictions", path, "--data", data, "--run", "a"), "--run"),
         (("--predictions", path, "--data", data, "--split", "nope"), "it has train, val"),
         (("--predictions", path, "--data", data, "--split", "val", "--metrics", "blue"), "no metric 'blue'"),
         (("--predictions", data / "no", "--data", data, "--split", "val"), "does not exist"),
+        (("--predictions", pipe, "--data", data, "--split", "val"), "is not a file"),
         (("--out", "x.json"), "--predictions"),
     ):
         done = epalm("score", *words)

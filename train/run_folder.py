@@ -212,7 +212,7 @@ def _latest(runs: Path) -> RunFolder:
     newest = next(finished, None)
     if newest is None:
         raise UsageError(passed_over or f"there is no run in {runs} yet", hint="epalm train --from-cache")
-    warn(f"{passed_over or f'{pointer} is missing'}; the newest that can be is taken: {newest.path}")
+    warn(f"{passed_over or f'{pointer} is missing'}; taken instead: {newest.path}, the newest that can be used")
     return newest
 
 

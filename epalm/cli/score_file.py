@@ -50,7 +50,10 @@ def score_file(
     expected = [sample for sample in samples if sample.task in tasks]  # COCO's results leave questions aside
     say(f"predictions: {predictions}; data: {data}, split {split}")
     alone = len(given.predictions) - given.compared
-    say(f"{given.compared:,} have the data's question or medium; {alone:,} have neither and went by their id alone")
+    if given.compared:
+        say(f"{given.compared:,} of {len(given.predictions):,} have the question or the medium that the data have")
+    if alone:
+        say(f"{alone:,} of {len(given.predictions):,} go by their id alone: they have neither question nor medium")
     for name, difference in list(given.others.items())[:1]:
         warn(f"{len(given.others):,} are of another question or medium and are not scored; of {name!r}, {difference}")
     if given.unknown:
