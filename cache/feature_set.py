@@ -111,6 +111,12 @@ class FeatureSet:
         self.records()
         return set(self._rows.get(view, ()))
 
+    def lost_blocks(self) -> list[Record]:
+        """Committed blocks whose values are not there any more; by one listing, so that no block is read."""
+        records = self.records()  # before the listing: a block is there before its record
+        there = {f"{BLOCKS}/{one.key}" for one in self.objects.below(BLOCKS).walk() if one.bytes} if records else set()
+        return [record for record in records if record.chunk not in there]
+
     def views(self) -> tuple[int, ...]:
         """Every view that some row has."""
         self.records()

@@ -18,7 +18,7 @@ from epalm.cache.manifest import Manifest, write_manifest
 from epalm.cache.store import Cache
 from epalm.cache.sweep import sweep_leftovers
 from epalm.cache.uses import touch
-from epalm.console import Advance, progress
+from epalm.console import Advance, progress, warn
 from epalm.cores import usable_cores
 from epalm.datasets import from_anywhere
 from epalm.errors import CacheError, MediaError
@@ -139,6 +139,10 @@ def extract_features(
         recorded = library_versions() | (choice.to_record() if choice else {})
         features = cache.feature_set(plan.spec, recorded=recorded)
         _note_unreadable(features, plan)
+        if plan.lost:
+            warn(f"{len(plan.lost)} blocks of {plan.spec.name} are not there any more; their media count as new")
+        for block in plan.lost:
+            features.drop(block)
     if plan.pending:
         with progress(f"extract {modality}", len(plan.pending), "media") as advance:
             tally = (engine or LocalEngine(encoder))(plan, features, advance)

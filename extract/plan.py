@@ -58,6 +58,7 @@ class Plan:
     augmented: int = 0  # media that are to have augmented views
     passed_over: Mapping[str, int] = field(default_factory=dict)
     linked_roots: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()  # blocks with a record and without their values: as if they were not in the cache
     unreadable: Mapping[str, MediaError] = field(default_factory=dict)  # media → why
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)  # media → digest
 
@@ -117,6 +118,10 @@ def make_plan(
     wanted = _wanted_views(dataset, digests, views, views_split)
     existing = _choose(cache.serving(spec), wanted)
     rows = {view: existing.rows(view) if existing else set[str]() for view in range(views + 1)}
+    lost = existing.lost_blocks() if existing else []
+    for record in lost:
+        for view in rows.keys() & set(record.views):
+            rows[view] -= set(record.rows)
     bad = set(existing.ledger.digests()) - rows[0] if existing and not retry_bad else set[str]()
     hits = known_bad = 0
     to_do: dict[str, tuple[int, ...]] = {}  # media → the views that they lack
@@ -146,6 +151,7 @@ def make_plan(
         augmented=sum(len(wanted[digest]) > 1 for digest in digests.values()),
         passed_over=dataset.passed_over,
         linked_roots=dataset.linked_roots(),
+        lost=tuple(record.block for record in lost),
         unreadable=unreadable,
         digests=digests,
     )

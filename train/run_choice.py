@@ -53,6 +53,10 @@ def choose_run(
 
 
 def _named(runs: Path, name: str, inputs: Mapping[str, Any], *, again: bool) -> Choice:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # no reader of safetensors takes such a path
+        raise UsageError(f"--run {name!a} is not UTF-8", hint="choose another name") from None
     run = RunFolder(runs / name)
     if Path(name).name != name or not run.path.is_dir():
         return Choice(RunFolder.create(runs, "", name=name))
