@@ -16,6 +16,7 @@ from epalm.extract.limits import Limits, out_of_memory
 from epalm.extract.media_file import require_status
 from epalm.extract.ogg_pages import require_pages
 from epalm.extract.truncation import end_of_tags, require_whole
+from epalm.extract.unknown_sizes import with_known_sizes
 from epalm.media import MediaFile
 
 # Playlists and scripts (hls, dash, concat, image2, lavfi …) are left out: they open other files or URLs.
@@ -29,10 +30,10 @@ _NO_PROTOCOL = "none"  # what is given as an open file needs none
 _SAMPLES = 1 << 24  # a channel of one packet; real ones have a few thousand
 VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen of them
 
-# Uncompressed WAVE: larger packets than FFmpeg's, which are a few ms; and only the first two are searched for another
+# Uncompressed WAVE: larger packets than FFmpeg's, which are a few ms; and only the first is searched for another
 # format in disguise (DTS on a CD), which takes longer than to decode most recordings.
 _PCM = (b"\x01\0", b"\x03\0", b"\xfe\xff")  # integers, floats, or either with more said of them
-_OF_PCM = {"max_size": "32768", "max_probe_packets": "2"}
+_OF_PCM = {"max_size": "32768", "max_probe_packets": "1"}
 _GUESS_TIMES: int = cast(Any, Flags.gen_pts).value
 
 
@@ -62,7 +63,7 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
             if head[8:16] == b"WAVEfmt " and head[20:] in _PCM:
                 options |= _OF_PCM
             file.seek(0)
-            with av.open(file, "r", options=options, metadata_errors="replace") as container:
+            with av.open(with_known_sizes(file), "r", options=options, metadata_errors="replace") as container:
                 # Times that are missing are to be seen, not guessed from packets kept in memory until then.
                 container.flags &= ~_GUESS_TIMES
                 for stream in container.streams:

@@ -16,15 +16,15 @@ _MOST_BOXES = 1_000
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"moof")
 _VITAL = (b"moov", b"mdat", b"moof")  # others may be cut: what comes behind the media is sometimes padding
-_W64 = bytes.fromhex("2e91cf11a5d628db04c10000")  # behind "riff", as behind the names of the chunks
+W64 = bytes.fromhex("2e91cf11a5d628db04c10000")  # behind "riff", as behind the names of the chunks
 _OGG_PAGE = 27 + 255 + 255 * 255  # bytes at most
 # The first frame of an MP3 that says how many there are; where depends on version and channels.
 _INFO = re.compile(rb"\xff[\xe0-\xff]..(?:.{9}|.{17}|.{32})(Xing|Info|VBRI)", re.DOTALL)
-_HALF = 1 << 31
+_GIGABYTE = 1 << 30
 _HEADERS = 1 << 16  # bytes by which a placeholder may fall short of the largest size
 
 
-class _Chunks(NamedTuple):
+class Chunks(NamedTuple):
     """How a format of chunks (name, size, content) is walked to the one that holds the media."""
 
     start: int  # of the first chunk
@@ -35,10 +35,10 @@ class _Chunks(NamedTuple):
     inclusive: bool = False  # the size counts name and size, too
 
 
-_RIFF = _Chunks(12, 4, 4)
-_IFF = _RIFF._replace(order="big")
-_CAF = _Chunks(8, 4, 8, "big", pad=1)
-_WAVE64 = _Chunks(40, 16, 8, pad=8, inclusive=True)
+RIFF = Chunks(12, 4, 4)
+IFF = RIFF._replace(order="big")
+_CAF = Chunks(8, 4, 8, "big", pad=1)
+WAVE64 = Chunks(40, 16, 8, pad=8, inclusive=True)
 
 
 def require_whole(file: BinaryIO, what: str) -> None:
@@ -64,28 +64,26 @@ def _announced(file: BinaryIO, size: int) -> int | None:
     elif head[:4] in (b"RIFF", b"RF64", b"BW64", b"RIFX") and head[8:12] in (b"AVI ", b"WAVE"):
         end = _end_of_riff(file, head, size)
     elif head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC", b"8SVX", b"16SV"):
-        end = _end_of_chunk(file, _IFF, (b"SSND", b"BODY"), size)
+        end = _end_of_chunk(file, IFF, (b"SSND", b"BODY"), size)
     elif head[:4] == b"caff":
         end = _end_of_chunk(file, _CAF, (b"data",), size)
-    elif head == b"riff" + _W64:
-        end = _end_of_chunk(file, _WAVE64, (b"data",), size)
+    elif head == b"riff" + W64:
+        end = _end_of_chunk(file, WAVE64, (b"data",), size)
     elif head[:4] == b".snd":
-        end = _end(int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big"), size)
+        end = end_of_media(int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big"), size)
     elif head[:4] == b"OggS":
         end = _end_of_page(file, size)
     return end
 
 
-def _end(start: int, length: int, size: int) -> int | None:
+def end_of_media(start: int, length: int, size: int) -> int | None:
     """Where media of `length` bytes from `start` end; None for a length that its writer did not know.
 
-    Writers to a pipe say 0 or about the largest size that there is. Some tools say twice what they write.
+    Writers to a pipe say 0, or a round number of gigabytes but for headers. Some tools say twice what they write.
     """
-    if not 0 < length < 1 << 63 or length == 1 << 30 or length == 2 * (size - start):
-        return None
-    if length > 1 << 30 and min(length % _HALF, -length % _HALF) < _HEADERS:
-        return None
-    return start + length
+    large = length > _GIGABYTE - _HEADERS and min(length % _GIGABYTE, -length % _GIGABYTE) < _HEADERS
+    unknown = large or not 0 < length < 1 << 63 or length == 2 * (size - start)
+    return None if unknown else start + length
 
 
 def _end_of_segment(file: BinaryIO, size: int) -> int | None:
@@ -133,7 +131,7 @@ def _end_of_boxes(file: BinaryIO, whole: int) -> int | None:
     return end
 
 
-def _walk(file: BinaryIO, chunks: _Chunks, size: int) -> Iterator[tuple[bytes, int, int]]:
+def walk_chunks(file: BinaryIO, chunks: Chunks, size: int) -> Iterator[tuple[bytes, int, int]]:
     """Each chunk's name, the place of its content, and the length that it announces."""
     place = chunks.start
     for _ in range(_MOST_BOXES):
@@ -150,19 +148,19 @@ def _walk(file: BinaryIO, chunks: _Chunks, size: int) -> Iterator[tuple[bytes, i
         place += -place % chunks.pad
 
 
-def _end_of_chunk(file: BinaryIO, chunks: _Chunks, wanted: tuple[bytes, ...], size: int) -> int | None:
+def _end_of_chunk(file: BinaryIO, chunks: Chunks, wanted: tuple[bytes, ...], size: int) -> int | None:
     """The end of the chunk whose name begins with a wanted one."""
-    for name, start, length in _walk(file, chunks, size):
+    for name, start, length in walk_chunks(file, chunks, size):
         if name.startswith(wanted):
-            return _end(start, length, size)
+            return end_of_media(start, length, size)
     return None
 
 
 def _end_of_riff(file: BinaryIO, head: bytes, size: int) -> int | None:
     """AVI: the end of the list of frames; the index behind it can be done without. WAVE: the end of the samples."""
-    chunks = _RIFF._replace(order="big") if head.startswith(b"RIFX") else _RIFF
+    chunks = RIFF._replace(order="big") if head.startswith(b"RIFX") else RIFF
     long = None
-    walk = _walk(file, chunks, size)
+    walk = walk_chunks(file, chunks, size)
     for name, start, length in walk:
         if name == b"ds64":  # sizes beyond 32 bits: of the file, of the samples
             file.seek(start + 8)
@@ -171,11 +169,13 @@ def _end_of_riff(file: BinaryIO, head: bytes, size: int) -> int | None:
             # Without a length it goes to the end of the file, but for one in which other chunks do.
             if length == 0 and size in (start + length + length % 2 for _, start, length in walk):
                 raise MediaError("the recording has no samples", hint="record or download it again")
-            return _end(start, length if long is None else long, size)
+            return end_of_media(start, length if long is None else long, size)
         file.seek(start)
         if name == b"LIST" and file.read(4) == b"movi":
-            return start + length if length < _HALF - 1 else None  # a placeholder of a writer that never came back
-    return _end(8, int.from_bytes(head[4:8], chunks.order), size)  # what it is cut before
+            return (
+                start + length if length < 2 * _GIGABYTE - 1 else None
+            )  # a placeholder of a writer that never came back
+    return end_of_media(8, int.from_bytes(head[4:8], chunks.order), size)  # what it is cut before
 
 
 def _end_of_page(file: BinaryIO, size: int) -> int | None:
@@ -217,6 +217,6 @@ def announced_frames(file: BinaryIO) -> tuple[int, int | None]:
     else:
         count = numbers[1] if numbers[0] & 1 else 0
         length = (numbers[2] if numbers[0] & 1 else numbers[1]) if numbers[0] & 2 else 0
-    if _end(0, count, 0) is None:
+    if end_of_media(0, count, 0) is None:
         return 0, None
-    return count, _end(start + info.start(), length, 0)
+    return count, end_of_media(start + info.start(), length, 0)

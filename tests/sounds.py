@@ -57,13 +57,24 @@ def tone(seconds: float = 0.5, rate: int = RATE) -> np.ndarray:
     return (0.4 * np.sin(2 * np.pi * (300 + 400 * times) * times) + noise).astype(np.float32)
 
 
-def encode(path: Path, codec: str, container: str, options: dict[str, str], seconds: float = 0.5) -> None:
+class Pipe:
+    """What a writer cannot go back in."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def write(self, part: bytes) -> int:
+        self.content += bytes(part)
+        return len(part)
+
+
+def encode(path: Path | Pipe, codec: str, container: str, options: dict[str, str], seconds: float = 0.5) -> None:
     """A tone that rises, in noise, mono."""
-    if codec == "vorbis":  # which PyAV does not write well
+    if codec == "vorbis" and isinstance(path, Path):  # which PyAV does not write well
         soundfile.write(path, tone(seconds), RATE, format="OGG", subtype="VORBIS")
         return
     rate = RATES.get(codec, RATE)
-    with av.open(str(path), "w", format=container, options=options) as file:
+    with av.open(str(path) if isinstance(path, Path) else path, "w", format=container, options=options) as file:
         stream = file.add_stream(codec, rate=rate, layout="mono")
         assert isinstance(stream, AudioStream)
         frame = av.AudioFrame.from_ndarray(tone(seconds, rate)[None], format="flt", layout="mono")

@@ -17,6 +17,7 @@ from tests.sounds import (
     RATE,
     RATES,
     UNANNOUNCED,
+    Pipe,
     decode_with_ffmpeg,
     encode,
     encode_all,
@@ -68,7 +69,15 @@ SIZES = {
     "pcm.caf": (b"data", 0, ">Q"),
     "ulaw.au": (b".snd", 4, ">I"),
 }
-PLACEHOLDERS = {"pcm.wav": (0, 0x80000000), "pcm.caf": (0, (1 << 64) - 1), "pcm.aiff": (0x80000000,)}
+ALL_ONES = (1 << 64) - 1
+PLACEHOLDERS = {
+    "pcm.wav": (0, 0x80000000),
+    "pcm.rf64": (0, ALL_ONES),
+    "pcm.w64": (0, ALL_ONES, ALL_ONES >> 1),
+    "pcm.aiff": (0, 0x80000000),
+    "pcm.caf": (0, ALL_ONES),
+    "ulaw.au": (0, 0x80000000),
+}
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -87,6 +96,14 @@ def test_sizes_that_their_writers_did_not_know(tmp_path: Path, whole: dict[str, 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MediaError, match="cut off"):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", [*SIZES, "a.flac", "a.wv", "a.opus", "ms.wav", "float.aiff", "flac.mka"])
+def test_what_was_written_to_a_pipe(tmp_path: Path, whole: dict[str, Path], name: str) -> None:
+    pipe = Pipe()
+    encode(pipe, *FORMATS[name])
+    (tmp_path / name).write_bytes(pipe.content)
+    np.testing.assert_array_equal(read(tmp_path / name), read(whole[name]))
 
 
 def test_an_empty_wav_has_no_samples_whatever_comes_behind(tmp_path: Path) -> None:
