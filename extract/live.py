@@ -16,6 +16,7 @@ from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import EncoderChoice
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.media_file import require_file
+from epalm.extract.selection import feature_spec
 from epalm.extract.views import VIEW_0, View, view_of
 from epalm.extract.workers import default_workers
 from epalm.fingerprint import digest_file, digest_json
@@ -82,6 +83,7 @@ class LiveFeatures:
             "encoder": self._encoder.describe(),
             "layers": list(self._chosen),
             "preprocessing": self._encoder.input.describe(),
+            "version": feature_spec(self._encoder, self._chosen).version,
             "view_seed": self._view_seed,
             "choice": self._choice.to_record() if self._choice else None,
         }

@@ -16,6 +16,7 @@ from epalm.config import load_config
 from epalm.datasets import load_dataset
 from epalm.extract.encoders import EncoderChoice, build_encoder
 from epalm.extract.live import LiveFeatures
+from epalm.extract.selection import feature_spec
 from epalm.samples import Dataset, Modality, Sample, Task
 from epalm.train.device_features import DeviceFeatures, fit_on_device
 from epalm.train.features import CachedFeatures
@@ -204,6 +205,7 @@ def test_the_encoder_in_the_loop_draws_the_same_way(extracted_pictures: Path) ->
     live = LiveFeatures(encoder, (1, 3), dataset, view_seed=2, choice=choice)
     plain = LiveFeatures(encoder, (1, 3), dataset, choice=choice)
     assert (live.describe()["view_seed"], plain.describe()["view_seed"]) == (2, None)
+    assert plain.describe()["version"] == feature_spec(encoder, (1, 3)).version  # of the code that reads media
     first = live.gather(samples, epoch=0)
     assert np.array_equal(plain.gather(samples, epoch=0), plain.gather(samples))
     assert np.array_equal(live.gather(samples), plain.gather(samples))
