@@ -23,6 +23,7 @@ from epalm.media import MediaFile
 
 PIECE = 1 << 18  # samples at a time, of all channels; a packet may have more
 MAX_CHANNELS = 256
+_PLANES = 8
 # Formats of which FFmpeg takes the number of samples from the header, not from the file's size.
 _COUNTED = ("flac", "wv", "tta", "ape", "nistsphere")
 # Codecs without loss: their check sums find what is damaged.
@@ -72,7 +73,7 @@ def read_sound(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, 
         if context.name in _CHECKED:
             context.options = {**context.options, "err_detect": "crccheck+explode"}
         form, waiting, size = _Form("", 0, 0), list[np.ndarray](), 0
-        for frame in _frames(medium, container, streams[0]):
+        for frame in map(_readable, _frames(medium, container, streams[0])):
             now = _Form(frame.format.name, frame.layout.nb_channels, frame.sample_rate)
             if waiting and (now != form or size >= PIECE):
                 yield form.samples(waiting), form.rate
@@ -82,6 +83,14 @@ def read_sound(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, 
             size += waiting[-1].size
         if waiting:
             yield form.samples(waiting), form.rate
+
+
+def _readable(frame: AudioFrame) -> AudioFrame:
+    """PyAV would read beyond the planes where channels are more than eight: they take turns in one instead."""
+    if not frame.format.is_planar or frame.layout.nb_channels <= _PLANES:
+        return frame
+    (packed,) = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate).resample(frame)
+    return packed
 
 
 def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
