@@ -4,7 +4,7 @@ Knows containers; does not know frames or samples.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,12 +12,14 @@ import av
 from av.container import Flags, InputContainer
 
 from epalm.errors import MediaError
+from epalm.extract.content import another_medium
 from epalm.extract.limits import Limits, out_of_memory
 from epalm.extract.media_file import require_status
 from epalm.extract.ogg_pages import require_pages
 from epalm.extract.truncation import end_of_tags, require_whole
 from epalm.extract.unknown_sizes import with_known_sizes
 from epalm.media import MediaFile
+from epalm.samples import Modality
 
 # Playlists and scripts (hls, dash, concat, image2, lavfi …) are left out: they open other files or URLs.
 _FORMATS = (
@@ -77,10 +79,11 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
         raise out_of_memory(what) from error
     except (av.FFmpegError, UnicodeDecodeError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise MediaError(
-            f"the {what} cannot be decoded: {reason[:1].lower()}{reason[1:]}",
-            hint=f"play it with a media player, and convert or download the {what} again",
-        ) from error
+        words = f"{reason[:1].lower()}{reason[1:]}"
+        remedy = f"play it with a media player, and convert or download the {what} again"
+        with suppress(OSError), medium.open() as file:
+            words, remedy = another_medium(file, (Modality(what), Modality.VIDEO, Modality.AUDIO)) or (words, remedy)
+        raise MediaError(f"the {what} cannot be decoded: {words}", hint=remedy) from error
 
 
 def _content(medium: MediaFile, size: int) -> MediaFile:

@@ -6,18 +6,21 @@ Knows files and pixels; does not know sizes or statistics of encoders.
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from epalm.errors import MediaError
+from epalm.extract.content import another_medium
 from epalm.extract.limits import Limits, out_of_memory
 from epalm.extract.media_file import require_file
 from epalm.extract.orientation import FIRST_SIDEWAYS, TURNS, UPRIGHT
 from epalm.extract.picture_depth import Depth, depth_of
 from epalm.extract.picture_metadata import without_metadata
 from epalm.media import MediaFile
+from epalm.samples import Modality
 
 # Formats that only decode pixels: no PostScript interpreter, no format that refers to other files.
 _SAFE = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
@@ -74,7 +77,11 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
     except MemoryError as error:
         raise out_of_memory("picture") from error
     except _FAULTS as error:
-        raise MediaError(f"the picture cannot be decoded: {_reason(error)}", hint=_HINT) from error
+        words, remedy = _reason(error), _HINT
+        if isinstance(error, UnidentifiedImageError):
+            with suppress(OSError), medium.open() as file:
+                words, remedy = another_medium(file, (Modality.IMAGE,)) or (words, remedy)
+        raise MediaError(f"the picture cannot be decoded: {words}", hint=remedy) from error
 
 
 def _read(file: BinaryIO, orientation: int, limits: Limits, least: tuple[int, int] | None) -> Picture:
