@@ -86,6 +86,8 @@ def shown_by_ffmpeg(path: Path, *options: str) -> list[np.ndarray]:
         "image2pipe",
         "-c:v",
         "ppm",
+        "-pix_fmt",
+        "rgb24",
         "-fps_mode",
         "passthrough",
         "-",
