@@ -187,7 +187,8 @@ def _video_stream(container: InputContainer, limits: Limits) -> VideoStream:
 
 def _pixels(frame: av.VideoFrame) -> np.ndarray:
     """RGB (H, W, 3) uint8, turned and mirrored as the display matrix says, or as stored where it says nothing sound."""
-    pixels = frame.to_ndarray(format="rgb24")
+    # Threads of the conversion would live until the collector finds the frame, which its side data hold in a circle.
+    pixels = frame.to_ndarray(format="rgb24", threads=1)
     side_data = cast(SideDataContainer, frame.side_data)
     if Type.DISPLAYMATRIX not in side_data:
         return pixels

@@ -1,5 +1,6 @@
 """The right frames, turned as players show them, only those in memory; what is no video is an error."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -117,6 +118,22 @@ def test_only_wanted_frames_are_converted(tmp_path: Path) -> None:
     seen: list[int] = []
     _frames(tmp_path / "a.mp4", 4, lambda frame: seen.append(int(frame[-1, -1, 0])))
     assert len(seen) == 4
+
+
+def test_frames_leave_no_threads_behind(tmp_path: Path) -> None:
+    _write(tmp_path / "a.mp4", 24)
+    tasks = Path("/proc/self/task")
+    if not tasks.exists():
+        pytest.skip("threads are counted where Linux lists them")
+    gc.disable()  # whoever decodes clip after clip runs into its limits before the collector comes
+    try:
+        _numbers(tmp_path / "a.mp4", 24)
+        before = len(list(tasks.iterdir()))
+        for _ in range(3):
+            _numbers(tmp_path / "a.mp4", 24)
+        assert len(list(tasks.iterdir())) <= before
+    finally:
+        gc.enable()
 
 
 def test_the_input_has_one_shape(tmp_path: Path) -> None:
