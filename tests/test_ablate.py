@@ -130,7 +130,7 @@ def test_published_sizes_give_the_published_settings() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--data", "gone.jsonl"], "needs a --recipe"),
+        (["--data", "clotho:gone"], "needs a --recipe"),
         (["--data", "gone.jsonl", "--recipe", "vqa-v2"], "gone.jsonl"),
         (["--recipe", "coco-caption"], "table-1 is of qa"),
         (["--set", "lm.train=true"], "is what table-1 varies"),

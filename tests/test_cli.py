@@ -81,7 +81,7 @@ def test_help_imports_no_model_library() -> None:
         (("extract", "-m", "image", "--data", "photos", "--weights", "playground", "--device", "tpu"), 1, "tpu"),
         (("train", "--recipe", "nothing", "-m", "image"), 1, "nothing"),
         (("train", "-m", "image", "--variant", "large"), 1, "model.variant"),
-        (("train", "-m", "image", "--data", "photos", "--set", "optim.epochs=0"), 1, "--recipe"),
+        (("train", "-m", "image", "--data", "photos", "--set", "optim.epochs=0"), 1, "optim.epochs"),
         (("score", "--run", "nothing"), 1, "nothing"),
         (("predict", "nothing.jpg"), 1, "nothing.jpg"),
         (("cache", "info", "nothing"), 1, "nothing"),
