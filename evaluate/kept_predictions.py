@@ -5,7 +5,7 @@ Knows keys and files; does not know how a prediction comes about.
 
 import json
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Kept:
     id: str
     text: str
     key: str | None
-    inputs: Mapping[str, str]
+    inputs: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,23 @@ class Reuse:
 
 def find_reusable(asked: Sequence[Asked], path: Path) -> Reuse:
     """What `path` holds of what is asked, or another file beside it: of another split, say."""
-    kept = read_kept(path)
-    here = {one.key for one in kept}
     by_key = {one.key: one for one in reversed(asked)}  # the first of equal ones
-    if not by_key.keys() <= here:
-        others = (other for other in sorted(path.parent.glob("*.jsonl")) if other != path)
-        kept = [*(one for other in others for one in read_kept(other)), *kept]
-    texts = {one.key: one.text for one in kept if one.key is not None and one.key in by_key}
+    here = {one.key: one.text for one in read_kept(path) if one.key in by_key}
+    files, texts = [path], dict(here)
+    if len(here) < len(by_key):
+        files += [other for other in sorted(path.parent.glob("*.jsonl")) if other != path]
+        there = {one.key: one.text for file in files[1:] for one in read_kept(file) if one.key in by_key}
+        texts = there | here
     firsts = [one for one in asked if by_key[one.key] is one]
     to_decode = tuple(one for one in firsts if one.key not in texts)
+    reused = sum(one.key in texts for one in asked)
     return Reuse(
         texts=texts,
         to_copy=tuple(one for one in firsts if one.key in texts and one.key not in here),
         to_decode=to_decode,
-        reused=(reused := sum(one.key in texts for one in asked)),
+        reused=reused,
         shared=len(asked) - reused - len(to_decode),
-        reasons=_reasons(to_decode, kept),
+        reasons=_reasons(to_decode, files),
     )
 
 
@@ -91,9 +92,11 @@ def predict_samples(
     Raises:
         EpalmError: they cannot be written, there is too little room, or another process is writing them.
     """
-    require_room(path.parent, _LEAST * len(find_reusable(asked, path).to_decode))
+    if not path.exists():  # before anything is made
+        require_room(path.parent, _LEAST * len({one.key for one in asked}))
     with _alone(path):
         found = find_reusable(asked, path)
+        require_room(path.parent, _LEAST * len(found.to_copy + found.to_decode))
         say(f"predictions: {found.in_words()}")
         texts = dict(found.texts)
         _cut_torn_line(path)
@@ -109,22 +112,18 @@ def predict_samples(
     return [Prediction(one.sample.id, texts[one.key]) for one in asked]
 
 
-def read_kept(path: Path) -> list[Kept]:
-    """The lines of a file; empty, torn and other ones are passed over."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            value: Any = json.loads(line)
-            key = None if "key" not in value else str(value["key"])
-            inputs = {name: str(digest) for name, digest in value.get("inputs", {}).items()}
-            found.append(Kept(str(value["id"]), str(value["text"]), key, inputs))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return found
+def read_kept(path: Path) -> Iterator[Kept]:
+    """The lines of a file, one by one; empty, torn and other ones are passed over."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                value: Any = json.loads(line)
+                key = str(value["key"]) if "key" in value else None
+                yield Kept(str(value["id"]), str(value["text"]), key, dict(value.get("inputs", {})))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
 
 
 def prediction_line(text: str, asked: Asked) -> bytes:
@@ -140,24 +139,27 @@ def _short(inputs: Mapping[str, str]) -> dict[str, str]:
     return {name: value[:16] for name, value in inputs.items()}
 
 
-def _reasons(to_decode: Sequence[Asked], kept: Sequence[Kept]) -> dict[str, int]:
+def _reasons(to_decode: Sequence[Asked], files: Sequence[Path]) -> dict[str, int]:
     """How many have no text for which reason, the commonest first."""
-    near = defaultdict[Any, list[Kept]](list)  # lines by what they share with a sample: its id, or question and medium
-    for line in kept if to_decode else ():
-        near[line.id].append(line)
-        near[_subject(line.inputs)].append(line)
-    counts = Counter[str]()
-    for one in to_decode:
-        inputs = _short(one.inputs)
-        counts[_reason(inputs, [*near[one.sample.id], *near[_subject(inputs)]])] += 1
+    inputs = [_short(one.inputs) for one in to_decode]
+    near: dict[Any, list[Kept]] = {one.sample.id: [] for one in to_decode}  # lines of the same id, and of
+    near |= {_subject(one): [] for one in inputs}  # the same question and medium
+    for line in (line for file in files if to_decode for line in read_kept(file)):
+        for place in (line.id, _subject(line.inputs)):
+            if place in near:
+                near[place].append(line)
+    counts = Counter(
+        _reason(short, [*near[one.sample.id], *near[_subject(short)]])
+        for one, short in zip(to_decode, inputs, strict=True)
+    )
     return dict(counts.most_common())
 
 
-def _subject(inputs: Mapping[str, str]) -> tuple[str | None, str | None]:
-    return inputs.get("question"), inputs.get("medium")
+def _subject(inputs: Mapping[str, Any]) -> tuple[str, str]:
+    return str(inputs.get("question")), str(inputs.get("medium"))
 
 
-def _reason(inputs: Mapping[str, str], lines: Sequence[Kept]) -> str:
+def _reason(inputs: Mapping[str, Any], lines: Sequence[Kept]) -> str:
     """What differs in the nearest of the lines."""
     changes = [differences(line.inputs, inputs) for line in lines if line.key is not None]
     if changes:

@@ -6,6 +6,7 @@ features; neither the sample's id, nor its place, nor what is expected of it. On
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from epalm.evaluate.decode_options import DecodeOptions
 from epalm.fingerprint import digest_json
@@ -68,6 +69,6 @@ def run_inputs(run: LoadedRun, features: HashedSource, decode: DecodeOptions) ->
     }
 
 
-def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Which inputs differ that both have, each as "another question"."""
     return [words for name, words in _WORDS.items() if name in one and name in other and one[name] != other[name]]
