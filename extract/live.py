@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from epalm.cache.media_index import MediaIndex
+from epalm.console import warn
 from epalm.errors import MediaError
 from epalm.extract.encoder import Encoder
 from epalm.extract.encoders import EncoderChoice
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.media_file import require_file
+from epalm.extract.media_warnings import collected_warnings, joined
 from epalm.extract.selection import feature_spec
 from epalm.extract.views import VIEW_0, View, view_of
 from epalm.extract.workers import default_workers
@@ -46,6 +48,7 @@ class LiveFeatures:
         self._encoder, self._chosen, self._dataset, self._choice = encoder, layers, dataset, choice
         self._view_seed, self._index = view_seed, index
         self._digests: dict[str, str] = {}
+        self._warned: set[str] = set()  # media that a warning was shown of
         self.layers, self.width = len(layers), encoder.width
         # Decoders release the interpreter's lock: threads suffice for one batch at a time.
         self._threads = ThreadPoolExecutor(default_workers(), "decode")
@@ -97,9 +100,14 @@ class LiveFeatures:
     def _read(self, media: str, number: int) -> np.ndarray:
         try:
             file = require_file(self._dataset.locate(media), self._encoder.input.limits)
-            return self._encoder.input(file, (self._view(media, file, number),))
+            with collected_warnings() as warnings:
+                decoded = self._encoder.input(file, (self._view(media, file, number),))
         except MediaError as error:
             raise MediaError(f"{media}: {error.message}", hint=error.hint) from error
+        if (odd := joined(warnings)) and media not in self._warned:
+            self._warned.add(media)
+            warn(f"{media}: {odd.message}")
+        return decoded
 
     def _view(self, media: str, file: MediaFile, number: int) -> View:
         if number == 0 or self._view_seed is None:

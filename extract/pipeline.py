@@ -176,6 +176,8 @@ def encode_files(
 ) -> np.ndarray:
     """View 0 of some files (B, L, D) float32, in one batch; they are decoded by `pool` [default: in this process].
 
+    What is odd about one is shown as a warning.
+
     Raises:
         MediaError: one cannot be read.
     """
@@ -184,6 +186,8 @@ def encode_files(
     for one in pool.decode((Request(file, (VIEW_0,)) for file in files), ahead=len(files)):
         if isinstance(one.result, MediaError):
             raise one.result
+        if one.warning:
+            warn(f"{one.request.medium.path.name}: {one.warning.message}")
         inputs.append(one.result)
     batches = BatchEncoder(encoder, layers, "float32", len(files))
     rows = batches.collect(batches.submit(inputs))

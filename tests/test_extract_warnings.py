@@ -16,8 +16,9 @@ from epalm.cache.store import Cache
 from epalm.errors import MediaError
 from epalm.extract.decoder_child import attempt
 from epalm.extract.limits import Limits
+from epalm.extract.live import LiveFeatures
 from epalm.extract.media_warnings import MediaWarning, warn_about
-from epalm.extract.pipeline import ExtractSummary, LocalEngine, extract_features
+from epalm.extract.pipeline import ExtractSummary, LocalEngine, encode_files, extract_features
 from epalm.extract.preprocess import ImageInput, Pixels
 from epalm.extract.views import VIEW_0, View
 from epalm.extract.workers import DecodePool
@@ -156,6 +157,16 @@ def test_as_typed(tmp_path: Path, epalm: Epalm, small_vit: Path, monkeypatch: py
     assert "warning: r.png" in epalm("cache", "info", "image", "--cache", tmp_path / "cache").out
     fresh = epalm(*asked, "--cache", tmp_path / "fresh", "--workers", 0, "--strict-media")
     assert fresh.code == 3 and "1 encoded, 1 bad" in fresh.err
+
+
+def test_without_a_ledger_it_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset, encoder = _dataset(tmp_path / "media", ["a.png"], ["r.png"]), Projections(OddInput())
+    live = LiveFeatures(encoder, LAYERS, dataset)
+    for _ in range(2):
+        live.gather(dataset.samples)
+    assert capsys.readouterr().err.count("r.png: it is red") == 1
+    encode_files([dataset.locate("r.png")], encoder, LAYERS)
+    assert "r.png: it is red" in capsys.readouterr().err
 
 
 def _warning_reader() -> Callable[[ImageInput, MediaFile, Sequence[View]], np.ndarray]:
