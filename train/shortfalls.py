@@ -4,7 +4,7 @@ Knows numbers and texts; knows no settings objects.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -54,13 +54,11 @@ def length_shortfalls(given: np.ndarray, whole: np.ndarray, max_length: int, pos
 
 def text_shortfalls(samples: Sequence[Sample], text: TextFormat) -> Iterator[str]:
     """Of texts in which the name of a control token is written, which a reader may have meant as one."""
-    count = sum(text.with_control_tokens(_words(sample)) > 0 for sample in samples)
+    count = text.with_control_tokens(
+        "\n".join((sample.prompt or "", *sample.answers, *sample.references)) for sample in samples
+    )
     if count:
         yield (
             f"the texts of {count:,} of {len(samples):,} training samples have names of control tokens in them, such "
             'as "</s>": they are encoded as the characters that they are'
         )
-
-
-def _words(sample: Sample) -> Iterable[str]:
-    return (sample.prompt or "", *sample.answers, *sample.references)

@@ -77,4 +77,6 @@ def recipes(
 
 
 def _length(optim: "OptimSettings") -> str:
-    return f"{optim.max_steps} steps" if optim.max_steps else str(optim.epochs)
+    if optim.max_steps:
+        return f"{optim.max_steps} steps"
+    return f"{optim.epochs}, {optim.min_steps} steps at least" if optim.min_steps else str(optim.epochs)
