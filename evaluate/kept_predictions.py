@@ -95,11 +95,11 @@ def predict_samples(
     if not path.exists():  # before anything is made
         require_room(path.parent, _LEAST * len({one.key for one in asked}))
     with _alone(path):
+        _cut_torn_line(path)
         found = find_reusable(asked, path)
         require_room(path.parent, _LEAST * len(found.to_copy + found.to_decode))
         say(f"predictions: {found.in_words()}")
         texts = dict(found.texts)
-        _cut_torn_line(path)
         if found.to_copy:
             _append(path, b"".join(prediction_line(texts[one.key], one) for one in found.to_copy))
         if found.to_decode:

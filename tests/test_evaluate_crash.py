@@ -73,10 +73,11 @@ def _asked(names: str) -> list[Asked]:
     return [Asked(sample, {"question": sample.id}, f"key of {sample.id}") for sample in samples]
 
 
-def test_a_torn_line_is_cut_and_decoded_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [1, 4])  # bytes; the first is the line's end alone
+def test_a_torn_line_is_cut_and_decoded_again(cut: int, tmp_path: Path) -> None:
     asked, path = _asked("012"), tmp_path / "p.jsonl"
     predict_samples(asked[:2], path, lambda missing: iter([[Prediction(s.id, "\u2028é") for s in missing]]))
-    path.write_bytes(path.read_bytes()[:-4])
+    path.write_bytes(path.read_bytes()[:-cut])
     decoded: list[str] = []
 
     def decode(missing: Any) -> Any:
