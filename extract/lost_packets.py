@@ -2,12 +2,13 @@
 
 A long time between two frames is no sign of loss by itself: recordings of screens and slide shows have such. It is one
 where the file has bytes there that no packet of any stream accounts for, or where the container says that a packet is
-damaged, as MPEG-TS does. MP4 and MOV list every packet: none is lost there unseen. Knows positions and times; decodes
+damaged, as MPEG-TS does. MP4 and MOV list every packet, unless they are fragmented. Knows positions and times; decodes
 nothing.
 """
 
+import os
 from array import array
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from av.packet import Packet
@@ -17,6 +18,7 @@ _LEAST_BYTES = 128  # of a stretch; containers put less between two packets
 _BYTES_A_FRAME = 24  # that a lost one took at least: containers may have an empty entry for one shown again
 _SHARE = 0.1  # of the usual frame's bytes that each lost one took
 _COUNTING = {"avi", "ogg"}  # whose times go on behind a hole as if there were none
+_MOST_BOXES = 100_000
 _UNKNOWN = -(1 << 63)  # time
 _INDEX_ENTRY = 32  # bytes that an index at the end of the file takes for a packet from which decoding can begin
 _NEIGHBOURS = 8  # packets: those of neighbouring frames lie so near to each other in the file
@@ -92,6 +94,29 @@ class Coverage:
         tail = file_size - int(ends[-1]) - index - self._between
         left = max(0, tail) + int(bare[holes[begins[holes + 1] > last]].sum())
         return lost + (behind if behind >= _LEAST_LOST and left >= max(_LEAST_BYTES, frame * behind) else 0)
+
+
+def unreachable_bytes(file: BinaryIO) -> int:
+    """Of a fragmented MP4, how many bytes lie behind a place where a box should begin and none does.
+
+    0 where only zeros follow: recorders reserve room.
+    """
+    size, start, fragments = file.seek(0, os.SEEK_END), 0, False
+    for _ in range(_MOST_BOXES):
+        file.seek(start)
+        head = file.read(16)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if length == 1:  # it follows, in 64 bits
+            length = int.from_bytes(head[8:], "big")
+        if len(kind) < 4 or (kind.isalnum() and length < 8):  # 0: to the end of the file
+            return 0
+        if not kind.isalnum():
+            file.seek(start)
+            blocks = iter(lambda: file.read(1 << 20), b"")
+            return size - start if fragments and any(block.strip(b"\0") for block in blocks) else 0
+        fragments |= kind == b"moof"
+        start += length
+    return 0
 
 
 def _values(numbers: "array[int]") -> np.ndarray:

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from epalm.errors import MediaError
 from epalm.extract.containers import VIDEO_SHARE, open_container
 from epalm.extract.limits import Limits
+from epalm.extract.lost_packets import unreachable_bytes
 from epalm.extract.media_warnings import warn_about
 from epalm.extract.orientation import TURNS, UPRIGHT, of_display_matrix
 from epalm.extract.packets import DoubtError, PacketIndex, index_packets, seek_frames
@@ -81,7 +82,7 @@ def read_frames(
         wanted = sorted({number for numbers in selections for number in numbers})
         try:
             kept, _ = _collect(seek_frames(container, stream, index, wanted), selections, keep)
-            _warn(index, _Damage(), index.count)
+            _warn(medium, index, _Damage(), index.count)
             return kept
         except DoubtError:
             torn = index.torn  # decoding all of it shows what there is
@@ -95,7 +96,7 @@ def read_frames(
         raise MediaError("the video has no frame", hint="check the file with a media player")
     # Decoders patch small errors without a word, unless they are told to refuse what has any.
     damage.patched += torn and not (damage.patched or damage.failed)
-    _warn(index, damage, decoded)
+    _warn(medium, index, damage, decoded)
     return kept
 
 
@@ -108,12 +109,16 @@ class _Damage:
     patched: int = 0  # frames of which the decoder has made up a part
 
 
-def _warn(index: PacketIndex, damage: _Damage, decoded: int) -> None:
+def _warn(medium: MediaFile, index: PacketIndex, damage: _Damage, decoded: int) -> None:
     hint = "play it with a media player, and download or copy it again"
     # A decoder may pass over more than it complains of.
     lacking = index.lost + (max(damage.failed, damage.read - decoded) if damage.failed else 0)
     if lacking:
         warn_about(f"it has holes: it announces about {decoded + lacking:,} frames, and {decoded:,} decode", hint)
+    with medium.open() as file:
+        unreachable = unreachable_bytes(file)
+    if unreachable:
+        warn_about(f"it has holes: {unreachable:,} of its bytes lie behind a part in which no fragment begins", hint)
     if damage.patched:
         warn_about(f"it is damaged inside: of {decoded:,} frames, {damage.patched:,} or more decode in part", hint)
 

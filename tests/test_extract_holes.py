@@ -89,6 +89,21 @@ def test_a_hole_in_a_part_of_which_no_frame_is_wanted_is_told_too(clips: dict[st
     assert any("holes" in one.message for one in warnings)
 
 
+def test_fragments_behind_a_hole_are_told(tmp_path: Path) -> None:
+    how = {"movflags": "frag_keyframe+empty_moov"}
+    path = write_clip(tmp_path / "a.mp4", NOISE, pix_fmt="yuv420p", options={"qp": "20"}, container=how)
+    assert _read(path) == (COUNT, [])
+    (tmp_path / "reserved.mp4").write_bytes(path.read_bytes() + bytes(100_000))
+    assert _read(tmp_path / "reserved.mp4") == (COUNT, [])
+    content = bytearray(path.read_bytes())
+    fragment = [place for place in range(len(content)) if content[place : place + 4] == b"moof"][4] - 4
+    content[fragment : fragment + 200] = bytes(200)
+    (tmp_path / "holed.mp4").write_bytes(content)
+    decoded, warnings = _read(tmp_path / "holed.mp4")
+    assert decoded < COUNT
+    assert any("no fragment begins" in one.message for one in warnings)
+
+
 @pytest.mark.parametrize("extension", ["mp4", "mov", "mkv"])
 def test_a_hole_of_a_part_of_a_frame_is_told(clips: dict[str, Path], extension: str) -> None:
     _, warnings = _read(_with_hole(clips[extension], 0.5, 0.505))
