@@ -17,7 +17,7 @@ _BITS, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339  # TIFF tags
 _WHITE_IS_ZERO, _SEPARATE, _SIGNED = 0, 2, 2
 _GREY_STEPS = {"L;2": 85, "L;4": 17}  # between greys of 2 and 4 bits, as Pillow loads them
 _SIZ = b"\xff\x4f\xff\x51"  # how a JPEG 2000 codestream begins: the components' precisions follow
-_HEAD = 1 << 16  # bytes in which it begins
+_MOST_BOXES = 1_000
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,11 @@ def _of_tiff(image: TiffImageFile) -> Depth:
 def _of_jpeg2000(image: Image.Image, file: BinaryIO) -> Depth:
     """Pillow shifts values to 8 or 16 bits, so that white is not white."""
     place = file.tell()
-    file.seek(0)
-    head = file.read(_HEAD)
+    size = _codestream_head(file)
     file.seek(place)
-    begin = head.find(_SIZ)
-    count = int.from_bytes(head[begin + 40 : begin + 42], "big")
-    bits = {1 + (size & 127) for size in head[begin + 42 : begin + 42 + 3 * count : 3]}
-    if begin < 0 or (max(bits) > 8 and image.mode != "I;16"):  # white would wrap to black
+    count = int.from_bytes(size[40:42], "big")
+    bits = {1 + (value & 127) for value in size[42 : 42 + 3 * count : 3]}
+    if max(bits, default=0) > 8 and image.mode != "I;16":  # white would wrap to black
         raise MediaError(
             "colours of more than 8 bits in JPEG 2000 are not read", hint="save it with 8 bits, or as PNG or TIFF"
         )
@@ -117,6 +115,21 @@ def _of_jpeg2000(image: Image.Image, file: BinaryIO) -> Depth:
     held = 16 if image.mode.startswith("I") else 8
     white = (2**depth - 1) << (held - depth) if depth < held else 2**held - 1
     return Depth(white=white, step=255 / white if held == 8 else 1.0)
+
+
+def _codestream_head(file: BinaryIO) -> bytes:
+    """The beginning of a JPEG 2000 codestream, which may lie in the last one of several boxes."""
+    start = 0
+    for _ in range(_MOST_BOXES):
+        file.seek(start)
+        head = file.read(1 << 16)
+        if head.startswith(_SIZ):
+            return head
+        long = head[:4] == b"\0\0\0\1"
+        begin = 16 if long else 8
+        length = int.from_bytes(head[8:16] if long else head[:4], "big")
+        start += begin if head[4:8] == b"jp2c" else max(begin, length)
+    return b""
 
 
 def _low_bytes(file: BinaryIO) -> Image.Image:

@@ -4,25 +4,21 @@ Texts, profiles, EXIF and XMP may be damaged or huge while the pixels are whole.
 EXIF is shown; where that is damaged, the picture stays as stored.
 """
 
-import io
 import os
 import re
 import struct
 import zlib
-from bisect import bisect_right
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
 from epalm.errors import MediaError
+from epalm.extract.composed_file import Stretch, composed, keep, length_of
 from epalm.extract.orientation import TURNS, UPRIGHT
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-Stretch = tuple[int, int] | bytes  # (offset, size) of a file, or what stands there instead
 _MOST = 1 << 20  # bytes of metadata that are looked at, and that are read at once
+_SMALL = 1 << 16  # bytes of a text that harms nobody
 _REPAIR = "download or copy it again"
 _PNG, _EXIF = b"\x89PNG\r\n\x1a\n", b"Exif\0\0"
 _PNG_PIXELS = {b"IHDR": "H", b"PLTE": "P", b"tRNS": "t", b"IDAT": "D"}  # PNG's chunks that decide over pixels
@@ -63,11 +59,13 @@ def without_metadata(file: BinaryIO) -> tuple[BinaryIO, int]:
         file.seek(0)
         begin = file.read(_MOST)
         stretches = [_AVIF_METADATA.sub(rb"\1free", begin), (len(begin), size - len(begin))]
+    elif head[4:8] == b"jP  ":
+        stretches = _jpeg2000(file, size)
     elif head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         stretches = _tiff(file, size, "<" if head[:1] == b"I" else ">", big=head[2:4] in (b"+\0", b"\0+"))
     file.seek(0)
     if stretches != [(0, size)]:
-        file = io.BufferedReader(_Composed(file, stretches))
+        file = composed(file, stretches)
     return file, _orientation(exif)
 
 
@@ -104,7 +102,7 @@ def _png(file: BinaryIO) -> tuple[list[Stretch], bytes]:
             if len(checksum) == 4 and not right:
                 raise MediaError(f"the picture is damaged: the checksum of its {kind.decode()} is wrong", hint=_REPAIR)
             order += "" if order.endswith(_PNG_PIXELS[kind]) else _PNG_PIXELS[kind]
-            _keep(stretches, start, size + 12)
+            keep(stretches, start, size + 12)
         elif kind[0] & 0x20 == 0 and kind != b"PLTE":  # a capital: no decoder may pass over it
             raise MediaError("the picture is damaged: a part of it is of unknown kind", hint=_REPAIR)
         elif looked_at and right:
@@ -124,7 +122,7 @@ def _png_of_icon(file: BinaryIO) -> BinaryIO | None:
     largest = max(entries, key=lambda entry: ((entry[0] or 256) * (entry[1] or 256), -(entry[5] or 256)))
     length, offset = largest[-2:]
     file.seek(offset)
-    return io.BufferedReader(_Composed(file, [(offset, length)])) if file.read(8) == _PNG else None
+    return composed(file, [(offset, length)]) if file.read(8) == _PNG else None
 
 
 def _raw_profile(kind: bytes, text: bytes) -> bytes:
@@ -137,15 +135,6 @@ def _raw_profile(kind: bytes, text: bytes) -> bytes:
         return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("latin-1"))
     except (zlib.error, ValueError):
         return b""
-
-
-def _keep(stretches: list[Stretch], start: int, size: int) -> None:
-    """Add a stretch, to the last one where it follows that: files of many small parts take no memory."""
-    last = stretches[-1] if stretches else b""
-    if isinstance(last, tuple) and sum(last) == start:
-        stretches[-1] = (last[0], last[1] + size)
-    else:
-        stretches.append((start, size))
 
 
 def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
@@ -170,13 +159,36 @@ def _jpeg(file: BinaryIO, size: int) -> tuple[list[Stretch], bytes]:
         if place + length > size:
             break
         if head[1] not in _NO_PIXELS:
-            _keep(stretches, place, length)
+            keep(stretches, place, length)
         elif head[1] == 0xE1 and len(exif) < _MOST:
             data = file.read(length - 4)
             if data.startswith(_EXIF):
                 exif += data if not exif else data[len(_EXIF) :]
         place += length
     return [*stretches, (place, size - place)], exif
+
+
+def _jpeg2000(file: BinaryIO, size: int) -> list[Stretch]:
+    """Without large texts, over which its decoder stumbles, and without the resolution in its header."""
+    stretches: list[Stretch] = []
+    place = 0
+    while place + 8 <= size:
+        file.seek(place)
+        head = file.read(8)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if kind == b"jp2c" or length < 8:  # to the end, or of a size in 64 bits
+            break
+        content = file.read(min(length - 8, _MOST)) if kind == b"jp2h" else b""
+        if b"res " in content:
+            stretches += [
+                head + content.replace(b"res ", b"free"),
+                (place + 8 + len(content), length - 8 - len(content)),
+            ]
+        elif kind not in (b"uuid", b"xml ") or length <= _SMALL:
+            keep(stretches, place, length)
+        place += length
+    keep(stretches, place, size - place)
+    return stretches
 
 
 def _webp(file: BinaryIO, size: int) -> tuple[list[Stretch], bytes]:
@@ -194,9 +206,9 @@ def _webp(file: BinaryIO, size: int) -> tuple[list[Stretch], bytes]:
         elif kind == b"EXIF":
             exif = exif or file.read(min(length, _MOST))
         elif kind not in (b"ICCP", b"XMP "):
-            _keep(stretches, place, whole)
+            keep(stretches, place, whole)
         place += whole
-    kept = sum(_length(stretch) for stretch in stretches)
+    kept = sum(length_of(stretch) for stretch in stretches)
     return [b"RIFF" + struct.pack("<I", min(4 + kept, 2**32 - 1)) + b"WEBP", *stretches], exif
 
 
@@ -234,49 +246,3 @@ def _tiff(file: BinaryIO, size: int, order: str, *, big: bool) -> list[Stretch]:
     directory = struct.pack(counted, len(kept)) + b"".join(kept) + bytes(room)  # no other follows
     after = place + len(directory)
     return [(0, place), directory, (after, size - after)]
-
-
-def _length(stretch: Stretch) -> int:
-    return len(stretch) if isinstance(stretch, bytes) else stretch[1]
-
-
-class _Composed(io.RawIOBase):
-    """Stretches of a file, one after the other, as a file of their own: nothing is read before it is asked for."""
-
-    def __init__(self, file: BinaryIO, stretches: list[Stretch]) -> None:
-        self._file, self._stretches = file, [stretch for stretch in stretches if _length(stretch) > 0]
-        self._ends = []
-        end = 0
-        for stretch in self._stretches:
-            end += _length(stretch)
-            self._ends.append(end)
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._ends[-1]}[whence]
-        if start + offset < 0:
-            raise OSError(f"seeking to {start + offset}, before the file begins")
-        self._position = start + offset
-        return self._position
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        index = bisect_right(self._ends, self._position)
-        if index == len(self._ends):
-            return 0
-        stretch, left = self._stretches[index], self._ends[index] - self._position
-        part = memoryview(buffer)[:left]
-        done = _length(stretch) - left
-        if isinstance(stretch, bytes):
-            part[:] = data = stretch[done : done + len(part)]
-        else:
-            self._file.seek(stretch[0] + done)
-            data = self._file.read(len(part))
-            part[: len(data)] = data
-        self._position += len(data)
-        return len(data)
