@@ -63,6 +63,8 @@ class _Stretch(io.RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         part = memoryview(buffer)[: max(0, self._size - self._position)]
+        if not part:  # a header may lead anywhere behind the end
+            return 0
         self._file.seek(self._offset + self._position)
         count = self._file.readinto(part) or 0
         self._position += count

@@ -95,7 +95,8 @@ def _readable(frame: AudioFrame) -> AudioFrame:
 
 def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
     """All of them. Packets that do not decode are passed over, as players do, if they are the fewer: with a warning."""
-    samples, reached, decoded, faulty, fault = 0, 0, 0, 0, None
+    samples, decoded, faulty, fault = 0, 0, 0, None
+    last: AudioFrame | None = None
     for packet in _packets(container, stream):
         try:
             frames = stream.codec_context.decode(packet)
@@ -108,13 +109,14 @@ def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -
         for frame in frames:
             if frame.samples:
                 samples += frame.samples
-                reached = round((frame.time or 0) * frame.sample_rate) + frame.samples
+                last = frame
                 yield frame
     announced, there, what, to_the_end = 0, decoded, "frames", False
     if container.format.name == "mp3":
         announced, to_the_end = _of_first_frame(medium, decoded)
     elif length := _samples_announced(container, stream):
-        announced, there, what, to_the_end = length, samples, "samples", reached >= length
+        announced, there, what = length, samples, "samples"
+        to_the_end = last is not None and (last.time or 0) * last.sample_rate + last.samples >= length - 0.5
     if there < announced:
         _judge(announced, there, what, to_the_end=to_the_end)
     if fault and faulty > decoded:
