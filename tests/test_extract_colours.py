@@ -65,6 +65,7 @@ def test_colours_come_out_as_they_went_in(tmp_path: Path, name: str, matrix: str
     assert np.abs(shown - COLOURS).max() <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "coding"),
     [

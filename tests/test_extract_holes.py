@@ -30,7 +30,7 @@ CODECS = {
     "wmv": "wmv2",
 }
 HOLES = [
-    (extension, begin, end)
+    pytest.param(extension, begin, end, marks=() if begin == 0.4 else pytest.mark.slow)
     for extension in CODECS
     for begin, end in ((0.2, 0.4), (0.4, 0.6), (0.7, 0.9))
     if (extension, end) != ("mpg", 0.9)  # behind which no frame begins, so that nothing announces any

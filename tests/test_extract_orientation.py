@@ -90,7 +90,9 @@ def test_angles_between_are_no_orientation(orientation: int, degrees: float) -> 
 
 
 @pytest.mark.parametrize("orientation", EIGHT)
-@pytest.mark.parametrize("extension", ["mp4", "mov", "mkv", "webm"])
+@pytest.mark.parametrize(
+    "extension", ["mp4", "mkv", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mov", "webm"))]
+)
 def test_as_ffmpeg_shows_it(tmp_path: Path, extension: str, orientation: int) -> None:
     path = _clip(tmp_path / f"a.{extension}", _matrix(EIGHT[orientation]))
     with collected_warnings() as warnings:
