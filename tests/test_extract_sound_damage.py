@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epalm.errors import MediaError
+from epalm.media import MediaFile
 from tests.shared_files import shared_case
 from tests.sounds import (
     ANNOUNCED,
@@ -136,6 +137,14 @@ def test_a_hole_is_left_out_with_a_warning(tmp_path: Path, name: str) -> None:
     assert all("damaged" in warning and "decode" in warning for warning in warnings_about(tmp_path / name))
     assert warnings_about(tmp_path / name)
     assert 4 * RATE < len(read(tmp_path / name)) < 6.2 * RATE
+
+
+def test_a_place_behind_the_end_of_a_medium_has_no_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(100))
+    with MediaFile(tmp_path / "a", 10, 50).open() as file:
+        for place in (49, 50, 60, (1 << 63) - 1):
+            file.seek(place)
+            assert file.read() == bytes(max(0, 50 - place))
 
 
 def _damaged(content: bytes, seed: int) -> bytes:
