@@ -10,8 +10,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: "str | Path", *, device: str = "auto") -> "LoadedModel":
-    """A trained model from a run folder, or from what `epalm export` wrote: its `answer` and `caption` take files.
+def load(
+    path: "str | Path", *, device: str = "auto", lm: "str | Path | None" = None, weights: "str | Path | None" = None
+) -> "LoadedModel":
+    """A trained model from a run folder, or from what `epalm export` wrote; see its `answer` and `caption`.
+
+    `lm` and `weights` say where language model and encoder are now, where not as in training; they are checked.
 
     Raises:
         UsageError: it is no run, or its language model or encoder is not there or another one by now.
@@ -21,4 +25,5 @@ def load(path: "str | Path", *, device: str = "auto") -> "LoadedModel":
     from epalm.cli.loaded_model import LoadedModel
     from epalm.train.run_folder import RunFolder
 
-    return LoadedModel(RunFolder.find(Path(path).parent, str(path)), device=device)
+    folder = RunFolder.find(Path(path).parent, str(path))
+    return LoadedModel(folder, device=device, lm=str(lm) if lm else None, weights=str(weights) if weights else None)

@@ -51,6 +51,15 @@ class Config(Section):
             raise ValueError("; ".join(found))
         return self
 
+    def with_lm(self, name: str) -> "Config":
+        """With another name for the language model."""
+        return self.model_copy(update={"lm": self.lm.model_copy(update={"name": name})})
+
+    def from_anywhere(self) -> "Config":
+        """The same for other working folders: a language model in a folder has its whole path as name."""
+        folder = Path(self.lm.name)
+        return self.with_lm(str(folder.resolve())) if self.lm.name != "playground" and folder.is_dir() else self
+
     def resolved(self, blocks: int) -> "Config":
         """With `start` and `end` for a language model of that many blocks, and the variant's forms, filled in.
 

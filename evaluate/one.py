@@ -1,4 +1,6 @@
-"""One file's features and a question → an answer or a caption."""
+"""Features of some media and a question about each → an answer, or a caption where there is none."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,9 +11,15 @@ from epalm.samples import Modality, Sample, Task
 from epalm.train.loading import LoadedRun
 
 
-def answer_one(run: LoadedRun, features: np.ndarray, question: str | None, decode: DecodeOptions) -> str:
-    """What the run says about one medium of features (L, D_enc): an answer, or a caption without a question."""
-    task = Task.QA if question else Task.CAPTION
-    sample = Sample("one", Modality(run.inputs["modality"]), "one", task, "test", prompt=question)
-    (batch,) = decode_batches(run.model, run.text, ReadyFeatures([sample], features[None]), [sample], decode)
-    return batch[0].text
+def answer_each(
+    run: LoadedRun, features: np.ndarray, questions: Sequence[str | None], decode: DecodeOptions
+) -> list[str]:
+    """What the run says about each of some media, of features (B, L, D_enc)."""
+    modality = Modality(run.inputs["modality"])
+    samples = [
+        Sample(str(number), modality, str(number), Task.QA if one else Task.CAPTION, "test", prompt=one)
+        for number, one in enumerate(questions)
+    ]
+    batches = decode_batches(run.model, run.text, ReadyFeatures(samples, features), samples, decode)
+    texts = {said.id: said.text for batch in batches for said in batch}
+    return [texts[sample.id] for sample in samples]

@@ -21,7 +21,6 @@ from epalm.evaluate.decoding import decode_batches, length_groups
 from epalm.evaluate.ready_features import ReadyFeatures
 from epalm.fingerprint import digest_json
 from epalm.samples import Prediction, Sample
-from epalm.train.build import lm_from_anywhere
 from epalm.train.features import FeatureSource
 from epalm.train.loading import LoadedRun, load_run
 from epalm.train.run_folder import RunFolder
@@ -87,7 +86,7 @@ class Elsewhere:
         job = Job(
             str(run.folder.path.resolve()),
             self.checkpoint,
-            lm_from_anywhere(run.config.lm.name),
+            run.config.from_anywhere().lm.name,
             digest_json(run.decides()),
             self.device,
             options,

@@ -174,25 +174,34 @@ def extract_features(
 def encode_files(
     files: Sequence[MediaFile], encoder: Encoder, layers: Sequence[int], pool: DecodePool | None = None
 ) -> np.ndarray:
-    """View 0 of some files (B, L, D) float32, in one batch; they are decoded by `pool` [default: in this process].
+    """View 0 of some files (B, L, D) float32; see `encode_each`. Raises MediaError: one cannot be read."""
+    rows = encode_each(files, encoder, layers, pool)
+    for row in rows:
+        if isinstance(row, MediaError):
+            raise row
+    return np.stack(rows)  # type: ignore[arg-type]
+
+
+def encode_each(
+    files: Sequence[MediaFile], encoder: Encoder, layers: Sequence[int], pool: DecodePool | None = None
+) -> list[np.ndarray | MediaError]:
+    """View 0 of each file (L, D) float32, or why it cannot be read, in one batch; `pool` [this process] decodes.
 
     What is odd about one is shown as a warning.
-
-    Raises:
-        MediaError: one cannot be read.
     """
     pool = pool or decode_pool(encoder, 0, DEFAULT_TIMEOUT)
-    inputs = []
-    for one in pool.decode((Request(file, (VIEW_0,)) for file in files), ahead=len(files)):
-        if isinstance(one.result, MediaError):
-            raise one.result
+    requests = (Request(file, (VIEW_0,)) for file in files)
+    results = []
+    for one in pool.decode(requests, ahead=len(files)):
         if one.warning:
             warn(f"{one.request.medium.path.name}: {one.warning.message}")
-        inputs.append(one.result)
+        results.append(one.result)
+    inputs = [one for one in results if not isinstance(one, MediaError)]
+    if not inputs:
+        return list(results)
     batches = BatchEncoder(encoder, layers, "float32", len(files))
-    rows = batches.collect(batches.submit(inputs))
-    tokens: np.ndarray = rows[:, 0]
-    return tokens
+    tokens = iter(batches.collect(batches.submit(inputs))[:, 0])
+    return [one if isinstance(one, MediaError) else next(tokens) for one in results]
 
 
 def _note_names(features: FeatureSet, plan: Plan, dataset: Dataset) -> None:

@@ -42,11 +42,6 @@ def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty
     return lm.eval().requires_grad_(False)  # type: ignore[return-value]
 
 
-def lm_from_anywhere(name: str) -> str:
-    """The same `lm.name` for a process with another working folder."""
-    return str(_source(name).folder or name) if name != PLAYGROUND else name
-
-
 def load_text_format(name: str, lm: AugmentedOPT) -> TextFormat:
     """The language model's tokenizer, with `</a>` as one token.
 

@@ -56,14 +56,18 @@ def load_run(
     Raises:
         UsageError: a part of the run is missing, or the language model is not the one that it was trained with.
     """
-    config, inputs = folder.config, folder.inputs
+    config, inputs = folder.config.with_lm(lm or folder.config.lm.name), folder.inputs
     tensors, step = folder.load(checkpoint)
-    weights = load_lm(lm or config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
+    try:
+        weights = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
+    except UsageError as error:
+        raise UsageError(error.message, hint=f"{error.hint}; --lm names where it is now") from error
     if not empty and digest_tensors(weights.state_dict()) != inputs["lm"]:
         raise UsageError(
-            f"{config.lm.name!r} has other weights than when {folder.name} was trained", hint="train again"
+            f"{config.lm.name!r} has other weights than when {folder.name} was trained",
+            hint="--lm names where the right one is; else train again",
         )
-    text = load_text_format(lm or config.lm.name, weights)
+    text = load_text_format(config.lm.name, weights)
     model = build_model(config, weights, int(inputs["width"]))
     trained = digest_tensors(tensors)
     encoder = {name.removeprefix(_ENCODER): tensors.pop(name) for name in [*tensors] if name.startswith(_ENCODER)}

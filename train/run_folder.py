@@ -86,10 +86,10 @@ class RunFolder:
         )
 
     def begin(self, config: Config, inputs: Mapping[str, Any]) -> None:
-        """Note what the run works on."""
+        """Note what the run works on; a language model in a folder is named so that it is found from anywhere."""
         with writing(self.path):
             write_atomically(self.path / "inputs.json", _json(inputs))
-            write_atomically(self.path / "config.toml", config.to_toml().encode())
+            write_atomically(self.path / "config.toml", config.from_anywhere().to_toml().encode())
             fsync_directory(self.path.parent)
 
     @property

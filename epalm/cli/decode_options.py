@@ -94,6 +94,9 @@ def chosen_decoding(
     from epalm.evaluate.answer_list import read_answers
     from epalm.evaluate.decode_options import DecodeOptions, Sampling
 
+    for option, value, least in (("--num-beams", num_beams, 1), ("--max-length", max_length, 2), ("--seed", seed, 0)):
+        if value is not None and not (isinstance(value, int) and value >= least):
+            raise UsageError(f"{option} {value!r} is no whole number from {least} on", hint=f"{option} {least + 2}")
     # Asked for beams, a recipe that draws is told otherwise.
     draws = (recipe.sampling and num_beams is None) if sampling is None else sampling
     if draws and num_beams is not None and num_beams > 1:

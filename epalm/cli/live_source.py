@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,14 +70,19 @@ def choice_of(
 
 
 def live_features(
-    told: dict[str, Any], dataset: Dataset, device: str, trained: "Mapping[str, torch.Tensor]"
+    told: dict[str, Any],
+    dataset: Dataset,
+    device: str,
+    trained: "Mapping[str, torch.Tensor]",
+    weights: str | None = None,
 ) -> "LiveFeatures":
-    """What a run's features were made by, on a data set; `trained` as for `rebuild_encoder`, which see for errors."""
+    """What a run's features were made by, on a data set; `trained` and `weights`: see `rebuild_encoder`."""
     from epalm.extract.encoders import EncoderChoice
     from epalm.extract.live import LiveFeatures
 
     choice = EncoderChoice.from_record(told["choice"] or {})
-    return LiveFeatures(rebuild_encoder(told, device, trained), tuple(told["layers"]), dataset, choice=choice)
+    encoder = rebuild_encoder(told, device, trained, weights=weights)
+    return LiveFeatures(encoder, tuple(told["layers"]), dataset, choice=choice)
 
 
 def rebuild_encoder(
@@ -85,10 +91,12 @@ def rebuild_encoder(
     trained: "Mapping[str, torch.Tensor] | None" = None,
     *,
     local_only: bool = False,
+    weights: str | None = None,
 ) -> "Encoder":
     """The encoder that a run's features came from; with `local_only`, nothing is downloaded for it.
 
-    `trained` are the tensors of an encoder that the run trained, none for a frozen one.
+    `trained` are the tensors of an encoder that the run trained, none for a frozen one. `weights` says where it is
+    now, where that is not the place that the run names.
 
     Raises:
         UsageError: the run does not say which, it cannot be loaded, or it is another one by now.
@@ -97,12 +105,13 @@ def rebuild_encoder(
     from epalm.extract.trained import load_trained
     from epalm.weights import offline
 
+    choice = EncoderChoice.from_record(told["choice"] or {})
     with offline() if local_only else nullcontext():
-        encoder = build_encoder(EncoderChoice.from_record(told["choice"] or {}), device=device)
+        encoder = build_encoder(replace(choice, weights=weights) if weights else choice, device=device)
     if encoder.describe() != told["encoder"] or encoder.input.describe() != told["preprocessing"]:
         raise UsageError(
             "the encoder has other weights or preprocessing than when its features were trained on",
-            hint="extract and train again",
+            hint="name the folder of the right one, or extract and train again",
         )
     if trained:
         load_trained(encoder, trained)

@@ -1,34 +1,66 @@
 """A trained model in Python: what `epalm.load` gives."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
 
 from epalm.cli.decode_options import chosen_decoding
+from epalm.cli.given_media import as_files, is_many
 from epalm.cli.live_source import rebuild_encoder
-from epalm.errors import MediaError
+from epalm.errors import MediaError, UsageError
 from epalm.evaluate.decode_options import DecodeOptions
-from epalm.evaluate.one import answer_one
+from epalm.evaluate.one import answer_each
 from epalm.extract.limits import Limits
-from epalm.extract.media_file import require_file
-from epalm.extract.pipeline import encode_files
+from epalm.extract.pipeline import encode_each
 from epalm.extract.stream import decode_pool
 from epalm.extract.workers import DEFAULT_TIMEOUT
-from epalm.media import MediaFile
+from epalm.samples import Modality
 from epalm.train.loading import load_run
 from epalm.train.run_folder import RunFolder
 
+_AT_ONCE = 32  # media that are encoded together
+
+
+class Decoding(TypedDict, total=False):
+    """How to decode, where not as the recipe says; see `epalm predict --help`."""
+
+    num_beams: int
+    max_length: int
+    sampling: bool
+    temperature: float
+    top_p: float
+    seed: int
+    rank_answers: Path
+
 
 class LoadedModel:
-    """A run, or what `epalm export` made of one, with its encoder and language model."""
+    """A run, or what `epalm export` made of one, with its encoder and language model.
 
-    def __init__(self, folder: RunFolder, *, device: str = "auto", workers: int = 0) -> None:
+    A medium is a path, the bytes of a file, a `PIL.Image`, a uint8 array of pixels (height, width, 3) or of a clip
+    (frames, height, width, 3), or a pair of a float waveform, (samples,) or (samples, channels), and its rate in Hz.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        device: str = "auto",
+        workers: int = 0,
+        lm: str | None = None,
+        weights: str | None = None,
+    ) -> None:
         """`workers` processes decode media, each within limits of time and memory; none: this one does, without.
+
+        `lm` and `weights` say where language model and encoder are now, where not as in training.
 
         Raises:
             UsageError: the run is damaged, or a frozen model is not there or another one by now.
         """
-        self.run = load_run(folder, device=device)
+        self.run = load_run(folder, device=device, lm=lm)
         self._told = self.run.inputs["features"]
-        self._encoder = rebuild_encoder(self._told, device, self.run.encoder)
+        self._encoder = rebuild_encoder(self._told, device, self.run.encoder, weights=weights)
         self._pool = decode_pool(self._encoder, workers, DEFAULT_TIMEOUT)
 
     @property
@@ -40,23 +72,61 @@ class LoadedModel:
         """End the processes that decode."""
         self._pool.close()
 
-    def answer(self, file: str | Path, question: str, decode: DecodeOptions | None = None) -> str:
-        """The answer to a question about an image, video or sound; decoded as the recipe says, or as `decode` does.
+    def answer(self, media: Any, question: str | Sequence[str], **decode: Unpack[Decoding]) -> Any:
+        """The answer about a medium, or a list of answers about a list of media, which are decoded together.
+
+        `question` is one for all of them, or one for each.
 
         Raises:
-            MediaError: the file cannot be read.
+            MediaError: a medium cannot be read.
+            UsageError: something that is no medium, no question, or no way of decoding.
         """
-        return self._say(Path(file), question, decode)
+        count = len(media) if is_many(media) else 1
+        questions = [question] * count if isinstance(question, str) else list(question)
+        if len(questions) != count or not all(isinstance(one, str) and one.strip() for one in questions):
+            raise UsageError(
+                f"{count} media, and not as many questions with words", hint="give one question, or one for each medium"
+            )
+        return self._say(media, questions, decode)
 
-    def caption(self, file: str | Path, decode: DecodeOptions | None = None) -> str:
-        """A caption of an image, video or sound, decoded as `answer` does. Raises MediaError: it cannot be read."""
-        return self._say(Path(file), None, decode)
+    def caption(self, media: Any, **decode: Unpack[Decoding]) -> Any:
+        """A caption of a medium, or a list of captions of a list of media. Raises as `answer` does."""
+        return self._say(media, [None] * (len(media) if is_many(media) else 1), decode)
 
-    def _say(self, file: Path, question: str | None, decode: DecodeOptions | None) -> str:
-        medium = MediaFile(file)
-        try:
-            require_file(medium)
-            features = encode_files([medium], self._encoder, self._told["layers"], self._pool)[0]
-        except MediaError as error:
-            raise MediaError(f"{file}: {error.message}", hint=error.hint) from error
-        return answer_one(self.run, features, question, decode or chosen_decoding(self.run.config.decode))
+    def _say(self, media: Any, questions: Sequence[str | None], decode: Decoding) -> Any:
+        known = Decoding.__annotations__
+        if unknown := decode.keys() - known.keys():
+            raise UsageError(f"there is no {min(unknown)!r} in decoding", hint=f"use {', '.join(known)}")
+        options = chosen_decoding(self.run.config.decode, **decode)
+        texts = self.say(media if is_many(media) else [media], questions, options)
+        if fault := next((text for text in texts if isinstance(text, MediaError)), None):
+            raise fault
+        return texts if is_many(media) else texts[0]
+
+    def say(
+        self, media: Sequence[Any], questions: Sequence[str | None], decode: DecodeOptions
+    ) -> "list[str | MediaError]":
+        """Of each medium an answer, or without a question a caption; or why it cannot be read.
+
+        Raises:
+            UsageError: something that is no medium.
+        """
+        parts = (media[start : start + _AT_ONCE] for start in range(0, len(media), _AT_ONCE))
+        rows = [row for part in parts for row in self._encode(part)]
+        read = {number: row for number, row in enumerate(rows) if not isinstance(row, MediaError)}
+        if not read:
+            return [row for row in rows if isinstance(row, MediaError)]
+        asked = [questions[number] for number in read]
+        texts = iter(answer_each(self.run, np.stack(list(read.values())), asked, decode))
+        return [row if isinstance(row, MediaError) else next(texts) for row in rows]
+
+    def _encode(self, media: Sequence[Any]) -> "list[np.ndarray | MediaError]":
+        """Features (L, D_enc) of each medium, or why it cannot be read."""
+        with as_files(media, Modality(self.run.inputs["modality"])) as named:
+            files = [file for _, file in named]
+            rows = encode_each(files, self._encoder, self._told["layers"], self._pool)
+        return [_blamed(row, name) for row, (name, _) in zip(rows, named, strict=True)]
+
+
+def _blamed(row: "np.ndarray | MediaError", name: str) -> "np.ndarray | MediaError":
+    return MediaError(f"{name}: {row.message}", hint=row.hint) if isinstance(row, MediaError) else row

@@ -96,5 +96,21 @@ DaskWorkersOption = Annotated[
         rich_help_panel="Machine",
     ),
 ]
+LmOption = Annotated[
+    str | None,
+    typer.Option(
+        "--lm",
+        help="Where the run's language model is now: a folder or Hub name. [default: as in training]",
+        show_default=False,
+    ),
+]
+EncoderWeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="Where the run's encoder is now: a folder or Hub name. [default: as in training]",
+        show_default=False,
+    ),
+]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Say what would be done, and stop: nothing is written.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

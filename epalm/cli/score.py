@@ -27,9 +27,11 @@ from epalm.cli.options import (
     CheckpointOption,
     DaskWorkersOption,
     DeviceOption,
+    EncoderWeightsOption,
     EngineOption,
     FollowLinksOption,
     JsonOption,
+    LmOption,
     OptionalDataOption,
     PlanOption,
     RunsOption,
@@ -106,6 +108,8 @@ def score(
     force: ForceOption = False,
     cache: CacheOption = DEFAULT_CACHE,
     runs: RunsOption = DEFAULT_RUNS,
+    lm: LmOption = None,
+    weights: EncoderWeightsOption = None,
     device: DeviceOption = "auto",
     processes: Annotated[
         int,
@@ -163,6 +167,8 @@ def score(
             processes=processes if processes > 1 else None,
             engine=None if engine == "local" else engine,
             scheduler=scheduler,
+            lm=lm,
+            weights=weights,
             **said,
         )
         scored = score_file(
@@ -190,7 +196,7 @@ def score(
 
     others = decoding_elsewhere(processes, engine, scheduler, dask_workers, checkpoint, device)
     shapes = others is not None and not plan  # are enough
-    loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint, empty=shapes)
+    loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint, lm=lm, empty=shapes)
     data = with_links(data or str(loaded.inputs["data"]), follow=follow_links)
     if not data:
         raise UsageError(f"{loaded.folder.path} names no data", hint="--data takes yours")
@@ -210,7 +216,9 @@ def score(
         raise UsageError(f"data {data!r} has no samples to score in split {split!r}; it has {splits}", hint="--split")
     questions = sum(sample.task is Task.QA for sample in samples)
     tell_of_captions(decode, questions, len(samples) - questions)
-    features, present = _features(loaded, cache, dataset, samples, feature_set, None if plan else allow_missing, device)
+    features, present = _features(
+        loaded, cache, dataset, samples, feature_set, None if plan else allow_missing, device, weights
+    )
     if plan:
         planned = plan_score(loaded, features, present, split=split, expected=len(samples), decode=decode)
         show_score_plan(planned, features, loaded.folder.path, as_json)
@@ -265,6 +273,7 @@ def _features(
     feature_set: str | None,
     allow_missing: int | None,
     device: str,
+    weights: str | None,
 ) -> "tuple[HashedSource, tuple[Sample, ...]]":
     """As in training, from the cache or from the same encoder; or another set of the cache.
 
@@ -278,7 +287,9 @@ def _features(
 
     told = run.inputs["features"]
     if told["source"] != "cache" and feature_set is None:
-        return live_features(told, dataset, device, run.encoder), samples
+        return live_features(told, dataset, device, run.encoder, weights), samples
+    if weights is not None:
+        raise UsageError("--weights names an encoder, and the features come from the cache", hint="leave it out")
     store = Cache(cache, read_only=allow_missing is None)
     try:
         features = open_features(store, feature_set or told["set"], dataset, samples, told["layers"])

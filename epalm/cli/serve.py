@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epalm.cli.options import DEFAULT_RUNS, DeviceOption, RunsOption
+from epalm.cli.options import DEFAULT_RUNS, DeviceOption, EncoderWeightsOption, LmOption, RunsOption
 from epalm.errors import EpalmError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def serve(
     runs: RunsOption = DEFAULT_RUNS,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = _PORT,
+    lm: LmOption = None,
+    weights: EncoderWeightsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Open a page in which an image, a clip or a sound of your own is answered about, or captioned.
@@ -55,7 +57,7 @@ def serve(
     with ExitStack() as held:
         uploads = held.enter_context(tempfile.TemporaryDirectory(prefix="epalm-serve-"))
         os.environ.update(_QUIET, GRADIO_TEMP_DIR=uploads)
-        models = _load(folders, device, held)
+        models = _load(folders, held, device=device, lm=lm, weights=weights)
         _listen(models, host, port)
     say("stopped; the uploads are deleted")
 
@@ -78,13 +80,13 @@ def _folders(names: list[str] | None, runs: Path) -> "list[RunFolder]":
     return found
 
 
-def _load(folders: "Sequence[RunFolder]", device: str, held: ExitStack) -> "list[LoadedModel]":
+def _load(folders: "Sequence[RunFolder]", held: ExitStack, **places: Any) -> "list[LoadedModel]":
     from epalm.cli.loaded_model import LoadedModel
     from epalm.console import say
 
     models = []
     for folder in folders:
-        model = LoadedModel(folder, device=device, workers=1)
+        model = LoadedModel(folder, workers=1, **places)
         held.callback(model.close)
         say(f"{model.run.inputs['modality']}: {folder.path}, {model.run.config.lm.name}")
         models.append(model)
