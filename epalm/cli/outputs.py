@@ -46,6 +46,18 @@ def require_output(path: Path, inputs: Iterable[Path | str], *, ours: Callable[[
         )
 
 
+def file_for_scores(predictions: Path, data: str | None, out: Path | None, force: bool) -> Path:
+    """Where scores of given predictions go, by default beside them. Raises UsageError: over somebody's file."""
+    from epalm.cli.score_file import SUFFIX
+    from epalm.evaluate.score_files import lines_path
+
+    out = out or predictions.with_name(predictions.stem + SUFFIX)
+    reads = [predictions, *data_files(data or "")]
+    require_output(out, reads, ours=_is_scores, force=force)
+    require_output(lines_path(out), reads, ours=_is_scored_lines, force=force)
+    return out
+
+
 def data_files(spec: str) -> list[Path]:
     """The files and folders that `--data` names, those that are there."""
     from epalm.datasets.shards import find_shards
@@ -59,7 +71,7 @@ def data_files(spec: str) -> list[Path]:
     return [path for path in names if path.exists()]
 
 
-def is_scores(path: Path) -> bool:
+def _is_scores(path: Path) -> bool:
     """Whether a file holds the figures of a scoring."""
     from epalm.evaluate.score_files import is_scores
 
@@ -69,7 +81,7 @@ def is_scores(path: Path) -> bool:
         return False
 
 
-def is_scored_lines(path: Path) -> bool:
+def _is_scored_lines(path: Path) -> bool:
     """Whether a file holds a line of a scoring for each sample."""
     from epalm.evaluate.score_files import is_sample_line
 

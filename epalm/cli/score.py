@@ -37,7 +37,7 @@ from epalm.cli.options import (
     RunsOption,
     SchedulerOption,
 )
-from epalm.cli.outputs import ForceOption, data_files, is_scored_lines, is_scores, require_output
+from epalm.cli.outputs import ForceOption, file_for_scores
 from epalm.errors import UsageError
 from epalm.samples import Modality, Task, with_links
 
@@ -177,7 +177,7 @@ def score(
             modality,
             split,
             limit,
-            _free_file(predictions, data, out, force),
+            file_for_scores(predictions, data, out, force),
             wanted,
         )
         show_scores(*scored, as_json, asked_for=metrics is not None)
@@ -243,18 +243,6 @@ def score(
         say("stopped; the predictions so far are saved, the same command goes on")
         raise typer.Exit(_STOPPED) from None
     show_scores(scores, scores_path(loaded), as_json, asked_for=metrics is not None)
-
-
-def _free_file(predictions: Path, data: str | None, out: Path | None, force: bool) -> Path:
-    """Where scores of given predictions go, by default beside them. Raises UsageError: over somebody's file."""
-    from epalm.cli.score_file import SUFFIX
-    from epalm.evaluate.score_files import lines_path
-
-    out = out or predictions.with_name(predictions.stem + SUFFIX)
-    reads = [predictions, *data_files(data or "")]
-    require_output(out, reads, ours=is_scores, force=force)
-    require_output(lines_path(out), reads, ours=is_scored_lines, force=force)
-    return out
 
 
 def _require_no_run(**options: object) -> None:
