@@ -100,7 +100,7 @@ def show_done(chosen: "Choice", as_json: bool) -> None:
     if changes := version_changes(folder.inputs, {"versions": library_versions()}):
         say(f"it was begun with other versions ({changes}), whose bits may differ from those of these")
     scores = "; ".join(headline_in_words(name, figure) for name, figure in headlines(folder).items())
-    say(f"scored, × 100: {scores}" if scores else "not scored yet")
+    say(f"scored: {scores}, × 100" if scores else "not scored yet")
     show_summary({**(chosen.summary or {}), "run": str(folder.path)}, as_json)
 
 
