@@ -18,7 +18,7 @@ from tests.shared_files import shared_case
 
 # Options and arguments of a path that a command only reads.
 READ = {
-    ("score", "predictions"), ("score", "rank_answers"), ("predict", "rank_answers"), ("predict", "file"),
+    ("score", "predictions"), ("score", "rank_answers"), ("predict", "rank_answers"),
     ("datasets", "root"), ("import", "file"), ("cache import", "file"),
 }  # fmt: skip
 FOLDERS = ("cache", "runs")  # of epalm's own, where nothing is written under a name of others

@@ -117,4 +117,5 @@ def test_no_command_is_left_out() -> None:
     known |= {"epalm ablate variants --write README.md"}
     known |= {"epalm score --predictions", "epalm compare"}  # see `test_evaluate_compare`
     known |= {"epalm serve"}  # see `test_serve_browser`
+    known |= {'epalm predict photos/*.jpg -q "what animal is this?"'}  # see `test_loaded_model`
     assert set(said) <= known
