@@ -68,14 +68,21 @@ def test_every_form_of_a_picture_is_the_same_picture(model: LoadedModel, picture
         opened.load()
     forms = [pictures[0], str(pictures[0]), pictures[0].read_bytes(), opened, np.asarray(opened.convert("RGB"))]
     rows = model._encode(forms)
-    assert all(isinstance(row, np.ndarray) and (row == rows[0]).all() for row in rows)
+    for row in rows:
+        _same(row, rows[0])
     turned, exif = opened.resize((24, 16)), Image.Exif()
     exif[0x112] = 6
     for mode in ("L", "LA", "P", "1", "RGBA", "I;16", "RGB"):
         turned.convert("L" if mode == "I;16" else mode).convert(mode).save(tmp_path / "a.png", exif=exif)
         with Image.open(tmp_path / "a.png") as one:
             of_file, of_picture = model._encode([tmp_path / "a.png", one])
-        np.testing.assert_array_equal(of_file, of_picture, err_msg=mode)
+        _same(of_file, of_picture, mode)
+
+
+def _same(row: object, other: object, note: str = "") -> None:
+    """Features of the same pixels; where in a batch they are computed may decide the last bits."""
+    assert isinstance(row, np.ndarray) and isinstance(other, np.ndarray), note
+    np.testing.assert_allclose(row, other, rtol=0, atol=1e-5 * np.abs(other).max(), err_msg=note)
 
 
 def test_clips_and_waveforms_in_memory_lose_nothing() -> None:
@@ -118,7 +125,7 @@ def test_wrong_words_are_one_error(model: LoadedModel, pictures: list[Path]) -> 
     for wrong in ({"num_beams": 0}, {"num_beams": "3"}, {"max_length": 1}, {"beams": 2}, {"temperature": 1.0}):
         with pytest.raises(UsageError):
             model.caption(one, **wrong)
-    for question in ("", " ", [], ["a", "b"], [3]):
+    for question in ("", " ", [], ["a", "b"], [3], "caf\udce9?"):  # the last as Latin-1 comes from the command line
         with pytest.raises(UsageError, match="question"):
             model.answer(one, question)  # type: ignore[arg-type]
     for missing in ("nope.png", [one, "nope.png"]):

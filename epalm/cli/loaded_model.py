@@ -9,6 +9,7 @@ import numpy as np
 from epalm.cli.decode_options import chosen_decoding
 from epalm.cli.given_media import as_files, is_many
 from epalm.cli.live_source import rebuild_encoder
+from epalm.datasets.text_file import require_characters
 from epalm.errors import MediaError, UsageError
 from epalm.evaluate.decode_options import DecodeOptions
 from epalm.evaluate.one import answer_each
@@ -109,8 +110,10 @@ class LoadedModel:
         """Of each medium an answer, or without a question a caption; or why it cannot be read.
 
         Raises:
-            UsageError: something that is no medium.
+            UsageError: something that is no medium, or a question with half a character.
         """
+        for question in {question for question in questions if question}:
+            require_characters(question, "the question")
         parts = (media[start : start + _AT_ONCE] for start in range(0, len(media), _AT_ONCE))
         rows = [row for part in parts for row in self._encode(part)]
         read = {number: row for number, row in enumerate(rows) if not isinstance(row, MediaError)}
