@@ -13,10 +13,11 @@ _UNREADABLE = "folder that cannot be read"
 
 
 def in_words(passed_over: Mapping[str, int]) -> str:
-    """One line: 12 files passed over: 9 of unknown kind, 2 hidden, 1 link."""
+    """One line: 12 files passed over: 9 of unknown kind, 2 hidden, 1 link (--follow-links reads what links lead to)."""
     count = sum(passed_over.values())
-    reasons = sorted(passed_over.items(), key=lambda item: -item[1])
-    return f"{count:,} file{'s' * (count != 1)} passed over: " + ", ".join(_reason(*item) for item in reasons)
+    reasons = ", ".join(_reason(*item) for item in sorted(passed_over.items(), key=lambda item: -item[1]))
+    remedy = " (--follow-links reads what links lead to)" if passed_over.get(LINK) else ""
+    return f"{count:,} file{'s' * (count != 1)} passed over: {reasons}{remedy}"
 
 
 def _reason(reason: str, count: int) -> str:
