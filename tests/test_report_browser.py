@@ -58,6 +58,7 @@ def test_it_opens_from_disk_at_any_width_in_light_and_dark(
     for page in (url, url.replace("two.html", "one.html")):
         visit = open_page(page, width=width, scheme=scheme)
         visit.page.wait_for_selector(".card")
+        visit.page.locator(".plot svg").nth(2).wait_for()  # plots are drawn once they have their width
         assert visit.page.locator(".plot svg").count() == 3
         shade = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (int(re.findall(r"\d+", shade)[0]) > 128) == (scheme == "light")
