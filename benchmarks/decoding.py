@@ -12,13 +12,13 @@ from benchmarks.report import Line, compare
 from benchmarks.timing import Timing, in_turns, ratio
 from benchmarks.worlds import opt_125m
 from epalm.config import Config
-from epalm.evaluate.answer_tree import AnswerTree
-from epalm.evaluate.generation import generate
-from epalm.evaluate.ranking import rank_answers
-from epalm.train.augmented_opt import AugmentedOPT
+from epalm.evaluate.decoding.answer_tree import AnswerTree
+from epalm.evaluate.decoding.generation import generate
+from epalm.evaluate.decoding.ranking import rank_answers
+from epalm.train.bridge.model import EpalmModel
 from epalm.train.build import build_model, load_lm
-from epalm.train.loss import IGNORED
-from epalm.train.model import EpalmModel
+from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.loss import IGNORED
 
 _BATCH, _GIVEN, _LENGTH, _WIDTH = 16, 8, 30, 768  # samples; question tokens; tokens in all; encoder width
 _ANSWERS, _ALONE, _ASKED = 3000, 48, 2  # to rank; of them scored alone; questions

@@ -11,10 +11,10 @@ from benchmarks.report import Line, compare
 from benchmarks.timing import Timing, in_turns
 from benchmarks.worlds import World, playground_world
 from epalm.cache.store import Cache
+from epalm.extract.decoding.workers import DEFAULT_TIMEOUT, Request, default_workers
+from epalm.extract.inputs.views import VIEW_0
 from epalm.extract.pipeline import LocalEngine, extract_features
 from epalm.extract.stream import decode_pool
-from epalm.extract.views import VIEW_0
-from epalm.extract.workers import DEFAULT_TIMEOUT, Request, default_workers
 from epalm.media import MediaFile
 from epalm.samples import Modality
 

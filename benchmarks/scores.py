@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.report import Line, compare
 from benchmarks.timing import Timing, peak_mib
-from epalm.evaluate.measures import METRICS
+from epalm.evaluate.metrics.measures import METRICS
 from epalm.evaluate.scoring import score_predictions
 from epalm.samples import Modality, Prediction, Sample, Task
 

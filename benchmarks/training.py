@@ -20,10 +20,10 @@ from epalm.config import Config, load_config
 from epalm.extract.live import LiveFeatures
 from epalm.extract.pipeline import extract_features
 from epalm.samples import Modality
-from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.batches import Batch
 from epalm.train.build import build_model, load_lm
-from epalm.train.features import CachedFeatures, FeatureSource
+from epalm.train.data.batches import Batch
+from epalm.train.data.features import CachedFeatures, FeatureSource
+from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.step import make_optimiser, take_step
 
 

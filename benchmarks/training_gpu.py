@@ -15,10 +15,10 @@ from benchmarks.report import Line
 from benchmarks.worlds import steady_plan
 from epalm.config import load_config
 from epalm.console import size_in_words
-from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.batches import Batch
 from epalm.train.build import build_model
-from epalm.train.loss import IGNORED
+from epalm.train.data.batches import Batch
+from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.loss import IGNORED
 from epalm.train.step import make_optimiser, take_step
 
 VQA_SAMPLES, VQA_EPOCHS = 443_757, 8  # of VQA v2's training split; of the recipe

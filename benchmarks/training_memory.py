@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.report import Line
 from epalm.console import size_in_words
-from epalm.train.loss import sample_losses, wanted_positions
+from epalm.train.lm.loss import sample_losses, wanted_positions
 
 _BATCH, _WIDTH = 16, 64  # narrow: what grows with the width is small beside what might grow with the vocabulary
 _WORDS, _LENGTHS = (12_568, 50_272), (16, 128)  # OPT's vocabulary, and a quarter of it

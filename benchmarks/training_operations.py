@@ -20,9 +20,9 @@ from epalm.config import Config, load_config
 from epalm.extract.pipeline import extract_features
 from epalm.fingerprint import digest_tensors
 from epalm.samples import Modality
-from epalm.train.augmented_opt import AugmentedOPT
 from epalm.train.build import build_model
-from epalm.train.features import CachedFeatures
+from epalm.train.data.features import CachedFeatures
+from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.step import make_optimiser, take_step
 from epalm.train.trunk import TrunkPass, TrunkRows, trunk_set, trunk_spec
 

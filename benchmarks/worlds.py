@@ -8,14 +8,14 @@ from transformers import OPTConfig
 
 from epalm.config import Config
 from epalm.datasets import load_dataset
-from epalm.extract.encoder import Encoder
-from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind
+from epalm.extract.encoders.protocol import Encoder
+from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind
 from epalm.playground.generate import generate_playground
 from epalm.samples import Dataset, Modality
-from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.batches import Batches, training_items
 from epalm.train.build import load_lm, load_text_format
-from epalm.train.features import FeatureSource
+from epalm.train.data.batches import Batches, training_items
+from epalm.train.data.features import FeatureSource
+from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.schedule import Schedule
 from epalm.train.step import Plan
 

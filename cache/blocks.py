@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from epalm.cache.objects import Objects
+from epalm.cache.objects.base import Objects
 from epalm.errors import CacheError
 from epalm.fingerprint import digest_json
 

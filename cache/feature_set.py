@@ -23,7 +23,7 @@ from epalm.cache.blocks import (
 )
 from epalm.cache.lacking import lacking_views
 from epalm.cache.ledger import Ledger
-from epalm.cache.objects import MissingObjectError, Objects
+from epalm.cache.objects.base import MissingObjectError, Objects
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 

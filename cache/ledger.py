@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from epalm.cache.objects import Objects
+from epalm.cache.objects.base import Objects
 
 LEDGER = "ledger.jsonl"
 

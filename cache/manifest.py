@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from epalm.cache.objects import Objects
+from epalm.cache.objects.base import Objects
 from epalm.errors import CacheError
 from epalm.fingerprint import digest_json
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from epalm.cache.blocks import Record, damaged, fill_values, require_checksum, require_numbers, require_size
-from epalm.cache.objects import Objects
+from epalm.cache.objects.base import Objects
+from epalm.cache.objects.spool import Spool
 from epalm.cache.spec import FeatureSpec
-from epalm.cache.spool import Spool
 from epalm.errors import CacheError
 
 _MEMORY_SHARE = 0.5  # of what is free: more than this is mapped

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from epalm.cache.blocks import RECORDS
 from epalm.cache.feature_set import FeatureSet, read_json
-from epalm.cache.local import LocalObjects
 from epalm.cache.media_index import MediaIndex
-from epalm.cache.objects import MissingObjectError, Objects
+from epalm.cache.objects.base import MissingObjectError, Objects
+from epalm.cache.objects.local import LocalObjects
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 
@@ -43,7 +43,7 @@ def open_objects(where: str | Path) -> Objects:
         return LocalObjects(Path(text))
     if scheme in ("file", "local"):
         return LocalObjects(Path(rest))
-    from epalm.cache.remote import RemoteObjects  # what an object store needs is an extra
+    from epalm.cache.objects.remote import RemoteObjects  # what an object store needs is an extra
 
     return RemoteObjects.open(text)
 

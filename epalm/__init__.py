@@ -23,7 +23,7 @@ def load(
     from pathlib import Path
 
     from epalm.cli.loaded_model import LoadedModel
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.runs.run_folder import RunFolder
 
     folder = RunFolder.find(Path(path).parent, str(path))
     return LoadedModel(folder, device=device, lm=str(lm) if lm else None, weights=str(weights) if weights else None)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from epalm.errors import UsageError
-from epalm.evaluate.bootstrap import TEST, count_media, p_value, paired_interval, resampling
-from epalm.evaluate.figure import interval_figures
-from epalm.evaluate.measures import COUNTS, METRICS, Measure, of_sums
+from epalm.evaluate.metrics.bootstrap import TEST, count_media, p_value, paired_interval, resampling
+from epalm.evaluate.metrics.figure import interval_figures
+from epalm.evaluate.metrics.measures import COUNTS, METRICS, Measure, of_sums
 from epalm.evaluate.score_files import ScoreFiles
 
 _Lines = Mapping[str, Mapping[str, Any]]

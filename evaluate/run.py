@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from epalm.cache.durable import write_atomically
+from epalm.cache.objects.durable import write_atomically
 from epalm.errors import UsageError
-from epalm.evaluate.chance import chance_predictions
-from epalm.evaluate.decode_options import DecodeOptions
-from epalm.evaluate.decoding import decode_batches
-from epalm.evaluate.kept_predictions import find_reusable, predict_samples, prediction_line
-from epalm.evaluate.measures import METRICS
-from epalm.evaluate.prediction_keys import run_inputs, what_decides
+from epalm.evaluate.decoding.decode import decode_batches
+from epalm.evaluate.decoding.decode_options import DecodeOptions
+from epalm.evaluate.decoding.kept_predictions import find_reusable, predict_samples, prediction_line
+from epalm.evaluate.decoding.prediction_keys import run_inputs, what_decides
+from epalm.evaluate.decoding.spread import Elsewhere
+from epalm.evaluate.metrics.chance import chance_predictions
+from epalm.evaluate.metrics.measures import METRICS
 from epalm.evaluate.score_files import FOLDER, LAST, as_json, write_scores
 from epalm.evaluate.scoring import digest_samples, score_predictions
-from epalm.evaluate.spread import Elsewhere
 from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Sample
-from epalm.train.features import HashedSource
-from epalm.train.loading import LoadedRun
+from epalm.train.data.features import HashedSource
 from epalm.train.prepare import chosen_samples
-from epalm.train.run_folder import writing
+from epalm.train.runs.loading import LoadedRun
+from epalm.train.runs.run_folder import writing
 
 _PROBED = 32  # samples that a plan decodes
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from epalm.cache.durable import write_atomically
+from epalm.cache.objects.durable import write_atomically
 from epalm.errors import UsageError
 from epalm.evaluate.scoring import Scores
-from epalm.train.run_folder import RunFolder, writing
+from epalm.train.runs.run_folder import RunFolder, writing
 
 LAST = "scores.json"
 FOLDER = "scores"

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from epalm.evaluate.answer_scores import VQA, Judged, by_people, judge_answers
-from epalm.evaluate.bootstrap import count_media, resampling
-from epalm.evaluate.captions import caption_measures
-from epalm.evaluate.figure import figures
-from epalm.evaluate.java import MetricError
-from epalm.evaluate.measures import BLEU, CAPTION_METRICS, COUNTS, METRICS, Measure, Skipped, mean_measure
-from epalm.evaluate.tokenizer import tokenise
+from epalm.evaluate.metrics.answer_scores import VQA, Judged, by_people, judge_answers
+from epalm.evaluate.metrics.bootstrap import count_media, resampling
+from epalm.evaluate.metrics.captions import caption_measures
+from epalm.evaluate.metrics.figure import figures
+from epalm.evaluate.metrics.java import MetricError
+from epalm.evaluate.metrics.measures import BLEU, CAPTION_METRICS, COUNTS, METRICS, Measure, Skipped, mean_measure
+from epalm.evaluate.metrics.tokenizer import tokenise
 from epalm.fingerprint import canonical_json
 from epalm.samples import Prediction, Sample, Task
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from epalm.cache.reader import FeatureReader
 from epalm.errors import MediaError
-from epalm.extract.encoder import Encoder
+from epalm.extract.encoders.protocol import Encoder
 from epalm.extract.encoding import BatchEncoder
-from epalm.extract.views import view_of
+from epalm.extract.inputs.views import view_of
 from epalm.media import MediaFile
 
 # Of a token's length, how far a row may be off: rounding of the stored dtype, other kernels, other batch sizes.

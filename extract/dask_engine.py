@@ -17,8 +17,8 @@ from epalm.dask_cluster import Cluster, cluster
 from epalm.dask_tasks import Tasks
 from epalm.errors import EpalmError, UsageError
 from epalm.extract.dask_task import BlockDone, BlockTask, Setting, encode_block, let_go
-from epalm.extract.encoders import EncoderChoice
-from epalm.extract.limits import Limits
+from epalm.extract.encoders.registry import EncoderChoice
+from epalm.extract.media.limits import Limits
 from epalm.extract.plan import Pending, Plan
 from epalm.extract.stream import CHANGED, Tally
 

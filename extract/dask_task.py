@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 import torch
 
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.objects import MissingObjectError
+from epalm.cache.objects.base import MissingObjectError
 from epalm.cache.store import Cache
 from epalm.cores import usable_cores
 from epalm.dask_cluster import on_this_host, own_gpu, sharing
 from epalm.dask_tasks import Kept
 from epalm.errors import UsageError
-from epalm.extract.encoders import EncoderChoice, build_encoder
+from epalm.extract.decoding.workers import DecodePool, default_workers
+from epalm.extract.encoders.registry import EncoderChoice, build_encoder
 from epalm.extract.encoding import BatchEncoder
-from epalm.extract.limits import Limits
+from epalm.extract.media.limits import Limits
 from epalm.extract.plan import Pending
 from epalm.extract.selection import feature_spec
 from epalm.extract.stream import Stream, Tally, decode_pool
-from epalm.extract.workers import DecodePool, default_workers
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from epalm.errors import EpalmError
-from epalm.extract.encoder import Encoder
+from epalm.extract.encoders.protocol import Encoder
 
 
 @dataclass(frozen=True)

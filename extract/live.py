@@ -13,14 +13,14 @@ import numpy as np
 from epalm.cache.media_index import MediaIndex
 from epalm.console import warn
 from epalm.errors import MediaError
-from epalm.extract.encoder import Encoder
-from epalm.extract.encoders import EncoderChoice
+from epalm.extract.decoding.workers import default_workers
+from epalm.extract.encoders.protocol import Encoder
+from epalm.extract.encoders.registry import EncoderChoice
 from epalm.extract.encoding import BatchEncoder
-from epalm.extract.media_file import require_file
-from epalm.extract.media_warnings import collected_warnings, joined
+from epalm.extract.inputs.views import VIEW_0, View, view_of
+from epalm.extract.media.media_file import require_file
+from epalm.extract.media.media_warnings import collected_warnings, joined
 from epalm.extract.selection import feature_spec
-from epalm.extract.views import VIEW_0, View, view_of
-from epalm.extract.workers import default_workers
 from epalm.fingerprint import digest_file, digest_json
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from epalm.cache.blocks import BLOCKS, Record, block_id
-from epalm.cache.objects import Objects
+from epalm.cache.objects.base import Objects
 from epalm.errors import CacheError
 
 Shape = tuple[int, int]  # rows, views

@@ -11,26 +11,26 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from epalm.cache.care.holes import count_warned
+from epalm.cache.care.sweep import sweep_leftovers
+from epalm.cache.care.uses import touch
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.holes import count_warned
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, write_manifest
 from epalm.cache.store import Cache
-from epalm.cache.sweep import sweep_leftovers
-from epalm.cache.uses import touch
 from epalm.console import Advance, progress, warn
 from epalm.cores import usable_cores
 from epalm.datasets import from_anywhere
 from epalm.errors import CacheError, MediaError
-from epalm.extract.encoder import Encoder
-from epalm.extract.encoders import EncoderChoice
+from epalm.extract.decoding.workers import DEFAULT_TIMEOUT, DecodePool, Request, default_workers
+from epalm.extract.encoders.protocol import Encoder
+from epalm.extract.encoders.registry import EncoderChoice
 from epalm.extract.encoding import BatchEncoder
+from epalm.extract.inputs.views import VIEW_0
 from epalm.extract.plan import Plan, make_plan
 from epalm.extract.selection import feature_spec
 from epalm.extract.stream import Stream, Tally, decode_pool
 from epalm.extract.versions import library_versions
-from epalm.extract.views import VIEW_0
-from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool, Request, default_workers
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 

@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from epalm.errors import MediaError
-from epalm.extract.audio import read_waveform
-from epalm.extract.image import read_image
-from epalm.extract.limits import Limits
-from epalm.extract.video import middle_frames, read_frames
-from epalm.extract.views import VIEW_0, View
-from epalm.extract.workers import DecodePool, Request
+from epalm.extract.decoding.workers import DecodePool, Request
+from epalm.extract.inputs.views import VIEW_0, View
+from epalm.extract.media.audio import read_waveform
+from epalm.extract.media.image import read_image
+from epalm.extract.media.limits import Limits
+from epalm.extract.media.video import middle_frames, read_frames
 from epalm.media import MediaFile
 from epalm.samples import Modality
 
@@ -130,7 +130,7 @@ def _sound(wave: np.ndarray) -> bytes:
 
 def _spectrogram(wave: np.ndarray) -> np.ndarray:
     """(bins, time, 3) uint8, low tones at the bottom."""
-    from epalm.extract.filterbank import filter_bank
+    from epalm.extract.inputs.filterbank import filter_bank
 
     bank = filter_bank(wave, rate=RATE, mel_bins=_MEL_BINS)
     if not len(bank):

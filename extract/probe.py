@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from epalm.extract.decoding.workers import DecodePool, Request, default_workers
 from epalm.extract.encoding import BatchEncoder
+from epalm.extract.inputs.views import view_of
 from epalm.extract.pipeline import LocalEngine
 from epalm.extract.plan import Pending, Plan
 from epalm.extract.stream import decode_pool
-from epalm.extract.views import view_of
-from epalm.extract.workers import DecodePool, Request, default_workers
 
 _PROBED = 64  # media
 _WARM_UP = 8  # media that start the processes and wake the encoder

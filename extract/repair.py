@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 
 from epalm.cache.blocks import Record, read_block, read_record
-from epalm.cache.check import Checkup, Finding, orphans
+from epalm.cache.care.check import Checkup, Finding, orphans
+from epalm.cache.care.mend import Contents, contents, drop_texts, restore
+from epalm.cache.care.why import library_differences
 from epalm.cache.feature_set import Fault, FeatureSet
-from epalm.cache.mend import Contents, contents, drop_texts, restore
 from epalm.cache.spec import TEXT, FeatureSpec
 from epalm.cache.store import Cache
-from epalm.cache.why import library_differences
 from epalm.console import Advance, progress
 from epalm.cores import usable_cores
 from epalm.errors import EpalmError, UsageError
-from epalm.extract.encoder import Encoder
+from epalm.extract.decoding.workers import DEFAULT_TIMEOUT, DecodePool, default_workers
+from epalm.extract.encoders.protocol import Encoder
 from epalm.extract.encoding import BatchEncoder
-from epalm.extract.limits import Limits
 from epalm.extract.lost_blocks import Run, Shape, left_shape, runs_of_lost
+from epalm.extract.media.limits import Limits
 from epalm.extract.selection import feature_spec
 from epalm.extract.sources import Sources
 from epalm.extract.stream import Stream, decode_pool
-from epalm.extract.workers import DEFAULT_TIMEOUT, DecodePool, default_workers
 from epalm.samples import Modality
 
 BLOCK_ROWS, BATCH = 512, 32  # of blocks whose records do not say

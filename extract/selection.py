@@ -4,7 +4,7 @@ import re
 
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import UsageError
-from epalm.extract.encoder import Encoder
+from epalm.extract.encoders.protocol import Encoder
 
 DTYPES = ("float16", "float32")
 # Of the code that reads a modality's media: raised when it would give other numbers for the same settings.

@@ -17,12 +17,12 @@ from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.console import Advance
 from epalm.errors import MediaError
-from epalm.extract.encoder import Encoder
+from epalm.extract.decoding.workers import DecodePool, Request
+from epalm.extract.encoders.protocol import Encoder
 from epalm.extract.encoding import BatchEncoder, Handle
-from epalm.extract.media_warnings import MediaWarning
+from epalm.extract.inputs.views import view_of
+from epalm.extract.media.media_warnings import MediaWarning
 from epalm.extract.plan import Pending
-from epalm.extract.views import view_of
-from epalm.extract.workers import DecodePool, Request
 
 CHANGED = MediaError("the file changed while it was read", hint="run the extraction again")
 _BATCHES_AHEAD = 2

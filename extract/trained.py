@@ -11,8 +11,8 @@ from torch import nn
 
 from epalm.cache.media_index import MediaIndex
 from epalm.errors import UsageError
-from epalm.extract.encoder import Encoder, TrainableEncoder
-from epalm.extract.encoders import EncoderChoice
+from epalm.extract.encoders.protocol import Encoder, TrainableEncoder
+from epalm.extract.encoders.registry import EncoderChoice
 from epalm.extract.live import LiveFeatures
 from epalm.samples import Dataset, Sample
 

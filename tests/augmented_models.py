@@ -4,12 +4,12 @@ import torch
 from hypothesis import strategies as st
 from transformers import OPTConfig
 
-from epalm.train.adapters import Adapters
-from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.connector import Connector
-from epalm.train.injection import Attention, Injection
-from epalm.train.model import EpalmModel
-from epalm.train.prompt import MlpPrompt, PlainPrompt
+from epalm.train.bridge.connector import Connector
+from epalm.train.bridge.model import EpalmModel
+from epalm.train.bridge.prompt import MlpPrompt, PlainPrompt
+from epalm.train.lm.adapters import Adapters
+from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.injection import Attention, Injection
 
 WIDTH, VOCABULARY = 6, 60
 

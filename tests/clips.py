@@ -10,8 +10,8 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from epalm.extract.limits import Limits
-from epalm.extract.video import read_frames
+from epalm.extract.media.limits import Limits
+from epalm.extract.media.video import read_frames
 from epalm.media import MediaFile
 from tests.shared_files import program
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from epalm.cache.store import Cache
+from epalm.extract.inputs.preprocess import ImageInput, Pixels
 from epalm.extract.pipeline import ExtractSummary, LocalEngine, extract_features
-from epalm.extract.preprocess import ImageInput, Pixels
 from epalm.samples import Dataset, Modality, Sample, Task
 
 BLOCK_ROWS, BATCH, LAYERS = 8, 4, (0, 2)

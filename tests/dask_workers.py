@@ -25,9 +25,9 @@ from PIL import Image
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
 from epalm.extract.dask_engine import DaskEngine
-from epalm.extract.encoder import Encoder
-from epalm.extract.encoders import EncoderChoice, build_encoder
-from epalm.extract.limits import Limits
+from epalm.extract.encoders.protocol import Encoder
+from epalm.extract.encoders.registry import EncoderChoice, build_encoder
+from epalm.extract.media.limits import Limits
 from epalm.extract.pipeline import Engine, ExtractSummary, LocalEngine, extract_features
 from epalm.samples import Dataset, Modality, Sample, Task
 
@@ -36,13 +36,13 @@ _PRELOADED = [
     "distributed",
     "torch",
     "timm",
-    "epalm.extract.vit",
+    "epalm.extract.encoders.vit",
     "epalm.extract.dask_task",
-    "epalm.evaluate.dask_decoding",
+    "epalm.evaluate.decoding.dask_decoding",
 ]
 _BESIDE = """
 import os, pathlib, signal, time
-from epalm.evaluate import spread
+from epalm.evaluate.decoding import spread
 from epalm.extract import dask_task
 
 def slow(kit, task, host, encode=dask_task._Kit.encode):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from epalm.cache.exchange.transfer import Transferred, plan_transfer, run_transfer
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.lacking import lacking_views
 from epalm.cache.manifest import Manifest, read_manifests, write_manifest
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
-from epalm.cache.transfer import Transferred, plan_transfer, run_transfer
-from tests.test_cache_feature_set import SPEC
+from tests.cache.test_feature_set import SPEC
 
 DATA = "samples.jsonl"
 Rows = dict[tuple[str, int], bytes]  # (digest, view) → values

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from epalm.extract.limits import Limits
-from epalm.extract.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
-from epalm.extract.views import VIEW_0, View, view_of
+from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
+from epalm.extract.inputs.views import VIEW_0, View, view_of
+from epalm.extract.media.limits import Limits
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
 
@@ -50,7 +50,7 @@ class Watched:
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         if isinstance(self.inner, AudioInput):
-            import epalm.extract.filterbank  # noqa: F401 (torch, whose import looks around, once for a process)
+            import epalm.extract.inputs.filterbank  # noqa: F401 (torch, whose import looks around, once for a process)
         watch(self.outside)
         _watching.append(True)
         try:

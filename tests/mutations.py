@@ -11,11 +11,11 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from epalm.extract.audio import read_waveform
-from epalm.extract.image import read_image
-from epalm.extract.limits import Limits
-from epalm.extract.video import middle_frames, read_frames
-from epalm.extract.views import View
+from epalm.extract.inputs.views import View
+from epalm.extract.media.audio import read_waveform
+from epalm.extract.media.image import read_image
+from epalm.extract.media.limits import Limits
+from epalm.extract.media.video import middle_frames, read_frames
 from epalm.media import MediaFile
 from tests.hostile_pictures import saved
 from tests.hostile_streams import clip

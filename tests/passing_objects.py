@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from epalm.cache.objects import Objects, Stored
+from epalm.cache.objects.base import Objects, Stored
 from epalm.cache.store import Cache
 
 See = Callable[[str, str, bytes], bytes]  # what is done, to which key, with which bytes → the bytes to go on with

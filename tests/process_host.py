@@ -24,7 +24,7 @@ from epalm.errors import EpalmError
 from epalm.samples import Dataset, Modality
 from epalm.train import loop, prepare, run
 from epalm.train.processes import ALONE, Processes
-from epalm.train.run_folder import RunFolder
+from epalm.train.runs.run_folder import RunFolder
 from tests import train_host
 
 STEPS, SAMPLES = 50, 13  # batches of 4, 4, 4 and 1: the last one has no row for a second process

@@ -12,7 +12,7 @@ import torch
 from epalm.cli.score_file import score_file
 from epalm.config import load_config
 from epalm.samples import Modality
-from epalm.train.run_folder import RunFolder
+from epalm.train.runs.run_folder import RunFolder
 
 HARM = '</script><img src=x onerror="window.harmed=1"><!-- {{ 7*7 }} \' & \u2028 \u202egnorw'
 HARMFUL_ID = "<b>harm</b>"

@@ -23,18 +23,20 @@ from typing import Any
 
 import torch
 
-from epalm.cache.durable import write_atomically
+from epalm.cache.objects.durable import write_atomically
 from epalm.cache.store import Cache
 from epalm.children import end_with_parent
 from epalm.cli.cached_source import open_features
 from epalm.datasets import load_dataset
-from epalm.evaluate import decoding, decoding_processes, kept_predictions, score_files, spread
 from epalm.evaluate import run as scoring
-from epalm.evaluate.decode_options import DecodeOptions
-from epalm.evaluate.decoding_child import serve
+from epalm.evaluate import score_files
+from epalm.evaluate.decoding import decode as decoding
+from epalm.evaluate.decoding import decoding_processes, kept_predictions, spread
+from epalm.evaluate.decoding.decode_options import DecodeOptions
+from epalm.evaluate.decoding.decoding_child import serve
 from epalm.samples import Modality, Prediction
-from epalm.train.loading import LoadedRun, load_run
-from epalm.train.run_folder import RunFolder
+from epalm.train.runs.loading import LoadedRun, load_run
+from epalm.train.runs.run_folder import RunFolder
 
 BATCH = 4
 _STOPPED = 130

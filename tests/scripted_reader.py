@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from epalm.errors import MediaError
-from epalm.extract.media_warnings import warn_about
-from epalm.extract.views import VIEW_0, View
-from epalm.extract.workers import Decoded, DecodePool, Request
+from epalm.extract.decoding.workers import Decoded, DecodePool, Request
+from epalm.extract.inputs.views import VIEW_0, View
+from epalm.extract.media.media_warnings import warn_about
 from epalm.media import MediaFile
 
 Views = Sequence[View]

@@ -10,13 +10,13 @@ from typing import Any, cast
 import numpy as np
 
 from epalm.config import load_config
-from epalm.evaluate.decode_options import DecodeOptions
+from epalm.evaluate.decoding.decode_options import DecodeOptions
+from epalm.evaluate.decoding.spread import Elsewhere
 from epalm.evaluate.run import score_run
-from epalm.evaluate.spread import Elsewhere
 from epalm.samples import Dataset, Prediction, Sample, Task
-from epalm.train.loading import LoadedRun
-from epalm.train.run_folder import RunFolder
-from epalm.train.text import TextFormat
+from epalm.train.data.text import TextFormat
+from epalm.train.runs.loading import LoadedRun
+from epalm.train.runs.run_folder import RunFolder
 
 CONFIG = load_config("playground", [])
 WORDS = ("red", "a big red circle", "two")

@@ -8,9 +8,9 @@ import numpy as np
 import soundfile
 from av.audio.stream import AudioStream
 
-from epalm.extract.audio import read_waveform
-from epalm.extract.limits import Limits
-from epalm.extract.media_warnings import collected_warnings
+from epalm.extract.media.audio import read_waveform
+from epalm.extract.media.limits import Limits
+from epalm.extract.media.media_warnings import collected_warnings
 from epalm.media import MediaFile
 from tests.shared_files import program
 

@@ -17,10 +17,10 @@ from epalm.cli.app import app
 from epalm.cli.recipe_options import in_full
 from epalm.config import Config, load_config, recipes
 from epalm.datasets.benchmarks import BENCHMARKS
-from epalm.evaluate.measures import METRICS
+from epalm.evaluate.metrics.measures import METRICS
 from epalm.playground import weights_folder
-from epalm.train.augmented_opt import AugmentedOPT
 from epalm.train.build import build_model
+from epalm.train.lm.augmented_opt import AugmentedOPT
 
 ROOT = Path(__file__).parents[1]
 

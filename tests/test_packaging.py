@@ -42,10 +42,10 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = set()
     for stage in STAGES:
-        expected |= {f"epalm/{stage}/{path.name}" for path in (ROOT / stage).glob("*.py")}
+        expected |= {f"epalm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / stage).rglob("*.py")}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "epalm").rglob("*.py")}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "epalm/recipes").rglob("*.toml")}
-    expected |= {f"epalm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "evaluate/page").iterdir()}
+    expected |= {f"epalm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "evaluate/report/page").iterdir()}
     weights = ROOT / "epalm/playground/weights"
     expected |= {path.relative_to(ROOT).as_posix() for path in weights.rglob("*") if path.is_file()}
     assert packed == expected

@@ -26,14 +26,14 @@ from epalm.cli.training import train_until_stopped
 from epalm.config import load_config
 from epalm.samples import Dataset, Modality, Sample, Task
 from epalm.train import loop, prepare, run
-from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.batches import Batch
+from epalm.train.bridge.model import EpalmModel
 from epalm.train.build import load_text_format
+from epalm.train.data.batches import Batch
+from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.loop import train_model
-from epalm.train.model import EpalmModel
-from epalm.train.run_folder import RunFolder
+from epalm.train.runs.run_folder import RunFolder
+from epalm.train.runs.train_state import TrainState
 from epalm.train.step import take_step
-from epalm.train.train_state import TrainState
 
 STEPS, EPOCHS, SAMPLES, BATCH = 12, 3, 15, 4  # the last batch of an epoch is a smaller one
 DISK = ("fsync", "link", "replace", "rename", "unlink", "rmdir", "mkdir", "truncate", "pwrite")

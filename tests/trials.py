@@ -8,7 +8,7 @@ from typing import Any
 
 from epalm.cache.store import Cache
 from epalm.datasets import load_dataset
-from epalm.extract.encoders import EncoderChoice, build_encoder, default_kind
+from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind
 from epalm.extract.pipeline import LocalEngine, extract_features
 from epalm.playground.generate import generate_playground
 from epalm.samples import Modality

@@ -9,14 +9,14 @@ from transformers import AutoTokenizer, OPTConfig, PreTrainedTokenizerBase
 from epalm.config import Config
 from epalm.errors import UsageError
 from epalm.playground import weights_folder
-from epalm.train.adapters import Adapters
-from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.connector import Connector
-from epalm.train.extras import add_lora, quantization
-from epalm.train.injection import Injection
-from epalm.train.model import EpalmModel
-from epalm.train.prompt import MlpPrompt, PlainPrompt
-from epalm.train.text import ANSWER, TextFormat
+from epalm.train.bridge.connector import Connector
+from epalm.train.bridge.model import EpalmModel
+from epalm.train.bridge.prompt import MlpPrompt, PlainPrompt
+from epalm.train.data.text import ANSWER, TextFormat
+from epalm.train.lm.adapters import Adapters
+from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.extras import add_lora, quantization
+from epalm.train.lm.injection import Injection
 from epalm.weight_files import require_tokenizer
 from epalm.weights import Source, from_pretrained, load
 

@@ -11,11 +11,11 @@ import torch
 
 from epalm.console import progress
 from epalm.errors import EpalmError
-from epalm.train.batches import Batch, Batches
-from epalm.train.model import EpalmModel
+from epalm.train.bridge.model import EpalmModel
+from epalm.train.data.batches import Batch, Batches
 from epalm.train.processes import ALONE, Processes
+from epalm.train.runs.train_state import TrainState
 from epalm.train.step import Plan, Validation, take_step, validate
-from epalm.train.train_state import TrainState
 
 _REPORT_EVERY = 10  # steps between two lines of metrics
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from epalm.cache.exchange.taking_in import require_room
 from epalm.cache.store import Cache
-from epalm.cache.taking_in import require_room
 from epalm.config import Config
 from epalm.samples import Dataset, Sample
-from epalm.train.batches import training_items
-from epalm.train.features import FeatureSource
+from epalm.train.data.batches import training_items
+from epalm.train.data.features import FeatureSource
 from epalm.train.prepare import checkpoint_bytes, prepare, validation_batches
 from epalm.train.processes import ALONE, Processes
 from epalm.train.step import make_optimiser, take_step

@@ -13,18 +13,18 @@ from epalm.devices import pick_device
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
 from epalm.samples import Dataset, Sample
-from epalm.train.batches import Batches, training_items
+from epalm.train.bridge.model import EpalmModel
 from epalm.train.build import build_model, load_lm, load_text_format
-from epalm.train.device_features import DeviceFeatures, fit_on_device, free_beside
-from epalm.train.features import CachedFeatures, FeatureSource, TrainableSource, frozen_features
-from epalm.train.few_shot import few_shot
-from epalm.train.model import EpalmModel
+from epalm.train.data.batches import Batches, training_items
+from epalm.train.data.device_features import DeviceFeatures, fit_on_device, free_beside
+from epalm.train.data.features import CachedFeatures, FeatureSource, TrainableSource, frozen_features
+from epalm.train.data.few_shot import few_shot
+from epalm.train.data.text import TextFormat
+from epalm.train.data.text_length import require_short
 from epalm.train.processes import ALONE, Processes
 from epalm.train.schedule import Schedule
 from epalm.train.shortfalls import length_shortfalls, schedule_shortfalls, text_shortfalls
 from epalm.train.step import Plan
-from epalm.train.text import TextFormat
-from epalm.train.text_length import require_short
 
 _BESIDE_TENSORS = 1 << 15  # bytes of a checkpoint: where the training stands, random generators, names
 
@@ -95,7 +95,7 @@ def prepare(
         encoder = features.encoder
     where = pick_device(device)
     if sharded:
-        from epalm.train.sharding import require_shardable, shard_lm  # a second, for what few need
+        from epalm.train.lm.sharding import require_shardable, shard_lm  # a second, for what few need
 
         require_shardable(config, processes)
     empty = sharded and not processes.first

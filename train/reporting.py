@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from epalm.console import warn
-from epalm.train.curves import draw_curves
 from epalm.train.loop import Report
-from epalm.train.run_folder import RunFolder
-from epalm.train.tracking import Tracker
+from epalm.train.runs.curves import draw_curves
+from epalm.train.runs.run_folder import RunFolder
+from epalm.train.runs.tracking import Tracker
 
 _CURVES = "curves.svg"
 _SHARE = 0.02  # of the time that may go into pictures before the last

@@ -15,19 +15,19 @@ from epalm.console import say
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Modality, Sample
-from epalm.train.batches import training_items
-from epalm.train.features import HashedSource
+from epalm.train.data.batches import training_items
+from epalm.train.data.features import HashedSource
+from epalm.train.data.text_length import require_short
 from epalm.train.loop import Cadence, Stop, train_model
 from epalm.train.prepare import Prepared, checkpoint_bytes, prepare, validation_batches
 from epalm.train.processes import ALONE, Processes
 from epalm.train.reporting import reporting
-from epalm.train.run_differences import version_changes
-from epalm.train.run_folder import RunFolder, require_room, writing
-from epalm.train.run_key import library_versions, run_key, run_parts
-from epalm.train.run_lock import locked
+from epalm.train.runs.run_differences import version_changes
+from epalm.train.runs.run_folder import RunFolder, require_room, writing
+from epalm.train.runs.run_key import library_versions, run_key, run_parts
+from epalm.train.runs.run_lock import locked
+from epalm.train.runs.train_state import TrainState, parts_of, record_of, restore
 from epalm.train.step import make_optimiser
-from epalm.train.text_length import require_short
-from epalm.train.train_state import TrainState, parts_of, record_of, restore
 from epalm.train.trunk import require_trunk, trunk_spec
 from epalm.train.trunk_use import drawn_batches, use_trunk
 
@@ -118,8 +118,8 @@ def train(
 ) -> TrainSummary | None:
     """Train in a run folder, from where it stands to the end; None where `stop` ended it earlier.
 
-    Of several processes the first one writes, and all of them read. `trackers` (see `epalm.train.tracking`) are told
-    what the run's metrics are.
+    Of several processes the first one writes, and all of them read. `trackers` (see `epalm.train.runs.tracking`) are
+    told what the run's metrics are.
 
     Raises:
         UsageError: another process works in the folder, or none of its checkpoints is whole.

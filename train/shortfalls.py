@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from epalm.samples import Sample
+from epalm.train.data.text import TextFormat
+from epalm.train.data.text_length import SHORTEST_ANSWER
 from epalm.train.schedule import Schedule
-from epalm.train.text import TextFormat
-from epalm.train.text_length import SHORTEST_ANSWER
 
 _FEW_STEPS = 300  # a connector that starts at random takes some hundred to be of use
 

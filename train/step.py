@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 
 from epalm.errors import EpalmError
-from epalm.train.batches import Batch
-from epalm.train.loss import Losses
-from epalm.train.model import EpalmModel
+from epalm.train.bridge.model import EpalmModel
+from epalm.train.data.batches import Batch
+from epalm.train.lm.loss import Losses
 from epalm.train.processes import ALONE, Processes
 from epalm.train.schedule import Schedule
 

@@ -19,8 +19,8 @@ from epalm.cache.spec import TEXT, FeatureSpec
 from epalm.cache.store import Cache
 from epalm.console import Advance
 from epalm.errors import EpalmError, UsageError
-from epalm.train.augmented_opt import AugmentedOPT
-from epalm.train.model import LORA, EpalmModel
+from epalm.train.bridge.model import LORA, EpalmModel
+from epalm.train.lm.augmented_opt import AugmentedOPT
 
 _VERSION = 1  # raised when code changes the numbers by itself
 _BATCH_TOKENS = 4096  # a batch of the pass, padding included

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from epalm.cache.care.uses import mark, touch
+from epalm.cache.exchange.taking_in import require_room
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
-from epalm.cache.taking_in import require_room
-from epalm.cache.uses import mark, touch
 from epalm.console import progress, say, size_in_words
-from epalm.train.batches import Batches
+from epalm.train.data.batches import Batches
 from epalm.train.prepare import Prepared
 from epalm.train.processes import ALONE, Processes
 from epalm.train.trunk import TrunkPass, TrunkRows, trunk_set, trunk_spec

@@ -159,7 +159,7 @@ def _figures_or_fault(store: Any, name: str, runs: "Runs") -> dict[str, Any]:
 
 
 def _figures(features: "FeatureSet", runs: "Runs") -> dict[str, Any]:
-    from epalm.cache.uses import last_used
+    from epalm.cache.care.uses import last_used
     from epalm.cli.run_uses import users_of
 
     noted = _noted(features)
@@ -183,7 +183,7 @@ def _figures(features: "FeatureSet", runs: "Runs") -> dict[str, Any]:
 
 def _noted(features: "FeatureSet") -> list[dict[str, Any]]:
     """The ledger's entries that still count: errors, then warnings."""
-    from epalm.cache.holes import still_bad, still_warned
+    from epalm.cache.care.holes import still_bad, still_warned
 
     return [
         {"media": entry.media, "error": entry.error, "hint": entry.hint, "warning": entry.warning}

@@ -11,9 +11,9 @@ from epalm.cli.options import DEFAULT_CACHE, CacheOption, JsonOption, PlanOption
 from epalm.cli.outputs import ForceOption, require_output
 
 if TYPE_CHECKING:
+    from epalm.cache.exchange.transfer import Transferred
     from epalm.cache.feature_set import FeatureSet
     from epalm.cache.store import Cache
-    from epalm.cache.transfer import Transferred
 
 _SetArgument = Annotated[str, typer.Argument(metavar="SET", help="Name of a feature set, or how it begins.")]
 _UrlArgument = Annotated[
@@ -51,7 +51,7 @@ def export_features(
 
         epalm cache export video features.parquet --cache s3://bucket/cache
     """
-    from epalm.cache.exchange import export_set
+    from epalm.cache.exchange.files import export_set
     from epalm.cache.store import Cache
     from epalm.cli.cached_source import chosen_layers
     from epalm.console import say, size_in_words, warn
@@ -90,7 +90,7 @@ def import_features(
 
         epalm cache import features.h5 --cache /data/cache
     """
-    from epalm.cache.exchange import import_set
+    from epalm.cache.exchange.files import import_set
     from epalm.cache.store import Cache
     from epalm.console import say
 
@@ -122,8 +122,8 @@ def push(
 
         epalm cache push video-timesformer /mnt/shared/cache
     """
+    from epalm.cache.exchange.taking_in import note_latest
     from epalm.cache.store import Cache
-    from epalm.cache.taking_in import note_latest
     from epalm.errors import CacheError
 
     source, target = Cache(cache, read_only=plan), Cache(url, read_only=plan)
@@ -168,7 +168,7 @@ def pull(
 
 
 def _transfer(source: "FeatureSet", target: "Cache", verb: str, only_plan: bool, as_json: bool) -> "Transferred | None":
-    from epalm.cache.transfer import plan_transfer, run_transfer
+    from epalm.cache.exchange.transfer import plan_transfer, run_transfer
     from epalm.console import say, size_in_words, warn
 
     plan = plan_transfer(source, target)
@@ -196,7 +196,7 @@ def _transfer(source: "FeatureSet", target: "Cache", verb: str, only_plan: bool,
 
 
 def _say_next(cache: "Cache", features: "FeatureSet", source: "Cache | None" = None) -> None:
-    from epalm.cache.taking_in import note_latest
+    from epalm.cache.exchange.taking_in import note_latest
     from epalm.console import say
 
     latest = note_latest(cache, features, source)

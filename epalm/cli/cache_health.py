@@ -13,9 +13,9 @@ from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, DeviceOp
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from epalm.cache.check import Checkup
+    from epalm.cache.care.check import Checkup
     from epalm.cache.store import Cache
-    from epalm.extract.encoder import Encoder
+    from epalm.extract.encoders.protocol import Encoder
     from epalm.extract.repair import Mended
 
 DAMAGED = 3  # exit code: something is not as its record says
@@ -47,7 +47,7 @@ def verify(
 
         epalm cache verify image --repair
     """
-    from epalm.cache.check import begin_checkup, finish_checkup
+    from epalm.cache.care.check import begin_checkup, finish_checkup
     from epalm.cache.store import Cache
     from epalm.console import say, warn
 
@@ -112,7 +112,7 @@ def gc(
 
         epalm cache gc --unused --runs /data/runs --grace 72
     """
-    from epalm.cache.collect import collect, find_garbage
+    from epalm.cache.care.collect import collect, find_garbage
     from epalm.cache.store import Cache
     from epalm.cli.run_uses import runs_below
     from epalm.console import print_table, say, size_in_words

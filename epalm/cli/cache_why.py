@@ -51,7 +51,7 @@ def why(
 
 
 def _why_set(features: "FeatureSet", sets: "list[FeatureSet]", as_json: bool) -> None:
-    from epalm.cache.why import differences, library_differences, nearest, versions_of_blocks
+    from epalm.cache.care.why import differences, library_differences, nearest, versions_of_blocks
     from epalm.console import print_table, say
 
     other = nearest(features.spec, sets)
@@ -80,7 +80,7 @@ def _why_set(features: "FeatureSet", sets: "list[FeatureSet]", as_json: bool) ->
 
 
 def _why_medium(subject: str, store: "Cache", sets: "list[FeatureSet]", as_json: bool) -> None:
-    from epalm.cache.why import places_of, reason_without_row
+    from epalm.cache.care.why import places_of, reason_without_row
     from epalm.datasets.extensions import modality_of
     from epalm.media import MediaFile
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
     from epalm.cache.store import Cache
     from epalm.samples import Dataset, Sample
-    from epalm.train.features import CachedFeatures
+    from epalm.train.data.features import CachedFeatures
 
 
 def open_features(
@@ -27,9 +27,9 @@ def open_features(
         UsageError: layers of no known form, or that the set does not hold.
         CacheError: there is no such set, or it is damaged.
     """
-    from epalm.cache.uses import touch
+    from epalm.cache.care.uses import touch
     from epalm.console import say
-    from epalm.train.features import CachedFeatures
+    from epalm.train.data.features import CachedFeatures
 
     found = cache.find(name)
     if not cache.read_only:

@@ -8,7 +8,7 @@ import typer
 from epalm.errors import UsageError
 
 if TYPE_CHECKING:
-    from epalm.evaluate.decode_options import DecodeOptions
+    from epalm.evaluate.decoding.decode_options import DecodeOptions
     from epalm.settings import DecodeSettings
 
 AUTO = "auto"
@@ -91,8 +91,8 @@ def chosen_decoding(
         UsageError: options that do not go together, values that they cannot have, or a file of answers that cannot be
             used.
     """
-    from epalm.evaluate.answer_list import read_answers
-    from epalm.evaluate.decode_options import DecodeOptions, Sampling
+    from epalm.evaluate.decoding.answer_list import read_answers
+    from epalm.evaluate.decoding.decode_options import DecodeOptions, Sampling
 
     for option, value, least in (("--num-beams", num_beams, 1), ("--max-length", max_length, 2), ("--seed", seed, 0)):
         if value is not None and not (isinstance(value, int) and value >= least):

@@ -36,7 +36,7 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     """
     from epalm.console import print_table, say
     from epalm.figures import hundred
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.runs.run_folder import RunFolder
 
     started = time.monotonic()
     folder = runs / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"

@@ -8,8 +8,8 @@ from epalm.errors import UsageError
 
 if TYPE_CHECKING:
     from epalm.settings import EncoderSettings
-    from epalm.train.features import CachedFeatures
-    from epalm.train.loading import LoadedRun
+    from epalm.train.data.features import CachedFeatures
+    from epalm.train.runs.loading import LoadedRun
 
 _ONE_ENCODER = {"timesformer", "timesformer-space"}
 

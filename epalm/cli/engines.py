@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from epalm.errors import UsageError
 
 if TYPE_CHECKING:
-    from epalm.evaluate.spread import Elsewhere
+    from epalm.evaluate.decoding.spread import Elsewhere
 
 ENGINES = ("local", "dask")
 
@@ -25,9 +25,9 @@ def decoding_elsewhere(
     require_engine(engine, scheduler)
     if engine == "local" and processes == 1:
         return None
-    from epalm.evaluate.dask_decoding import DaskDecoding
-    from epalm.evaluate.decoding_processes import DecodingProcesses
-    from epalm.evaluate.spread import Elsewhere
+    from epalm.evaluate.decoding.dask_decoding import DaskDecoding
+    from epalm.evaluate.decoding.decoding_processes import DecodingProcesses
+    from epalm.evaluate.decoding.spread import Elsewhere
 
     if engine == "local":
         return Elsewhere(DecodingProcesses(processes), checkpoint, device)

@@ -29,8 +29,8 @@ def export_run(
         epalm export .epalm/runs/my-run my-model --checkpoint latest
     """
     from epalm.console import say, size_in_words
-    from epalm.train.export import export_run as write
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.runs.export import export_run as write
+    from epalm.train.runs.run_folder import RunFolder
 
     size = write(RunFolder.find(runs, run), out, checkpoint=checkpoint)
     if as_json:

@@ -169,8 +169,8 @@ def extract(
     from epalm.cli.extract_report import show_plan, show_summary, weights_in_words
     from epalm.cli.extraction import Job, Machine, plan_extraction, run_extraction
     from epalm.console import say
-    from epalm.extract.encoders import EncoderChoice, default_kind, parse_spec_augment, require_fit
-    from epalm.extract.limits import Limits
+    from epalm.extract.encoders.registry import EncoderChoice, default_kind, parse_spec_augment, require_fit
+    from epalm.extract.media.limits import Limits
 
     playground = data == "playground"
     data = with_links(data, follow=follow_links)

@@ -9,7 +9,7 @@ from epalm.samples import Modality
 
 if TYPE_CHECKING:
     from epalm.cli.extraction import Forecast
-    from epalm.extract.encoders import EncoderChoice
+    from epalm.extract.encoders.registry import EncoderChoice
     from epalm.extract.pipeline import ExtractSummary
 
 
@@ -24,7 +24,7 @@ def weights_in_words(choice: "EncoderChoice") -> str:
 
 def show_plan(forecast: "Forecast", as_json: bool) -> None:
     """Counts, bytes and time; raises CacheError when the rows would not fit."""
-    from epalm.cache.holes import count_warned
+    from epalm.cache.care.holes import count_warned
     from epalm.console import print_table, size_in_words, time_in_words
     from epalm.datasets.listing import in_words
 

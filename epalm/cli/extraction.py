@@ -3,17 +3,17 @@
 from contextlib import suppress
 from dataclasses import dataclass
 
+from epalm.cache.care.why import nearest_difference
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
-from epalm.cache.why import nearest_difference
 from epalm.cli.engines import require_engine
 from epalm.console import say, warn
 from epalm.datasets import load_dataset
 from epalm.errors import CacheError, UsageError
 from epalm.extract.dask_engine import DaskEngine
-from epalm.extract.encoder import Encoder
-from epalm.extract.encoders import EncoderChoice, build_encoder
-from epalm.extract.limits import Limits
+from epalm.extract.encoders.protocol import Encoder
+from epalm.extract.encoders.registry import EncoderChoice, build_encoder
+from epalm.extract.media.limits import Limits
 from epalm.extract.pipeline import Engine, ExtractSummary, LocalEngine, extract_features
 from epalm.extract.plan import Plan, make_plan
 from epalm.extract.probe import probe_seconds

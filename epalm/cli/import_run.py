@@ -58,12 +58,12 @@ def import_run(
     from epalm.cli.live_source import choice_of
     from epalm.cli.training import emptied_on_fault
     from epalm.console import say
-    from epalm.extract.encoders import build_encoder
+    from epalm.extract.encoders.registry import build_encoder
     from epalm.extract.selection import parse_layers
-    from epalm.train.importing import import_run as write
-    from epalm.train.importing import published_config
-    from epalm.train.published import read_published
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.runs.importing import import_run as write
+    from epalm.train.runs.importing import published_config
+    from epalm.train.runs.published import read_published
+    from epalm.train.runs.run_folder import RunFolder
 
     published = read_published(file)
     short = [f"encoder.kind={encoder}"] if encoder else []

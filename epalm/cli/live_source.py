@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from epalm.cache.media_index import MediaIndex
-    from epalm.extract.encoder import Encoder
-    from epalm.extract.encoders import EncoderChoice
+    from epalm.extract.encoders.protocol import Encoder
+    from epalm.extract.encoders.registry import EncoderChoice
     from epalm.extract.live import LiveFeatures
     from epalm.settings import EncoderSettings
 
@@ -37,7 +37,7 @@ def recipe_features(
     Raises:
         UsageError: as `build_encoder`, or the encoder does not read such media.
     """
-    from epalm.extract.encoders import build_encoder
+    from epalm.extract.encoders.registry import build_encoder
     from epalm.extract.live import LiveFeatures
     from epalm.extract.selection import parse_layers
     from epalm.extract.trained import TrainableFeatures
@@ -53,7 +53,7 @@ def choice_of(
     settings: "EncoderSettings", modality: Modality, weights: str | None, statistics: str = "own"
 ) -> "EncoderChoice":
     """The recipe's encoder with these weights. Raises UsageError when it does not read such media."""
-    from epalm.extract.encoders import EncoderChoice, default_kind, require_fit
+    from epalm.extract.encoders.registry import EncoderChoice, default_kind, require_fit
 
     if weights is not None and Path(weights).is_dir():
         weights = str(Path(weights).resolve())  # recorded with the run, and found from anywhere
@@ -77,7 +77,7 @@ def live_features(
     weights: str | None = None,
 ) -> "LiveFeatures":
     """What a run's features were made by, on a data set; `trained` and `weights`: see `rebuild_encoder`."""
-    from epalm.extract.encoders import EncoderChoice
+    from epalm.extract.encoders.registry import EncoderChoice
     from epalm.extract.live import LiveFeatures
 
     choice = EncoderChoice.from_record(told["choice"] or {})
@@ -101,7 +101,7 @@ def rebuild_encoder(
     Raises:
         UsageError: the run does not say which, it cannot be loaded, or it is another one by now.
     """
-    from epalm.extract.encoders import EncoderChoice, build_encoder
+    from epalm.extract.encoders.registry import EncoderChoice, build_encoder
     from epalm.extract.trained import load_trained
     from epalm.weights import offline
 

@@ -11,15 +11,15 @@ from epalm.cli.given_media import as_files, is_many
 from epalm.cli.live_source import rebuild_encoder
 from epalm.datasets.text_file import require_characters
 from epalm.errors import MediaError, UsageError
-from epalm.evaluate.decode_options import DecodeOptions
-from epalm.evaluate.one import answer_each
-from epalm.extract.limits import Limits
+from epalm.evaluate.decoding.decode_options import DecodeOptions
+from epalm.evaluate.decoding.one import answer_each
+from epalm.extract.decoding.workers import DEFAULT_TIMEOUT
+from epalm.extract.media.limits import Limits
 from epalm.extract.pipeline import encode_each
 from epalm.extract.stream import decode_pool
-from epalm.extract.workers import DEFAULT_TIMEOUT
 from epalm.samples import Modality
-from epalm.train.loading import load_run
-from epalm.train.run_folder import RunFolder
+from epalm.train.runs.loading import load_run
+from epalm.train.runs.run_folder import RunFolder
 
 _AT_ONCE = 32  # media that are encoded together
 

@@ -127,8 +127,8 @@ def _media() -> Iterator[Finding]:
 
 
 def _caption_metrics() -> Iterator[Finding]:
-    from epalm.evaluate.java import MetricError, find_java
-    from epalm.evaluate.spice import require_spice
+    from epalm.evaluate.metrics.java import MetricError, find_java
+    from epalm.evaluate.metrics.spice import require_spice
 
     try:
         java = find_java()
@@ -183,7 +183,7 @@ def _cache(where: str, write: bool) -> Iterator[Finding]:
 
 def _folder(what: str, folder: Path, write: bool, option: str) -> Iterator[Finding]:
     from epalm.console import size_in_words
-    from epalm.train.run_folder import free_bytes
+    from epalm.train.runs.run_folder import free_bytes
 
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = free_bytes(folder)

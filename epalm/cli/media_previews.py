@@ -43,9 +43,9 @@ def _of_one_modality(
     dataset: "Dataset", names: Sequence[str], modality: Modality, workers: int
 ) -> list[tuple[str, dict[str, Any]]]:
     from epalm.errors import MediaError
-    from epalm.extract.limits import Limits
+    from epalm.extract.decoding.workers import DEFAULT_TIMEOUT
+    from epalm.extract.media.limits import Limits
     from epalm.extract.preview import make_previews
-    from epalm.extract.workers import DEFAULT_TIMEOUT
 
     files: dict[str, MediaFile] = {}
     faults: dict[str, dict[str, Any]] = {}

@@ -86,7 +86,7 @@ def predict(
     """
     from epalm.cli.loaded_model import LoadedModel
     from epalm.console import print_table, say, show_error
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.runs.run_folder import RunFolder
 
     files, question = _files_and_question(words or [], question)
     folder = RunFolder.find(runs, run) if run else RunFolder.latest_of(runs, modality or _modality_of(files))

@@ -11,8 +11,8 @@ from epalm.cli.outputs import ForceOption, data_files, is_report, require_output
 from epalm.samples import with_links
 
 if TYPE_CHECKING:
-    from epalm.evaluate.report_rows import Rows
-    from epalm.evaluate.report_runs import ScoredRun
+    from epalm.evaluate.report.rows import Rows
+    from epalm.evaluate.report.scored_runs import ScoredRun
 
 _NAME = "report.html"
 
@@ -62,12 +62,12 @@ def report(
 
         epalm report results.scores.json --samples 500 --open
     """
-    from epalm.cache.durable import write_atomically
+    from epalm.cache.objects.durable import write_atomically
     from epalm.console import say, size_in_words
-    from epalm.evaluate.report_page import render_page
-    from epalm.evaluate.report_rows import make_rows
-    from epalm.evaluate.report_runs import read_run
-    from epalm.train.run_folder import writing
+    from epalm.evaluate.report.page import render_page
+    from epalm.evaluate.report.rows import make_rows
+    from epalm.evaluate.report.scored_runs import read_run
+    from epalm.train.runs.run_folder import writing
 
     scored = [read_run(name, runs, split) for name in (names or (None,))]
     path = out or _place(scored[0])
@@ -106,7 +106,7 @@ def _media(first: "ScoredRun", rows: "Rows", data: str | None, *, follow_links: 
     from epalm.console import warn
     from epalm.datasets import load_dataset
     from epalm.errors import EpalmError
-    from epalm.extract.workers import default_workers
+    from epalm.extract.decoding.workers import default_workers
     from epalm.samples import Modality
 
     names = list(dict.fromkeys(row["media"] for row in rows.rows if row["shown"]))

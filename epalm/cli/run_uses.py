@@ -44,7 +44,7 @@ def users_of(features: "FeatureSet", runs: Runs) -> list[str]:
     """
     import socket
 
-    from epalm.cache.uses import uses
+    from epalm.cache.care.uses import uses
 
     here = socket.gethostname()
     marks = [use for use in uses(features.objects) if use.host != here or Path(use.run).exists()]

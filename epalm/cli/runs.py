@@ -10,7 +10,7 @@ import typer
 from epalm.cli.options import DEFAULT_RUNS, JsonOption, RunsOption
 
 if TYPE_CHECKING:
-    from epalm.train.listing import RunStatus
+    from epalm.train.runs.listing import RunStatus
 
 
 def runs(
@@ -34,7 +34,7 @@ def runs(
     """
     from epalm.console import print_table, say
     from epalm.errors import UsageError
-    from epalm.train.listing import list_runs
+    from epalm.train.runs.listing import list_runs
 
     if names and len(names) > 2:
         raise UsageError(f"{len(names)} runs are named", hint="name one to look at it, two to compare them")
@@ -69,8 +69,8 @@ def _row(one: "RunStatus") -> tuple[str, ...]:
 
 def _show_one(runs: Path, names: list[str], as_json: bool) -> None:
     from epalm.console import print_table
-    from epalm.train.listing import details, run_status
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.runs.listing import details, run_status
+    from epalm.train.runs.run_folder import RunFolder
 
     run = RunFolder.find(runs, names[0])
     one, more = run_status(run, runs), details(run)
@@ -86,8 +86,8 @@ def _show_one(runs: Path, names: list[str], as_json: bool) -> None:
 
 def _show_two(runs: Path, names: list[str], as_json: bool) -> None:
     from epalm.console import print_table, say
-    from epalm.train.listing import run_differences
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.runs.listing import run_differences
+    from epalm.train.runs.run_folder import RunFolder
 
     changes = run_differences(*(RunFolder.find(runs, name) for name in names))
     if as_json:

@@ -43,8 +43,8 @@ from epalm.samples import Modality, Task, with_links
 
 if TYPE_CHECKING:
     from epalm.samples import Dataset, Sample
-    from epalm.train.features import HashedSource
-    from epalm.train.loading import LoadedRun
+    from epalm.train.data.features import HashedSource
+    from epalm.train.runs.loading import LoadedRun
 
 _STOPPED = 130
 
@@ -189,10 +189,10 @@ def score(
     from epalm.console import say
     from epalm.datasets import load_dataset
     from epalm.evaluate.run import plan_score, score_run, scores_path
-    from epalm.train.features import CachedFeatures
-    from epalm.train.loading import load_run
+    from epalm.train.data.features import CachedFeatures
     from epalm.train.prepare import chosen_samples
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.runs.loading import load_run
+    from epalm.train.runs.run_folder import RunFolder
 
     others = decoding_elsewhere(processes, engine, scheduler, dask_workers, checkpoint, device)
     shapes = others is not None and not plan  # are enough

@@ -29,8 +29,8 @@ def score_file(
     """
     from epalm.console import say, warn
     from epalm.datasets import load_dataset
-    from epalm.evaluate.chance import chance_predictions
     from epalm.evaluate.given import read_given, some
+    from epalm.evaluate.metrics.chance import chance_predictions
     from epalm.evaluate.score_files import write_scores
     from epalm.evaluate.scoring import digest_samples, score_predictions
 

@@ -17,7 +17,7 @@ def chosen_metrics(words: str | None) -> tuple[str, ...]:
     Raises:
         UsageError: there is no such metric.
     """
-    from epalm.evaluate.measures import BLEU, METRICS
+    from epalm.evaluate.metrics.measures import BLEU, METRICS
 
     if words is None:
         return METRICS

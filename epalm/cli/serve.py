@@ -15,7 +15,7 @@ from epalm.errors import EpalmError, UsageError
 
 if TYPE_CHECKING:
     from epalm.cli.loaded_model import LoadedModel
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.runs.run_folder import RunFolder
 
 _PORT = 7860  # Gradio's
 # Read when Gradio is imported: nothing is told to anybody, and nothing kept in the browser.
@@ -65,7 +65,7 @@ def serve(
 def _folders(names: list[str] | None, runs: Path) -> "list[RunFolder]":
     """The runs that are named, or the latest of each modality. Raises UsageError: there is none."""
     from epalm.samples import Modality
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.runs.run_folder import RunFolder
 
     if names:
         return [RunFolder.find(runs, name) for name in dict.fromkeys(names)]

@@ -36,7 +36,7 @@ from epalm.cli.recipe_options import (
     recipe_for,
 )
 from epalm.samples import Modality, with_links
-from epalm.train.tracking import TrackerName, require_trackers
+from epalm.train.runs.tracking import TrackerName, require_trackers
 
 if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
@@ -135,7 +135,7 @@ def train(
     from epalm.datasets import load_dataset
     from epalm.train.build import require_language_model
     from epalm.train.run import load_training
-    from epalm.train.run_choice import choose_run
+    from epalm.train.runs.run_choice import choose_run
 
     processes = these_processes()
     store, trunk = _caches(cache, plan=plan, from_cache=from_cache, cache_trunk=cache_trunk)
@@ -229,7 +229,7 @@ def _show_plan(
     trunk: "Cache | None",
 ) -> None:
     from epalm.cli.work_plan import show_train_plan
-    from epalm.train.features import CachedFeatures
+    from epalm.train.data.features import CachedFeatures
     from epalm.train.planning import plan_training
 
     features = material.features

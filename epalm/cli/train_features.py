@@ -9,7 +9,7 @@ from epalm.cli.live_source import recipe_features
 from epalm.config import Config
 from epalm.console import warn
 from epalm.samples import Dataset, Modality, Sample
-from epalm.train.features import CachedFeatures, HashedSource, frozen_features
+from epalm.train.data.features import CachedFeatures, HashedSource, frozen_features
 from epalm.train.prepare import samples_of
 
 if TYPE_CHECKING:

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
     from epalm.train.processes import Processes
     from epalm.train.run import Loaded, TrainSummary
-    from epalm.train.run_choice import Choice
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.runs.run_choice import Choice
+    from epalm.train.runs.run_folder import RunFolder
 
 _SHOWN = 8  # changes; the rest is counted
 
 
 def agree_on_run(processes: "Processes", choose: "Callable[[], Choice]") -> "Choice":
     """The first process's choice, made by it alone, and known to all of them; the others need not say why."""
-    from epalm.train.run_choice import Choice
-    from epalm.train.run_folder import RunFolder
+    from epalm.train.runs.run_choice import Choice
+    from epalm.train.runs.run_folder import RunFolder
 
     chosen = choose() if processes.first else None
     told = json.dumps([str(chosen.folder.path), chosen.summary]) if chosen else ""
@@ -69,7 +69,7 @@ def train_until_stopped(loaded: "Loaded", folder: "RunFolder", trackers: Sequenc
 @contextmanager
 def emptied_on_fault(folder: "RunFolder") -> Iterator[None]:
     """A fault before anything is written leaves no run folder."""
-    from epalm.train.run_lock import discard_empty
+    from epalm.train.runs.run_lock import discard_empty
 
     try:
         yield
@@ -82,7 +82,7 @@ def mark_use(used: "FeatureSet", folder: "RunFolder") -> None:
     """From now on no collection takes the feature set away."""
     import socket
 
-    from epalm.cache.uses import mark
+    from epalm.cache.care.uses import mark
 
     mark(used.objects, str(folder.path.resolve()), socket.gethostname())
 
@@ -90,9 +90,9 @@ def mark_use(used: "FeatureSet", folder: "RunFolder") -> None:
 def show_done(chosen: "Choice", as_json: bool) -> None:
     """That the same training is done already, where, and what came of it; it is the latest run again."""
     from epalm.figures import headline_in_words
-    from epalm.train.listing import headlines
-    from epalm.train.run_differences import version_changes
-    from epalm.train.run_key import library_versions
+    from epalm.train.runs.listing import headlines
+    from epalm.train.runs.run_differences import version_changes
+    from epalm.train.runs.run_key import library_versions
 
     folder = chosen.folder
     folder.finish()

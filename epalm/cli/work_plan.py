@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from epalm.console import print_table, size_in_words, time_in_words, warn
-from epalm.train.features import CachedFeatures, FeatureSource
-from epalm.train.run_folder import free_bytes, require_room
+from epalm.train.data.features import CachedFeatures, FeatureSource
+from epalm.train.runs.run_folder import free_bytes, require_room
 
 if TYPE_CHECKING:
     from epalm.evaluate.run import ScorePlan

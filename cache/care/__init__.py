@@ -1,0 +1,1 @@
+"""Looking after a cache: checks, mending, what is missing, what is used, what can go."""

@@ -1,0 +1,1 @@
+"""Caches to and from other caches and files: transfer, HDF5, Parquet."""

@@ -1,0 +1,121 @@
+"""A feature set as a NumPy archive or a Parquet table, for other programs to read; neither is taken in again.
+
+Letters: N media, V views, L layers, D width. Written stretch by stretch.
+"""
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epalm.cache.exchange.chosen_rows import ChosenRows
+from epalm.cache.manifest import Manifest
+from epalm.errors import UsageError
+
+
+def write_npz(
+    path: Path,
+    rows: ChosenRows,
+    recorded: dict[str, Any],
+    manifests: Sequence[Manifest],
+    advance: Callable[[int], None],
+) -> None:
+    """Fill an archive that `numpy.load` opens without pickle; `advance` is told how many media are written.
+
+    `features` (N, V, L, D), `digests` (N,), `views` (V,), `layers` (L,), and as JSON texts `spec`, `recorded` and
+    `manifests` (data set → name → digest). Raises OSError, CacheError.
+    """
+    texts = {
+        "spec": rows.spec.to_bytes().decode(),
+        "recorded": json.dumps(recorded),
+        "manifests": json.dumps({one.data: dict(one.digests) for one in manifests}),
+    }
+    small = {
+        "digests": np.array(rows.digests),
+        "views": np.array(rows.views),
+        "layers": np.array(rows.spec.layers),
+        **{name: np.array(text) for name, text in texts.items()},
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open(_member("features", zipfile.ZIP_STORED), "w", force_zip64=True) as file:
+            descr = np.lib.format.dtype_to_descr(np.dtype(rows.spec.stored_dtype))
+            header = {"descr": descr, "fortran_order": False, "shape": rows.shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for values in rows:
+                file.write(values.reshape(-1).view(np.uint8).data)
+                advance(len(values))
+        for name, array in small.items():
+            with archive.open(_member(name, zipfile.ZIP_DEFLATED), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def write_parquet(
+    path: Path,
+    rows: ChosenRows,
+    recorded: dict[str, Any],
+    manifests: Sequence[Manifest],
+    advance: Callable[[int], None],
+) -> None:
+    """Fill a table of a row a medium; `advance` is told how many are written.
+
+    Columns: `digest`; `names`, those that the manifests give it; `features`, a list of V · L · D numbers in C order.
+    The schema's metadata hold `shape` ([V, L, D]), `views`, `spec` and `recorded` as JSON.
+
+    Raises:
+        UsageError: pyarrow is not installed.
+        OSError, CacheError.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UsageError("pyarrow is not installed", hint="pip install 'epalm[parquet]'") from error
+    _, *row = rows.shape
+    width = int(np.prod(row))
+    number = pa.from_numpy_dtype(np.dtype(rows.spec.stored_dtype))
+    metadata = {
+        "shape": json.dumps(row),
+        "views": json.dumps(rows.views),
+        "spec": rows.spec.to_bytes(),
+        "recorded": json.dumps(recorded),
+    }
+    schema = pa.schema(
+        [
+            pa.field("digest", pa.string(), nullable=False),
+            pa.field("names", pa.list_(pa.string()), nullable=False),
+            pa.field("features", pa.list_(pa.field("element", number, nullable=False), width), nullable=False),
+        ],
+        metadata=metadata,
+    )
+    names = _names(manifests)
+    start = 0
+    # Features do not compress, and a dictionary of them would be a second copy.
+    options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": ["digest"]}
+    with parquet.ParquetWriter(path, schema, **options) as writer:
+        for values in rows:
+            digests = rows.digests[start : start + len(values)]
+            flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=schema.field("features").type)
+            table = pa.table([digests, [names.get(digest, []) for digest in digests], flat], schema=schema)
+            writer.write_table(table, row_group_size=len(values))
+            start += len(values)
+            advance(len(values))
+
+
+def _names(manifests: Iterable[Manifest]) -> dict[str, list[str]]:
+    """Digest → every name that stands for it, in order; what is no text in a name becomes an escape."""
+    found: dict[str, set[str]] = {}
+    for manifest in manifests:
+        for name, digest in manifest.digests.items():
+            found.setdefault(digest, set()).add(name.encode("utf-8", "backslashreplace").decode())
+    return {digest: sorted(names) for digest, names in found.items()}
+
+
+def _member(name: str, compression: int) -> zipfile.ZipInfo:
+    """Without the time of writing: equal content, equal bytes."""
+    info = zipfile.ZipInfo(f"{name}.npy")
+    info.compress_type = compression
+    info.external_attr = 0o644 << 16
+    return info

@@ -1,0 +1,1 @@
+"""Predictions to figures with intervals."""

@@ -1,0 +1,64 @@
+"""CIDEr by pycocoevalcap's scorer, whose n-grams are made where they are read: all of them at once fill the memory.
+
+What is kept is how often n-grams are used that are in the references of two samples or more; those of one weigh as
+unknown ones do. Source: Vedantam et al., CIDEr, CVPR 2015.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import numpy as np
+
+from epalm.evaluate.metrics.tokenizer import Tokens
+
+
+def cider(predictions: Tokens, references: Tokens) -> tuple[float, np.ndarray]:
+    """The corpus' score and each caption's (N,), 0 to 10, in the order of `predictions`."""
+    from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_refs, cook_test
+
+    scorer = CiderScorer()
+    scorer.crefs = _Cooked(cook_refs, references.values())
+    scorer.ctest = _Cooked(lambda said: cook_test(said[0]), predictions.values())
+    scorer.document_frequency = _shared(scorer.crefs)
+    scores = np.array(scorer.compute_cider())
+    return float(np.mean(scores)), scores
+
+
+class _Cooked:
+    """The n-grams of some samples' texts, made anew at each pass."""
+
+    def __init__(self, cook: Callable[[list[str]], Any], texts: Collection[list[str]]) -> None:
+        self._cook, self._texts = cook, texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._cook, self._texts)
+
+
+class _Frequencies(dict[tuple[str, ...], float]):
+    """N-gram → how many samples have it in their references; asking leaves nothing behind."""
+
+    def __missing__(self, ngram: tuple[str, ...]) -> float:
+        return 0.0
+
+
+def _shared(references: _Cooked) -> _Frequencies:
+    """How many samples have the n-grams that more than one has.
+
+    Hashes tell which may be such. Where two n-grams have one hash, both are counted, each for itself.
+    """
+    hashes = [np.fromiter(map(hash, _ngrams(texts)), np.int64) for texts in references]
+    found, counts = np.unique(np.concatenate(hashes), return_counts=True)
+    repeated = set(found[counts > 1].tolist())
+    frequencies = _Frequencies()
+    for texts in references:
+        for ngram in _ngrams(texts):
+            if hash(ngram) in repeated:
+                frequencies[ngram] += 1
+    return frequencies
+
+
+def _ngrams(texts: list[dict[tuple[str, ...], int]]) -> set[tuple[str, ...]]:
+    return {ngram for counts in texts for ngram in counts}

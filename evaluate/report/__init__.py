@@ -1,0 +1,1 @@
+"""Scored runs to one HTML page."""

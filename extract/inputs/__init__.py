@@ -1,0 +1,1 @@
+"""Pixels and samples to what an encoder takes, in views."""

@@ -1,0 +1,1 @@
+"""Media files to pixels and samples, within limits."""

@@ -1,0 +1,94 @@
+"""Opening untrusted containers with FFmpeg: local files of known formats, nothing that they refer to.
+
+Knows containers; does not know frames or samples.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any, cast
+
+import av
+from av.container import Flags, InputContainer
+
+from epalm.errors import MediaError
+from epalm.extract.media.content import another_medium
+from epalm.extract.media.limits import Limits, out_of_memory
+from epalm.extract.media.media_file import require_status
+from epalm.extract.media.ogg_pages import require_pages
+from epalm.extract.media.truncation import end_of_tags, require_whole
+from epalm.extract.media.unknown_sizes import with_known_sizes
+from epalm.media import MediaFile
+from epalm.samples import Modality
+
+# Playlists and scripts (hls, dash, concat, image2, lavfi …) are left out: they open other files or URLs.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,ogg,asf,gif,nut,mxf,ivf,"
+    "wav,w64,flac,mp3,aac,ac3,eac3,aiff,caf,au,amr,ape,wv,tta,dts,obu,av1,nistsphere,voc,ircam,iff,epaf,pvf,avr"
+)
+# Their durations are estimates from the first packets, or what a writer put that did not know.
+_ESTIMATED = ("mp3", "aac", "ac3", "eac3", "dts", "aiff", "au")
+_NO_PROTOCOL = "none"  # what is given as an open file needs none
+_SAMPLES = 1 << 24  # a channel of one packet; real ones have a few thousand
+VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen of them
+
+# Uncompressed WAVE: larger packets than FFmpeg's, which are a few ms; and only the first is searched for another
+# format in disguise (DTS on a CD), which takes longer than to decode most recordings.
+_PCM = (b"\x01\0", b"\x03\0", b"\xfe\xff")  # integers, floats, or either with more said of them
+_OF_PCM = {"max_size": "32768", "max_probe_packets": "1"}
+_GUESS_TIMES: int = cast(Any, Flags.gen_pts).value
+
+
+@contextmanager
+def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[InputContainer]:
+    """The opened container; every fault inside the `with` block that FFmpeg finds becomes a MediaError.
+
+    `what` names the medium in messages: "video" or "audio".
+
+    Raises:
+        MediaError: also when the file is shorter than it says, or says that it lasts beyond the limits.
+    """
+    whole = require_status(medium, limits).size
+    options = {
+        "protocol_whitelist": _NO_PROTOCOL,
+        "format_whitelist": _FORMATS,
+        # Decoders refuse frames beyond, whatever the header says.
+        "max_pixels": str(limits.pixels // VIDEO_SHARE),
+        "max_samples": str(_SAMPLES),
+    }
+    try:
+        with _content(medium, medium.size or whole).open() as file:
+            require_whole(file, what)
+            require_pages(file, what)
+            file.seek(0)
+            head = file.read(22)
+            if head[8:16] == b"WAVEfmt " and head[20:] in _PCM:
+                options |= _OF_PCM
+            file.seek(0)
+            with av.open(with_known_sizes(file), "r", options=options, metadata_errors="replace") as container:
+                # Times that are missing are to be seen, not guessed from packets kept in memory until then.
+                container.flags &= ~_GUESS_TIMES
+                for stream in container.streams:
+                    if stream.codec_context is not None:
+                        stream.codec_context.options = {name: options[name] for name in ("max_pixels", "max_samples")}
+                if container.format.name not in _ESTIMATED:
+                    # Some containers say when they end instead, which is as long only where they begin at 0.
+                    limits.check_seconds(((container.duration or 0) - max(0, container.start_time or 0)) / av.time_base)
+                yield container
+    except MemoryError as error:  # FFmpeg's is one, too
+        raise out_of_memory(what) from error
+    except (av.FFmpegError, UnicodeDecodeError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        words = f"{reason[:1].lower()}{reason[1:]}"
+        remedy = f"play it with a media player, and convert or download the {what} again"
+        with suppress(OSError), medium.open() as file:
+            words, remedy = another_medium(file, (Modality(what), Modality.VIDEO, Modality.AUDIO)) or (words, remedy)
+        raise MediaError(f"the {what} cannot be decoded: {words}", hint=remedy) from error
+
+
+def _content(medium: MediaFile, size: int) -> MediaFile:
+    """The medium without the tags before it. A stretch has no name: whatever that ends in, the content decides."""
+    with medium.open() as file:
+        start = end_of_tags(file)
+    start = start if start < size else 0
+    return replace(medium, offset=medium.offset + start, size=size - start)

@@ -1,0 +1,213 @@
+"""The report as a file: what is in it, what nobody can put into it, what it is limited to, and that it is the same."""
+
+import io
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from epalm.cli import media_previews
+from epalm.errors import MediaError
+from epalm.evaluate.report import rows as report_rows
+from epalm.evaluate.report.page import as_data
+from epalm.evaluate.report.rows import make_rows
+from epalm.evaluate.report.scored_runs import read_run
+from epalm.extract.decoding import workers
+from epalm.extract.media.limits import Limits
+from epalm.extract.preview import SECONDS, Preview, make_previews
+from epalm.media import MediaFile
+from epalm.samples import Modality
+from tests.conftest import Epalm
+from tests.report_runs import HARM, RUNS
+
+JSON = st.recursive(
+    st.text() | st.integers() | st.none(), lambda part: st.lists(part) | st.dictionaries(st.text(), part)
+)
+
+
+@pytest.fixture
+def here(scored_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(scored_runs, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    # Decoded here, which starts faster; the tests in a browser have processes for it.
+    monkeypatch.setattr(workers, "default_workers", lambda: 0)
+    return tmp_path / "here"
+
+
+@given(JSON)
+@settings(max_examples=30)
+def test_data_come_out_as_they_went_in_and_mean_nothing_to_html(value: object) -> None:
+    text = as_data(value)
+    assert json.loads(text) == value
+    assert text.isascii() and not set(text) & set("<>&")
+
+
+def test_one_file_the_same_each_time_with_nothing_to_fetch(here: Path, epalm: Epalm) -> None:
+    first = epalm("report", "--samples", 6, "--json")
+    assert first.code == 0, first.err
+    told = json.loads(first.out)
+    path = here / ".epalm/runs/careful/report.html"
+    assert told["report"].endswith("careful/report.html") and told["bytes"] == path.stat().st_size
+    assert told["shown"] == 6 and told["listed"] == told["samples"] > 100
+    page = path.read_bytes()
+    again = epalm("report", "careful", "--samples", 6, "--out", here / "again.html")
+    assert again.code == 0 and "again.html: " in again.out and "KiB" in again.out
+    assert (here / "again.html").read_bytes() == page
+    text = page.decode()
+    policy = re.findall(r'Content-Security-Policy" content="([^"]+)"', text)[0]
+    assert policy.startswith("default-src &#39;none&#39;") and "unsafe" not in policy and "http" not in policy
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
+    assert "/home/me" not in text and "6b18" * 16 in text
+
+
+def test_hostile_texts_stay_texts(here: Path, epalm: Epalm) -> None:
+    name = "<i>x"
+    shutil.copytree(here / ".epalm/runs/hasty", here / f".epalm/runs/{name}")
+    lines = here / f".epalm/runs/{name}/scores/test.per-sample.jsonl"
+    lines.write_text(
+        lines.read_text().replace('"text": "not ', '"text": "\\ud800')
+    )  # half a character, as JSON may say
+    done = epalm("report", "careful", name, "--samples", 0, "--out", "page.html")
+    assert done.code == 0, done.err
+    text = (here / "page.html").read_text(encoding="utf-8")
+    assert text.count("</script>") == 2 and 'onerror="' not in text
+    assert name not in text and "&lt;i&gt;x" in text
+    rows = json.loads(re.findall(r'id="data">(.*?)</script>', text, re.DOTALL)[0])["rows"]
+    assert [row["prompt"] for row in rows if row["texts"][0] == HARM] == [HARM]
+    assert "\u2028" not in re.sub(r"<script.*", "", text.split("</style>")[0])
+
+
+def test_worst_best_changed_and_drawn_ones_are_shown_and_no_more_than_fit(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [read_run(name, Path(".epalm/runs")) for name in RUNS]
+    rows = make_rows(runs, 24)
+    shown = [row for row in rows.rows if row["shown"]]
+    assert len(shown) == 24 and rows.of == len(rows.rows)
+    assert {row["task"] for row in shown} == {"qa", "caption"}
+    scores = [row["scores"][0] for row in shown if row["task"] == "qa"]
+    assert scores.count(0.0) >= 3 and scores.count(1.0) >= 3
+    assert any(row["scores"][0] != row["scores"][1] for row in shown)
+    monkeypatch.setattr(report_rows, "MAX_ROWS", 40)
+    fewer = make_rows(runs, 24)
+    assert len(fewer.rows) == 40 and fewer.of == rows.of
+    assert [row for row in fewer.rows if row["shown"]] == shown
+    long = "x" * 5000
+    assert len(report_rows.short(long)) < 1100 and "5,000 characters" in report_rows.short(long)
+
+
+def test_media_that_cannot_be_shown_say_why(here: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media_previews, "MAX_BYTES", 60_000)
+    done = epalm("report", "--samples", 1000, "--out", "page.html", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["media_missing"] > 1 and "are not shown" in done.err
+    text = (here / "page.html").read_text()
+    assert "the file does not exist" in text and "left out: the media of a page" in text
+    assert len(text) < 60_000 + 200_000
+    (here / "data.jsonl").unlink()
+    gone = epalm("report", "--samples", 5, "--out", "page.html")
+    assert gone.code == 0 and "data.jsonl does not exist" in gone.err and "--data" in gone.err
+    assert "data.jsonl does not exist" in (here / "page.html").read_text()
+    asked = epalm("report", "--data", "nowhere.jsonl")
+    assert asked.code == 1 and "nowhere.jsonl" in asked.err and asked.err.count("error:") == 1
+
+
+def test_a_training_that_went_astray_and_samples_that_nobody_scored(here: Path, epalm: Epalm) -> None:
+    run = here / ".epalm/runs/careful"
+    (run / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": NaN}\n{"step": 2, "loss": Infinity}\n{"step": 3, "loss": 2}'
+    )
+    told = json.loads((run / "scores/test.json").read_text())
+    (run / "scores/test.json").write_text(json.dumps(told | {"tasks": {}}))
+    (run / "scores/test.per-sample.jsonl").write_text("")
+    done = epalm("report", "careful", "--out", "page.html")
+    assert done.code == 0, done.err
+    text = (here / "page.html").read_text()
+    assert "there is nothing to score against" in text and '"points":[[3.0,2.0]]' in text
+
+
+@pytest.mark.parametrize("line", ["NaN", "[]", '{"id": "1"}', '{"scores": {"CIDEr": NaN}}', '{"text": 1}'])
+def test_damaged_scores_are_one_message(here: Path, epalm: Epalm, line: str) -> None:
+    path = here / ".epalm/runs/careful/scores/test.per-sample.jsonl"
+    whole = json.loads(path.read_text().splitlines()[0])
+    value = json.loads(line)
+    path.write_text(json.dumps(whole | value if isinstance(value, dict) and "id" not in value else value))
+    done = epalm("report", "--samples", 0)
+    assert done.code == 1 and "test.per-sample.jsonl cannot be read" in done.err and "Traceback" not in done.err
+
+
+def test_what_cannot_be_reported_is_one_message(here: Path, epalm: Epalm) -> None:
+    (here / ".epalm/runs/new").mkdir()
+    (here / ".epalm/runs/new/config.toml").touch()
+    told = json.loads((here / ".epalm/runs/hasty/scores/test.json").read_text())
+    (here / ".epalm/runs/hasty/scores/test.json").write_text(json.dumps(told | {"samples": "0" * 64}))
+    for words, says in (
+        (("new",), "epalm score --run new"),
+        (("nothing",), "no run folder"),
+        (RUNS, "different samples"),
+        (("--runs", "none"), "there is no run"),
+        (("careful", "--samples", 0, "--out", "no/folder.html"), "cannot be written"),
+    ):
+        done = epalm("report", *words)
+        assert done.code == 1 and says in done.err and "Traceback" not in done.err, done.err
+        assert done.err.count("error:") == 1
+    assert not list((here / ".epalm/runs").rglob("*.html"))
+
+
+def test_predictions_from_elsewhere_have_a_report_as_well(here: Path, epalm: Epalm) -> None:
+    for suffix in ("json", "per-sample.jsonl"):
+        shutil.copy(here / f".epalm/runs/careful/scores/test.{suffix}", here / f"theirs.scores.{suffix}")
+    scores = json.loads((here / "theirs.scores.json").read_text())
+    (here / "theirs.scores.json").write_text(json.dumps(scores | {"per_sample": "theirs.scores.per-sample.jsonl"}))
+    done = epalm("report", "theirs.scores.json", "--samples", 0)
+    assert done.code == 0, done.err
+    text = (here / "theirs.report.html").read_text()
+    assert "Predictions from elsewhere" in text and 'id="curves"' not in text
+
+
+def test_the_commands_of_the_document(here: Path, epalm: Epalm) -> None:
+    for name, copy in zip(RUNS, ("my-run", "baseline"), strict=True):
+        shutil.copytree(here / ".epalm/runs" / name, here / ".epalm/runs" / copy)
+    shutil.copy(here / "data.jsonl", here / "moved.jsonl")
+    blocks = re.findall(r"```bash\n(.*?)```", (Path(__file__).parents[3] / "docs/report.md").read_text(), re.DOTALL)
+    commands = [words for line in "".join(blocks).splitlines() if (words := shlex.split(line, comments=True))]
+    assert len(commands) == 4
+    for words in commands:
+        done = epalm(*words[1:], "--samples", 0)
+        assert done.code == 0, done.err
+
+
+def _previews(path: Path, modality: Modality) -> Preview | MediaError:
+    (found,) = make_previews([MediaFile(path)], modality, workers=0, limits=Limits(), timeout=60)
+    return found
+
+
+def test_previews_are_small_and_made_anew(tmp_path: Path) -> None:
+    Image.effect_noise((900, 600), 60).convert("RGB").save(tmp_path / "a.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    picture = _previews(tmp_path / "a.png", Modality.IMAGE)
+    assert isinstance(picture, Preview) and picture == _previews(tmp_path / "a.png", Modality.IMAGE)
+    with Image.open(io.BytesIO(picture.pictures[0])) as image:
+        assert (image.format, image.size) == ("WEBP", (320, 213))
+    assert isinstance(_previews(tmp_path / "bad.png", Modality.IMAGE), MediaError)
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "a.wav", rng.uniform(-0.1, 0.1, (44_100 * 12, 2)), 44_100)
+    sound = _previews(tmp_path / "a.wav", Modality.AUDIO)
+    assert isinstance(sound, Preview) and sound.sound is not None and sound.seconds == SECONDS
+    assert soundfile.info(io.BytesIO(sound.sound)).duration == pytest.approx(SECONDS, abs=0.2)
+    assert sound == _previews(tmp_path / "a.wav", Modality.AUDIO)
+
+
+def test_a_clip_becomes_a_strip_of_frames(worlds: Mapping[Modality, Path]) -> None:
+    clip = next(iter(sorted((worlds[Modality.VIDEO] / "test").iterdir())))
+    strip = _previews(clip, Modality.VIDEO)
+    assert isinstance(strip, Preview) and len(strip.pictures) == 4 and strip.sound is None

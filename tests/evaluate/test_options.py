@@ -1,0 +1,154 @@
+"""How to decode, as typed: drawn, ranked, in batches of a size found out; each way has predictions of its own."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from epalm.errors import EpalmError
+from epalm.evaluate.decoding.batch_size import BatchSize, in_batches
+from epalm.evaluate.decoding.decode_options import DecodeOptions, Sampling
+from tests.conftest import Done
+from tests.trials import Trial
+
+ROOT = Path(__file__).parents[2]
+SHORT = ("--recipe", "playground", "--set", "optim.max_steps=2", "--set", "optim.batch_size=4")
+Score = Callable[..., Done]
+
+
+@pytest.fixture
+def score(trial: Trial, tmp_path: Path) -> Score:
+    """`epalm score` of a run that was trained for two steps."""
+    places = ("--cache", trial.cache, "--runs", tmp_path / "runs")
+    words = ("--from-cache", "-m", "image", "--data", trial.world, "--set", "decode.max_length=14", *SHORT)
+    assert trial.epalm("train", *words, *places).code == 0
+    return lambda *words: trial.epalm("score", *places, "--metrics", "exact match", *words)
+
+
+def _told(done: Done) -> dict[str, Any]:
+    assert done.code == 0, done.err
+    told: dict[str, Any] = json.loads(done.out)
+    return told
+
+
+def _lines(told: dict[str, Any]) -> dict[str, str]:
+    rows = (json.loads(line) for line in Path(told["predictions"]).read_text().splitlines())
+    return {row["id"]: row["text"] for row in rows}
+
+
+def test_drawn_predictions_are_those_of_their_seed_however_they_come_about(score: Score) -> None:
+    sampling = ("--sampling", "--temperature", "1.5", "--top-p", "0.95")
+    told = _told(score("--json", *sampling, "--seed", 3))
+    assert told["decode"] == {"sampling": {"temperature": 1.5, "top_p": 0.95, "seed": 3}, "max_length": 14}
+    drawn, file = _lines(told), Path(told["predictions"])
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:5]))
+    again = _told(score("--json", *sampling, "--seed", 3, "--batch-size", 1))
+    assert _lines(again) == drawn
+    other = _told(score("--json", *sampling, "--seed", 4))
+    assert other["predictions"] != told["predictions"] and _lines(other) != drawn
+
+
+def test_the_commands_of_the_document(score: Score, tmp_path: Path) -> None:
+    (tmp_path / "answers.txt").write_text("red\nblue\n")
+    page = (ROOT / "docs/scores.md").read_text().split("## The measures")[0]
+    (block,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert len(commands) == 4
+    for words in commands:
+        done = score(*words[2:], "--limit", 3)
+        assert words[:2] == ["epalm", "score"] and done.code == 0, done.err
+
+
+def test_answers_are_ranked_for_questions_and_captions_decoded_as_usual(score: Score, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/scores.md").read_text(), re.DOTALL)
+    exec(code.replace("vqa-v2:/data/vqa", "trial/world"), {})
+    answers = tmp_path / "answers.txt"
+    listed = answers.read_text().splitlines()
+    assert len(listed) > 3
+    usual = _told(score("--json"))
+    done = score("--json", "--rank-answers", answers)
+    told = _told(done)
+    questions, captions = (told["tasks"][task]["expected"] for task in ("qa", "caption"))
+    assert f"answers {questions} questions; {captions} captions are decoded as usual" in done.err
+    assert told["decode"]["answers"] == len(listed) and told["decode"] | usual["decode"] == told["decode"]
+    ranked, decoded = _lines(told), _lines(usual)
+    asked = {row["id"] for row in map(json.loads, Path(told["predictions"]).read_text().splitlines()) if row["prompt"]}
+    assert len(asked) == questions
+    assert {ranked[name] for name in asked} <= set(listed)
+    assert all(ranked[name] == decoded[name] for name in ranked.keys() - asked)
+    answers.write_text("red\ntwo circles\nblue\n")
+    plan = json.loads(score("--json", "--plan", "--rank-answers", answers).out)
+    assert plan["to_decode"] == questions and plan["decode"]["answers"] == 3  # captions are as they were
+    assert plan["reasons"] == {"with another decoding": questions}
+    answers.write_text("日" * 199)
+    done = score("--rank-answers", answers, "--json")
+    assert done.code == 1 and "tokens with its end" in done.err
+
+
+def test_options_that_cannot_be(score: Score) -> None:
+    cases: list[tuple[Sequence[object], str]] = [
+        (("--sampling", "--num-beams", 3), "--num-beams 3 searches"),
+        (("--top-p", "0.5"), "add --sampling"),
+        (("--sampling", "--top-p", "nan"), "not above 0 and at most 1"),
+        (("--sampling", "--temperature", "0"), "not above 0"),
+        (("--batch-size", "many"), "neither a number of samples nor auto"),
+        (("--num-beams", 999_999), "is the most"),
+        (("--rank-answers", "nothing.txt"), "nothing.txt cannot be read"),
+        (("--predictions", "p.json", "--sampling"), "--sampling does not go with --predictions"),
+    ]
+    for words, said in cases:
+        done = score(*words)
+        assert done.code == 1 and said in done.err and "Traceback" not in done.err, done.err
+
+
+_CPU = torch.device("cpu")
+
+
+def _holding(most: int, sizes: list[int]) -> Callable[[Sequence[int]], list[int]]:
+    """Work that needs more memory than there is for more than so many."""
+
+    def work(batch: Sequence[int]) -> list[int]:
+        sizes.append(len(batch))
+        if len(batch) > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return list(batch)
+
+    return work
+
+
+@pytest.mark.parametrize(("device", "first"), [("cpu", 64), ("cuda", 512)])
+def test_a_batch_is_halved_until_the_memory_holds_it(
+    device: str, first: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    groups = [list(range(700)), list(range(700, 720))]
+    size = BatchSize(None, torch.device(device))
+    done = [batch for group in groups for batch in in_batches([group], _holding(20, sizes), size)]
+    assert [item for batch in done for item in batch] == list(range(720))
+    assert sizes[0] == first and sizes.count(first) == 1
+    assert sizes[-2:] == [16, 4]  # another call begins with what the first has found out
+    assert capsys.readouterr().err.count("the memory holds batches of 16 samples") == 1
+
+
+@pytest.mark.parametrize(("size", "hint"), [(64, "--batch-size auto"), (None, "--num-beams 1")])
+def test_too_little_memory_is_told(size: int | None, hint: str) -> None:
+    with pytest.raises(EpalmError, match="memory does not suffice") as caught:
+        list(in_batches([list(range(100))], _holding(0, []), BatchSize(size, _CPU)))
+    assert hint in str(caught.value.hint)
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(in_batches([[1]], lambda batch: (_ for _ in ()).throw(RuntimeError("a bug")), BatchSize(None, _CPU)))
+
+
+def test_what_decides_predictions() -> None:
+    plain = DecodeOptions().deciding()
+    assert plain == {"num_beams": 3, "max_length": 30}
+    assert DecodeOptions(batch_size=7).deciding() == plain
+    others = [DecodeOptions(num_beams=2), DecodeOptions(sampling=Sampling()), DecodeOptions(sampling=Sampling(seed=1))]
+    others += [DecodeOptions(answers=("a", "b")), DecodeOptions(answers=("b", "a"))]
+    digests = [json.dumps(one.deciding(), sort_keys=True) for one in others]
+    assert len({*digests, json.dumps(plain, sort_keys=True)}) == 6

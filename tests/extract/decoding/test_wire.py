@@ -1,0 +1,93 @@
+"""Answers of decoding processes: they arrive as they were sent, and nothing else is taken for one."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from epalm.errors import MediaError
+from epalm.extract.decoding.wire import Answer, GarbledError, receive_answer, send_answer, sendable
+
+shapes = arrays.array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=6)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+
+
+def _through(answer: Answer) -> Answer:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send_answer(theirs, answer)
+        return receive_answer(ours, 10)
+
+
+@given(
+    array=arrays.arrays(st.sampled_from([np.uint8, np.float32]), shapes), seconds=st.floats(0, 1e6), flip=st.booleans()
+)
+def test_arrays_arrive_bit_for_bit(array: np.ndarray, seconds: float, flip: bool) -> None:
+    sent = array.T if flip else array
+    got = _through(Answer(sendable(sent), seconds))
+    assert isinstance(got.result, np.ndarray)
+    assert (got.result.dtype, got.result.shape, got.seconds) == (sent.dtype, sent.shape, seconds)
+    assert got.result.tobytes() == sent.tobytes()
+
+
+@given(message=st.text(max_size=600), hint=st.none() | st.text(max_size=600))
+def test_faults_arrive_as_one_line(message: str, hint: str | None) -> None:
+    got = _through(Answer(MediaError(message, hint=hint), 0.0)).result
+    assert isinstance(got, MediaError)
+    assert got.message.isprintable() or not got.message
+    assert len(got.message) == min(len(message), 500)
+    assert (got.hint is None) == (hint is None)
+
+
+@settings(max_examples=200)
+@given(data=st.binary(max_size=600) | anything.map(lambda value: json.dumps(value).encode().ljust(256)))
+def test_whatever_else_comes_is_garbled(data: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises((GarbledError, EOFError)):
+            receive_answer(ours, 10)
+
+
+@settings(max_examples=300)
+@given(
+    header=st.fixed_dictionaries(
+        {"seconds": st.floats() | anything},
+        optional={
+            "dtype": st.sampled_from(["uint8", "float32", "object", "<f4"]) | anything,
+            "shape": st.lists(st.integers(-2, 4) | st.integers(), max_size=10) | anything,
+            "fault": st.integers() | anything,
+        },
+    )
+)
+def test_a_header_is_believed_only_within_bounds(header: dict[str, object]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(json.dumps(header).encode().ljust(256) + b"[" * 10_000)
+        theirs.shutdown(socket.SHUT_WR)
+        try:
+            got = receive_answer(ours, 10).result
+        except (GarbledError, EOFError):
+            return
+    assert isinstance(got, np.ndarray)
+    assert got.dtype.name == header["dtype"]
+    assert list(got.shape) == header["shape"]
+
+
+@pytest.mark.parametrize("other", [np.zeros(2), np.zeros(2, np.int64), np.zeros(2, ">f4"), [1, 2], None])
+def test_only_two_types_are_sent(other: np.ndarray) -> None:
+    with pytest.raises(TypeError, match="uint8 or float32"):
+        sendable(other)
+
+
+def test_an_array_beyond_the_bound_is_not_sent() -> None:
+    with pytest.raises(MediaError, match=r"decodes to 4\.3 GB"):
+        sendable(np.broadcast_to(np.float32(0), (1 << 15, 1 << 15)))

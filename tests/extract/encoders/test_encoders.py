@@ -1,0 +1,281 @@
+"""One conformance suite that every encoder passes, and parity with reference numbers."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, TimesformerConfig, TimesformerModel
+
+from epalm.errors import UsageError
+from epalm.extract.encoders.audio_transformer import AudioTransformer
+from epalm.extract.encoders.compute import Compute
+from epalm.extract.encoders.protocol import Encoder
+from epalm.extract.encoders.registry import ENCODERS, EncoderChoice, build_encoder, default_kind, require_fit
+from epalm.extract.encoders.timesformer import TimeSformer
+from epalm.extract.encoders.vit import ViT
+from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Pixels, VideoInput
+from epalm.fingerprint import canonical_json
+from epalm.samples import Modality
+
+PARITY = Path(__file__).parents[3].parent / "shared" / "parity"
+SIDE, WIDTH, DEPTH = 32, 48, 3
+VIT = {"img_size": SIDE, "patch_size": 8, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": 4}
+TIMESFORMER = {
+    "image_size": SIDE, "patch_size": 8, "num_frames": 4, "hidden_size": WIDTH, "num_hidden_layers": DEPTH,
+    "num_attention_heads": 4, "intermediate_size": 4 * WIDTH,
+}  # fmt: skip
+AST = {
+    "hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": 4,
+    "intermediate_size": 4 * WIDTH, "max_length": 64, "num_mel_bins": 32,
+    "frequency_stride": 10, "time_stride": 10,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Tiny models as timm and transformers save them."""
+
+    vit: Path
+    timesformer: Path
+    ast: Path
+
+    def choice(self, kind: str, **options: Any) -> EncoderChoice:
+        family = {"vit-frames": "vit", "timesformer-space": "timesformer"}.get(kind, kind)
+        return EncoderChoice(kind, str(getattr(self, family)), **options)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("models")
+    (root / "vit").mkdir()
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, **VIT)
+    save_file({name: value.half() for name, value in vit.state_dict().items()}, root / "vit/model.safetensors")
+    cfg = {
+        "input_size": [3, SIDE, SIDE],
+        "interpolation": "bilinear",
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4] * 3,
+    }
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 0,
+        "model_args": VIT,
+        "pretrained_cfg": cfg,
+    }
+    (root / "vit/config.json").write_text(json.dumps(config))
+    TimesformerModel(TimesformerConfig(**TIMESFORMER)).save_pretrained(root / "timesformer")
+    settings = {
+        "image_mean": [0.1] * 3,
+        "image_std": [0.2] * 3,
+        "resample": 3,
+        "size": {"shortest_edge": SIDE},
+    }
+    (root / "timesformer/preprocessor_config.json").write_text(json.dumps(settings))
+    ASTModel(ASTConfig(**AST)).half().save_pretrained(root / "ast")
+    ASTFeatureExtractor(num_mel_bins=32, max_length=64, mean=-1.0, std=2.0).save_pretrained(root / "ast")
+    return Folders(root / "vit", root / "timesformer", root / "ast")
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def encoder(request: pytest.FixtureRequest, folders: Folders) -> Encoder:
+    return build_encoder(folders.choice(request.param), device="cpu")
+
+
+def _batch(encoder: Encoder, count: int) -> torch.Tensor:
+    shapes = {
+        "vit": (3, SIDE, SIDE), "vit-frames": (8, 3, SIDE, SIDE), "timesformer": (4, 3, SIDE, SIDE),
+        "timesformer-space": (3, SIDE, SIDE), "ast": (64, 32),
+    }  # fmt: skip
+    return torch.randn(count, *shapes[encoder.kind], generator=torch.Generator().manual_seed(1))
+
+
+def test_says_what_it_is(encoder: Encoder) -> None:
+    assert (encoder.depth, encoder.width) == (DEPTH, WIDTH)
+    assert encoder.modality in ENCODERS[encoder.kind].modalities
+    assert encoder.describe()["kind"] == encoder.kind
+
+
+def test_gives_one_token_per_block(encoder: Encoder) -> None:
+    tokens = encoder.encode(_batch(encoder, 3))
+    assert tokens.shape == (3, DEPTH, WIDTH)
+    assert tokens.dtype == torch.float32
+    assert not tokens.requires_grad
+    assert (tokens[:, 0] - tokens[:, -1]).abs().max() > 1e-3
+
+
+def test_a_row_depends_on_its_medium_alone(encoder: Encoder) -> None:
+    batch = _batch(encoder, 5)
+    together = encoder.encode(batch)
+    alone = torch.cat([encoder.encode(one[None]) for one in batch])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder.encode(batch.flip(0)).flip(0), together, atol=1e-5, rtol=0)
+    assert torch.equal(encoder.encode(batch), together)  # and nothing is left over from earlier calls
+
+
+def test_its_tokens_pass_the_final_norm(encoder: Encoder) -> None:
+    """Every block's, not only the last one's: a fresh norm leaves tokens of mean 0 and variance 1."""
+    tokens = encoder.encode(_batch(encoder, 2))
+    if encoder.kind == "vit-frames":
+        return  # a mean of such tokens
+    torch.testing.assert_close(tokens.mean(-1), torch.zeros(2, DEPTH), atol=1e-4, rtol=0)
+    torch.testing.assert_close(tokens.std(-1, correction=0), torch.ones(2, DEPTH), atol=1e-2, rtol=0)
+
+
+def test_its_description_is_json_without_paths_or_names(encoder: Encoder, folders: Folders) -> None:
+    text = canonical_json({"encoder": encoder.describe(), "input": encoder.input.describe()}).decode()
+    assert str(folders.vit.parent) not in text
+
+
+def test_equal_weights_elsewhere_are_the_same_encoder(folders: Folders, tmp_path: Path) -> None:
+    for kind in ENCODERS:
+        choice = folders.choice(kind)
+        assert choice.weights
+        moved = tmp_path / kind
+        moved.mkdir()
+        for file in Path(choice.weights).iterdir():
+            (moved / file.name).write_bytes(file.read_bytes())
+        there = build_encoder(EncoderChoice(kind, str(moved)), device="cpu")
+        assert there.describe() == build_encoder(choice, device="cpu").describe()
+
+
+def test_one_changed_weight_is_another_encoder(folders: Folders, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((folders.vit / "config.json").read_bytes())
+    tensors = load_file(folders.vit / "model.safetensors")
+    tensors["norm.bias"][3] += 1
+    save_file(tensors, tmp_path / "model.safetensors")
+    mine = build_encoder(folders.choice("vit"), device="cpu").describe()
+    other = build_encoder(EncoderChoice("vit", str(tmp_path)), device="cpu").describe()
+    assert mine["weights"] != other["weights"]
+    assert mine["architecture"] == other["architecture"]
+
+
+def test_the_models_own_statistics_are_used(folders: Folders) -> None:
+    vit = build_encoder(folders.choice("vit"), device="cpu")
+    assert vit.input == ImageInput(Pixels((SIDE, SIDE), "bilinear", (0.1, 0.2, 0.3), (0.4, 0.4, 0.4)))
+    video = build_encoder(folders.choice("timesformer"), device="cpu")
+    assert video.input == VideoInput(Pixels((SIDE, SIDE), "bicubic", (0.1,) * 3, (0.2,) * 3), 4)
+    audio = build_encoder(folders.choice("ast"), device="cpu")
+    assert audio.input == AudioInput(16_000, 32, 64, -1.0, 2.0)
+
+
+def test_frame_average_is_the_mean_of_the_frames(folders: Folders) -> None:
+    vit = build_encoder(folders.choice("vit"), device="cpu")
+    mean = build_encoder(folders.choice("vit-frames", frames=3), device="cpu")
+    clips = torch.randn(2, 3, 3, SIDE, SIDE)
+    expected = torch.stack([vit.encode(clips[:, frame]) for frame in range(3)]).mean(0)
+    torch.testing.assert_close(mean.encode(clips), expected, atol=1e-5, rtol=0)
+
+
+def test_space_only_has_no_trace_of_time(folders: Folders, tmp_path: Path) -> None:
+    """Temporal weights and the time embedding change nothing; pictures and one-frame clips give the same."""
+    picture = torch.randn(2, 3, SIDE, SIDE)
+    plain = build_encoder(folders.choice("timesformer-space"), device="cpu")
+    tensors = load_file(folders.timesformer / "model.safetensors")
+    temporal = [name for name in tensors if "time" in name.split(".")[-1] or "temporal" in name]
+    assert temporal
+    for name in temporal:
+        tensors[name] += 1.0
+    for file in folders.timesformer.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    changed = EncoderChoice("timesformer-space", str(tmp_path), modality=Modality.VIDEO)
+    on_videos = build_encoder(changed, device="cpu")
+    assert isinstance(on_videos.input, VideoInput)
+    assert on_videos.input.frames == 1
+    assert torch.equal(plain.encode(picture), on_videos.encode(picture[:, None]))
+    assert plain.describe() == on_videos.describe()
+
+
+def test_more_frames_than_trained_with(folders: Folders) -> None:
+    encoder = build_encoder(folders.choice("timesformer", frames=6), device="cpu")
+    assert encoder.encode(torch.randn(1, 6, 3, SIDE, SIDE)).shape == (1, DEPTH, WIDTH)
+
+
+@pytest.mark.parametrize("name", ["vit", "timesformer", "ast"])
+def test_parity(name: str) -> None:
+    path = PARITY / f"encoder_{name}.safetensors"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    numbers = load_file(path)
+    weights = {key.removeprefix("weights."): value for key, value in numbers.items() if key.startswith("weights.")}
+    pixels = Pixels((SIDE, SIDE), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    cpu = torch.device("cpu")
+    encoder: Encoder
+    if name == "vit":
+        model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **{**VIT, "depth": 4})
+        model.load_state_dict(weights)
+        encoder = ViT(model, pixels, Compute(cpu))
+    elif name == "timesformer":
+        video = TimesformerModel(TimesformerConfig(**TIMESFORMER))
+        video.load_state_dict(weights)
+        encoder = TimeSformer(video, pixels, Compute(cpu), frames=4)
+    else:
+        audio = ASTModel(ASTConfig(**AST))
+        audio.load_state_dict(weights)
+        encoder = AudioTransformer(audio, AudioInput(16_000, 32, 64, 0.0, 1.0), Compute(cpu))
+    given = numbers["input_values" if name == "ast" else "pixel_values"]
+    torch.testing.assert_close(encoder.encode(given), numbers["cls"], atol=1e-5, rtol=0)
+
+
+def test_random_weights_depend_on_the_seed_alone(folders: Folders) -> None:
+    digests: list[str] = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(len(digests))
+        state = torch.get_rng_state()
+        choice = folders.choice("ast", random_weights=True, seed=seed)
+        digests.append(build_encoder(choice, device="cpu").describe()["weights"])
+        assert torch.equal(torch.get_rng_state(), state)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_choice_survives_its_record() -> None:
+    choice = EncoderChoice("timesformer", "playground", frames=4, seed=3, modality=Modality.VIDEO)
+    assert EncoderChoice.from_record(choice.to_record() | {"torch": "9"}) == choice
+    with pytest.raises(UsageError):
+        EncoderChoice.from_record({"torch": "9"})
+
+
+def test_what_cannot_be_built_is_one_message(folders: Folders, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    faults = [
+        EncoderChoice("resnet"),
+        EncoderChoice("vit", str(tmp_path / "none")),
+        EncoderChoice("vit", str(tmp_path)),
+        EncoderChoice("timesformer", str(tmp_path)),
+        EncoderChoice("timesformer", str(folders.ast)),
+        EncoderChoice("ast", str(folders.timesformer)),
+        EncoderChoice("vit", "no_such_model", random_weights=True),
+        EncoderChoice("vit", "resnet18", random_weights=True),
+        folders.choice("vit", frames=4),
+        folders.choice("timesformer-space", frames=4),
+    ]
+    for choice in faults:
+        with pytest.raises(UsageError):
+            build_encoder(choice, device="cpu")
+    with pytest.raises(UsageError):
+        build_encoder(folders.choice("vit"), device="cuda:99")
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(folders: Folders, tmp_path: Path) -> None:
+    """Otherwise the library draws them at random and only logs it."""
+    for file in folders.ast.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["layernorm.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UsageError, match="lacks 1"):
+        build_encoder(EncoderChoice("ast", str(tmp_path)), device="cpu")
+
+
+def test_an_encoder_fits_its_modality() -> None:
+    assert [default_kind(modality) for modality in Modality] == ["vit", "timesformer", "ast"]
+    assert require_fit(EncoderChoice("timesformer-space"), Modality.VIDEO).modality is Modality.VIDEO
+    with pytest.raises(UsageError) as error:
+        require_fit(EncoderChoice("ast"), Modality.IMAGE)
+    assert error.value.hint == "use vit or timesformer-space"

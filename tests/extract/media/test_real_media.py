@@ -1,0 +1,36 @@
+"""Real files through the real architectures (random weights, so that nothing is downloaded)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from epalm.cache.store import Cache
+from epalm.datasets import load_dataset
+from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind
+from epalm.extract.pipeline import LocalEngine, extract_features
+from epalm.extract.selection import parse_layers
+from epalm.samples import Modality
+
+MEDIA = Path(__file__).parents[3].parent / "shared" / "media"
+WIDTH = 768
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modality", Modality)
+def test_every_file_gets_its_row(modality: Modality, tmp_path: Path) -> None:
+    if not MEDIA.is_dir():
+        pytest.skip(f"no {MEDIA}")
+    dataset = load_dataset(str(MEDIA / modality), modality)
+    encoder = build_encoder(EncoderChoice(default_kind(modality), random_weights=True))
+    cache = Cache(tmp_path)
+    layers = parse_layers("last:6", encoder.depth)
+    summary = extract_features(dataset, modality, encoder, layers, cache, engine=LocalEngine(encoder, batch_size=2))
+    features = cache.find(summary.set_name)
+    assert not features.ledger.entries()
+    assert summary.encoded == len(list((MEDIA / modality).iterdir()))
+    reader = features.open()
+    assert tuple(reader.shape) == (summary.encoded, 1, 6, WIDTH)
+    rows = np.asarray(reader.gather(np.arange(summary.encoded)), np.float32)
+    assert np.isfinite(rows).all()
+    assert len(np.unique(rows.reshape(len(rows), -1), axis=0)) == len(rows)

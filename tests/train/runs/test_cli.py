@@ -1,0 +1,84 @@
+"""`epalm runs`: every run below a folder in its state, the damaged ones too; one closely, two compared."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from epalm.train.runs.run_folder import RunFolder
+from epalm.train.runs.run_lock import locked
+from tests.trials import Trial
+
+SHORT = ("--recipe", "playground", "--set", "optim.max_steps=2", "--set", "optim.batch_size=4", "--no-canary")
+
+
+@pytest.fixture
+def runs(trial: Trial, tmp_path: Path) -> Path:
+    """Runs in all states; all but the first one made from it, which costs nothing."""
+    folder = tmp_path / "runs"
+    places = ("-m", "image", "--data", trial.world, "--cache", trial.cache, "--runs", folder)
+    words = ("train", "--from-cache", *places, *SHORT, "--set", "data.val_split=test", "--run")
+    done = trial.epalm(*words, "done")
+    assert done.code == 0, done.err
+    assert trial.epalm(*words, "other", "--seed", 5).code == 0
+    scored = trial.epalm(
+        "score", "--run", "done", "--runs", folder, "--limit", 3, "--num-beams", 1, "--cache", trial.cache
+    )
+    assert scored.code == 0, scored.err
+    for name in ("stopped", "begun", "torn", "damaged", "empty", "nested/deep"):
+        shutil.copytree(folder / "other", folder / name)
+        (folder / name / "summary.json").unlink()
+    shutil.rmtree(folder / "begun/checkpoints")
+    with (folder / "stopped/metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "val_lo')  # as a kill leaves it
+    (folder / "torn/inputs.json").write_text("{")
+    (folder / "damaged/checkpoints/latest").write_text("step-99\n")
+    for path in ("config.toml", "inputs.json"):
+        (folder / "empty" / path).write_text("")
+    return folder
+
+
+def test_every_state_is_listed(runs: Path, trial: Trial) -> None:
+    with locked(RunFolder(runs / "nested/deep")):
+        done = trial.epalm("runs", "--runs", runs, "--json")
+    assert done.code == 0, done.err
+    found = {one["name"]: one for one in json.loads(done.out)}
+    assert {name: one["state"] for name, one in found.items()} == {
+        "done": "done", "other": "done", "stopped": "stopped", "begun": "stopped", "torn": "damaged",
+        "damaged": "damaged", "empty": "damaged", "nested/deep": "running",
+    }  # fmt: skip
+    one = found["done"]
+    assert (one["modality"], one["recipe"], one["variant"]) == ("image", "playground", "epalm")
+    assert (one["step"], one["steps"]) == (2, 2) and one["val_loss"] > 0 and "qa exact match" in one["scores"]
+    figure = one["scores"]["qa exact match"]
+    assert figure["scored"] == figure["expected"] <= 3 < figure["of"]
+    assert (figure["split"], figure["data"]) == ("test", str(trial.world))
+    assert 0 < one["val_samples"] <= one["val_of"]
+    assert found["begun"]["step"] is None and "step-99" in found["damaged"]["fault"]
+    shown = trial.epalm("runs", "--runs", runs)
+    assert shown.code == 0 and "Traceback" not in shown.err
+    for text in ("stopped at step 2", "stopped at step 0", "nats", "2/2", "nested/deep", "limited"):
+        assert text in shown.out
+    assert "torn: " in shown.err and "inputs.json cannot be read" in shown.err
+
+
+def test_one_is_looked_at_and_two_are_compared(runs: Path, trial: Trial) -> None:
+    words = ("runs", "--runs", runs)
+    shown = trial.epalm(*words, "done")
+    assert shown.code == 0 and "language model" in shown.out and str(trial.world) in shown.out.replace("\n", "")
+    told = json.loads(trial.epalm(*words, "done", "--json").out)
+    assert told["state"] == "done" and told["checkpoints"] == {"best": "step-2", "latest": "step-2"}
+    compared = json.loads(trial.epalm(*words, "done", "other", "--json").out)
+    assert compared["differences"] == ["optim.seed 0 → 5"]
+    assert "optim.seed 0 → 5" in trial.epalm(*words, "done", "other").out
+    assert "the same training" in trial.epalm(*words, "other", "stopped").err
+    for names, fault in ((("nothing",), "nothing"), (("a", "b", "c"), "3 runs"), (("done", "torn"), "cannot be read")):
+        refused = trial.epalm(*words, *names)
+        assert refused.code == 1 and fault in refused.err and "Traceback" not in refused.err
+
+
+def test_a_folder_without_runs_says_so(trial: Trial, tmp_path: Path) -> None:
+    done = trial.epalm("runs", "--runs", tmp_path / "none")
+    assert done.code == 0 and "epalm train" in done.err
+    assert trial.epalm("runs", "--runs", tmp_path / "none", "--json").out == "[]\n"

@@ -1,0 +1,186 @@
+"""What a training reports goes to its folder, a tracker and a picture; only the folder may end it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from epalm.errors import EpalmError, UsageError
+from epalm.train.reporting import reporting
+from epalm.train.runs import tracking
+from epalm.train.runs.curves import curve, draw_curves, read_metrics
+from epalm.train.runs.run_folder import RunFolder
+from epalm.train.runs.tracking import Tracker, TrackerName, flat, require_trackers
+from tests.trials import Trial
+
+SETTINGS = {"optim": {"peak_lr": 0.5, "epochs": 3}, "data": {"tasks": ["qa"], "few_shot": None}, "description": "x"}
+LINES: list[dict[str, Any]] = [
+    {"step": 10, "epoch": 0, "loss": 3.0, "lr": 0.1},
+    {"step": 20, "epoch": 0, "loss": 2.0, "lr": 0.2},
+    {"step": 20, "val_loss": 2.5, "val_exact": 0.25, "n": 4},
+    {"step": 30, "epoch": 1, "loss": 1.0, "lr": 0.1},
+]
+
+
+class Recorded:
+    """A tracker as accelerate's are, which keeps what it is told."""
+
+    main_process_only = True
+
+    def __init__(self) -> None:
+        self.settings: list[Mapping[str, Any]] = []
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.finished = 0
+        self.broken = False
+
+    def store_init_configuration(self, values: Mapping[str, Any]) -> None:
+        self.settings.append(values)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        if self.broken:
+            raise ConnectionError("the server is gone")
+        self.logged.append((step, values))
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """Stands for every tracker, and gives its run the id "abc"."""
+    one = Recorded()
+    monkeypatch.setattr(tracking, "_start", lambda _name, _folder, known: (one, known or "abc"))
+    monkeypatch.setattr(tracking, "_place", lambda *_: "here")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: True)
+    return one
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path, "x", name="mine")
+
+
+def test_settings_are_flat_and_of_plain_types() -> None:
+    assert flat(SETTINGS) == {"optim.peak_lr": 0.5, "optim.epochs": 3, "data.tasks": '["qa"]', "description": "x"}
+
+
+@pytest.mark.parametrize("name", TrackerName)
+def test_an_absent_package_is_one_message(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(UsageError, match=f"--track {name} needs the package {name}") as caught:
+        require_trackers([name])
+    assert caught.value.hint == f"pip install 'epalm[{name}]'"
+
+
+@pytest.mark.parametrize("killed_after", range(len(LINES) + 1))
+def test_a_resumed_run_goes_on_in_the_tracker_and_repeats_nothing(
+    killed_after: int, recorded: Recorded, run: RunFolder
+) -> None:
+    first = Tracker("wandb", run.path, SETTINGS)
+    for line in LINES[:killed_after]:
+        first.report(line)
+    again = Tracker("wandb", run.path, SETTINGS)  # from a checkpoint before all that
+    for line in LINES:
+        again.report(line)
+    again.finish()
+    sent = [(step, sorted(values)) for step, values in recorded.logged]
+    assert sent == [(line["step"], sorted(set(line) - {"step"})) for line in LINES]
+    assert recorded.settings == [flat(SETTINGS)] and recorded.finished == 1
+    assert json.loads((run.path / "tracking/wandb.json").read_text())["id"] == "abc"
+
+
+def test_a_tracker_that_fails_is_dropped_and_the_training_goes_on(
+    recorded: Recorded, run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with reporting(run, SETTINGS, ["mlflow"]) as report:
+        report(LINES[0])
+        recorded.broken = True
+        for line in LINES[1:]:
+            report(line)
+    assert read_metrics(run.metrics) == LINES
+    assert [step for step, _ in recorded.logged] == [10]
+    assert capsys.readouterr().err.count("the server is gone") == 1
+
+
+def test_a_tracker_that_does_not_start_is_one_message(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(tracking, "_start", fail)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: True)
+    with pytest.raises(EpalmError, match="--track wandb does not start: no route to host") as caught:
+        Tracker("wandb", run.path, SETTINGS)
+    assert caught.value.hint is not None and "WANDB_MODE=offline" in caught.value.hint
+
+
+def test_tensorboard_has_every_number_once(run: RunFolder) -> None:
+    pytest.importorskip("tensorboard")
+    for part in (LINES[:3], LINES):
+        with reporting(run, SETTINGS, ["tensorboard"]) as report:
+            for line in part:
+                report(line)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    for key in ("loss", "lr", "val_loss", "val_exact"):
+        wanted = [(line["step"], pytest.approx(line[key])) for line in LINES if key in line]
+        assert [(event.step, event.value) for event in events.Scalars(key)] == wanted
+    (settings,) = run.path.glob("tensorboard/*/hparams.yml")
+    assert "optim.peak_lr: 0.5" in settings.read_text()
+
+
+def test_training_tells_its_tracker_and_draws_its_curves(trial: Trial) -> None:
+    pytest.importorskip("tensorboard")
+    recipe = ("--recipe", "playground", "--set", "optim.max_steps=3", "--set", "eval.every_steps=2", "--run", "mine")
+    val = ("--set", "data.val_split=test", "--device", "cpu")
+    done = trial.epalm("train", "--from-cache", "--cache", trial.cache, *recipe, *val, "--track", "tensorboard")
+    assert done.code == 0, done.err
+    assert "tensorboard --logdir .epalm/runs" in done.err
+    run = Path(".epalm/runs/mine")
+    assert len([*run.glob("tensorboard/events.*")]) == 1
+    assert "validation" in (run / "curves.svg").read_text()
+
+
+def test_curves_are_readable_text_on_no_background(tmp_path: Path) -> None:
+    metrics, picture = tmp_path / "metrics.jsonl", tmp_path / "curves.svg"
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in LINES) + '{"step": 40, "lo')
+    draw_curves(metrics, picture, "my run")
+    first = picture.read_bytes()
+    root = ElementTree.fromstring(first)
+    texts = {"".join(element.itertext()).strip() for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"my run", "step", "training", "validation", "loss, nats per sample"} <= texts
+    assert b"#ffffff" not in first and b"#000000" not in first
+    draw_curves(metrics, picture, "my run")
+    assert picture.read_bytes() == first
+
+
+def test_without_metrics_there_is_no_picture(tmp_path: Path) -> None:
+    draw_curves(tmp_path / "none.jsonl", tmp_path / "curves.svg", "x")
+    assert not (tmp_path / "curves.svg").exists()
+
+
+def test_a_long_curve_is_averaged_and_a_short_one_is_not() -> None:
+    lines = [{"step": step, "loss": float(step % 2)} for step in range(1, 2001)]
+    steps, values = curve(lines, "loss", points=500)
+    assert len(steps) == 500 and set(values) == {0.5} and steps[0] == 2.5
+    assert curve(lines[:3], "loss") == ([1.0, 2.0, 3.0], [1.0, 0.0, 1.0])
+    assert curve(lines, "val_loss") == ([], [])
+
+
+def test_a_picture_that_cannot_be_drawn_ends_nothing(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("epalm.train.reporting.draw_curves", fail)
+    monkeypatch.setattr("epalm.train.reporting._SHARE", 1e9)  # at every validation
+    with reporting(run, SETTINGS) as report:
+        for line in LINES:
+            report(line)
+    assert read_metrics(run.metrics) == LINES
+    assert capsys.readouterr().err.count("no fonts") == 1

@@ -1,0 +1,1 @@
+"""What is trained between encoder and language model."""

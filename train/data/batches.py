@@ -1,0 +1,205 @@
+"""Samples into batches of equal length, in an order that depends on seed and epoch alone.
+
+Letters: B batch, K perceptual tokens, D_enc encoder width, T text length.
+"""
+
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from epalm.samples import Sample, Task
+from epalm.train.data.ahead import in_order
+from epalm.train.data.device_features import DeviceFeatures
+from epalm.train.data.features import FeatureSource, TrainableSource
+from epalm.train.data.text import TextFormat, pad_right
+from epalm.train.data.texts import Texts
+from epalm.train.lm.loss import IGNORED
+from epalm.train.processes import ALONE, Processes
+
+if TYPE_CHECKING:
+    from epalm.train.trunk import TrunkRows
+
+_TENSORS = ("features", "input_ids", "attention_mask", "labels", "trunk")  # of a batch
+_POOL = 32  # batches within which samples are grouped by length: little padding, still random
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to learn: a question, its answer drawn anew each epoch, or one reference caption."""
+
+    sample: Sample
+    targets: tuple[str, ...]
+    shares: tuple[float, ...]  # cumulative, the last is 1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`features` (B, K, D_enc), `input_ids`, `labels` (B, T), padded on the right; `attention_mask` (B, T) or None.
+
+    Where the encoder is trained, `features` are its raw inputs (B, ...). Of several processes each has its share of a
+    batch: shares are equally long, so that all do the same steps, and only the first `counted` rows count.
+    """
+
+    features: torch.Tensor
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor | None
+    labels: torch.Tensor
+    counted: int | None = None  # None: all
+    whole: int | None = None  # samples of all shares; None: those that count here
+    trunk: torch.Tensor | None = None  # (B, T - 1, D): see `TrunkRows`
+
+    @property
+    def own_samples(self) -> int:
+        """How many rows count."""
+        return len(self.labels) if self.counted is None else self.counted
+
+    @property
+    def all_samples(self) -> int:
+        """How many count in all processes together."""
+        return self.own_samples if self.whole is None else self.whole
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self, device: torch.device) -> "Batch":
+        """The same in memory that a GPU reads by itself."""
+        with torch.cuda.device(device):  # a thread's own is the first one
+            return self._each(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
+
+    def parts(self, count: int) -> Iterator["Batch"]:
+        """In `count` parts of rows, or as many as there are rows."""
+        rows = len(self.labels)
+        count = min(count, rows)
+        for part in range(count):
+            first, end = rows * part // count, rows * (part + 1) // count
+            cut = self._each(partial(_rows, first=first, end=end))
+            yield replace(cut, counted=min(max(self.own_samples - first, 0), end - first), whole=self.all_samples)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        held = {name: getattr(self, name) for name in _TENSORS}
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in held.items() if tensor is not None}
+        return replace(self, **changed)
+
+
+def _rows(tensor: torch.Tensor, *, first: int, end: int) -> torch.Tensor:
+    return tensor[first:end]
+
+
+def training_items(samples: Sequence[Sample]) -> list[Item]:
+    """What an epoch goes through: each answered question once, each reference of a captioned medium once."""
+    items = []
+    for sample in samples:
+        if sample.task is Task.CAPTION:
+            items += [Item(sample, (reference,), (1.0,)) for reference in sample.references]
+        elif sample.answers:
+            shares = np.cumsum(list(sample.answers.values()))
+            items.append(Item(sample, tuple(sample.answers), tuple(shares / shares[-1])))
+    return items
+
+
+class Batches:
+    """Batches of one epoch; which samples, targets and order is a pure function of (seed, epoch)."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        text: TextFormat,
+        features: FeatureSource,
+        *,
+        tokens: int,
+        batch_size: int,
+        seed: int,
+        loss_on: Literal["all", "answer"] = "all",
+        processes: Processes = ALONE,
+        workers: int = 0,
+        pinned_for: torch.device | None = None,
+        on_device: DeviceFeatures | None = None,
+    ) -> None:
+        """`batch_size` is of all processes together. `workers` threads put batches together ahead of the step.
+
+        `pinned_for` is the GPU that batches are copied to; `on_device` are the features of augmented epochs, in place
+        of `features`.
+        """
+        self.items, self.text, self.features = items, text, features
+        self.tokens, self.batch_size, self.seed, self.loss_on = tokens, batch_size, seed, loss_on
+        self.processes, self.workers, self._pinned_for, self._on_device = processes, workers, pinned_for, on_device
+        self.trunk: TrunkRows | None = None  # where the text's hidden states are known
+        self._texts = Texts(
+            text,
+            [text.question(item.sample) for item in items],
+            [item.targets for item in items],
+            [item.shares for item in items],
+        )
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.items) / self.batch_size)
+
+    def epoch(self, epoch: int, *, augmented: bool = True, first: int = 0) -> Generator[Batch]:
+        """Every item once, shuffled; `augmented`: in views drawn for the epoch, else in view 0.
+
+        `first` batches are left out, and not put together either. Close what is not read to its end.
+        """
+        targets, groups = self._order(epoch)
+        view_epoch = epoch if augmented else None
+        return in_order((partial(self._batch, group, targets, view_epoch) for group in groups[first:]), self.workers)
+
+    def decoded_lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `Texts`."""
+        return self._texts.decoded_lengths()
+
+    def texts(self, steps: int) -> list[np.ndarray]:
+        """The token ids of every text in the first so many batches, of all processes."""
+        drawn = []
+        for epoch in range(math.ceil(steps / len(self))):
+            targets, groups = self._order(epoch)
+            drawn.append(targets[np.concatenate(groups[: steps - epoch * len(self)])])
+        return self._texts.of(np.unique(np.concatenate(drawn)))
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Each item's target in an epoch, and the items of its batches, grouped by length within pools."""
+        rng = np.random.default_rng([self.seed, epoch])
+        targets = self._texts.draw(rng.random(len(self.items)))
+        lengths = self._texts.lengths(targets)
+        order = rng.permutation(len(self.items))
+        pool = _POOL * self.batch_size
+        groups: list[np.ndarray] = []
+        for first in range(0, len(order), pool):
+            part = order[first : first + pool]
+            part = part[np.argsort(lengths[part], kind="stable")]
+            groups += [part[at : at + self.batch_size] for at in range(0, len(part), self.batch_size)]
+        return targets, [groups[group] for group in rng.permutation(len(groups))]
+
+    def _batch(self, group: np.ndarray, targets: np.ndarray, epoch: int | None) -> Batch:
+        """This process's share of a batch: neighbours in length go to different processes."""
+        share = group[self.processes.rank :: self.processes.count].tolist()
+        length = math.ceil(len(group) / self.processes.count)
+        places = share + group[:1].tolist() * (length - len(share))
+        texts = [self._texts.text(place, targets[place]) for place in places]
+        ids, mask = pad_right([text.ids for text in texts], self.text.pad)
+        # Nothing predicts the first token: before it stands the prompt, which is no text.
+        firsts = torch.tensor([[1 if self.loss_on == "all" else text.target] for text in texts])
+        ends = torch.tensor([[len(text.ids)] for text in texts])
+        positions = torch.arange(ids.shape[1])
+        labels = ids.masked_fill((positions < firsts) | (positions >= ends), IGNORED)
+        samples = [self.items[place].sample for place in places]
+        trunk = None if self.trunk is None else self.trunk.gather([text.ids for text in texts])
+        batch = Batch(self._features(samples, epoch), ids, mask, labels, len(share), len(group), trunk)
+        return batch if self._pinned_for is None else batch.pinned(self._pinned_for)
+
+    def _features(self, samples: list[Sample], epoch: int | None) -> torch.Tensor:
+        if isinstance(self.features, TrainableSource):
+            return self.features.inputs(samples, epoch=epoch)
+        if epoch is not None and self._on_device is not None:
+            return self._on_device.tokens(samples, epoch=epoch)
+        return last_tokens(self.features.gather(samples, epoch=epoch), self.tokens)
+
+
+def last_tokens(features: np.ndarray, tokens: int) -> torch.Tensor:
+    """The last `tokens` layers (B, K, D_enc) of gathered features."""
+    return torch.from_numpy(np.ascontiguousarray(features[:, features.shape[1] - tokens :]))

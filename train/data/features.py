@@ -1,0 +1,201 @@
+"""Where a sample's features come from, as training and decoding see it.
+
+Letters: B batch, L layers, D_enc encoder width.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import nn
+
+from epalm.cache.feature_set import FeatureSet
+from epalm.cache.store import Cache
+from epalm.errors import UsageError
+from epalm.samples import Dataset, Sample
+from epalm.train.data.found import Lack, find_rows
+from epalm.train.data.view_draw import draw_views
+
+_NAMED = 5  # media named in a message; the rest is counted
+
+
+class FeatureSource(Protocol):
+    """Features of samples, from the cache or from an encoder."""
+
+    layers: int
+    width: int
+
+    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
+        """Features (B, L, D_enc): augmented views drawn for a training epoch, view 0 where `epoch` is None."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the numbers, as JSON: "source", "encoder", "layers", "preprocessing"; "choice" rebuilds it."""
+        ...
+
+
+class HashedSource(FeatureSource, Protocol):
+    """Features that know their media by content."""
+
+    def digests(self, samples: Sequence[Sample]) -> list[str]:
+        """SHA-256 (hex) of each sample's medium; "" for one that cannot be read."""
+        ...
+
+
+@runtime_checkable
+class TrainableSource(FeatureSource, Protocol):
+    """Features of an encoder that is trained."""
+
+    encoder: nn.Module  # raw inputs (B, ...) → features (B, L, D_enc), with gradients
+
+    def inputs(self, samples: Sequence[Sample], *, epoch: int | None = None) -> torch.Tensor:
+        """Raw inputs (B, ...) for `encoder`; views as `gather`'s."""
+        ...
+
+
+def frozen_features() -> UsageError:
+    """What is wrong with cached features for an encoder that is trained."""
+    return UsageError(
+        "encoder.train changes the encoder at every step, and cached features are of the encoder as it was",
+        hint="leave out --from-cache, or --unfreeze encoder",
+    )
+
+
+class CachedFeatures:
+    """Rows of one feature set; media are found by the digest of their bytes.
+
+    A medium whose file is not here is found by its name, in the manifest of the extraction; `sourceless` counts these.
+    `holes` says why the others have no row. Until `draw_from` is called, every gather gives view 0.
+    """
+
+    def __init__(
+        self,
+        features: FeatureSet,
+        cache: Cache,
+        dataset: Dataset,
+        samples: Sequence[Sample],
+        *,
+        layers: Sequence[int] | None = None,
+        mapped: bool = False,
+    ) -> None:
+        """`layers` are the encoder's block numbers to give [default: all that are stored].
+
+        `mapped`: the processes of a machine that read these rows have them in memory once.
+
+        Raises:
+            UsageError: the set does not hold these layers.
+        """
+        self._features = features
+        stored = features.spec.layers
+        self._chosen = tuple(stored if layers is None else layers)
+        lacking = [layer for layer in self._chosen if layer not in stored]
+        if lacking:
+            raise UsageError(
+                f"{features.name} does not hold layers {lacking}; it has {list(stored)}",
+                hint="epalm extract --layers makes a set that does",
+            )
+        self._positions = None if self._chosen == stored else [stored.index(layer) for layer in self._chosen]
+        found = find_rows(features, cache, dataset, list(dict.fromkeys(sample.media for sample in samples)))
+        self.holes, self.sourceless, self._digests = found.holes, found.sourceless, found.digests
+        self._reader = features.open(only=set(found.digests.values()), mapped=mapped)
+        numbers = self._reader.rows_of(list(found.digests.values())).tolist()
+        self._rows: dict[str, int] = dict(zip(found.digests, numbers, strict=True))
+        self.layers, self.width = len(self._chosen), features.spec.width
+        self._seed = 0
+        self._views: tuple[int, ...] = (0,)
+
+    def draw_from(self, samples: Sequence[Sample], *, seed: int) -> tuple[int, ...]:
+        """From now on, draw training views of these samples; the views drawn from: 1 … V, or 0 where there are none.
+
+        A view is a pure function of (seed, epoch, medium, sample). Only views that all these media have are drawn.
+        """
+        self._seed = seed
+        rows = self.rows_of(samples)
+        self._views = tuple(view for view in self._reader.views_of(rows) if view) or (0,)
+        return self._views
+
+    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
+        """See `FeatureSource`; in the stored dtype."""
+        views = 0 if epoch is None else self.draw(samples, epoch=epoch)
+        return self._reader.gather(self.rows_of(samples), view=views, layers=self._positions)
+
+    @property
+    def training_views(self) -> tuple[int, ...]:
+        """The views that are drawn from."""
+        return self._views
+
+    def draw(self, samples: Sequence[Sample], *, epoch: int) -> np.ndarray:
+        """The view (B,) of each sample in a training epoch."""
+        if len(self._views) == 1:
+            return np.full(len(samples), self._views[0])
+        names = [f"{self._digests[sample.media]}/{sample.id}" for sample in samples]
+        return draw_views(names, self._views, seed=self._seed, epoch=epoch)
+
+    def last_tokens(self, rows: np.ndarray, view: int, tokens: int) -> torch.Tensor:
+        """Of rows (N,) in one view, the last `tokens` layers (N, K, D_enc), in the stored dtype."""
+        values = self._reader.gather(rows, view=view, layers=self._positions)
+        return torch.from_numpy(np.ascontiguousarray(values[:, self.layers - tokens :]))
+
+    def bytes_of(self, tokens: int) -> int:
+        """Of one row's last `tokens` layers in one view."""
+        return tokens * self.width * np.dtype(self._features.spec.stored_dtype).itemsize
+
+    def digests(self, samples: Sequence[Sample]) -> list[str]:
+        """See `HashedSource`."""
+        return [self._digests[sample.media] for sample in samples]
+
+    def describe(self) -> dict[str, Any]:
+        """See `FeatureSource`."""
+        spec, recorded = self._features.spec, self._features.recorded
+        return {
+            "source": "cache",
+            "set": self._features.name,
+            "fingerprint": spec.fingerprint,
+            "encoder": dict(spec.encoder),
+            "layers": list(self._chosen),
+            "preprocessing": dict(spec.preprocessing),
+            "views": list(self._views),
+            "choice": recorded if "encoder" in recorded else None,
+        }
+
+    def without_holes(self, samples: Sequence[Sample], *, allow_missing: int = 0) -> tuple[Sample, ...]:
+        """The samples whose media have a row.
+
+        Raises:
+            UsageError: more than `allow_missing` media have none; the message names them, with the reason.
+        """
+        self.require_rows(allow_missing, [sample.media for sample in samples])
+        return tuple(sample for sample in samples if sample.media not in self.holes)
+
+    def require_rows(self, allow_missing: int, media: Sequence[str] | None = None) -> None:
+        """Raise UsageError when more than `allow_missing` of these media [default: all] have no row; names them."""
+        media = [name for name in dict.fromkeys(self.holes if media is None else media) if name in self.holes]
+        if len(media) > allow_missing:
+            named = "; ".join(f"{name}: {self.holes[name].why}" for name in media[:_NAMED])
+            rest = f"; and {len(media) - _NAMED} more" if len(media) > _NAMED else ""
+            raise UsageError(
+                f"{len(media)} media have no row in {self._features.name}: {named}{rest}",
+                hint=f"run epalm extract on this data, or go on without them: --allow-missing {len(media)}",
+            )
+
+    def coverage(self) -> dict[str, int]:
+        """How many media have a row (`in_cache`, of which `sourceless` have no file), and how many lack one and why."""
+        lacks = Counter(hole.lack for hole in self.holes.values())
+        return {
+            "media": len(self._rows) + len(self.holes),
+            "in_cache": len(self._rows),
+            "sourceless": self.sourceless,
+            **{lack.value: lacks[lack] for lack in Lack},
+        }
+
+    def with_one_view(self, samples: Sequence[Sample]) -> int:
+        """How many media of these samples have view 0 alone."""
+        views = [view for view in self._features.views() if view]
+        augmented = set[str]().union(*(self._features.rows(view) for view in views))
+        return len({self._digests[sample.media] for sample in samples} - augmented)
+
+    def rows_of(self, samples: Sequence[Sample]) -> np.ndarray:
+        """The number of each sample's row (B,)."""
+        return np.fromiter((self._rows[sample.media] for sample in samples), np.int64, len(samples))

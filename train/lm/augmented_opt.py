@@ -1,0 +1,221 @@
+"""OPT with one reserved position in front, which carries a perceptual token through the last blocks.
+
+Positions: 0 is the perceptual one, then P of the soft prompt, then the text. Below `start` nobody sees the front
+position: it enters there, so that no block works on it in vain. Only with a key/value cache it exists in *every* block:
+so the caches have one length, and the stock `generate()` works. Adapters are hooks on the blocks: OPT's own tensors
+keep their names. Knows nothing about connectors, encoders or training. Method: eP-ALM (ICCV 2023), section 3.
+
+Letters: B batch, K perceptual tokens, D hidden size, E word-embedding width, P prompt length, T text, V vocabulary.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import OPTForCausalLM
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.opt.modeling_opt import OPTDecoderLayer
+
+from epalm.train.lm.adapters import Adapters
+from epalm.train.lm.injection import Injection, Masks, attention_masks, branch_masks
+from epalm.train.lm.loss import Losses, Wanted, sample_losses
+
+# transformers calls its key/value cache by this name from 5.24 on, and by the other before.
+_CACHE = "cache" if "cache" in inspect.signature(OPTDecoderLayer.forward).parameters else "past_key_values"
+
+
+@dataclass
+class AugmentedOutput(CausalLMOutputWithPast):
+    """Logits, or, where `forward` was told what to predict, the losses alone."""
+
+    losses: Losses | None = None
+
+
+class AugmentedOPT(OPTForCausalLM):
+    """OPT whose `forward` takes perceptual tokens and a soft prompt; `augment` must be called once before."""
+
+    injection: Injection
+    prompt_length: int
+    # Blocks that run with autograd keep their input alone, and are run again when the gradient reaches them.
+    checkpointing = False
+    divided = False  # whether several processes have parts of its blocks
+
+    def augment(self, injection: Injection, prompt_length: int, adapters: Adapters | None = None) -> None:
+        """Set where perceptual tokens enter, how many prompt vectors stand before the text, and the adapters.
+
+        What was set before is replaced.
+        """
+        for handle in getattr(self, "adapted", ()):
+            handle.remove()
+        self.adapted = adapters.attach(self.model.decoder.layers) if adapters is not None else []
+        self.beside_blocks = [] if adapters is None else list(adapters)  # no part of this model: it is the caller's
+        self.injection = injection
+        self.prompt_length = prompt_length
+        self.plan = [injection.token_of(block) for block in range(self.config.num_hidden_layers)]
+        self.set_attn_implementation("sdpa")  # which knows what a mask of None means: see `Masks`
+
+    @property
+    def front(self) -> int:
+        """Positions before the text: the perceptual one and the prompt's."""
+        return 1 + self.prompt_length
+
+    def compile_blocks(self) -> None:
+        """Have torch.compile make kernels for the blocks: minutes once, then faster; rounding may differ."""
+        for layer in self.model.decoder.layers:
+            # The forward alone: what wraps a call of the block stays outside. Kernels are for texts of any length.
+            layer.forward = torch.compile(layer.forward, dynamic=True)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        cache: Cache | None = None,
+        perceptual: torch.Tensor | None = None,
+        prompt: Sequence[torch.Tensor] | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        wanted: Wanted | None = None,
+        trunk: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **_: Any,
+    ) -> AugmentedOutput:
+        """Logits (B, positions, V) for `input_ids` (B, 1 + P + T), whose first 1 + P ids are placeholders.
+
+        `perceptual` (B, K, D) and `prompt`, (P, E) for the first block or for each, are read when those positions
+        are; later calls with a filled `cache` (or `past_key_values`, its older name) do not need them.
+        `attention_mask` (B, past + positions) is 1 for all but padding; None means no padding. `logits_to_keep` > 0
+        computes only the last so many positions' logits; `wanted`, whose places count the text's positions alone,
+        the losses there and no logits. `trunk` is what the method of that name gave for the text.
+        """
+        cache = past_key_values if cache is None else cache
+        past = cache.get_seq_length() if cache is not None else 0
+        real = None if attention_mask is None else attention_mask.bool()
+        if trunk is None:
+            text = input_ids if past else input_ids[:, self.front :]
+            hidden, first = self._embed(text, real, prompt, past), 0
+        else:
+            hidden, first = trunk, self.injection.start
+        if cache is not None and not past:
+            hidden = torch.cat((hidden.new_zeros(len(hidden), 1, hidden.shape[2]), hidden), 1)
+        masks = attention_masks(
+            input_ids.shape[1], past, real, self.injection.attention, dtype=hidden.dtype, device=hidden.device
+        )
+        hidden = self._run(
+            range(first, len(self.plan)),
+            hidden,
+            masks,
+            perceptual=None if past or perceptual is None else perceptual.to(hidden.dtype),
+            prompt=None if past else prompt,
+            cache=cache,
+            use_cache=bool(use_cache),
+        )
+        if wanted is not None:
+            hidden = hidden[:, self.front :].flatten(0, 1).index_select(0, wanted.places)
+            return AugmentedOutput(losses=sample_losses(self._into_head(hidden), self.lm_head.weight, wanted))
+        if logits_to_keep:
+            hidden = hidden[:, -logits_to_keep:]
+        return AugmentedOutput(logits=self.lm_head(self._into_head(hidden)), **{_CACHE: cache})
+
+    @torch.no_grad()
+    def trunk(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The text's hidden states (B, T, D) on entry to block `start`, for ids (B, T) padded on the right.
+
+        Each is decided by the ids up to its own, as long as there are no prompt and no adapters.
+        """
+        hidden = self._embed(input_ids, None, None, 0)
+        return self._run(range(self.injection.start), hidden, Masks(None, None, None))
+
+    @torch.no_grad()
+    def branches(self, tokens: torch.Tensor, depths: torch.Tensor, seen: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """What the head makes logits of (B, N, E), for tokens (N,) that go on in several ways from a filled `cache`.
+
+        `depths` (N,) is how many tokens stand between each and the cache; `seen` (N, N) is true where a token (row)
+        sees another or itself. The cache, which must not be empty, is left as it was.
+        """
+        past = cache.get_seq_length()
+        decoder = self.model.decoder
+        placed = decoder.embed_positions(None, 0, position_ids=(past - self.front + depths).unsqueeze(0))
+        hidden = self._project_in(decoder.embed_tokens(tokens)) + placed  # (1, N, D)
+        hidden = hidden.expand(len(cache.layers[0].keys), -1, -1)
+        masks = branch_masks(past, seen, dtype=hidden.dtype)
+        hidden = self._run(range(len(self.plan)), hidden, masks, cache=cache, use_cache=True)
+        cache.crop(-len(tokens))
+        return self._into_head(hidden)
+
+    def _run(
+        self,
+        blocks: range,
+        hidden: torch.Tensor,
+        masks: Masks,
+        *,
+        perceptual: torch.Tensor | None = None,
+        prompt: Sequence[torch.Tensor] | None = None,
+        cache: Cache | None = None,
+        use_cache: bool = False,
+    ) -> torch.Tensor:
+        """Hidden states behind the last of `blocks`, for those on entry to the first."""
+        front = 0 if cache is None else 1
+        for block in blocks:
+            token = None if perceptual is None else self.plan[block]
+            if token is not None:
+                hidden = torch.cat((perceptual[:, token : token + 1], hidden[:, front:]), 1)  # type: ignore[index]
+                front = 1
+            if prompt is not None and len(prompt) > 1 and block:
+                own = self._project_in(prompt[block].to(hidden.dtype)).expand(len(hidden), -1, -1)
+                hidden = torch.cat((hidden[:, :front], own, hidden[:, front + self.prompt_length :]), 1)
+            seen = block >= self.injection.start and not self.injection.blind
+            mask = masks.visible if seen else masks.hidden if front else masks.without
+            layer = self.model.decoder.layers[block]
+            learns = torch.is_grad_enabled() and (hidden.requires_grad or self._is_trained(block))
+            with torch.set_grad_enabled(learns):
+                if learns and self.checkpointing and cache is None:
+                    hidden = checkpoint(
+                        layer, hidden, attention_mask=mask, use_reentrant=False, preserve_rng_state=False
+                    )
+                else:
+                    hidden = layer(hidden, attention_mask=mask, use_cache=use_cache, **{_CACHE: cache})
+        return hidden
+
+    def _is_trained(self, block: int) -> bool:
+        """Whether a tensor of the block, or of the adapters beside it, is trained."""
+        parts = (self.model.decoder.layers[block], *self.beside_blocks[block : block + 1])
+        return any(tensor.requires_grad for part in parts for tensor in part.parameters())
+
+    def _into_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., D) behind the last block → (..., E), what the head makes logits of."""
+        decoder = self.model.decoder
+        if decoder.final_layer_norm is not None:
+            hidden = decoder.final_layer_norm(hidden)
+        return hidden if decoder.project_out is None else decoder.project_out(hidden)
+
+    def _embed(
+        self, text: torch.Tensor, real: torch.Tensor | None, prompt: Sequence[torch.Tensor] | None, past: int
+    ) -> torch.Tensor:
+        """Hidden states (B, P + T, D) on entry to block 0, later on (B, T, D); only text has positional embeddings."""
+        decoder = self.model.decoder
+        embedded = decoder.embed_tokens(text)  # (B, T, E)
+        length = 0 if past else self.prompt_length
+        if length:
+            if prompt is None:
+                raise ValueError("this model has a soft prompt, and none was passed")
+            embedded = torch.cat((prompt[0].to(embedded.dtype).expand(len(embedded), -1, -1), embedded), 1)
+        embedded = self._project_in(embedded)
+        first = past - self.front if past else 0
+        if real is None:
+            positions = torch.arange(first, first + text.shape[1], device=text.device).unsqueeze(0)
+        else:  # as in plain OPT: padding does not count, and takes the row before the first
+            counted = real[:, self.front :].long()
+            positions = (counted.cumsum(1) * counted - 1)[:, first:]
+        placed = decoder.embed_positions(None, 0, position_ids=positions)  # (B or 1, T, D)
+        joined: torch.Tensor = torch.cat((embedded[:, :length], embedded[:, length:] + placed), 1)
+        return joined
+
+    def _project_in(self, embedded: torch.Tensor) -> torch.Tensor:
+        """(..., E) → (..., D): OPT-350M's words are narrower than its hidden states."""
+        projection = self.model.decoder.project_in
+        projected: torch.Tensor = embedded if projection is None else projection(embedded)
+        return projected

@@ -1,0 +1,1 @@
+"""Run folders: keys, checkpoints, listing, import and export."""

@@ -1,0 +1,79 @@
+"""A trained model out of a run folder."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from epalm.config import Config
+from epalm.devices import pick_device
+from epalm.errors import UsageError
+from epalm.fingerprint import digest_tensors
+from epalm.train.bridge.model import EpalmModel
+from epalm.train.build import build_model, load_lm, load_text_format
+from epalm.train.data.text import TextFormat
+from epalm.train.runs.run_folder import RunFolder
+
+_ENCODER = "encoder."
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model with what it needs to be used.
+
+    `encoder` are the tensors of an encoder that was trained too, by the names of its module; the model takes ready
+    features. `trained` is the digest of everything that was trained.
+    """
+
+    folder: RunFolder
+    config: Config
+    model: EpalmModel
+    text: TextFormat
+    inputs: dict[str, Any]
+    step: int
+    encoder: dict[str, torch.Tensor]
+    trained: str
+
+    def decides(self) -> dict[str, Any]:
+        """What of it decides a prediction, as JSON: trained tensors, frozen weights, and how they compute."""
+        return {
+            "trained": self.trained,
+            "lm": self.inputs["lm"],
+            "model": self.config.model.model_dump(mode="json"),
+            "dtype": self.config.lm.dtype,
+            "quantized": self.config.lm.quantized,
+        }
+
+
+def load_run(
+    folder: RunFolder, *, device: str = "auto", checkpoint: str = "best", lm: str | None = None, empty: bool = False
+) -> LoadedRun:
+    """The run's model with its trained tensors.
+
+    `lm` says where the language model is to be found, where that is not at the place that the run names. `empty`: the
+    model has the language model's shapes alone, for who leaves computing to others.
+
+    Raises:
+        UsageError: a part of the run is missing, or the language model is not the one that it was trained with.
+    """
+    config, inputs = folder.config.with_lm(lm or folder.config.lm.name), folder.inputs
+    tensors, step = folder.load(checkpoint)
+    try:
+        weights = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
+    except UsageError as error:
+        raise UsageError(error.message, hint=f"{error.hint}; --lm names where it is now") from error
+    if not empty and digest_tensors(weights.state_dict()) != inputs["lm"]:
+        raise UsageError(
+            f"{config.lm.name!r} has other weights than when {folder.name} was trained",
+            hint="--lm names where the right one is; else train again",
+        )
+    text = load_text_format(config.lm.name, weights)
+    model = build_model(config, weights, int(inputs["width"]))
+    trained = digest_tensors(tensors)
+    encoder = {name.removeprefix(_ENCODER): tensors.pop(name) for name in [*tensors] if name.startswith(_ENCODER)}
+    try:
+        model.load_trainable(tensors)
+    except ValueError as error:
+        raise UsageError(f"{folder.path}: {error}", hint="train again") from error
+    model = model.eval() if empty else model.to(pick_device(device)).eval()
+    return LoadedRun(folder, config, model, text, inputs, step, encoder, trained)
