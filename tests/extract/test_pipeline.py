@@ -236,7 +236,7 @@ SLOW_EXTRACTION = """
     import sys, time
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
-    import test_extract_pipeline as here
+    from tests.extract import test_pipeline as here
 
     class Slow(here.Projections):
         def encode(self, batch):
@@ -261,7 +261,7 @@ def test_killed_beside_its_decoders_and_run_again_the_blocks_are_the_same(tmp_pa
     expected = _run(dataset, whole)
     script = tmp_path / "slow.py"
     script.write_text(textwrap.dedent(SLOW_EXTRACTION))
-    words = [sys.executable, str(script), str(Path(__file__).parents[1]), str(media), str(tmp_path / "killed")]
+    words = [sys.executable, str(script), str(Path(__file__).parents[2]), str(media), str(tmp_path / "killed")]
     process = subprocess.Popen(words)
     while len(list((tmp_path / "killed").glob("sets/*/records/*.json"))) < 3:
         assert process.poll() is None, "it ended by itself"
