@@ -1,6 +1,6 @@
 """Draw docs/learning-rates.png: the learning rates of every recipe, as training would set them.
 
-`just docs` runs it.
+`./just docs` runs it.
 """
 
 import math

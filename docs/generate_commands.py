@@ -45,7 +45,7 @@ def _sections(command: Any, name: str) -> list[str]:
 
 def reference() -> str:
     """The whole page."""
-    parts = ["# Commands", "Written by `just docs` from the commands' own help."]
+    parts = ["# Commands", "Written by `./just docs` from the commands' own help."]
     return "\n\n".join(parts + _sections(typer.main.get_command(app), "epalm")) + "\n"
 
 
@@ -54,4 +54,4 @@ if __name__ == "__main__":
     if "--check" not in sys.argv:
         TARGET.write_text(text, encoding="utf-8")
     elif not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-        sys.exit("docs/commands.md is stale: run `just docs`")
+        sys.exit("docs/commands.md is stale: run `./just docs`")

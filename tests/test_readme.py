@@ -63,15 +63,27 @@ def _run(command: str, epalm: Epalm) -> None:
     assert done.code == 0, f"{command}\n{done.err}"
 
 
-def test_the_two_commands_are_recipes_of_the_justfile() -> None:
-    just = shutil.which("just", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    if just is None:
-        pytest.skip("just is not installed beside this Python; CI runs `just test` itself")
+def test_the_two_commands_are_recipes_of_the_justfile(tmp_path: Path) -> None:
     first, *_ = BLOCKS
-    assert _commands(first) == ["just demo", "just test"]
-    for command, runs in (("demo", "epalm demo"), ("test", "pytest")):
-        done = subprocess.run([just, "--dry-run", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert _commands(first) == ["./just demo", "./just test"]
+    for command, runs, installs in (("demo", "epalm demo", "core"), ("test", "pytest", "dev")):
+        here = _checkout(tmp_path, command)
+        words = ["./just", "--dry-run", command]
+        done = subprocess.run(words, cwd=here, capture_output=True, text=True, check=True)
         assert runs in done.stderr
+        assert f".venv/{installs}" in done.stderr
+
+
+def _checkout(folder: Path, name: str) -> Path:
+    """The files that set everything up, beside a virtual environment that has what this one has."""
+    here = folder / name
+    (here / ".venv").mkdir(parents=True)
+    for file in ("just", "justfile"):
+        shutil.copy(ROOT / file, here / file)
+    (here / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    if not (here / ".venv/bin/just").exists():
+        pytest.skip("just is not installed beside this Python: ./just setup-dev")
+    return here
 
 
 @pytest.mark.slow
@@ -112,8 +124,8 @@ def test_the_commands_of_the_documents(tmp_path: Path, epalm: Epalm, monkeypatch
 
 def test_no_command_is_left_out() -> None:
     assert len(BLOCKS) == 5
-    said = re.findall(r"`((?:epalm|just) [^`]+)`", README)
-    known = {"epalm extract --help", "epalm export", "epalm train", "epalm cache push", "just bench"}
+    said = re.findall(r"`((?:epalm|(?:\./)?just) [^`]+)`", README)
+    known = {"epalm extract --help", "epalm export", "epalm train", "epalm cache push", "./just bench"}
     known |= {"epalm ablate variants --write README.md"}
     known |= {"epalm score --predictions", "epalm compare"}  # see `test_evaluate_compare`
     known |= {"epalm serve"}  # see `test_serve_browser`
