@@ -28,7 +28,7 @@ _METADATA, _CHUNK = "zarr.json", "c.0.0.0.0"
 GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n'
 GROUPS = (_METADATA, f"{BLOCKS}/{_METADATA}")  # the set, and its blocks
 _PIECE = 1 << 18  # values looked at together: they stay in the CPU's cache
-_REPAIR = "epalm cache verify lists all damage; epalm cache verify --repair mends it"
+_REPAIR = "epalm cache verify lists all damage; epalm cache verify --repair restores or drops it"
 _FIELDS = ("rows", "views", "shape")
 
 

@@ -1,7 +1,7 @@
 """Manifests: which media names of which data set stand for which digests, kept with a feature set.
 
-They let a cache be used where the media are not: training looks a name up that has no file, repair finds the files
-of a damaged block again. A name may stand for several digests in several manifests; then only the data set tells.
+They let a cache be used where the media are not: training looks a name up that has no file, repair names the media
+of a dropped block. A name may stand for several digests in several manifests; then only the data set tells.
 """
 
 import json

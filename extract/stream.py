@@ -156,9 +156,7 @@ class _Block:
         if not self._digests:
             return
         rows = np.concatenate(self._rows)
-        # What rounding depends on, so that a damaged block can be made again bit by bit.
-        batches = self._stream.encoder
-        made = {"batch": batches.media_at_once(len(self._views)), "device": batches.encoder.device.type}
+        made = {"device": self._stream.encoder.encoder.device.type}
         self._stream.write_notes()  # before the row is there: a kill in between must not lose a warning
         written = self._stream.features.write_block(self._digests, rows, self._views, made=made)
         self._stream.tally.encoded += written

@@ -181,7 +181,7 @@ def _find_lost(features: FeatureSet, checkup: Checkup, entries: Sequence[Entry])
         error = f"{count} of {manifest.data} with neither a row nor a line in the ledger: {shown}"
         if gone:
             lost = tuple(dict.fromkeys(manifest.digests[name] for name in names))
-            hint = f"{_MEND}, or epalm extract --data {manifest.data} again"
+            hint = f"epalm extract --data {manifest.data} makes them again where the media are"
             checkup.findings.append(Finding(f"rows of {manifest.data}", error, hint, lost=lost))
         else:
             checkup.notes.append(f"{error}; epalm extract looks at them again")

@@ -1,84 +1,110 @@
-"""What of a damaged feature set can be put right from what is whole of it, without a model.
+"""What `verify --repair` does: put right what the rest of a feature set tells, and drop the other damaged blocks.
 
-Nothing is taken on trust: values count as whole when their checksum says so, rows when a block's name does.
+Values count as whole when their checksum says so. Rows of a dropped block are missing from then on: training names
+them, and the next extraction makes them again. Knows no models and opens no media.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
 
-from epalm.cache.blocks import GROUP, GROUPS, Record, block_id, read_block, restore_block
+from epalm.cache.blocks import GROUP, GROUPS, Record, read_block, restore_block
 from epalm.cache.care.check import RECORDED, Checkup, Finding
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.manifest import Manifest
 from epalm.errors import CacheError
+
+_NAMED = 3  # media named in a message
+
+
+class Outcome(StrEnum):
+    """What became of a finding."""
+
+    RESTORED = "restored"  # no row is missing
+    DROPPED = "dropped"  # rows are missing now
+    LEFT = "left"  # nothing was changed
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """What a damaged block held: media digests in order, views, and what its record said of how it was made."""
+class Mended:
+    """A finding's `what`, what became of it, and in words."""
 
-    block: str
-    rows: tuple[str, ...]
-    views: tuple[int, ...]
-    written: Mapping[str, Any]
-    checksum: str | None = None  # of the values that were committed, where the record is whole
+    what: str
+    outcome: Outcome
+    message: str
 
 
-def restore(checkup: Checkup, finding: Finding) -> bool:
-    """Put one finding right from the rest of the set; False when that needs the media, or cannot be done.
+def repair(checkup: Checkup) -> list[Mended]:
+    """Mend what one checkup has found, and say of each finding what became of it.
 
     Raises:
         CacheError: the storage refused.
     """
-    features, fault = checkup.features, finding.fault
+    features = checkup.features
     if features is None:
-        return False
+        return [Mended(one.what, Outcome.LEFT, one.hint) for one in checkup.findings]
+    damaged = {one.fault.block for one in checkup.findings if one.fault}
+    sound = [record for record in checkup.records if record.block not in damaged]
+    return [_mend(features, checkup, one, sound) for one in checkup.findings]
+
+
+def _mend(features: FeatureSet, checkup: Checkup, finding: Finding, sound: Iterable[Record]) -> Mended:
+    fault = finding.fault
+    if fault and not fault.damaged:
+        return Mended(finding.what, Outcome.LEFT, finding.hint)
+    if _restore(features, finding, checkup.records):
+        return Mended(finding.what, Outcome.RESTORED, "put right from the rest of the set")
+    if fault is None:
+        return Mended(finding.what, Outcome.LEFT, finding.hint)
+    features.drop(fault.block)
+    if fault.record is None:
+        message = "dropped: its record does not say which rows it held; epalm extract, run as before, makes them again"
+        return Mended(finding.what, Outcome.DROPPED, message)
+    held = {(row, view) for record in sound for row in record.rows for view in record.views}
+    gone = [row for row in fault.record.rows if any((row, view) not in held for view in fault.record.views)]
+    if not gone:
+        return Mended(finding.what, Outcome.RESTORED, "dropped: other blocks hold all its rows")
+    return Mended(finding.what, Outcome.DROPPED, _dropped(gone, checkup.manifests))
+
+
+def _restore(features: FeatureSet, finding: Finding, records: Iterable[Record]) -> bool:
+    """Put one finding right from the rest of the set; False when that cannot be done."""
     if finding.what in GROUPS:
         features.objects.write(finding.what, GROUP)
         return True
     if finding.what == RECORDED:
-        return _restore_recorded(features, checkup.records)
-    if fault is None or fault.record is None or not restore_block(features.objects, fault.record):
+        return _restore_recorded(features, records)
+    record = finding.fault.record if finding.fault else None
+    if record is None or not restore_block(features.objects, record):
         return False
     try:
-        features.require_fit(fault.record)
-        read_block(features.objects, fault.record)
+        features.require_fit(record)
+        read_block(features.objects, record)
     except CacheError:
         return False
     return True
 
 
-def contents(features: FeatureSet, finding: Finding) -> Contents | None:
-    """What a damaged block held; None when neither its record nor what is left of it proves it."""
-    fault = finding.fault
-    if fault is None:
-        return None
-    if record := fault.record:
-        return Contents(record.block, record.rows, record.views, record.written, record.checksum)
-    try:
-        value = json.loads(features.objects.read(Record.key(fault.block)))
-        rows, views = tuple(value["rows"]), tuple(value["views"])
-        if block_id(rows, views) != fault.block or list(views) != sorted(set(views)) or len(set(rows)) != len(rows):
-            return None
-    except (CacheError, ValueError, TypeError, KeyError):
-        return None
-    written = value.get("written")
-    return Contents(fault.block, rows, views, written if isinstance(written, dict) else {})
-
-
-def drop_texts(features: FeatureSet, finding: Finding) -> str:
-    """Drop a damaged block of texts' rows, which only a training with its language model makes; what to do."""
-    if finding.fault:
-        features.drop(finding.fault.block)
-    return "dropped: epalm train --cache-trunk, as it was run, makes its rows again"
-
-
-def _restore_recorded(features: FeatureSet, records: Sequence[Record]) -> bool:
+def _restore_recorded(features: FeatureSet, records: Iterable[Record]) -> bool:
     """From the latest block's record, which holds a copy."""
-    told = [record for record in records if record.recorded]
-    if not told:
-        return False
-    latest = max(told, key=lambda record: record.time or 0.0)
-    features.note(latest.recorded)
-    return True
+    copies = [record for record in records if record.recorded]
+    if copies:
+        features.note(max(copies, key=lambda record: record.time or 0.0).recorded)
+    return bool(copies)
+
+
+def _dropped(rows: list[str], manifests: Iterable[Manifest]) -> str:
+    """Which rows are missing now, and what makes them again."""
+    names: dict[str, str] = {}
+    sources: Mapping[str, None] = {}
+    wanted = set(rows)
+    for manifest in manifests:
+        found = {digest: name for name, digest in manifest.digests.items() if digest in wanted}
+        names |= found
+        sources = {**sources, **({manifest.data: None} if found else {})}
+    shown = ", ".join(names.get(row, f"digest {row[:12]}") for row in rows[:_NAMED])
+    more = f" and {len(rows) - _NAMED:,} more" if len(rows) > _NAMED else ""
+    again = " and ".join(f"epalm extract --data {data}" for data in sources) or "epalm extract, run as before,"
+    return (
+        f"dropped: {len(rows):,} rows are missing now: {shown}{more}; {again} makes those again whose media are there"
+    )

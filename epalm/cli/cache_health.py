@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, DeviceOption, JsonOption
+from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from epalm.cache.care.check import Checkup
+    from epalm.cache.care.mend import Mended
     from epalm.cache.store import Cache
-    from epalm.extract.encoders.protocol import Encoder
-    from epalm.extract.repair import Mended
 
 DAMAGED = 3  # exit code: something is not as its record says
 _HOUR = 3600.0  # seconds
@@ -26,20 +25,15 @@ _MIB = 2**20
 def verify(
     name: Annotated[str | None, typer.Argument(metavar="[SET]", help="One feature set. [default: all]")] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Mend what can be mended; damaged blocks are encoded again.")
+        bool, typer.Option("--repair", help="Restore what the rest of the set tells; drop other damaged blocks.")
     ] = False,
-    device: DeviceOption = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Decoding processes of --repair. [default: by the number of cores]", min=0, max=256),
-    ] = None,
     cache: CacheOption = DEFAULT_CACHE,
     as_json: JsonOption = False,
 ) -> None:
     """Read everything that is stored and hold it against its record; the exit code is 3 when something is damaged.
 
-    With --repair, damaged blocks are encoded again where their media and the encoder are at hand, to the same bytes.
-    What cannot be made again is dropped and named, and the exit code stays 3.
+    With --repair, what the rest of a set tells is put right, and other damaged blocks are dropped: their rows are
+    named, the exit code stays 3, and the next epalm extract makes them again.
 
     Examples:
 
@@ -66,7 +60,7 @@ def verify(
         for finding in checkup.findings:
             warn(f"{checkup.set}: {finding.error}")
         if repair and checkup.findings:
-            mended[checkup.set] = _repair(checkup, store, device, workers)
+            mended[checkup.set] = _repair(checkup)
         elif checkup.findings:
             for hint in dict.fromkeys(finding.hint for finding in checkup.findings):
                 say(f"  → {hint}")
@@ -149,21 +143,13 @@ def _named(store: "Cache", name: str) -> list[str]:
         return fitting
 
 
-def _repair(checkup: "Checkup", store: "Cache", device: str, workers: int | None) -> "list[Mended]":
-    from epalm.cli.live_source import rebuild_encoder
+def _repair(checkup: "Checkup") -> "list[Mended]":
+    from epalm.cache.care.mend import Outcome, repair
     from epalm.console import say, warn
-    from epalm.extract.repair import Outcome, repair_set
 
-    def build(recorded: Mapping[str, str]) -> "Encoder":
-        spec = checkup.features.spec if checkup.features else None
-        assert spec is not None
-        told = {"choice": recorded, "encoder": dict(spec.encoder), "preprocessing": dict(spec.preprocessing)}
-        return rebuild_encoder(told, device)
-
-    mended = repair_set(checkup, store, build, workers=workers)
+    mended = repair(checkup)
     for one in mended:
-        tell = say if one.outcome in (Outcome.RESTORED, Outcome.ENCODED) else warn
-        tell(f"{checkup.set}, {one.what}: {one.message}")
+        (say if one.outcome is Outcome.RESTORED else warn)(f"{checkup.set}, {one.what}: {one.message}")
     return mended
 
 
