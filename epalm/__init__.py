@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
     from epalm.cli.loaded_model import LoadedModel
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(
