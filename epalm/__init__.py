@@ -1,29 +1,20 @@
 """epalm: a frozen language model that sees, watches and listens (eP-ALM, ICCV 2023)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from epalm.cli.loaded_model import LoadedModel
+    from epalm.api import load as load
+    from epalm.api import runs as runs
 
 __version__ = "0.2.0"
+DEFAULT_CACHE = ".epalm/cache"
+DEFAULT_RUNS = ".epalm/runs"
+FRONT = ("load", "runs")  # of `epalm.api`: reached as `epalm.load`, imported with the first use
 
 
-def load(
-    path: "str | Path", *, device: str = "auto", lm: "str | Path | None" = None, weights: "str | Path | None" = None
-) -> "LoadedModel":
-    """A trained model from a run folder, or from what `epalm export` wrote; see its `answer` and `caption`.
+def __getattr__(name: str) -> Any:
+    if name not in FRONT:
+        raise AttributeError(f"module 'epalm' has no attribute {name!r}")
+    from importlib import import_module
 
-    `lm` and `weights` say where language model and encoder are now, where not as in training; they are checked.
-
-    Raises:
-        UsageError: it is no run, or its language model or encoder is not there or another one by now.
-    """
-    from pathlib import Path
-
-    from epalm.cli.loaded_model import LoadedModel
-    from epalm.train.runs.run_folder import RunFolder
-
-    folder = RunFolder.find(Path(path).parent, str(path))
-    return LoadedModel(folder, device=device, lm=str(lm) if lm else None, weights=str(weights) if weights else None)
+    return getattr(import_module("epalm.api"), name)

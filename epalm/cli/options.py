@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+import epalm
 from epalm.samples import Modality
 
-DEFAULT_CACHE = ".epalm/cache"
-DEFAULT_RUNS = Path(".epalm/runs")
+DEFAULT_CACHE = epalm.DEFAULT_CACHE
+DEFAULT_RUNS = Path(epalm.DEFAULT_RUNS)
 
 CacheOption = Annotated[
     str,

@@ -3,14 +3,12 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from epalm.cli.options import DEFAULT_RUNS, JsonOption, RunsOption
-
-if TYPE_CHECKING:
-    from epalm.train.runs.listing import RunStatus
+from epalm.cli.tables import Format, FormatOption, Record, show_listing
 
 
 def runs(
@@ -18,6 +16,7 @@ def runs(
         list[str] | None, typer.Argument(help="A run to look at closely, or two to compare.", show_default=False)
     ] = None,
     runs: RunsOption = DEFAULT_RUNS,
+    form: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
     """List the runs: done, running, stopped at a step, or damaged; with the best validation and the scores.
@@ -28,43 +27,50 @@ def runs(
 
         epalm runs
 
+        epalm runs --format csv > runs.csv
+
         epalm runs my-run --json
 
         epalm runs one other
     """
-    from epalm.console import print_table, say
     from epalm.errors import UsageError
-    from epalm.train.runs.listing import list_runs
+    from epalm.train.runs.listing import runs_frame
 
     if names and len(names) > 2:
         raise UsageError(f"{len(names)} runs are named", hint="name one to look at it, two to compare them")
     if names:
         (_show_one if len(names) == 1 else _show_two)(runs, names, as_json)
         return
-    found = list_runs(runs)
-    if as_json:
-        typer.echo(json.dumps([asdict(one) for one in found]))
-    elif found:
-        columns = ("run", "state", "modality", "recipe", "variant", "steps", "best validation", "scores × 100")
-        print_table(f"runs in {runs}", columns, [_row(one) for one in found])
-        for one in found:
-            if one.fault:
-                say(f"{one.name}: {one.fault}")
-    else:
-        say(f"there is no run in {runs}; epalm train --from-cache makes one")
+    frame = runs_frame(runs)
+    faults = frame[frame["fault"].notna()]
+    show_listing(
+        frame,
+        Format.JSON if as_json else form,
+        title=f"runs in {runs}",
+        cells=_cells,
+        empty=f"there is no run in {runs}; epalm train --from-cache makes one",
+        notes=[f"{name}: {fault}" for name, fault in zip(faults["name"], faults["fault"], strict=True)],
+    )
 
 
-def _row(one: "RunStatus") -> tuple[str, ...]:
+def _cells(one: Record) -> dict[str, str]:
     from epalm.figures import headline_in_words
 
-    steps = "" if one.step is None else f"{one.step:,}" if one.steps is None else f"{one.step:,}/{one.steps:,}"
-    best = "" if one.val_loss is None else f"{one.val_loss:.3f} nats"
-    best += "" if one.val_exact is None else f", exact {one.val_exact:.3f}"
-    of = "" if one.val_of is None else f" of {one.val_of:,}"
-    best += "" if one.val_samples is None else f" ({one.val_samples:,}{of} samples)"
-    scores = "; ".join(headline_in_words(name, figure) for name, figure in (one.scores or {}).items())
-    state = f"stopped at step {one.step or 0:,}" if one.state == "stopped" else one.state
-    return (one.name, state, one.modality or "", one.recipe or "", one.variant or "", steps, best, scores)
+    step, steps = one["step"], one["steps"]
+    best = "" if one["val_loss"] is None else f"{one['val_loss']:.3f} nats"
+    best += "" if one["val_exact"] is None else f", exact {one['val_exact']:.3f}"
+    of = "" if one["val_of"] is None else f" of {one['val_of']:,}"
+    best += "" if one["val_samples"] is None else f" ({one['val_samples']:,}{of} samples)"
+    return {
+        "run": one["name"],
+        "state": f"stopped at step {step or 0:,}" if one["state"] == "stopped" else one["state"],
+        "modality": one["modality"] or "",
+        "recipe": one["recipe"] or "",
+        "variant": one["variant"] or "",
+        "steps": "" if step is None else f"{step:,}" if steps is None else f"{step:,}/{steps:,}",
+        "best validation": best,
+        "scores × 100": "; ".join(headline_in_words(name, figure) for name, figure in (one["scores"] or {}).items()),
+    }
 
 
 def _show_one(runs: Path, names: list[str], as_json: bool) -> None:
@@ -77,8 +83,7 @@ def _show_one(runs: Path, names: list[str], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({**asdict(one), **more}))
         return
-    words = ("run", "state", "modality", "recipe", "variant", "steps", "best validation", "scores × 100")
-    rows = [*zip(words, _row(one), strict=True), ("folder", one.path)]
+    rows = [*_cells(asdict(one)).items(), ("folder", one.path)]
     rows += [("damage", one.fault)] if one.fault else []
     rows += [(key.replace("_", " "), str(value)) for key, value in more.items()]
     print_table(one.name, ("", ""), [(key, value) for key, value in rows if value])

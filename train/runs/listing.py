@@ -1,9 +1,9 @@
 """What there is to say about the runs in a folder, damaged ones included. Knows run folders; loads no model."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epalm.errors import EpalmError, UsageError
 from epalm.samples import HEADLINE
@@ -11,6 +11,9 @@ from epalm.train.runs.curves import read_metrics
 from epalm.train.runs.run_differences import part_differences, version_changes
 from epalm.train.runs.run_folder import RunFolder
 from epalm.train.runs.run_lock import is_locked
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SIGNS = ("config.toml", "inputs.json", "checkpoints")  # each says that a folder holds a run, whole or not
 
@@ -43,6 +46,16 @@ def list_runs(runs: Path) -> list[RunStatus]:
     """The runs in a folder and one level deeper, as the demo puts them; the oldest first."""
     folders = {path.parent for depth in ("*", "*/*") for name in _SIGNS for path in runs.glob(f"{depth}/{name}")}
     return [run_status(RunFolder(path), runs) for path in sorted(folders, key=lambda path: (_begun(path), path.name))]
+
+
+def runs_frame(runs: Path) -> "pd.DataFrame":
+    """The runs of `list_runs`, one a row, with the fields of `RunStatus` as columns."""
+    import pandas as pd
+
+    rows = [asdict(one) for one in list_runs(runs)]
+    frame = pd.DataFrame(rows, columns=[field.name for field in fields(RunStatus)])
+    counts = ("step", "steps", "val_samples", "val_of")
+    return frame.astype({**dict.fromkeys(counts, "Int64"), **dict.fromkeys(("val_loss", "val_exact"), "float64")})
 
 
 def run_status(run: RunFolder, runs: Path) -> RunStatus:

@@ -1,0 +1,90 @@
+"""Listings: a pandas DataFrame printed as a table for people, or as CSV, JSON or Parquet for programs."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from epalm.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Record = dict[str, Any]  # a row of a frame: plain Python values by column, None where there is none
+
+
+class Format(StrEnum):
+    """How a listing is printed on stdout."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+FormatOption = Annotated[
+    Format,
+    typer.Option(
+        "--format", help="How the listing is printed on stdout; parquet, which is binary, only into a file or a pipe."
+    ),
+]
+
+
+def show_listing(
+    frame: "pd.DataFrame",
+    form: Format,
+    *,
+    title: str,
+    cells: Callable[[Record], Mapping[str, str]],
+    empty: str,
+    notes: Sequence[str] = (),
+) -> None:
+    """Print a frame. For `table` each record becomes the cells of a row, by heading; the notes go to stderr below it.
+
+    `empty` is the message, on stderr, in place of a table without rows. CSV, JSON and Parquet have the frame's columns.
+
+    Raises:
+        UsageError: Parquet is asked for on a terminal, or without pyarrow.
+    """
+    if form is not Format.TABLE:
+        _write(frame, form)
+        return
+    from epalm.console import print_table, say
+
+    rows = [cells(record) for record in records_of(frame)]
+    if rows:
+        print_table(title, list(rows[0]), [list(row.values()) for row in rows])
+    else:
+        say(empty)
+    for note in notes:
+        say(note)
+
+
+def records_of(frame: "pd.DataFrame") -> list[Record]:
+    """The rows of a frame as plain Python values; missing ones (NaN, NA, NaT) are None."""
+    plain = frame.astype(object)
+    records: list[Record] = plain.where(plain.notna(), None).to_dict("records")  # type: ignore[assignment]
+    return records
+
+
+def _write(frame: "pd.DataFrame", form: Format) -> None:
+    if form is Format.JSON:
+        typer.echo(json.dumps(records_of(frame), default=str))
+        return
+    flat = frame.copy()
+    for column in flat.select_dtypes("object"):  # values that are no plain cell
+        flat[column] = [json.dumps(value) if isinstance(value, dict | list) else value for value in flat[column]]
+    if form is Format.CSV:
+        typer.echo(flat.to_csv(index=False), nl=False)
+        return
+    if sys.stdout.isatty():
+        raise UsageError("Parquet is binary, and stdout is a terminal", hint="add > listing.parquet, or --format csv")
+    try:
+        data = flat.to_parquet(index=False)
+    except ImportError as error:
+        raise UsageError("--format parquet needs pyarrow", hint="pip install 'epalm[parquet]'") from error
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
