@@ -132,19 +132,24 @@ def cluster(scheduler: str | None, processes: int) -> Iterator[Cluster]:
     except ImportError as error:
         raise UsageError("--engine dask needs Dask", hint="pip install 'epalm[dask]'") from error
     if scheduler is None:
-        with (
-            _quiet(),
-            LocalCluster(
-                n_workers=processes,
-                threads_per_worker=1,
-                memory_limit=0,  # none: decoders of media have their own, and a large model is no leak
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-                preload=[_WORKER_STARTS_WITH],
-            ) as local,
-            Client(local) as client,
-        ):
-            yield Cluster(client, "this machine")
+        with _quiet():
+            try:
+                local = LocalCluster(
+                    n_workers=processes,
+                    threads_per_worker=1,
+                    memory_limit=0,  # none: decoders of media have their own, and a large model is no leak
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                    preload=[_WORKER_STARTS_WITH],
+                    scheduler_kwargs={"allowed_failures": 0},  # who counts deaths is `Tasks`
+                )
+            except (RuntimeError, OSError) as error:
+                raise EpalmError(
+                    f"{processes} worker processes cannot be started on this machine: {error}",
+                    hint="start fewer, or free memory",
+                ) from error
+            with local, Client(local) as client:
+                yield Cluster(client, "this machine")
         return
     try:
         with warnings.catch_warnings():

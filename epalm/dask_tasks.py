@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+from epalm.console import warn
 from epalm.dask_cluster import Cluster
 from epalm.errors import EpalmError
 
-_MOST_TRIES = 3  # of a task whose workers die, each of them four deaths by the scheduler's own rule
+_MOST_TRIES = (
+    3  # of a task whose workers die, each of them four deaths by the rule of a scheduler that the user has started
+)
 _AHEAD = 2  # tasks sent for each worker process, so that none waits for the driver
 _LOOK_AROUND = 1.0  # seconds after which new workers are looked for, when no task is done before
 
@@ -91,6 +94,7 @@ class Tasks(Generic[Task, Result]):
             future.result()
         except KilledWorker as error:
             if attempt.number < _MOST_TRIES:
+                warn(f"a worker died, and its task is given to another: try {attempt.number + 1} of {_MOST_TRIES}")
                 return True
             raise self._died(attempt.task) from error
         except CancelledError as error:

@@ -13,7 +13,7 @@ from epalm.evaluate.decoding.decode import decode_batches
 from epalm.evaluate.decoding.decode_options import DecodeOptions
 from epalm.evaluate.decoding.kept_predictions import find_reusable, predict_samples, prediction_line
 from epalm.evaluate.decoding.prediction_keys import run_inputs, what_decides
-from epalm.evaluate.decoding.spread import Elsewhere
+from epalm.evaluate.decoding.remote import RemoteDecoder
 from epalm.evaluate.metrics.chance import chance_predictions
 from epalm.evaluate.metrics.measures import METRICS
 from epalm.evaluate.score_files import FOLDER, LAST, as_json, write_scores
@@ -40,12 +40,12 @@ def score_run(
     decode: DecodeOptions,
     metrics: Sequence[str] = METRICS,
     limit: int | None = None,
-    elsewhere: Elsewhere | None = None,
+    remote: RemoteDecoder | None = None,
 ) -> dict[str, Any]:
     """Decode `samples`, those of the split's `expected` that have features, and score them; writes `scores.json`.
 
     `expected` are the split's first `limit` samples of the recipe's tasks; None: all of them.
-    `modality` is that of the samples. Where others decode, `elsewhere`, the run's shapes suffice here.
+    `modality` is that of the samples. With a `remote` decoder the run's shapes suffice here.
 
     Predictions lie in `predictions/`, each with the key of all that decides it; what is there under the same key is not
     decoded again. Their scores lie in `scores/`, and `scores.json` has those of the last scoring.
@@ -61,8 +61,8 @@ def score_run(
             what_decides(run, features, samples, decode),
             path,
             lambda missing: (
-                ending.enter_context(closing(elsewhere.decode(run, features, missing, decode)))
-                if elsewhere
+                ending.enter_context(closing(remote.decode(run, features, missing, decode)))
+                if remote
                 else decode_batches(run.model, run.text, features, missing, decode)
             ),
         )

@@ -1,7 +1,7 @@
 """A Dask cluster on the loopback for tests: two workers that start fast, take a moment for each block, and can die.
 
 Workers are forked from a process that has imported what they need. What a worker does beside its work is told by
-names: a block with a medium `deadly…` kills it, and so does a chunk with a sample `deadly…`; one with `once…` kills one
+names: a block with a medium `deadly…` kills it, and so does a batch with a sample `deadly…`; one with `once…` kills one
 worker, which leaves a note in the run folder.
 """
 
@@ -38,11 +38,11 @@ _PRELOADED = [
     "timm",
     "epalm.extract.encoders.vit",
     "epalm.extract.dask_task",
-    "epalm.evaluate.decoding.dask_decoding",
+    "epalm.evaluate.decoding.remote",
 ]
 _BESIDE = """
 import os, pathlib, signal, time
-from epalm.evaluate.decoding import spread
+from epalm.evaluate.decoding import remote
 from epalm.extract import dask_task
 
 def slow(kit, task, host, encode=dask_task._Kit.encode):
@@ -53,20 +53,20 @@ def slow(kit, task, host, encode=dask_task._Kit.encode):
 
 dask_task._Kit.encode = slow
 
-def load(decoder, job, load=spread.Decoder.__init__):
+def load(decoder, job, load=remote.Decoder.__init__):
     decoder.died = pathlib.Path(job.run) / "died"
     load(decoder, job)
 
-def risky(decoder, chunk, decode=spread.Decoder.decode):
-    names = [sample.id for sample in chunk.samples]
+def risky(decoder, task, decode=remote.Decoder.decode):
+    names = [sample.id for sample in task.samples]
     once = any(name.startswith("once") for name in names) and not decoder.died.exists()
     if once:
         decoder.died.touch()
     if once or any(name.startswith("deadly") for name in names):
         os.kill(os.getpid(), signal.SIGKILL)
-    return decode(decoder, chunk)
+    return decode(decoder, task)
 
-spread.Decoder.__init__, spread.Decoder.decode = load, risky
+remote.Decoder.__init__, remote.Decoder.decode = load, risky
 """
 
 
@@ -102,7 +102,8 @@ class Workers:
 
 
 @contextmanager
-def _forkserver() -> Iterator[None]:
+def forked_workers() -> Iterator[None]:
+    """Have workers forked from a process that has imported what they need."""
     import dask
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
@@ -117,7 +118,7 @@ def two_workers() -> Iterator[Workers]:
     from distributed import Client, LocalCluster
 
     with (
-        _forkserver(),
+        forked_workers(),
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,

@@ -1,63 +1,45 @@
 """Scores a run in forked children, so that dozens of scorings can be killed in seconds: torch is imported once.
 
-`python score_host.py FOLDER PLAN METRIC...`: FOLDER has `trial/` and `runs/` as in `test_evaluate_crash`. PLAN is a
-JSON list; each entry is one scoring: {"at": "decoding" | "saving" | "saved", "batch": n} kills itself at its n-th
-batch, before it is saved, with part of it written, or after; {"at": "scores", "write": n} before its n-th file of
-scores; {"after": seconds} is killed from outside; {} runs to its end. "in" names a folder in FOLDER to work in. With
-"processes": n it has that many decode, forked too, of which {"at": "decoding", "batch": n, "kill": "worker"} kills the
-one with the n-th batch; "signal": 2 is Ctrl-C instead of a kill. What each decodes goes to the file `decoded`, a line a
-batch. A process that outlives its scoring keeps the host from ending.
+`python score_host.py FOLDER PLAN METRIC...`: FOLDER has `trial/` and `runs/` as in `test_crash`. PLAN is a JSON list;
+each entry is one scoring: {"at": "decoding" | "saving" | "saved", "batch": n} kills itself at its n-th batch, before it
+is saved, with part of it written, or after; {"at": "scores", "write": n} before its n-th file of scores;
+{"after": seconds} is killed from outside; {} runs to its end. "in" names a folder in FOLDER to work in. With
+"processes": n it has that many Dask workers decode, forked too, of which {"at": "decoding", "batch": n,
+"kill": "worker"} kills the one with the n-th batch; "signal": 2 is Ctrl-C instead of a kill. What each decodes goes to
+the file `decoded`, a line a batch. A process that outlives its scoring keeps the host from going on.
 """
 
-import ctypes
+import fcntl
 import json
-import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
+from epalm import dask_cluster
 from epalm.cache.objects.durable import write_atomically
 from epalm.cache.store import Cache
-from epalm.children import end_with_parent
 from epalm.cli.cached_source import open_features
 from epalm.datasets import load_dataset
 from epalm.evaluate import run as scoring
 from epalm.evaluate import score_files
 from epalm.evaluate.decoding import decode as decoding
-from epalm.evaluate.decoding import decoding_processes, kept_predictions, spread
+from epalm.evaluate.decoding import kept_predictions, remote
 from epalm.evaluate.decoding.decode_options import DecodeOptions
-from epalm.evaluate.decoding.decoding_child import serve
 from epalm.samples import Modality, Prediction
 from epalm.train.runs.loading import LoadedRun, load_run
 from epalm.train.runs.run_folder import RunFolder
 
 BATCH = 4
 _STOPPED = 130
-_ADOPT = 36  # PR_SET_CHILD_SUBREAPER: processes without a parent become the host's
-
-
-class Forked:
-    """A process that serves a pipe, with what is asked of a `Popen`."""
-
-    def __init__(self, pipe: Any, threads: int) -> None:
-        self.pid = os.fork()
-        if not self.pid:
-            end_with_parent()
-            serve(pipe)
-            os._exit(0)
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-    def wait(self, timeout: float) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
@@ -67,7 +49,6 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
     samples = dataset.split("test")
     features = open_features(Cache("trial/cache"), told["set"], dataset, samples, told["layers"])
     decode = DecodeOptions(num_beams=1, max_length=14, batch_size=BATCH)
-    several = decoding_processes.DecodingProcesses(processes)
     scoring.score_run(
         run,
         dataset,
@@ -78,7 +59,7 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
         modality="image",
         metrics=metrics,
         decode=decode,
-        elsewhere=spread.Elsewhere(several, "best", "cpu") if processes > 1 else None,
+        remote=remote.RemoteDecoder("best", "cpu", processes) if processes > 1 else None,
     )
 
 
@@ -86,22 +67,36 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _arm(entry: dict[str, Any]) -> None:
-    """Note every batch, and put the moment of the kill into the functions that are there."""
-    at, appends, writes, driver = entry.get("at"), [0], [0], os.getpid()
-    batches = multiprocessing.Value("i", 0)
-    decode, append, write = decoding.decode_batches, kept_predictions._append, write_atomically
+def noted(entry: dict[str, Any], driver: int, before: int, folder: str) -> Callable[..., Iterator[list[Prediction]]]:
+    """`decode_batches` that notes every batch, and kills whom the entry names; `before` it the folder has batches."""
+    decode = decoding.decode_batches
 
     def decoded(*words: Any, **options: Any) -> Iterator[list[Prediction]]:
         for batch in decode(*words, **options):
-            with batches.get_lock():
-                batches.value += 1
-                number = batches.value
-            with Path("decoded").open("a") as file:
+            with Path(folder, "decoded").open("a+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
                 file.write(json.dumps([one.id for one in batch]) + "\n")
-            if at == "decoding" and number == entry["batch"]:
+                file.seek(0)
+                number = len(file.readlines()) - before
+            if entry.get("at") == "decoding" and number == entry["batch"]:
                 os.kill(os.getpid() if entry.get("kill") == "worker" else driver, entry.get("signal", signal.SIGKILL))
             yield batch
+
+    return decoded
+
+
+def arm_worker(*words: Any) -> None:
+    """In a worker, before its first task."""
+    vars(remote)["decode_batches"] = noted(*words)
+
+
+def _arm(entry: dict[str, Any]) -> None:
+    """Note every batch, and put the moment of the kill into the functions that are there."""
+    at, appends, writes = entry.get("at"), [0], [0]
+    notes = Path("decoded")
+    told = (entry, os.getpid(), len(notes.read_text().splitlines()) if notes.exists() else 0, str(Path.cwd()))
+    append, write = kept_predictions._append, write_atomically
+    dask_cluster._WORKER_STARTS_WITH += f"; from tests.score_host import arm_worker; arm_worker(*{told!r})"
 
     def appended(path: Path, lines: bytes) -> None:
         appends[0] += 1
@@ -119,9 +114,7 @@ def _arm(entry: dict[str, Any]) -> None:
         write(path, data)
 
     for module, name, armed in (
-        (scoring, "decode_batches", decoded),
-        (spread, "decode_batches", decoded),
-        (decoding_processes, "start_child", Forked),
+        (scoring, "decode_batches", noted(*told)),
         (kept_predictions, "_append", appended),
         (score_files, "write_atomically", written),
         (scoring, "write_atomically", written),
@@ -129,13 +122,35 @@ def _arm(entry: dict[str, Any]) -> None:
         setattr(module, name, armed)
 
 
+def _fork_workers() -> int:
+    """Have Dask workers forked from a process that is forked itself, with all that it has imported; its number."""
+    import dask
+
+    def forked(_: Any, words: list[str], descriptors: list[int]) -> int:
+        if pid := os.fork():
+            return pid
+        for descriptor in {int(path.name) for path in Path("/proc/self/fd").iterdir()} - {0, 1, 2, *descriptors}:
+            with suppress(OSError):
+                os.close(descriptor)
+        exec(words[-1])
+        os._exit(0)
+
+    dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+    server: Any = forkserver._forkserver
+    with patch("multiprocessing.util.spawnv_passfds", forked):
+        server.ensure_running()
+    server.ensure_running = lambda: None  # the children of this process use it too
+    return int(server._forkserver_pid)
+
+
 def main() -> None:
     """See the module."""
-    ctypes.CDLL(None).prctl(_ADOPT, 1, 0, 0, 0)
     os.chdir(sys.argv[1])
     plan, metrics = json.loads(sys.argv[2]), tuple(sys.argv[3:])
+    import distributed  # noqa: F401 (for who is forked)
+
     run, results = load_run(RunFolder.find(Path("runs"), "a"), device="cpu"), []
-    spread.__dict__["load_run"] = lambda *_, **__: run  # loaded once
+    server = _fork_workers()
     for entry in plan:
         child = os.fork()
         if not child:
@@ -150,9 +165,8 @@ def main() -> None:
             time.sleep(entry["after"])
             os.kill(child, signal.SIGKILL)
         results.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        with suppress(ChildProcessError):
-            while True:  # what the child has left behind
-                os.wait()
+        while Path(f"/proc/{server}/task/{server}/children").read_text():  # workers that the child has left behind
+            time.sleep(0.01)
     print(json.dumps(results))
 
 

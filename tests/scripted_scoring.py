@@ -11,7 +11,7 @@ import numpy as np
 
 from epalm.config import load_config
 from epalm.evaluate.decoding.decode_options import DecodeOptions
-from epalm.evaluate.decoding.spread import Elsewhere
+from epalm.evaluate.decoding.remote import RemoteDecoder
 from epalm.evaluate.run import score_run
 from epalm.samples import Dataset, Prediction, Sample, Task
 from epalm.train.data.text import TextFormat
@@ -96,7 +96,7 @@ class World:
             modality="image",
             decode=self.decode,
             metrics=("exact match",),
-            elsewhere=cast(Elsewhere, engine),
+            remote=cast(RemoteDecoder, engine),
         )
         lines = (folder / told.pop("per_sample")).read_bytes().splitlines()
         return told | {"run": "", "predictions": ""}, [json.loads(line) for line in lines]
