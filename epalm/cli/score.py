@@ -19,7 +19,7 @@ from epalm.cli.decode_options import (
     tell_of_captions,
 )
 from epalm.cli.encoder_match import require_same_weights
-from epalm.cli.engines import require_engine
+from epalm.cli.engines import remote_decoder
 from epalm.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_RUNS,
@@ -42,7 +42,6 @@ from epalm.errors import UsageError
 from epalm.samples import Modality, Task, with_links
 
 if TYPE_CHECKING:
-    from epalm.evaluate.decoding.remote import RemoteDecoder
     from epalm.samples import Dataset, Sample
     from epalm.train.data.features import HashedSource
     from epalm.train.runs.loading import LoadedRun
@@ -195,7 +194,7 @@ def score(
     from epalm.train.runs.loading import load_run
     from epalm.train.runs.run_folder import RunFolder
 
-    remote = _remote_decoder(processes, engine, scheduler, dask_workers, checkpoint, device)
+    remote = remote_decoder(processes, engine, scheduler, dask_workers, checkpoint, device)
     shapes = remote is not None and not plan  # are enough
     loaded = load_run(RunFolder.find(runs, run), device=device, checkpoint=checkpoint, lm=lm, empty=shapes)
     data = with_links(data or str(loaded.inputs["data"]), follow=follow_links)
@@ -244,20 +243,6 @@ def score(
         say("stopped; the predictions so far are saved, the same command goes on")
         raise typer.Exit(_STOPPED) from None
     show_scores(scores, scores_path(loaded), as_json, asked_for=metrics is not None)
-
-
-def _remote_decoder(
-    processes: int, engine: str, scheduler: str | None, dask_workers: int, checkpoint: str, device: str
-) -> "RemoteDecoder | None":
-    """None: this process decodes. Raises UsageError: options that do not go together."""
-    require_engine(engine, scheduler)
-    if engine == "local" and processes == 1:
-        return None
-    if engine == "dask" and processes > 1:
-        raise UsageError("--processes is for --engine local", hint="--dask-workers, or the cluster, says how many")
-    from epalm.evaluate.decoding.remote import RemoteDecoder
-
-    return RemoteDecoder(checkpoint, device, processes if engine == "local" else dask_workers, scheduler)
 
 
 def _require_no_run(**options: object) -> None:
