@@ -5,7 +5,7 @@ Weights are random, in bfloat16, features and texts too: what they hold does not
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,7 +40,7 @@ class Size:
 
 
 SIZES = (Size("OPT-2.7B", 2560, 32, 768), Size("OPT-6.7B", 4096, 32, 1024))
-WAYS = ("epalm", "epalm-pt", "epalm-lin", "epalm-lin, cached trunk")
+WAYS = ("epalm", "epalm-pt", "epalm-lin")
 
 
 def run(*, quick: bool) -> list[Line]:
@@ -70,15 +70,12 @@ def measure(
 ) -> Line:
     """Steps of one way: its share of the ceiling `best` (operations a second), with all else in the note."""
     lm = language_model(size, device)
-    variant, _, trunk = way.partition(", ")
-    places = [f"model.variant={variant}", f"model.start={size.start}", f"model.end={size.blocks - 1}"]
+    places = [f"model.variant={way}", f"model.start={size.start}", f"model.end={size.blocks - 1}"]
     config = load_config("vqa-v2", [*places, "lm.dtype=bfloat16"]).resolved(size.blocks)
     model = build_model(config, lm, size.width).to(device).train()
     plan = steady_plan(steps)
     optimiser = make_optimiser(model, plan)
     given = [_batch(size, batch_size, number).to(device) for number in range(steps)]
-    if trunk:
-        given = [replace(batch, trunk=lm.trunk(batch.input_ids[:, :-1])) for batch in given]
 
     def go(batches: Sequence[Batch]) -> None:
         for batch in batches:

@@ -18,20 +18,18 @@ from benchmarks.worlds import World, playground_world, steady_plan, world_batche
 from epalm.cache.store import Cache
 from epalm.config import Config, load_config
 from epalm.extract.pipeline import extract_features
-from epalm.fingerprint import digest_tensors
 from epalm.samples import Modality
 from epalm.train.build import build_model
 from epalm.train.data.features import CachedFeatures
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.step import make_optimiser, take_step
-from epalm.train.trunk import TrunkPass, TrunkRows, trunk_set, trunk_spec
 
 _BATCH, _WORDS = 64, 2048  # the recipes' batch: products of few rows do not reach full speed
 Step = Callable[[], None]
 
 
 def run(root: Path, *, quick: bool) -> list[Line]:
-    """`epalm-lin` without and with the cached trunk, both against `epalm`."""
+    """`epalm-lin` against `epalm`."""
     width, steps, rounds = (32, 1, 1) if quick else (512, 1, 7)
     world, cache = playground_world(root, Modality.IMAGE, 16 if quick else 64), Cache(root / "cache-operations")
     layers = tuple(range(world.encoder.depth - 6, world.encoder.depth))
@@ -40,10 +38,9 @@ def run(root: Path, *, quick: bool) -> list[Line]:
     places = [f"optim.batch_size={_BATCH}", "model.tokens=6", "model.start=19", "model.end=31"]
     ways: dict[str, Step] = {}
     counted: dict[str, float] = {}
-    for name in ("epalm", "epalm-lin", "epalm-lin, cached trunk"):
-        variant, _, trunk = name.partition(", ")
-        config = load_config("playground", [*places, "model.prompt_length=10", f"model.variant={variant}"])
-        ways[name] = _step(config, _language_model(width), world, features, cache if trunk else None, steps)
+    for name in ("epalm", "epalm-lin"):
+        config = load_config("playground", [*places, "model.prompt_length=10", f"model.variant={name}"])
+        ways[name] = _step(config, _language_model(width), world, features, steps)
         with FlopCounterMode(display=False) as counter:
             ways[name]()
         counted[name] = counter.get_total_flops() / steps
@@ -74,18 +71,11 @@ def _language_model(width: int) -> AugmentedOPT:
     return AugmentedOPT(config).eval()
 
 
-def _step(
-    config: Config, lm: AugmentedOPT, world: World, features: CachedFeatures, trunk: Cache | None, steps: int
-) -> Step:
+def _step(config: Config, lm: AugmentedOPT, world: World, features: CachedFeatures, steps: int) -> Step:
     """The same first batches of the first epoch, put together and learnt from."""
     config = config.resolved(lm.config.num_hidden_layers)
     batches = world_batches(world, config, features)
-    weights = digest_tensors(lm.state_dict())
     model = build_model(config, lm, features.width).train()
-    if trunk is not None:
-        rows, texts = trunk_set(trunk, trunk_spec(lm, weights)), batches.texts(steps)
-        TrunkPass(texts).fill(lm, rows, torch.device("cpu"))
-        batches.trunk = TrunkRows(rows, texts, lm.dtype, mapped=False)
     plan = steady_plan(steps)
     optimiser = make_optimiser(model, plan)
 

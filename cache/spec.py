@@ -9,7 +9,6 @@ from epalm.errors import CacheError
 from epalm.fingerprint import canonical_json, digest_json
 
 _DIGITS = 12  # of the fingerprint, in names
-TEXT = "text"  # a feature set's modality where rows are of texts; the others are those of media
 
 
 @dataclass(frozen=True)

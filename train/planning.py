@@ -2,20 +2,16 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
-from epalm.cache.exchange.taking_in import require_room
-from epalm.cache.store import Cache
 from epalm.config import Config
 from epalm.samples import Dataset, Sample
 from epalm.train.data.batches import training_items
 from epalm.train.data.features import FeatureSource
-from epalm.train.prepare import checkpoint_bytes, prepare, validation_batches
+from epalm.train.prepare import checkpoint_bytes, prepare
 from epalm.train.processes import ALONE, Processes
 from epalm.train.step import make_optimiser, take_step
-from epalm.train.trunk import require_trunk
-from epalm.train.trunk_use import Lacking, drawn_batches, lacking_rows
 
 _PROBED_STEPS = 5
 
@@ -33,7 +29,6 @@ class TrainPlan:
     trainable_parameters: int
     bytes: int  # to write, at most
     seconds: float
-    trunk_bytes: int = 0  # to write into the cache
     warnings: tuple[str, ...] = ()
 
 
@@ -48,39 +43,24 @@ def plan_training(
     processes: Processes = ALONE,
     sharded: bool = False,
     missing: int = 0,
-    trunk: Cache | None = None,
 ) -> TrainPlan:
     """Count what `train` would do, and time a few steps; nothing is written.
 
     Raises:
         UsageError: as `train`.
-        CacheError: the rows of the trunk would not fit into the cache.
     """
     ready = prepare(config, dataset, features, training, device, processes=processes, sharded=sharded)
     model, optimiser = ready.model.to(ready.device).train(), make_optimiser(ready.model, ready.plan)
-    rows = Lacking(0, 0)
-    if trunk is not None:
-        require_trunk(model)
-        fixed = validation_batches(ready.config, validation, ready.text, features, processes)
-        rows = lacking_rows(trunk, ready, drawn_batches(ready, fixed))
-        require_room(rows.bytes, trunk.objects.free_bytes(), trunk.where)
-    each_token, steps = 0.0, []
+    steps = []
     moment = time.perf_counter()
     for batch in islice(ready.batches.epoch(0), _PROBED_STEPS + 1):
         given = batch.to(ready.device)
-        began = time.perf_counter()
-        if trunk is not None:
-            hidden = model.lm.trunk(given.input_ids[:, :-1])
-            float(hidden.sum())  # waits for it
-            given = replace(given, trunk=hidden)
-        middle = time.perf_counter()
         stepped = take_step(
             model, optimiser, given, loss_scale=ready.plan.loss_scale, parts=ready.plan.parts, processes=processes
         )
         float(stepped.loss)  # waits for it
-        each_token = (middle - began) / given.input_ids.numel()
         ended = time.perf_counter()
-        steps.append(ended - moment - (middle - began))
+        steps.append(ended - moment)
         moment = ended
     each = sum(steps[1:]) / (len(steps) - 1) if len(steps) > 1 else steps[0]
     tensors = model.trainable_tensors().values()
@@ -93,7 +73,6 @@ def plan_training(
         missing_samples=missing,
         trainable_parameters=sum(tensor.numel() for tensor in tensors),
         bytes=checkpoint_bytes(tensors),
-        seconds=each * ready.plan.steps + each_token * rows.tokens,
-        trunk_bytes=rows.bytes,
+        seconds=each * ready.plan.steps,
         warnings=ready.shortfalls,
     )

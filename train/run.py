@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from epalm import __version__
-from epalm.cache.store import Cache
 from epalm.config import Config
 from epalm.console import say
 from epalm.errors import UsageError
@@ -28,8 +27,6 @@ from epalm.train.runs.run_key import library_versions, run_key, run_parts
 from epalm.train.runs.run_lock import locked
 from epalm.train.runs.train_state import TrainState, parts_of, record_of, restore
 from epalm.train.step import make_optimiser
-from epalm.train.trunk import require_trunk, trunk_spec
-from epalm.train.trunk_use import drawn_batches, use_trunk
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,6 @@ class Loaded:
     inputs: dict[str, Any]
     missing: int
     processes: Processes = ALONE
-    trunk: Cache | None = None  # where the blocks below `start` are computed once for all texts
 
 
 def load_training(
@@ -80,12 +76,11 @@ def load_training(
     workers: int = 0,
     sharded: bool = False,
     missing: int = 0,
-    trunk: Cache | None = None,
 ) -> Loaded:
     """Load what a training on samples whose features are there needs; `missing` others were left out before.
 
-    `workers` threads put batches together ahead of the step; `sharded` processes divide the language model. `trunk`
-    will hold the rows of the trunk. Nothing is written.
+    `workers` threads put batches together ahead of the step; `sharded` processes divide the language model. Nothing
+    is written.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
@@ -93,9 +88,6 @@ def load_training(
     ready = prepare(config, dataset, features, training, device, processes=processes, workers=workers, sharded=sharded)
     require_short(validation, ready.text, ready.model.lm.config.max_position_embeddings)
     parts = run_parts(ready, features, training, validation)
-    if trunk is not None:
-        require_trunk(ready.model)
-        parts["trunk"] = trunk_spec(ready.model.lm, ready.lm).fingerprint  # the same numbers to rounding, no more
     inputs = {
         "data": dataset.spec,
         "data_root": str(Path(dataset.root).resolve()),
@@ -110,7 +102,7 @@ def load_training(
         "versions": library_versions(),
     }
     processes.require_same(digest_json([inputs["key"], inputs["versions"]]), "what is trained on")
-    return Loaded(ready, features, validation, inputs, missing, processes, trunk)
+    return Loaded(ready, features, validation, inputs, missing, processes)
 
 
 def train(
@@ -156,8 +148,6 @@ def _train(loaded: Loaded, run: RunFolder, stop: Stop, trackers: Sequence[str]) 
             run.checkpoints.write(state.step, parts_of(model, optimiser), record, best=state.best_step == state.step)
 
     fixed = validation_batches(ready.config, loaded.validation, ready.text, loaded.features, processes)
-    if loaded.trunk is not None:
-        use_trunk(loaded.trunk, ready, drawn_batches(ready, fixed), run.path, processes=processes)
     keep = ready.config.checkpoint
     told = reporting(run, ready.config.model_dump(mode="json"), trackers)
     with told if processes.first else nullcontext(_unheard) as report:

@@ -104,7 +104,7 @@ def take_step(
 
 def losses_of(model: EpalmModel, batch: Batch) -> Losses:
     """Loss and exactness of each of a batch's samples."""
-    return model.losses(batch.features, batch.input_ids, batch.attention_mask, batch.labels, trunk=batch.trunk)
+    return model.losses(batch.features, batch.input_ids, batch.attention_mask, batch.labels)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from epalm.cache.manifest import Manifest
-from epalm.cache.spec import TEXT, FeatureSpec
+from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 from epalm.samples import Modality
 
@@ -90,7 +90,7 @@ def require_digests(digests: Iterable[str], where: str) -> None:
 def _fits(spec: FeatureSpec) -> dict[str, bool]:
     layers = spec.layers
     return {
-        "modality": spec.modality in [TEXT, *(modality.value for modality in Modality)],
+        "modality": spec.modality in [modality.value for modality in Modality],
         "encoder": isinstance(spec.encoder, dict),
         "layers": bool(layers) and all(_whole(one) for one in layers) and list(layers) == sorted(set(layers)),
         "width": _whole(spec.width) and spec.width > 0,

@@ -58,13 +58,6 @@ BlindOption = Annotated[
     bool, typer.Option("--blind", help="Withhold the perceptual token: what the text alone gives away.")
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Short for --set optim.seed=N.", min=0, show_default=False)]
-CacheTrunkOption = Annotated[
-    bool,
-    typer.Option(
-        "--cache-trunk",
-        help="Keep in the cache what the blocks below the first token make of the texts, and run those above alone.",
-    ),
-]
 
 
 def in_full(

@@ -25,7 +25,6 @@ from epalm.cli.recipe_options import (
     PLAYGROUND,
     BalancedOption,
     BlindOption,
-    CacheTrunkOption,
     FewShotOption,
     InjectOption,
     RecipeOption,
@@ -40,7 +39,6 @@ from epalm.train.runs.tracking import TrackerName, require_trackers
 
 if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
-    from epalm.cache.store import Cache
     from epalm.cli.train_features import Material
     from epalm.config import Config
     from epalm.samples import Dataset
@@ -53,7 +51,6 @@ def train(
     from_cache: Annotated[
         bool, typer.Option("--from-cache", help="Take features from the cache; else the encoder runs in the loop.")
     ] = False,
-    cache_trunk: CacheTrunkOption = False,
     modality: OptionalModalityOption = None,
     data: OptionalDataOption = None,
     follow_links: FollowLinksOption = False,
@@ -103,8 +100,7 @@ def train(
     """Train connector, soft prompt and adapters against the frozen language model.
 
     With --from-cache, on the features of the latest extraction: nothing is decoded or encoded. A medium without
-    features stops the training before it begins, unless --allow-missing says how many are acceptable. Without a prompt
-    and adapters, --cache-trunk computes the language model's lower blocks once as well.
+    features stops the training before it begins, unless --allow-missing says how many are acceptable.
 
     A run is named by everything that decides it. The same command again goes on where it was stopped or killed, and
     says so where it is done already; when something has changed, it says what, and begins another run.
@@ -119,6 +115,7 @@ def train(
 
         epalm train --modality image --set optim.max_steps=20
     """
+    from epalm.cache.store import Cache
     from epalm.cli.canary import check_canary
     from epalm.cli.train_features import cached_material, live_material
     from epalm.cli.training import (
@@ -138,7 +135,7 @@ def train(
     from epalm.train.runs.run_choice import choose_run
 
     processes = these_processes()
-    store, trunk = _caches(cache, plan=plan, from_cache=from_cache, cache_trunk=cache_trunk)
+    store = Cache(cache, read_only=plan)
     if from_cache and (modality is None or data is None):
         latest = store.latest(modality.value if modality else None)
         modality, data = Modality(latest.modality), data or latest.data
@@ -173,7 +170,7 @@ def train(
             material = live_material(store, modality, data, dataset, config, device)
     say(material.in_words())
     if plan:
-        _show_plan(config, dataset, material, runs, allow_missing, device, processes, shard_lm, as_json, trunk)
+        _show_plan(config, dataset, material, runs, allow_missing, device, processes, shard_lm, as_json)
         return
     label = "-".join((modality, Path(recipe).stem, *(["blind"] if config.model.blind else [])))
     loaded = load_training(
@@ -189,7 +186,6 @@ def train(
         workers=workers,
         sharded=shard_lm,
         missing=material.missing,
-        trunk=trunk,
     )
     chosen = agree_on_run(processes, lambda: choose_run(runs, label, loaded.inputs, name=run, again=again))
     if chosen.summary is not None:
@@ -205,17 +201,6 @@ def train(
     show_summary(summary.to_json(), as_json)
 
 
-def _caches(where: str, *, plan: bool, from_cache: bool, cache_trunk: bool) -> "tuple[Cache, Cache | None]":
-    """The cache that features come from, and the one for the trunk where that is wanted."""
-    from epalm.cache.store import Cache
-    from epalm.errors import UsageError
-
-    if cache_trunk and not from_cache:
-        raise UsageError("--cache-trunk goes with --from-cache", hint="epalm train --from-cache --cache-trunk")
-    store = Cache(where, read_only=plan)
-    return store, store if cache_trunk else None
-
-
 def _show_plan(
     config: "Config",
     dataset: "Dataset",
@@ -226,7 +211,6 @@ def _show_plan(
     processes: "Processes",
     sharded: bool,
     as_json: bool,
-    trunk: "Cache | None",
 ) -> None:
     from epalm.cli.work_plan import show_train_plan
     from epalm.train.data.features import CachedFeatures
@@ -245,7 +229,6 @@ def _show_plan(
         processes=processes,
         sharded=sharded,
         missing=material.missing,
-        trunk=trunk,
     )
     show_train_plan(plan, features, runs, as_json)
     if isinstance(features, CachedFeatures):

@@ -37,7 +37,6 @@ def show_train_plan(plan: "TrainPlan", features: FeatureSource, runs: Path, as_j
         "validation items, each time": f"{plan.validation_items:,}",
         "samples without features, left out": f"{plan.missing_samples:,}",
         "trained parameters": f"{plan.trainable_parameters:,}",
-        **({"to write into the cache": size_in_words(plan.trunk_bytes)} if plan.trunk_bytes else {}),
     }
     for warning in plan.warnings:
         warn(warning)

@@ -14,10 +14,8 @@ from safetensors.torch import load_file
 
 from epalm.config import load_config
 from epalm.errors import UsageError
-from epalm.train.build import build_model, load_lm
 from epalm.train.lm.sharding import require_shardable
 from epalm.train.processes import Processes
-from epalm.train.trunk import require_trunk
 from tests import process_host
 from tests.conftest import Epalm
 from tests.process_host import STEPS
@@ -158,16 +156,6 @@ def test_a_divided_language_model_gives_the_same_losses(done: Outcome) -> None:
 def test_what_cannot_be_divided_is_refused(settings: list[str], count: int, fault: str) -> None:
     with pytest.raises(UsageError, match=fault):
         require_shardable(load_config("playground", settings), Processes(0, count))
-
-
-def test_a_divided_language_model_has_no_trunk_pass() -> None:
-    """Each process has rows of its own to compute, and would wait for the others' weights."""
-    config = load_config("playground", ["model.variant=epalm-lin", "model.start=2", "model.end=7"]).resolved(8)
-    model = build_model(config, load_lm("playground"), 3)
-    require_trunk(model)
-    model.lm.divided = True
-    with pytest.raises(UsageError, match="--shard-lm"):
-        require_trunk(model)
 
 
 @pytest.mark.parametrize(

@@ -123,13 +123,10 @@ class EpalmModel(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None,
         labels: torch.Tensor,
-        *,
-        trunk: torch.Tensor | None = None,
     ) -> Losses:
         """Loss and exactness of each sample, for ids, mask and labels (B, T) padded on the right.
 
-        `features` as `forward` takes them. `trunk` (B, T - 1, D): the hidden states on entry to block `start`, of all
-        but the last token, where they are known; the blocks below are passed over then.
+        `features` as `forward` takes them.
         """
         if self.lm.injection.attention == "causal":
             # Of a text's last token nothing is predicted, and what stands behind a position changes nothing there.
@@ -143,7 +140,6 @@ class EpalmModel(nn.Module):
             perceptual=self.connector(features.to(self.connector.weight.dtype)),
             prompt=None if self.prompt is None else self.prompt(),
             wanted=wanted_positions(labels, width=input_ids.shape[1]),
-            trunk=trunk,
         ).losses
         return losses
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,10 +21,7 @@ from epalm.train.data.texts import Texts
 from epalm.train.lm.loss import IGNORED
 from epalm.train.processes import ALONE, Processes
 
-if TYPE_CHECKING:
-    from epalm.train.trunk import TrunkRows
-
-_TENSORS = ("features", "input_ids", "attention_mask", "labels", "trunk")  # of a batch
+_TENSORS = ("features", "input_ids", "attention_mask", "labels")  # of a batch
 _POOL = 32  # batches within which samples are grouped by length: little padding, still random
 
 
@@ -51,7 +48,6 @@ class Batch:
     labels: torch.Tensor
     counted: int | None = None  # None: all
     whole: int | None = None  # samples of all shares; None: those that count here
-    trunk: torch.Tensor | None = None  # (B, T - 1, D): see `TrunkRows`
 
     @property
     def own_samples(self) -> int:
@@ -129,7 +125,6 @@ class Batches:
         self.items, self.text, self.features = items, text, features
         self.tokens, self.batch_size, self.seed, self.loss_on = tokens, batch_size, seed, loss_on
         self.processes, self.workers, self._pinned_for, self._on_device = processes, workers, pinned_for, on_device
-        self.trunk: TrunkRows | None = None  # where the text's hidden states are known
         self._texts = Texts(
             text,
             [text.question(item.sample) for item in items],
@@ -152,14 +147,6 @@ class Batches:
     def decoded_lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """See `Texts`."""
         return self._texts.decoded_lengths()
-
-    def texts(self, steps: int) -> list[np.ndarray]:
-        """The token ids of every text in the first so many batches, of all processes."""
-        drawn = []
-        for epoch in range(math.ceil(steps / len(self))):
-            targets, groups = self._order(epoch)
-            drawn.append(targets[np.concatenate(groups[: steps - epoch * len(self)])])
-        return self._texts.of(np.unique(np.concatenate(drawn)))
 
     def _order(self, epoch: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """Each item's target in an epoch, and the items of its batches, grouped by length within pools."""
@@ -188,8 +175,7 @@ class Batches:
         positions = torch.arange(ids.shape[1])
         labels = ids.masked_fill((positions < firsts) | (positions >= ends), IGNORED)
         samples = [self.items[place].sample for place in places]
-        trunk = None if self.trunk is None else self.trunk.gather([text.ids for text in texts])
-        batch = Batch(self._features(samples, epoch), ids, mask, labels, len(share), len(group), trunk)
+        batch = Batch(self._features(samples, epoch), ids, mask, labels, len(share), len(group))
         return batch if self._pinned_for is None else batch.pinned(self._pinned_for)
 
     def _features(self, samples: list[Sample], epoch: int | None) -> torch.Tensor:

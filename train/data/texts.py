@@ -64,11 +64,6 @@ class Texts:
         given, wanted = self._rows[self._given[item]], self._rows[self._target[target]]
         return Text(np.concatenate(([self._text.bos], given, wanted, [self._text.eos])), 1 + len(given))
 
-    def of(self, targets: np.ndarray) -> list[np.ndarray]:
-        """The token ids of the texts that end in these targets."""
-        items = np.searchsorted(self._starts, targets, side="right") - 1
-        return [self.text(item, target).ids for item, target in zip(items.tolist(), targets.tolist(), strict=True)]
-
 
 def _numbered(words: Iterable[str], numbers: dict[str, int]) -> np.ndarray:
     """The number of each; new ones are given the next."""

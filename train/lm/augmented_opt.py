@@ -42,7 +42,6 @@ class AugmentedOPT(OPTForCausalLM):
     prompt_length: int
     # Blocks that run with autograd keep their input alone, and are run again when the gradient reaches them.
     checkpointing = False
-    divided = False  # whether several processes have parts of its blocks
 
     def augment(self, injection: Injection, prompt_length: int, adapters: Adapters | None = None) -> None:
         """Set where perceptual tokens enter, how many prompt vectors stand before the text, and the adapters.
@@ -79,7 +78,6 @@ class AugmentedOPT(OPTForCausalLM):
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         wanted: Wanted | None = None,
-        trunk: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         **_: Any,
     ) -> AugmentedOutput:
@@ -89,23 +87,19 @@ class AugmentedOPT(OPTForCausalLM):
         are; later calls with a filled `cache` (or `past_key_values`, its older name) do not need them.
         `attention_mask` (B, past + positions) is 1 for all but padding; None means no padding. `logits_to_keep` > 0
         computes only the last so many positions' logits; `wanted`, whose places count the text's positions alone,
-        the losses there and no logits. `trunk` is what the method of that name gave for the text.
+        the losses there and no logits.
         """
         cache = past_key_values if cache is None else cache
         past = cache.get_seq_length() if cache is not None else 0
         real = None if attention_mask is None else attention_mask.bool()
-        if trunk is None:
-            text = input_ids if past else input_ids[:, self.front :]
-            hidden, first = self._embed(text, real, prompt, past), 0
-        else:
-            hidden, first = trunk, self.injection.start
+        hidden = self._embed(input_ids if past else input_ids[:, self.front :], real, prompt, past)
         if cache is not None and not past:
             hidden = torch.cat((hidden.new_zeros(len(hidden), 1, hidden.shape[2]), hidden), 1)
         masks = attention_masks(
             input_ids.shape[1], past, real, self.injection.attention, dtype=hidden.dtype, device=hidden.device
         )
         hidden = self._run(
-            range(first, len(self.plan)),
+            range(len(self.plan)),
             hidden,
             masks,
             perceptual=None if past or perceptual is None else perceptual.to(hidden.dtype),
@@ -119,15 +113,6 @@ class AugmentedOPT(OPTForCausalLM):
         if logits_to_keep:
             hidden = hidden[:, -logits_to_keep:]
         return AugmentedOutput(logits=self.lm_head(self._into_head(hidden)), **{_CACHE: cache})
-
-    @torch.no_grad()
-    def trunk(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """The text's hidden states (B, T, D) on entry to block `start`, for ids (B, T) padded on the right.
-
-        Each is decided by the ids up to its own, as long as there are no prompt and no adapters.
-        """
-        hidden = self._embed(input_ids, None, None, 0)
-        return self._run(range(self.injection.start), hidden, Masks(None, None, None))
 
     @torch.no_grad()
     def branches(self, tokens: torch.Tensor, depths: torch.Tensor, seen: torch.Tensor, cache: Cache) -> torch.Tensor:

@@ -47,7 +47,6 @@ def shard_lm(lm: AugmentedOPT, device: torch.device, processes: Processes) -> No
     for block in blocks:
         _take_from_first(block.modules(), device, processes)
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    lm.divided = True
 
 
 def _take_from_first(modules: Iterable[nn.Module], device: torch.device, processes: Processes) -> None:

@@ -16,7 +16,6 @@ _WORDS = {
     "features.fingerprint": "feature set",
     "lm.weights": "weights of the language model",
     "lm.tokenizer": "tokenizer",
-    "trunk": "cached trunk",
     "device": "kind of device",
     "training_code": "version of the training code",
 }
