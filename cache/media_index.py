@@ -11,7 +11,7 @@ from pathlib import Path
 
 from epalm.cache.hashing import hash_media
 from epalm.cache.index_file import IndexFile, Row
-from epalm.console import progress, warn
+from epalm.console import progress, silent, warn
 from epalm.media import MediaFile, Status
 
 _SHOWN = 2_000  # media to hash from which a bar is worth its space
@@ -82,7 +82,7 @@ class MediaIndex:
             rows.clear()
             kept_at = time.monotonic()
 
-        shown = progress("hash media", len(media), "files") if len(media) >= _SHOWN else nullcontext(_show_nothing)
+        shown = progress("hash media", len(media), "files") if len(media) >= _SHOWN else nullcontext(silent)
         try:
             with shown as advance, closing(hash_media(media)) as hashes:
                 for done in hashes:
@@ -130,10 +130,6 @@ def _rows(
 def _row(digest: str, status: Status, old: Row | None) -> Row:
     before = "" if old is None else old.before if old.digest == digest else old.digest
     return Row(*status, digest, before)
-
-
-def _show_nothing(units: int = 1, *, note: str = "") -> None:
-    """For work too short to be shown."""
 
 
 def _key(medium: MediaFile) -> str:

@@ -34,6 +34,10 @@ class Advance(Protocol):
     def __call__(self, units: int = 1, *, note: str = "") -> None: ...  # noqa: D102
 
 
+def silent(units: int = 1, *, note: str = "") -> None:
+    """An `Advance` of work that is not shown."""
+
+
 def say(message: str) -> None:
     """One line for the user; the text is printed as it is, never read as markup."""
     screen.print(Text(message))

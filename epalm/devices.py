@@ -17,3 +17,12 @@ def pick_device(name: str) -> torch.device:
             f"device {name!r} cannot be used: {str(error).splitlines()[0]}", hint="--device cpu always works"
         ) from error
     return device
+
+
+def device_of_worker(device: str, number: int | None) -> str:
+    """What a worker process computes on: those of one machine (`number` 0, 1, …) take a GPU each if there are any.
+
+    `number` None is a worker of the user's own: its GPU is the one that it sees.
+    """
+    gpus = torch.cuda.device_count() if number is not None and device in ("auto", "cuda") else 0
+    return f"cuda:{number % gpus}" if number is not None and gpus else device

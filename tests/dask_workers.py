@@ -24,7 +24,8 @@ from PIL import Image
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
-from epalm.extract.dask_engine import DaskEngine
+from epalm.dask_cluster import Cluster
+from epalm.extract.dask_blocks import DaskEngine
 from epalm.extract.encoders.protocol import Encoder
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder
 from epalm.extract.media.limits import Limits
@@ -37,36 +38,36 @@ _PRELOADED = [
     "torch",
     "timm",
     "epalm.extract.encoders.vit",
-    "epalm.extract.dask_task",
+    "epalm.extract.dask_blocks",
     "epalm.evaluate.decoding.remote",
 ]
 _BESIDE = """
 import os, pathlib, signal, time
 from epalm.evaluate.decoding import remote
-from epalm.extract import dask_task
+from epalm.extract import dask_blocks
 
-def slow(kit, task, host, encode=dask_task._Kit.encode):
+def slow(encoder, task, threads, encode=dask_blocks.BlockEncoder.run):
     time.sleep(0.1)
     if any(item.media.startswith("deadly") for item in task.items):
         os.kill(os.getpid(), signal.SIGKILL)
-    return encode(kit, task, host)
+    return encode(encoder, task, threads)
 
-dask_task._Kit.encode = slow
+dask_blocks.BlockEncoder.run = slow
 
-def load(decoder, job, load=remote.Decoder.__init__):
+def load(decoder, job, number, load=remote.Decoder.__init__):
     decoder.died = pathlib.Path(job.run) / "died"
-    load(decoder, job)
+    load(decoder, job, number)
 
-def risky(decoder, task, decode=remote.Decoder.decode):
+def risky(decoder, task, threads, decode=remote.Decoder.run):
     names = [sample.id for sample in task.samples]
     once = any(name.startswith("once") for name in names) and not decoder.died.exists()
     if once:
         decoder.died.touch()
     if once or any(name.startswith("deadly") for name in names):
         os.kill(os.getpid(), signal.SIGKILL)
-    return decode(decoder, task)
+    return decode(decoder, task, threads)
 
-remote.Decoder.__init__, remote.Decoder.decode = load, risky
+remote.Decoder.__init__, remote.Decoder.run = load, risky
 """
 
 
@@ -134,11 +135,13 @@ def two_workers() -> Iterator[Workers]:
 
 
 @contextmanager
-def scheduler_process(folder: Path, *software: Path) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
+def scheduler_process(
+    folder: Path, *software: Path, protocol: str = "tcp"
+) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
     """A scheduler's address and process; it imports from the `software` folders first."""
     told = folder / "scheduler.json"
     told.unlink(missing_ok=True)
-    words = ("--port", "0", "--scheduler-file", str(told), "--interface", "lo")
+    words = ("--port", "0", "--scheduler-file", str(told), "--interface", "lo", "--protocol", protocol)
     with _dask_process("scheduler", *words, software=software) as process:
         while True:
             with suppress(OSError, ValueError):
@@ -193,7 +196,7 @@ def choice(weights: Path) -> EncoderChoice:
 def dask_engine(weights: Path, cache: Path, scheduler: str, **options: Any) -> DaskEngine:
     """A cluster's workers as an engine; they decode in their own process."""
     how: dict[str, Any] = {"batch_size": BATCH, "block_rows": BLOCK_ROWS, "workers": 0} | options
-    return DaskEngine(choice(weights), str(cache), Limits(), scheduler=scheduler, **how)
+    return DaskEngine(choice(weights), str(cache), Limits(), Cluster(scheduler), **how)
 
 
 def extract(media: Path, cache: Path, weights: Path, engine: Engine | None = None, *, views: int = 0) -> ExtractSummary:

@@ -59,8 +59,14 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
         modality="image",
         metrics=metrics,
         decode=decode,
-        remote=remote.RemoteDecoder("best", "cpu", processes) if processes > 1 else None,
+        remote=remote.RemoteDecoder("best", "cpu", dask_cluster.Cluster(processes=processes))
+        if processes > 1
+        else None,
     )
+
+
+def _decoder(processes: int) -> remote.RemoteDecoder:
+    return remote.RemoteDecoder("best", "cpu", dask_cluster.Cluster(processes=processes))
 
 
 def _die() -> None:

@@ -27,6 +27,7 @@ def remote_decoder(
         return None
     if engine == "dask" and processes > 1:
         raise UsageError("--processes is for --engine local", hint="--dask-workers, or the cluster, says how many")
+    from epalm.dask_cluster import Cluster
     from epalm.evaluate.decoding.remote import RemoteDecoder
 
-    return RemoteDecoder(checkpoint, device, processes if engine == "local" else dask_workers, scheduler)
+    return RemoteDecoder(checkpoint, device, Cluster(scheduler, processes if engine == "local" else dask_workers))

@@ -8,9 +8,10 @@ from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
 from epalm.cli.engines import require_engine
 from epalm.console import say, warn
+from epalm.dask_cluster import Cluster
 from epalm.datasets import load_dataset
 from epalm.errors import CacheError, UsageError
-from epalm.extract.dask_engine import DaskEngine
+from epalm.extract.dask_blocks import DaskEngine
 from epalm.extract.encoders.protocol import Encoder
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder
 from epalm.extract.media.limits import Limits
@@ -63,8 +64,7 @@ class Machine:
             job.choice,
             cache.where,
             limits,
-            scheduler=self.scheduler,
-            processes=self.dask_workers,
+            cluster=Cluster(self.scheduler, self.dask_workers),
             device=self.device,
             compiled=self.compiled,
             batch_size=self.batch_size,

@@ -145,7 +145,7 @@ def _decoded(request: Request, answer: Answer) -> Decoded:
     return Decoded(request, answer.result, answer.seconds, answer.warning)
 
 
-def default_workers(*, gpu: bool = False) -> int:
-    """One decoding process per core that this process may use, 1 to 16; one less where the encoder needs a core too."""
-    cores = usable_cores()
+def default_workers(*, gpu: bool = False, cores: int | None = None) -> int:
+    """A decoding process per core [default: those that may be used], 1 to 16; one less where the encoder needs one."""
+    cores = usable_cores() if cores is None else cores
     return max(1, min(_MOST_WORKERS, cores if gpu else cores - 1))

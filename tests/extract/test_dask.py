@@ -5,15 +5,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from epalm.cache.store import Cache
-from epalm.extract.dask_task import BlockDone, BlockTask, Setting, _device, encode_block
+from epalm.dask_engine import _run_here
+from epalm.extract.dask_blocks import Block, BlockEncoder, Done, Setting
 from epalm.extract.encoders.registry import build_encoder
 from epalm.extract.media.limits import Limits
 from epalm.extract.pipeline import ExtractSummary
@@ -154,11 +153,9 @@ def test_a_task_that_runs_twice_at_once_doubles_nothing(tmp_path: Path, small_vi
     setting = Setting(
         choice(small_vit), str(where), features.name, Limits(), "cpu", False, BATCH, 0, BLOCK_ROWS + 1, 60.0
     )
-    task = BlockTask(setting, (0,), plan.pending)
-    twice = [
-        dask_workers.client.submit(encode_block, task, {}, pure=False, workers=[one]) for one in _both(dask_workers)
-    ]
-    done: list[BlockDone] = dask_workers.client.gather(twice)
+    order: tuple[Any, ...] = (BlockEncoder, setting, Block((0,), plan.pending), {}, False)
+    twice = [dask_workers.client.submit(_run_here, *order, pure=False, workers=[one]) for one in _both(dask_workers)]
+    done: list[Done] = dask_workers.client.gather(twice)
     tallies = [one.tally for one in done]
     assert sum(tally.encoded for tally in tallies) == BLOCK_ROWS
     assert sum(tally.encoded + tally.elsewhere for tally in tallies) == 2 * BLOCK_ROWS
@@ -169,16 +166,6 @@ def test_a_task_that_runs_twice_at_once_doubles_nothing(tmp_path: Path, small_vi
 def _both(workers: Workers) -> list[Any]:
     workers.scale(2)
     return list(workers.client.nthreads())
-
-
-def test_workers_of_one_machine_take_a_gpu_each(monkeypatch: pytest.MonkeyPatch, small_vit: Path) -> None:
-    setting = Setting(choice(small_vit), "", "", Limits(), "auto", False, BATCH, 0, BLOCK_ROWS, 60.0)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    for name, device in ((0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")):
-        monkeypatch.setattr("distributed.get_worker", lambda name=name: SimpleNamespace(name=name))
-        assert _device(replace(setting, numbered=True)) == device
-        assert _device(setting) == "auto"  # dask-cuda shows each worker one
-        assert _device(replace(setting, numbered=True, device="cpu")) == "cpu"
 
 
 def test_ctrl_c_cancels_what_waits(tmp_path: Path, small_vit: Path, dask_workers: Workers) -> None:

@@ -2,11 +2,12 @@
 
 import os
 import shutil
-import sys
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 
 from epalm import __version__
@@ -24,7 +25,7 @@ from tests.dask_workers import (
     worker_process,
 )
 
-CLUSTER, ENGINE = "epalm.dask_cluster", "epalm.extract.dask_engine"
+CLUSTER, ENGINE = "epalm.dask_cluster", "epalm.extract.dask_blocks"
 
 
 def _after_planning(engine: Any, change: Any) -> Any:
@@ -53,11 +54,27 @@ def test_no_scheduler(tmp_path: Path, small_vit: Path, epalm: Epalm, monkeypatch
         assert "dask worker" in done.err and "Traceback" not in done.err
 
 
-def test_no_dask(tmp_path: Path, small_vit: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    done = _typed(epalm, tmp_path, small_vit)
-    assert done.code == 1
-    assert "error: --engine dask needs Dask" in done.err and "pip install 'epalm[dask]'" in done.err
+def test_tls_lets_in_who_has_a_certificate(tmp_path: Path, small_vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    words = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=cluster")
+    subprocess.run(["openssl", *words, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    variable = "DASK_DISTRIBUTED__COMM__TLS__"
+    monkeypatch.setenv(f"{variable}CA_FILE", str(cert))
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        monkeypatch.setenv(f"{variable}{role}__KEY", str(key))
+        monkeypatch.setenv(f"{variable}{role}__CERT", str(cert))
+    media, cache = pictures(tmp_path / "media", 3), tmp_path / "cache"
+    with scheduler_process(tmp_path, protocol="tls") as (address, _), worker_process(address):
+        assert address.startswith("tls://")
+        monkeypatch.setattr(f"{CLUSTER}._START_TIMEOUT", 2.0)
+        for stranger in (address, address.replace("tls", "tcp")):  # this process has not read the variables yet
+            with pytest.raises(UsageError, match="no scheduler answers at"):
+                extract(media, cache, small_vit, dask_engine(small_vit, cache, stranger))
+        monkeypatch.setattr(f"{CLUSTER}._START_TIMEOUT", 30.0)
+        mine = {"ca-file": str(cert), "client.key": str(key), "client.cert": str(cert)}
+        with dask.config.set({f"distributed.comm.tls.{name}": file for name, file in mine.items()}):
+            assert extract(media, cache, small_vit, dask_engine(small_vit, cache, address)).encoded == 3
+    assert len(rows(cache)) == 3
 
 
 def test_no_worker_comes(
@@ -192,7 +209,7 @@ def test_a_cache_that_a_worker_does_not_reach(
 def test_media_that_kill_their_workers(
     tmp_path: Path, small_vit: Path, dask_workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("epalm.dask_tasks._MOST_TRIES", 2)
+    monkeypatch.setattr("epalm.dask_engine._MOST_TRIES", 2)
     media, cache = pictures(tmp_path / "media", 20, prefix="zz"), tmp_path / "cache"
     pictures(media, 1, prefix="deadly")
     with pytest.raises(EpalmError, match=r"all workers that encoded the block from deadly000.png to zz006.png died"):

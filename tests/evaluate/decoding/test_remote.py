@@ -8,16 +8,17 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from epalm import dask_cluster
+from epalm.dask_cluster import Cluster
+from epalm.devices import device_of_worker
 from epalm.errors import EpalmError, UsageError
 from epalm.evaluate.decoding.decode_options import DecodeOptions
-from epalm.evaluate.decoding.remote import Decoder, Job, RemoteDecoder, device_of
+from epalm.evaluate.decoding.remote import Decoder, Job, RemoteDecoder
 from epalm.samples import Modality, Sample, Task
 from epalm.train.runs.loading import load_run
 from epalm.train.runs.run_folder import RunFolder
@@ -27,7 +28,7 @@ from tests.trials import Trial
 
 SCORE = ("score", "--runs", "runs", "--cache", "trial/cache", "--metrics", "exact match", "--json")
 OPTIONS = DecodeOptions(num_beams=1, max_length=14, batch_size=4)
-JOB = Job("", "best", "", "", "cpu", True, OPTIONS)
+JOB = Job("", "best", "", "", "cpu", OPTIONS)
 
 
 class Zeros:
@@ -82,7 +83,7 @@ def test_as_typed_workers_go_on_where_one_process_was(
     assert (alone.code, done.code) == (0, 0), done.err
     assert files_of(tmp_path) == whole
     assert json.loads(done.out) == json.loads(alone.out)
-    assert "decoding: 2 processes" in done.err and "distributed" not in done.err
+    assert "dask: 2 workers" in done.err and "distributed" not in done.err
     assert len(pids()) == 2 and not any(map(_alive, pids()))
 
     path.write_bytes(b"".join(lines[:3]))
@@ -93,9 +94,9 @@ def test_as_typed_workers_go_on_where_one_process_was(
     assert json.loads(done.out) == json.loads(alone.out)
     assert "dask: 2 workers" in done.err and "Traceback" not in done.err
 
-    cluster = RemoteDecoder("best", "cpu", scheduler=dask_workers.address)
+    cluster = RemoteDecoder("best", "cpu", Cluster(dask_workers.address))
     run = load_run(RunFolder(tmp_path / "runs/a"), empty=True)
-    monkeypatch.setattr("epalm.dask_tasks._MOST_TRIES", 1)
+    monkeypatch.setattr("epalm.dask_engine._MOST_TRIES", 1)
     with pytest.raises(EpalmError, match="all workers that decoded the 1 samples from deadly on died") as caught:
         list(cluster.decode(run, Zeros(), [_caption("deadly")], OPTIONS))
     assert "the same command goes on" in str(caught.value.hint)
@@ -112,9 +113,11 @@ from epalm.evaluate.decoding import remote
 from epalm.samples import Prediction
 
 class Risky:
-    def __init__(self, job): pass
+    def __init__(self, job, number): pass
 
-    def decode(self, task):
+    def close(self): pass
+
+    def run(self, task, threads):
         names = [sample.id for sample in task.samples]
         if any(name.startswith("deadly") for name in names):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -122,7 +125,7 @@ class Risky:
             raise ValueError("who knows")
         return [Prediction(name, str(os.getpid())) for name in names]
 
-remote._DECODERS._make = Risky
+remote.Decoder = Risky
 """
 
 
@@ -132,7 +135,7 @@ def test_deaths_are_told_and_nobody_is_left(
     train_one(trial)
     run = load_run(RunFolder(tmp_path / "runs/a"), empty=True)
     monkeypatch.setattr(dask_cluster, "_WORKER_STARTS_WITH", dask_cluster._WORKER_STARTS_WITH + _RISKY)
-    here = RemoteDecoder("best", "cpu", processes=2)
+    here = RemoteDecoder("best", "cpu", Cluster(processes=2))
     names = [f"s{number}" for number in range(20)]
     one_each = replace(OPTIONS, batch_size=1)
 
@@ -165,18 +168,16 @@ def test_workers_that_never_come_up(trial: Trial, monkeypatch: pytest.MonkeyPatc
 
 def test_each_takes_a_gpu_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    for name, device in ((0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")):
-        monkeypatch.setattr("distributed.get_worker", lambda name=name: SimpleNamespace(name=name))
-        assert device_of(replace(JOB, device="auto")) == device_of(replace(JOB, device="cuda")) == device
-        assert device_of(replace(JOB, device="cuda:1")) == "cuda:1"
-        assert device_of(replace(JOB, device="auto", own_gpus=False)) == "auto"  # dask-cuda shows each worker one
-        assert device_of(JOB) == "cpu"
+    for number, device in ((0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")):
+        assert device_of_worker("auto", number) == device_of_worker("cuda", number) == device
+        assert device_of_worker("cuda:1", number) == "cuda:1" and device_of_worker("cpu", number) == "cpu"
+    assert device_of_worker("auto", None) == "auto"  # dask-cuda shows each worker one
 
 
 def test_another_run_than_the_driver_has(trial: Trial, tmp_path: Path) -> None:
     train_one(trial)
     with pytest.raises(UsageError, match="holds other tensors or settings here"):
-        Decoder(replace(JOB, run=str(tmp_path / "runs/a"), lm="playground", digest="other"))
+        Decoder(replace(JOB, run=str(tmp_path / "runs/a"), lm="playground", digest="other"), None)
 
 
 @pytest.mark.parametrize(
