@@ -53,7 +53,7 @@ def _compare(title: str, root: Path, world: World, config: Config, lm: Augmented
     def steps_on(batches: Iterator[Batch]) -> Callable[[], None]:
         def take() -> None:
             for batch in islice(batches, steps):
-                take_step(model, optimiser, batch, loss_scale=plan.loss_scale)
+                take_step(model, optimiser, batch, loss_weight=plan.loss_weight)
 
         return take
 

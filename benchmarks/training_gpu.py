@@ -79,7 +79,7 @@ def measure(
 
     def go(batches: Sequence[Batch]) -> None:
         for batch in batches:
-            take_step(model, optimiser, batch, loss_scale=plan.loss_scale)
+            take_step(model, optimiser, batch, loss_weight=plan.loss_weight)
 
     with FlopCounterMode(display=False) as counter:
         go(given)

@@ -81,6 +81,6 @@ def _step(config: Config, lm: AugmentedOPT, world: World, features: CachedFeatur
 
     def take() -> None:
         for batch in islice(batches.epoch(0), steps):
-            take_step(model, optimiser, batch, loss_scale=plan.loss_scale)
+            take_step(model, optimiser, batch, loss_weight=plan.loss_weight)
 
     return take

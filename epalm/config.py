@@ -16,6 +16,7 @@ from pydantic import ValidationError, model_validator
 
 from epalm.errors import UsageError
 from epalm.settings import (
+    FORMER,
     OPT_BLOCKS,
     CheckpointSettings,
     DataSettings,
@@ -122,8 +123,13 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def read_config(text: str, origin: str, overrides: Sequence[str] = ()) -> Config:
-    """Settings from TOML, as they are. Raises UsageError as `load_config` does."""
-    return _validated(_parse(text, origin), origin, overrides)
+    """Settings of a run from its TOML; keys of 0.1 are read by their new names. Raises UsageError as `load_config`."""
+    values = _parse(text, origin)
+    for former, key in FORMER.items():
+        section, name = former.split(".")
+        if isinstance(table := values.get(section), dict) and name in table:
+            table[key.partition(".")[2]] = table.pop(name)
+    return _validated(values, origin, overrides)
 
 
 def _parse(text: str, origin: str) -> dict[str, Any]:
@@ -233,7 +239,9 @@ def _fault(fault: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        message = f"there is no such setting{_meant(where, _keys())}"
+        message = (
+            f"it is now {FORMER[where]}" if where in FORMER else f"there is no such setting{_meant(where, _keys())}"
+        )
     return f"{where}: {message}" if where else message
 
 

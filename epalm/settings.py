@@ -35,6 +35,11 @@ OPT_BLOCKS = {
     "facebook/opt-13b": 40,
     "facebook/opt-30b": 48,
 }
+FORMER = {  # keys of 0.1, and what they are called now
+    "optim.loss_scale": "optim.loss_weight",
+    "optim.accumulate": "optim.micro_batches",
+    "optim.checkpointing": "optim.gradient_checkpointing",
+}
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, le=10)]
 
@@ -106,7 +111,7 @@ class OptimSettings(Section):
     min_steps: Positive | None = None  # as many more epochs as these take
     max_steps: Positive | None = None  # end earlier
     batch_size: Positive = 64  # samples a step, of all processes together
-    accumulate: Positive = 1  # parts that a process does its share of a step in: less memory, the same gradients
+    micro_batches: Positive = 1  # parts that a process does its share of a step in: less memory, the same gradients
     warmup_steps: Annotated[int, Field(ge=0)] = 400
     warmup_share: Annotated[float, Field(ge=0, lt=1)] | None = None  # of all steps, in place of warmup_steps
     warmup_lr: Rate = 1e-5
@@ -116,9 +121,11 @@ class OptimSettings(Section):
     lm_lr: Rate = 1e-7  # of an unfrozen language model
     encoder_lr: Rate = 1e-7  # of an unfrozen encoder
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
-    loss_scale: Annotated[float, Field(gt=0)] = 0.1
+    loss_weight: Annotated[float, Field(gt=0)] = 0.1
     loss_on: Literal["all", "answer"] = "all"  # every real token, question included, or the answer's alone
-    checkpointing: bool = False  # blocks that run with autograd run again for the gradient: less memory, more time
+    gradient_checkpointing: bool = (
+        False  # blocks that run with autograd run again for the gradient: less memory, more time
+    )
     compiled: bool = False  # torch.compile makes kernels for the blocks: minutes once, then faster
     seed: Annotated[int, Field(ge=0)] = 0
 

@@ -70,7 +70,7 @@ def train_model(
                 model,
                 optimiser,
                 batch.to(device),
-                loss_scale=plan.loss_scale,
+                loss_weight=plan.loss_weight,
                 parts=plan.parts,
                 processes=processes,
                 stop=stop,

@@ -56,7 +56,7 @@ def plan_training(
     for batch in islice(ready.batches.epoch(0), _PROBED_STEPS + 1):
         given = batch.to(ready.device)
         stepped = take_step(
-            model, optimiser, given, loss_scale=ready.plan.loss_scale, parts=ready.plan.parts, processes=processes
+            model, optimiser, given, loss_weight=ready.plan.loss_weight, parts=ready.plan.parts, processes=processes
         )
         float(stepped.loss)  # waits for it
         ended = time.perf_counter()

@@ -108,7 +108,7 @@ def prepare(
     if sharded:
         loaded = processes.from_first(loaded)
     model = build_model(config, lm, features.width, encoder)
-    model.lm.checkpointing = config.optim.checkpointing
+    model.lm.gradient_checkpointing = config.optim.gradient_checkpointing
     if config.optim.compiled:
         model.lm.compile_blocks()
     if sharded:
@@ -181,9 +181,9 @@ def _plan(config: Config, steps: int, steps_per_epoch: int) -> Plan:
         optim.lm_lr,
         optim.encoder_lr,
         optim.weight_decay,
-        optim.loss_scale,
+        optim.loss_weight,
         validate_every=config.eval.every_steps,
-        parts=optim.accumulate,
+        parts=optim.micro_batches,
     )
 
 

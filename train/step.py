@@ -28,7 +28,7 @@ class Plan:
     lm_lr: float
     encoder_lr: float
     weight_decay: float
-    loss_scale: float
+    loss_weight: float
     validate_every: int
     parts: int = 1  # that a process does its share of a step in: less memory, the same sums
 
@@ -68,7 +68,7 @@ def take_step(
     optimiser: torch.optim.Optimizer,
     batch: Batch,
     *,
-    loss_scale: float,
+    loss_weight: float,
     parts: int = 1,
     processes: Processes = ALONE,
     stop: Callable[[], bool] = lambda: False,
@@ -86,7 +86,7 @@ def take_step(
     with _enough_memory(batch, parts):
         for part in batch.parts(parts):
             own = losses_of(model, part).loss[: part.own_samples].sum() / part.all_samples
-            (kept * loss_scale * own).backward()
+            (kept * loss_weight * own).backward()
             loss += own.detach()
         # Every process has gradients for the same tensors: their shares are of one length, filled where need be.
         gradients = [
@@ -144,6 +144,6 @@ def _enough_memory(batch: Batch, parts: int) -> Iterator[None]:
         raise EpalmError(
             f"the {where}'s memory does not suffice for a batch of {rows} samples × {tokens} tokens"
             + (f" in {parts} parts" if parts > 1 else ""),
-            hint=f"--set optim.accumulate={2 * parts} does the same steps in smaller parts, --set "
-            "optim.checkpointing=true needs time in place of memory, --set lm.dtype=bfloat16 halves the language model",
+            hint=f"--set optim.micro_batches={2 * parts} takes smaller parts with the same result, --set "
+            "optim.gradient_checkpointing=true saves memory for time, --set lm.dtype=bfloat16 halves the language model",
         ) from error

@@ -60,6 +60,13 @@ def test_what_cannot_go_together_is_refused(overrides: list[str], told: str) -> 
         read_config("", "x", overrides)
 
 
+def test_an_old_key_is_one_message_that_names_the_new_one_and_a_saved_run_is_read() -> None:
+    with pytest.raises(UsageError, match=r"optim\.loss_scale: it is now optim\.loss_weight$"):
+        load_config("playground", ["optim.loss_scale=0.2"])
+    saved = read_config("[optim]\nloss_scale = 0.2\naccumulate = 3\ncheckpointing = true\n", "run of 0.1").optim
+    assert (saved.loss_weight, saved.micro_batches, saved.gradient_checkpointing) == (0.2, 3, True)
+
+
 @given(st.integers(1, 1000), st.floats(0, 1), st.sampled_from(("float32", "bfloat16")), st.booleans())
 def test_what_is_saved_is_read_back(epochs: int, rate: float, dtype: str, blind: bool) -> None:
     overrides = [f"optim.epochs={epochs}", f"optim.peak_lr={rate!r}", f"lm.dtype={dtype}"]

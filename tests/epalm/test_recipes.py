@@ -56,7 +56,7 @@ def test_the_resolved_recipe_holds_the_published_figures(asked: tuple[str, ...])
     optim, model, encoder = config.optim, config.model, config.encoder
     assert ([*config.data.tasks], optim.epochs, optim.batch_size, optim.max_steps) == ([task], epochs, batch, None)
     assert (optim.warmup_lr, optim.peak_lr, optim.min_lr, optim.fixed_lr) == rates
-    assert (optim.warmup_steps, optim.weight_decay, optim.loss_scale, optim.loss_on) == (400, 0.02, 0.1, "all")
+    assert (optim.warmup_steps, optim.weight_decay, optim.loss_weight, optim.loss_on) == (400, 0.02, 0.1, "all")
     assert (optim.lm_lr, optim.encoder_lr) == (1e-7, 1e-7)
     assert (config.lm.name, config.lm.dtype) == (lm, "float16" if "6.7b" in lm else "float32")
     assert (encoder.kind, encoder.weights, encoder.frames) == (kind, weights, frames)

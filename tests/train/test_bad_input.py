@@ -140,7 +140,7 @@ def test_texts_that_are_longer_than_the_language_model_are_named(split: str, tri
 
 
 def test_a_loss_that_is_no_number_ends_the_training_and_is_never_the_best(trial: Trial) -> None:
-    words = ("--set", "optim.loss_scale=1e38", "--set", "optim.max_steps=20", "--set", "eval.every_steps=5")
+    words = ("--set", "optim.loss_weight=1e38", "--set", "optim.max_steps=20", "--set", "eval.every_steps=5")
     code, err = _train(trial, *words, "--set", "data.val_split=test", "--run", "mine")
     assert code == 1 and "the loss is nan after step" in err and "optim.peak_lr" in err
     assert not [*RUNS.glob("mine/checkpoints/*/*.safetensors")]

@@ -27,7 +27,7 @@ SCENARIOS: list[dict[str, Any]] = [
     {"run": "one", "count": 1},
     {"run": "two", "workers": 2},
     {"run": "three", "count": 3},
-    {"run": "parts of two", "optim.accumulate": 2},
+    {"run": "parts of two", "optim.micro_batches": 2},
     {"run": "sharded", "workers": 1, "sharded": True},
     {"run": "killed", "at": 23, "kill": [0, 1]},
     {"run": "killed", "at": 7, "signal": 1},  # of the steps after the checkpoint of step 20

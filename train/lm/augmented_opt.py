@@ -41,7 +41,7 @@ class AugmentedOPT(OPTForCausalLM):
     injection: Injection
     prompt_length: int
     # Blocks that run with autograd keep their input alone, and are run again when the gradient reaches them.
-    checkpointing = False
+    gradient_checkpointing = False
 
     def augment(self, injection: Injection, prompt_length: int, adapters: Adapters | None = None) -> None:
         """Set where perceptual tokens enter, how many prompt vectors stand before the text, and the adapters.
@@ -157,7 +157,7 @@ class AugmentedOPT(OPTForCausalLM):
             layer = self.model.decoder.layers[block]
             learns = torch.is_grad_enabled() and (hidden.requires_grad or self._is_trained(block))
             with torch.set_grad_enabled(learns):
-                if learns and self.checkpointing and cache is None:
+                if learns and self.gradient_checkpointing and cache is None:
                     hidden = checkpoint(
                         layer, hidden, attention_mask=mask, use_reentrant=False, preserve_rng_state=False
                     )

@@ -129,7 +129,7 @@ def test_a_step_in_parts_is_the_step(text: TextFormat) -> None:
     results = []
     for parts in (1, 3, 5):
         model, optimiser = _stepping()
-        loss, stop = take_step(model, optimiser, batch, loss_scale=0.1, parts=parts, stop=lambda: True)
+        loss, stop = take_step(model, optimiser, batch, loss_weight=0.1, parts=parts, stop=lambda: True)
         assert stop
         results.append([loss, *(tensor.detach().clone() for tensor in model.trainable_tensors().values())])
     for result in results[1:]:
@@ -152,9 +152,9 @@ def test_a_lack_of_memory_says_the_batch_and_what_to_change(
 
     monkeypatch.setattr(model.lm, "forward", fail)
     with pytest.raises(EpalmError) as caught:
-        take_step(model, optimiser, batch, loss_scale=0.1, parts=2)
+        take_step(model, optimiser, batch, loss_weight=0.1, parts=2)
     assert f"5 samples × {batch.labels.shape[1]} tokens in 2 parts" in caught.value.message
-    assert "optim.accumulate=4" in (caught.value.hint or "")
+    assert "optim.micro_batches=4" in (caught.value.hint or "")
 
 
 def test_another_fault_of_a_step_is_a_bug(text: TextFormat, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,4 +166,4 @@ def test_another_fault_of_a_step_is_a_bug(text: TextFormat, monkeypatch: pytest.
 
     monkeypatch.setattr(model.lm, "forward", fail)
     with pytest.raises(RuntimeError, match="shapes"):
-        take_step(model, optimiser, batch, loss_scale=0.1)
+        take_step(model, optimiser, batch, loss_weight=0.1)

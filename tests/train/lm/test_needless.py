@@ -112,7 +112,7 @@ def test_losses_and_gradients_are_those_of_computing_everything(
     blocks, start = place
     words = [f"model.attention={attention}", f"model.blind={str(blind).lower()}"]
     model = _model(form, blocks, start, min(start + span, blocks), *words, wide=wide)
-    model.lm.checkpointing = checkpointing
+    model.lm.gradient_checkpointing = checkpointing
     batch = _batch(lengths)
     losses, exact = losses_of(model, batch)
     plain, plain_exact = _all_of_it(model, batch)
@@ -159,7 +159,7 @@ def test_checkpointing_computes_the_blocks_with_autograd_again_and_keeps_less(fo
     kept = []
     for checkpointing in (False, True):
         model = _model(form)
-        model.lm.checkpointing = checkpointing
+        model.lm.gradient_checkpointing = checkpointing
         sizes: list[int] = []
 
         def keep(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
@@ -240,9 +240,9 @@ def test_the_settings_reach_the_blocks(monkeypatch: pytest.MonkeyPatch, worlds: 
     monkeypatch.setattr(AugmentedOPT, "compile_blocks", lambda _self: compiled.append(True))
     dataset = load_dataset(str(worlds[Modality.IMAGE]), Modality.IMAGE)
     for chosen in (True, False):
-        words = [f"optim.{key}={str(chosen).lower()}" for key in ("checkpointing", "compiled")]
+        words = [f"optim.{key}={str(chosen).lower()}" for key in ("gradient_checkpointing", "compiled")]
         config = load_config("playground", words)
         ready = prepare(config, dataset, Zeros(), dataset.split("train")[:4], "cpu")
-        assert ready.model.lm.checkpointing is chosen
+        assert ready.model.lm.gradient_checkpointing is chosen
         assert bool(compiled) is chosen
         compiled.clear()
