@@ -145,5 +145,5 @@ def _enough_memory(batch: Batch, parts: int) -> Iterator[None]:
             f"the {where}'s memory does not suffice for a batch of {rows} samples × {tokens} tokens"
             + (f" in {parts} parts" if parts > 1 else ""),
             hint=f"--set optim.micro_batches={2 * parts} takes smaller parts with the same result, --set "
-            "optim.gradient_checkpointing=true saves memory for time, --set lm.dtype=bfloat16 halves the language model",
+            "optim.gradient_checkpointing=true saves memory for time, --set lm.dtype=bfloat16 halves the LM",
         ) from error
