@@ -18,8 +18,8 @@ by reason. Where no extension stands for the modality asked for, media that may 
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from tarfile import TarInfo
 from typing import Any, BinaryIO
 
 from epalm.console import progress, warn
@@ -29,7 +29,7 @@ from epalm.datasets.listing import HIDDEN, LINK, UNKNOWN, in_words
 from epalm.datasets.rows import parse_json
 from epalm.datasets.sharing import UniqueIds
 from epalm.datasets.splits import SPLITS, split_of_folder
-from epalm.datasets.tar import Kind, Member, read_members
+from epalm.datasets.tar import read_members
 from epalm.errors import UsageError
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
@@ -43,16 +43,9 @@ _TEXTS = ("txt", "caption")
 _READABLE = (*_TEXTS, "json")
 _KEYS = ("id", "task", "split", "prompt", "answers", "raw_answers", "references", "question_type", "answer_type")
 _FORMS: dict[str, Any] = {"id": str | int, "answers": dict, "raw_answers": list, "references": list}  # others: texts
-_NOT_FILES = {Kind.LINK: LINK, Kind.DEVICE: "of devices or pipes", Kind.UNKNOWN: "of no known type"}
 _NO_MEDIUM = "of samples without a medium"
 
-
-@dataclass(slots=True)
-class _Group:
-    """The members of one sample by extension; of texts, what they say."""
-
-    members: dict[str, Member] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
+_Group = dict[str, tuple[TarInfo, str]]  # the members of one sample by extension; of texts, what they say
 
 
 def read_shards(spec: str, root: Path, shards: Sequence[Path], modality: Modality | None = None) -> Dataset:
@@ -62,42 +55,29 @@ def read_shards(spec: str, root: Path, shards: Sequence[Path], modality: Modalit
         UsageError: a shard that cannot be read (see `read_members`), a text or JSON that makes no sample, a member or
             id that is there twice, two media of one modality in a sample, or no sample at all.
     """
-    own, other = _Samples(), _Samples()  # by what extensions stand for, and by what they may be
+    own, other = list[tuple[Sample, MediaFile]](), list[tuple[Sample, MediaFile]]()
     passed_over, foreign = Counter[str](), Counter[str]()
     for shard in _shown(shards):
         label = shard.absolute().relative_to(root.absolute()).as_posix()
-        for sample, medium, is_own in _read_shard(shard, label, modality, passed_over, foreign):
-            (own if is_own else other).add(sample, medium)
-    if modality is not None and not any(sample.modality is modality for sample in own.samples):
-        own.replace(other)
-    if not own.samples:
-        said = f"; {in_words(passed_over)}" if passed_over else ""
+        for sample, medium, stands in _read_shard(shard, label, modality, passed_over, foreign):
+            (own if stands else other).append((sample, medium))
+    if modality is not None and not any(sample.modality is modality for sample, _ in own):
+        names = {sample.media for sample, _ in other}
+        own = [*(pair for pair in own if pair[0].media not in names), *other]
+    if not own:
+        counts = f"; {in_words(passed_over)}" if passed_over else ""
         raise UsageError(
-            f"data {spec!r} has no medium in {len(shards):,} shards{said}",
+            f"data {spec!r} has no medium in {len(shards):,} shards{counts}",
             hint="members that make a sample have one name and different extensions: 0001.jpg 0001.json",
         )
+    ids = UniqueIds()
+    for sample, _ in own:
+        ids.add(sample, sample.media)
     if foreign:
         keys = ", ".join(f"{key!r} of {count:,}" for key, count in foreign.items())
         warn(f"data {spec!r}: not read in the JSON of samples, as the values are of another form: {keys}")
-    return Dataset(spec, root, tuple(own.samples), own.media, passed_over=dict(passed_over))
-
-
-class _Samples:
-    """Samples with their media. Of one medium, those of another modality give way."""
-
-    def __init__(self) -> None:
-        self.samples: list[Sample] = []
-        self.media: dict[str, MediaFile] = {}
-        self._ids = UniqueIds()
-
-    def add(self, sample: Sample, medium: MediaFile) -> None:
-        self._ids.add(sample, sample.media)
-        self.samples.append(sample)
-        self.media[sample.media] = medium
-
-    def replace(self, others: "_Samples") -> None:
-        self.samples = [sample for sample in self.samples if sample.media not in others.media] + others.samples
-        self.media |= others.media
+    media = {sample.media: medium for sample, medium in own}
+    return Dataset(spec, root, tuple(sample for sample, _ in own), media, passed_over=dict(passed_over))
 
 
 def _shown(shards: Sequence[Path]) -> Iterator[Path]:
@@ -114,7 +94,6 @@ def _read_shard(
     shard: Path, label: str, modality: Modality | None, passed_over: Counter[str], foreign: Counter[str]
 ) -> Iterator[tuple[Sample, MediaFile, bool]]:
     """Samples with their media, and whether the medium's extension stands for the modality or only may."""
-    split = _split_of(shard)
     path = shard.resolve()
     if not path.is_file():  # opening a pipe would wait for ever
         raise UsageError(f"shard {shard} is not a file")
@@ -123,90 +102,84 @@ def _read_shard(
             groups = _groups(file, str(shard), passed_over)
     except OSError as error:
         raise UsageError(f"cannot read {shard}: {error.strerror}") from error
+    begun = next((split for split in SPLITS if shard.name.lower().startswith(split)), None)
+    split = begun or split_of_folder(shard.absolute().parent.name) or "train"
     for key, group in groups.items():
         where = f"{shard}: {key}"
         media = _media_of(group, where)
         if not media:
-            passed_over[_NO_MEDIUM] += len(group.members)
+            passed_over[_NO_MEDIUM] += len(group)
             continue
-        rows = _rows(group, where, split, foreign)
-        found = [(kind, member, True) for kind, member in media.items()]
+        rows = list(_rows(group, where, split, foreign))
+        uses = [(kind, member, True) for kind, member in media.items()]
         if modality is not None and modality not in media:
-            others = (member for member in media.values() if may_be(PurePosixPath(member.name), modality))
-            found += [(modality, member, False) for member in list(others)[:1]]
-        for kind, member, is_own in found:
+            maybe = (member for member in media.values() if may_be(PurePosixPath(member.name), modality))
+            uses += [(modality, member, False) for member in list(maybe)[:1]]
+        for kind, member, stands in uses:
             name = f"{label}/{member.name}"
-            medium = MediaFile(path, member.offset, member.size)
+            medium = MediaFile(path, member.offset_data, member.size)
             for number, row in enumerate(rows, 1):
                 fallback = name if len(rows) == 1 else f"{name}:{number}"
-                yield to_sample({**row, "modality": kind, "media": name}, where, fallback), medium, is_own
+                yield to_sample({**row, "modality": kind, "media": name}, where, fallback), medium, stands
 
 
 def _groups(file: BinaryIO, shard: str, passed_over: Counter[str]) -> dict[str, _Group]:
-    """The shard's members by key, in order of first appearance."""
+    """The shard's members by key, in order of first appearance; their names are without "./"."""
     groups: dict[str, _Group] = {}
     for member in read_members(file, shard):
-        named = _name(member, passed_over)
-        if named is None:
+        if member.isdir():
             continue
-        name, key, extension = named
-        group = groups.get(key)
-        if group is None:
-            group = groups[key] = _Group()
-        twin = group.members.setdefault(extension, Member(name, member.kind, member.offset, member.size))
-        if twin.offset != member.offset:
+        name = member.name
+        if "./" in name or "//" in name:
+            name = "/".join(part for part in name.split("/") if part not in ("", ".")) if name[0] != "/" else name
+            member.name = name
+        dot = name.find(".", name.rfind("/") + 1)
+        extension = name[dot + 1 :].lower()
+        if (reason := _reason(member, dot, extension)) is not None:
+            passed_over[reason] += 1
+            continue
+        text = _text(file, member, f"{shard}: {name}") if extension in _READABLE else ""
+        twin, _ = groups.setdefault(name[:dot], {}).setdefault(extension, (member, text))
+        if twin is not member:
+            places = f"{twin.offset_data:,} and {member.offset_data:,}"
             raise UsageError(
-                f"{shard}: {twin.name} and {name} are one name, at bytes {twin.offset:,} and {member.offset:,}",
+                f"{shard}: {twin.name} and {name} are one name, at bytes {places}",
                 hint="pack the shard again, with each name once",
             )
-        if extension in _READABLE:
-            group.texts[extension] = _text(file, member, f"{shard}: {name}")
     return groups
 
 
-def _name(member: Member, passed_over: Counter[str]) -> tuple[str, str, str] | None:
-    """A member's path without "./", its key and its extension in lower case; None for one that is not read."""
-    if member.kind is Kind.FOLDER:
+def _reason(member: TarInfo, dot: int, extension: str) -> str | None:
+    """Why a member is not read; `dot` is where its extension begins."""
+    parts = member.name.split("/")
+    if not member.isreg():
+        return LINK if member.issym() or member.islnk() else "of devices or pipes" if member.isdev() else UNKNOWN
+    if len(member.name) > _LONGEST_NAME or _ODD.search(member.name):
+        return "of names that are no text"
+    if not parts[0] or ".." in parts:
+        return "of names that lead out of the shard"
+    if any(map(is_hidden, parts)):
+        return HIDDEN
+    if dot >= 0 and (extension in _READABLE or f".{extension}" in MODALITIES):
         return None
-    name = member.name
-    if "./" in name or "//" in name:
-        name = "/".join(part for part in name.split("/") if part not in ("", ".")) if name[0] != "/" else name
-    base = name.rfind("/") + 1
-    dot = name.find(".", base)
-    extension = name[dot + 1 :].lower()
-    reason = None
-    if member.kind is not Kind.FILE:
-        reason = _NOT_FILES[member.kind]
-    elif len(name) > _LONGEST_NAME or _ODD.search(name):
-        reason = "of names that are no text"
-    elif name.startswith("/") or ".." in name.split("/"):
-        reason = "of names that lead out of the shard"
-    elif any(map(is_hidden, name.split("/"))):
-        reason = HIDDEN
-    elif dot < base or (extension not in _READABLE and f".{extension}" not in MODALITIES):
-        last = f".{extension.rpartition('.')[2]}"
-        reason = "with a second dot in their names" if last in MODALITIES and dot >= base else UNKNOWN
-    if reason is not None:
-        passed_over[reason] += 1
-        return None
-    return name, name[:dot], extension
+    return "with a second dot in their names" if f".{extension.rpartition('.')[2]}" in MODALITIES else UNKNOWN
 
 
-def _text(file: BinaryIO, member: Member, where: str) -> str:
+def _text(file: BinaryIO, member: TarInfo, where: str) -> str:
     if member.size > _LONGEST_TEXT:
         raise UsageError(
             f"{where}: {member.size:,} bytes are no text of one sample, which has {_LONGEST_TEXT:,} at most"
         )
-    file.seek(member.offset)
+    file.seek(member.offset_data)
     try:
         return file.read(member.size).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{where} is not UTF-8 text", hint="save it as UTF-8") from error
 
 
-def _media_of(group: _Group, where: str) -> dict[Modality, Member]:
-    media: dict[Modality, Member] = {}
-    for extension, member in group.members.items():
+def _media_of(group: _Group, where: str) -> dict[Modality, TarInfo]:
+    media: dict[Modality, TarInfo] = {}
+    for extension, (member, _) in group.items():
         modality = MODALITIES.get(f".{extension}")
         if modality is not None and media.setdefault(modality, member) is not member:
             raise UsageError(
@@ -216,37 +189,24 @@ def _media_of(group: _Group, where: str) -> dict[Modality, Member]:
     return media
 
 
-def _rows(group: _Group, where: str, split: str, foreign: Counter[str]) -> list[dict[str, Any]]:
-    """What the sample's JSON and texts say, in the keys of the generic form; one row for each question."""
-    told = parse_json(group.texts["json"], where) if "json" in group.texts else {}
-    objects = told if isinstance(told, list) and told else [told]
-    lines = [line.strip() for text in _TEXTS for line in group.texts.get(text, "").splitlines()]
-    rows = []
-    for one in objects:
+def _rows(group: _Group, where: str, split: str, foreign: Counter[str]) -> Iterator[dict[str, Any]]:
+    """What the sample's JSON and texts say, in the keys of the generic form; one row for each question.
+
+    Values of another form are a packer's own, and counted.
+    """
+    given = parse_json(group["json"][1], where) if "json" in group else {}
+    lines = [line.strip() for key in _TEXTS if key in group for line in group[key][1].splitlines()]
+    for one in given if isinstance(given, list) and given else [given]:
         if not isinstance(one, dict):
             raise UsageError(f"{where}: expected an object, or a list of them", hint=f"the keys are {', '.join(_KEYS)}")
-        row = dict(_own(one, foreign))
+        values = {key: one[key] for key in _KEYS if one.get(key) is not None}
+        if isinstance(values.get("split"), str) and values["split"].lower() in SPLITS:
+            values["split"] = values["split"].lower()
+        strange = [key for key, value in values.items() if not isinstance(value, _FORMS.get(key, str))]
+        if values.get("task", Task.QA) not in list(Task) and "task" not in strange:
+            strange.append("task")
+        foreign.update(strange)
+        row = {key: value for key, value in values.items() if key not in strange}
         caption = one.get("caption") or []
         captions = list(filter(None, lines)) or ([caption] if isinstance(caption, str) else caption)
-        task = "qa" if "prompt" in row else "caption"
-        rows.append({"task": task, "split": split, "references": captions, **row})
-    return rows
-
-
-def _own(values: dict[str, Any], foreign: Counter[str]) -> Iterator[tuple[str, Any]]:
-    """The keys of the generic form whose values have its form; others are a packer's own, and counted."""
-    for key in _KEYS:
-        value = values.get(key)
-        if value is None:
-            continue
-        if key == "split" and isinstance(value, str) and value.lower() in SPLITS:
-            value = value.lower()
-        if value in set(Task) if key == "task" and isinstance(value, str) else isinstance(value, _FORMS.get(key, str)):
-            yield key, value
-        else:
-            foreign[key] += 1
-
-
-def _split_of(shard: Path) -> str:
-    begun = [split for split in SPLITS if shard.name.lower().startswith(split)]
-    return begun[0] if begun else split_of_folder(shard.absolute().parent.name) or "train"
+        yield {"task": "qa" if "prompt" in row else "caption", "split": split, "references": captions, **row}

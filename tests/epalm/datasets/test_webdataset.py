@@ -204,7 +204,7 @@ def test_a_packers_own_values_are_not_taken(tmp_path: Path, capsys: pytest.Captu
         ("1", "caption", "test", ("cap 1",)),
         ("test.tar/2.jpg", "caption", "train", ("cap 2",)),
     ]
-    assert "'id' of 1, 'task' of 1, 'prompt' of 1, 'answers' of 1, 'raw_answers' of 1" in capsys.readouterr().err
+    assert "'id' of 1, 'prompt' of 1, 'answers' of 1, 'raw_answers' of 1, 'task' of 1" in capsys.readouterr().err
     for name in ("intid", "foreign"):
         samples = load_dataset(str(shared_case("shard-json-ids") / f"{name}.tar")).samples
         assert [s.references for s in samples] == [("cap 0",), ("cap 1",), ("cap 2",)]
