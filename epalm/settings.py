@@ -62,7 +62,7 @@ class LmSettings(Section):
 class EncoderSettings(Section):
     """The perceptual encoder. None: its own default. Cached features that differ are pointed out."""
 
-    kind: Literal["vit", "timesformer", "timesformer-space", "vit-frames", "ast"] | None = None  # [by modality]
+    kind: str | None = None  # [by modality]
     weights: str | None = None  # Hub name or folder
     frames: Positive | None = None  # of a clip
     size: Positive | None = None  # pixels a side; the weights decide, this is what the recipe counts on

@@ -1,13 +1,15 @@
 """Frozen models' weights: from the Hub by name, from a local folder, or drawn at random when that is asked for.
 
-Only safetensors, or pickles limited to tensors, are read; no code from a repository runs. What the model
-libraries raise becomes one message that names what to do.
+Only safetensors, or pickles limited to tensors, are read; no code from a repository runs. Files that are cut off,
+damaged or pointers of Git LFS are named before anything is loaded, and what the model libraries raise becomes one
+message that says what to do.
 """
 
 import contextlib
+import json
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +18,14 @@ from torch import nn
 
 from epalm.errors import EpalmError, UsageError
 from epalm.fingerprint import digest_tensors
-from epalm.weight_files import require_whole
 
 Loaded = TypeVar("Loaded")
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_WHOLE = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read, or one in parts before the next
+_SETTINGS = ("config.json", "generation_config.json", "preprocessor_config.json")
+_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_OF_TOKENIZERS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_AGAIN = "copy or download it again"
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,15 @@ class Source:
         return path.resolve() if path and path.is_dir() else None
 
     def require_loadable(self, what: str) -> None:
-        """Say early that a name which looks like a path leads nowhere. Raises UsageError."""
-        if self.name is None or self.folder is not None:
+        """Raise UsageError where a name that looks like a path leads nowhere, or the folder's files are not whole."""
+        if self.folder:
+            if not self.random:
+                _require_whole(self.folder, what)
             return
-        if Path(self.name).exists() or self.name.startswith((".", "/", "~")) or self.name.count("/") > 1:
+        name = self.name or ""
+        if name and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
             raise UsageError(
-                f"{self.option} {self.name!r}, for the {what}, is not a folder",
+                f"{self.option} {name!r}, for the {what}, is not a folder",
                 hint="give a folder with config.json and model.safetensors, or a Hub name",
             )
 
@@ -57,8 +67,6 @@ def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
         UsageError: the weights are not there, not whole, not reachable, or of another architecture.
     """
     source.require_loadable(what)
-    if source.folder and not source.random:
-        require_whole(source.folder, what)
     try:
         with _quiet():
             return build()
@@ -129,10 +137,117 @@ def from_pretrained(
     return load(source, what, build)
 
 
+def load_encoder(
+    source: Source,
+    what: str,
+    model_class: Any,
+    settings_of: Callable[[str], tuple[dict[str, Any], Any]],
+    *,
+    default: str,
+    adapt: Callable[[Any], None] = lambda config: None,
+) -> tuple[Any, dict[str, Any]]:
+    """An encoder of transformers, and what its folder says of its preprocessing, read by `settings_of`.
+
+    `default` are the weights where `source` names none; `adapt` may change the configuration before the model is made.
+
+    Raises:
+        UsageError: see `from_pretrained`; also when the weights are another architecture's.
+    """
+    named = source if source.name or source.random else replace(source, name=default)
+    config_class = model_class.config_class
+    config, settings = config_class(), dict[str, Any]()
+    if named.name:
+        where = str(named.folder or named.name)
+        config = load(named, what, lambda: config_class.from_pretrained(where))
+        if config.model_type != config_class.model_type:
+            raise UsageError(
+                f"{named.name!r} is a {config.model_type}, no {config_class.model_type}", hint="see --encoder"
+            )
+        settings = load(named, what, lambda: settings_of(where)[0])
+    adapt(config)
+    if not source.random:
+        return from_pretrained(model_class, named, what, config), settings
+    with seeded(source):
+        return model_class(config), settings
+
+
 def freeze(model: nn.Module) -> str:
     """Make the model ready to encode, in float32; returns the digest of its tensors."""
     model.float().eval().requires_grad_(False)
     return digest_tensors(model.state_dict())
+
+
+def require_tokenizer(folder: Path) -> None:
+    """Raise UsageError where the folder holds no tokenizer, or a damaged one."""
+    names = next((names for names in _TOKENIZERS if all((folder / name).is_file() for name in names)), None)
+    if names is None:
+        raise UsageError(
+            f"{folder} holds no tokenizer for the language model",
+            hint="copy tokenizer.json, or vocab.json and merges.txt, from where its weights were published",
+        )
+    _require_objects(folder, _OF_TOKENIZERS)
+    for name in names:
+        _require_no_pointer(folder / name)
+    _require_objects(folder, [name for name in names if name.endswith(".json")])
+
+
+def _require_whole(folder: Path, what: str) -> None:
+    """Raise UsageError where weights or settings are cut off, damaged, or pointers of Git LFS."""
+    from safetensors import SafetensorError, safe_open
+
+    _require_objects(folder, _SETTINGS)
+    for path in _weight_files(folder):
+        if not path.is_file():
+            raise UsageError(f"{path}, a part of the weights for the {what}, is not there", hint=_AGAIN)
+        _require_no_pointer(path)
+        if path.suffix == ".safetensors":
+            try:
+                with safe_open(path, framework="pt"):  # reads the header and holds it against the file's size
+                    pass
+            except (SafetensorError, OSError) as error:
+                raise UsageError(f"{path} is cut off or damaged: {error}", hint=_AGAIN) from error
+
+
+def _weight_files(folder: Path) -> Iterator[Path]:
+    """The files that loading reads, those of an index included; none where there are no weights."""
+    for name in _WHOLE:
+        if (folder / name).is_file():
+            yield folder / name
+            return
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            parts = _read_object(index).get("weight_map")
+            names: set[str] = set(map(str, parts.values())) if isinstance(parts, dict) else set()
+            if not names or not all(Path(part).name == part and Path(part).suffix for part in names):
+                raise UsageError(f"{index} does not name the files that it is an index of", hint=_AGAIN)
+            yield from (folder / part for part in sorted(names))
+            return
+
+
+def _require_objects(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if (folder / name).is_file():
+            _read_object(folder / name)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    _require_no_pointer(path)
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is cut off, or no JSON: {error}", hint=_AGAIN) from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} holds no JSON object", hint=_AGAIN)
+    return value
+
+
+def _require_no_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise UsageError(
+                f"{path} is a pointer of Git LFS, not the file itself: its repository was cloned without git-lfs",
+                hint="git lfs install && git lfs pull in that repository, or download the file",
+            )
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
-from epalm.extract.encoders.cls_tokens import ClsTokens
+from epalm.extract.encoders.transformer import ClsTokens
 from epalm.extract.inputs.filterbank import filter_bank, fit_frames
 from epalm.playground.draw_audio import RATE, draw_audio
 from epalm.playground.world import Scene

@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from epalm.extract.encoders.cls_tokens import ClsTokens
+from epalm.extract.encoders.transformer import ClsTokens
 from epalm.playground.draw_image import SIDE, draw_image
 from epalm.samples import Modality
 from pretraining.encoders import pretrain_encoder

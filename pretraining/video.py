@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import TimesformerConfig, TimesformerModel, VideoMAEImageProcessor
 
-from epalm.extract.encoders.cls_tokens import ClsTokens
+from epalm.extract.encoders.transformer import ClsTokens
 from epalm.playground.draw_video import FRAMES, SIDE, draw_video
 from epalm.playground.world import Scene
 from epalm.samples import Modality

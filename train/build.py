@@ -17,8 +17,7 @@ from epalm.train.lm.adapters import Adapters
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.extras import add_lora, quantization
 from epalm.train.lm.injection import Injection
-from epalm.weight_files import require_tokenizer
-from epalm.weights import Source, from_pretrained, load
+from epalm.weights import Source, from_pretrained, load, require_tokenizer
 
 PLAYGROUND = "playground"
 _TOKENIZER_HINT = "take the tokenizer that was published with its weights"

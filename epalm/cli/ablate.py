@@ -44,7 +44,7 @@ WeightsOption = Annotated[
     typer.Option(
         "--weights",
         metavar="ENCODER=WEIGHTS",
-        help="Hub name or folder for vit, vit-frames, timesformer or ast; may be given several times. "
+        help="Hub name or folder for one kind of encoder; may be given several times. "
         "[default: the playground's there, else the published ones]",
         show_default=False,
     ),
@@ -60,7 +60,6 @@ WriteOption = Annotated[
         show_default=False,
     ),
 ]
-_KINDS = ("vit", "vit-frames", "timesformer", "ast")
 _HELP = """{about}
 
 Published figures stand beside the measured ones. Data and models differ: only the order of the rows compares. On the
@@ -197,13 +196,15 @@ _add(
 
 
 def _by_kind(weights: Sequence[str]) -> dict[str, str]:
+    from epalm.extract.encoders.registry import encoder_names
+
     found = {}
     for word in weights:
         kind, equals, name = word.partition("=")
-        if kind not in _KINDS or not equals or not name:
+        if kind not in encoder_names() or not equals or not name:
             raise UsageError(
                 f"--weights {word!r} is not of the form ENCODER=WEIGHTS",
-                hint=f"--weights vit=models/vit; encoders are {', '.join(_KINDS)}",
+                hint=f"--weights vit=models/vit; encoders are {', '.join(encoder_names())}",
             )
         found[kind] = name
     return found

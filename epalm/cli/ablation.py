@@ -115,12 +115,13 @@ def require_samples(table: PaperTable, data: str, split: str) -> None:
 
 
 def _sizes(table: PaperTable, place: Place, config: "Config") -> Sizes:
+    from epalm.extract.encoders.registry import default_kind
     from epalm.playground import weights_folder
     from epalm.settings import OPT_BLOCKS
 
     lm = config.lm.name
     blocks = OPT_BLOCKS.get(lm) or _config_of(lm, "language model", "lm.name", "num_hidden_layers")[0]
-    weights = str(weights_folder("audio")) if place.playground else place.weights.get("ast")
+    weights = str(weights_folder("audio")) if place.playground else place.weights.get(default_kind(Modality.AUDIO))
     if table.modality is not Modality.AUDIO or weights is None:
         return Sizes(blocks)
     bins, frames = _config_of(weights, "audio encoder", "--weights", "num_mel_bins", "max_length")
@@ -150,7 +151,9 @@ def _from_hub(name: str, what: str, option: str) -> dict[str, Any]:
 
 
 def _cell(table: PaperTable, choice: Choice, place: Place, sizes: Sizes) -> Cell:
-    kind = choice.encoder or {"image": "vit", "video": "timesformer", "audio": "ast"}[table.modality]
+    from epalm.extract.encoders.registry import default_kind
+
+    kind = choice.encoder or default_kind(table.modality)
     words: list[str] = ["--encoder", choice.encoder] if choice.encoder else []
     words += ["--frames", str(choice.frames)] if choice.frames != DEFAULT_FRAMES else []
     if choice.masks:

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from epalm.train.data.features import CachedFeatures
     from epalm.train.runs.loading import LoadedRun
 
-_ONE_ENCODER = {"timesformer", "timesformer-space"}
-
 
 def require_same_weights(run: "LoadedRun", features: "CachedFeatures") -> None:
     """That other features than a run's own are of the encoder that it knows, on whatever media.
@@ -24,9 +22,10 @@ def require_same_weights(run: "LoadedRun", features: "CachedFeatures") -> None:
         UsageError: they are of another encoder.
     """
     ours, theirs = run.inputs["features"], features.describe()
-    kinds = {ours["encoder"].get("kind"), theirs["encoder"].get("kind")}
+    from epalm.extract.encoders.registry import family
+
     same = ours["encoder"] == theirs["encoder"]
-    if kinds == _ONE_ENCODER:
+    if not same and family(ours["encoder"].get("kind")) == family(theirs["encoder"].get("kind")) is not None:
         same = _source(ours["choice"]) == _source(theirs["choice"]) is not None
     if run.encoder or not same:
         raise UsageError(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from epalm.cli.encoder_names import ENCODERS
 from epalm.cli.options import (
     DEFAULT_CACHE,
     CacheOption,
@@ -35,7 +36,7 @@ def extract(
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="vit, timesformer, timesformer-space, vit-frames or ast. [default: by modality]",
+            help=f"{ENCODERS}. [default: by modality]",
             show_default=False,
             rich_help_panel=_ENCODER,
         ),

@@ -1,21 +1,34 @@
-"""The encoders there are, by name, and the one builder that reads a choice. Knows no media and no cache."""
+"""The encoders by name, and the one builder that reads a choice. An encoder is one file.
 
+Each file of this folder that declares `ENCODERS` (name → `EncoderKind`) is known, and so is each entry point of the
+group `epalm.encoders` that an installed package declares (see docs/encoders.md). Imports nothing heavy: files import
+their model library when they build, as the command line reads the names for `--help`.
+"""
+
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
 
-from epalm.devices import pick_device
 from epalm.errors import UsageError
-from epalm.extract.encoders.compute import Compute
-from epalm.extract.encoders.protocol import Encoder
-from epalm.extract.inputs.augment import SpecAugment
-from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Input
 from epalm.extract.media.limits import Limits
 from epalm.fingerprint import canonical_json
 from epalm.playground import weights_folder
 from epalm.samples import Modality
-from epalm.weights import Source
 
+if TYPE_CHECKING:
+    from epalm.extract.encoders.protocol import Encoder
+    from epalm.extract.encoders.transformer import Compute
+    from epalm.extract.inputs.preprocess import Input
+    from epalm.weights import Source
+
+PLUG_INS = "epalm.encoders"  # group of entry points
+_OTHER_FILES = {"protocol", "registry", "transformer"}  # of this folder: no encoders
 PLAYGROUND = "playground"
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pictures that CLIP was trained on
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -52,8 +65,6 @@ class EncoderChoice:
     @staticmethod
     def from_record(record: Mapping[str, str]) -> "EncoderChoice":
         """The choice that `to_record` wrote. Raises UsageError when the record has none, or a damaged one."""
-        import json
-
         if "encoder" not in record:
             raise UsageError("the feature set does not say which encoder made it", hint="extract it again")
         try:
@@ -70,56 +81,97 @@ class EncoderChoice:
 
 
 @dataclass(frozen=True)
-class _Kind:
+class EncoderKind:
+    """An encoder as its file declares it. `build` gets the choice, where the weights are, and how to compute.
+
+    `default`: it is taken for media of its modalities where none is named. `has_frames`: `--frames` applies.
+    `playground`: whose weights of the built-in world fit. Kinds of one `family` that were loaded from the same place
+    are the same encoder, whatever their digests say.
+    """
+
     modalities: tuple[Modality, ...]
-    playground: str  # whose weights of the built-in world fit
-    has_frames: bool
-    build: Callable[[Source, EncoderChoice, Compute], Encoder]
+    build: "Callable[[EncoderChoice, Source, Compute], Encoder]"
+    default: bool = False
+    has_frames: bool = False
+    playground: str | None = None
+    family: str | None = None
 
 
-# Each builder imports its own model library: these take seconds, and one extraction needs one of them.
+@cache
+def own_encoders() -> Mapping[str, EncoderKind]:
+    """The encoders of this folder, by name."""
+    files = [name for _, name, _ in iter_modules([str(Path(__file__).parent)]) if name not in _OTHER_FILES]
+    kinds: dict[str, EncoderKind] = {}
+    for name in files:
+        kinds |= import_module(f"{__package__}.{name}").ENCODERS
+    return kinds
 
 
-def _vit(source: Source, _choice: EncoderChoice, compute: Compute) -> Encoder:
-    from epalm.extract.encoders.vit import build_vit
-
-    return build_vit(source, compute)
-
-
-def _frame_average(source: Source, choice: EncoderChoice, compute: Compute) -> Encoder:
-    from epalm.extract.encoders.frame_average import DEFAULT_FRAMES, FrameAverage
-    from epalm.extract.encoders.vit import build_vit
-
-    return FrameAverage(build_vit(source, compute), choice.frames or DEFAULT_FRAMES)
+def encoder_names() -> list[str]:
+    """All there are, those of installed packages too; these are not imported for it."""
+    return [*own_encoders(), *sorted(_plug_ins())]
 
 
-def _divided(source: Source, choice: EncoderChoice, compute: Compute) -> Encoder:
-    from epalm.extract.encoders.timesformer import build_timesformer
-
-    return build_timesformer(source, compute, space_only=False, frames=choice.frames, modality=Modality.VIDEO)
+def _plug_ins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=PLUG_INS) if point.name not in own_encoders()}
 
 
-def _space_only(source: Source, choice: EncoderChoice, compute: Compute) -> Encoder:
-    from epalm.extract.encoders.timesformer import build_timesformer
+def encoder_kind(name: str) -> EncoderKind:
+    """What is declared of the encoder with that name. Raises UsageError: there is none, or its package is broken."""
+    if name in own_encoders():
+        return own_encoders()[name]
+    point = _plug_ins().get(name)
+    if point is None:
+        raise UsageError(f"there is no encoder {name!r}", hint=f"use one of: {', '.join(encoder_names())}")
+    where = f"encoder {name!r} ({point.value} of {point.dist.name if point.dist else 'an unknown package'})"
+    try:
+        kind = point.load()
+    except Exception as error:  # whatever a package raises while it is imported
+        raise UsageError(f"{where} cannot be imported: {error!r}", hint="install or mend that package") from error
+    if not isinstance(kind, EncoderKind):
+        raise UsageError(f"{where} is a {type(kind).__name__}, no EncoderKind", hint="see docs/encoders.md")
+    return kind
 
-    modality = choice.modality or Modality.IMAGE
-    return build_timesformer(source, compute, space_only=True, frames=choice.frames, modality=modality)
+
+def family(name: str | None) -> str | None:
+    """See `EncoderKind`; None for an encoder that is not installed any more."""
+    return encoder_kind(name).family if name and name in encoder_names() else None
 
 
-def _ast(source: Source, _choice: EncoderChoice, compute: Compute) -> Encoder:
-    from epalm.extract.encoders.audio_transformer import build_audio_transformer
+def default_kind(modality: Modality) -> str:
+    """The name of the modality's default encoder."""
+    return next(name for name, kind in own_encoders().items() if kind.default and modality in kind.modalities)
 
-    return build_audio_transformer(source, compute)
+
+def require_fit(choice: EncoderChoice, modality: Modality) -> EncoderChoice:
+    """The choice, for media of that modality. Raises UsageError when there is no such encoder for them."""
+    if modality not in encoder_kind(choice.kind).modalities:
+        fitting = [name for name in encoder_names() if modality in encoder_kind(name).modalities]
+        raise UsageError(f"encoder {choice.kind!r} does not read {modality} media", hint=f"use {' or '.join(fitting)}")
+    return replace(choice, modality=modality)
 
 
-# The first one of a modality is its default.
-ENCODERS: dict[str, _Kind] = {
-    "vit": _Kind((Modality.IMAGE,), "image", False, _vit),
-    "timesformer": _Kind((Modality.VIDEO,), "video", True, _divided),
-    "timesformer-space": _Kind((Modality.IMAGE, Modality.VIDEO), "video", False, _space_only),
-    "vit-frames": _Kind((Modality.VIDEO,), "image", True, _frame_average),
-    "ast": _Kind((Modality.AUDIO,), "audio", False, _ast),
-}
+def build_encoder(
+    choice: EncoderChoice, *, device: str = "auto", compiled: bool = False, limits: Limits | None = None
+) -> "Encoder":
+    """The chosen encoder with its weights, frozen, on the device; `limits` are for the media that it reads.
+
+    Raises:
+        UsageError: no such encoder, option or device, or its weights cannot be loaded.
+    """
+    from epalm.devices import pick_device
+    from epalm.extract.encoders.transformer import Compute
+    from epalm.weights import Source
+
+    kind, name = encoder_kind(choice.kind), choice.weights
+    if choice.frames is not None and not kind.has_frames:
+        raise UsageError(f"encoder {choice.kind!r} has no --frames", hint="leave the option out")
+    if name == PLAYGROUND:
+        name = str(weights_folder(kind.playground)) if kind.playground else None
+    source = Source(name, choice.random_weights, choice.seed)
+    encoder = kind.build(choice, source, Compute(pick_device(device), choice.precision, compiled))
+    encoder.input = _with_options(encoder.input, choice, limits or Limits())
+    return encoder
 
 
 def parse_spec_augment(text: str) -> tuple[int, int] | None:
@@ -132,44 +184,11 @@ def parse_spec_augment(text: str) -> tuple[int, int] | None:
     return int(widths[0]), int(widths[1])
 
 
-def default_kind(modality: Modality) -> str:
-    """The name of the modality's default encoder."""
-    return next(name for name, kind in ENCODERS.items() if modality in kind.modalities)
-
-
-def require_fit(choice: EncoderChoice, modality: Modality) -> EncoderChoice:
-    """The choice, for media of that modality. Raises UsageError when there is no such encoder for them."""
-    fitting = [name for name, kind in ENCODERS.items() if modality in kind.modalities]
-    if choice.kind not in fitting:
-        fault = "does not read" if choice.kind in ENCODERS else "is unknown; asked for"
-        raise UsageError(f"encoder {choice.kind!r} {fault} {modality} media", hint=f"use {' or '.join(fitting)}")
-    return replace(choice, modality=modality)
-
-
-def build_encoder(
-    choice: EncoderChoice, *, device: str = "auto", compiled: bool = False, limits: Limits | None = None
-) -> Encoder:
-    """The chosen encoder with its weights, frozen, on the device; `limits` are for the media that it reads.
-
-    Raises:
-        UsageError: no such encoder, option or device, or its weights cannot be loaded.
-    """
-    if choice.kind not in ENCODERS:
-        raise UsageError(f"there is no encoder {choice.kind!r}", hint=f"use one of: {', '.join(ENCODERS)}")
-    kind = ENCODERS[choice.kind]
-    if choice.frames is not None and not kind.has_frames:
-        raise UsageError(f"encoder {choice.kind!r} has no --frames", hint="leave the option out")
-    name = choice.weights
-    if name == PLAYGROUND:
-        name = str(weights_folder(kind.playground))
-    source = Source(name, choice.random_weights, choice.seed)
-    encoder = kind.build(source, choice, Compute(pick_device(device), choice.precision, compiled))
-    encoder.input = _with_options(encoder.input, choice, limits or Limits())
-    return encoder
-
-
-def _with_options(read: Input, choice: EncoderChoice, limits: Limits) -> Input:
+def _with_options(read: "Input", choice: EncoderChoice, limits: Limits) -> "Input":
     """What the encoder reads, as the choice has it augmented and limited."""
+    from epalm.extract.inputs.augment import SpecAugment
+    from epalm.extract.inputs.preprocess import AudioInput, ImageInput
+
     options: dict[str, Any] = {"limits": limits}
     if not choice.augmented:
         options["augmentation"] = None

@@ -1,120 +1,108 @@
-"""Video encoder: TimeSformer of transformers, divided space-time or space-only. Knows nothing of the cache.
+"""Videos: TimeSformer of transformers, with divided space-time or space-only attention.
 
 Space-only is the paper's: only the spatial self-attention, on one frame, without temporal branch and time
 embedding. It reads pictures as well as the middle frame of clips, so that what is trained on pictures can be
 tested on videos.
 """
 
-from typing import Any
-
-import torch
-from transformers import TimesformerConfig, TimesformerModel, VideoMAEImageProcessor
+from typing import TYPE_CHECKING, Any
 
 from epalm.errors import UsageError
-from epalm.extract.encoders.cls_tokens import ClsTokens
-from epalm.extract.encoders.compute import Compute
-from epalm.extract.encoders.protocol import TOKEN_RULE
-from epalm.extract.inputs.preprocess import ImageInput, Input, Interpolation, Pixels, VideoInput
+from epalm.extract.encoders.registry import EncoderChoice, EncoderKind
 from epalm.samples import Modality
-from epalm.weights import Source, freeze, from_pretrained, load, seeded
 
-DEFAULT_WEIGHTS = "facebook/timesformer-base-finetuned-k400"  # method: encoders of eP-ALM
+if TYPE_CHECKING:
+    from transformers import TimesformerModel
+
+    from epalm.extract.encoders.transformer import Compute, TransformerEncoder
+    from epalm.extract.inputs.preprocess import Interpolation, Pixels
+    from epalm.weights import Source
+
+_DEFAULT_WEIGHTS = "facebook/timesformer-base-finetuned-k400"  # method: encoders of eP-ALM
 _DECIDING = (
     "attention_type", "hidden_act", "hidden_size", "image_size", "intermediate_size", "layer_norm_eps",
     "num_attention_heads", "num_hidden_layers", "patch_size", "qkv_bias",
 )  # fmt: skip
-_INTERPOLATION: dict[int, Interpolation] = {
+_INTERPOLATION: "dict[int, Interpolation]" = {
     0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming",
 }  # fmt: skip  # Pillow's numbers, as image processors write them
-_KINETICS: dict[str, Any] = {
-    "image_mean": (0.45, 0.45, 0.45),
-    "image_std": (0.225, 0.225, 0.225),
-    "resample": 2,
-}
+_KINETICS: dict[str, Any] = {"image_mean": (0.45,) * 3, "image_std": (0.225,) * 3, "resample": 2}
+_SPACE_ONLY = "timesformer-space"
 
 
-class TimeSformer:
-    """A transformers TimesformerModel; `modality` says whether it reads videos or (space-only) pictures."""
-
-    def __init__(
-        self,
-        model: TimesformerModel,
-        pixels: Pixels,
-        compute: Compute,
-        *,
-        frames: int,
-        modality: Modality = Modality.VIDEO,
-    ) -> None:
-        space_only = model.config.attention_type == "space_only"
-        if space_only and frames != 1:
-            raise UsageError("space-only attention reads one frame", hint="leave out --frames")
-        self.kind = "timesformer-space" if space_only else "timesformer"
-        self.modality = modality
-        self.input: Input = ImageInput(pixels) if modality is Modality.IMAGE else VideoInput(pixels, frames)
-        self.depth, self.width = model.config.num_hidden_layers, model.config.hidden_size
-        self._config = {key: getattr(model.config, key) for key in _DECIDING}
-        self._trained_frames = 1 if space_only else model.config.num_frames
-        # The blocks share the configuration; the time embedding is interpolated to the frames there are.
-        model.config.num_frames = frames
-        self._weights = freeze(model)
-        self._model, self._compute = compute.place(model, model.encoder.layer), compute
-        self.device, self.precision = compute.device, compute.precision
-        self._tokens = ClsTokens(model.encoder.layer, model.layernorm)
-
-    def describe(self) -> dict[str, Any]:
-        """See `Encoder`."""
-        return {
-            "kind": self.kind,
-            "architecture": {
-                "family": "transformers Timesformer", "frames": self._trained_frames, **self._config
-            },
-            "weights": self._weights,
-            "token": TOKEN_RULE,
-        }  # fmt: skip
-
-    @property
-    def module(self) -> torch.nn.Module:
-        """See `TrainableEncoder`."""
-        module: torch.nn.Module = self._model
-        return module
-
-    def encode(self, batch: torch.Tensor) -> torch.Tensor:
-        """Clips (B, T, 3, H, W), or pictures (B, 3, H, W), → (B, depth, D)."""
-        clips = batch if batch.ndim == 5 else batch.unsqueeze(1)
-        with self._compute.autocast():
-            return self._tokens.of(lambda: self._model(clips.to(self.device)))
-
-
-def build_timesformer(
-    source: Source, compute: Compute, *, space_only: bool, frames: int | None, modality: Modality
-) -> TimeSformer:
+def build(choice: EncoderChoice, source: "Source", compute: "Compute") -> "TransformerEncoder":
     """A TimeSformer with `source`'s weights: a Hub name or a folder that transformers saved.
 
-    `frames` [default: as many as it was trained with; 1 when space-only]. Raises UsageError.
+    Frames of a clip [default: as many as it was trained with; 1 when space-only]. Raises UsageError.
     """
-    named = source if source.name or source.random else Source(DEFAULT_WEIGHTS)
-    what = "video encoder"
-    config, settings = TimesformerConfig(), dict(_KINETICS)
-    if named.name:
-        where = str(named.folder or named.name)
-        config = load(named, what, lambda: TimesformerConfig.from_pretrained(where))
-        if getattr(config, "model_type", None) != "timesformer":
-            raise UsageError(f"{named.name!r} is a {config.model_type}, no TimeSformer", hint="see --encoder")
-        settings |= load(named, what, lambda: VideoMAEImageProcessor.get_image_processor_dict(where)[0])
-    if space_only:
-        config.attention_type, config.num_frames = "space_only", 1
+    import torch
+    from transformers import TimesformerModel, VideoMAEImageProcessor
+
+    from epalm.extract.inputs.preprocess import Pixels
+    from epalm.weights import load_encoder, seeded
+
+    def adapt(config: Any) -> None:
+        if choice.kind == _SPACE_ONLY:
+            config.attention_type, config.num_frames = "space_only", 1
+
+    settings_of = VideoMAEImageProcessor.get_image_processor_dict
+    model, settings = load_encoder(
+        source, "video encoder", TimesformerModel, settings_of, default=_DEFAULT_WEIGHTS, adapt=adapt
+    )
     if source.random:
         with seeded(source):
-            model = TimesformerModel(config)
             for parameter in model.parameters():
                 if not parameter.any() and parameter.ndim == 3:  # embeddings that start at zero
                     torch.nn.init.trunc_normal_(parameter, std=0.02)
-    else:
-        model = from_pretrained(TimesformerModel, named, what, config)
+    settings = _KINETICS | settings
+    side = model.config.image_size
     pixels = Pixels(
-        (config.image_size, config.image_size),
+        (side, side),
         _INTERPOLATION[int(settings["resample"])],
         tuple(settings["image_mean"]),
         tuple(settings["image_std"]),
     )
-    return TimeSformer(model, pixels, compute, frames=frames or config.num_frames, modality=modality)
+    modality = (choice.modality or Modality.IMAGE) if choice.kind == _SPACE_ONLY else Modality.VIDEO
+    return timesformer_encoder(
+        model, pixels, compute, frames=choice.frames or model.config.num_frames, modality=modality
+    )
+
+
+def timesformer_encoder(
+    model: "TimesformerModel", pixels: "Pixels", compute: "Compute", *, frames: int, modality: Modality = Modality.VIDEO
+) -> "TransformerEncoder":
+    """`modality` says whether it reads videos or (space-only) pictures. Raises UsageError."""
+    from epalm.extract.encoders.transformer import TransformerEncoder
+    from epalm.extract.inputs.preprocess import ImageInput, VideoInput
+
+    config = model.config
+    space_only = config.attention_type == "space_only"
+    if space_only and frames != 1:
+        raise UsageError("space-only attention reads one frame", hint="leave out --frames")
+    trained_frames = 1 if space_only else config.num_frames
+    # The blocks share the configuration; the time embedding is interpolated to the frames there are.
+    config.num_frames = frames
+    return TransformerEncoder(
+        _SPACE_ONLY if space_only else "timesformer",
+        modality,
+        model,
+        model.encoder.layer,
+        model.layernorm,
+        reads=ImageInput(pixels) if modality is Modality.IMAGE else VideoInput(pixels, frames),
+        width=config.hidden_size,
+        architecture={
+            "family": "transformers Timesformer",
+            "frames": trained_frames,
+            **{key: getattr(config, key) for key in _DECIDING},
+        },
+        compute=compute,
+        run=lambda inputs: model(inputs if inputs.ndim == 5 else inputs.unsqueeze(1)),  # a picture is one frame
+    )
+
+
+ENCODERS = {
+    "timesformer": EncoderKind(
+        (Modality.VIDEO,), build, default=True, has_frames=True, playground="video", family="timesformer"
+    ),
+    _SPACE_ONLY: EncoderKind((Modality.IMAGE, Modality.VIDEO), build, playground="video", family="timesformer"),
+}

@@ -8,15 +8,12 @@ import pytest
 import torch
 
 from epalm.datasets import load_dataset
-from epalm.extract.encoders.compute import Compute
 from epalm.extract.encoders.protocol import TrainableEncoder
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder
-from epalm.extract.encoders.vit import build_vit
 from epalm.extract.trained import EncoderModule, TrainableFeatures
 from epalm.playground.generate import COUNTS
 from epalm.samples import Modality
 from epalm.train.runs.run_folder import RunFolder
-from epalm.weights import Source
 from tests.conftest import Epalm, save_small_vit
 
 SHORT = ("--set", "optim.max_steps=3", "--set", "optim.batch_size=8", "--set", "eval.every_steps=3")
@@ -24,7 +21,8 @@ FAST = ("--set", "optim.encoder_lr=1e-3", "--set", "optim.lm_lr=1e-4")
 
 
 def test_the_encoders_gradients_are_those_of_finite_differences(tmp_path: Path) -> None:
-    encoder = build_vit(Source(str(save_small_vit(tmp_path / "vit", depth=2))), Compute(torch.device("cpu")))
+    encoder = build_encoder(EncoderChoice("vit", str(save_small_vit(tmp_path / "vit", depth=2))), device="cpu")
+    assert isinstance(encoder, TrainableEncoder)
     module = EncoderModule(encoder, (0, 1))
     module.double()
     pictures = torch.randn(2, 3, 16, 16).double()

@@ -1,0 +1,84 @@
+"""An encoder from outside the package: the one that docs/encoders.md shows, installed as that page says."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from epalm.cache.store import Cache
+from epalm.errors import UsageError
+from epalm.extract.encoders.registry import EncoderChoice, encoder_kind, encoder_names, family, require_fit
+from epalm.samples import Modality
+from tests.conftest import Epalm
+
+PAGE = Path(__file__).parents[3] / "docs" / "encoders.md"
+
+
+def _block(language: str) -> str:
+    (block,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return str(block)
+
+
+def _install(folder: Path, points: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution as pip leaves it: a module, and metadata that names it."""
+    info = folder / "colour_grid-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: colour-grid\nVersion: 1.0\n")
+    lines = [f"{name} = {where}" for name, where in points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[epalm.encoders]", *lines, ""]))
+    monkeypatch.syspath_prepend(folder)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "site"
+    _install(folder, tomllib.loads(_block("toml"))["project"]["entry-points"]["epalm.encoders"], monkeypatch)
+    (folder / "colour_grid.py").write_text(_block("python"))
+    monkeypatch.delitem(sys.modules, "colour_grid", raising=False)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for level in (0, 128, 255):
+        Image.new("RGB", (80, 60), (level, 0, 255)).save(folder / f"{level}.png")
+    return folder
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_package_adds_an_encoder(epalm: Epalm, tmp_path: Path, pictures: Path) -> None:
+    shown = epalm("extract", "--help")
+    assert "colour-grid" in shown.out and "colour_grid" not in sys.modules  # known by name, and not imported
+    command = _block("bash").removeprefix("epalm ").split()
+    assert epalm(*command, "--data", pictures, "--cache", tmp_path / "cache").code == 0
+    (features,) = Cache(tmp_path / "cache").sets()
+    assert features.spec.encoder == {"kind": "colour-grid", "version": 1}
+    reader = features.open()
+    rows = reader.gather(reader.rows_of(sorted(features.rows())))
+    reds = rows.reshape(3, 3, 64)[:, 0].astype(np.float32)
+    np.testing.assert_allclose(np.sort(reds, axis=0), np.repeat([[-1.0], [0.004], [1.0]], 64, axis=1), atol=1e-3)
+
+
+@pytest.mark.usefixtures("installed")
+def test_it_is_told_from_others() -> None:
+    assert require_fit(EncoderChoice("colour-grid"), Modality.IMAGE).modality is Modality.IMAGE
+    with pytest.raises(UsageError, match="does not read audio"):
+        require_fit(EncoderChoice("colour-grid"), Modality.AUDIO)
+    assert family("colour-grid") is None
+
+
+def test_a_package_that_cannot_be_used_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = {"broken": "no_such_module:ENCODER", "other": "math:pi", "vit": "no_such_module:ENCODER"}
+    _install(tmp_path, points, monkeypatch)
+    assert [name for name in encoder_names() if name in points] == ["vit", "broken", "other"]
+    for name, fault in (("broken", "cannot be imported"), ("other", "no EncoderKind")):
+        with pytest.raises(UsageError, match=fault) as caught:
+            encoder_kind(name)
+        assert "colour-grid" in caught.value.message
+    assert Modality.IMAGE in encoder_kind("vit").modalities
+    assert family("removed since") is None
