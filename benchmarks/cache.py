@@ -53,7 +53,7 @@ def _fill(where: Path, blocks: int) -> FeatureSet:
     )
     features = Cache(where).feature_set(spec, recorded={})
     rng = np.random.default_rng(0)
-    values = rng.standard_normal((_BLOCK, 1, _LAYERS, _WIDTH), np.float32).astype(np.float16)
+    values = rng.standard_normal((_BLOCK, 1, _LAYERS, 1, _WIDTH), np.float32).astype(np.float16)
     for block in range(blocks):
         digests = [digest_json([block, row]) for row in range(_BLOCK)]
         features.write_block(digests, np.roll(values, block, axis=-1))

@@ -95,7 +95,7 @@ class ManyMedia:
 
 def fill(features: FeatureSet, digests: Sequence[str]) -> None:
     """Commit rows of zeros, as many as `epalm extract` puts into a block at a time."""
-    shape = (1, len(features.spec.layers), features.spec.width)
+    shape = (1, *features.spec.row_shape)
     for first in range(0, len(digests), _BLOCK):
         block = digests[first : first + _BLOCK]
         features.write_block(block, np.zeros((len(block), *shape), features.spec.stored_dtype))

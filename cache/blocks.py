@@ -1,7 +1,7 @@
 """A block: a Zarr v3 array of one uncompressed chunk, and the commit record that makes it count.
 
-Letters: R rows, V views, L layers, D width. An uncompressed chunk object is the array's bytes with four of crc32c
-behind them, so it can be read and mapped without zarr.
+Letters: R rows, V views, L layers, T tokens, D hidden size. An uncompressed chunk object is the array's bytes
+with four of crc32c behind them, so it can be read and mapped without zarr.
 """
 
 import builtins
@@ -24,12 +24,14 @@ from epalm.fingerprint import digest_json
 
 CRC_BYTES = 4
 RECORDS, BLOCKS = "records", "blocks"
-_METADATA, _CHUNK = "zarr.json", "c.0.0.0.0"
+_METADATA = "zarr.json"
+_FORMAT = 2  # of records; the arrays of 1, which epalm 0.1 wrote, have no token axis: theirs is one token
 GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n'
 GROUPS = (_METADATA, f"{BLOCKS}/{_METADATA}")  # the set, and its blocks
 _PIECE = 1 << 18  # values looked at together: they stay in the CPU's cache
 _REPAIR = "epalm cache verify lists all damage; epalm cache verify --repair restores or drops it"
 _FIELDS = ("rows", "views", "shape")
+_DIMENSIONS = ("row", "view", "layer", "token", "hidden")
 
 
 class DamageError(CacheError):
@@ -48,11 +50,12 @@ class Record:
     folder: str
     rows: tuple[str, ...]
     views: tuple[int, ...]
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, int, int, int, int]
     dtype: str
     bytes: int
     checksum: str
     written: Mapping[str, Any]
+    format: int = _FORMAT
 
     @staticmethod
     def key(block: str) -> str:
@@ -62,12 +65,17 @@ class Record:
     @property
     def chunk(self) -> str:
         """Where the one chunk of the block's array lies."""
-        return f"{BLOCKS}/{self.folder}/{_CHUNK}"
+        return f"{BLOCKS}/{self.folder}/{_chunk(len(self.stored_shape))}"
 
     @property
     def metadata(self) -> str:
         """Where the description of the block's array lies."""
         return f"{BLOCKS}/{self.folder}/{_METADATA}"
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape of the block's array as zarr sees it."""
+        return self.shape if self.format > 1 else (*self.shape[:3], self.shape[4])
 
     @property
     def time(self) -> float | None:
@@ -90,9 +98,12 @@ class Record:
         """The record of a block. Raises DamageError when it is damaged, or another block's."""
         try:
             value = json.loads(data)
-            record = Record(**{**value, **{key: tuple(value[key]) for key in _FIELDS}})
-            fits = record.shape[:2] == (len(record.rows), len(record.views)) and len(record.shape) == 4
-            fits = fits and isinstance(record.written, dict)
+            fields = {"format": 1, **value, **{key: tuple(value[key]) for key in _FIELDS}}
+            if fields["format"] == 1:
+                fields["shape"] = (*fields["shape"][:3], 1, *fields["shape"][3:])
+            record = Record(**fields)
+            fits = record.shape[:2] == (len(record.rows), len(record.views)) and len(record.shape) == 5
+            fits = fits and isinstance(record.written, dict) and record.format in (1, _FORMAT)
             size = np.dtype(record.dtype).itemsize * int(np.prod(record.shape, dtype=np.int64))
             inside = record.folder not in ("", ".", "..") and "/" not in record.folder and "\\" not in record.folder
             # A digest that differs by one bit would give the features of one medium to another.
@@ -125,7 +136,7 @@ def read_record(objects: Objects, block: str) -> Record:
 def write_block(
     objects: Objects, rows: Sequence[str], views: Sequence[int], values: np.ndarray, made: Mapping[str, Any]
 ) -> Record | None:
-    """Write `values` (R, V, L, D) and commit them; the record, or None when another writer was first.
+    """Write `values` (R, V, L, T, D) and commit them; the record, or None when another writer was first.
 
     The folder's name is unique and the record comes last, so several writers of one block cannot mix.
     """
@@ -160,7 +171,7 @@ def write_block(
 
 
 def read_block(objects: Objects, record: Record) -> np.ndarray:
-    """A block's values (R, V, L, D), decoded by zarr with their crc32c and held against the record: slow, and sure.
+    """A block's values (R, V, L, T, D), decoded by zarr with their crc32c and held against the record: slow, and sure.
 
     Raises:
         CacheError: something is missing or is not what the record says.
@@ -169,16 +180,16 @@ def read_block(objects: Objects, record: Record) -> np.ndarray:
     chunk = objects.read(record.chunk)
     try:
         metadata = objects.read(record.metadata)
-        values = _decode(metadata, chunk)
+        values = _decode(metadata, chunk, len(record.stored_shape))
     except CacheError:
         raise
     except Exception as error:  # zarr has no common error for a chunk or metadata it cannot read
         raise damaged(record, f"{record.folder} cannot be decoded: {error}") from error
-    if values.shape != record.shape or values.dtype.name != record.dtype:
+    if values.shape != record.stored_shape or values.dtype.name != record.dtype:
         raise damaged(record, f"{record.folder} is {values.dtype} {values.shape}, its record says otherwise")
     require_checksum(values, record)
     require_numbers(values, record)
-    return values
+    return values.reshape(record.shape)
 
 
 def restore_block(objects: Objects, record: Record) -> bool:
@@ -189,7 +200,7 @@ def restore_block(objects: Objects, record: Record) -> bool:
     """
     try:
         chunk = objects.read(record.chunk)[: record.bytes]
-        values = np.frombuffer(chunk, record.dtype).reshape(record.shape)
+        values = np.frombuffer(chunk, record.dtype).reshape(record.stored_shape)
         require_checksum(values, record)
         require_numbers(values, record)
     except (CacheError, ValueError):  # too short for its shape, or other bytes
@@ -200,7 +211,7 @@ def restore_block(objects: Objects, record: Record) -> bool:
 
 
 def read_values(objects: Objects, record: Record) -> np.ndarray:
-    """A block's values (R, V, L, D), straight from its chunk and held against the record's checksum: fast.
+    """A block's values (R, V, L, T, D), straight from its chunk and held against the record's checksum: fast.
 
     What only zarr needs, its description and its crc32c, is for `read_block` to check.
 
@@ -275,17 +286,22 @@ def _encode(values: np.ndarray) -> dict[str, bytes]:
         compressors=[Crc32cCodec()],
         fill_value=float("nan"),
         chunk_key_encoding={"name": "default", "separator": "."},
-        dimension_names=("row", "view", "layer", "width"),
+        dimension_names=[*_DIMENSIONS[: values.ndim - 1], _DIMENSIONS[-1]],
         config={"write_empty_chunks": True},
     )
     array[...] = values
-    return {key: held[key].to_bytes() for key in (_CHUNK, _METADATA)}
+    return {key: held[key].to_bytes() for key in (_chunk(values.ndim), _METADATA)}
 
 
-def _decode(metadata: bytes, chunk: bytes) -> np.ndarray:
+def _chunk(dimensions: int) -> str:
+    """The name of an array's one chunk."""
+    return "c" + ".0" * dimensions
+
+
+def _decode(metadata: bytes, chunk: bytes, dimensions: int) -> np.ndarray:
     import zarr
     from zarr.buffer.cpu import Buffer
     from zarr.storage import MemoryStore
 
-    held: dict[str, Any] = {_METADATA: Buffer.from_bytes(metadata), _CHUNK: Buffer.from_bytes(chunk)}
+    held: dict[str, Any] = {_METADATA: Buffer.from_bytes(metadata), _chunk(dimensions): Buffer.from_bytes(chunk)}
     return np.asarray(zarr.open_array(MemoryStore(held), mode="r")[...])

@@ -1,6 +1,7 @@
 """A feature set: committed blocks of rows by media digest, and the ledger of what could not be encoded.
 
-Letters: R rows, V views, L layers, D width. What is stored is read through commit records and in no other way.
+Letters: R rows, V views, L layers, T tokens, D hidden size. What is stored is read through commit records and in no
+other way.
 """
 
 import json
@@ -130,7 +131,7 @@ class FeatureSet:
         *,
         made: Mapping[str, Any] | None = None,
     ) -> int:
-        """Commit `values` (R, V, L, D), a row a digest; how many rows were not there already, and now are.
+        """Commit `values` (R, V, L, T, D), a row a digest; how many rows were not there already, and now are.
 
         What another process has committed meanwhile is left out, so that each row's view is stored once: rows that lack
         different views then become several blocks. `made` is what the records say of their making, beside what the
@@ -140,7 +141,7 @@ class FeatureSet:
             ValueError: values of another shape or dtype than the set's, no numbers, or a digest twice.
             CacheError: the storage refused.
         """
-        expected = (len(digests), len(views), len(self.spec.layers), self.spec.width)
+        expected = (len(digests), len(views), *self.spec.row_shape)
         if values.shape != expected or values.dtype != np.dtype(self.spec.stored_dtype):
             raise ValueError(f"{values.dtype} {values.shape} is not {self.spec.stored_dtype} {expected}")
         if len(set(digests)) != len(digests) or not digests or list(views) != sorted(set(views)):
@@ -199,8 +200,8 @@ class FeatureSet:
         return faults
 
     def require_fit(self, record: Record) -> None:
-        """Raise CacheError unless a record is of this set's layers, width and dtype."""
-        if record.shape[2:] != (len(self.spec.layers), self.spec.width) or record.dtype != self.spec.stored_dtype:
+        """Raise CacheError unless a record is of this set's layers, tokens, hidden size and dtype."""
+        if record.shape[2:] != self.spec.row_shape or record.dtype != self.spec.stored_dtype:
             raise DamageError(f"block {record.block} has another shape or dtype than the feature set {self.name}")
 
     def drop(self, block: str) -> None:

@@ -1,7 +1,7 @@
 """Rows out of a feature set, fast: whole blocks in memory, or mapped where memory is short.
 
-Letters: N media, V views, L layers, D width. Checks each block's checksum once per open. Gathers with numpy: torch's
-index_select on several CPU threads is many times slower.
+Letters: N media, V views, L layers, T tokens, D hidden size. Checks each block's checksum once per open.
+Gathers with numpy: torch's index_select on several CPU threads is many times slower.
 """
 
 import os
@@ -52,9 +52,9 @@ class FeatureReader:
         return list(self._number)
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(N, V, L, D); V counts the views that every row has."""
-        return len(self._number), len(self.views_of()), len(self._spec.layers), self._spec.width
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """(N, V, L, T, D); V counts the views that every row has."""
+        return len(self._number), len(self.views_of()), *self._spec.row_shape
 
     def row_of(self, digest: str) -> int | None:
         """The number of a medium's row, None when it has none."""
@@ -85,7 +85,7 @@ class FeatureReader:
         layers: Sequence[int] | slice | None = None,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Features (len(rows), L, D) in the stored dtype.
+        """Features (len(rows), L, T, D) in the stored dtype.
 
         `view` is one for all rows or one for each; `layers` are positions among the stored ones.
 
@@ -130,7 +130,7 @@ class FeatureReader:
         return places
 
     def _gather_mapped(self, places: np.ndarray) -> np.ndarray:
-        values = np.empty((len(places), *self._row_shape), self._spec.stored_dtype)
+        values = np.empty((len(places), *self._spec.row_shape), self._spec.stored_dtype)
         owners = np.searchsorted(self._offsets, places, side="right") - 1
         within = places - self._offsets[owners]
         # Row by row: random rows lie in as many blocks, and sorting them out costs more than it saves.
@@ -138,12 +138,8 @@ class FeatureReader:
             values[place] = self._mapped[block][row]
         return values
 
-    @property
-    def _row_shape(self) -> tuple[int, int]:
-        return len(self._spec.layers), self._spec.width
-
     def _read(self, records: Sequence[Record]) -> np.ndarray:
-        flat = np.empty((int(self._offsets[-1]), *self._row_shape), self._spec.stored_dtype)
+        flat = np.empty((int(self._offsets[-1]), *self._spec.row_shape), self._spec.stored_dtype)
 
         def fill(block: int) -> None:
             record, values = records[block], flat[self._offsets[block] : self._offsets[block + 1]]
@@ -171,7 +167,7 @@ class FeatureReader:
         return values
 
     def _require_fit(self, record: Record) -> None:
-        if record.shape[2:] != self._row_shape or record.dtype != self._spec.stored_dtype:
+        if record.shape[2:] != self._spec.row_shape or record.dtype != self._spec.stored_dtype:
             raise damaged(record, "its record has another shape or dtype than the feature set")
 
 

@@ -16,7 +16,8 @@ class FeatureSpec:
     """Everything that decides the stored numbers, and nothing else: two equal specs are one feature set.
 
     `encoder` and `preprocessing` are what the encoder says of itself; `layers` are block numbers, shallow to
-    deep; `width` is D_enc; `version` is raised by code that changes the numbers by itself.
+    deep; `width` is the hidden size D; `version` is raised by code that changes the numbers by itself; `tokens` is how
+    many tokens T of each layer are stored.
     """
 
     modality: str
@@ -28,6 +29,7 @@ class FeatureSpec:
     compute: Mapping[str, Any]
     stored_dtype: str
     version: int
+    tokens: int = 1
 
     @property
     def fingerprint(self) -> str:
@@ -45,8 +47,16 @@ class FeatureSpec:
         return set(wanted.layers) <= set(self.layers) and replace(wanted, layers=self.layers) == self
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return {**asdict(self), "layers": list(self.layers)}
+        """All fields as JSON values. One token is left out: sets of version 0.1 had no other and keep their names."""
+        value = {**asdict(self), "layers": list(self.layers)}
+        if self.tokens == 1:
+            del value["tokens"]
+        return value
+
+    @property
+    def row_shape(self) -> tuple[int, int, int]:
+        """(L, T, D) of one view of one medium."""
+        return len(self.layers), self.tokens, self.width
 
     def to_bytes(self) -> bytes:
         """The canonical JSON, as `spec.json` holds it."""

@@ -55,7 +55,7 @@ def compare_rows(
                 inputs = encoder.input(file, (view_of(digest, view, view_seed),))
             except MediaError as error:
                 raise MediaError(f"{name}: {error.message}", hint=error.hint) from error
-            now = batches.collect(batches.submit([inputs]))[0, 0]  # (L, D)
+            now = batches.collect(batches.submit([inputs]))[0, 0]  # (L, T, D)
             then = reader.gather(rows, view=view)[0].astype(np.float32)
             share = np.linalg.norm(now - then, axis=-1) / np.maximum(np.linalg.norm(then, axis=-1), 1e-6)
             found.append(Deviation(name, view, float(share.max()), TOLERANCE[encoder.precision]))

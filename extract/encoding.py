@@ -1,6 +1,6 @@
 """From decoded inputs to rows as they are stored: batches through the encoder, several under way at a time.
 
-Letters: B media, V views, L layers, D width. Knows encoders; knows no files and no cache.
+Letters: B media, V views, L layers, T tokens, D hidden size. Knows encoders; knows no files and no cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -74,13 +74,14 @@ class BatchEncoder:
         return Handle(wait, len(inputs), views)
 
     def collect(self, handle: Handle) -> np.ndarray:
-        """The rows (B, V, L, D) of a batch that was submitted.
+        """The rows (B, V, L, T, D) of a batch that was submitted.
 
         Raises:
             EpalmError: values that are no numbers, or do not fit the stored dtype.
         """
         rows = stored(handle.wait().cpu().numpy(), self._dtype)
-        return rows.reshape(handle.media, handle.views, *rows.shape[1:])
+        layers, width = rows.shape[1:]
+        return rows.reshape(handle.media, handle.views, layers, 1, width)  # `[CLS]` alone: one token
 
     def close(self) -> None:
         """Drop what has not begun, and wait for the rest."""

@@ -63,7 +63,7 @@ class LiveFeatures:
         pairs = list(dict.fromkeys(wanted))
         inputs = list(self._threads.map(lambda pair: self._read(*pair), pairs))
         batches = BatchEncoder(self._encoder, self._chosen, "float32", len(inputs))
-        tokens = batches.collect(batches.submit(inputs))[:, 0]
+        tokens = batches.collect(batches.submit(inputs))[:, 0, :, 0]
         place = {pair: row for row, pair in enumerate(pairs)}
         features: np.ndarray = tokens[[place[pair] for pair in wanted]]
         return features

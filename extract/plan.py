@@ -3,6 +3,7 @@
 Knows data sets, digests and the ledger; decodes nothing and writes nothing.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -70,7 +71,7 @@ class Plan:
     @property
     def bytes(self) -> int:
         """What the new rows will take on disk."""
-        row = len(self.spec.layers) * self.spec.width * _BYTES[self.spec.stored_dtype]
+        row = math.prod(self.spec.row_shape) * _BYTES[self.spec.stored_dtype]
         return row * sum(len(item.views) for item in self.pending)
 
     def by_views(self) -> Iterator[tuple[tuple[int, ...], list[Pending]]]:

@@ -136,7 +136,7 @@ class _Block:
         self._stream, self._views = stream, views
         self._digests: list[str] = []
         self._under_way: deque[Handle] = deque()
-        self._rows: list[np.ndarray] = []  # (B, V, L, D) each
+        self._rows: list[np.ndarray] = []  # (B, V, L, T, D) each
 
     def __len__(self) -> int:
         return len(self._digests)

@@ -57,7 +57,7 @@ def make_set(root: str | Path, blocks: Sequence[Block], spec: FeatureSpec = SPEC
 
 def _values(medium: int, view: int, spec: FeatureSpec) -> np.ndarray:
     rng = np.random.default_rng([medium, view])
-    return rng.normal(size=(len(spec.layers), spec.width)).astype(spec.stored_dtype)
+    return rng.normal(size=spec.row_shape).astype(spec.stored_dtype)
 
 
 def contents(features: FeatureSet) -> Rows:

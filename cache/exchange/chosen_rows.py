@@ -1,7 +1,7 @@
 """Rows of a feature set one stretch after the other, each block verified as it is read: for copies in other formats.
 
-Letters: N media, R media of one stretch, V views, L layers, D width. Holds a stretch and a block for each view in
-memory, never the set. Knows nothing about the formats.
+Letters: N media, R media of one stretch, V views, L layers, T tokens, D hidden size. Holds a
+stretch and a block for each view in memory, never the set. Knows nothing about the formats.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ def stretch_rows(row_bytes: int) -> int:
 
 
 class ChosenRows:
-    """Some layers and views of all media that have them. Iterating gives float arrays (R, V, L, D), in order.
+    """Some layers and views of all media that have them. Iterating gives float arrays (R, V, L, T, D), in order.
 
     `digests` are the media in that order, `views` the second axis, `spec` what the rows are rows of, `left_out` the
     number of media that lack a view.
@@ -63,9 +63,9 @@ class ChosenRows:
         self.left_out = len(names) - len(order)
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(N, V, L, D)."""
-        return len(self.digests), len(self.views), len(self.spec.layers), self.spec.width
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """(N, V, L, T, D)."""
+        return len(self.digests), len(self.views), *self.spec.row_shape
 
     @property
     def bytes(self) -> int:

@@ -93,6 +93,7 @@ def _fits(spec: FeatureSpec) -> dict[str, bool]:
         "modality": spec.modality in [modality.value for modality in Modality],
         "encoder": isinstance(spec.encoder, dict),
         "layers": bool(layers) and all(_whole(one) for one in layers) and list(layers) == sorted(set(layers)),
+        "tokens": _whole(spec.tokens) and spec.tokens > 0,
         "width": _whole(spec.width) and spec.width > 0,
         "preprocessing": isinstance(spec.preprocessing, dict),
         "augmentation": spec.augmentation is None or isinstance(spec.augmentation, dict),

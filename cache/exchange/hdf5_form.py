@@ -1,8 +1,9 @@
 """The HDF5 form of a feature set, which can be taken in again: features, digests, and what the cache says of them.
 
-Members: `features` (N, V, L, D); `digests` (N,), SHA-256 in hex; `spec.json`, `recorded.json` and `manifests/*.jsonl`
-as in the set's folder, as arrays of bytes; and `about.json`: format, name, views, xxh3-128 of every other member (of
-the features one for each stretch of rows), and a digest of itself. Letters: N media, V views, L layers, D width.
+Members: `features` (N, V, L, T, D); `digests` (N,), SHA-256 in hex; `spec.json`, `recorded.json` and
+`manifests/*.jsonl` as in the set's folder, as arrays of bytes; and `about.json`: format, name, views, xxh3-128 of every
+other member (of the features one for each stretch of rows), and a digest of itself. Version 1, of epalm 0.1, has no
+token axis. Letters: N media, V views, L layers, T tokens, D hidden size.
 """
 
 import json
@@ -23,9 +24,9 @@ from epalm.cache.manifest import Manifest
 from epalm.errors import CacheError
 from epalm.fingerprint import digest_json
 
-_FORMAT = {"format": "epalm feature set", "version": 1}
+_FORMAT = {"format": "epalm feature set", "version": 2}
 _MEMBERS = ["about.json", "digests", "features", "manifests", "recorded.json", "spec.json"]
-_LARGEST_ROW = 256 << 20  # bytes of (V, L, D)
+_LARGEST_ROW = 256 << 20  # bytes of (V, L, T, D)
 _MOST_VIEWS = 1 << 16
 _DIGEST = np.dtype("S64")
 _AGAIN = "copy the file again, or export it again"
@@ -103,10 +104,13 @@ class ExportedSet:
             raise CacheError(f"{where} holds another feature set than it says: {self.spec.name}")
         self.recorded = checked_recorded(self._json("recorded.json"), f"{where}:/recorded.json")
         self.views = _views(about.get("views"), where)
-        self._features = members.array("features", np.dtype(self.spec.stored_dtype), dimensions=4)
+        dimensions = 5 if about["version"] > 1 else 4
+        self._features = members.array("features", np.dtype(self.spec.stored_dtype), dimensions=dimensions)
         self.digests = self._read_digests()
         count, *row = self._features.shape
-        if row != [len(self.views), len(self.spec.layers), self.spec.width] or count != len(self.digests):
+        self._row = (len(self.views), *self.spec.row_shape)
+        stored = list(self._row) if dimensions == 5 else [*self._row[:2], self.spec.width]
+        if row != stored or self.spec.tokens > 1 > dimensions - 4 or count != len(self.digests):
             raise CacheError(f"{where} holds features {self._features.shape}, which is not what its description says")
         self.bytes = math.prod(self._features.shape) * np.dtype(self.spec.stored_dtype).itemsize
         if self.bytes // count > _LARGEST_ROW:
@@ -118,7 +122,7 @@ class ExportedSet:
         self.manifests = self._read_manifests()
 
     def __iter__(self) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Digests (R,) and values (R, V, L, D) in order. Raises CacheError for other bytes than were exported."""
+        """Digests (R,) and values (R, V, L, T, D) in order. Raises CacheError for other bytes than were exported."""
         for number, expected in enumerate(self._sums["features"]):
             stretch = slice(number * self._step, (number + 1) * self._step)
             values = self._features[stretch]
@@ -129,7 +133,7 @@ class ExportedSet:
                 )
             if not np.isfinite(values).all():
                 raise CacheError(f"{self.where} holds values that are not numbers, in rows from {stretch.start:,} on")
-            yield self.digests[stretch], values
+            yield self.digests[stretch], values.reshape(len(values), *self._row)
 
     def _json(self, name: str) -> Any:
         return checked_json(self._text(name), f"{self.where}:/{name}")
@@ -158,7 +162,7 @@ class ExportedSet:
 
 def _about(text: bytes, where: str) -> dict[str, Any]:
     about = checked_json(text, f"{where}:/about.json")
-    if not isinstance(about, dict) or {key: about.get(key) for key in _FORMAT} != _FORMAT:
+    if not isinstance(about, dict) or about.get("format") != _FORMAT["format"] or about.get("version") not in (1, 2):
         raise CacheError(f"{where} is no feature set of a form that this version reads")
     seal = about.pop("seal", None)
     try:

@@ -1,6 +1,6 @@
 """A feature set as a NumPy archive or a Parquet table, for other programs to read; neither is taken in again.
 
-Letters: N media, V views, L layers, D width. Written stretch by stretch.
+Letters: N media, V views, L layers, T tokens, D hidden size. Written stretch by stretch.
 """
 
 import json
@@ -25,7 +25,7 @@ def write_npz(
 ) -> None:
     """Fill an archive that `numpy.load` opens without pickle; `advance` is told how many media are written.
 
-    `features` (N, V, L, D), `digests` (N,), `views` (V,), `layers` (L,), and as JSON texts `spec`, `recorded` and
+    `features` (N, V, L, T, D), `digests` (N,), `views` (V,), `layers` (L,), and as JSON texts `spec`, `recorded` and
     `manifests` (data set → name → digest). Raises OSError, CacheError.
     """
     texts = {
@@ -61,8 +61,8 @@ def write_parquet(
 ) -> None:
     """Fill a table of a row a medium; `advance` is told how many are written.
 
-    Columns: `digest`; `names`, those that the manifests give it; `features`, a list of V · L · D numbers in C order.
-    The schema's metadata hold `shape` ([V, L, D]), `views`, `spec` and `recorded` as JSON.
+    Columns: `digest`; `names`, those that the manifests give it; `features`, a list of V · L · T · D numbers.
+    The schema's metadata hold `shape` ([V, L, T, D]), `views`, `spec` and `recorded` as JSON.
 
     Raises:
         UsageError: pyarrow is not installed.

@@ -44,7 +44,7 @@ def load(features: FeatureSet) -> FeatureSet:
 
 
 def values(rows: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(rows, 1, LAYERS, WIDTH)).astype(np.float16)
+    return np.random.default_rng(seed).normal(size=(rows, 1, LAYERS, 1, WIDTH)).astype(np.float16)
 
 
 def names(rows: int, prefix: str = "d") -> list[str]:

@@ -49,15 +49,15 @@ def test_rows_come_as_written_in_any_order(filled: tuple[FeatureSet, dict[str, n
     for reader in (features.open(), _mapped(features)):
         gathered = reader.gather(reader.rows_of(wanted))
         assert gathered.dtype == np.float16
-        np.testing.assert_array_equal(gathered, np.array([expected[name] for name in wanted]).reshape(-1, 3, 5))
+        np.testing.assert_array_equal(gathered, np.array([expected[name] for name in wanted]).reshape(-1, 3, 1, 5))
 
 
 def test_layers_can_be_chosen_and_memory_reused(filled: tuple[FeatureSet, dict[str, np.ndarray]]) -> None:
     reader = filled[0].open()
-    assert reader.shape == (8, 1, 3, 5)
+    assert reader.shape == (8, 1, 3, 1, 5)
     rows = np.array([7, 0])
     np.testing.assert_array_equal(reader.gather(rows, layers=[1, 2]), reader.gather(rows)[:, 1:])
-    out = np.zeros((2, 3, 5), np.float32)
+    out = np.zeros((2, 3, 1, 5), np.float32)
     assert reader.gather(rows, out=out) is out
     np.testing.assert_array_equal(out, reader.gather(rows).astype(np.float32))
 

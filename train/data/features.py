@@ -119,7 +119,7 @@ class CachedFeatures:
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         """See `FeatureSource`; in the stored dtype."""
         views = 0 if epoch is None else self.draw(samples, epoch=epoch)
-        return self._reader.gather(self.rows_of(samples), view=views, layers=self._positions)
+        return self._reader.gather(self.rows_of(samples), view=views, layers=self._positions)[..., 0, :]
 
     @property
     def training_views(self) -> tuple[int, ...]:
@@ -135,7 +135,7 @@ class CachedFeatures:
 
     def last_tokens(self, rows: np.ndarray, view: int, tokens: int) -> torch.Tensor:
         """Of rows (N,) in one view, the last `tokens` layers (N, K, D_enc), in the stored dtype."""
-        values = self._reader.gather(rows, view=view, layers=self._positions)
+        values = self._reader.gather(rows, view=view, layers=self._positions)[..., 0, :]
         return torch.from_numpy(np.ascontiguousarray(values[:, self.layers - tokens :]))
 
     def bytes_of(self, tokens: int) -> int:

@@ -63,7 +63,7 @@ def _draft_of_the_cache(features: FeatureSet) -> Path:
 def _loose_block(features: FeatureSet) -> Path:
     path = folder(features) / "blocks" / "0123456789abcdef-89abcdef"
     path.mkdir()
-    (path / "c.0.0.0.0").write_bytes(b"rows")
+    (path / "c.0.0.0.0.0").write_bytes(b"rows")
     return path
 
 
@@ -236,7 +236,7 @@ def test_an_object_store_is_checked_mended_and_collected_like_a_disk(s3_url: str
     (record,) = features.records()
     features.objects.write(record.metadata, b"{")
     features.objects.write("zarr.json", b"")
-    features.objects.write("blocks/0123456789abcdef-89abcdef/c.0.0.0.0", b"rows")
+    features.objects.write("blocks/0123456789abcdef-89abcdef/c.0.0.0.0.0", b"rows")
     words = ("--cache", s3_url)
     assert epalm("cache", "verify", *words).code == 3
     assert epalm("cache", "verify", *words, "--repair").code == 0

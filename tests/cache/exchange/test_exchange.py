@@ -41,7 +41,7 @@ def features(tmp_path: Path) -> FeatureSet:
 def _values(features: FeatureSet, digests: Sequence[str], views: Sequence[int], layers: Sequence[int]) -> np.ndarray:
     """What a file should hold (N, V, L, D)."""
     rows = contents(features)
-    shape = (len(SPEC.layers), SPEC.width)
+    shape = SPEC.row_shape
     found = [[np.frombuffer(rows[name, view], np.float16).reshape(shape) for view in views] for name in digests]
     return np.array(found)[:, :, [SPEC.layers.index(layer) for layer in layers]]
 
@@ -124,7 +124,7 @@ def test_each_block_is_read_once(features: FeatureSet, monkeypatch: pytest.Monke
     seen = FeatureSet(passing(features.objects, see), features.spec)
     monkeypatch.setattr(chosen_rows, "_STRETCH", 2)
     assert sum(len(values) for values in ChosenRows(seen, views=[0])) == 14
-    chunks = [key for key in read if key.endswith("c.0.0.0.0")]
+    chunks = [key for key in read if key.endswith("c.0.0.0.0.0")]
     assert len(chunks) == len(set(chunks)) == 3
 
 
@@ -150,7 +150,7 @@ def test_a_parquet_table_has_a_row_for_each_medium(features: FeatureSet, tmp_pat
     assert table["names"] == [[f"{[digest(n) for n in range(5)].index(name)}.png"] for name in table["digest"]]
     metadata = {key.decode(): json.loads(text) for key, text in file.schema_arrow.metadata.items()}
     assert metadata["spec"] == SPEC.to_json() and metadata["recorded"] == features.recorded
-    assert (metadata["views"], metadata["shape"]) == ([0, 1], [2, 3, 5])
+    assert (metadata["views"], metadata["shape"]) == ([0, 1], [2, 3, 1, 5])
     values = np.array(table["features"], np.float16).reshape(-1, *metadata["shape"])
     np.testing.assert_array_equal(values, _values(features, table["digest"], (0, 1), SPEC.layers))
 
@@ -248,7 +248,7 @@ def test_a_killed_export_leaves_no_file_and_the_next_one_cleans_up(tmp_path: Pat
     assert not list(tmp_path.glob(".f.h5*"))
     for file in tmp_path.glob("*.h5"):
         with h5py.File(file) as opened:
-            assert opened["features"].shape == (4096, 1, 3, 2048)
+            assert opened["features"].shape == (4096, 1, 3, 1, 2048)
         assert import_set(Cache(tmp_path / file.stem), file).media == 4096
 
 

@@ -22,7 +22,7 @@ from tests.conftest import Epalm
 from tests.feature_sets import Block, digest, make_set
 
 MEDIA = 6
-SHAPE = (MEDIA, 1, 3, 5)
+SHAPE = (MEDIA, 1, 3, 1, 5)
 VALUE = np.zeros((1, *SHAPE[1:]), np.float16)
 Change = Callable[[h5py.File], object]
 
@@ -162,7 +162,7 @@ HOSTILE: dict[str, Change] = {
     "virtual": _virtual,
     "plugin": _plugin,
     "compact": _compact,
-    "chunked": _member("features", chunks=(2, 1, 3, 5)),
+    "chunked": _member("features", chunks=(2, 1, 3, 1, 5)),
     "gzip": _member("features", compression="gzip"),
     "shuffle": _member("features", shuffle=True),
     "fletcher32": _member("digests", fletcher32=True),
@@ -174,7 +174,7 @@ HOSTILE: dict[str, Change] = {
     "enumeration": _member("features", shape=SHAPE, dtype=h5py.enum_dtype({"a": 1}, basetype="i2")),
     "compound": _member("features", shape=SHAPE, dtype=np.dtype([("a", "<f2")])),
     "opaque": _member("features", shape=SHAPE, dtype=np.dtype("V2")),
-    "nested arrays": _member("features", shape=SHAPE[:3], dtype=np.dtype(("<f2", 5))),
+    "nested arrays": _member("features", shape=SHAPE[:4], dtype=np.dtype(("<f2", 5))),
     "big-endian": _member("features", data=np.zeros(SHAPE, ">f2")),
     "other floats": _member("features", data=np.zeros(SHAPE, "<f4")),
     "integers": _member("features", data=np.zeros(SHAPE, "<i2")),
@@ -185,13 +185,13 @@ HOSTILE: dict[str, Change] = {
     "a loop": _loop,
     "null space": _member("features", data=h5py.Empty("<f2")),
     "huge": _member("features", shape=(10**9, *SHAPE[1:]), dtype="<f2"),
-    "huger than numbers": _member("features", shape=(2**40, 2**10, 3, 5), dtype="<f2"),
+    "huger than numbers": _member("features", shape=(2**40, 2**10, 3, 1, 5), dtype="<f2"),
     "never written": _member("features", shape=SHAPE, dtype="<f2"),
     "huge text": _member("spec.json", shape=(2**40,), dtype="u1"),
     "no rows": _member("features", shape=(0, *SHAPE[1:]), dtype="<f2"),
     "fewer dimensions": _member("features", data=np.zeros((MEDIA, 15), "<f2")),
-    "fewer layers": _member("features", data=np.zeros((MEDIA, 1, 2, 5), "<f2")),
-    "fewer rows": lambda file: _put(file, "features", np.zeros((MEDIA - 1, 1, 3, 5), np.float16)),
+    "fewer layers": _member("features", data=np.zeros((MEDIA, 1, 2, 1, 5), "<f2")),
+    "fewer rows": lambda file: _put(file, "features", np.zeros((MEDIA - 1, 1, 3, 1, 5), np.float16)),
     "fewer digests": lambda file: _put(file, "digests", file["digests"][:-1]),
     "digest twice": _digests(digest(0).encode()),
     "digest no hex": _digests(b"z" * 64),
@@ -206,10 +206,11 @@ HOSTILE: dict[str, Change] = {
     "many members": lambda file: [file.create_group(f"{n}") for n in range(10_001)],
     "a member missing": lambda file: file.__delitem__("recorded.json"),
     "a file of something else": lambda file: file.clear(),
-    "another version": lambda file: _say(file, version=2),
+    "another version": lambda file: _say(file, version=3),
+    "the version before, with a token axis": lambda file: _say(file, version=1),
     "no checksums": lambda file: _say(file, checksums={}),
     "checksums of another kind": lambda file: _say(file, checksums=["a"]),
-    "a seal of another kind": lambda file: _put(file, "about.json", b'{"format": "epalm feature set", "version": 1}'),
+    "a seal of another kind": lambda file: _put(file, "about.json", b'{"format": "epalm feature set", "version": 2}'),
     "another set's name": lambda file: _say(file, set="image-vit-000000000000"),
     "another fingerprint": lambda file: _say(file, fingerprint="0" * 64),
     "other views": lambda file: _say(file, views=[0, 1]),
@@ -223,6 +224,8 @@ HOSTILE: dict[str, Change] = {
     "spec of no layers": _spec(layers=[]),
     "spec of layers out of order": _spec(layers=[5, 4, 3]),
     "spec of layers that are texts": _spec(layers="345"),
+    "spec of no tokens": _spec(tokens=0),
+    "spec of other tokens": _spec(tokens=2),
     "spec of a wide row": _spec(width=2**40),
     "spec of objects": _spec(stored_dtype="object"),
     "spec of a list": _spec(encoder=["vit"]),

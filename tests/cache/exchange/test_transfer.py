@@ -137,7 +137,7 @@ def test_damage_on_the_way_is_found_and_made_good_by_another_try(
 
     def see(what: str, key: str, data: bytes) -> bytes:
         with lock:
-            if what == "read" and key.endswith("c.0.0.0.0") and not damaged:
+            if what == "read" and key.endswith("c.0.0.0.0.0") and not damaged:
                 damaged.append(key)
                 return damage(data)
         return data
@@ -155,7 +155,7 @@ def test_damage_done_by_the_other_side_is_found_there_and_mended(features: Featu
     damaged: list[str] = []
 
     def see(what: str, key: str, data: bytes) -> bytes:
-        if what == "write" and key.endswith("c.0.0.0.0") and not damaged:
+        if what == "write" and key.endswith("c.0.0.0.0.0") and not damaged:
             damaged.append(key)
             return bytes([data[0] ^ 16]) + data[1:]
         return data

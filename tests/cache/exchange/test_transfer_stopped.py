@@ -116,4 +116,4 @@ def test_killed_at_random_moments_a_transfer_goes_on(tmp_path: Path) -> None:
     assert len(parts) <= AT_ONCE * killed
     sweep_leftovers(objects, grace=-1)
     require_same(features, tmp_path / "there")
-    assert sum(one.key.endswith("/c.0.0.0.0") for one in objects.walk()) == len(features.records())
+    assert sum(one.key.endswith("/c.0.0.0.0.0") for one in objects.walk()) == len(features.records())
