@@ -192,24 +192,6 @@ def read_block(objects: Objects, record: Record) -> np.ndarray:
     return values.reshape(record.shape)
 
 
-def restore_block(objects: Objects, record: Record) -> bool:
-    """Write what is damaged around a block's values again, from its record; False when the values are not whole.
-
-    Raises:
-        CacheError: the storage refused.
-    """
-    try:
-        chunk = objects.read(record.chunk)[: record.bytes]
-        values = np.frombuffer(chunk, record.dtype).reshape(record.stored_shape)
-        require_checksum(values, record)
-        require_numbers(values, record)
-    except (CacheError, ValueError):  # too short for its shape, or other bytes
-        return False
-    for key, data in _encode(values).items():
-        objects.write(f"{BLOCKS}/{record.folder}/{key}", data)
-    return True
-
-
 def read_values(objects: Objects, record: Record) -> np.ndarray:
     """A block's values (R, V, L, T, D), straight from its chunk and held against the record's checksum: fast.
 

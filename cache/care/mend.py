@@ -1,6 +1,6 @@
 """What `verify --repair` does: put right what the rest of a feature set tells, and drop the other damaged blocks.
 
-Values count as whole when their checksum says so. Rows of a dropped block are missing from then on: training names
+Rows of a dropped block are missing from then on: training names
 them, and the next extraction makes them again. Knows no models and opens no media.
 """
 
@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from epalm.cache.blocks import GROUP, GROUPS, Record, read_block, restore_block
+from epalm.cache.blocks import GROUP, GROUPS, Record
 from epalm.cache.care.check import RECORDED, Checkup, Finding
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import Manifest
-from epalm.errors import CacheError
 
 _NAMED = 3  # media named in a message
 
@@ -72,17 +71,7 @@ def _restore(features: FeatureSet, finding: Finding, records: Iterable[Record]) 
     if finding.what in GROUPS:
         features.objects.write(finding.what, GROUP)
         return True
-    if finding.what == RECORDED:
-        return _restore_recorded(features, records)
-    record = finding.fault.record if finding.fault else None
-    if record is None or not restore_block(features.objects, record):
-        return False
-    try:
-        features.require_fit(record)
-        read_block(features.objects, record)
-    except CacheError:
-        return False
-    return True
+    return finding.what == RECORDED and _restore_recorded(features, records)
 
 
 def _restore_recorded(features: FeatureSet, records: Iterable[Record]) -> bool:
