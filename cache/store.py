@@ -12,7 +12,7 @@ from epalm.cache.feature_set import FeatureSet, read_json
 from epalm.cache.media_index import MediaIndex
 from epalm.cache.objects.base import MissingObjectError, Objects
 from epalm.cache.objects.local import LocalObjects
-from epalm.cache.spec import FeatureSpec
+from epalm.cache.spec import FeatureSpec, parse_layers
 from epalm.errors import CacheError
 
 SETS, _INDEX = "sets", "stat-index.sqlite"
@@ -139,6 +139,21 @@ class Cache:
                 hint=f"epalm extract --modality {which}",
             )
         return max(map(self._noted, keys), key=lambda one: one.time)
+
+    def chosen_layers(self, features: FeatureSet, asked: str | None) -> tuple[int, ...]:
+        """The layers asked for, else those of the latest extraction where it worked on this set, else all stored.
+
+        Raises:
+            UsageError: `asked` is of no known form.
+        """
+        if asked is not None:
+            depth = int(dict(features.spec.encoder.get("architecture", {})).get("depth", max(features.spec.layers) + 1))
+            return parse_layers(asked, depth)
+        try:
+            latest = self.latest(features.spec.modality)
+        except CacheError:
+            return features.spec.layers
+        return latest.layers if latest.set == features.name else features.spec.layers
 
     def _has_become_set(self, name: str) -> bool:
         described = self.objects.size(f"{SETS}/{name}/spec.json") is not None

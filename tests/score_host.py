@@ -27,7 +27,6 @@ import torch
 from epalm import dask_cluster
 from epalm.cache.objects.durable import write_atomically
 from epalm.cache.store import Cache
-from epalm.cli.cached_source import open_features
 from epalm.datasets import load_dataset
 from epalm.evaluate import run as scoring
 from epalm.evaluate import score_files
@@ -35,6 +34,7 @@ from epalm.evaluate.decoding import decode as decoding
 from epalm.evaluate.decoding import kept_predictions, remote
 from epalm.evaluate.decoding.decode_options import DecodeOptions
 from epalm.samples import Modality, Prediction
+from epalm.train.data.features import CachedFeatures
 from epalm.train.runs.loading import LoadedRun, load_run
 from epalm.train.runs.run_folder import RunFolder
 
@@ -47,7 +47,7 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
     told = run.inputs["features"]
     dataset = load_dataset("trial/world", Modality.IMAGE)
     samples = dataset.split("test")
-    features = open_features(Cache("trial/cache"), told["set"], dataset, samples, told["layers"])
+    features = CachedFeatures.open(Cache("trial/cache"), told["set"], dataset, samples, told["layers"])
     decode = DecodeOptions(num_beams=1, max_length=14, batch_size=BATCH)
     scoring.score_run(
         run,

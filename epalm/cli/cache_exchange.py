@@ -53,7 +53,6 @@ def export_features(
     """
     from epalm.cache.exchange.files import export_set
     from epalm.cache.store import Cache
-    from epalm.cli.cached_source import chosen_layers
     from epalm.console import say, size_in_words, warn
 
     require_output(file, [cache], ours=lambda _: False, force=force)
@@ -62,7 +61,7 @@ def export_features(
     done = export_set(
         features,
         file,
-        layers=None if layers is None else chosen_layers(store, features, layers),
+        layers=None if layers is None else store.chosen_layers(features, layers),
         views=None if views is None else _numbers(views),
     )
     if done.left_out:

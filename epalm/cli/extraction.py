@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from epalm.cache.care.why import nearest_difference
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.spec import parse_layers
 from epalm.cache.store import Cache
 from epalm.cli.engines import require_engine
 from epalm.console import say, warn
@@ -18,7 +19,7 @@ from epalm.extract.media.limits import Limits
 from epalm.extract.pipeline import Engine, ExtractSummary, LocalEngine, extract_features
 from epalm.extract.plan import Plan, make_plan
 from epalm.extract.probe import probe_seconds
-from epalm.extract.selection import feature_spec, parse_layers
+from epalm.extract.selection import feature_spec
 from epalm.samples import Dataset, Modality
 
 

@@ -37,9 +37,9 @@ def recipe_features(
     Raises:
         UsageError: as `build_encoder`, or the encoder does not read such media.
     """
+    from epalm.cache.spec import parse_layers
     from epalm.extract.encoders.registry import build_encoder
     from epalm.extract.live import LiveFeatures
-    from epalm.extract.selection import parse_layers
     from epalm.extract.trained import TrainableFeatures
 
     choice = choice_of(settings, modality, "playground" if data == "playground" else settings.weights)

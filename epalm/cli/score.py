@@ -268,10 +268,10 @@ def _features(
     `allow_missing` None: any number, for a plan.
     """
     from epalm.cache.store import Cache
-    from epalm.cli.cached_source import open_features
     from epalm.cli.live_source import live_features
     from epalm.console import say
     from epalm.errors import CacheError
+    from epalm.train.data.features import CachedFeatures
 
     told = run.inputs["features"]
     if told["source"] != "cache" and feature_set is None:
@@ -280,7 +280,7 @@ def _features(
         raise UsageError("--weights names an encoder, and the features come from the cache", hint="leave it out")
     store = Cache(cache, read_only=allow_missing is None)
     try:
-        features = open_features(store, feature_set or told["set"], dataset, samples, told["layers"])
+        features = CachedFeatures.open(store, feature_set or told["set"], dataset, samples, told["layers"])
     except CacheError as error:
         if feature_set is not None or told["set"] in store.set_names():
             raise

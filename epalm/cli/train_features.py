@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from epalm.cli.cached_source import open_features
 from epalm.cli.encoder_match import differences
 from epalm.cli.live_source import recipe_features
 from epalm.config import Config
@@ -59,7 +58,7 @@ def cached_material(
         raise frozen_features()
     parts = samples_of(dataset, config)
     every = parts[0] + parts[1]
-    features = open_features(store, name, dataset, every, layers, mapped=mapped)
+    features = CachedFeatures.open(store, name, dataset, every, layers, mapped=mapped)
     for difference in differences(config.encoder, features.describe()):
         warn(difference)
     allowed = len(features.holes) if allow_missing is None else allow_missing

@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from epalm.cache.spec import parse_layers
 from epalm.errors import MediaError, UsageError
 from epalm.extract.encoders.registry import EncoderChoice
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
 from epalm.extract.live import LiveFeatures
 from epalm.extract.pipeline import encode_files
-from epalm.extract.selection import feature_spec, parse_layers
+from epalm.extract.selection import feature_spec
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
 

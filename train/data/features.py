@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from epalm.cache.care.uses import touch
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
+from epalm.console import say
 from epalm.errors import UsageError
 from epalm.samples import Dataset, Sample
 from epalm.train.data.found import Lack, find_rows
@@ -105,6 +107,32 @@ class CachedFeatures:
         self.layers, self.width = len(self._chosen), features.spec.width
         self._seed = 0
         self._views: tuple[int, ...] = (0,)
+
+    @classmethod
+    def open(
+        cls,
+        cache: Cache,
+        name: str,
+        dataset: Dataset,
+        samples: Sequence[Sample],
+        layers: str | Sequence[int] | None,
+        *,
+        mapped: bool = False,
+    ) -> "CachedFeatures":
+        """The rows of these samples' media in the feature set `name`; `layers` as typed, or as block numbers.
+
+        Raises:
+            UsageError: layers of no known form, or that the set does not hold.
+            CacheError: there is no such set, or it is damaged.
+        """
+        found = cache.find(name)
+        if not cache.read_only:
+            touch(found.objects)
+        chosen = cache.chosen_layers(found, layers) if layers is None or isinstance(layers, str) else layers
+        features = cls(found, cache, dataset, samples, layers=chosen, mapped=mapped)
+        if features.sourceless:
+            say(f"{features.sourceless:,} media are not here: their rows are found by the names of the extraction")
+        return features
 
     def draw_from(self, samples: Sequence[Sample], *, seed: int) -> tuple[int, ...]:
         """From now on, draw training views of these samples; the views drawn from: 1 … V, or 0 where there are none.

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from epalm.cache.spec import parse_layers
 from epalm.cache.store import Cache
 from epalm.datasets import load_dataset
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind
 from epalm.extract.pipeline import LocalEngine, extract_features
-from epalm.extract.selection import parse_layers
 from epalm.samples import Modality
 
 MEDIA = Path(__file__).parents[3].parent / "shared" / "media"
