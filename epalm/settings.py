@@ -22,7 +22,7 @@ FORMS: dict[str, tuple[ConnectorForm, PromptForm, AdapterForm]] = {
     "epalm-pt": ("shared", "plain", "none"),
     "epalm": ("separate", "mlp", "none"),
     "epalm-ada": ("separate", "none", "bottleneck"),
-    "epalm-pt-l": ("shared", "plain", "none"),  # its encoder, language model and rates are larger: recipes/variants
+    "epalm-pt-l": ("shared", "plain", "none"),  # its encoder, language model and rates are larger: recipes/overlays
 }
 # Blocks of the published OPTs: where tokens enter is known before the weights are there.
 OPT_BLOCKS = {

@@ -44,7 +44,8 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
     for stage in STAGES:
         expected |= {f"epalm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / stage).rglob("*.py")}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "epalm").rglob("*.py")}
-    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "epalm/recipes").rglob("*.toml")}
+    for folder in ("epalm/recipes", "epalm/grids"):
+        expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.toml")}
     expected |= {f"epalm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "evaluate/report/page").iterdir()}
     weights = ROOT / "epalm/playground/weights"
     expected |= {path.relative_to(ROOT).as_posix() for path in weights.rglob("*") if path.is_file()}

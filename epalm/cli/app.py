@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from epalm.cli.ablate import ablate_app
+from epalm.cli.bench import bench
 from epalm.cli.cache import cache_app
 from epalm.cli.compare import compare
 from epalm.cli.datasets import datasets
@@ -63,5 +63,13 @@ app.command()(datasets)
 app.command()(doctor)
 app.command("import")(import_run)
 app.command("export")(export_run)
-app.add_typer(ablate_app, name="ablate")
+app.command()(bench)
 app.add_typer(cache_app, name="cache")
+
+
+@app.command(hidden=True, context_settings={"ignore_unknown_options": True})
+def ablate(_words: Annotated[list[str] | None, typer.Argument(metavar="")] = None) -> None:
+    """Give the message that names `epalm bench`."""
+    from epalm.errors import UsageError
+
+    raise UsageError("epalm ablate is epalm bench now", hint="epalm bench table-1; epalm bench --help")

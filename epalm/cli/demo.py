@@ -1,6 +1,6 @@
 """`epalm demo`: extract, train and score on the playground, all three modalities, then one table and the reports.
 
-Runs the very commands that a user types, each in a process of its own, and adds nothing to them.
+Runs the commands that a user types, two trainings at a time, and adds nothing to them.
 """
 
 import json
@@ -10,9 +10,10 @@ from typing import Any
 
 import typer
 
-from epalm.cli.grid import Cell, Features, Grid, Outcome
+from epalm.cli.bench_run import PLAYGROUND, Bench, Outcome, Training, run_command, run_trainings
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
-from epalm.cli.recipe_options import PLAYGROUND
+from epalm.cores import usable_cores
+from epalm.figures import samples_in_words
 from epalm.samples import HEADLINE, Modality
 
 _SIDES = ("perception", "blind")
@@ -42,16 +43,23 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     folder = runs / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     say("data: the playground, a small built-in world; all that the commands print is in " + str(folder / "logs"))
     # METEOR alone would take longer to start than to decode.
-    grid = Grid(cache, folder, tuple(HEADLINE.values()), named=True)
-    cells = [Cell(Features(modality), side, _OPTIONS[side], side) for side in _SIDES for modality in Modality]
-    outcomes = {(cell.features.modality, cell.name): outcome for cell, outcome in grid.run(cells).items()}
+    bench = Bench(cache, folder, tuple(HEADLINE.values()), processes=min(2, usable_cores()))
+    trainings = {
+        (modality, side): Training(modality, (), _OPTIONS[side], side, name=side)
+        for side in _SIDES
+        for modality in Modality
+    }
+    done = run_trainings(list(trainings.values()), bench)
+    outcomes = {key: done[training] for key, training in trainings.items()}
     rows = [row for modality in Modality for row in _rows(modality, [outcomes[modality, side] for side in _SIDES])]
     (folder / "demo.json").write_text(json.dumps(rows, indent=2) + "\n")
-    RunFolder(folder / cells[0].label).finish(runs)
-    pages = {
-        folder / f"report-{modality}.html": cells[place :: len(Modality)] for place, modality in enumerate(Modality)
-    }
-    grid.report(pages, samples=_SHOWN)
+    RunFolder(folder / trainings[Modality.IMAGE, "perception"].label).finish(runs)
+    pages = []
+    for modality in Modality:
+        pages.append(folder / f"report-{modality}.html")
+        names = [trainings[modality, side].label for side in _SIDES]
+        words = ("report", *names, "--samples", str(_SHOWN), "--out", str(pages[-1]), "--runs", str(folder))
+        run_command(words, folder / "logs" / f"report-{modality}.txt")
     if as_json:
         typer.echo(json.dumps(rows))
     else:
@@ -68,8 +76,15 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
 def _rows(modality: Modality, sides: list[Outcome]) -> list[dict[str, Any]]:
     rows = []
     for task, measure in HEADLINE.items():
-        values = (*(side.figure(task) for side in sides), sides[0].figure(task, "chance"))
-        figures = dict(zip(_COLUMNS, values, strict=True))
-        told = {"modality": modality.value, "task": task, "measure": measure, **figures}
-        rows.append(told | {"samples": sides[0].samples(task), "split": "test", "data": PLAYGROUND})
+        told = [side.scores["tasks"][task] for side in sides]
+        values = (*(one["metrics"][measure] for one in told), told[0]["chance"][measure])
+        rows.append({
+            "modality": modality.value,
+            "task": task,
+            "measure": measure,
+            **dict(zip(_COLUMNS, values, strict=True)),
+            "samples": samples_in_words(told[0]["figures"][measure]),
+            "split": "test",
+            "data": PLAYGROUND,
+        })  # fmt: skip
     return rows

@@ -50,7 +50,7 @@ def show_listing(
         UsageError: Parquet is asked for on a terminal, or without pyarrow.
     """
     if form is not Format.TABLE:
-        _write(frame, form)
+        write_listing(frame, form)
         return
     from epalm.console import print_table, say
 
@@ -70,7 +70,8 @@ def records_of(frame: "pd.DataFrame") -> list[Record]:
     return records
 
 
-def _write(frame: "pd.DataFrame", form: Format) -> None:
+def write_listing(frame: "pd.DataFrame", form: Format) -> None:
+    """Write a frame to stdout as CSV, JSON or Parquet. Raises UsageError as `show_listing`."""
     if form is Format.JSON:
         typer.echo(json.dumps(records_of(frame), default=str))
         return

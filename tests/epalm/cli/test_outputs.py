@@ -22,7 +22,6 @@ READ = {
     ("datasets", "root"), ("import", "file"), ("cache import", "file"),
 }  # fmt: skip
 FOLDERS = ("cache", "runs")  # of epalm's own, where nothing is written under a name of others
-ABLATIONS = tuple(f"table-{number}" for number in range(1, 5))
 OWN_DATA = ("--data", "data.jsonl", "--recipe", "own.toml")
 # How each output is named, beside the command's inputs, which the folder `world` has.
 WAYS: dict[tuple[str, str], Callable[[str], tuple[str, ...]]] = {
@@ -30,11 +29,7 @@ WAYS: dict[tuple[str, str], Callable[[str], tuple[str, ...]]] = {
     ("report", "out"): lambda out: ("report", "r", "p.scores.json", "--data", "data.jsonl", "--out", out),
     ("export", "out"): lambda out: ("export", "r", out),
     ("cache export", "file"): lambda out: ("cache", "export", "image", out, "--cache", "cache"),
-    ("ablate all", "write"): lambda out: ("ablate", "all", "--write", out),
-    ("ablate variants", "write"): lambda out: ("ablate", "variants", "--write", out),
-} | {
-    (f"ablate {name}", "write"): lambda out, name=name: ("ablate", name, *OWN_DATA, "--write", out)
-    for name in ABLATIONS
+    ("bench", "write"): lambda out: ("bench", "table-1", *OWN_DATA, "--write", out),
 }
 TAKES_FORCE = {("score", "out"), ("report", "out"), ("cache export", "file")}
 
@@ -154,7 +149,7 @@ def test_lines_of_samples_collide_with_nothing(world: Path, epalm: Epalm) -> Non
 def test_a_place_for_a_table_in_an_input_is_none(world: Path, epalm: Epalm) -> None:
     Path("own.toml").write_text(Path("own.toml").read_text() + "# <!-- table-1 --> <!-- /table-1 -->\n")
     before = _files(world)
-    done = epalm(*WAYS["ablate table-1", "write"]("own.toml"))
+    done = epalm(*WAYS["bench", "write"]("own.toml"))
     assert done.code == 1 and "is an input" in done.err and _files(world) == before
 
 

@@ -1,0 +1,246 @@
+"""The trainings that a grid asks for on the data at hand, and the table that is made of what came of them."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from epalm.cli.bench_run import PLAYGROUND, Bench, Outcome, Training
+from epalm.errors import UsageError
+from epalm.figures import hundred, interval_in_words, samples_in_words
+from epalm.grids import PAPER_BANK, Grid, GridMeasure, Row, carried_over, masks_of
+from epalm.samples import Modality
+
+if TYPE_CHECKING:
+    from epalm.config import Config
+
+Planned = dict[tuple[int, Modality], Training]  # by number of the row
+_HEADINGS = {"here": "here", "parameters": "trained parameters", "share": "of all", "seconds": "training"}
+_ENCODERS = {Modality.IMAGE: "vit", Modality.VIDEO: "timesformer", Modality.AUDIO: "ast"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A grid as it came out: as a reader sees it, and one record for each row and modality."""
+
+    name: str
+    caption: str
+    columns: list[str]
+    rows: list[list[str]]
+    records: list[dict[str, Any]]
+
+    def markdown(self) -> str:
+        """The caption and the table."""
+        rule = ["---", *["---:"] * (len(self.columns) - 1)]
+        code = [[f"`{cells[0]}`" if cells[0].startswith("epalm") else cells[0], *cells[1:]] for cells in self.rows]
+        table = "\n".join(f"| {' | '.join(cells)} |" for cells in [self.columns, rule, *code])
+        return f"{self.caption}\n\n{table}"
+
+
+def plan_grid(
+    grid: Grid, bench: Bench, overrides: Sequence[str], weights: Mapping[str, str], modalities: Sequence[Modality]
+) -> Planned:
+    """The trainings of a grid, in those of its modalities that are asked for; equal rows share one.
+
+    `weights` are those of an encoder, by its kind, where not the published ones.
+
+    Raises:
+        UsageError: settings that cannot be, or that the rows vary; a model or samples that cannot be found.
+    """
+    from epalm.config import load_config
+
+    modalities = [modality for modality in grid.modalities if modality in modalities]
+    if not modalities:
+        raise UsageError(f"{grid.name} is of {', '.join(grid.modalities)}", hint="leave --modality out")
+    recipe = bench.recipe or PLAYGROUND
+    config = load_config(recipe, overrides)
+    for measure in grid.measures:
+        if measure.task not in config.data.tasks:
+            trains = " and ".join(config.data.tasks)
+            raise UsageError(
+                f"{grid.name} is of {measure.task}, and the recipe {recipe} trains {trains}",
+                hint="choose another --recipe",
+            )
+    keys = {"model.tokens", "model.start", "model.end"} if any(row.inject for row in grid.rows) else set()
+    keys |= {setting.partition("=")[0].strip() for row in grid.rows for setting in row.set}
+    if fixed := keys & {override.partition("=")[0].strip() for override in overrides}:
+        raise UsageError(
+            f"--set {', '.join(sorted(fixed))} is what {grid.name} varies", hint="leave it out, the rows choose it"
+        )
+    if bench.data != PLAYGROUND:
+        _require_samples(grid, bench, modalities)
+    blocks = _blocks(config)
+    return {
+        (number, modality): _training(grid, row, modality, bench, recipe, overrides, weights, blocks)
+        for number, row in enumerate(grid.rows)
+        for modality in modalities
+    }
+
+
+def make_table(grid: Grid, bench: Bench, planned: Planned, outcomes: Mapping[Training, Outcome]) -> Table:
+    """The table of a grid whose trainings are done."""
+    modalities = list(dict.fromkeys(modality for _, modality in planned))
+    headings, rows, records = [grid.first], [], []
+    for number, row in enumerate(grid.rows):
+        each = {modality: outcomes[planned[number, modality]] for modality in modalities}
+        here = _here(row, planned[number, modalities[0]])
+        rows.append([row.label, *itertools.chain(*(_cells(column, grid, row, here, each) for column in grid.columns))])
+        records += [_record(grid, row, here, modality, outcome) for modality, outcome in each.items()]
+    titles = [
+        f"{modality} {measure.title}" if len(modalities) > 1 else measure.title
+        for modality in modalities
+        for measure in grid.measures
+    ]
+    for column in grid.columns:
+        published = [f"{measure.title}, published" for measure in grid.measures]
+        headings += [_HEADINGS[column]] if column in _HEADINGS else published if column == "published" else titles
+    if grid.chance:
+        guessed = [hundred(value, ".1f") for one in records[: len(modalities)] for value in one["chance"].values()]
+        cells = [[""] if column in _HEADINGS else guessed for column in grid.columns]
+        rows.append(["chance", *itertools.chain(*cells)])
+    figures = [figure for one in records[: len(modalities)] for figure in one["measured"].values()]
+    samples = [f"{title} {samples_in_words(figure)}" for title, figure in zip(titles, figures, strict=True)]
+    steps = sorted({f"{record['steps']:,}" for record in records}, key=len)
+    caption = (
+        f"{grid.title}. Measured on {'the playground' if bench.data == PLAYGROUND else bench.data} "
+        f"({', '.join(modalities)}), split {bench.split}, {' or '.join(steps)} steps each, × 100"
+        f"{' with the 95 % interval over media' if 'intervals' in grid.columns else ''}; "
+        f"samples: {', '.join(samples)}."
+    )
+    if grid.published:
+        caption += f" Published for {grid.published}. Data and models differ: only the order of the rows compares."
+    return Table(grid.name, caption, headings, rows, records)
+
+
+def _cells(column: str, grid: Grid, row: Row, here: str, outcomes: Mapping[Modality, Outcome]) -> list[str]:
+    trained = [outcome.trained for outcome in outcomes.values()]
+    parameters, total = trained[0]["trainable_parameters"], trained[0]["all_parameters"]
+    figures = [_figure(outcome, measure) for outcome in outcomes.values() for measure in grid.measures]
+    values = [hundred(figure["value"], ".1f") for figure in figures]
+    intervals = [interval_in_words(figure, ".1f").replace(" – ", "–") for figure in figures]
+    published = [row.published.get(measure.name) for measure in grid.measures]
+    return {
+        "here": [here],
+        "parameters": [f"{parameters:,}"],
+        "share": [f"{parameters / total:.2%}"],
+        "seconds": [f"{sum(one['seconds'] for one in trained) / len(trained):.0f} s"],
+        "measures": values,
+        "intervals": [f"{value} ({interval})" for value, interval in zip(values, intervals, strict=True)],
+        "published": ["–" if value is None else f"{value:.2f}" for value in published],
+    }[column]
+
+
+def _record(grid: Grid, row: Row, here: str, modality: Modality, outcome: Outcome) -> dict[str, Any]:
+    tasks, names = outcome.scores["tasks"], {measure.name: measure for measure in grid.measures}
+    kept = ("run", "steps", "seconds", "trainable_parameters", "all_parameters")
+    return {
+        "grid": grid.name,
+        "row": row.label,
+        "here": here,
+        "modality": modality.value,
+        **{key: outcome.trained[key] for key in kept},
+        "measured": {name: _figure(outcome, measure) for name, measure in names.items()},
+        "published": {name: row.published.get(name) for name in names},
+        "chance": {name: tasks[measure.task]["chance"].get(name) for name, measure in names.items()},
+    }
+
+
+def _figure(outcome: Outcome, measure: GridMeasure) -> Mapping[str, Any]:
+    figure: Mapping[str, Any] = outcome.scores["tasks"][measure.task]["figures"][measure.name]
+    return figure
+
+
+def _here(row: Row, training: Training) -> str:
+    """What a row comes to on the models at hand: as it says, or what it was carried over to."""
+    if row.here is None and row.masks:
+        return training.extract[training.extract.index("--spec-augment") + 1]
+    if row.here is None and row.inject:
+        model = json.loads(training.decides)["model"]
+        return f"{model['tokens']}@{model['start']}:{model['end']}"
+    return row.here or ""
+
+
+def _training(
+    grid: Grid,
+    row: Row,
+    modality: Modality,
+    bench: Bench,
+    recipe: str,
+    overrides: Sequence[str],
+    weights: Mapping[str, str],
+    blocks: int,
+) -> Training:
+    from epalm.config import load_config
+
+    kind = row.encoder or _ENCODERS[modality]
+    extract = ["--encoder", row.encoder] if row.encoder else []
+    extract += ["--frames", str(row.frames)] if row.frames else []
+    extract += ["--views", str(row.views)] if row.views else []
+    if row.masks:
+        extract += ["--spec-augment", "/".join(map(str, masks_of(row.masks, _bank(bench, weights))))]
+    settings = []
+    if bench.data != PLAYGROUND:  # whose recipe counts on no encoder
+        settings = [f"encoder.kind={kind}"]
+        settings += [f"encoder.frames={row.frames or 8}"] if modality is Modality.VIDEO else []
+    elif grid.playground_steps:
+        settings = [f"optim.max_steps={grid.playground_steps}"]
+    if kind in weights:
+        extract += ["--weights", weights[kind]]
+        settings += [f"encoder.weights={json.dumps(weights[kind])}"]
+    settings += row.set
+    if row.inject:
+        placed = zip(("tokens", "start", "end"), carried_over(row.inject, blocks), strict=True)
+        settings += [f"model.{key}={value}" for key, value in placed]
+    settings += overrides
+    config = load_config(recipe, settings).resolved(blocks)
+    decides = config.model_dump_json(exclude={"description": True, "checkpoint": True, "model": {"variant"}})
+    options = tuple(word for setting in settings for word in ("--set", setting))
+    return Training(modality, tuple(extract), options, decides, row.in_loop)
+
+
+def _require_samples(grid: Grid, bench: Bench, modalities: Sequence[Modality]) -> None:
+    from epalm.datasets import load_dataset
+    from epalm.evaluate.scoring import is_expected
+
+    for modality in modalities:
+        dataset = load_dataset(bench.data, modality, write=False)
+        for task in dict.fromkeys(measure.task for measure in grid.measures):
+            splits = {sample.split for sample in dataset.samples if sample.task is task and is_expected(sample)}
+            if bench.split not in splits:
+                raise UsageError(
+                    f"{grid.name} scores {modality} {task}, and data {bench.data!r} have none with answers or "
+                    f"references in split {bench.split!r}; splits that have: {', '.join(sorted(splits)) or 'none'}",
+                    hint="--split chooses another",
+                )
+
+
+def _blocks(config: "Config") -> int:
+    from epalm.settings import OPT_BLOCKS
+
+    name = config.lm.name
+    return OPT_BLOCKS.get(name) or _model_config(name, "language model", "lm.name", "num_hidden_layers")[0]
+
+
+def _bank(bench: Bench, weights: Mapping[str, str]) -> tuple[int, int]:
+    """Mel bins and time frames of the audio encoder."""
+    from epalm.playground import weights_folder
+
+    name = str(weights_folder("audio")) if bench.data == PLAYGROUND else weights.get("ast")
+    if name is None:
+        return PAPER_BANK
+    bins, frames = _model_config(name, "audio encoder", "--weights", "num_mel_bins", "max_length")
+    return bins, frames
+
+
+def _model_config(name: str, what: str, option: str, *keys: str) -> list[int]:
+    """These entries of a model's configuration, from a folder or the Hub. Raises UsageError."""
+    from transformers import AutoConfig
+
+    from epalm.weights import Source, load
+
+    def read() -> list[int]:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        return [int(getattr(config, key)) for key in keys]
+
+    return load(Source(name, option=option), what, read)
