@@ -95,9 +95,7 @@ def run_trainings(trainings: Sequence[Training], bench: Bench) -> dict[Training,
         key = (one.modality, one.extract)
         if not one.in_loop and key not in sets:
             sets[key] = _extract(one, bench)
-    jobs = [
-        _Job(one, bench, None if one.in_loop else sets[one.modality, one.extract]) for one in dict.fromkeys(trainings)
-    ]
+    jobs = [_Job(one, None if one.in_loop else sets[one.modality, one.extract]) for one in dict.fromkeys(trainings)]
     outcomes: dict[Training, Outcome] = {}
     for job, outcome in _results(jobs, bench):
         outcomes[job.training] = outcome
@@ -152,32 +150,37 @@ class _Job:
     """A training on its way to a worker, with the feature set that it takes."""
 
     training: Training
-    bench: Bench
     features: str | None
 
 
 def _results(jobs: Sequence[_Job], bench: Bench) -> Iterator[tuple[_Job, Outcome]]:
     if bench.processes == 1 and bench.dask is None:
-        yield from ((job, _train_and_score(job)) for job in jobs)
+        yield from ((job, _train_and_score(job, bench)) for job in jobs)
         return
-    from epalm.dask_cluster import cluster
-    from epalm.dask_tasks import Tasks
+    from epalm.dask_cluster import Cluster
+    from epalm.dask_engine import run_tasks
 
-    with cluster(bench.dask, min(bench.processes, len(jobs))) as workers:
-        yield from Tasks(workers, _on_worker, _died).results(iter(jobs))
+    cluster = Cluster(bench.dask, min(bench.processes, len(jobs)))
+    yield from run_tasks(cluster, _Trainer, bench, iter(jobs), _died)
 
 
-def _on_worker(job: _Job, processes: Mapping[str, int]) -> Outcome:
-    """In a worker, which shares cores and GPUs with the others of its machine."""
-    import torch
+class _Trainer:
+    """In a worker process, which shares cores and GPUs with the others of its machine."""
 
-    from epalm.cores import usable_cores
-    from epalm.dask_cluster import on_this_host, own_gpu, sharing
+    def __init__(self, bench: Bench, number: int | None) -> None:
+        from epalm.devices import device_of_worker
 
-    with on_this_host():
-        torch.set_num_threads(max(1, usable_cores() // sharing(processes)))
-        gpus = torch.cuda.device_count() if job.bench.dask is None else 0
-        return _train_and_score(job, f"cuda:{own_gpu(gpus)}" if gpus > 1 else "auto")
+        self._bench, self._device = bench, device_of_worker("auto", number)
+
+    def run(self, job: _Job, threads: int) -> Outcome:
+        """Train and score."""
+        import torch
+
+        torch.set_num_threads(threads)
+        return _train_and_score(job, self._bench, self._device)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _died(job: _Job) -> EpalmError:
@@ -196,8 +199,8 @@ def _extract(training: Training, bench: Bench) -> str:
     return name
 
 
-def _train_and_score(job: _Job, device: str = "auto") -> Outcome:
-    training, bench = job.training, job.bench
+def _train_and_score(job: _Job, bench: Bench, device: str = "auto") -> Outcome:
+    training = job.training
     source = ("--from-cache", "--feature-set", job.features) if job.features else ()
     missing = ("--allow-missing", str(bench.allow_missing)) if bench.allow_missing and job.features else ()
     recipe = ("--recipe", bench.recipe) if bench.recipe else ()
