@@ -1,4 +1,4 @@
-"""Decoding beside plain OPT's generate on sequences of equal length and beside recomputing the prefix; ranking."""
+"""Decoding beside plain OPT's generate on sequences of equal length, beside recomputing the prefix; ranking."""
 
 import random
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from benchmarks.report import Line, compare
 from benchmarks.timing import Timing, in_turns, ratio
 from benchmarks.worlds import opt_125m
 from epalm.config import Config
-from epalm.evaluate.decoding.answer_tree import AnswerTree
-from epalm.evaluate.decoding.generation import generate
-from epalm.evaluate.decoding.ranking import rank_answers
+from epalm.evaluate.decoding.answers import AnswerTree, choose_answers
+from epalm.evaluate.decoding.generate import generate
+from epalm.evaluate.decoding.options import RANKING_BEAMS
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.build import build_model, load_lm
 from epalm.train.lm.augmented_opt import AugmentedOPT
@@ -77,7 +77,7 @@ def _decoding(model: EpalmModel, title: str, rounds: int) -> list[Line]:
 def _ranking(model: EpalmModel, title: str, rounds: int, count: int, some: int) -> list[Line]:
     """Some answers are scored alone, each with its question, a forward each; their time is multiplied."""
     answers = _answers(count, min(_WORDS, model.lm.config.vocab_size - 4))
-    tree = AnswerTree(answers, torch.device("cpu"))
+    tree = AnswerTree(answers, model.lm.config.vocab_size, torch.device("cpu"))
     features = torch.randn(_ASKED, model.connector_tokens, _WIDTH)
     ids = torch.randint(4, 500, (_ASKED, _GIVEN))
 
@@ -89,10 +89,15 @@ def _ranking(model: EpalmModel, title: str, rounds: int, count: int, some: int) 
             with torch.no_grad():
                 model.losses(features, text, None, labels)
 
-    times = in_turns({"alone": alone, "ranked": lambda: rank_answers(model, features, ids, tree)}, rounds=rounds)
+    def chosen() -> list[int]:
+        return choose_answers(model, features, ids, tree, beams=RANKING_BEAMS)
+
+    eos, model.lm.config.eos_token_id = model.lm.config.eos_token_id, answers[0][-1]
+    times = in_turns({"alone": alone, "chosen": chosen}, rounds=rounds)
+    model.lm.config.eos_token_id = eos
     whole = times["alone"].times(count / some)
     told = f"{_ASKED} questions × {count:,} answers; alone: from {some} of them"
-    return [compare(f"{title}, answers: alone / ranked", whole, times["ranked"], _note(whole, times["ranked"], told))]
+    return [compare(f"{title}, answers: alone / chosen", whole, times["chosen"], _note(whole, times["chosen"], told))]
 
 
 def _answers(count: int, words: int) -> list[tuple[int, ...]]:

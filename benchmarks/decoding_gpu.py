@@ -10,7 +10,7 @@ from benchmarks.report import Line, compare
 from benchmarks.timing import in_turns
 from benchmarks.training_gpu import SIZES, Size, language_model
 from epalm.config import load_config
-from epalm.evaluate.decoding.generation import generate
+from epalm.evaluate.decoding.generate import generate
 from epalm.train.build import build_model
 
 _BATCH, _GIVEN, _LENGTH = 64, 8, 30  # samples; question tokens; tokens in all

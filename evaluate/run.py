@@ -10,9 +10,14 @@ from typing import Any
 from epalm.cache.objects.durable import write_atomically
 from epalm.errors import UsageError
 from epalm.evaluate.decoding.decode import decode_batches
-from epalm.evaluate.decoding.decode_options import DecodeOptions
-from epalm.evaluate.decoding.kept_predictions import find_reusable, predict_samples, prediction_line
-from epalm.evaluate.decoding.prediction_keys import run_inputs, what_decides
+from epalm.evaluate.decoding.options import DecodeOptions
+from epalm.evaluate.decoding.predictions import (
+    find_reusable,
+    predict_samples,
+    prediction_line,
+    run_inputs,
+    what_decides,
+)
 from epalm.evaluate.decoding.remote import RemoteDecoder
 from epalm.evaluate.metrics.chance import chance_predictions
 from epalm.evaluate.metrics.measures import METRICS

@@ -31,8 +31,8 @@ from epalm.datasets import load_dataset
 from epalm.evaluate import run as scoring
 from epalm.evaluate import score_files
 from epalm.evaluate.decoding import decode as decoding
-from epalm.evaluate.decoding import kept_predictions, remote
-from epalm.evaluate.decoding.decode_options import DecodeOptions
+from epalm.evaluate.decoding import predictions, remote
+from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.samples import Modality, Prediction
 from epalm.train.data.features import CachedFeatures
 from epalm.train.runs.loading import LoadedRun, load_run
@@ -101,7 +101,7 @@ def _arm(entry: dict[str, Any]) -> None:
     at, appends, writes = entry.get("at"), [0], [0]
     notes = Path("decoded")
     told = (entry, os.getpid(), len(notes.read_text().splitlines()) if notes.exists() else 0, str(Path.cwd()))
-    append, write = kept_predictions._append, write_atomically
+    append, write = predictions._append, write_atomically
     dask_cluster._WORKER_STARTS_WITH += f"; from tests.score_host import arm_worker; arm_worker(*{told!r})"
 
     def appended(path: Path, lines: bytes) -> None:
@@ -121,7 +121,7 @@ def _arm(entry: dict[str, Any]) -> None:
 
     for module, name, armed in (
         (scoring, "decode_batches", noted(*told)),
-        (kept_predictions, "_append", appended),
+        (predictions, "_append", appended),
         (score_files, "write_atomically", written),
         (scoring, "write_atomically", written),
     ):

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from epalm.config import load_config
-from epalm.evaluate.decoding.decode_options import DecodeOptions
+from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.evaluate.decoding.remote import RemoteDecoder
 from epalm.evaluate.run import score_run
 from epalm.samples import Dataset, Prediction, Sample, Task

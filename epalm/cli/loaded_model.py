@@ -11,13 +11,13 @@ from epalm.cli.given_media import as_files, is_many
 from epalm.cli.live_source import rebuild_encoder
 from epalm.datasets.text_file import require_characters
 from epalm.errors import MediaError, UsageError
-from epalm.evaluate.decoding.decode_options import DecodeOptions
-from epalm.evaluate.decoding.one import answer_each
+from epalm.evaluate.decoding.decode import ReadyFeatures, decode_batches
+from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.extract.decoding.workers import DEFAULT_TIMEOUT
 from epalm.extract.media.limits import Limits
 from epalm.extract.pipeline import encode_each
 from epalm.extract.stream import decode_pool
-from epalm.samples import Modality
+from epalm.samples import Modality, Sample, Task
 from epalm.train.runs.loading import load_run
 from epalm.train.runs.run_folder import RunFolder
 
@@ -119,9 +119,16 @@ class LoadedModel:
         read = {number: row for number, row in enumerate(rows) if not isinstance(row, MediaError)}
         if not read:
             return [row for row in rows if isinstance(row, MediaError)]
-        asked = [questions[number] for number in read]
-        texts = iter(answer_each(self.run, np.stack(list(read.values())), asked, decode))
-        return [row if isinstance(row, MediaError) else next(texts) for row in rows]
+        modality = Modality(self.run.inputs["modality"])
+        samples = [
+            Sample(str(number), modality, str(number), Task.QA if questions[number] else Task.CAPTION, "test",
+                   prompt=questions[number])
+            for number in read
+        ]  # fmt: skip
+        features = ReadyFeatures(samples, np.stack(list(read.values())))
+        batches = decode_batches(self.run.model, self.run.text, features, samples, decode)
+        texts = {one.id: one.text for batch in batches for one in batch}
+        return [row if isinstance(row, MediaError) else texts[str(number)] for number, row in enumerate(rows)]
 
     def _encode(self, media: Sequence[Any]) -> "list[np.ndarray | MediaError]":
         """Features (L, D_enc) of each medium, or why it cannot be read."""

@@ -1,9 +1,12 @@
 """Beam search over a continuation; what it finds is what transformers' `generate` finds, with its defaults.
 
-A sample whose beams cannot get better any more leaves the batch. Knows no model and no words.
+A tree of allowed texts may constrain it. A sample whose beams cannot get better any more leaves the batch. Knows no
+model and no words.
 
 Letters: S samples that go on, B beams, T new tokens so far, V vocabulary.
 """
+
+from typing import Protocol
 
 import torch
 
@@ -12,8 +15,20 @@ from epalm.evaluate.decoding.continuation import Continuation
 _NONE = -1e9  # log-likelihood of a beam that is not there
 
 
+class Tree(Protocol):
+    """The texts that are allowed, as nodes (beginnings of texts, 0: the empty one) and tokens that follow them."""
+
+    def allowed(self, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens that may follow nodes (R,): of each the row in `nodes`, and the token."""
+        ...
+
+    def follow(self, nodes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The nodes behind nodes and tokens of one shape; where a token is not allowed, any."""
+        ...
+
+
 class _Finished:
-    """The best `beams` texts that ended, of each sample; a text's score is its log-likelihood per new token."""
+    """The best `beams` texts that ended, of each sample, with their scores."""
 
     def __init__(self, samples: int, beams: int, device: torch.device) -> None:
         self.scores = torch.full((samples, beams), _NONE, device=device)  # best first
@@ -30,11 +45,11 @@ class _Finished:
         self.scores, self.tokens = self.scores[samples], self.tokens[samples]
 
 
-def beam_search(rows: Continuation, *, beams: int, most: int, eos: int) -> list[list[int]]:
+def beam_search(rows: Continuation, *, beams: int, most: int, eos: int, tree: Tree | None = None) -> list[list[int]]:
     """The best new tokens of each row of `rows`, at most `most`; `eos` ends a text and is its last token.
 
-    A text is judged by its log-likelihood per token. The search for a sample ends when `beams` texts have ended and
-    none that still runs is likelier, per token so far, than the worst of them.
+    A text's score is its log-likelihood per token; with a `tree`, of whose texts one is chosen, its log-likelihood. The
+    search for a sample ends when `beams` texts have ended and none that still runs scores higher than the worst.
     """
     device, samples = rows.logits.device, len(rows.logits)
     found: list[list[int]] = [[] for _ in range(samples)]
@@ -42,18 +57,24 @@ def beam_search(rows: Continuation, *, beams: int, most: int, eos: int) -> list[
     finished = _Finished(samples, beams, device)
     scores = torch.zeros(samples, 1, device=device)  # (S, B), all from one beam at first
     running = torch.empty((samples, 1, 0), dtype=torch.long, device=device)  # (S, B, T)
+    nodes = who.new_zeros(samples, 1)  # (S, B) of the tree
     for length in range(1, most + 1):
         width = rows.logits.shape[1]
-        likely = torch.log_softmax(rows.logits.float(), -1).view(len(who), -1, width) + scores[:, :, None]
+        likely = torch.log_softmax(rows.logits.float(), -1)
+        if tree is not None:
+            allowed = tree.allowed(nodes.flatten())
+            likely = torch.full_like(likely, -torch.inf).index_put_(allowed, likely[allowed])
+        likely = likely.view(len(who), -1, width) + scores[:, :, None]
         # Of twice as many as beams at most half can end here, so that enough are left to go on.
         top, places = likely.flatten(1).topk(2 * beams)
         origin, tokens = places // width, places % width
         texts = torch.cat((_of_beams(running, origin), tokens[:, :, None]), 2)
         ends = tokens == eos if length < most else torch.ones_like(tokens, dtype=torch.bool)
         counts = ends[:, :beams]  # what ends below the best is dropped
-        finished.add((top[:, :beams] / length).masked_fill(~counts, _NONE), texts[:, :beams], eos)
+        per = 1 if tree is not None else length
+        finished.add((top[:, :beams] / per).masked_fill(~counts, _NONE), texts[:, :beams], eos)
         scores, places = top.masked_fill(ends, _NONE).topk(beams)
-        going = (scores[:, 0] / length > finished.scores[:, -1]) & (length < most)
+        going = (scores[:, 0] / per > finished.scores[:, -1]) & (length < most)
         done = (~going).nonzero().flatten()
         for place, text in zip(who[done].tolist(), finished.tokens[done, 0].tolist(), strict=True):
             found[place] = _up_to(text, eos)
@@ -63,6 +84,8 @@ def beam_search(rows: Continuation, *, beams: int, most: int, eos: int) -> list[
         first = (kept * origin.new_tensor(running.shape[1])).unsqueeze(1)
         places, scores, who = places[kept], scores[kept], who[kept]
         rows.go_on((first + origin[kept].gather(1, places)).flatten(), tokens[kept].gather(1, places).flatten())
+        if tree is not None:
+            nodes = tree.follow(nodes[kept].gather(1, origin[kept]), tokens[kept]).gather(1, places)
         running = _of_beams(texts[kept], places)
         finished.keep(kept)
     return found

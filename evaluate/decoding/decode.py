@@ -1,20 +1,23 @@
 """Samples → predictions: batches of questions of one length.
 
 Knows the trained model and where features come from; does not know scores.
+
+Letters: B samples, L layers, D_enc encoder width.
 """
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
+from typing import Any
 
+import numpy as np
 import torch
 
-from epalm.evaluate.decoding.answer_tree import AnswerTree
+from epalm.errors import UsageError
+from epalm.evaluate.decoding.answers import AnswerTree, choose_answers
 from epalm.evaluate.decoding.batch_size import BatchSize, in_batches
-from epalm.evaluate.decoding.decodable import require_decodable
-from epalm.evaluate.decoding.decode_options import DecodeOptions
-from epalm.evaluate.decoding.generation import generate
-from epalm.evaluate.decoding.ranking import rank_answers
+from epalm.evaluate.decoding.generate import generate
+from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.samples import Prediction, Sample, Task
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import last_tokens
@@ -44,32 +47,40 @@ def decode_batches(
     device = model.connector.weight.device
     groups = length_groups(text, samples, options)
     require_decodable(model, text, groups, options)
-    tree = _tree(text, options.answers, device) if options.answers else None
+    vocabulary = int(model.lm.config.vocab_size)
+    tree = _tree(text, options.answers, vocabulary, device) if options.answers else None
 
     def decode(batch: Sequence[Sample]) -> list[Prediction]:
         ids = torch.tensor([text.given(sample) for sample in batch], device=device)
         values = last_tokens(features.gather(batch), model.connector_tokens).to(device)
         if tree is not None and batch[0].task is Task.QA:
-            best = rank_answers(model, values, ids, tree).argmax(1).tolist()
-            return [Prediction(sample.id, options.answers[place]) for sample, place in zip(batch, best, strict=True)]
-        produced = generate(
-            model,
-            values,
-            ids,
-            num_beams=options.num_beams,
-            max_length=max(options.max_length, ids.shape[1] + SHORTEST_ANSWER),
-            sampling=options.sampling,
-            names=[sample.id for sample in batch],
-        )
-        return [Prediction(sample.id, text.decode(answer)) for sample, answer in zip(batch, produced, strict=True)]
+            places = choose_answers(model, values, ids, tree, beams=min(options.ranking_beams, vocabulary // 2))
+            texts = [options.answers[place] for place in places]
+        else:
+            produced = generate(
+                model,
+                values,
+                ids,
+                num_beams=options.num_beams,
+                max_length=max(options.max_length, ids.shape[1] + SHORTEST_ANSWER),
+                sampling=options.sampling,
+                names=[sample.id for sample in batch],
+            )
+            texts = [text.decode(tokens) for tokens in produced]
+        return [Prediction(sample.id, words) for sample, words in zip(batch, texts, strict=True)]
 
     yield from in_batches(groups, decode, size or BatchSize(options.batch_size, device))
+
+
+@lru_cache(maxsize=1)  # a worker decodes many tasks, with the same answers
+def _tree(text: TextFormat, answers: tuple[str, ...], vocabulary: int, device: torch.device) -> AnswerTree:
+    return AnswerTree([[*ids.tolist(), text.eos] for ids in text.tokenise(answers)], vocabulary, device)
 
 
 def length_groups(text: TextFormat, samples: Sequence[Sample], options: DecodeOptions) -> list[list[Sample]]:
     """The samples that can share a batch together, the shortest first: questions of as many tokens.
 
-    Where answers are ranked, those that have a question are apart from those that are captioned.
+    Where answers are chosen from a list, those that have a question are apart from those that are captioned.
     """
     lengths = {sample.id: len(text.given(sample)) for sample in samples}
 
@@ -79,6 +90,55 @@ def length_groups(text: TextFormat, samples: Sequence[Sample], options: DecodeOp
     return [list(group) for _, group in groupby(sorted(samples, key=alike), alike)]
 
 
-@lru_cache(maxsize=1)  # a process of several decodes many chunks, with the same answers
-def _tree(text: TextFormat, answers: tuple[str, ...], device: torch.device) -> AnswerTree:
-    return AnswerTree([[*ids.tolist(), text.eos] for ids in text.tokenise(answers)], device)
+def require_decodable(
+    model: EpalmModel, text: TextFormat, groups: Sequence[Sequence[Sample]], options: DecodeOptions
+) -> None:
+    """Raise UsageError where more is asked for than the language model has positions or tokens for.
+
+    `groups` are those of `length_groups`; of `model`, shapes suffice.
+    """
+    positions, tokens = model.lm.config.max_position_embeddings, model.lm.config.vocab_size
+    if options.max_length > positions:
+        raise UsageError(
+            f"--max-length {options.max_length} is more than the language model's {positions:,} positions",
+            hint=f"--max-length {positions} is the most",
+        )
+    for sample in groups[-1][:1] if groups else ():
+        if (length := len(text.given(sample))) + SHORTEST_ANSWER > positions:
+            raise UsageError(
+                f"the question of {sample.id} has {length:,} tokens, and the language model has {positions:,} "
+                "positions for it and its answer",
+                hint="shorten it or take it out of the data",
+            )
+    if options.sampling is None and 2 * options.num_beams > tokens:
+        raise UsageError(
+            f"--num-beams {options.num_beams:,} is more than the language model's {tokens:,} tokens allow",
+            hint=f"--num-beams {tokens // 2:,} is the most",
+        )
+    longest = [group[0] for group in groups if group[0].task is Task.QA][-1:]
+    for answer, ids in zip(options.answers, text.tokenise(options.answers), strict=True) if longest else ():
+        if (room := positions - len(text.given(longest[0]))) < len(ids) + 1:
+            raise UsageError(
+                f"--rank-answers: {answer!r} has {len(ids) + 1:,} tokens with its end, and behind the question of "
+                f"{longest[0].id} the language model has {max(0, room):,} positions left",
+                hint="take that answer out of the file",
+            )
+
+
+class ReadyFeatures:
+    """A `FeatureSource` of features that are at hand: view 0 of `samples` (B, L, D_enc), in their order."""
+
+    def __init__(self, samples: Sequence[Sample], values: np.ndarray) -> None:
+        self._values = values
+        self._rows = {sample.id: row for row, sample in enumerate(samples)}
+        self.layers, self.width = values.shape[1:]
+
+    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
+        """See `FeatureSource`; there are no views to draw from."""
+        assert epoch is None
+        rows: np.ndarray = self._values[[self._rows[sample.id] for sample in samples]]
+        return rows
+
+    def describe(self) -> dict[str, Any]:
+        """See `FeatureSource`."""
+        return {"source": "at hand"}

@@ -19,10 +19,8 @@ from epalm.dask_engine import run_tasks
 from epalm.devices import device_of_worker
 from epalm.errors import EpalmError, UsageError
 from epalm.evaluate.decoding.batch_size import BatchSize
-from epalm.evaluate.decoding.decodable import require_decodable
-from epalm.evaluate.decoding.decode import decode_batches, length_groups
-from epalm.evaluate.decoding.decode_options import DecodeOptions
-from epalm.evaluate.decoding.ready_features import ReadyFeatures
+from epalm.evaluate.decoding.decode import ReadyFeatures, decode_batches, length_groups, require_decodable
+from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.fingerprint import digest_json
 from epalm.samples import Prediction, Sample
 from epalm.train.data.features import FeatureSource

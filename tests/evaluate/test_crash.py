@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from epalm.errors import EpalmError
-from epalm.evaluate.decoding.kept_predictions import predict_samples, read_kept
-from epalm.evaluate.decoding.prediction_keys import Asked
+from epalm.evaluate.decoding.predictions import Asked, predict_samples, read_lines
 from epalm.samples import Modality, Prediction, Sample, Task
 from tests import score_host
 from tests.scored_run import batches_of, copy_of, files_of, scorings, train_one
@@ -93,7 +92,7 @@ def test_a_torn_line_is_cut_and_decoded_again(cut: int, tmp_path: Path) -> None:
     found = predict_samples(asked, path, decode)
     assert decoded == ["1", "2"]
     assert [one.text for one in found] == ["\u2028é", "new", "new"]
-    assert [Prediction(one.id, one.text) for one in read_kept(path)] == found
+    assert [Prediction(one["id"], one["text"]) for one in read_lines(path)] == found
     assert all(json.loads(line) for line in path.read_bytes().splitlines())
 
 

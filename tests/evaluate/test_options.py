@@ -12,7 +12,7 @@ import torch
 
 from epalm.errors import EpalmError
 from epalm.evaluate.decoding.batch_size import BatchSize, in_batches
-from epalm.evaluate.decoding.decode_options import DecodeOptions, Sampling
+from epalm.evaluate.decoding.options import DecodeOptions, Sampling
 from tests.conftest import Done
 from tests.trials import Trial
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epalm.evaluate.decoding.decode_options import DecodeOptions, Sampling
-from epalm.evaluate.decoding.kept_predictions import find_reusable
-from epalm.evaluate.decoding.prediction_keys import what_decides
+from epalm.evaluate.decoding.options import DecodeOptions, Sampling
+from epalm.evaluate.decoding.predictions import find_reusable, what_decides
 from epalm.samples import Modality, Sample, Task
 from epalm.train.build import load_lm, load_text_format
 from epalm.train.data.text import TextFormat

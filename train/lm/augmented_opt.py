@@ -21,7 +21,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.opt.modeling_opt import OPTDecoderLayer
 
 from epalm.train.lm.adapters import Adapters
-from epalm.train.lm.injection import Injection, Masks, attention_masks, branch_masks
+from epalm.train.lm.injection import Injection, Masks, attention_masks
 from epalm.train.lm.loss import Losses, Wanted, sample_losses
 
 # transformers calls its key/value cache by this name from 5.24 on, and by the other before.
@@ -113,23 +113,6 @@ class AugmentedOPT(OPTForCausalLM):
         if logits_to_keep:
             hidden = hidden[:, -logits_to_keep:]
         return AugmentedOutput(logits=self.lm_head(self._into_head(hidden)), **{_CACHE: cache})
-
-    @torch.no_grad()
-    def branches(self, tokens: torch.Tensor, depths: torch.Tensor, seen: torch.Tensor, cache: Cache) -> torch.Tensor:
-        """What the head makes logits of (B, N, E), for tokens (N,) that go on in several ways from a filled `cache`.
-
-        `depths` (N,) is how many tokens stand between each and the cache; `seen` (N, N) is true where a token (row)
-        sees another or itself. The cache, which must not be empty, is left as it was.
-        """
-        past = cache.get_seq_length()
-        decoder = self.model.decoder
-        placed = decoder.embed_positions(None, 0, position_ids=(past - self.front + depths).unsqueeze(0))
-        hidden = self._project_in(decoder.embed_tokens(tokens)) + placed  # (1, N, D)
-        hidden = hidden.expand(len(cache.layers[0].keys), -1, -1)
-        masks = branch_masks(past, seen, dtype=hidden.dtype)
-        hidden = self._run(range(len(self.plan)), hidden, masks, cache=cache, use_cache=True)
-        cache.crop(-len(tokens))
-        return self._into_head(hidden)
 
     def _run(
         self,

@@ -90,15 +90,6 @@ def attention_masks(
     )
 
 
-def branch_masks(past: int, seen: torch.Tensor, *, dtype: torch.dtype) -> Masks:
-    """The masks for tokens (Q,) that go on in several ways from `past` positions: each sees these and `seen` (Q, Q)."""
-    visible = torch.cat((seen.new_ones(len(seen), past), seen), 1)[None, None]
-    hidden = visible.clone()
-    hidden[..., 0] = False
-    own = torch.zeros_like(visible)
-    return Masks(None, _additive(hidden, own, dtype), _additive(visible, own, dtype))
-
-
 def _additive(allowed: torch.Tensor, own: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     # A padding row that may see nothing sees itself: softmax over nothing is NaN, and 0 × NaN would spread.
     allowed = allowed | (own & ~allowed.any(-1, keepdim=True))

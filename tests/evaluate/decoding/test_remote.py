@@ -17,7 +17,7 @@ from epalm import dask_cluster
 from epalm.dask_cluster import Cluster
 from epalm.devices import device_of_worker
 from epalm.errors import EpalmError, UsageError
-from epalm.evaluate.decoding.decode_options import DecodeOptions
+from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.evaluate.decoding.remote import Decoder, Job, RemoteDecoder
 from epalm.samples import Modality, Sample, Task
 from epalm.train.runs.loading import load_run

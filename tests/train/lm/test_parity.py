@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import OPTConfig
 
-from epalm.evaluate.decoding.generation import generate
+from epalm.evaluate.decoding.generate import generate
 from epalm.train.bridge.connector import Connector
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.bridge.prompt import MlpPrompt, PlainPrompt

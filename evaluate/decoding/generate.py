@@ -1,26 +1,57 @@
-"""One token after the other: the likeliest, or drawn. A row whose text ended leaves the batch. Knows no model.
+"""Token ids that go on from given ones: beams, greedy or drawn. Knows the trained model, no samples and no words.
 
-Letters: R rows that go on, V vocabulary.
+Letters: B samples, K perceptual tokens, D_enc encoder width, T tokens given, R rows that go on, V vocabulary.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from epalm.evaluate.decoding.continuation import Continuation
+from epalm.evaluate.decoding.beam_search import beam_search
+from epalm.evaluate.decoding.continuation import Continuation, begin
+from epalm.evaluate.decoding.options import Sampling
+from epalm.train.bridge.model import EpalmModel
 
 Choose = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 
+@torch.no_grad()
+def generate(
+    model: EpalmModel,
+    features: torch.Tensor,
+    input_ids: torch.Tensor,
+    *,
+    num_beams: int = 3,
+    max_length: int = 30,
+    sampling: Sampling | None = None,
+    names: Sequence[str] = (),
+    use_cache: bool = True,
+) -> list[list[int]]:
+    """The new token ids of each row, `</s>` last where it ended: at most `max_length` with the given ones.
+
+    `features` (B, K, D_enc); `input_ids` (B, T), all of one length. With `sampling`, what is drawn for a row is decided
+    by its name. `reference` attention recomputes all at every step, whatever `use_cache` says.
+    """
+    rows = begin(model, features, input_ids, use_cache=use_cache)
+    limits = {"most": max_length - input_ids.shape[1], "eos": model.lm.config.eos_token_id}
+    if sampling is not None:
+        numbers = draws(list(names), limits["most"], seed=sampling.seed).to(input_ids.device)
+        choose = drawn(numbers, temperature=sampling.temperature, top_p=sampling.top_p)
+        return token_by_token(rows, choose, **limits)
+    if num_beams == 1:
+        return token_by_token(rows, likeliest, **limits)
+    return beam_search(rows, beams=num_beams, **limits)
+
+
 def token_by_token(rows: Continuation, choose: Choose, *, most: int, eos: int) -> list[list[int]]:
-    """New tokens of each row of `rows`, at most `most`; `eos` ends a text and is its last token.
+    """New tokens of each row, one after the other, at most `most`; `eos` ends a text, and its row leaves the batch.
 
     `choose` makes of logits (R, V), of the rows' numbers at the beginning (R,) and of the step (0, 1, …) tokens (R,).
     """
     device = rows.logits.device
-    found: list[list[int]] = [[] for _ in range(len(rows.logits))]
+    found: list[list[int]] = [[] for _ in rows.logits]
     who = torch.arange(len(found), device=device)
     for step in range(most):
         tokens = choose(rows.logits, who, step)

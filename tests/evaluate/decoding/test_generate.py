@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from epalm.evaluate.decoding.continuation import CachedContinuation
-from epalm.evaluate.decoding.decode_options import Sampling
-from epalm.evaluate.decoding.generation import generate
-from epalm.evaluate.decoding.token_by_token import drawn
+from epalm.evaluate.decoding.generate import drawn, generate
+from epalm.evaluate.decoding.options import Sampling
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.lm.injection import Injection
 from tests.augmented_models import models, small_config, small_inputs, small_model

@@ -1,0 +1,165 @@
+"""How to decode: what a user may choose, and the plain values that it comes to with a recipe. Knows no model."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epalm.errors import UsageError
+from epalm.fingerprint import digest_json
+from epalm.options import option
+
+if TYPE_CHECKING:
+    from epalm.settings import DecodeSettings
+
+RANKING_BEAMS = 16  # at least, where a list has more answers than are scored whole
+_MOST_BYTES = 16 << 20  # of a file of answers
+_MOST_ANSWERS = 100_000
+_LONGEST = 200  # characters of an answer
+_HINT = "--rank-answers takes one answer a line, UTF-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Tokens are drawn, from the likeliest that have `top_p` of the probability at `temperature` together."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """What decides what is said, but for `batch_size`, which only decides how fast."""
+
+    num_beams: int = 3  # 1: greedy
+    max_length: int = 30  # tokens, the question's too
+    sampling: Sampling | None = None  # there are no beams then
+    answers: tuple[str, ...] = ()  # to choose from where a question is asked
+    batch_size: int | None = None  # samples decoded together; None: as many as the memory holds
+
+    @property
+    def ranking_beams(self) -> int:
+        """Beams of the search among many answers."""
+        return max(RANKING_BEAMS, self.num_beams)
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides the predictions, as JSON; of answers, their number and digest."""
+        drawn = {"num_beams": self.num_beams} if self.sampling is None else {"sampling": asdict(self.sampling)}
+        of_list = {"answers": len(self.answers), "answers_digest": digest_json(list(self.answers))}
+        ranked = {**of_list, "answers_beams": self.ranking_beams} if self.answers else {}
+        return {**drawn, "max_length": self.max_length, **ranked}
+
+
+@dataclass(frozen=True)
+class DecodeChoice:
+    """What is chosen of how to decode; None: as the recipe has it."""
+
+    num_beams: int | None = option(None, "Beams; 1: greedy. [default: the recipe's]", min=1)
+    max_length: int | None = option(None, "Tokens in all, the question's too. [default: the recipe's]", min=2)
+    sampling: bool | None = option(None, "Draw tokens, without beams. [default: the recipe's]")
+    temperature: float | None = option(
+        None, "Of --sampling: below 1 likely tokens are drawn more often, above 1 less. [default: the recipe's]"
+    )
+    top_p: float | None = option(
+        None,
+        "Of --sampling: draw from the likeliest tokens that have this share of the probability together. "
+        "[default: the recipe's]",
+    )
+    seed: int | None = option(
+        None, "Of --sampling: another seed, other draws; each sample has its own. [default: the recipe's]", min=0
+    )
+    rank_answers: Path | None = option(
+        None,
+        "Answer each question with the likeliest line of this file (UTF-8), of more than 64 lines with one that a "
+        "beam search finds; captions are decoded as usual.",
+    )
+
+    def options(self, recipe: "DecodeSettings", batch_size: str = "auto") -> DecodeOptions:
+        """What it comes to with a recipe. `batch_size` is a number of samples decoded together, or auto.
+
+        Raises:
+            UsageError: options that do not go together, values that they cannot have, or a file of answers that cannot
+                be used.
+        """
+        for name, least in (("num_beams", 1), ("max_length", 2), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= least):
+                words = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{words} {value!r} is no whole number from {least} on", hint=f"{words} {least + 2}")
+        # Who asks for beams does not get the draws of the recipe.
+        draws = (recipe.sampling and self.num_beams is None) if self.sampling is None else self.sampling
+        if draws and (self.num_beams or 1) > 1:
+            raise UsageError(
+                f"--sampling draws tokens, and --num-beams {self.num_beams} searches for likely ones",
+                hint="leave out one",
+            )
+        of_sampling = {"--temperature": self.temperature, "--top-p": self.top_p, "--seed": self.seed}
+        given = [words for words, value in of_sampling.items() if value is not None]
+        if given and not draws:
+            raise UsageError(f"{given[0]} is of drawn tokens", hint="add --sampling")
+        drawn = Sampling(
+            temperature=recipe.temperature if self.temperature is None else self.temperature,
+            top_p=recipe.top_p if self.top_p is None else self.top_p,
+            seed=recipe.seed if self.seed is None else self.seed,
+        )
+        for words, number, most in (("--temperature", drawn.temperature, 100), ("--top-p", drawn.top_p, 1)):
+            if not 0 < number <= most:  # not a number is neither
+                raise UsageError(f"{words} {number} is not above 0 and at most {most}", hint=f"{words} 0.7")
+        return DecodeOptions(
+            num_beams=self.num_beams or recipe.num_beams,
+            max_length=self.max_length or recipe.max_length,
+            sampling=drawn if draws else None,
+            answers=read_answers(self.rank_answers) if self.rank_answers else (),
+            batch_size=_batch_size(batch_size),
+        )
+
+
+def read_answers(path: Path) -> tuple[str, ...]:
+    """The answers of a file, one a line, without white space around them; empty lines are passed over.
+
+    Raises:
+        UsageError: it cannot be read, is empty or too large, has an answer twice or one that is too long.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8", hint=_HINT) from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint=_HINT) from error
+    if len(data) > _MOST_BYTES:
+        raise UsageError(f"{path} is larger than {_MOST_BYTES >> 20} MiB", hint=_HINT)
+    answers = tuple(_checked(path, text))
+    if not answers:
+        raise UsageError(f"{path} has no answers", hint=_HINT)
+    if len(answers) > _MOST_ANSWERS:
+        raise UsageError(
+            f"{path} has {len(answers):,} answers, the most are {_MOST_ANSWERS:,}", hint="keep the most common ones"
+        )
+    return answers
+
+
+def _checked(path: Path, text: str) -> Iterator[str]:
+    lines: dict[str, int] = {}
+    for number, answer in enumerate((line.strip() for line in text.split("\n")), 1):
+        if len(answer) > _LONGEST:
+            raise UsageError(
+                f"{path}, line {number}: the answer has {len(answer):,} characters, the most are {_LONGEST}", hint=_HINT
+            )
+        if answer in lines:
+            raise UsageError(
+                f"{path}, line {number}: {answer!r} is there already, in line {lines[answer]}", hint="keep one"
+            )
+        if answer:
+            lines[answer] = number
+            yield answer
+
+
+def _batch_size(words: str) -> int | None:
+    if words.strip().lower() == "auto":
+        return None
+    if not (words.isascii() and words.isdecimal() and 0 < len(words) < 10 and int(words)):
+        raise UsageError(f"--batch-size {words!r} is neither a number of samples nor auto", hint="--batch-size 64")
+    return int(words)
