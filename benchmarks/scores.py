@@ -14,12 +14,12 @@ from pathlib import Path
 
 from benchmarks.report import Line, compare
 from benchmarks.timing import Timing, peak_mib
-from epalm.evaluate.metrics.measures import METRICS
+from epalm.evaluate.metrics.registry import metric_names
 from epalm.evaluate.scoring import score_predictions
 from epalm.samples import Modality, Prediction, Sample, Task
 
 _COUNT, _QUICK, _ALLOWED = 5_000, 40, 60.0  # predictions; seconds for the first
-_METRICS = tuple(name for name in METRICS if name not in ("SPICE", "SPIDEr"))
+_METRICS = tuple(name for name in metric_names() if name not in ("SPICE", "SPIDEr"))
 _WORDS = [f"word{n}" for n in range(4000)]
 _RAW, _REFERENCES, _LENGTH = 10, 5, 11  # VQA's answers, COCO's captions, and their words
 

@@ -34,3 +34,7 @@ class MediaError(EpalmError):
 
 class CacheError(EpalmError):
     """A cache that is damaged, incomplete or of another format."""
+
+
+class MetricError(EpalmError):
+    """A metric that cannot be computed here: it is skipped, and the others are not."""

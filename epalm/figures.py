@@ -42,3 +42,8 @@ def headline_in_words(name: str, figure: Figure) -> str:
 
 def _range(low: float, high: float, form: str) -> str:
     return f"{hundred(low, form)} – {hundred(high, form)}"
+
+
+def media_in_words(count: int) -> str:
+    """How many media: "1 medium", "2,000 media"."""
+    return f"{count:,} {'medium' if count == 1 else 'media'}"

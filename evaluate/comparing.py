@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 
 from epalm.errors import UsageError
-from epalm.evaluate.metrics.bootstrap import TEST, count_media, p_value, paired_interval, resampling
-from epalm.evaluate.metrics.figure import interval_figures
-from epalm.evaluate.metrics.measures import COUNTS, METRICS, Measure, of_sums
+from epalm.evaluate.metrics.bootstrap import TEST, difference, resampling
+from epalm.evaluate.metrics.metric import Measured, Metric
+from epalm.evaluate.metrics.registry import judge, metrics
 from epalm.evaluate.score_files import ScoreFiles
 
 _Lines = Mapping[str, Mapping[str, Any]]
-# What a sample is said to have changed by: the first of these that both scorings have of it.
-PER_SAMPLE = ("VQA accuracy", "exact match", "CIDEr", "METEOR", "ROUGE-L", "SPICE")
 
 
 @dataclass(frozen=True)
@@ -66,41 +64,42 @@ def _pair(first: _Side, other: _Side, examples: int) -> dict[str, Any]:
             continue
         told = first.files.told["tasks"][task]
         media = _media(first.lines, other.lines, ids)
-        counts = {name: told.get("figures", {}).get(name, told) for name in METRICS}
-        differences = [_difference(name, first.lines, other.lines, media, counts[name]) for name in METRICS]
-        measures = {one["measure"]: one for one in differences if one}
+        figures = told.get("figures", {})
+        measures: dict[str, Any] = {}
+        for name, metric in metrics().items():
+            found = _difference(metric, first.lines, other.lines, media, figures.get(name, told))
+            measures |= {name: found} if found else {}
         either = {name for side in (first, other) for name in side.files.told["tasks"].get(task, {}).get("metrics", ())}
         tasks[task] = {
             "samples": len(ids),
             "left_out": told["expected"] - len(ids),  # not scored in both
             "measures": measures,
-            "one_sided": [name for name in METRICS if name in either and name not in measures],
+            "one_sided": sorted(either - measures.keys()),
             "changed": _changed(first.lines, other.lines, ids, examples),
         }
     return {"other": other.files.name, "tasks": tasks}
 
 
 def _difference(
-    name: str, first: _Lines, other: _Lines, media: Mapping[str, str], counts: Mapping[str, int]
+    metric: Metric, first: _Lines, other: _Lines, media: Mapping[str, str], counts: Mapping[str, int]
 ) -> dict[str, Any] | None:
-    both = [one for one in media if _has(first[one], name) and _has(other[one], name)]
+    key = metric.counts or metric.name
+    both = [one for one in media if key in first[one]["scores"] and key in other[one]["scores"]]
     if not both:
         return None
-    one, two = (_measure(name, lines, both) for lines in (first, other))
-    of = [media[one] for one in both]
-    over_samples = paired_interval(one, two) if count_media(of) < len(of) else None
+    one, two = (_measured(metric, [lines[name]["scores"][key] for name in both]) for lines in (first, other))
     return {
-        "measure": name,
+        "measure": metric.name,
         "samples": len(both),
         "scored": len(both),
         "expected": counts["expected"],
         "of": counts.get("of", counts["expected"]),
-        "first": one.value,
-        "other": two.value,
-        "difference": two.value - one.value,
-        **interval_figures(paired_interval(one, two, of), over_samples, count_media(of)),
-        "p": p_value(one, two, of),
+        **difference(one, two, [media[name] for name in both]),
     }
+
+
+def _measured(metric: Metric, values: Sequence[Any]) -> Measured:
+    return Measured(np.array(values, dtype=np.float64).reshape(len(values), -1), metric.aggregate)
 
 
 def _media(first: _Lines, other: _Lines, ids: Sequence[str]) -> dict[str, str]:
@@ -111,23 +110,13 @@ def _media(first: _Lines, other: _Lines, ids: Sequence[str]) -> dict[str, str]:
     return {one: digests.get(name, name) for one, name in media.items()}
 
 
-def _has(line: Mapping[str, Any], name: str) -> bool:
-    return COUNTS.get(name, name) in line["scores"]
-
-
-def _measure(name: str, lines: _Lines, ids: Sequence[str]) -> Measure:
-    values = np.array([lines[one]["scores"][COUNTS.get(name, name)] for one in ids], dtype=np.float64)
-    columns, make = values.reshape(len(ids), -1), of_sums(name)
-    return Measure(float(make(columns.sum(axis=0)[None], len(ids))[0]), columns, make, "")
-
-
 def _changed(first: _Lines, other: _Lines, ids: Sequence[str], examples: int) -> dict[str, Any]:
     """How many samples say something else, which of them score better or worse, and those that changed most."""
-    name = next((n for n in PER_SAMPLE if all(_has(lines[ids[0]], n) for lines in (first, other))), None)
+    name = judge(first[ids[0]]["scores"].keys() & other[ids[0]]["scores"].keys())
     texts = sum(first[one]["text"] != other[one]["text"] for one in ids)
     if name is None:
-        return {"texts": texts}
-    moved = [one for one in ids if _has(first[one], name) and _has(other[one], name)]
+        return {"texts": texts, "by": None, "better": 0, "worse": 0, "examples": []}
+    moved = [one for one in ids if name in first[one]["scores"] and name in other[one]["scores"]]
     change = {one: other[one]["scores"][name] - first[one]["scores"][name] for one in moved}
     order = sorted((one for one in moved if change[one]), key=lambda one: (-abs(change[one]), one))
     return {

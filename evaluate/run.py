@@ -20,7 +20,6 @@ from epalm.evaluate.decoding.predictions import (
 )
 from epalm.evaluate.decoding.remote import RemoteDecoder
 from epalm.evaluate.metrics.chance import chance_predictions
-from epalm.evaluate.metrics.measures import METRICS
 from epalm.evaluate.score_files import FOLDER, LAST, as_json, write_scores
 from epalm.evaluate.scoring import digest_samples, score_predictions
 from epalm.fingerprint import digest_json
@@ -43,7 +42,7 @@ def score_run(
     expected: Sequence[Sample],
     modality: str,
     decode: DecodeOptions,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] | None = None,
     limit: int | None = None,
     remote: RemoteDecoder | None = None,
 ) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Predictions → scores: per task, each figure with its interval, its backend and how many samples it is of."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -8,17 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from epalm.evaluate.metrics.answer_scores import VQA, Judged, by_people, judge_answers
-from epalm.evaluate.metrics.bootstrap import count_media, resampling
-from epalm.evaluate.metrics.captions import caption_measures
-from epalm.evaluate.metrics.figure import figures
-from epalm.evaluate.metrics.java import MetricError
-from epalm.evaluate.metrics.measures import BLEU, CAPTION_METRICS, COUNTS, METRICS, Measure, Skipped, mean_measure
-from epalm.evaluate.metrics.tokenizer import tokenise
+from epalm.errors import MetricError
+from epalm.evaluate.metrics.bootstrap import figures, resampling
+from epalm.evaluate.metrics.metric import Inputs, Measured, Metric, Skipped, measure
+from epalm.evaluate.metrics.registry import choose_metrics, judge, metrics_for
 from epalm.fingerprint import canonical_json
 from epalm.samples import Prediction, Sample, Task
 
-_CHANCE_METRICS = ("CIDEr",)
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -38,12 +35,14 @@ class _Asked:
     scored: Sequence[Sample]
     digests: Mapping[str, str]
 
-    def by_people(self) -> "_Asked":
-        return _Asked(by_people(self.there), by_people(self.expected), by_people(self.scored), self.digests)
+    def of(self, metric: Metric) -> "_Asked":
+        """Those that the metric scores. Raises MetricError: none of them, and why."""
+        scored, expected, there = map(metric.select, (self.scored, self.expected, self.there))
+        return _Asked(there, expected, scored, self.digests)
 
-    def media(self, samples: Sequence[Sample]) -> list[str]:
-        """What each sample is about: the digest of its medium, where it is not known its name."""
-        return [self.digests.get(sample.media, sample.media) for sample in samples]
+    def media(self) -> list[str]:
+        """What each scored sample is about: the digest of its medium, where it is not known its name."""
+        return [self.digests.get(sample.media, sample.media) for sample in self.scored]
 
     def counts(self) -> dict[str, int]:
         return _counts(len(self.there), len(self.expected), len(self.scored))
@@ -65,36 +64,33 @@ def score_predictions(
     predictions: Sequence[Prediction],
     chance: Sequence[Prediction] = (),
     *,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] | None = None,
     split: Sequence[Sample] | None = None,
     digests: Mapping[str, str] | None = None,
 ) -> Scores:
-    """Score what was said about the samples; `chance` are guesses to set beside the predictions.
+    """Score the predictions for the samples; `chance` are guesses to set beside the predictions.
 
-    `split` are all samples that there are, where `samples` are some of them. `digests` are those of media by name,
-    where they are known: media of equal digests are one, and their samples are not independent.
+    `metrics`: all, without names. `split` are all samples that there are, where `samples` are some of them. `digests`
+    are those of media by name, where they are known: media of equal digests are one, and their samples are not
+    independent.
 
     A task has "expected", "scored" and "missing" samples, those that there are, "of", "metrics" and "chance"
     (fractions), "figures" (the same metrics with interval, backend and their own counts), "skipped" and "notes".
     Samples without answers or references are not expected, but for unanswerable ones.
     """
-    digests = digests or {}
-    said = {one.id: one.text for one in predictions}
-    guessed = {one.id: one.text for one in chance}
+    texts, guesses = ({one.id: one.text for one in some} for some in (predictions, chance))
     tasks: dict[str, Any] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    for task, judge in ((Task.QA, judge_answers), (Task.CAPTION, _judge_captions)):
+    lines: list[dict[str, Any]] = []
+    for task in Task:
         expected = _of_task(samples, task)
-        scored = [sample for sample in expected if sample.id in said]
         if not expected:
             continue
-        judged = judge(scored, said, guessed, metrics) if scored else Judged({}, {})
-        there = expected if split is None else _of_task(split, task)
-        tasks[task.value] = _told(judged, _Asked(there, expected, scored, digests))
-        rows |= {sample.id: _row(sample, said[sample.id], digests.get(sample.media)) for sample in scored}
-        for name, (of, measure) in judged.measures.items():
-            _note(rows, name, of, measure)
-    return Scores(tasks, list(rows.values()))
+        scored = [sample for sample in expected if sample.id in texts]
+        asked = _Asked(expected if split is None else _of_task(split, task), expected, scored, digests or {})
+        wanted = metrics_for(task, choose_metrics() if metrics is None else metrics)
+        tasks[task.value], per_sample = _score_task(asked, texts, guesses, wanted if scored else [])
+        lines += per_sample
+    return Scores(tasks, lines)
 
 
 def _of_task(samples: Sequence[Sample], task: Task) -> list[Sample]:
@@ -117,98 +113,107 @@ def _expectation(sample: Sample) -> list[Any]:
     return [sample.id, sample.media, sample.prompt, dict(sample.answers), *texts, sample.unanswerable]
 
 
-def _judge_captions(
-    samples: Sequence[Sample], said: Mapping[str, str], guessed: Mapping[str, str], metrics: Sequence[str]
-) -> Judged:
-    wanted = [name for name in CAPTION_METRICS if name in metrics]
-    if not wanted:
-        return Judged({}, {})
-    sentences: dict[str, Sequence[str]] = {f"r{s.id}": s.references for s in samples}
-    sentences |= {f"p{s.id}": [said[s.id]] for s in samples}
-    sentences |= {f"c{s.id}": [guessed[s.id]] for s in samples} if guessed else {}
-    try:
-        tokens = tokenise(sentences)
-    except MetricError as fault:
-        return Judged({}, {}, [Skipped(name, fault.message, fault.hint) for name in wanted])
-    references, ours, guesses = ({key[1:]: value for key, value in tokens.items() if key[0] == kind} for kind in "rpc")
-    found, skipped = caption_measures(ours, references, wanted)
-    by_chance = [name for name in _CHANCE_METRICS if name in wanted]
-    chance, _ = caption_measures(guesses, references, by_chance) if guesses else ({}, [])
-    measures = {name: (samples, measure) for name, measure in found.items()}
-    return Judged(measures, {name: measure.value for name, measure in chance.items()}, skipped)
-
-
-def _told(judged: Judged, asked: _Asked) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    by_people = asked.by_people().counts()
-    for names, of in _alike(judged.measures):
-        measures = {name: judged.measures[name][1] for name in names}
-        for name, figure in figures(measures, asked.media(of)).items():
-            counts = by_people if name.startswith(VQA) else asked.counts()
-            origin = {"backend": measures[name].backend, "resampled": measures[name].resampled}
-            made[name] = {**figure, **counts, **origin}
+def _score_task(
+    asked: _Asked, texts: Mapping[str, str], guesses: Mapping[str, str], metrics: Sequence[Metric]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What `scores.json` has of the task, and the line of each sample."""
+    measured: dict[str, tuple[_Asked, Measured]] = {}
+    made: dict[str, dict[str, Any]] = {}
+    chance: dict[str, float] = {}
+    skipped: list[Skipped] = []
+    for group in _of_the_same_samples(metrics):
+        try:
+            part = asked.of(group[0])
+        except MetricError as error:
+            skipped += [Skipped(one.name, error.message, error.hint) for one in group if not one.other_form_of]
+            continue
+        if not part.scored:
+            continue
+        predicted, guessed = ([some[one.id] for one in part.scored if some] for some in (texts, guesses))
+        inputs = Inputs(part.scored, predicted, guessed)
+        found, without = measure(inputs, group)
+        skipped += without
+        found = {one.name: found[one.name] for one in group if one.name in found and _differs(one, found)}
+        if guesses:
+            by_chance, _ = measure(inputs.guessed(), [one for one in group if one.chance and one.name in found])
+            chance |= {name: one.value for name, one in by_chance.items()}
+        measured |= {name: (part, one) for name, one in found.items()}
+        if found:
+            made |= {name: {**figure, **part.counts()} for name, figure in figures(found, part.media()).items()}
+    shown = {one.name: one for one in metrics if one.name in measured}
+    for name, metric in shown.items():
+        made[name] |= {"backend": metric.backend()}
+        made[name] |= {"resampled": "per-sample counts" if metric.counts else "per-sample scores"}
     return {
         **asked.counts(),
-        "metrics": {name: measure.value for name, (_, measure) in judged.measures.items()},
-        "chance": judged.chance,
-        "figures": {name: made[name] for name in judged.measures},
-        "interval": resampling(count_media(asked.media(asked.scored))),
-        "skipped": [asdict(one) for one in judged.skipped],
-        "notes": list(judged.notes),
-        **dict(_by_type(judged, asked)),
-    }
+        "metrics": {name: made[name]["value"] for name in shown},
+        "chance": {name: chance[name] for name in shown if name in chance},
+        "figures": {name: made[name] for name in shown},
+        "interval": resampling(len(set(asked.media()))),
+        "skipped": [asdict(one) for one in skipped],
+        "notes": [note for metric in shown.values() for note in metric.notes(asked.scored, list(shown))],
+        **dict(_by_type(measured)),
+    }, _lines(asked, texts, {name: (metric, *measured[name]) for name, metric in shown.items()})
 
 
-def _alike(measures: Mapping[str, tuple[Sequence[Sample], Measure]]) -> Iterator[tuple[list[str], Sequence[Sample]]]:
-    """Names of measures that are of the same samples: all, or some of them, and then the same."""
-    groups: dict[int, list[str]] = defaultdict(list)
-    for name, (of, _) in measures.items():
-        groups[len(of)].append(name)
-    for names in groups.values():
-        yield names, measures[names[0]][0]
+def _of_the_same_samples(metrics: Sequence[Metric]) -> list[list[Metric]]:
+    """Metrics that select samples by the same rule: they are resampled alike."""
+    groups: dict[Any, list[Metric]] = {}
+    for metric in metrics:
+        groups.setdefault(type(metric).select, []).append(metric)
+    return list(groups.values())
 
 
-def _by_type(judged: Judged, asked: _Asked) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The benchmark's accuracy by answer type and by question type, where the data have them."""
-    name = next((name for name in (VQA, "exact match") if name in judged.measures), None)
+def _differs(metric: Metric, found: Mapping[str, Measured]) -> bool:
+    """Whether it is no other form of a metric, or gives another value."""
+    main = found.get(metric.other_form_of)
+    return main is None or abs(found[metric.name].value - main.value) >= _ROUNDING
+
+
+def _by_type(measured: Mapping[str, tuple[_Asked, Measured]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The figure of each answer type and question type, where the data have them."""
+    import pandas as pd
+
+    name = judge(measured)
     if name is None:
         return
-    of, measure = judged.measures[name]
-    asked = asked.by_people() if name == VQA else asked
+    asked, whole = measured[name]
     for kind in ("answer_type", "question_type"):
-        places: dict[str, list[int]] = defaultdict(list)
-        for place, sample in enumerate(of):
-            if given := getattr(sample, kind):
-                places[given].append(place)
-        if places:
-            parts = {
-                given: _part(measure, [of[place] for place in here], here, asked) for given, here in places.items()
-            }
-            counts = asked.counts_by(kind)
-            yield f"by_{kind}", {given: {"metric": name, **parts[given], **counts[given]} for given in sorted(parts)}
+        types = pd.Series([getattr(sample, kind) or None for sample in asked.scored], dtype=object)
+        counts, media = asked.counts_by(kind), pd.Series(asked.media(), dtype=object)
+        parts = {}
+        for value, places in types.groupby(types).indices.items():
+            part = {name: Measured(whole.statistics[places], whole.aggregate)}
+            figure = figures(part, media[places].tolist(), over_samples=False)[name]
+            parts[str(value)] = {"metric": name, **figure, **counts[str(value)]}
+        if parts:
+            yield f"by_{kind}", parts
 
 
-def _part(whole: Measure, of: Sequence[Sample], places: Sequence[int], asked: _Asked) -> dict[str, Any]:
-    return figures({"": mean_measure(whole.columns[places, 0], whole.backend)}, asked.media(of), beside=False)[""]
+def _lines(
+    asked: _Asked, texts: Mapping[str, str], measured: Mapping[str, tuple[Metric, _Asked, Measured]]
+) -> list[dict[str, Any]]:
+    """Each sample's line, with its scores, and its statistics where these are no score."""
+    lines = {one.id: _line(one, texts[one.id], asked.digests.get(one.media)) for one in asked.scored}
+    done = set()
+    for name, (metric, part, one) in measured.items():
+        values = {name: one.per_sample} if metric.per_sample else {}
+        if metric.counts and metric.counts not in done:
+            done.add(metric.counts)
+            whole = one.statistics.astype(np.int64)
+            values[metric.counts] = whole if (whole == one.statistics).all() else one.statistics
+        for key, column in values.items():
+            for sample, value in zip(part.scored, column.tolist(), strict=True):
+                lines[sample.id]["scores"][key] = value
+    return list(lines.values())
 
 
-def _row(sample: Sample, text: str, digest: str | None) -> dict[str, Any]:
-    asked = {"id": sample.id, "task": sample.task.value, "media": sample.media, "prompt": sample.prompt}
-    asked |= {"digest": digest} if digest else {}
+def _line(sample: Sample, text: str, digest: str | None) -> dict[str, Any]:
+    line = {"id": sample.id, "task": sample.task.value, "media": sample.media, "prompt": sample.prompt}
+    line |= {"digest": digest} if digest else {}
     if sample.task is Task.CAPTION:
         wanted: dict[str, Any] = {"references": list(sample.references)}
     else:
         types = {"question_type": sample.question_type, "answer_type": sample.answer_type}
         wanted = {"answers": dict(sample.answers)} | {key: value for key, value in types.items() if value}
-    return {**asked, **wanted, "text": text, "scores": {}}
-
-
-def _note(rows: dict[str, dict[str, Any]], name: str, of: Sequence[Sample], measure: Measure) -> None:
-    """Each sample's part in a measure: its score, but for BLEU, which is of no single caption; and its counts."""
-    parts: dict[str, np.ndarray] = {} if name in BLEU else {name: measure.per_sample}
-    if name in COUNTS and COUNTS[name] not in rows[of[0].id]["scores"]:
-        whole = measure.columns.astype(np.int64)
-        parts[COUNTS[name]] = whole if (whole == measure.columns).all() else measure.columns
-    for part, values in parts.items():
-        for sample, value in zip(of, values.tolist(), strict=True):
-            rows[sample.id]["scores"][part] = value
+    return {**line, **wanted, "text": text, "scores": {}}

@@ -85,10 +85,10 @@ def _show(told: dict[str, Any], comparison: dict[str, Any]) -> None:
 
 def _show_changed(task: str, changed: dict[str, Any], samples: int) -> None:
     said = f"{task}: {changed['texts']} of {samples} predictions are other texts"
-    if "by" in changed:
+    if changed["by"]:
         said += f"; by {changed['by']}, {changed['better']} samples are better and {changed['worse']} worse"
     typer.echo(said)
-    for one in changed.get("examples", []):
+    for one in changed["examples"]:
         asked = f"{one['prompt']} " if one["prompt"] else ""
         typer.echo(
             f"  {one['id']} ({one['media']}): {asked}{one['first']!r} ({100 * one['first_score']:.1f}) → "

@@ -127,7 +127,8 @@ def _media() -> Iterator[Finding]:
 
 
 def _caption_metrics() -> Iterator[Finding]:
-    from epalm.evaluate.metrics.java import MetricError, find_java
+    from epalm.errors import MetricError
+    from epalm.evaluate.metrics.java import find_java
     from epalm.evaluate.metrics.spice import require_spice
 
     try:

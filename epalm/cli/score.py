@@ -39,6 +39,7 @@ from epalm.cli.options import (
 )
 from epalm.cli.outputs import ForceOption, file_for_scores
 from epalm.errors import UsageError
+from epalm.evaluate.metrics.registry import choose_metrics, metric_names
 from epalm.samples import Modality, Task, with_links
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def score(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help='Metrics, separated by commas, such as "vqa-accuracy" or "bleu,cider". [default: all that can run]',
+            help=f"Metrics, separated by commas: {', '.join(metric_names())}, or bleu for all BLEU. "
+            "[default: all that can run]",
             show_default=False,
         ),
     ] = None,
@@ -121,7 +123,7 @@ def score(
     plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Decode a split and score it: VQA accuracy, exact match, BLEU-1 to 4, METEOR, ROUGE-L, CIDEr, SPICE, SPIDEr.
+    """Decode a split with a trained run and score what it predicts.
 
     Predictions are saved as they come; the same command goes on where it was stopped, and decodes nothing twice. A
     metric that cannot run here is skipped with the reason; exit code 3 where --metrics asked for it.
@@ -147,9 +149,9 @@ def score(
         epalm score --predictions results.json --data vqa.jsonl --split val
     """
     from epalm.cli.score_file import score_file
-    from epalm.cli.score_report import chosen_metrics, show_scores
+    from epalm.cli.score_report import show_scores
 
-    wanted = chosen_metrics(metrics)
+    wanted = choose_metrics(metrics)
     said: dict[str, Any] = {
         "num_beams": num_beams,
         "max_length": max_length,

@@ -6,30 +6,7 @@ from typing import Any
 
 import typer
 
-from epalm.errors import UsageError
-
 SKIPPED = 3  # exit code: a metric that was asked for by name could not run
-
-
-def chosen_metrics(words: str | None) -> tuple[str, ...]:
-    """The metrics named, separated by commas; None: all. Case, spaces and hyphens do not count, "bleu" is all four.
-
-    Raises:
-        UsageError: there is no such metric.
-    """
-    from epalm.evaluate.metrics.measures import BLEU, METRICS
-
-    if words is None:
-        return METRICS
-    by_name = {_plain(name): (name,) for name in METRICS} | {"bleu": BLEU}
-    chosen: list[str] = []
-    for word in filter(None, (part.strip() for part in words.split(","))):
-        if _plain(word) not in by_name:
-            raise UsageError(f"--metrics: there is no metric {word!r}", hint=f"use {', '.join(METRICS)}, or bleu")
-        chosen += by_name[_plain(word)]
-    if not chosen:
-        raise UsageError("--metrics names none", hint=f"use {', '.join(METRICS)}, or bleu")
-    return tuple(name for name in METRICS if name in chosen)
 
 
 def show_scores(scores: dict[str, Any], path: Path, as_json: bool, *, asked_for: bool) -> None:
@@ -72,7 +49,3 @@ def _print(scores: dict[str, Any]) -> None:
     print_table(title, ("measure", scores["run"], "95 % interval", "chance", "samples"), rows)
     for interval in dict.fromkeys(told["interval"] for told in scores["tasks"].values()):
         say(f"95 % intervals: {interval}")
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -1,8 +1,8 @@
 """How sure a score is: bootstrap intervals over media, and paired tests of differences. Knows numbers only.
 
-Samples about one medium are not independent, so that what is drawn, or swapped, is all samples of a medium. A measure
-adds up columns over samples and makes its value of the sums: a resample is a vector of weights over media, and all
-resamples are one matrix product. N: samples; G: media; M: columns; R: resamples.
+Samples about one medium are not independent, so that what is drawn, or swapped, is all samples of a medium. A metric
+aggregates sums of its statistics: a resample is a vector of weights over media, and all resamples are one matrix
+product. N: samples; G: media; M: statistics; R: resamples.
 
 Source: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8 (whole clusters are drawn);
 Efron, Better Bootstrap Confidence Intervals, JASA 1987 (bias-corrected and accelerated, BCa); Hesterberg, What Teachers
@@ -11,11 +11,14 @@ Noreen, Computer-Intensive Methods for Testing Hypotheses, 1989 (approximate ran
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
-from epalm.evaluate.metrics.measures import Measure
+from epalm.evaluate.metrics.metric import Measured
+from epalm.figures import media_in_words
 
 RESAMPLES = 2000
 SHUFFLES = 10_000
@@ -25,6 +28,7 @@ FEWEST = 6  # media: of fewer, no interval holds what it says
 TEST = f"paired approximate randomisation over media, two-sided, {SHUFFLES} shuffles, seed {SEED}"
 _AT_ONCE = 1 << 20  # draws held in memory: what keeps it flat whatever N is
 _EQUAL = 1e-12  # what differs by less differs by rounding
+_TENTH = 0.1
 _NORMAL = NormalDist()
 
 Interval = tuple[float, float]
@@ -32,57 +36,91 @@ _Value = Callable[[np.ndarray], np.ndarray]  # sums (R, M + 1), the last of them
 
 
 def resampling(media: int | None = None) -> str:
-    """How intervals over so many media come about, in words, or that there are none."""
+    """How intervals over so many media are computed, in words, or that there are none."""
     if media is not None and media < FEWEST:
-        return f"no interval: {media} {'medium' if media == 1 else 'media'}"
-    over = "media" if media is None else f"{media:,} media"
+        return f"no interval: {media_in_words(media)}"
+    over = "media" if media is None else media_in_words(media)
     return f"BCa bootstrap over {over}, {RESAMPLES} resamples, seed {SEED}"
 
 
-def count_media(media: Sequence[str]) -> int:
-    """How many media samples are of."""
-    return len(set(media))
+def figures(
+    measured: Mapping[str, Measured], media: Sequence[str], *, over_samples: bool = True
+) -> dict[str, dict[str, Any]]:
+    """The figure of each metric (see `epalm.figures`): all are of the same samples, about these media.
+
+    "over_samples" is the interval that drawing samples would give, where its width is another by more than a tenth; it
+    takes long where samples are many.
+    """
+    over_media = intervals(measured, media)
+    beside = intervals(measured) if over_samples and FEWEST <= len(set(media)) < len(media) else {}
+    return {
+        name: {"value": one.value, **_interval_figure(over_media[name], beside.get(name), media), "scored": len(media)}
+        for name, one in measured.items()
+    }
 
 
-def intervals(measures: Mapping[str, Measure], media: Sequence[str] | None = None) -> dict[str, Interval | None]:
-    """The 95 % interval of each measure; all are of the same N samples, and resampled alike.
+def difference(first: Measured, other: Measured, media: Sequence[str]) -> dict[str, Any]:
+    """The figure of `other - first`, both of the same samples in the same order, with its p-value."""
+    over_samples = paired_interval(first, other) if len(set(media)) < len(media) else None
+    return {
+        "first": first.value,
+        "other": other.value,
+        "difference": other.value - first.value,
+        **_interval_figure(paired_interval(first, other, media), over_samples, media),
+        "p": p_value(first, other, media),
+    }
+
+
+def _interval_figure(over_media: Interval | None, over_samples: Interval | None, of: Sequence[str]) -> dict[str, Any]:
+    media = len(set(of))
+    if over_media is None:
+        why = f"no interval: {media:,} media alike" if media >= FEWEST else resampling(media)
+        return {"low": None, "high": None, "interval": why, "media": media}
+    low, high = over_media
+    figure = {"low": low, "high": high, "interval": f"over {media:,} media", "media": media}
+    if over_samples is None:
+        return figure
+    width = over_samples[1] - over_samples[0]
+    return figure | ({"over_samples": list(over_samples)} if abs(high - low - width) > _TENTH * width else {})
+
+
+def intervals(measured: Mapping[str, Measured], media: Sequence[str] | None = None) -> dict[str, Interval | None]:
+    """The 95 % interval of each metric; all are of the same N samples, and resampled alike.
 
     `media` says which medium each sample is of; None: each of its own. There is no interval, but None, where the media
     are fewer than six, or all alike.
     """
-    columns = {name: measure.columns for name, measure in measures.items()}
-    parts, places = _by_medium(columns, media)
+    parts, values = _by_medium(measured, media)
     drawn = resampled_sums(parts) if len(parts) >= FEWEST else parts
-    return {name: _interval(_value(measures[name], place), parts, drawn) for name, place in places.items()}
+    return {name: _interval(value, parts, drawn) for name, value in values.items()}
 
 
-def paired_interval(first: Measure, second: Measure, media: Sequence[str] | None = None) -> Interval | None:
+def paired_interval(first: Measured, second: Measured, media: Sequence[str] | None = None) -> Interval | None:
     """The 95 % interval of `second - first`, both of the same samples in the same order, resampled together."""
-    parts, places = _by_medium({"first": first.columns, "second": second.columns}, media)
+    parts, values = _by_medium({"first": first, "second": second}, media)
     if len(parts) < FEWEST:
         return None
-    if np.array_equal(first.columns, second.columns):
+    if np.array_equal(first.statistics, second.statistics):
         return 0.0, 0.0
-    one, other = _value(first, places["first"]), _value(second, places["second"])
-    return _interval(lambda sums: other(sums) - one(sums), parts, resampled_sums(parts))
+    return _interval(lambda sums: values["second"](sums) - values["first"](sums), parts, resampled_sums(parts))
 
 
-def p_value(first: Measure, second: Measure, media: Sequence[str] | None = None) -> float:
-    """How often a difference as large comes about when each medium's two results are swapped at random.
+def p_value(first: Measured, second: Measured, media: Sequence[str] | None = None) -> float:
+    """How often a difference as large results when each medium's two results are swapped at random.
 
     At least 1 / (shuffles + 1).
     """
-    count = len(first.columns)
-    totals = first.columns.sum(axis=0), second.columns.sum(axis=0)
-    observed = _difference(first, totals[0][None], totals[1][None], count)[0]
-    change = _by_medium({"": second.columns - first.columns}, media)[0][:, :-1]
+    count = len(first.statistics)
+    totals = first.statistics.sum(axis=0), second.statistics.sum(axis=0)
+    observed = second.value - first.value
+    change = _sums_by_medium(second.statistics - first.statistics, media)
     change = change[change.any(axis=1)]  # swapping equal results changes nothing
     if not len(change):
         return 1.0
     rng, as_large = np.random.default_rng(SEED), 0
     for rows in _chunks(SHUFFLES, len(change)):
         moved = rng.integers(0, 2, (rows, len(change)), dtype=np.int8).astype(np.float64) @ change
-        shuffled = _difference(first, totals[0] + moved, totals[1] - moved, count)
+        shuffled = second.aggregate(totals[1] - moved, count) - first.aggregate(totals[0] + moved, count)
         as_large += int((np.abs(shuffled) >= abs(observed) - _EQUAL).sum())
     return (as_large + 1) / (SHUFFLES + 1)
 
@@ -98,21 +136,28 @@ def resampled_sums(parts: np.ndarray) -> np.ndarray:
     )
 
 
-def _by_medium(columns: Mapping[str, np.ndarray], media: Sequence[str] | None) -> tuple[np.ndarray, dict[str, slice]]:
-    """Each medium's sums of all columns, and last how many samples it has (G, M + 1); and where whose columns are."""
-    whole = np.concatenate([*columns.values(), np.ones((len(next(iter(columns.values()))), 1))], axis=1)
-    if media is not None:
-        order: dict[str, int] = {}
-        places = [order.setdefault(one, len(order)) for one in media]
-        sums = np.zeros((len(order), whole.shape[1]))
-        np.add.at(sums, places, whole)
-        whole = sums
-    ends = np.cumsum([part.shape[1] for part in columns.values()]).tolist()
-    return whole, {name: slice(end - columns[name].shape[1], end) for name, end in zip(columns, ends, strict=True)}
+def _by_medium(measured: Mapping[str, Measured], media: Sequence[str] | None) -> tuple[np.ndarray, dict[str, _Value]]:
+    """Each medium's sums of all statistics, and last how many samples it has (G, M + 1); and values of such sums."""
+    columns = [one.statistics for one in measured.values()]
+    parts = _sums_by_medium(np.concatenate([*columns, np.ones((len(columns[0]), 1))], axis=1), media)
+    ends = np.cumsum([part.shape[1] for part in columns]).tolist()
+    return parts, {
+        name: partial(_value, one, end - one.statistics.shape[1])
+        for (name, one), end in zip(measured.items(), ends, strict=True)
+    }
 
 
-def _value(measure: Measure, place: slice) -> _Value:
-    return lambda sums: measure.of_sums(sums[:, place], sums[:, -1])
+def _value(measured: Measured, start: int, sums: np.ndarray) -> np.ndarray:
+    return measured.aggregate(sums[:, start : start + measured.statistics.shape[1]], sums[:, -1])
+
+
+def _sums_by_medium(statistics: np.ndarray, media: Sequence[str] | None) -> np.ndarray:
+    """(N, M) → (G, M), the media in the order of their first samples."""
+    if media is None:
+        return statistics
+    import pandas as pd
+
+    return pd.DataFrame(statistics).groupby(np.asarray(media, dtype=object), sort=False).sum().to_numpy()
 
 
 def _interval(value: _Value, parts: np.ndarray, drawn: np.ndarray) -> Interval | None:
@@ -148,10 +193,6 @@ def _student(level: float, freedom: int) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return sum((term / freedom**power for power, term in enumerate(terms)), 0.0)
-
-
-def _difference(measure: Measure, first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
-    return measure.of_sums(second, count) - measure.of_sums(first, count)
 
 
 def _weights(draws: np.ndarray, count: int) -> np.ndarray:

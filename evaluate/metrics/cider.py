@@ -1,27 +1,38 @@
 """CIDEr by pycocoevalcap's scorer, whose n-grams are made where they are read: all of them at once fill the memory.
 
 What is kept is how often n-grams are used that are in the references of two samples or more; those of one weigh as
-unknown ones do. Source: Vedantam et al., CIDEr, CVPR 2015.
+unknown ones do. This is the variant that the metric's authors call CIDEr-D: clipped counts, and a Gaussian penalty on
+the length. Source: Vedantam et al., CIDEr, CVPR 2015.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from epalm.evaluate.metrics.metric import Inputs, Metric
+from epalm.samples import Task
 
-from epalm.evaluate.metrics.tokenizer import Tokens
+if TYPE_CHECKING:
+    import numpy as np
 
 
-def cider(predictions: Tokens, references: Tokens) -> tuple[float, np.ndarray]:
-    """The corpus' score and each caption's (N,), 0 to 10, in the order of `predictions`."""
-    from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_refs, cook_test
+class Cider(Metric):
+    """A mean over captions, with the n-grams' weights of all references."""
 
-    scorer = CiderScorer()
-    scorer.crefs = _Cooked(cook_refs, references.values())
-    scorer.ctest = _Cooked(lambda said: cook_test(said[0]), predictions.values())
-    scorer.document_frequency = _shared(scorer.crefs)
-    scores = np.array(scorer.compute_cider())
-    return float(np.mean(scores)), scores
+    name, task, library = "CIDEr", Task.CAPTION, "pycocoevalcap"
+    summary = "n-grams weighted by how rare they are; its authors call this variant CIDEr-D"
+    highest, priority = 10.0, 3
+
+    def statistics(self, inputs: Inputs) -> "np.ndarray":
+        """Each caption's score (N,), 0 to 10."""
+        import numpy as np
+        from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_refs, cook_test
+
+        predictions, references = inputs.tokens()
+        scorer = CiderScorer()
+        scorer.crefs = _Cooked(cook_refs, [references[key] for key in predictions])
+        scorer.ctest = _Cooked(lambda texts: cook_test(texts[0]), predictions.values())
+        scorer.document_frequency = _shared(scorer.crefs)
+        return np.array(scorer.compute_cider())
 
 
 class _Cooked:
@@ -49,6 +60,8 @@ def _shared(references: _Cooked) -> _Frequencies:
 
     Hashes tell which may be such. Where two n-grams have one hash, both are counted, each for itself.
     """
+    import numpy as np
+
     hashes = [np.fromiter(map(hash, _ngrams(texts)), np.int64) for texts in references]
     found, counts = np.unique(np.concatenate(hashes), return_counts=True)
     repeated = set(found[counts > 1].tolist())
@@ -62,3 +75,6 @@ def _shared(references: _Cooked) -> _Frequencies:
 
 def _ngrams(texts: list[dict[tuple[str, ...], int]]) -> set[tuple[str, ...]]:
     return {ngram for counts in texts for ngram in counts}
+
+
+METRICS = (Cider(),)

@@ -1,18 +1,22 @@
-"""SPICE 1.0 by the jar that pycocoevalcap ships, where its parser's models are there and Java is old enough.
+"""SPICE 1.0 by the jar that pycocoevalcap ships, and SPIDEr.
 
-Source: Anderson et al., SPICE, ECCV 2016. The library fetches the models on first use; here nothing is fetched: a
-machine without them is told how to get them.
+The jar needs its parser's models and a Java that is old enough. The library fetches the models on first use; here
+nothing is fetched: a message says how to get them.
 """
 
 import json
-import math
-import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from epalm.evaluate.metrics.java import MetricError, find_java, last_line
-from epalm.evaluate.metrics.tokenizer import Tokens
+from epalm.errors import MetricError
+from epalm.evaluate.metrics.cider import Cider
+from epalm.evaluate.metrics.java import find_java, run_java
+from epalm.evaluate.metrics.metric import Inputs, Metric
+from epalm.samples import Task
+
+if TYPE_CHECKING:
+    import numpy as np
 
 JAR = "spice-1.0.jar"
 MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
@@ -21,15 +25,10 @@ FETCH = (
     "downloads them (0.4 GB)"
 )
 NEWEST_JAVA = 15  # from 16 on (JEP 396) the JDK's insides are closed, which the jar's serialisation reads
-_MEMORY = "-Xmx8G"
 
 
 def require_spice() -> Path:
-    """The folder of the jar.
-
-    Raises:
-        MetricError: no models, no Java, or one too new.
-    """
+    """The folder of the jar. Raises MetricError: no models, no Java, or one too new."""
     folder, java = _folder(), find_java()
     reasons, hints = [], []
     absent = [name for name in MODELS if not (folder / "lib" / name).is_file()]
@@ -44,31 +43,49 @@ def require_spice() -> Path:
     return folder
 
 
-def spice(predictions: Tokens, references: Tokens) -> tuple[float, list[float]]:
-    """The corpus' score and each caption's, in the order of `predictions`.
+class Spice(Metric):
+    """Source: Anderson et al., SPICE, ECCV 2016."""
 
-    Raises:
-        MetricError: as `require_spice`, or SPICE failed.
-    """
-    folder, java = require_spice(), find_java()
-    asked = [{"image_id": key, "test": some[0], "refs": references[key]} for key, some in predictions.items()]
-    with tempfile.TemporaryDirectory(prefix="epalm-spice-") as place:
-        given, result = Path(place) / "captions.json", Path(place) / "scores.json"
-        given.write_text(json.dumps(asked))
-        words = [str(java.path), _MEMORY, "-jar", JAR, str(given), "-out", str(result), "-subset", "-silent"]
-        try:
-            done = subprocess.run(words, cwd=folder, capture_output=True, check=False)
-            told: list[Any] = json.loads(result.read_bytes()) if done.returncode == 0 else []
-        except (OSError, ValueError) as error:
-            raise MetricError(f"SPICE failed in {java}: {error}", hint="java -version") from error
-    scores = {item["image_id"]: item["scores"]["All"]["f"] for item in told}
-    if done.returncode or scores.keys() != predictions.keys():
-        said = last_line(done.stderr.decode(errors="replace"))
-        raise MetricError(f"SPICE failed in {java}: {said}", hint="java -version")
-    values = [float("nan") if scores[key] is None else float(scores[key]) for key in predictions]
-    if bad := sum(not math.isfinite(value) for value in values):
-        raise MetricError(f"SPICE gave no number for {bad} of {len(values)} captions", hint=None)
-    return math.fsum(values) / len(values), values
+    name, task, library = "SPICE", Task.CAPTION, "pycocoevalcap"
+    summary = "F-measure of scene graphs"
+    needs, beside, chance = f"Java 8 to {NEWEST_JAVA}, a parser", True, False
+
+    def backend(self) -> str:
+        """The jar's version, and Java's."""
+        return f"SPICE 1.0 of {super().backend()}, {find_java()}"
+
+    def statistics(self, inputs: Inputs) -> "np.ndarray":
+        """Each caption's score (N,), NaN where the jar has none."""
+        import numpy as np
+
+        predictions, references = inputs.tokens()
+        folder = require_spice()
+        asked = [{"image_id": key, "test": some[0], "refs": references[key]} for key, some in predictions.items()]
+        with tempfile.TemporaryDirectory(prefix="epalm-spice-") as place:
+            given, result = Path(place) / "captions.json", Path(place) / "scores.json"
+            given.write_text(json.dumps(asked))
+            run_java("SPICE", ["-Xmx8G", "-jar", JAR, given, "-out", result, "-subset", "-silent"], folder=folder)
+            try:
+                scores = {one["image_id"]: one["scores"]["All"]["f"] for one in json.loads(result.read_bytes())}
+            except (OSError, ValueError) as error:
+                raise MetricError(f"SPICE gave no scores: {error}", hint="java -version") from error
+        return np.array([scores.get(key) for key in predictions], dtype=np.float64)
+
+
+class Spider(Spice):
+    """Source: Liu et al., Improved Image Captioning via Policy Gradient Optimization of SPIDEr, ICCV 2017."""
+
+    name, highest = "SPIDEr", 5.5
+    summary = "the mean of SPICE and CIDEr"
+
+    def statistics(self, inputs: Inputs) -> "np.ndarray":
+        """Each caption's score (N,)."""
+        both: np.ndarray = inputs.statistics(SPICE) + inputs.statistics(Cider())
+        return both[:, 0] / 2
+
+
+SPICE = Spice()
+METRICS = (SPICE, Spider())
 
 
 def _folder() -> Path:

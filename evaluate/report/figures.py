@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from epalm.evaluate.metrics.registry import metrics
 from epalm.evaluate.report.scored_runs import ScoredRun
 from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.samples import HEADLINE, Task
 
 TASKS = {Task.QA.value: "Questions", Task.CAPTION.value: "Captions"}
 _ONE_DIGIT, _SIGNED = ".1f", "+.1f"
-_BEYOND_ONE = ("CIDEr", "SPIDEr")  # measures that may be larger than 1
 
 
 def task_figures(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def _measure(name: str, told: Sequence[Mapping[str, Any] | None]) -> dict[str, A
     figures = [one["figures"].get(name) if one else None for one in told]
     chance = next((one["chance"][name] for one in told if one and name in one["chance"]), None)
     highest = max([figure["high"] or figure["value"] for figure in figures if figure] + [chance or 0.0])
-    top = max(highest * 1.08, 1e-9) if name in _BEYOND_ONE else 1.0
+    top = max(highest * 1.08, 1e-9) if name not in metrics() or metrics()[name].highest > 1 else 1.0
     return {
         "name": name,
         "figures": [figure and _mark(figure, top) for figure in figures],
@@ -100,7 +100,7 @@ def _differences(measures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         low, high = (one["difference"] if one[key] is None else one[key] for key in ("low", "high"))
         reach = max(abs(low), abs(high), abs(one["difference"]), 1e-9) * 1.1  # each on its own scale
         marks = {"low": low, "high": high, "difference": one["difference"]}
-        sure = one["low"] is not None
+        sure, sign = one["low"] is not None, 1 if metrics()[one["measure"]].higher_is_better else -1
         found.append(
             {
                 "name": one["measure"],
@@ -110,7 +110,7 @@ def _differences(measures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "interval": interval_in_words(one, _SIGNED).replace("-", "−"),
                 "p": f"{one['p']:.4f}",
                 "samples": samples_in_words(one),
-                "side": "better" if sure and low > 0 else "worse" if sure and high < 0 else "open",
+                "side": "open" if not sure or low <= 0 <= high else "better" if sign * low > 0 else "worse",
                 **{f"{key}_at": _share(value + reach, 2 * reach) for key, value in marks.items()},
             }
         )

@@ -9,11 +9,11 @@ import json
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
 from epalm.evaluate.comparing import compare
-from epalm.evaluate.metrics.measures import EPALM
 from epalm.evaluate.report.figures import differences, task_figures, type_figures
 from epalm.evaluate.report.rows import Rows
 from epalm.evaluate.report.scored_runs import ScoredRun, curves_of
@@ -43,7 +43,7 @@ def render_page(runs: Sequence[ScoredRun], rows: Rows, media: Mapping[str, Mappi
         "style": style,
         "script": script,
         "data": as_data(_for_script(runs, rows, media)),
-        "maker": EPALM,
+        "maker": f"epalm {version('epalm')}",
         "runs": [_described(run) for run in runs],
         "told": first.told,
         "tasks": task_figures(runs),

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from epalm.evaluate.comparing import PER_SAMPLE
-from epalm.evaluate.metrics.measures import COUNTS
+from epalm.evaluate.metrics.registry import judge
 from epalm.evaluate.report.scored_runs import ScoredRun
 from epalm.samples import Task
 
@@ -66,7 +65,7 @@ def _judged(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     found: dict[str, set[str]] = {}
     for line in rows.values():
         found.setdefault(line["task"], set()).update(line["scores"])
-    return {task: name for task in found if (name := next((n for n in PER_SAMPLE if n in found[task]), None))}
+    return {task: name for task in found if (name := judge(found[task]))}
 
 
 def _chosen(runs: Sequence[ScoredRun], judged: Mapping[str, str], count: int) -> dict[str, None]:
@@ -137,4 +136,4 @@ def _grade(task: str, score: float | None, thirds: tuple[float, float]) -> str:
 
 def _all_scores(line: Mapping[str, Any] | None) -> dict[str, float]:
     scores = line["scores"] if line else {}
-    return {name: round(value, 5) for name, value in scores.items() if name not in COUNTS.values()}
+    return {name: round(value, 5) for name, value in scores.items() if not isinstance(value, list)}

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from epalm.evaluate.metrics.figure import figures
-from epalm.evaluate.metrics.measures import mean_measure
+from epalm.evaluate.metrics.bootstrap import figures
+from epalm.evaluate.metrics.metric import Measured
+from epalm.evaluate.metrics.registry import metrics
 from epalm.evaluate.report.rows import question_start, score_of, short, wanted_texts
 from epalm.evaluate.report.scored_runs import ScoredRun
 from epalm.samples import Task
@@ -74,8 +75,9 @@ def _by_start(runs: Sequence[ScoredRun], judged: Mapping[str, str]) -> list[dict
 def _figure(lines: Sequence[Mapping[str, Any]], judged: Mapping[str, str], shown: bool) -> dict[str, Any]:
     figure: dict[str, Any] = {"metric": judged[Task.QA], "scored": len(lines)}
     if shown:
-        measure = mean_measure([score_of(line, judged) or 0.0 for line in lines], "")
-        figure |= figures({"": measure}, [line.get("digest", line["media"]) for line in lines], beside=False)[""]
+        scores = np.array([[score_of(line, judged) or 0.0] for line in lines])
+        part = {"": Measured(scores, metrics()[judged[Task.QA]].aggregate)}
+        figure |= figures(part, [line.get("digest", line["media"]) for line in lines], over_samples=False)[""]
     return figure
 
 

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from epalm.errors import UsageError
 from epalm.evaluate.metrics.bootstrap import p_value, paired_interval
 from epalm.evaluate.metrics.chance import chance_predictions
-from epalm.evaluate.metrics.measures import mean_measure
 from epalm.evaluate.scoring import digest_samples, score_predictions
 from epalm.figures import samples_in_words
 from epalm.samples import Modality, Prediction, Sample, Task
+from tests.measured import mean_of
 
 
 def _qa(
@@ -128,7 +127,7 @@ def test_of_few_media_there_is_no_interval(media: int) -> None:
         [_qa(str(n), "q", "red") for n in range(60)], [Prediction(str(n), "red") for n in range(60)]
     )
     assert alike.tasks["qa"]["figures"]["exact match"]["interval"] == "no interval: 60 media alike"
-    worse, better = (mean_measure(np.arange(60.0) % 5 + more, "") for more in (0, np.arange(60) % 7))
+    worse, better = (mean_of(np.arange(60.0) % 5 + more) for more in (0, np.arange(60) % 7))
     assert paired_interval(worse, better, [one.media for one in samples]) is None
     assert p_value(worse, better, [one.media for one in samples]) == pytest.approx(2 / 2**media, abs=0.02)
 
@@ -201,12 +200,3 @@ def test_other_forms_of_vqa_accuracy_are_given_where_they_give_another_figure() 
     differing = scored("the cat", *["the cat"] * 9, "dog")["metrics"]
     assert differing["VQA accuracy"] == 1 and differing["VQA accuracy (LAVIS)"] == 0
     assert "VQA accuracy (lmms-eval)" not in differing
-
-
-def test_a_metric_that_there_is_not_is_told() -> None:
-    from epalm.cli.score_report import chosen_metrics
-
-    assert chosen_metrics("BLEU, vqa-accuracy") == ("VQA accuracy", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
-    for words in ("bleu,rogue", ","):
-        with pytest.raises(UsageError, match="--metrics"):
-            chosen_metrics(words)

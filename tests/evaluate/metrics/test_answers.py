@@ -4,15 +4,8 @@ import random
 
 import pytest
 
-from epalm.evaluate.metrics.answers import (
-    exact_match,
-    normalise,
-    soft_accuracy,
-    vqa_accuracy,
-    vqa_accuracy_lavis,
-    vqa_accuracy_lmms,
-)
-from epalm.evaluate.metrics.contractions import CONTRACTIONS
+from epalm.evaluate.metrics.answers import CONTRACTIONS, exact_match, normalise, soft_accuracy
+from epalm.evaluate.metrics.vqa import vqa_accuracy, vqa_accuracy_lavis, vqa_accuracy_lmms
 
 # The published table, as it is: what is written, and what it becomes.
 TABLE = """

@@ -8,19 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epalm.evaluate.metrics import bootstrap
+from epalm.evaluate.metrics.bleu import ORDERS, Bleu
 from epalm.evaluate.metrics.bootstrap import intervals, p_value, paired_interval, resampled_sums
-from epalm.evaluate.metrics.measures import ORDERS, Measure, bleu_of_sums, mean_measure
+from epalm.evaluate.metrics.metric import Measured
+from tests.measured import mean_of
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-    found = intervals({"m": mean_measure(values, "")})["m"]
+    found = intervals({"m": mean_of(values)})["m"]
     assert found is not None
     return found
 
 
 def test_an_interval_holds_the_mean_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
-    measures = {str(number): mean_measure(rng.normal(0.3, 1, 60), "") for number in range(200)}
+    measures = {str(number): mean_of(rng.normal(0.3, 1, 60)) for number in range(200)}
     inside = sum(one is not None and one[0] <= 0.3 <= one[1] for one in intervals(measures).values())
     assert 180 <= inside <= 199
     low, high = _interval(rng.normal(0.3, 1, 400))
@@ -50,7 +52,7 @@ def test_intervals_hold_what_they_say_though_samples_of_a_medium_are_alike(
     inside: list[bool] = []
     over_samples: list[bool] = []
     for of, answers in _drawn_answers(media, right, correlation, seed=media):
-        measures = {str(number): mean_measure(row, "") for number, row in enumerate(answers)}
+        measures = {str(number): mean_of(row) for number, row in enumerate(answers)}
         inside += [one is not None and one[0] <= right <= one[1] for one in intervals(measures, of).values()]
         if not over_samples:
             over_samples = [one is not None and one[0] <= right <= one[1] for one in intervals(measures).values()]
@@ -64,10 +66,10 @@ def test_whole_media_are_drawn_and_corpus_measures_made_of_their_sums() -> None:
     of = [str(one) for one in rng.integers(0, 12, 90)]
     names = list(dict.fromkeys(of))
     columns = rng.integers(1, 9, (90, 10)).astype(float)
-    make = bleu_of_sums(4)
+    make = Bleu(4).aggregate
     measures = {
-        "BLEU-4": Measure(0.0, columns, make, ""),
-        "mean": mean_measure(columns[:, 0], ""),
+        "BLEU-4": Measured(columns, make),
+        "mean": mean_of(columns[:, 0]),
     }
     draws = np.random.default_rng(bootstrap.SEED).integers(0, len(names), (bootstrap.RESAMPLES, len(names)), np.int32)
     values: dict[str, list[float]] = {"BLEU-4": [], "mean": []}
@@ -104,7 +106,7 @@ def test_bleu_of_sums_is_its_formula(rows: list[list[int]], order: int) -> None:
         product *= (sums[n] + 1e-15) / (sums[ORDERS + n] + 1e-9)
     ratio = (sums[8] + 1e-15) / (sums[9] + 1e-9)
     penalty = 1.0 if ratio >= 1 else np.exp(1 - 1 / ratio)
-    assert bleu_of_sums(order)(sums[None].astype(float), len(rows))[0] == pytest.approx(
+    assert Bleu(order).aggregate(sums[None].astype(float), len(rows))[0] == pytest.approx(
         product ** (1 / order) * penalty, abs=1e-12
     )
 
@@ -113,11 +115,11 @@ def test_p_values_are_even_where_nothing_differs_and_small_where_much_does() -> 
     rng = np.random.default_rng(2)
     values = []
     for _ in range(60):
-        first, second = (mean_measure(rng.normal(0, 1, 40), "") for _ in range(2))
+        first, second = (mean_of(rng.normal(0, 1, 40)) for _ in range(2))
         values.append(p_value(first, second))
     assert 0.3 < np.mean(values) < 0.7 and min(values) > 1e-3
     base = rng.normal(0, 1, 100)
-    worse, better = mean_measure(base, ""), mean_measure(base + rng.normal(0.5, 0.2, 100), "")
+    worse, better = mean_of(base), mean_of(base + rng.normal(0.5, 0.2, 100))
     assert p_value(worse, better) == p_value(better, worse) < 1e-3
     low, high = paired_interval(worse, better) or (0.0, 0.0)
     assert 0.4 < low < 0.5 < high < 0.6  # far narrower than either one's own: the samples are the same
@@ -125,7 +127,7 @@ def test_p_values_are_even_where_nothing_differs_and_small_where_much_does() -> 
 
 
 def test_a_sign_test_by_hand() -> None:
-    first, second = mean_measure([0, 0, 0, 0, 1], ""), mean_measure([1, 1, 1, 1, 1], "")
+    first, second = mean_of([0, 0, 0, 0, 1]), mean_of([1, 1, 1, 1, 1])
     assert p_value(first, second) == pytest.approx(2 / 2**4, abs=0.01)
 
 
@@ -133,11 +135,11 @@ def test_corpus_scores_are_compared_by_their_counts() -> None:
     rng = np.random.default_rng(3)
     guesses = np.array([8, 7, 6, 5])
 
-    def side(right: float) -> Measure:
+    def side(right: float) -> Measured:
         matches = rng.binomial(guesses, right, (80, 4))
         columns = np.concatenate([matches, np.tile(guesses, (80, 1)), np.full((80, 2), 8)], axis=1).astype(float)
-        make = bleu_of_sums(4)
-        return Measure(float(make(columns.sum(axis=0)[None], 80)[0]), columns, make, "")
+        make = Bleu(4).aggregate
+        return Measured(columns, make)
 
     one, two, much = side(0.5), side(0.5), side(0.7)
     assert p_value(one, two) > 0.01 > p_value(one, much)

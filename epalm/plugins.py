@@ -1,0 +1,27 @@
+"""What other installed packages add to epalm, by their entry points. Nothing of them is imported before it is used."""
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from epalm.errors import UsageError
+
+
+@cache
+def plugins(group: str) -> dict[str, EntryPoint]:
+    """The entry points of a group, such as `epalm.metrics`, by name."""
+    return {point.name: point for point in entry_points(group=group)}
+
+
+@cache
+def load_plugin(group: str, name: str) -> Any:
+    """What the entry point leads to. Raises UsageError: it cannot be imported."""
+    point = plugins(group)[name]
+    try:
+        return point.load()
+    except Exception as error:  # whatever a foreign module does when it is imported
+        package = point.dist.name if point.dist else point.module
+        raise UsageError(
+            f"{name!r} of the package {package} cannot be loaded ({point.value}): {type(error).__name__}: {error}",
+            hint=f"repair or uninstall {package}",
+        ) from error

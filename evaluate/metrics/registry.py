@@ -1,0 +1,93 @@
+"""The metrics there are: ours, and those of other installed packages, by the entry points `epalm.metrics`.
+
+One of ours is an object in `METRICS` of a module named in `_BUILT_IN`; one of another package is what its entry point
+of the metric's name leads to. All that scores, compares, reports or documents metrics asks here.
+"""
+
+from collections.abc import Collection, Mapping
+from functools import cache
+from importlib import import_module
+
+from epalm.errors import UsageError
+from epalm.evaluate.metrics.metric import Metric
+from epalm.plugins import load_plugin, plugins
+from epalm.samples import Task
+
+GROUP = "epalm.metrics"
+_BUILT_IN = ("answers", "vqa", "bleu", "meteor", "rouge", "cider", "spice")  # the order in which figures are shown
+
+
+@cache
+def _built_in() -> dict[str, Metric]:
+    found: dict[str, Metric] = {}
+    for name in _BUILT_IN:
+        for metric in import_module(f"epalm.evaluate.metrics.{name}").METRICS:
+            metric.library = metric.library or "epalm"
+            found[metric.name] = metric
+    return found
+
+
+def metric_names() -> tuple[str, ...]:
+    """The names that `--metrics` takes; no other package is imported for it."""
+    ours = (name for name, metric in _built_in().items() if not metric.other_form_of)
+    return (*ours, *(name for name in sorted(plugins(GROUP)) if name not in _built_in()))
+
+
+def metrics() -> Mapping[str, Metric]:
+    """All metrics by name.
+
+    Raises:
+        UsageError: an installed package offers one that cannot be loaded.
+    """
+    return _built_in() | {name: _plugin(name) for name in sorted(plugins(GROUP))}
+
+
+def choose_metrics(words: str | None = None) -> tuple[str, ...]:
+    """The metrics named, separated by commas; None: all. Case, spaces and hyphens do not count, "bleu" is all four.
+
+    Raises:
+        UsageError: there is no such metric.
+    """
+    names = metric_names()
+    if words is None:
+        return names
+    by_name = {_plain(name): {name} for name in names}
+    for name, metric in _built_in().items():
+        if metric.family:
+            by_name.setdefault(_plain(metric.family), set()).add(name)
+    asked = [_plain(word) for word in words.split(",") if word.strip()]
+    hint = f"use {', '.join(names)}, or bleu for all BLEU"
+    if unknown := [word for word in words.split(",") if word.strip() and _plain(word) not in by_name]:
+        raise UsageError(f"--metrics: there is no metric {unknown[0].strip()!r}", hint=hint)
+    if not asked:
+        raise UsageError("--metrics names no metric", hint=hint)
+    return tuple(name for name in names if any(name in by_name[word] for word in asked))
+
+
+def metrics_for(task: Task, names: Collection[str]) -> list[Metric]:
+    """The metrics of those names that score the task, and other forms of them, in the order in which they are shown."""
+    return [one for one in metrics().values() if one.task == task and {one.name, one.other_form_of} & {*names}]
+
+
+def judge(names: Collection[str]) -> str | None:
+    """The metric, of these, whose score stands for a sample where a single one is shown; None where none can."""
+    known = [metrics()[name] for name in metrics() if name in names]
+    ours = [metric for metric in known if metric.per_sample and metric.higher_is_better and not metric.other_form_of]
+    return max(ours, key=lambda metric: metric.priority).name if ours else None
+
+
+@cache
+def _plugin(name: str) -> Metric:
+    metric = load_plugin(GROUP, name)
+    metric = metric() if isinstance(metric, type) and issubclass(metric, Metric) else metric
+    if not isinstance(metric, Metric) or metric.name != name or name in _built_in():
+        raise UsageError(
+            f"{plugins(GROUP)[name].value}, the entry point {name!r} of {GROUP}, is no metric of that name of its own",
+            hint="the entry point has the name of an epalm.evaluate.metrics.metric.Metric, which no other metric has",
+        )
+    metric.library = metric.library or getattr(plugins(GROUP)[name].dist, "name", "epalm")
+    return metric
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
