@@ -12,7 +12,7 @@ from epalm import DEFAULT_RUNS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from epalm.cli.loaded_model import LoadedModel
+    from epalm.evaluate.loaded_model import LoadedModel
 
 
 def load(
@@ -25,7 +25,7 @@ def load(
     Raises:
         UsageError: it is no run, or its language model or encoder is not there or another one by now.
     """
-    from epalm.cli.loaded_model import LoadedModel
+    from epalm.evaluate.loaded_model import LoadedModel
     from epalm.train.runs.run_folder import RunFolder
 
     folder = RunFolder.find(Path(path).parent, str(path))

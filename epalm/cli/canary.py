@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
-from epalm.cli.live_source import rebuild_encoder
 from epalm.console import say
 from epalm.errors import CacheError, EpalmError, MediaError
 from epalm.extract.canary import Deviation, compare_rows
+from epalm.extract.run_encoder import rebuild_encoder
 from epalm.extract.selection import feature_spec
 from epalm.extract.versions import library_versions
 from epalm.media import MediaFile

@@ -105,7 +105,7 @@ LmOption = Annotated[
         show_default=False,
     ),
 ]
-EncoderWeightsOption = Annotated[
+WeightsOption = Annotated[
     str | None,
     typer.Option(
         "--weights",

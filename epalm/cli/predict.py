@@ -23,11 +23,11 @@ from epalm.cli.decode_options import (
 from epalm.cli.options import (
     DEFAULT_RUNS,
     DeviceOption,
-    EncoderWeightsOption,
     JsonOption,
     LmOption,
     OptionalModalityOption,
     RunsOption,
+    WeightsOption,
 )
 from epalm.errors import EpalmError, MediaError, UsageError
 from epalm.samples import Modality
@@ -63,7 +63,7 @@ def predict(
     rank_answers: RankAnswersOption = None,
     runs: RunsOption = DEFAULT_RUNS,
     lm: LmOption = None,
-    weights: EncoderWeightsOption = None,
+    weights: WeightsOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -84,8 +84,8 @@ def predict(
 
         epalm predict cat.jpg "what animal is this?" --rank-answers answers.txt
     """
-    from epalm.cli.loaded_model import LoadedModel
     from epalm.console import print_table, say, show_error
+    from epalm.evaluate.loaded_model import LoadedModel
     from epalm.train.runs.run_folder import RunFolder
 
     files, question = _files_and_question(words or [], question)

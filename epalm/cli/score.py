@@ -27,7 +27,6 @@ from epalm.cli.options import (
     CheckpointOption,
     DaskWorkersOption,
     DeviceOption,
-    EncoderWeightsOption,
     EngineOption,
     FollowLinksOption,
     JsonOption,
@@ -36,6 +35,7 @@ from epalm.cli.options import (
     PlanOption,
     RunsOption,
     SchedulerOption,
+    WeightsOption,
 )
 from epalm.cli.outputs import ForceOption, file_for_scores
 from epalm.errors import UsageError
@@ -111,7 +111,7 @@ def score(
     cache: CacheOption = DEFAULT_CACHE,
     runs: RunsOption = DEFAULT_RUNS,
     lm: LmOption = None,
-    weights: EncoderWeightsOption = None,
+    weights: WeightsOption = None,
     device: DeviceOption = "auto",
     processes: Annotated[
         int,
@@ -270,9 +270,9 @@ def _features(
     `allow_missing` None: any number, for a plan.
     """
     from epalm.cache.store import Cache
-    from epalm.cli.live_source import live_features
     from epalm.console import say
     from epalm.errors import CacheError
+    from epalm.extract.run_encoder import live_features
     from epalm.train.data.features import CachedFeatures
 
     told = run.inputs["features"]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epalm.cli.options import DEFAULT_RUNS, DeviceOption, EncoderWeightsOption, LmOption, RunsOption
+from epalm.cli.options import DEFAULT_RUNS, DeviceOption, LmOption, RunsOption, WeightsOption
 from epalm.errors import EpalmError, UsageError
 
 if TYPE_CHECKING:
-    from epalm.cli.loaded_model import LoadedModel
+    from epalm.evaluate.loaded_model import LoadedModel
     from epalm.train.runs.run_folder import RunFolder
 
 _PORT = 7860  # Gradio's
@@ -35,7 +35,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = _PORT,
     lm: LmOption = None,
-    weights: EncoderWeightsOption = None,
+    weights: WeightsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Open a page in which an image, a clip or a sound of your own is answered about, or captioned.
@@ -81,8 +81,8 @@ def _folders(names: list[str] | None, runs: Path) -> "list[RunFolder]":
 
 
 def _load(folders: "Sequence[RunFolder]", held: ExitStack, **places: Any) -> "list[LoadedModel]":
-    from epalm.cli.loaded_model import LoadedModel
     from epalm.console import say
+    from epalm.evaluate.loaded_model import LoadedModel
 
     models = []
     for folder in folders:

@@ -23,7 +23,7 @@ from epalm.errors import EpalmError, MediaError, UsageError
 from epalm.samples import Modality
 
 if TYPE_CHECKING:
-    from epalm.cli.loaded_model import LoadedModel
+    from epalm.evaluate.loaded_model import LoadedModel
 
 _LONGEST = 500  # characters of a question
 _KEPT = 24 * 3600  # seconds for which an upload stays

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json
-from epalm.options import option
+from epalm.request_fields import option
 
 if TYPE_CHECKING:
     from epalm.settings import DecodeSettings
@@ -55,24 +55,24 @@ class DecodeOptions:
 class DecodeChoice:
     """What is chosen of how to decode; None: as the recipe has it."""
 
-    num_beams: int | None = option(None, "Beams; 1: greedy. [default: the recipe's]", min=1)
-    max_length: int | None = option(None, "Tokens in all, the question's too. [default: the recipe's]", min=2)
-    sampling: bool | None = option(None, "Draw tokens, without beams. [default: the recipe's]")
+    num_beams: int | None = option("Beams; 1: greedy. [default: the recipe's]", None, minimum=1)
+    max_length: int | None = option("Tokens in all, the question's too. [default: the recipe's]", None, minimum=2)
+    sampling: bool | None = option("Draw tokens, without beams. [default: the recipe's]", None)
     temperature: float | None = option(
-        None, "Of --sampling: below 1 likely tokens are drawn more often, above 1 less. [default: the recipe's]"
+        "Of --sampling: below 1 likely tokens are drawn more often, above 1 less. [default: the recipe's]", None
     )
     top_p: float | None = option(
-        None,
         "Of --sampling: draw from the likeliest tokens that have this share of the probability together. "
         "[default: the recipe's]",
+        None,
     )
     seed: int | None = option(
-        None, "Of --sampling: another seed, other draws; each sample has its own. [default: the recipe's]", min=0
+        "Of --sampling: another seed, other draws; each sample has its own. [default: the recipe's]", None, minimum=0
     )
     rank_answers: Path | None = option(
+        "Answer each question with the likeliest line of this file (UTF-8); of more than 64 lines it is a likely one, "
+        "which a beam search finds. Captions are decoded as usual.",
         None,
-        "Answer each question with the likeliest line of this file (UTF-8), of more than 64 lines with one that a "
-        "beam search finds; captions are decoded as usual.",
     )
 
     def options(self, recipe: "DecodeSettings", batch_size: str = "auto") -> DecodeOptions:

@@ -94,8 +94,8 @@ def test_an_encoder_is_trained_saved_and_used(
     medium = next((worlds[Modality.IMAGE] / "test").iterdir())
     assert epalm("predict", medium, "what is it?").code == 0
 
-    from epalm.cli.live_source import rebuild_encoder
     from epalm.extract.pipeline import encode_files
+    from epalm.extract.run_encoder import rebuild_encoder
     from epalm.media import MediaFile
     from epalm.train.runs.loading import load_run
 

@@ -1,39 +1,26 @@
-"""A trained model in Python: what `epalm.load` gives."""
+"""A trained model that answers about media: what `epalm.load` gives."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
-from epalm.cli.decode_options import chosen_decoding
-from epalm.cli.given_media import as_files, is_many
-from epalm.cli.live_source import rebuild_encoder
 from epalm.datasets.text_file import require_characters
 from epalm.errors import MediaError, UsageError
 from epalm.evaluate.decoding.decode import ReadyFeatures, decode_batches
-from epalm.evaluate.decoding.options import DecodeOptions
+from epalm.evaluate.decoding.options import DecodeChoice, DecodeOptions
+from epalm.evaluate.memory_media import as_files, is_many
 from epalm.extract.decoding.workers import DEFAULT_TIMEOUT
 from epalm.extract.media.limits import Limits
 from epalm.extract.pipeline import encode_each
+from epalm.extract.run_encoder import rebuild_encoder
 from epalm.extract.stream import decode_pool
 from epalm.samples import Modality, Sample, Task
 from epalm.train.runs.loading import load_run
 from epalm.train.runs.run_folder import RunFolder
 
 _AT_ONCE = 32  # media that are encoded together
-
-
-class Decoding(TypedDict, total=False):
-    """How to decode, where not as the recipe says; see `epalm predict --help`."""
-
-    num_beams: int
-    max_length: int
-    sampling: bool
-    temperature: float
-    top_p: float
-    seed: int
-    rank_answers: Path
 
 
 class LoadedModel:
@@ -60,8 +47,9 @@ class LoadedModel:
             UsageError: the run is damaged, or a frozen model is not there or another one by now.
         """
         self.run = load_run(folder, device=device, lm=lm)
-        self._told = self.run.inputs["features"]
-        self._encoder = rebuild_encoder(self._told, device, self.run.encoder, weights=weights)
+        features = self.run.inputs["features"]
+        self.modality, self._layers = Modality(self.run.inputs["modality"]), features["layers"]
+        self._encoder = rebuild_encoder(features, device, self.run.encoder, weights=weights)
         self._pool = decode_pool(self._encoder, workers, DEFAULT_TIMEOUT)
 
     @property
@@ -73,10 +61,11 @@ class LoadedModel:
         """End the processes that decode."""
         self._pool.close()
 
-    def answer(self, media: Any, question: str | Sequence[str], **decode: Unpack[Decoding]) -> Any:
+    def answer(self, media: Any, question: str | Sequence[str], **decode: Any) -> Any:
         """The answer about a medium, or a list of answers about a list of media, which are decoded together.
 
-        `question` is one for all of them, or one for each.
+        `question` is one for all of them, or one for each. `decode` are fields of `DecodeChoice`: how to decode, where
+        not as in the recipe.
 
         Raises:
             MediaError: a medium cannot be read.
@@ -90,15 +79,15 @@ class LoadedModel:
             )
         return self._say(media, questions, decode)
 
-    def caption(self, media: Any, **decode: Unpack[Decoding]) -> Any:
+    def caption(self, media: Any, **decode: Any) -> Any:
         """A caption of a medium, or a list of captions of a list of media. Raises as `answer` does."""
         return self._say(media, [None] * (len(media) if is_many(media) else 1), decode)
 
-    def _say(self, media: Any, questions: Sequence[str | None], decode: Decoding) -> Any:
-        known = Decoding.__annotations__
-        if unknown := decode.keys() - known.keys():
+    def _say(self, media: Any, questions: Sequence[str | None], decode: dict[str, Any]) -> Any:
+        known = [field.name for field in fields(DecodeChoice)]
+        if unknown := decode.keys() - set(known):
             raise UsageError(f"there is no {min(unknown)!r} in decoding", hint=f"use {', '.join(known)}")
-        options = chosen_decoding(self.run.config.decode, **decode)
+        options = DecodeChoice(**decode).options(self.run.config.decode)
         texts = self.say(media if is_many(media) else [media], questions, options)
         if fault := next((text for text in texts if isinstance(text, MediaError)), None):
             raise fault
@@ -112,31 +101,28 @@ class LoadedModel:
         Raises:
             UsageError: something that is no medium, or a question with half a character.
         """
-        for question in {question for question in questions if question}:
-            require_characters(question, "the question")
+        for asked in {question for question in questions if question}:
+            require_characters(asked, "the question")
         parts = (media[start : start + _AT_ONCE] for start in range(0, len(media), _AT_ONCE))
         rows = [row for part in parts for row in self._encode(part)]
-        read = {number: row for number, row in enumerate(rows) if not isinstance(row, MediaError)}
-        if not read:
-            return [row for row in rows if isinstance(row, MediaError)]
-        modality = Modality(self.run.inputs["modality"])
-        samples = [
-            Sample(str(number), modality, str(number), Task.QA if questions[number] else Task.CAPTION, "test",
-                   prompt=questions[number])
-            for number in read
-        ]  # fmt: skip
-        features = ReadyFeatures(samples, np.stack(list(read.values())))
-        batches = decode_batches(self.run.model, self.run.text, features, samples, decode)
-        texts = {one.id: one.text for batch in batches for one in batch}
+        samples, features = [], []
+        for number, (row, question) in enumerate(zip(rows, questions, strict=True)):
+            if not isinstance(row, MediaError):
+                task = Task.QA if question else Task.CAPTION
+                samples.append(Sample(str(number), self.modality, str(number), task, "test", prompt=question))
+                features.append(row)
+        texts: dict[str, str] = {}
+        if samples:
+            ready = ReadyFeatures(samples, np.stack(features))
+            for batch in decode_batches(self.run.model, self.run.text, ready, samples, decode):
+                texts |= {one.id: one.text for one in batch}
         return [row if isinstance(row, MediaError) else texts[str(number)] for number, row in enumerate(rows)]
 
     def _encode(self, media: Sequence[Any]) -> "list[np.ndarray | MediaError]":
         """Features (L, D_enc) of each medium, or why it cannot be read."""
-        with as_files(media, Modality(self.run.inputs["modality"])) as named:
-            files = [file for _, file in named]
-            rows = encode_each(files, self._encoder, self._told["layers"], self._pool)
-        return [_blamed(row, name) for row, (name, _) in zip(rows, named, strict=True)]
-
-
-def _blamed(row: "np.ndarray | MediaError", name: str) -> "np.ndarray | MediaError":
-    return MediaError(f"{name}: {row.message}", hint=row.hint) if isinstance(row, MediaError) else row
+        with as_files(media, self.modality) as named:
+            rows = encode_each([file for _, file in named], self._encoder, self._layers, self._pool)
+        return [
+            MediaError(f"{name}: {row.message}", hint=row.hint) if isinstance(row, MediaError) else row
+            for row, (name, _) in zip(rows, named, strict=True)
+        ]
