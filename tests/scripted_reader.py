@@ -197,7 +197,7 @@ def fault_of(done: Decoded) -> MediaError:
 
 def pids_of(pool: DecodePool) -> list[int]:
     """Of its processes, once each has been asked something."""
-    return [process.pid for process in pool._processes]
+    return [process.pid for process in pool._processes if process.pid]
 
 
 def descriptors() -> list[str]:

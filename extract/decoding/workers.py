@@ -9,17 +9,14 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 
 from epalm.cores import usable_cores
 from epalm.errors import MediaError
-from epalm.extract.decoding.decoder_child import Reader, attempt
-from epalm.extract.decoding.decoder_driver import ClosedError, Driver, Job, Jobs
-from epalm.extract.decoding.decoder_process import DecoderProcess
-from epalm.extract.decoding.wire import Answer
+from epalm.extract.decoding.child import Reader, attempt
+from epalm.extract.decoding.process import ClosedError, DecodingProcess, Job, Jobs
 from epalm.extract.inputs.views import View
 from epalm.extract.media.media_warnings import MediaWarning
 from epalm.media import MediaFile
@@ -29,16 +26,14 @@ DEFAULT_MEMORY = 4 << 30  # bytes that one process may take beyond what it start
 _MOST_WORKERS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One medium to decode, and the views of it."""
 
     medium: MediaFile
     views: tuple[View, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """What the reader gave, or why there is nothing; `seconds` is what decoding took, waiting not counted."""
 
     request: Request
@@ -65,14 +60,12 @@ class DecodePool:
         """`timeout` in seconds for one medium; `memory_limit` in bytes for one process (on Linux)."""
         self._read = read
         self._jobs: Jobs = queue.SimpleQueue()
-        self._lock = threading.Lock()
         self._closed = False
-        self._processes: list[DecoderProcess] = []  # of each driver the latest
         orders = pickle.dumps((read, memory_limit)) if workers else b""
-        drivers = [Driver(self._jobs, workers, self._new_process, orders) for _ in range(workers)]
+        self._processes = [DecodingProcess(self._jobs, workers, orders, timeout) for _ in range(workers)]
         self._threads = [
-            threading.Thread(target=driver.run, args=(timeout,), name=f"decode-{number}", daemon=True)
-            for number, driver in enumerate(drivers)
+            threading.Thread(target=process.run, name=f"decode-{number}", daemon=True)
+            for number, process in enumerate(self._processes)
         ]
         for thread in self._threads:
             thread.start()
@@ -80,17 +73,14 @@ class DecodePool:
     def __enter__(self) -> "DecodePool":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_fault: object) -> None:
         self.close()
 
     def close(self) -> None:
         """End every process at once: no medium that is being decoded is waited for."""
-        with self._lock:
-            self._closed = True
-            for process in self._processes:
-                process.kill()
+        self._closed = True
+        for process in self._processes:
+            process.close()
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
@@ -109,13 +99,13 @@ class DecodePool:
         """
         if not self._threads:
             for request in requests:
-                yield _decoded(request, attempt(self._read, request.medium, request.views))
+                yield Decoded(request, *attempt(self._read, *request))
             return
         waiting: deque[tuple[Request, Job]] = deque()
         left = threading.Event()
         try:
             for request in requests:
-                job = Job(request.medium, request.views, left)
+                job = Job(*request, left)
                 waiting.append((request, job))
                 self._jobs.put(job)
                 if self._closed:
@@ -127,22 +117,10 @@ class DecodePool:
         finally:
             left.set()
 
-    def _new_process(self) -> DecoderProcess:
-        with self._lock:  # so that none is started behind the back of `close`
-            if self._closed:
-                raise ClosedError
-            process = DecoderProcess()
-            self._processes = [other for other in self._processes if other.open] + [process]
-            return process
-
 
 def _next(waiting: deque[tuple[Request, Job]]) -> Decoded:
     request, job = waiting.popleft()
-    return _decoded(request, job.done.result())
-
-
-def _decoded(request: Request, answer: Answer) -> Decoded:
-    return Decoded(request, answer.result, answer.seconds, answer.warning)
+    return Decoded(request, *job.done.result())
 
 
 def default_workers(*, gpu: bool = False, cores: int | None = None) -> int:

@@ -1,4 +1,4 @@
-"""How an answer comes back from a decoding process: a JSON header of fixed length, a warning, an array's raw bytes.
+"""How an answer comes back from a decoding process: a JSON header of fixed length, texts, an array's raw bytes.
 
 The receiving end believes nothing: types and sizes are checked before memory is taken, and nothing is ever
 unpickled, so a decoder that a file has taken over cannot run code here. Knows sockets and arrays; knows no media.
@@ -8,8 +8,7 @@ import json
 import math
 import socket
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,14 +18,13 @@ from epalm.extract.media.media_warnings import MediaWarning
 MAX_BYTES = 1 << 30  # of one array
 _DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype(np.uint8), "float32": np.dtype(np.float32)}
 _HEADER = 256  # bytes: JSON, filled up with spaces
-_MAX_WORDS = 1 << 14  # bytes of JSON: a message and a hint, of up to twelve bytes a character
+_MAX_TEXTS = 1 << 14  # bytes of JSON: a message and a hint, of up to twelve bytes a character
 _MAX_AXES = 8
 _MAX_TEXT = 500  # characters of a message: it becomes one ledger line
-_TRANSFER = 60.0  # seconds for all that follows a header's first bytes
+_TRANSFER = 60.0  # seconds for all that follows a header
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One medium's array, or why there is none; `seconds` is what decoding it took.
 
     `warning` is what there is to say of a medium that has an array; what is said of another is not sent.
@@ -59,20 +57,17 @@ def sendable(array: np.ndarray) -> np.ndarray:
 
 def send_answer(pipe: socket.socket, answer: Answer) -> None:
     """Raises OSError when nobody listens any more."""
-    result = answer.result
-    header: dict[str, Any] = {"seconds": answer.seconds}
-    if isinstance(result, MediaError):
-        words, body = _words(result), memoryview(b"")
-        header["fault"] = len(words)
-    else:
-        words, body = _words(answer.warning) if answer.warning else b"", _bytes(result)
-        header |= {"dtype": result.dtype.name, "shape": result.shape, "warning": len(words)}
-    head = json.dumps(header).encode().ljust(_HEADER) + words
-    # In one go: the other end wakes up once.
-    sent = pipe.sendmsg([head, body])
-    if sent < len(head) + len(body):  # a signal came in between
-        pipe.sendall(head[sent:])
-        pipe.sendall(body[max(0, sent - len(head)) :])
+    result, about = answer.result, answer.result if isinstance(answer.result, MediaError) else answer.warning
+    texts = json.dumps([plain(about.message), about.hint and plain(about.hint)]).encode() if about else b""
+    header: dict[str, Any] = {"seconds": answer.seconds, "texts": len(texts)}
+    body = memoryview(b"")
+    if not isinstance(result, MediaError):
+        header |= {"dtype": result.dtype.name, "shape": result.shape}
+        body = _bytes(result)
+    head = json.dumps(header).encode().ljust(_HEADER) + texts
+    sent = pipe.sendmsg([head, body])  # in one go: the other end wakes up once
+    pipe.sendall(head[sent:])  # unless a signal came in between
+    pipe.sendall(body[max(0, sent - len(head)) :])
 
 
 def receive_answer(pipe: socket.socket, timeout: float) -> Answer:
@@ -82,17 +77,17 @@ def receive_answer(pipe: socket.socket, timeout: float) -> Answer:
         TimeoutError, EOFError, OSError: none came; the other end has closed.
         GarbledError: something else came.
     """
-    header = _parse(_receive(pipe, _HEADER, time.monotonic() + timeout))
+    header = _receive_json(pipe, _HEADER, time.monotonic() + timeout)
     deadline = time.monotonic() + _TRANSFER
     match header:
-        case {"seconds": float(seconds), "dtype": str(name), "shape": [*shape], "warning": int(size)}:
+        case {"seconds": float(seconds), "texts": int(size), "dtype": str(name), "shape": [*shape]}:
             checked = _checked(shape, name)
-            warning = MediaWarning(*_receive_words(pipe, size, deadline)) if size else None
+            warning = MediaWarning(*_receive_texts(pipe, size, deadline)) if size else None
             array = np.empty(checked, _DTYPES[name])
             _fill(pipe, _bytes(array), deadline)
             return Answer(array, seconds, warning)
-        case {"seconds": float(seconds), "fault": int(size)}:
-            message, hint = _receive_words(pipe, size, deadline)
+        case {"seconds": float(seconds), "texts": int(size)} if "shape" not in header:
+            message, hint = _receive_texts(pipe, size, deadline)
             return Answer(MediaError(message, hint=hint), seconds)
     raise GarbledError("an unknown header")
 
@@ -100,26 +95,6 @@ def receive_answer(pipe: socket.socket, timeout: float) -> Answer:
 def plain(text: str) -> str:
     """One line of at most 500 characters, without control characters: it goes to terminals and ledgers."""
     return "".join(character if character.isprintable() else " " for character in text[:_MAX_TEXT])
-
-
-def _words(about: MediaError | MediaWarning) -> bytes:
-    return json.dumps([plain(about.message), about.hint and plain(about.hint)]).encode()
-
-
-def _receive_words(pipe: socket.socket, size: int, deadline: float) -> tuple[str, str | None]:
-    """A message and a hint."""
-    if 0 <= size <= _MAX_WORDS:
-        match _parse(_receive(pipe, size, deadline)):
-            case [str(message), str() | None as hint]:
-                return plain(message), hint and plain(hint)
-    raise GarbledError("no message")
-
-
-def _parse(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise GarbledError("not JSON") from error
 
 
 def _checked(shape: list[Any], dtype: str) -> tuple[int, ...]:
@@ -131,14 +106,26 @@ def _checked(shape: list[Any], dtype: str) -> tuple[int, ...]:
     return lengths
 
 
+def _receive_texts(pipe: socket.socket, size: int, deadline: float) -> tuple[str, str | None]:
+    """A message and a hint."""
+    if 0 < size <= _MAX_TEXTS:
+        match _receive_json(pipe, size, deadline):
+            case [str(message), str() | None as hint]:
+                return plain(message), hint and plain(hint)
+    raise GarbledError("no message")
+
+
+def _receive_json(pipe: socket.socket, size: int, deadline: float) -> Any:
+    data = bytearray(size)
+    _fill(pipe, memoryview(data), deadline)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise GarbledError("not JSON") from error
+
+
 def _bytes(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
-
-
-def _receive(pipe: socket.socket, count: int, deadline: float) -> bytes:
-    data = bytearray(count)
-    _fill(pipe, memoryview(data), deadline)
-    return bytes(data)
 
 
 def _fill(pipe: socket.socket, left: memoryview, deadline: float) -> None:

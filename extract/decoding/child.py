@@ -1,6 +1,6 @@
-"""The life of a decoding process: a reader once, then a medium in and an answer out, until its pipe closes.
+"""The life of a decoding process: a reader once, then a medium in and an answer out, until its socket closes.
 
-What comes from the parent is trusted (pickles); what goes back is not (see `wire`). Nothing is imported here that
+What comes from the parent is trusted (pickles); what goes back is not (see `answers`). Nothing is imported here that
 the reader itself does not ask for, so that a process starts fast. Knows no pool and no time limit.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from epalm.children import end_with_parent
 from epalm.errors import MediaError
-from epalm.extract.decoding.wire import Answer, plain, send_answer, sendable
+from epalm.extract.decoding.answers import Answer, plain, send_answer, sendable
 from epalm.extract.inputs.views import View
 from epalm.extract.media.limits import out_of_memory
 from epalm.extract.media.media_warnings import collected_warnings, joined
@@ -30,7 +30,9 @@ Reader = Callable[[MediaFile, Sequence[View]], np.ndarray]  # the part of an `In
 
 
 def attempt(read: Reader, medium: MediaFile, views: Sequence[View]) -> Answer:
-    """Decode one medium; whatever its bytes make the decoder raise is said of this medium, and of no other."""
+    """Decode one medium; whatever its bytes make the decoder raise is a fault of this medium, and of no other."""
+    from traceback import extract_tb
+
     started = time.perf_counter()
     result: np.ndarray | MediaError
     with collected_warnings() as warnings:
@@ -41,7 +43,11 @@ def attempt(read: Reader, medium: MediaFile, views: Sequence[View]) -> Answer:
         except MemoryError:
             result = out_of_memory("medium")
         except Exception as error:
-            result = _unexpected(error)
+            where = extract_tb(error.__traceback__)[-1]
+            result = MediaError(
+                f"the decoder failed in a way that it should not: {type(error).__name__}: {plain(str(error))}",
+                hint=f"please report it, with the file ({Path(where.filename).name}:{where.lineno}, {where.name})",
+            )
     return Answer(result, time.perf_counter() - started, joined(warnings))
 
 
@@ -61,16 +67,6 @@ def main(descriptor: int) -> None:
         while True:
             medium, views = pickle.load(orders)
             send_answer(pipe, attempt(read, medium, views))
-
-
-def _unexpected(error: Exception) -> MediaError:
-    from traceback import extract_tb
-
-    where = extract_tb(error.__traceback__)[-1]
-    return MediaError(
-        f"the decoder failed in a way that it should not: {type(error).__name__}: {plain(str(error))}",
-        hint=f"please report it, with the file ({Path(where.filename).name}:{where.lineno}, {where.name})",
-    )
 
 
 def _limit_memory(beyond: int | None) -> None:
