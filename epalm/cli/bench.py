@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 METRICS = ("exact match", "VQA soft accuracy", "CIDEr", "BLEU-4")  # of every table: a training may be in several
 _FOLDER = "bench"  # of the runs of all tables
-_ENCODERS = ("vit", "vit-frames", "timesformer", "ast")
 
 
 def bench(
@@ -60,7 +59,7 @@ def bench(
         typer.Option(
             "--weights",
             metavar="ENCODER=WEIGHTS",
-            help="Hub name or folder for vit, vit-frames, timesformer or ast; may be given several times. "
+            help="Hub name or folder for one kind of encoder; may be given several times. "
             "[default: the playground's there, else the published ones]",
             show_default=False,
         ),
@@ -159,13 +158,15 @@ def bench(
 
 
 def _by_kind(weights: Sequence[str]) -> dict[str, str]:
+    from epalm.extract.encoders.registry import encoder_names
+
     found = {}
     for word in weights:
         kind, equals, name = word.partition("=")
-        if kind not in _ENCODERS or not equals or not name:
+        if kind not in encoder_names() or not equals or not name:
             raise UsageError(
                 f"--weights {word!r} is not of the form ENCODER=WEIGHTS",
-                hint=f"--weights vit=models/vit; encoders are {', '.join(_ENCODERS)}",
+                hint=f"--weights vit=models/vit; encoders are {', '.join(encoder_names())}",
             )
         found[kind] = name
     return found

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 Planned = dict[tuple[int, Modality], Training]  # by number of the row
 _HEADINGS = {"here": "here", "parameters": "trained parameters", "share": "of all", "seconds": "training"}
-_ENCODERS = {Modality.IMAGE: "vit", Modality.VIDEO: "timesformer", Modality.AUDIO: "ast"}
 
 
 @dataclass(frozen=True)
@@ -172,8 +171,9 @@ def _training(
     blocks: int,
 ) -> Training:
     from epalm.config import load_config
+    from epalm.extract.encoders.registry import default_kind
 
-    kind = row.encoder or _ENCODERS[modality]
+    kind = row.encoder or default_kind(modality)
     extract = ["--encoder", row.encoder] if row.encoder else []
     extract += ["--frames", str(row.frames)] if row.frames else []
     extract += ["--views", str(row.views)] if row.views else []
@@ -224,9 +224,10 @@ def _blocks(config: "Config") -> int:
 
 def _bank(bench: Bench, weights: Mapping[str, str]) -> tuple[int, int]:
     """Mel bins and time frames of the audio encoder."""
+    from epalm.extract.encoders.registry import default_kind
     from epalm.playground import weights_folder
 
-    name = str(weights_folder("audio")) if bench.data == PLAYGROUND else weights.get("ast")
+    name = str(weights_folder("audio")) if bench.data == PLAYGROUND else weights.get(default_kind(Modality.AUDIO))
     if name is None:
         return PAPER_BANK
     bins, frames = _model_config(name, "audio encoder", "--weights", "num_mel_bins", "max_length")

