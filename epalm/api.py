@@ -4,6 +4,7 @@ Everything is imported when it is first called, so that `import epalm` costs not
 reached as `epalm.load`, …; `extract` and `train` are packages of that name, their functions are `epalm.api.extract`, ….
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,13 @@ def load(
     return LoadedModel(folder, device=device, lm=str(lm) if lm else None, weights=str(weights) if weights else None)
 
 
-def runs(folder: str | Path = DEFAULT_RUNS) -> "pd.DataFrame":
-    """The runs in a folder and one level deeper, one a row, the oldest first; see `epalm.train.runs.listing`."""
+def runs(folder: str | Path | None = None) -> "pd.DataFrame":
+    """The runs in a folder [as of --runs] and one level deeper, one a row, the oldest first.
+
+    Columns: name, path, state (done, running, stopped, imported, damaged), fault, modality, recipe, variant, step,
+    steps, val_loss (nats), val_exact, val_samples, val_of, scores; then the value of each headline measure, as "qa
+    exact match", and the settings that differ between the runs, as "optim.peak_lr".
+    """
     from epalm.train.runs.listing import runs_frame
 
-    return runs_frame(Path(folder))
+    return runs_frame(Path(folder or os.environ.get("EPALM_RUNS", DEFAULT_RUNS)))

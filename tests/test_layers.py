@@ -31,8 +31,6 @@ WINGS = {
 BACKWARDS = {
     ("epalm.train.lm.sharding", "epalm.train.processes"),
     ("epalm.train.data.batches", "epalm.train.processes"),
-    ("epalm.train.runs.train_state", "epalm.train.step"),
-    ("epalm.train.runs.run_key", "epalm.train.prepare"),
     ("epalm.train.runs.importing", "epalm.train.build"),
     ("epalm.train.runs.loading", "epalm.train.build"),
 }

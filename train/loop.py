@@ -14,8 +14,8 @@ from epalm.errors import EpalmError
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch, Batches
 from epalm.train.processes import ALONE, Processes
-from epalm.train.runs.train_state import TrainState
-from epalm.train.step import Plan, Validation, take_step, validate
+from epalm.train.runs.train_state import TrainState, Validation
+from epalm.train.step import Plan, take_step, validate
 
 _REPORT_EVERY = 10  # steps between two lines of metrics
 

@@ -20,11 +20,10 @@ from epalm.train.data.text_length import require_short
 from epalm.train.loop import Cadence, Stop, train_model
 from epalm.train.prepare import Prepared, checkpoint_bytes, prepare, validation_batches
 from epalm.train.processes import ALONE, Processes
-from epalm.train.reporting import reporting
-from epalm.train.runs.run_differences import version_changes
 from epalm.train.runs.run_folder import RunFolder, require_room, writing
-from epalm.train.runs.run_key import library_versions, run_key, run_parts
+from epalm.train.runs.run_key import library_versions, run_key, run_parts, version_changes
 from epalm.train.runs.run_lock import locked
+from epalm.train.runs.tracking import reporting
 from epalm.train.runs.train_state import TrainState, parts_of, record_of, restore
 from epalm.train.step import make_optimiser
 
@@ -87,7 +86,8 @@ def load_training(
     """
     ready = prepare(config, dataset, features, training, device, processes=processes, workers=workers, sharded=sharded)
     require_short(validation, ready.text, ready.model.lm.config.max_position_embeddings)
-    parts = run_parts(ready, features, training, validation)
+    frozen = {"lm": ready.lm, "tokenizer": ready.text.digest, "device": ready.device.type}
+    parts = run_parts(ready.config, features, training, validation, **frozen)
     inputs = {
         "data": dataset.spec,
         "data_root": str(Path(dataset.root).resolve()),

@@ -12,6 +12,7 @@ from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch
 from epalm.train.lm.loss import Losses
 from epalm.train.processes import ALONE, Processes
+from epalm.train.runs.train_state import Validation
 from epalm.train.schedule import Schedule
 
 _FLOAT16_SCALE = 4096.0
@@ -38,15 +39,6 @@ class Stepped(NamedTuple):
 
     loss: torch.Tensor
     stop: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """Of the validation samples: mean loss in nats, and the share whose every target token is the likeliest."""
-
-    loss: float
-    exact: float
-    samples: int
 
 
 def make_optimiser(model: EpalmModel, plan: Plan) -> torch.optim.AdamW:

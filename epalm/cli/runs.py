@@ -1,7 +1,6 @@
 """`epalm runs`: what was trained, what is being trained, what was stopped; and what two runs differ in."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +38,7 @@ def runs(
     if names and len(names) > 2:
         raise UsageError(f"{len(names)} runs are named", hint="name one to look at it, two to compare them")
     if names:
-        (_show_one if len(names) == 1 else _show_two)(runs, names, as_json)
+        _show_two(runs, names, as_json) if len(names) == 2 else _show_one(runs, names[0], as_json)
         return
     frame = runs_frame(runs)
     faults = frame[frame["fault"].notna()]
@@ -73,20 +72,19 @@ def _cells(one: Record) -> dict[str, str]:
     }
 
 
-def _show_one(runs: Path, names: list[str], as_json: bool) -> None:
+def _show_one(runs: Path, name: str, as_json: bool) -> None:
     from epalm.console import print_table
-    from epalm.train.runs.listing import details, run_status
+    from epalm.train.runs.listing import details, run_record
     from epalm.train.runs.run_folder import RunFolder
 
-    run = RunFolder.find(runs, names[0])
-    one, more = run_status(run, runs), details(run)
+    run = RunFolder.find(runs, name)
+    record, more = run_record(run, runs), details(run)
     if as_json:
-        typer.echo(json.dumps({**asdict(one), **more}))
+        typer.echo(json.dumps({**record, **more}))
         return
-    rows = [*_cells(asdict(one)).items(), ("folder", one.path)]
-    rows += [("damage", one.fault)] if one.fault else []
-    rows += [(key.replace("_", " "), str(value)) for key, value in more.items()]
-    print_table(one.name, ("", ""), [(key, value) for key, value in rows if value])
+    rows = {**_cells(record), "folder": record["path"], "damage": record["fault"] or ""}
+    rows |= {key.replace("_", " "): str(value) for key, value in more.items()}
+    print_table(record["name"], ("", ""), [row for row in rows.items() if row[1]])
 
 
 def _show_two(runs: Path, names: list[str], as_json: bool) -> None:

@@ -91,8 +91,7 @@ def show_done(chosen: "Choice", as_json: bool) -> None:
     """That the same training is done already, where, and what came of it; it is the latest run again."""
     from epalm.figures import headline_in_words
     from epalm.train.runs.listing import headlines
-    from epalm.train.runs.run_differences import version_changes
-    from epalm.train.runs.run_key import library_versions
+    from epalm.train.runs.run_key import library_versions, version_changes
 
     folder = chosen.folder
     folder.finish()

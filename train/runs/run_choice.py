@@ -7,8 +7,8 @@ from typing import Any
 
 from epalm.differences import differing_leaves
 from epalm.errors import EpalmError, UsageError
-from epalm.train.runs.run_differences import part_differences
 from epalm.train.runs.run_folder import RunFolder
+from epalm.train.runs.run_key import part_differences
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ files; does not know how the numbers come about.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from epalm.train.runs.checkpoints import BEST, LATEST, TRAINABLE, Checkpoints, r
 
 _TENSORS = f"{TRAINABLE}.safetensors"
 _POINTER = "latest"  # in the folder of the runs: the one that finished last
+_POINTER_SIGN = "# written by epalm: the run that finished last"
+_DRAFT = re.compile(r"\.(config\.toml|(inputs|summary|scores)\.json)\.[0-9a-f]{8}")  # what a kill leaves of a file
 _SUMMARY = "summary.json"
 _MARGIN = 64 << 20  # bytes that are left free
 
@@ -116,15 +119,28 @@ class RunFolder:
         return all(path.name.startswith(".") or path.name == "inputs.json" for path in self.path.iterdir())
 
     def finish(self, runs: Path | None = None) -> None:
-        """Make this the latest run of `runs` [default: the folder that it lies in]."""
+        """Make this the latest run of `runs` [default: the folder that it lies in]; a user's own file stays."""
         runs = runs or self.path.parent
+        pointer = runs / _POINTER
+        if os.path.lexists(pointer) and _pointed_at(runs) is None:
+            warn(f"{pointer} is no file of epalm's and stays: commands without --run do not find {self.name}")
+            return
         with writing(runs):
-            write_atomically(runs / _POINTER, (self.path.relative_to(runs).as_posix() + "\n").encode())
+            write_atomically(pointer, f"{self.path.relative_to(runs).as_posix()}\n{_POINTER_SIGN}\n".encode())
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Append one line of metrics."""
         with writing(self.path), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics; torn ones are passed over."""
+        found = []
+        text = self.metrics.read_text(encoding="utf-8", errors="replace") if self.metrics.is_file() else ""
+        for line in text.splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(line))
+        return [line for line in found if isinstance(line, dict) and isinstance(line.get("step"), int)]
 
     def metrics_bytes(self) -> int:
         """How long the metrics are, once they are sure to survive a power cut."""
@@ -143,10 +159,11 @@ class RunFolder:
             os.truncate(self.metrics, min(there, size))
 
     def sweep(self) -> None:
-        """Take away the drafts that a kill has left. Only for who has the folder alone."""
+        """Take away the drafts that a kill has left. Only for the process that has locked the folder."""
         with writing(self.path):
-            for path in self.path.glob(".*.*"):
-                path.unlink()
+            for path in self.path.iterdir():
+                if _DRAFT.fullmatch(path.name):
+                    path.unlink()
 
     def end(self, summary: Mapping[str, Any]) -> None:
         """Note that the training is done, and what came of it."""
@@ -201,9 +218,8 @@ def _latest(runs: Path) -> RunFolder:
     Raises:
         UsageError: there is none.
     """
-    pointer, passed_over = runs / _POINTER, None
-    if pointer.is_file():
-        run = RunFolder(runs / pointer.read_text(encoding="utf-8", errors="replace").strip())
+    pointer, run, passed_over = runs / _POINTER, _pointed_at(runs), None
+    if run is not None:
         passed_over = run.fault
         if passed_over is None:
             return run
@@ -214,6 +230,16 @@ def _latest(runs: Path) -> RunFolder:
         raise UsageError(passed_over or f"there is no run in {runs} yet", hint="epalm train --from-cache")
     warn(f"{passed_over or f'{pointer} is missing'}; taken instead: {newest.path}, the newest that can be used")
     return newest
+
+
+def _pointed_at(runs: Path) -> RunFolder | None:
+    """The run that `latest` names; None where there is no such file, or one that epalm did not write."""
+    try:
+        name, _, sign = (runs / _POINTER).read_text(encoding="utf-8").rstrip("\n").partition("\n")
+    except (OSError, ValueError):
+        return None
+    run = RunFolder(runs / name)
+    return run if name and (sign == _POINTER_SIGN or (not sign and run.has_begun)) else None  # 0.1 did not sign
 
 
 def _newest_first(runs: Path) -> Iterator[RunFolder]:

@@ -1,15 +1,16 @@
-"""What a training reports, sent to TensorBoard, Weights & Biases or MLflow too, through accelerate's trackers.
+"""Where the metrics of a training go: its run folder, and TensorBoard, Weights & Biases or MLflow through accelerate.
 
 A run goes on in the tracker where it went on: `tracking/NAME.json` in the run folder holds the tracker's own id of the
 run and the last step that was sent of each metric, and nothing is sent twice. A tracker that fails later on is dropped
-with a warning; only one that cannot start stops a training.
+with a warning; only one that cannot start, or a run folder that cannot be written, stops a training.
 """
 
 import importlib.util
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,10 @@ from epalm.errors import EpalmError, UsageError
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
+    from epalm.train.runs.run_folder import RunFolder
+
 _PROJECT = "epalm"  # what Weights & Biases calls a project, MLflow an experiment
+_WITHOUT_SERVER = {"wandb": "WANDB_MODE=offline keeps it on disk", "mlflow": "MLFLOW_TRACKING_URI says where to"}
 
 
 class TrackerName(StrEnum):
@@ -30,6 +34,30 @@ class TrackerName(StrEnum):
     TENSORBOARD = "tensorboard"
     WANDB = "wandb"
     MLFLOW = "mlflow"
+
+
+@contextmanager
+def reporting(
+    run: "RunFolder", settings: Mapping[str, Any], trackers: Sequence[str] = ()
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """What one process of a training reports lines of metrics with; `settings` are the resolved recipe's.
+
+    Raises:
+        UsageError: the package of a tracker is not installed.
+        EpalmError: a tracker does not start; from the call, the run folder cannot be written.
+    """
+    with ExitStack() as last:
+        started = []
+        for name in trackers:
+            started.append(Tracker(name, run.path, settings))
+            last.callback(started[-1].finish)
+
+        def report(metrics: Mapping[str, Any]) -> None:
+            run.report(metrics)
+            for tracker in started:
+                tracker.report(metrics)
+
+        yield report
 
 
 class Tracker:
@@ -56,9 +84,10 @@ class Tracker:
         except Exception as error:  # whatever a tracker's client raises without its server, its login, its disk
             raise EpalmError(
                 f"--track {name} does not start: {error}",
-                hint=f"{_without_server(name)}, or leave --track {name} out: metrics.jsonl has everything",
+                hint=f"{_WITHOUT_SERVER.get(name, 'free space')}, or leave --track {name} out: metrics.jsonl has "
+                "everything",
             ) from error
-        say(f"tracking: {name}, {_place(name, self._tracker, folder)}")
+        say(f"tracking: {name}, {_address(name, self._tracker, folder)}")
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Send the numbers of one line of metrics that were not sent before; `metrics` has the "step"."""
@@ -119,25 +148,17 @@ def _start(name: str, folder: Path, known: str | None) -> "tuple[GeneralTracker,
         import wandb
 
         known = known or uuid.uuid4().hex[:8]
-        quiet = wandb.Settings(silent=True, console="off")
-        where = {"dir": str(folder), "mode": _wandb_mode(), "settings": quiet}
+        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+        where = {"dir": str(folder), "mode": mode, "settings": wandb.Settings(silent=True, console="off")}
         tracker = WandBTracker(_PROJECT, name=folder.name, id=known, resume="allow", **where)
     else:
         tracker = MLflowTracker(_PROJECT, run_id=known, run_name=folder.name)
     tracker.main_process_only = False  # it is the caller that reports from one process alone
     tracker.start()
-    if name == "mlflow":
-        known = str(tracker.tracker.info.run_id)
-    return tracker, known
+    return tracker, str(tracker.tracker.info.run_id) if name == "mlflow" else known
 
 
-def _wandb_mode() -> str:
-    import wandb
-
-    return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
-
-
-def _place(name: str, tracker: "GeneralTracker", folder: Path) -> str:
+def _address(name: str, tracker: "GeneralTracker", folder: Path) -> str:
     """Where a user finds what is tracked."""
     if name == "tensorboard":
         return f"tensorboard --logdir {folder.parent}"
@@ -147,12 +168,6 @@ def _place(name: str, tracker: "GeneralTracker", folder: Path) -> str:
     import mlflow
 
     return f"experiment {_PROJECT} of {mlflow.get_tracking_uri()}"
-
-
-def _without_server(name: str) -> str:
-    return {"wandb": "WANDB_MODE=offline keeps it on disk", "mlflow": "MLFLOW_TRACKING_URI says where to"}.get(
-        name, "free space"
-    )
 
 
 def _read(path: Path) -> dict[str, Any]:

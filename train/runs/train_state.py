@@ -12,9 +12,17 @@ import torch
 
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.runs.checkpoints import TRAINABLE, Checkpoint
-from epalm.train.step import Validation
 
 _OPTIMISER, _RANDOM = "optimiser", "random"
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Of the validation samples: mean loss in nats, and the share whose every target token is the likeliest."""
+
+    loss: float
+    exact: float
+    samples: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import typer
 from hypothesis import given
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from epalm.__main__ import main
 from epalm.cli.app import app
 from epalm.console import print_table
-from epalm.train.runs.listing import RunStatus
+from epalm.train.runs.listing import COLUMNS
 from tests.shared_files import shared_case
 
 ENCODINGS = ("ascii", "latin-1", "cp1252", "utf-8", "utf-16")
@@ -74,11 +76,15 @@ def test_results_and_faults_come_out_in_every_encoding(
     assert ("été → " in err) == encoding.startswith("utf") and "\\udcff" in err
 
 
+def _frame(run: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame([run], columns=list(COLUMNS)).astype(COLUMNS)
+
+
 def test_a_list_of_runs_and_the_state_of_the_machine_come_out_in_ascii(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = RunStatus("été", "été", "done", step=4, steps=4, scores={"caption CIDEr": FIGURE})
-    monkeypatch.setattr("epalm.train.runs.listing.list_runs", lambda _folder: [run])
+    run = {"name": "été", "state": "done", "step": 4, "steps": 4, "scores": {"caption CIDEr": FIGURE}}
+    monkeypatch.setattr("epalm.train.runs.listing.runs_frame", lambda _folder: _frame(run))
     assert "\\xe9t\\xe9" in _run(("runs",), "ascii", monkeypatch)[1]
     code, out, err = _run(("doctor", "--cache", str(tmp_path), "--runs", str(tmp_path)), "latin-1", monkeypatch)
     assert code == 0 and "Python" in out, err
@@ -127,10 +133,15 @@ def test_no_word_is_cut_and_no_line_of_a_table_is_too_long(rows: list[list[str]]
 
 def test_runs_on_a_narrow_terminal_are_a_record_each(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "20261128-100014-audio-playground-blind"
-    run = RunStatus(
-        name, name, "stopped", None, "audio", "playground", "epalm", 10, 400, 2.5, 0.5, {"qa exact match": FIGURE}
-    )
-    monkeypatch.setattr("epalm.train.runs.listing.list_runs", lambda _folder: [run])
+    run: dict[str, Any] = {
+        "name": name,
+        "state": "stopped",
+        "modality": "audio",
+        "recipe": "playground",
+        "variant": "epalm",
+    }
+    run |= {"step": 10, "steps": 400, "val_loss": 2.5, "val_exact": 0.5, "scores": {"qa exact match": FIGURE}}
+    monkeypatch.setattr("epalm.train.runs.listing.runs_frame", lambda _folder: _frame(run))
     _, wide, _ = _run(("runs",), "utf-8", monkeypatch)
     assert f"│ {name} │" in wide
     _, narrow, _ = _run(("runs",), "utf-8", monkeypatch, columns=80)

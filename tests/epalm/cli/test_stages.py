@@ -34,7 +34,7 @@ def test_the_three_stages_and_predict(
     assert trained.code == 0, trained.err
     summary = json.loads(trained.out)
     run = here / summary["run"]
-    files = {"config.toml", "inputs.json", "metrics.jsonl", "curves.svg", "checkpoints", "summary.json", ".lock"}
+    files = {"config.toml", "inputs.json", "metrics.jsonl", "checkpoints", "summary.json", ".lock"}
     assert {path.name for path in run.iterdir()} == files
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics if "val_loss" in line] == [2, 4]

@@ -3,9 +3,11 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import epalm
 from epalm.train.runs.run_folder import RunFolder
 from epalm.train.runs.run_lock import locked
 from tests.trials import Trial
@@ -61,6 +63,39 @@ def test_every_state_is_listed(runs: Path, trial: Trial) -> None:
     for text in ("stopped at step 2", "stopped at step 0", "nats", "2/2", "nested/deep", "limited"):
         assert text in shown.out
     assert "torn: " in shown.err and "inputs.json cannot be read" in shown.err
+
+
+def test_runs_are_a_frame_with_scores_and_what_differs(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = epalm.runs(runs).set_index("name")
+    assert frame.loc["done", "optim.seed"] == 0 and frame.loc["other", "optim.seed"] == 5
+    assert [name for name in frame.columns if name.startswith("optim.")] == ["optim.seed"]
+    figure: Any = frame["scores"]["done"]
+    assert (
+        frame.loc["done", "qa exact match"] == figure["qa exact match"]["value"]
+        and frame["qa exact match"].notna().sum() == 1
+    )
+    assert frame.loc["torn", "state"] == "damaged" and frame["step"].dtype == "Int64"
+    assert epalm.runs(runs / "none").empty
+    monkeypatch.setenv("EPALM_RUNS", str(runs))
+    assert len(epalm.runs()) == len(frame)
+
+
+def test_files_that_are_not_epalms_stay(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, pointer = RunFolder(runs / "done"), runs / "latest"
+    assert RunFolder.find(runs).name == "other"
+    pointer.write_text("done\n")  # as 0.1 wrote it
+    assert RunFolder.find(runs).name == "done"
+    RunFolder(runs / "other").finish()
+    assert RunFolder.find(runs).name == "other"
+    for text in ("v1.2\n", "done\nmine too\n"):
+        pointer.write_text(text)
+        run.finish()
+        assert pointer.read_text() == text and "no file of epalm's" in capsys.readouterr().err
+    for name in (".notes.txt", ".inputs.json.bak", ".config.toml.0123abcd"):
+        (run.path / name).touch()
+    run.sweep()
+    left = {path.name for path in run.path.iterdir()}
+    assert {".notes.txt", ".inputs.json.bak"} <= left and ".config.toml.0123abcd" not in left
 
 
 def test_one_is_looked_at_and_two_are_compared(runs: Path, trial: Trial) -> None:

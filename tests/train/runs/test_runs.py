@@ -16,7 +16,8 @@ from epalm.train import loop
 from epalm.train.runs import checkpoints
 from epalm.train.runs.run_folder import RunFolder
 from epalm.train.runs.run_lock import locked
-from epalm.train.step import Validation, take_step
+from epalm.train.runs.train_state import Validation
+from epalm.train.step import take_step
 from tests.conftest import Done
 from tests.trials import Trial, latest_tensors
 
