@@ -3,6 +3,8 @@
 Anything else that escapes is a bug and shows its traceback.
 """
 
+from typing import Self
+
 
 class EpalmError(Exception):
     """A fault that the user can act on.
@@ -14,6 +16,10 @@ class EpalmError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def at(self, where: str) -> Self:
+        """The same fault, with its place in front."""
+        return type(self)(f"{where}: {self.message}", hint=self.hint)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Decoding processes hand their errors back through a pipe, so the hint has to survive pickling.

@@ -1,7 +1,7 @@
 """What crosses the stages: samples in, predictions out. Knows nothing about files' contents or models."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +11,8 @@ from epalm.errors import MediaError
 from epalm.media import MediaFile
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from epalm.datasets.paths import MediaRoot
 
 
@@ -81,6 +83,15 @@ class Dataset:
     stretches: Mapping[str, MediaFile] | None = field(default=None, repr=False)
     follow_links: bool = False
     passed_over: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    def frame(self) -> "pd.DataFrame":
+        """One row per sample, in file order, with the fields of `Sample` as columns; None where a sample has none."""
+        import pandas as pd
+
+        names = [each.name for each in fields(Sample)]
+        return pd.DataFrame(
+            {name: pd.Series([getattr(sample, name) for sample in self.samples], dtype=object) for name in names}
+        )
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Samples of one split, in file order."""

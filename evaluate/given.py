@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from epalm.datasets.json_walk import walk_json
-from epalm.datasets.rows import NOT_JSON, Row, read_rows
+from epalm.datasets.rows import Row, read_rows
+from epalm.datasets.text_file import NOT_JSON, walk_json
 from epalm.errors import UsageError
 from epalm.evaluate.scoring import is_expected
 from epalm.samples import Prediction, Sample, Task

@@ -7,7 +7,7 @@ import typer
 from epalm.cli.bench import bench
 from epalm.cli.cache import cache_app
 from epalm.cli.compare import compare
-from epalm.cli.datasets import datasets
+from epalm.cli.datasets import DatasetsCommand, datasets
 from epalm.cli.demo import demo
 from epalm.cli.doctor import doctor
 from epalm.cli.encoder_names import EncoderCommand
@@ -59,7 +59,7 @@ app.command()(predict)
 app.command()(serve)
 app.command()(runs)
 app.command()(recipes)
-app.command()(datasets)
+app.command(cls=DatasetsCommand)(datasets)
 app.command()(doctor)
 app.command("import")(import_run)
 app.command("export")(export_run)

@@ -81,7 +81,7 @@ def _why_set(features: "FeatureSet", sets: "list[FeatureSet]", as_json: bool) ->
 
 def _why_medium(subject: str, store: "Cache", sets: "list[FeatureSet]", as_json: bool) -> None:
     from epalm.cache.care.why import places_of, reason_without_row
-    from epalm.datasets.extensions import modality_of
+    from epalm.datasets.listing import modality_of
     from epalm.media import MediaFile
 
     path = Path(subject)

@@ -1,35 +1,48 @@
 """`epalm datasets`: the benchmarks that are known, the files that one expects, what is there and what is missing."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from epalm.cli.options import FollowLinksOption, JsonOption
+from epalm.cli.tables import Format, FormatOption, Record, records_of, show_listing
 from epalm.samples import with_links
 
-if TYPE_CHECKING:
-    from epalm.datasets.benchmark import Benchmark
-    from epalm.datasets.layout import Place, Split
+_ALL = "[default: list all]"
+
+
+class DatasetsCommand(TyperCommand):
+    """The command, whose help names the benchmarks: those of installed packages too."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print it."""
+        from epalm.datasets.benchmarks import benchmark_names
+
+        argument: Any = self.params[0]
+        argument.help = argument.help.replace(_ALL, f"There are {', '.join(benchmark_names())}. {_ALL}")
+        super().format_help(ctx, formatter)
 
 
 def datasets(
     name: Annotated[
-        str | None, typer.Argument(help="A benchmark, or one of its forms. [default: list all]", show_default=False)
+        str | None, typer.Argument(help=f"A benchmark, or one of its forms. {_ALL}", show_default=False)
     ] = None,
     *,
     root: Annotated[
         Path | None,
-        typer.Option(help="Folder of its files: says what is there and what is missing.", show_default=False),
+        typer.Option(help="Folder of its files: shows what is there and what is missing.", show_default=False),
     ] = None,
     follow_links: FollowLinksOption = False,
+    form: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """List the benchmarks that --data NAME:/root reads, or say which files one expects below its root.
+    """List the benchmarks that --data NAME:/root reads, or the files that one expects below its root.
 
-    With --root, also which of them are there, and how many samples and media each split has.
+    With --root, also which of them are there, and how many samples and media each split has. --format lists the
+    benchmarks, or the files of one; --json has all in one object.
 
     Examples:
 
@@ -39,9 +52,8 @@ def datasets(
 
         epalm datasets audiocaps --root /data/audiocaps
     """
-    from epalm.datasets import load_dataset
-    from epalm.datasets.benchmarks import BENCHMARKS
-    from epalm.datasets.layout import places, splits
+    from epalm.datasets import count_splits, load_dataset
+    from epalm.datasets.benchmarks import benchmark
     from epalm.errors import UsageError
 
     if name is None:
@@ -49,83 +61,95 @@ def datasets(
             raise UsageError(
                 "--root is the folder of one benchmark", hint="name it: epalm datasets vqa-v2 --root /data"
             )
-        _show_all(BENCHMARKS.values(), as_json)
+        _show_all(form, as_json)
         return
-    title, _, form = name.partition("/")
-    if title not in BENCHMARKS:
-        raise UsageError(f"there is no benchmark {title!r}", hint=f"use one of: {', '.join(BENCHMARKS)}")
-    benchmark = BENCHMARKS[title]
-    if form:
-        benchmark.form(form)
-    layout = [place for place in places(benchmark, root, follow_links=follow_links) if form in ("", place.form)]
+    title, _, asked = name.partition("/")
+    one = benchmark(title)
+    if asked:
+        one.form(asked)
     if root is not None and not root.is_dir():
-        raise UsageError(f"{root} is not a folder", hint=f"epalm datasets {name} says what has to be in it")
-    if not as_json:
-        _show_layout(benchmark, layout, root)
-    counted = []
-    if root is not None:
-        counted = splits(load_dataset(with_links(f"{name}:{root}", follow=follow_links), media_here=False))
-    if as_json:
-        told = {"name": title, "title": benchmark.title, "source": benchmark.source, "splits_are": benchmark.splits}
-        told |= {"modality": benchmark.modality.value, "task": benchmark.task.value}
-        files = [place.to_json() for place in layout]
-        typer.echo(json.dumps({**told, "files": files, "splits": [split.to_json() for split in counted]}))
-    elif root is not None:
-        _show_splits(name, root, counted)
-
-
-def _show_all(benchmarks: "Iterable[Benchmark]", as_json: bool) -> None:
-    from epalm.console import print_table
-
-    if as_json:
-        typer.echo(json.dumps({one.name: {"title": one.title, "source": one.source} for one in benchmarks}))
+        raise UsageError(f"{root} is not a folder", hint=f"epalm datasets {name} lists what has to be in it")
+    files = one.layout(root, follow_links=follow_links)
+    files = files[files["form"] == asked] if asked else files
+    facts = {"name": title, "title": one.title, "source": one.source, "splits_are": one.splits}
+    facts |= {"modality": one.modality.value, "task": one.task.value}
+    if not as_json and form is Format.TABLE:
+        typer.echo(f"{one.title}\nfrom {one.source}\nsplits: {one.splits}")
+        typer.echo(f"epalm extract -m {one.modality} --data {title}:{root or '/root'}")
+        for each in one.forms:
+            shown = files[files["form"] == each.name]
+            if len(shown):
+                heading = f"form {title}/{each.name}: {each.description}"
+                show_listing(shown, form, title=heading, cells=lambda file: _file_cells(file, root), empty="")
+    elif not as_json:
+        show_listing(files, form, title="", cells=dict, empty="")
         return
-    rows = [(one.name, one.title, ", ".join(form.name for form in one.forms)) for one in benchmarks]
-    print_table("benchmarks: --data NAME:/root", ("name", "what", "forms"), rows)
+    splits = []
+    if root is not None:
+        spec = f"{name}:{root}"
+        counts = count_splits(load_dataset(with_links(spec, follow=follow_links), media_here=False))
+        splits = records_of(counts)
+        if not as_json:
+            show_listing(counts, form, title=f"splits of --data {spec}", cells=_split_cells, empty="no samples")
+    if as_json:
+        typer.echo(json.dumps({**facts, "files": records_of(files), "splits": splits}))
 
 
-def _show_layout(benchmark: "Benchmark", layout: "list[Place]", root: Path | None) -> None:
-    from epalm.console import print_table
+def _show_all(form: Format, as_json: bool) -> None:
+    import pandas as pd
 
-    typer.echo(f"{benchmark.title}\nfrom {benchmark.source}\nsplits: {benchmark.splits}")
-    typer.echo(f"epalm extract -m {benchmark.modality} --data {benchmark.name}:{root or '/root'}")
-    columns = ("below the root", "split", "what") if root is None else ("below the root", "split", "what", "there")
-    for form in benchmark.forms:
-        rows = [
-            (f"{place.expected}{'/' if place.folder else ''}", _of(place), place.what, *_there(place, root))
-            for place in layout
-            if place.form == form.name
-        ]
-        if rows:
-            print_table(f"form {benchmark.name}/{form.name}: {form.description}", columns, rows)
+    from epalm.datasets.benchmarks import benchmarks
+
+    known = benchmarks().values()
+    if as_json:
+        typer.echo(json.dumps({one.name: {"title": one.title, "source": one.source} for one in known}))
+        return
+    frame = pd.DataFrame(
+        {
+            "name": [one.name for one in known],
+            "title": [one.title for one in known],
+            "modality": [one.modality.value for one in known],
+            "task": [one.task.value for one in known],
+            "forms": [", ".join(each.name for each in one.forms) for one in known],
+            "source": [one.source for one in known],
+        }
+    )
+    show_listing(
+        frame,
+        form,
+        title="benchmarks: --data NAME:/root",
+        cells=lambda one: {"name": one["name"], "what": one["title"], "forms": one["forms"]},
+        empty="none",
+    )
 
 
-def _of(place: "Place") -> str:
-    return "all" if place.split in ("", place.expected) else place.split
+def _file_cells(file: Record, root: Path | None) -> dict[str, str]:
+    cells = {
+        "below the root": f"{file['expected']}{'/' if file['folder'] else ''}",
+        "split": "all" if file["split"] in ("", file["expected"]) else file["split"],
+        "what": file["what"],
+    }
+    return cells if root is None else {**cells, "there": _there(file)}
 
 
-def _there(place: "Place", root: Path | None) -> tuple[str, ...]:
+def _there(file: Record) -> str:
     from epalm.console import size_in_words
     from epalm.datasets.listing import in_words
 
-    if root is None:
-        return ()
-    if place.found is None:
-        return ("missing" if place.needed else "missing, not always needed",)
-    files = f"{place.size:,} file{'' if place.size == 1 else 's'}"
-    if place.passed_over:
-        files += f"; {in_words(place.passed_over)}"
-    size = files if place.folder else size_in_words(place.size)
-    return (f"{size}{'' if place.found == place.expected else f', as {place.found}'}",)
+    if file["found"] is None:
+        return "missing" if file["needed"] else "missing, not always needed"
+    size = size_in_words(file["size"])
+    if file["folder"]:
+        size = f"{file['size']:,} file{'' if file['size'] == 1 else 's'}"
+        size += f"; {in_words(file['passed_over'])}" if file["passed_over"] else ""
+    return size if file["found"] == file["expected"] else f"{size}, as {file['found']}"
 
 
-def _show_splits(name: str, root: Path, counted: "list[Split]") -> None:
-    from epalm.console import print_table
-
-    rows = [
-        (one.name, f"{one.samples:,}", f"{one.with_answers:,}", f"{one.media:,}", f"{one.media - one.media_there:,}")
-        for one in counted
-    ]
-    print_table(
-        f"splits of --data {name}:{root}", ("split", "samples", "with answers or captions", "media", "missing"), rows
-    )
+def _split_cells(split: Record) -> dict[str, str]:
+    return {
+        "split": split["name"],
+        "samples": f"{split['samples']:,}",
+        "with answers or captions": f"{split['with_answers']:,}",
+        "media": f"{split['media']:,}",
+        "missing": f"{split['media'] - split['media_there']:,}",
+    }

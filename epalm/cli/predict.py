@@ -144,7 +144,7 @@ def _files_and_question(words: Sequence[str], question: str | None) -> tuple[lis
 
 def _modality_of(files: Sequence[str]) -> Modality:
     """That of all files, as their names have it. Raises EpalmError: there is none, or they have several."""
-    from epalm.datasets.extensions import modality_of
+    from epalm.datasets.listing import modality_of
 
     kinds = {file: modality_of(Path(file)) for file in files}
     for file, kind in kinds.items():

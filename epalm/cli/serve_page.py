@@ -18,7 +18,7 @@ from gradio.utils import get_upload_folder
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from epalm.console import size_in_words
-from epalm.datasets.extensions import EXTENSIONS, modality_of
+from epalm.datasets.listing import EXTENSIONS, modality_of
 from epalm.errors import EpalmError, MediaError, UsageError
 from epalm.samples import Modality
 

@@ -6,15 +6,20 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from epalm.datasets.answers import without_cycles
 from epalm.datasets.benchmarks import parse_spec, read_benchmark
-from epalm.datasets.extensions import is_shard
 from epalm.datasets.folder import read_folder
 from epalm.datasets.generic import SAMPLE_FILES, read_samples
+from epalm.datasets.listing import is_shard
 from epalm.datasets.shards import find_shards
 from epalm.datasets.webdataset import read_shards
-from epalm.errors import UsageError
+from epalm.errors import MediaError, UsageError
 from epalm.samples import LINKS, Dataset, Modality
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PLAYGROUND = "playground"
 PLAYGROUND_ROOT = Path(".epalm/playground")
@@ -40,15 +45,12 @@ def load_dataset(
         UsageError: there is no such data set, it is malformed, or it has nothing of that modality.
     """
     plain = spec.removeprefix(LINKS)
-    if plain != spec:
-        plain_set = _load(plain, modality, media_here=media_here, write=write, follow_links=True)
-        return replace(plain_set, spec=spec, follow_links=True)
-    return _load(spec, modality, media_here=media_here, write=write)
+    with without_cycles():
+        dataset = _load(plain, modality, media_here=media_here, write=write, follow_links=plain != spec)
+    return replace(dataset, spec=spec, follow_links=plain != spec)
 
 
-def _load(
-    spec: str, modality: Modality | None, *, media_here: bool, write: bool, follow_links: bool = False
-) -> Dataset:
+def _load(spec: str, modality: Modality | None, *, media_here: bool, write: bool, follow_links: bool) -> Dataset:
     if spec == PLAYGROUND:
         return _playground(modality, write)
     if benchmark := read_benchmark(spec, media_here=media_here, follow_links=follow_links):
@@ -78,6 +80,28 @@ def _of_modality(dataset: Dataset, modality: Modality | None) -> Dataset:
             f"data {dataset.spec!r} has no {modality} media; it has {there}", hint="choose another --modality"
         )
     return replace(dataset, samples=kept)
+
+
+def count_splits(dataset: Dataset) -> "pd.DataFrame":
+    """Of each split: name, samples, with_answers (or captions), media, media_there (those with a file)."""
+    frame = dataset.frame()
+    frame["with_answers"] = frame[["answers", "references", "unanswerable"]].astype(bool).any(axis=1)
+    there = {media: _is_there(dataset, media) for media in frame["media"].unique()}
+    frame["media_there"] = frame["media"].where(frame["media"].map(there).astype(bool))
+    counts = frame.groupby("split", sort=False).agg(
+        samples=("id", "size"),
+        with_answers=("with_answers", "sum"),
+        media=("media", "nunique"),
+        media_there=("media_there", "nunique"),
+    )
+    return counts.reset_index(names="name")
+
+
+def _is_there(dataset: Dataset, media: str) -> bool:
+    try:
+        return dataset.locate(media).status() is not None
+    except MediaError:
+        return False
 
 
 def from_anywhere(spec: str) -> str:

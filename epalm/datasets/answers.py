@@ -1,10 +1,13 @@
-"""Several people's answers, and labels, as answers with scores."""
+"""What samples are built from: several people's answers with scores, equal values kept once, ids that are unique."""
 
-from collections import Counter
-from collections.abc import Sequence
+import gc
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
-from epalm.datasets.entries import Entry
+from epalm.errors import UsageError
+from epalm.samples import Modality, Sample
 
 ENOUGH = 3  # people who agree make an answer fully right
 
@@ -16,10 +19,10 @@ def agreed_scores(raw_answers: Sequence[str]) -> dict[str, float]:
     nothing of one or two people, where leaving out one leaves no three who agree: their answers have their shares.
     """
     people = len(raw_answers)
-    said = Counter(filter(None, map(str.strip, raw_answers)))
+    counts = Counter(filter(None, map(str.strip, raw_answers)))
     if people < ENOUGH:
-        return {answer: count / people for answer, count in said.items()}
-    return {answer: score for answer, count in said.items() if (score := _agreed(count, people)) > 0}
+        return {answer: count / people for answer, count in counts.items()}
+    return {answer: score for answer, count in counts.items() if (score := _agreed(count, people)) > 0}
 
 
 @lru_cache(maxsize=1024)
@@ -28,19 +31,48 @@ def _agreed(count: int, people: int) -> float:
     return round((count * own + (people - count) * others) / people, 6)
 
 
-def label_scores(entry: Entry, key: str) -> dict[str, float] | None:
-    """A label: a text, or answers with their scores, of which there may be none. None: no label at all."""
-    if key not in entry:
-        return None
-    label = entry.get(key)
-    if isinstance(label, str):
-        return {entry.text(key): 1.0}
-    if not isinstance(label, dict):
-        raise entry.fault(f"{key!r} must be an answer, or answers with their scores")
-    scores = {}
-    for answer, score in label.items():
-        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-            raise entry.fault(f"{key!r} scores {answer[:60]!r} with {score!r}; it must be from 0 to 1")
-        if score and answer.strip():
-            scores[answer.strip()] = float(score)
-    return scores
+# The first of equal texts: samples often share prompts, media and answers.
+share = lru_cache(maxsize=1 << 16)(str)
+
+
+def share_texts(texts: Iterable[str]) -> tuple[str, ...]:
+    """The texts, each of them shared."""
+    return tuple(map(share, texts))
+
+
+def share_scores(scores: Mapping[str, float]) -> Mapping[str, float]:
+    """Answers with their scores; not to be changed, as other samples may have the same ones."""
+    return _share_items(tuple(scores.items()))
+
+
+@lru_cache(maxsize=1 << 16)
+def _share_items(items: tuple[tuple[str, float], ...]) -> Mapping[str, float]:
+    return {share(text): float(score) for text, score in items}
+
+
+class UniqueIds:
+    """Ids are unique among the samples of one split and modality: what predictions are told apart by."""
+
+    def __init__(self) -> None:
+        self._seen = defaultdict[tuple[str, Modality], set[str]](set)
+
+    def add(self, sample: Sample) -> None:
+        """Note a sample's id. Raises UsageError where it is used twice."""
+        ids = self._seen[sample.split, sample.modality]
+        if sample.id in ids:
+            raise UsageError(
+                f"id {sample.id!r} is used twice in split {sample.split!r}", hint="make ids unique in a split"
+            )
+        ids.add(sample.id)
+
+
+@contextmanager
+def without_cycles() -> Iterator[None]:
+    """Without the search for reference cycles: samples have none, and walking a million again and again takes long."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

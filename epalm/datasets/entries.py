@@ -5,32 +5,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from epalm.datasets.json_walk import place, walk_json
 from epalm.datasets.rows import read_rows
+from epalm.datasets.text_file import place, walk_json
 from epalm.errors import UsageError
 
 _LONGEST_TEXT = 1 << 16  # characters of a question, an answer or a caption
-_NAME = re.compile(r"[^/\\\0-\x1f\x7f]{1,200}")
+_NAME = re.compile(r"(?!\.{1,2}\Z)[^/\\\0-\x1f\x7f]{1,200}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class Entry:
-    """One entry of a JSON file or one line of a CSV."""
+    """One entry of a JSON file or one line of a CSV, of a split."""
 
-    __slots__ = ("file", "number", "section", "value")
+    __slots__ = ("file", "number", "section", "split", "value")
 
-    def __init__(self, file: Path, section: str | None, number: int, value: Mapping[str, Any]) -> None:
-        self.file, self.section, self.number, self.value = file, section, number, value
+    def __init__(self, file: Path, split: str, section: str | None, number: int, value: Mapping[str, Any]) -> None:
+        self.file, self.split, self.section, self.number, self.value = file, split, section, number, value
 
     def fault(self, message: str, hint: str | None = None) -> UsageError:
         """What is wrong with this entry, as an error to raise."""
-        return UsageError(f"{self.where}: {message}", hint=hint)
-
-    @property
-    def where(self) -> str:
-        """File and entry, in words."""
         entry = f"line {self.number:,}" if self.section is None else place(self.section, self.number)
-        return f"{self.file}, {entry}"
+        return UsageError(f"{self.file}, {entry}: {message}", hint=hint)
 
     def __contains__(self, key: str) -> bool:
         return self.value.get(key) is not None
@@ -56,7 +51,9 @@ class Entry:
 
     def texts(self, key: str, inner: str | None = None) -> list[str]:
         """A list of texts, some of which may be empty; with `inner`, of objects that each have such a text."""
-        values = self.list(key)
+        values = self.get(key)
+        if not isinstance(values, list):
+            raise self.fault(f"{key!r} is {short(values)}, not a list")
         if inner is None:
             return [self._text(key, value) for value in values]
         try:
@@ -67,28 +64,28 @@ class Entry:
             raise self.fault(f"{key!r} must be a list of objects with a text {inner!r} in each")
         return texts
 
-    def list(self, key: str) -> list[Any]:
-        """A list."""
+    def choice(self, key: str, known: Mapping[str, str]) -> str:
+        """What a text stands for that is one of the `known`."""
         value = self.get(key)
-        if not isinstance(value, list):
-            raise self.fault(f"{key!r} is {_short(value)}, not a list")
-        return value
+        if not isinstance(value, str) or value not in known:
+            raise self.fault(f"{key!r} is {short(value)}, not one of {', '.join(known)}")
+        return known[value]
 
     def name(self, key: str) -> str:
         """An id or the name of a file, without folders; numbers count as names."""
         value = self.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63:
             return str(value)
-        if not isinstance(value, str) or value in (".", "..") or not _NAME.fullmatch(value) or _URL.match(value):
-            raise self.fault(f"{key!r} is {_short(value)}, not a plain name")
+        if not isinstance(value, str) or not _NAME.fullmatch(value) or _URL.match(value):
+            raise self.fault(f"{key!r} is {short(value)}, not a plain name")
         return value
 
     def path(self, key: str) -> str:
         """A path below the data root."""
         value = self.get(key)
         parts = PurePosixPath(value).parts if isinstance(value, str) else ()
-        if not parts or _URL.match(value) or any(p in ("..", "/") or not _NAME.fullmatch(p) for p in parts):
-            raise self.fault(f"{key!r} is {_short(value)}, not a path below the data root")
+        if not parts or _URL.match(value) or not all(map(_NAME.fullmatch, parts)):
+            raise self.fault(f"{key!r} is {short(value)}, not a path below the data root")
         return str(PurePosixPath(*parts))
 
     def number_in(self, key: str, below: int) -> int:
@@ -98,15 +95,27 @@ class Entry:
             raise self.fault(f"{key!r} is {name!r}, not a number below {below:,}")
         return int(name)
 
+    def label(self, key: str) -> dict[str, float] | None:
+        """A label: a text, or answers with their scores, of which there may be none. None: no label at all."""
+        label = self.value.get(key)
+        if label is None or isinstance(label, str):
+            return None if label is None else {self.text(key): 1.0}
+        if not isinstance(label, dict):
+            raise self.fault(f"{key!r} must be an answer, or answers with their scores")
+        for answer, score in label.items():
+            if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+                raise self.fault(f"{key!r} scores {answer[:60]!r} with {score!r}; it must be from 0 to 1")
+        return {answer.strip(): float(score) for answer, score in label.items() if score and answer.strip()}
+
     def _text(self, key: str, value: object) -> str:
         if not isinstance(value, str):
-            raise self.fault(f"{key!r} is {_short(value)}, not a text")
+            raise self.fault(f"{key!r} is {short(value)}, not a text")
         if len(value) > _LONGEST_TEXT:
             raise self.fault(f"{key!r} has {len(value):,} characters; {_LONGEST_TEXT:,} are read at most")
         return value.strip()
 
 
-def json_entries(path: Path, *sections: str) -> Iterator[Entry]:
+def json_entries(path: Path, split: str, *sections: str) -> Iterator[Entry]:
     """The entries of lists of these names, or of a list at the top: `""`. With none named, of every member.
 
     Raises:
@@ -118,14 +127,14 @@ def json_entries(path: Path, *sections: str) -> Iterator[Entry]:
             continue
         seen = True
         if not isinstance(value, dict):
-            raise UsageError(f"{path}, {place(section, number)}: {_short(value)} in place of an object")
-        yield Entry(path, section, number, value)
+            raise UsageError(f"{path}, {place(section, number)}: {short(value)} in place of an object")
+        yield Entry(path, split, section, number, value)
     if not seen:
         wanted = " or ".join(f"{name!r}" if name else "a list" for name in sections) or "an entry"
         raise UsageError(f"{path} holds no entry: {wanted} is missing or empty", hint="is it the right file?")
 
 
-def csv_entries(path: Path, *columns: str) -> Iterator[Entry]:
+def csv_entries(path: Path, split: str, *columns: str) -> Iterator[Entry]:
     """The lines below the heading of a CSV that has these columns.
 
     Raises:
@@ -134,11 +143,12 @@ def csv_entries(path: Path, *columns: str) -> Iterator[Entry]:
     number = 0
     for where, values, _ in read_rows(path, columns):
         number = int(where.rpartition(" ")[2])
-        yield Entry(path, None, number, values)
+        yield Entry(path, split, None, number, values)
     if not number:
         raise UsageError(f"{path} has no line below its heading")
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value for a message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"

@@ -6,11 +6,9 @@ Beside a medium, a text of the same stem (cat.jpg, cat.txt) holds its captions, 
 from pathlib import Path, PurePosixPath
 
 from epalm.console import say, warn
-from epalm.datasets.extensions import MODALITIES, is_shard
 from epalm.datasets.generic import SAMPLE_FILES, read_samples
-from epalm.datasets.listing import LINK, UNKNOWN, Listing, in_words, media_of
+from epalm.datasets.listing import LINK, MODALITIES, UNKNOWN, Listing, in_words, is_shard, media_of, split_of_folder
 from epalm.datasets.paths import MediaRoot
-from epalm.datasets.splits import split_of_folder
 from epalm.datasets.text_file import reading
 from epalm.datasets.webdataset import read_shards
 from epalm.errors import MediaError, UsageError

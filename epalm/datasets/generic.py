@@ -6,38 +6,31 @@ Every fault names file, line and key. Media are not opened here: a missing file 
 import ast
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from epalm.datasets.answers import agreed_scores
+from epalm.datasets.answers import UniqueIds, agreed_scores, share, share_scores, share_texts
 from epalm.datasets.paths import relative_to
-from epalm.datasets.rows import NOT_JSON, read_rows
-from epalm.datasets.sharing import Shared, UniqueIds, without_cycles
-from epalm.datasets.text_file import HALF, require_characters
+from epalm.datasets.rows import read_rows
+from epalm.datasets.text_file import NOT_JSON, require_characters
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
 
 SAMPLE_FILES = (".jsonl", ".json", ".csv", ".tsv")  # their extensions; the form is told from what is in them
 _KEYS = ("id", "modality", "media", "task", "split", "prompt", "answers", "raw_answers", "references", "question_type",
          "answer_type")  # fmt: skip
-_JSON_COLUMNS = ("answers", "raw_answers", "references")
 _KNOWN, _REQUIRED = frozenset(_KEYS), frozenset(("modality", "media", "task", "split"))
-_MODALITIES = {modality.value: modality for modality in Modality}
-_TASKS = {task.value: task for task in Task}
-Choice = TypeVar("Choice", Modality, Task)
-_LITERAL = re.compile(
+_TEXTS = ("id", "media", "split", "prompt", "question_type", "answer_type")
+_LISTS = {
+    "answers": '{"cat": 1.0}',
+    "raw_answers": '["a cat", "a black cat"]',
+    "references": '["a cat", "a black cat"]',
+}
+_LITERAL = re.compile(  # meant as a list or mapping; "[music]" is not
     r"\s*(\[\s*['\"].*\]|\{\s*['\"].*\})\s*", re.DOTALL
-)  # meant as a list or mapping; "[music]" is not
+)
 _SHOWN = 400  # characters of a cell that a message shows as JSON
-_NO_ANSWERS: Mapping[str, float] = {}
-_NO_TEXTS: tuple[str, ...] = ()
-
-
-class _Fault(Exception):  # noqa: N818 - says what is wrong with a row; the reader knows which row it is
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message, self.hint = message, hint
+Choice = TypeVar("Choice", Modality, Task)
 
 
 def read_samples(path: Path, root: Path | None = None) -> tuple[Sample, ...]:
@@ -47,29 +40,81 @@ def read_samples(path: Path, root: Path | None = None) -> tuple[Sample, ...]:
         UsageError: unreadable file, unknown or missing key, wrong value, id used twice in a split, or no sample.
     """
     samples: list[Sample] = []
-    seen = UniqueIds()
-    build = _Builder().sample
+    ids = UniqueIds()
     relative = relative_to(root or path.parent)
-    name = path.name
-    try:
-        where = ""
-        with without_cycles():
-            for where, row, of_table in read_rows(path):
-                if of_table:
-                    for key in _JSON_COLUMNS:
-                        if key in row:
-                            row[key] = _cell(key, row[key])
-                media = row.get("media")
-                if isinstance(media, str) and (media[:1] == "/" or "\\" in media):
-                    row["media"] = relative(media)
-                sample = build(row, f"{name}:{where.rpartition(' ')[2]}")
-                seen.add(sample, f"{path}, {where}")
-                samples.append(sample)
-    except _Fault as fault:
-        raise UsageError(f"{path}, {where}: {fault.message}", hint=fault.hint) from None
+    for where, row, of_table in read_rows(path):
+        try:
+            if of_table:
+                row.update((key, _cell(key, row[key])) for key in _LISTS if key in row)
+            media = row.get("media")
+            if isinstance(media, str) and (media[:1] == "/" or "\\" in media):
+                row["media"] = relative(media)
+            sample = to_sample(row, f"{path.name}:{where.rpartition(' ')[2]}")
+            ids.add(sample)
+        except UsageError as error:
+            raise error.at(f"{path}, {where}") from None
+        samples.append(sample)
     if not samples:
         raise UsageError(f"{path} holds no sample")
     return tuple(samples)
+
+
+def to_sample(row: dict[str, Any], fallback_id: str) -> Sample:
+    """A row in the generic form as a sample.
+
+    Raises:
+        UsageError: names the key, and leaves the place of the row to the caller.
+    """
+    if not _REQUIRED <= row.keys() <= _KNOWN:
+        faults = [f"unknown key {key!r}" for key in row if key not in _KNOWN]
+        faults += [f"missing key {key!r}" for key in _KEYS if key in _REQUIRED and key not in row]
+        raise UsageError(", ".join(faults), hint=f"the keys are {', '.join(_KEYS)}")
+    if type(row.get("id")) is int:
+        row["id"] = str(row["id"])
+    for key in _TEXTS:
+        value = row.get(key)
+        if (not value or value.isspace()) if isinstance(value, str) else value is not None or key in _REQUIRED:
+            raise UsageError(f"{key!r} must be a text that is not empty")
+    modality, task = _choice(Modality, row, "modality"), _choice(Task, row, "task")
+    answers, prompt = row.get("answers") or {}, row.get("prompt")
+    if not isinstance(answers, dict):
+        raise UsageError("'answers' must map each answer to its score", hint=f'"answers": {_LISTS["answers"]}')
+    for text, score in answers.items():
+        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 < score <= 1:
+            raise UsageError(f"the score of answer {text!r} is {score!r}; it must be above 0, at most 1")
+    raw_answers = _several(row, "raw_answers")
+    if task is Task.QA and prompt is None:
+        raise UsageError("a qa sample needs 'prompt', the question")
+    answers = answers or agreed_scores(raw_answers)
+    kind, answer_kind = row.get("question_type"), row.get("answer_type")
+    return Sample(
+        row.get("id") or fallback_id,
+        modality,
+        share(row["media"]),
+        task,
+        share(row["split"]),
+        prompt and share(prompt),
+        share_scores(answers),
+        raw_answers,
+        _several(row, "references"),
+        kind and share(kind),
+        answer_kind and share(answer_kind),
+        unanswerable=bool(raw_answers) and not answers,
+    )
+
+
+def _choice(kind: type[Choice], row: dict[str, Any], key: str) -> Choice:
+    try:
+        return kind(row[key])
+    except ValueError:
+        raise UsageError(f"{key!r} is {row[key]!r}", hint=f"use one of: {', '.join(kind)}") from None
+
+
+def _several(row: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = row.get(key) or ()
+    if value and (not isinstance(value, list) or not all(isinstance(text, str) for text in value)):
+        raise UsageError(f"{key!r} must be a list of texts", hint=f'"{key}": {_LISTS[key]}')
+    return share_texts(value)
 
 
 def _cell(key: str, text: str) -> Any:
@@ -77,13 +122,13 @@ def _cell(key: str, text: str) -> Any:
     try:
         value = json.loads(text)
     except NOT_JSON:
-        if not _LITERAL.fullmatch(text):
-            return {text: 1.0} if key == "answers" else [text]
-        shown = '{"cat": 1.0}' if key == "answers" else '["a cat", "a black cat"]'
-        raise _Fault(f"column {key!r} has {text[:60]}, which is not JSON", f"write {_as_json(text) or shown}") from None
+        if _LITERAL.fullmatch(text):
+            hint = f"write {_as_json(text) or _LISTS[key]}"
+            raise UsageError(f"column {key!r} has {text[:60]}, which is not JSON", hint=hint) from None
+        value = None
     if not isinstance(value, list | dict):  # a number, null or true: an answer as it is written
         return {text: 1.0} if key == "answers" else [text]
-    if HALF.search(text):
+    if "\\u" in text:
         require_characters({key: value}, f"column {key!r}")
     return value
 
@@ -94,92 +139,3 @@ def _as_json(text: str) -> str | None:
         return json.dumps(ast.literal_eval(text), ensure_ascii=False) if len(text) < _SHOWN else None
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None
-
-
-def to_sample(row: dict[str, Any], where: str, fallback_id: str) -> Sample:
-    """A row in the generic form as a sample. Raises UsageError, which begins with `where` and names the key."""
-    try:
-        return _Builder().sample(row, fallback_id)
-    except _Fault as fault:
-        raise UsageError(f"{where}: {fault.message}", hint=fault.hint) from None
-
-
-class _Builder:
-    """From rows to samples. Texts and answers that rows share, as they often do, are kept once."""
-
-    def __init__(self) -> None:
-        self._shared = Shared()
-
-    def sample(self, row: dict[str, Any], fallback_id: str) -> Sample:
-        """One row as a sample. Raises _Fault."""
-        if not _REQUIRED <= row.keys() <= _KNOWN:
-            raise _Fault(*_wrong_keys(row))
-        given, media, split, prompt = row.get("id"), row["media"], row["split"], row.get("prompt")
-        name = str(given) if type(given) is int else given
-        _require_text("id", name, or_none=True)
-        _require_text("media", media)
-        _require_text("split", split)
-        _require_text("prompt", prompt, or_none=True)
-        types = row.get("question_type"), row.get("answer_type")
-        _require_text("question_type", types[0], or_none=True)
-        _require_text("answer_type", types[1], or_none=True)
-        modality = _choice(_MODALITIES, Modality, row["modality"], "modality")
-        task = _choice(_TASKS, Task, row["task"], "task")
-        answers = self._answers(row.get("answers"))
-        raw_answers = self._several(row.get("raw_answers"), "raw_answers")
-        references = self._several(row.get("references"), "references")
-        if task is Task.QA and prompt is None:
-            raise _Fault("a qa sample needs 'prompt', the question")
-        if raw_answers and not answers:
-            answers = self._shared.scores(agreed_scores(raw_answers))
-        share = self._shared.text
-        return Sample(
-            name or fallback_id,
-            modality,
-            share(media),
-            task,
-            share(split),
-            None if prompt is None else share(prompt),
-            answers,
-            raw_answers,
-            references,
-            self._shared.maybe(types[0]),
-            self._shared.maybe(types[1]),
-            unanswerable=bool(raw_answers) and not answers,
-        )
-
-    def _several(self, value: object, key: str) -> tuple[str, ...]:
-        if not value:
-            return _NO_TEXTS
-        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise _Fault(f"{key!r} must be a list of texts", f'"{key}": ["a cat", "a black cat"]')
-        return self._shared.texts(value)
-
-    def _answers(self, value: object) -> Mapping[str, float]:
-        if not value:
-            return _NO_ANSWERS
-        if not isinstance(value, dict):
-            raise _Fault("'answers' must map each answer to its score", '"answers": {"cat": 1.0}')
-        for text, score in value.items():
-            if isinstance(score, bool) or not isinstance(score, int | float) or not 0 < score <= 1:
-                raise _Fault(f"the score of answer {text!r} is {score!r}; it must be above 0, at most 1")
-        return self._shared.scores(value)
-
-
-def _wrong_keys(row: dict[str, Any]) -> tuple[str, str]:
-    faults = [f"unknown key {key!r}" for key in row if key not in _KEYS]
-    faults += [f"missing key {key!r}" for key in _KEYS if key in _REQUIRED and key not in row]
-    return ", ".join(faults), f"the keys are {', '.join(_KEYS)}"
-
-
-def _require_text(key: str, value: object, *, or_none: bool = False) -> None:
-    fine = bool(value) and not value.isspace() if isinstance(value, str) else or_none and value is None
-    if not fine:
-        raise _Fault(f"{key!r} must be a text that is not empty")
-
-
-def _choice(known: Mapping[str, Choice], kind: type[Choice], value: object, key: str) -> Choice:
-    choice = known.get(value) if isinstance(value, str) else None
-    if choice is None:
-        raise _Fault(f"{key!r} is {value!r}", f"use one of: {', '.join(kind)}")
-    return choice

@@ -5,24 +5,23 @@ row that is cut short from one with empty cells. JSON is read by the standard li
 reader turns ids into numbers, drops half characters and names no line.
 """
 
-import json
+import io
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from epalm.datasets.json_walk import place, walk_json
-from epalm.datasets.text_file import HALF, reading, require_characters
+from epalm.datasets.text_file import parse_json, place, reading, walk_json
 from epalm.errors import UsageError
 
-NOT_JSON = (ValueError, RecursionError)  # beside faults of form: numbers without end, brackets without end
+if TYPE_CHECKING:
+    import pandas as pd
+
 _JSON_FILES = (".jsonl", ".json", ".ndjson")
 _MAX_LINE = 1 << 20  # characters; one sample never needs more, and a file without line breaks is not JSONL
-_CHUNK = 4096  # rows of a table at a time
-_BREAKS = re.compile(r"\r\n?|\n")
-_UNNAMED = re.compile(r"Unnamed: \d+")
-_LONGER = re.compile(r"fields in line (\d+), saw")  # how pandas says it of rows that are longer by two cells and more
-_INDEX = "\0"  # the name of pandas' column without one
+_HEAD = 4096  # characters in which a file's form shows
+_UNNAMED = re.compile(r"(Unnamed: \d+)?")  # the heading of pandas' index
+_LONGER = re.compile(r"fields in line (\d+), saw")  # pandas' words for rows that are longer by two cells and more
 _CUT_OFF = "the file may be cut off, or a text with a separator in it lacks its quotes"
 _JSON_HINT = "write one JSON object a line, or a list of them"
 
@@ -45,39 +44,23 @@ def read_rows(path: Path, columns: Collection[str] = ()) -> Iterator[Row]:
         UsageError: unreadable, not UTF-8, of none of these forms, a table without one of `columns`, or a row that
             cannot be read, with its place.
     """
-    with reading(path):
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise UsageError(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            begin = file.read(_CHUNK).lstrip()[:1]
-            file.seek(0)
-            if path.suffix.lower() not in _JSON_FILES and begin not in ("{", "["):
-                yield from _table(path, file, columns)
-                return
-            if begin != "[":
-                yield from _json_lines(path, file)
-                return
-        for section, number, value in walk_json(path):
-            where = place(section, number)
-            if row := _object(value, f"{path}, {where}"):
-                yield Row(where, row)
+    with reading(path), _Lines(path.open("rb"), encoding="utf-8-sig", newline="") as file:
+        begin = file.read(_HEAD).lstrip()[:1]
+        file.seek(0)
+        if path.suffix.lower() not in _JSON_FILES and begin not in ("{", "["):
+            yield from _table(path, file, columns)
+        elif begin == "[":
+            for section, number, value in walk_json(path):
+                yield from _object(path, place(section, number), value)
+        else:
+            yield from _json_lines(path, file)
 
 
-def parse_json(text: str, where: str, hint: str | None = None) -> Any:
-    """The value of a JSON text. Raises UsageError that begins with `where`."""
-    try:
-        value = json.loads(text)
-    except NOT_JSON as error:
-        raise UsageError(f"{where}: not JSON ({str(error)[:80]})", hint=hint) from error
-    if HALF.search(text):
-        require_characters(value, where)
-    return value
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
+def _object(path: Path, where: str, value: Any) -> Iterator[Row]:
     if not isinstance(value, dict):
-        raise UsageError(f"{where}: expected an object", hint=_JSON_HINT)
-    return value if any(part is not None for part in value.values()) else {}
+        raise UsageError(f"{path}, {where}: expected an object", hint=_JSON_HINT)
+    if any(part is not None for part in value.values()):
+        yield Row(where, value)
 
 
 def _json_lines(path: Path, file: TextIO) -> Iterator[Row]:
@@ -88,92 +71,79 @@ def _json_lines(path: Path, file: TextIO) -> Iterator[Row]:
             raise UsageError(f"{path}, line {number}: longer than {_MAX_LINE} characters; this is not JSONL")
         if not line.isspace():
             where = f"line {number}"
-            if row := _object(parse_json(line, f"{path}, {where}", _JSON_HINT), f"{path}, {where}"):
-                yield Row(where, row)
+            yield from _object(path, where, parse_json(line, f"{path}, {where}", _JSON_HINT))
 
 
-def _table(path: Path, file: TextIO, columns: Collection[str]) -> Iterator[Row]:
-    import csv
+class _Lines(io.TextIOWrapper):
+    """A file whose lines are counted as they are read: where pandas was when it stopped."""
+
+    number = 0
+
+    def __next__(self) -> str:  # type: ignore[override]
+        self.number += 1
+        return super().__next__()
+
+
+def _table(path: Path, file: _Lines, columns: Collection[str]) -> Iterator[Row]:
+    from csv import Error
 
     from pandas.errors import ParserError
 
-    while (heading := file.readline(_MAX_LINE)).isspace():
-        pass
+    heading = next((line for line in file if not line.isspace()), "")
     file.seek(0)
-    lines, line = _Lines(file), 1
-    names: list[str] = []
+    file.number = 0
     try:
-        for cells in _cells(lines, heading):
-            texts = [cell for cell in cells if isinstance(cell, str)]  # what is beyond a row's end is none
-            if any(texts) and not names:
-                names = _names(texts, columns, f"{path}, line {line}")
-            elif any(texts):
-                if len(texts) != len(names):
-                    fault = "more" if len(texts) > len(names) else "fewer"
-                    raise UsageError(f"{path}, line {line}: {fault} cells than columns", hint=_CUT_OFF)
-                row = {name: text for name, text in zip(names, texts, strict=True) if text != ""}
-                row.pop(_INDEX, None)
-                if "" in row:
-                    raise UsageError(f"{path}, line {line}: {row['']!r} is in a column without a name")
-                yield Row(f"line {line}", row, of_table=True)
-            line += 1 + sum(len(_BREAKS.findall(text)) for text in texts if "\n" in text or "\r" in text)
-    except (csv.Error, ParserError) as error:
+        cells = _cells(file, heading)
+    except (Error, ParserError) as error:
         if longer := _LONGER.search(str(error)):
             raise UsageError(f"{path}, line {longer[1]}: more cells than columns", hint=_CUT_OFF) from error
-        raise UsageError(f"{path}, line {lines.number}: not a table ({str(error)[:80]})") from error
-    if not names:
+        raise UsageError(f"{path}, line {file.number}: not a table ({str(error)[:80]})") from error
+    breaks = cells.map(lambda cell: cell.count("\n") + cell.count("\r") - cell.count("\r\n"), na_action="ignore")
+    cells.index = 1 + (1 + breaks.sum(axis=1)).cumsum().shift(fill_value=0).astype(int)  # the line that a row begins on
+    cells = cells[(cells.notna() & (cells != "")).any(axis=1)]
+    if cells.empty:
         raise UsageError(f"{path} holds no row", hint=f"{_JSON_HINT}; or a table, with a heading")
+    names = [name.strip() for name in cells.iloc[0].dropna()]
+    _check_names(names, columns, f"{path}, line {cells.index[0]}")
+    widths, width = cells.notna().sum(axis=1), len(names)
+    for line in widths.index[widths != width][:1]:
+        raise UsageError(
+            f"{path}, line {line}: {'more' if widths[line] > width else 'fewer'} cells than columns",
+            hint=_CUT_OFF,
+        )
+    first = 1 if _UNNAMED.fullmatch(names[0]) else 0
+    for line, *texts in cells.iloc[1:, :width].itertuples(name=None):
+        values = {name: text for name, text in zip(names[first:], texts[first:], strict=True) if text != ""}
+        if "" in values:
+            raise UsageError(f"{path}, line {line}: {values['']!r} is in a column without a name")
+        yield Row(f"line {line}", values, of_table=True)
 
 
-def _cells(lines: "_Lines", heading: str) -> Iterator[tuple[Any, ...]]:
+def _cells(lines: TextIO, heading: str) -> "pd.DataFrame":
     """The cells of each row, the heading first; those beyond a row's end are no texts."""
-    import pandas
+    import pandas as pd
 
     separator = max(",;\t", key=heading.count)
-    width = heading.count(separator) + 2  # one more than the heading has, so that longer rows are seen to be
-    chunks = pandas.read_csv(
-        lines,  # type: ignore[call-overload]
+    width = heading.count(separator) + 2  # one more than the heading has: a longer row shows
+    return pd.read_csv(
+        lines,
         engine="python",
         sep=separator,
         header=None,
-        names=range(width),
+        names=list(range(width)),
         index_col=False,
         dtype=object,
         keep_default_na=False,
         skip_blank_lines=False,
         skipinitialspace=f"{separator} " in heading,
-        chunksize=_CHUNK,
     )
-    for chunk in chunks:
-        yield from chunk.itertuples(index=False, name=None)
 
 
-def _names(texts: list[str], columns: Collection[str], where: str) -> list[str]:
-    names = [text.strip() for text in texts]
-    if not names[0] or _UNNAMED.fullmatch(names[0]):
-        names[0] = _INDEX
+def _check_names(names: list[str], columns: Collection[str], where: str) -> None:
     if twice := next((name for name in names if name and names.count(name) > 1), None):
         raise UsageError(f"{where}: there are two columns {twice!r}")
-    if lacking := [column for column in columns if column not in names]:
+    if missing := [column for column in columns if column not in names]:
         raise UsageError(
-            f"{where}: missing column {', '.join(map(repr, lacking))}",
+            f"{where}: missing column {', '.join(map(repr, missing))}",
             hint=f"the columns there are {', '.join(map(repr, names))}"[:400],
         )
-    return names
-
-
-class _Lines:
-    """A file line by line, counted: where the reader was when it stopped."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file, self.number = file, 0
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.readline, "")
-
-    def read(self, size: int = -1) -> str:
-        return self._file.read(size)
-
-    def readline(self, size: int = -1) -> str:
-        self.number += 1
-        return self._file.readline(size)

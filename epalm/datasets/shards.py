@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from epalm.datasets.extensions import is_shard
+from epalm.datasets.listing import is_shard
 from epalm.errors import UsageError
 
 _BRACES = re.compile(r"\{([^{}]*)\}")

@@ -23,13 +23,21 @@ from tarfile import TarInfo
 from typing import Any, BinaryIO
 
 from epalm.console import progress, warn
-from epalm.datasets.extensions import MODALITIES, is_hidden, may_be
+from epalm.datasets.answers import UniqueIds
 from epalm.datasets.generic import to_sample
-from epalm.datasets.listing import HIDDEN, LINK, UNKNOWN, in_words
-from epalm.datasets.rows import parse_json
-from epalm.datasets.sharing import UniqueIds
-from epalm.datasets.splits import SPLITS, split_of_folder
+from epalm.datasets.listing import (
+    HIDDEN,
+    LINK,
+    MODALITIES,
+    SPLITS,
+    UNKNOWN,
+    in_words,
+    is_hidden,
+    may_be,
+    split_of_folder,
+)
 from epalm.datasets.tar import read_members
+from epalm.datasets.text_file import parse_json
 from epalm.errors import UsageError
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
@@ -72,7 +80,10 @@ def read_shards(spec: str, root: Path, shards: Sequence[Path], modality: Modalit
         )
     ids = UniqueIds()
     for sample, _ in own:
-        ids.add(sample, sample.media)
+        try:
+            ids.add(sample)
+        except UsageError as error:
+            raise error.at(sample.media) from None
     if foreign:
         keys = ", ".join(f"{key!r} of {count:,}" for key, count in foreign.items())
         warn(f"data {spec!r}: not read in the JSON of samples, as the values are of another form: {keys}")
@@ -120,7 +131,11 @@ def _read_shard(
             medium = MediaFile(path, member.offset_data, member.size)
             for number, row in enumerate(rows, 1):
                 fallback = name if len(rows) == 1 else f"{name}:{number}"
-                yield to_sample({**row, "modality": kind, "media": name}, where, fallback), medium, stands
+                try:
+                    sample = to_sample({**row, "modality": kind, "media": name}, fallback)
+                except UsageError as error:
+                    raise error.at(where) from None
+                yield sample, medium, stands
 
 
 def _groups(file: BinaryIO, shard: str, passed_over: Counter[str]) -> dict[str, _Group]:

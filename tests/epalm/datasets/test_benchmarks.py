@@ -7,7 +7,7 @@ import pytest
 
 from epalm.datasets import from_anywhere, load_dataset
 from epalm.datasets.answers import agreed_scores
-from epalm.datasets.benchmarks import BENCHMARKS
+from epalm.datasets.benchmarks import benchmarks
 from epalm.samples import Modality, Sample, Task
 from tests.benchmark_files import FORMS, TEN, write_form
 
@@ -142,13 +142,13 @@ def test_published_files_become_these_samples(
     assert dataset.root == root
     assert all(dataset.locate(sample.media).path.is_file() for sample in dataset.samples)
     assert not capsys.readouterr().err  # nothing is amiss
-    assert load_dataset(f"{spec}:{root}", BENCHMARKS[spec.partition("/")[0]].modality).samples == dataset.samples
+    assert load_dataset(f"{spec}:{root}", benchmarks()[spec.partition("/")[0]].modality).samples == dataset.samples
     monkeypatch.chdir(tmp_path)
     assert from_anywhere(f"{spec}:data") == f"{spec}:{root}"
 
 
 def test_every_form_is_tried() -> None:
-    assert set(FORMS) == {f"{one.name}/{form.name}" for one in BENCHMARKS.values() for form in one.forms}
+    assert set(FORMS) == {f"{one.name}/{form.name}" for one in benchmarks().values() for form in one.forms}
 
 
 def test_scores_of_answers_are_what_giving_them_would_be_worth() -> None:

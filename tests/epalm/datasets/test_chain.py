@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from epalm.config import recipes
-from epalm.datasets.benchmarks import BENCHMARKS
+from epalm.datasets.benchmarks import benchmarks
 from epalm.playground.generate import generate_playground
 from epalm.samples import Modality, Task
 from tests.benchmark_files import FORMS, write_form
@@ -22,7 +22,7 @@ _RECIPES = {
 }
 _QUICK = ("vqa-v2/karpathy", "msvd-qa/official", "audiocaps/official")  # one of each modality, always run
 # Of each benchmark one form: what the others become is told by the conversion tests.
-_CHAINS = [*_QUICK, *(f"{one.name}/{one.forms[0].name}" for one in BENCHMARKS.values())]
+_CHAINS = [*_QUICK, *(f"{one.name}/{one.forms[0].name}" for one in benchmarks().values())]
 _SHORT = ("--set", "lm.name=playground", "--set", "optim.max_steps=2", "--set", "optim.batch_size=4")
 
 
@@ -42,7 +42,7 @@ def test_extract_train_score(
     spec: str, media: dict[Modality, list[Path]], epalm: Epalm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    benchmark = BENCHMARKS[spec.partition("/")[0]]
+    benchmark = benchmarks()[spec.partition("/")[0]]
     root = write_form(spec, tmp_path / "data", media[benchmark.modality])
     data = ("--data", f"{benchmark.name}:{root}")
     extracted = epalm("extract", "-m", benchmark.modality, *data, "--weights", "playground", "--workers", 0, "--json")
@@ -86,5 +86,5 @@ def test_clips_that_are_gone_are_counted_and_training_is_told_to_go_on(
 
 def test_recipes_are_called_as_the_benchmarks() -> None:
     others = {"own", "playground", "promptfuse", "zero-shot-video-qa"}
-    assert set(recipes()) - others == set(BENCHMARKS) - set(_RECIPES)
+    assert set(recipes()) - others == set(benchmarks()) - set(_RECIPES)
     assert set(_RECIPES.values()) <= set(recipes())

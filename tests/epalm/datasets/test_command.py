@@ -10,8 +10,7 @@ from typer.main import get_command
 from epalm.cli.app import app
 from epalm.config import recipes
 from epalm.datasets import load_dataset
-from epalm.datasets.benchmarks import BENCHMARKS
-from epalm.datasets.layout import places
+from epalm.datasets.benchmarks import benchmarks
 from epalm.errors import UsageError
 from epalm.samples import Modality
 from tests.benchmark_files import FORMS, write_form
@@ -21,15 +20,15 @@ from tests.conftest import Epalm
 def test_all_are_listed(epalm: Epalm) -> None:
     listed = epalm("datasets")
     assert listed.code == 0
-    assert all(name in listed.out for name in BENCHMARKS)
-    assert set(json.loads(epalm("datasets", "--json").out)) == set(BENCHMARKS)
+    assert all(name in listed.out for name in benchmarks())
+    assert set(json.loads(epalm("datasets", "--json").out)) == set(benchmarks())
 
 
 @pytest.mark.parametrize("spec", FORMS)
 def test_the_layout_is_the_one_that_is_read(spec: str, epalm: Epalm, tmp_path: Path) -> None:
     name, _, form = spec.partition("/")
     expected = json.loads(epalm("datasets", name, "--json").out)["files"]
-    assert {place["form"] for place in expected} == {one.name for one in BENCHMARKS[name].forms}
+    assert {place["form"] for place in expected} == {one.name for one in benchmarks()[name].forms}
     assert not any(place["found"] for place in expected)
     root = write_form(spec, tmp_path)
     told = json.loads(epalm("datasets", spec, "--root", root, "--json").out)
@@ -72,18 +71,19 @@ def test_a_folder_without_its_files_shows_the_layout_and_the_fault(epalm: Epalm,
 
 def test_the_page_names_every_file_and_its_commands_are_commands() -> None:
     page = (Path(__file__).parents[3] / "docs/datasets.md").read_text()
-    for benchmark in BENCHMARKS.values():
+    for benchmark in benchmarks().values():
         assert f"`{benchmark.name}:/root`" in page
         assert all(source in page for source in re.findall(r"https://[^ ,]+", benchmark.source))
         assert all(f"`{benchmark.name}/{form.name}" in page or form.name == "list" for form in benchmark.forms[1:])
-        for place in places(benchmark):
-            assert f"{place.expected.split('/')[0]}/" in page if place.folder else place.expected in page, place
+        for place in benchmark.layout().itertuples():
+            expected = str(place.expected)
+            assert f"{expected.split('/', maxsplit=1)[0]}/" in page if place.folder else expected in page, place
     commands = [line.split("#")[0].split() for line in re.findall(r"^epalm .*", page, re.MULTILINE)]
     group = get_command(app)
     for _, name, *words in commands:
         group.commands[name].make_context(name, words, resilient_parsing=False)  # type: ignore[attr-defined]
     named = {word.partition(":")[0] for words in commands for word in words if ":/data" in word}
-    assert named <= {*BENCHMARKS, *(f"{one.name}/{form.name}" for one in BENCHMARKS.values() for form in one.forms)}
+    assert named <= {*benchmarks(), *(f"{one.name}/{form.name}" for one in benchmarks().values() for form in one.forms)}
     assert {words[words.index("--recipe") + 1] for words in commands if "--recipe" in words} <= set(recipes())
 
 

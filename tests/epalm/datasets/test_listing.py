@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epalm.datasets import load_dataset
-from epalm.datasets.extensions import EXTENSIONS
-from epalm.datasets.listing import Listing, in_words
+from epalm.datasets.listing import EXTENSIONS, Listing, in_words
 from epalm.errors import UsageError
 from epalm.samples import Modality
 from tests.conftest import Epalm

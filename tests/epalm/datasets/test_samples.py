@@ -3,14 +3,12 @@
 import json
 import random
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from epalm.datasets import generic, load_dataset
+from epalm.datasets import load_dataset
 from epalm.datasets.answers import agreed_scores
-from epalm.datasets.sharing import Shared
 from epalm.errors import UsageError
 from epalm.samples import Modality, Task
 from tests.shards import write_tar
@@ -108,8 +106,7 @@ def test_a_missing_id_is_the_place_in_the_file(tmp_path: Path) -> None:
     assert [sample.id for sample in load_dataset(str(path)).samples] == ["s.jsonl:2", "s.jsonl:4"]
 
 
-def test_what_samples_share_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generic, "Shared", partial(Shared, 8))
+def test_what_samples_share_is_kept_once(tmp_path: Path) -> None:
     rows = [{**QA, "id": str(number), "prompt": f"what {number // 3}"} for number in range(30)]
     samples = load_dataset(str(_write(tmp_path / "s.jsonl", *rows))).samples
     assert [(sample.id, sample.prompt, sample.answers) for sample in samples] == [

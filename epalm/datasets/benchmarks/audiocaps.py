@@ -5,12 +5,10 @@ train, five lines with one each in val and test. A file is called by YouTube id,
 seconds or milliseconds, with or without AudioSet's "Y" in front. Clips that YouTube no longer has are normal.
 """
 
-from collections.abc import Iterator
-
-from epalm.datasets.benchmark import Benchmark, Files, Form, Part
-from epalm.datasets.captions import Captions
-from epalm.datasets.entries import Entry, csv_entries
-from epalm.samples import Modality, Sample, Task
+from epalm.datasets.benchmark import Benchmark, Form
+from epalm.datasets.entries import Entry
+from epalm.datasets.published import Files, parts
+from epalm.samples import Modality, Task
 
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 _SPLITS = ("train", "val", "test")
@@ -18,19 +16,16 @@ _SECONDS = 10  # of a clip
 _LONGEST = 1_000_000  # seconds into a video
 
 
-def _read(files: Files) -> Iterator[tuple[Entry, Sample]]:
-    for split, path in files.read("captions"):
-        captions = Captions(split, Modality.AUDIO, files.shared)
-        known: dict[str, None] = {}
-        for entry in csv_entries(path, *_COLUMNS):
-            number = entry.name("audiocap_id")
-            if number in known:
-                raise entry.fault(f"audiocap_id {number} is used twice")
-            known[number] = None
-            clip, start = entry.name("youtube_id"), _start(entry)
-            media = files.in_folders().place(_stems(clip, start), f"{files.folder(split)}/{clip}.wav")
-            captions.add(entry, f"{clip}_{start}", media, entry.text("caption"))
-        yield from captions.samples()
+def _read(files: Files) -> None:
+    known: set[tuple[str, str]] = set()
+    for entry in files.csv("captions", *_COLUMNS):
+        number = entry.name("audiocap_id")
+        if (entry.split, number) in known:
+            raise entry.fault(f"audiocap_id {number} is used twice")
+        known.add((entry.split, number))
+        clip, start = entry.name("youtube_id"), _start(entry)
+        media = files.locate(_stems(clip, start), f"{files.folder(entry.split)}/{clip}.wav")
+        files.add_captions(entry, f"{clip}_{start}", media, [entry.text("caption")])
 
 
 def _start(entry: Entry) -> int:
@@ -50,12 +45,12 @@ def _stems(clip: str, start: int) -> list[str]:
 _FORM = Form(
     "official",
     "a CSV of each split",
-    tuple(
-        Part(split, "captions", (f"{split}.csv", f"dataset/{split}.csv", f"audiocaps_{split}.csv")) for split in _SPLITS
+    parts(
+        "captions",
+        {split: (f"{split}.csv", f"dataset/{split}.csv", f"audiocaps_{split}.csv") for split in _SPLITS},
     ),
-    tuple(
-        Part(split, "clips", (f"audio/{split}", f"audios/{split}", split, "audio", "audios", "wav"))
-        for split in _SPLITS
+    parts(
+        "clips", {split: (f"audio/{split}", f"audios/{split}", split, "audio", "audios", "wav") for split in _SPLITS}
     ),
     _read,
 )

@@ -4,23 +4,23 @@ The clips as MSVD's authors publish them are called by YouTube id and seconds; `
 "-4wsuPCjDBc_5_15 vid1" for each. Files called vid1.avi need no mapping.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
-from epalm.datasets.benchmark import Benchmark, Files, Part
+from epalm.datasets.benchmark import Benchmark
+from epalm.datasets.benchmarks.msrvtt import Locate, qa_forms
 from epalm.datasets.entries import Entry
+from epalm.datasets.published import Files, parts
 from epalm.datasets.text_file import reading
-from epalm.datasets.video_qa import list_form, official_form
 from epalm.errors import UsageError
 from epalm.samples import Modality, Task
 
-_CLIPS = Part("", "videos", ("videos/all", "videos", "YouTubeClips", "video", "all"))
-_MAPPING = Part("", "names of clips", ("youtube_mapping.txt",), optional=True)
+_CLIPS = parts("videos", {"": ("videos/all", "videos", "YouTubeClips", "video", "all")})
+_MAPPING = parts("names of clips", {"": "youtube_mapping.txt"}, optional=True)
 _MOST_BYTES = 1 << 24
 
 
-def _locator(files: Files) -> Callable[[Entry], str]:
-    clips, folder, path = files.in_folders(), files.folder(), files.find(_MAPPING)
+def _locator(files: Files) -> Locate:
+    path = files.find(*_MAPPING)
     mapping = _read_mapping(path) if path else {}
 
     def locate(entry: Entry) -> str:
@@ -29,7 +29,7 @@ def _locator(files: Files) -> Callable[[Entry], str]:
         if mapping and name not in mapping:
             raise entry.fault(f"video_id {number}: {name} is not in {path}", hint="download that file again")
         stems = [mapping[name], name] if mapping else [name]
-        return clips.place(stems, f"{folder}/{stems[0]}.avi")
+        return files.locate(stems, f"{files.folder()}/{stems[0]}.avi")
 
     return locate
 
@@ -43,14 +43,12 @@ def _read_mapping(path: Path) -> dict[str, str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     for number, line in enumerate(lines, 1):
         words = line.split()
-        if not words:
-            continue
-        if len(words) != 2 or "/" in line or "\\" in line or words[1] in names:
+        if words and (len(words) != 2 or "/" in line or "\\" in line or words[1] in names):
             raise UsageError(
                 f"{path}, line {number:,}: expected a clip and its name, each once: '-4wsuPCjDBc_5_15 vid1'",
                 hint="download it again",
             )
-        names[words[1]] = words[0]
+        names |= {words[1]: words[0]} if words else {}
     if not names:
         raise UsageError(f"{path} is empty", hint="download it again")
     return names
@@ -64,5 +62,5 @@ BENCHMARK = Benchmark(
     Modality.VIDEO,
     Task.QA,
     "train, val, test",
-    (official_form(_CLIPS, _locator, _MAPPING), list_form(_CLIPS, "msvd_vqa")),
+    qa_forms(_CLIPS, "msvd_vqa", _locator, *_MAPPING),
 )

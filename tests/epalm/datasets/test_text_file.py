@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epalm.datasets import json_walk
-from epalm.datasets.json_walk import walk_json
+from epalm.datasets import text_file
+from epalm.datasets.text_file import walk_json
 from epalm.errors import UsageError
 
 VALUES = st.recursive(
@@ -47,13 +47,13 @@ def test_it_is_what_the_whole_file_says(
     path.write_text(json.dumps(value, indent=indent, ensure_ascii=ascii_only), encoding="utf-8", errors="replace")
     value = json.loads(path.read_text(encoding="utf-8"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_walk, "_CHUNK", chunk)
+        patch.setattr(text_file, "_CHUNK", chunk)
         assert list(walk_json(path)) == list(_expected(value))
 
 
 @pytest.mark.parametrize("chunk", [3, 1 << 20])
 def test_cut_off_anywhere_it_is_one_message(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_walk, "_CHUNK", chunk)
+    monkeypatch.setattr(text_file, "_CHUNK", chunk)
     text, path = json.dumps(WHOLE), tmp_path / "cut.json"
     for length in range(len(text)):
         path.write_text(text[:length])
@@ -91,17 +91,17 @@ def test_files_that_are_no_text_or_too_large_are_refused(tmp_path: Path, monkeyp
     with pytest.raises(UsageError, match="is not a file"):
         list(walk_json(tmp_path))
     path.write_text(json.dumps(["x" * 300]))
-    monkeypatch.setattr(json_walk, "_CHUNK", 10)
-    monkeypatch.setattr(json_walk, "_LONGEST", 100)
+    monkeypatch.setattr(text_file, "_CHUNK", 10)
+    monkeypatch.setattr(text_file, "_LONGEST", 100)
     with pytest.raises(UsageError, match=r"entry 1.*over 100 characters"):
         list(walk_json(path))
-    monkeypatch.setattr(json_walk, "_MOST_BYTES", 100)
+    monkeypatch.setattr(text_file, "_MOST_BYTES", 100)
     with pytest.raises(UsageError, match="has 304 bytes"):
         list(walk_json(path))
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_walk, "_CHUNK", 1 << 14)
+    monkeypatch.setattr(text_file, "_CHUNK", 1 << 14)
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"rows": [{"id": number, "text": "x" * 200} for number in range(8_000)]}))
     assert path.stat().st_size > 1_600_000

@@ -1,0 +1,93 @@
+"""The benchmarks: one file each in this folder, or a package's entry point of the group `epalm.datasets`.
+
+A file has a `Benchmark` at its top level, and so is one. An entry point names one, for example in a `pyproject.toml`:
+`[project.entry-points."epalm.datasets"]` with `my-data = "my_package.my_data:BENCHMARK"`.
+"""
+
+import re
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+from epalm.console import warn
+from epalm.datasets.benchmark import Benchmark
+from epalm.errors import UsageError
+from epalm.plugins import load_plugin, plugins
+from epalm.samples import Dataset
+
+GROUP = "epalm.datasets"
+_SPEC = re.compile(r"([a-z0-9-]+)(?:/([a-z0-9-]+))?(?::(.*))?", re.DOTALL)
+
+
+@cache
+def _built_in() -> dict[str, Benchmark]:
+    modules = [import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__)]
+    return {one.name: one for module in modules for one in vars(module).values() if isinstance(one, Benchmark)}
+
+
+def benchmark_names() -> list[str]:
+    """The names of all benchmarks; nothing of other packages is imported for it."""
+    return sorted(_built_in() | plugins(GROUP))
+
+
+def benchmark(name: str) -> Benchmark:
+    """The benchmark of that name. Raises UsageError: there is none, or the package that has it cannot be loaded."""
+    if name in _built_in():
+        return _built_in()[name]
+    if name not in plugins(GROUP):
+        raise UsageError(f"there is no benchmark {name!r}", hint=f"use one of: {', '.join(benchmark_names())}")
+    one = load_plugin(GROUP, name)
+    if not isinstance(one, Benchmark) or one.name != name:
+        raise UsageError(f"the entry point {name!r} of {GROUP} is {one!r:.100}, not a Benchmark of that name")
+    return one
+
+
+def benchmarks() -> dict[str, Benchmark]:
+    """All benchmarks by name. Raises UsageError: a package that has one cannot be loaded."""
+    return {name: benchmark(name) for name in benchmark_names()}
+
+
+def parse_spec(spec: str) -> tuple[Benchmark, str | None, Path] | None:
+    """(benchmark, form, root) of NAME:/root or NAME/FORM:/root; None where `spec` names no benchmark.
+
+    Raises:
+        UsageError: a benchmark without a root.
+    """
+    match = _SPEC.fullmatch(spec)
+    if match is None or match[1] not in benchmark_names():
+        return None
+    if not match[3]:
+        if Path(spec).exists():
+            return None
+        raise UsageError(
+            f"data {spec!r} names a benchmark and not where its files lie",
+            hint=f"--data {match[1]}:/root; epalm datasets {match[1]} says what has to be there",
+        )
+    return benchmark(match[1]), match[2], Path(match[3])
+
+
+def read_benchmark(spec: str, *, media_here: bool = True, follow_links: bool = False) -> Dataset | None:
+    """The data set that NAME:/root names, all splits; None where `spec` names no benchmark.
+
+    Media that are not there are counted in one line where clips are known by their names, unless `media_here` is
+    false; they stay samples, for the extraction to report.
+
+    Raises:
+        UsageError: no such files, a file that cannot be used, or an id that a split uses twice.
+    """
+    named = parse_spec(spec)
+    if named is None:
+        return None
+    one, form, root = named
+    files = one.read(root, form, follow_links=follow_links)
+    samples = files.samples()
+    for note in dict.fromkeys(files.notes):
+        warn(f"data {spec!r}: {note}")
+    if media_here and files.media and files.media.absent:
+        absent, media = len(files.media.absent), len({sample.media for sample in samples})
+        warn(
+            f"data {spec!r}: {absent:,} of {media:,} media are not there, such as {min(files.media.absent)}; training "
+            f"goes on without them with --allow-missing {absent}"
+        )
+    return Dataset(spec, root, samples, passed_over=dict(files.media.passed_over) if files.media else {})

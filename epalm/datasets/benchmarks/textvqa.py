@@ -1,0 +1,68 @@
+"""TextVQA and TextCaps: questions about what is written in a picture, and captions that read it.
+
+{"data": [{"image_id", "question", "question_id", "answers": [ten]}, …]} (textvqa.org/dataset). An entry of TextCaps has
+one caption, {"image_id", "caption_str"}, and may repeat all of its picture's as "reference_strs"; those are taken once
+for each picture (textvqa.org/textcaps/dataset). The pictures of train and val lie in `train_images`.
+"""
+
+from epalm.datasets.benchmark import Benchmark, Form
+from epalm.datasets.published import Files, parts
+from epalm.samples import Modality, Task
+
+_SPLITS = ("train", "val", "test")
+_TRAIN = ("train_images", "images/train_images", "train_val_images/train_images", "images")
+_PICTURES = parts("images", {"train": _TRAIN, "val": _TRAIN, "test": ("test_images", "images/test_images", "images")})
+
+
+def _read_questions(files: Files) -> None:
+    for entry in files.json("questions", "data"):
+        picture = f"{files.folder(entry.split)}/{entry.name('image_id')}.jpg"
+        raw = [] if entry.split == "test" else entry.texts("answers")
+        files.add_question(entry, entry.name("question_id"), picture, entry.text("question"), None, raw)
+
+
+def _read_captions(files: Files) -> None:
+    whole: set[tuple[str, str]] = set()  # pictures that have all of their captions
+    for entry in files.json("captions", "data"):
+        name, captions = entry.name("image_id"), list[str]()
+        if entry.split != "test" and (entry.split, name) not in whole:
+            several = "reference_strs" in entry
+            captions = entry.texts("reference_strs") if several else [entry.text("caption_str")]
+            whole |= {(entry.split, name)} if several else set()
+        files.add_captions(entry, name, f"{files.folder(entry.split)}/{name}.jpg", captions)
+
+
+TEXTVQA = Benchmark(
+    "textvqa",
+    "TextVQA: questions about what is written in a picture",
+    "https://textvqa.org/dataset/",
+    Modality.IMAGE,
+    Task.QA,
+    "train, val, test (without answers)",
+    (
+        Form(
+            "official",
+            "a file of questions for each split",
+            parts("questions", {split: f"TextVQA_0.5.1_{split}.json" for split in _SPLITS}),
+            _PICTURES,
+            _read_questions,
+        ),
+    ),
+)
+TEXTCAPS = Benchmark(
+    "textcaps",
+    "TextCaps: captions that read what is written in a picture",
+    "https://textvqa.org/textcaps/dataset/",
+    Modality.IMAGE,
+    Task.CAPTION,
+    "train, val, test (without captions)",
+    (
+        Form(
+            "official",
+            "a file of captions for each split",
+            parts("captions", {split: f"TextCaps_0.1_{split}.json" for split in _SPLITS}),
+            _PICTURES,
+            _read_captions,
+        ),
+    ),
+)
