@@ -2,12 +2,16 @@
 
 import io
 import os
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+Stretch = tuple[int, int] | bytes  # (offset, size) of a file, or what stands there instead
 
 
 class Status(NamedTuple):
@@ -36,16 +40,29 @@ class MediaFile:
 
     def open(self) -> BinaryIO:
         """The medium's bytes, to be closed by the caller; of a shard, only its stretch is seen. Raises OSError."""
-        if self.size is None:
-            return self.path.open("rb")
-        return io.BufferedReader(_Stretch(self.path.open("rb", buffering=0), self.offset, self.size))
+        file = self.path.open("rb")
+        return file if self.size is None else composed(file, [(self.offset, self.size)], owned=True)
 
 
-class _Stretch(io.RawIOBase):
-    """`size` bytes from `offset` of an open file, as a file of their own: a long clip is not read into memory."""
+def composed(file: BinaryIO, stretches: Iterable[Stretch], *, owned: bool = False) -> BinaryIO:
+    """Stretches of `file`, one after the other, as a file of their own; where `owned`, `file` is closed with it."""
+    return io.BufferedReader(_Composed(file, stretches, owned))
 
-    def __init__(self, file: io.FileIO, offset: int, size: int) -> None:
-        self._file, self._offset, self._size = file, offset, size
+
+def length_of(stretch: Stretch) -> int:
+    """In bytes."""
+    return len(stretch) if isinstance(stretch, bytes) else stretch[1]
+
+
+class _Composed(io.RawIOBase):
+    """Nothing is read before it is asked for: a long clip takes no memory."""
+
+    def __init__(self, file: BinaryIO, stretches: Iterable[Stretch], owned: bool) -> None:
+        self._file, self._owned = file, owned
+        self._stretches = [stretch for stretch in stretches if length_of(stretch) > 0]
+        self._ends: list[int] = []
+        for stretch in self._stretches:
+            self._ends.append(length_of(stretch) + (self._ends[-1] if self._ends else 0))
         self._position = 0
 
     def readable(self) -> bool:
@@ -55,21 +72,30 @@ class _Stretch(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        size = self._ends[-1] if self._ends else 0
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: size}[whence]
         if start + offset < 0:
-            raise OSError(f"seeking to {start + offset}, before the stretch begins")
+            raise OSError(f"seeking to {start + offset}, before the stretches begin")
         self._position = start + offset
         return self._position
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        part = memoryview(buffer)[: max(0, self._size - self._position)]
-        if not part:  # a header may lead anywhere behind the end
+        index = bisect_right(self._ends, self._position)
+        if index == len(self._ends):  # a header may lead anywhere behind the end
             return 0
-        self._file.seek(self._offset + self._position)
-        count = self._file.readinto(part) or 0
-        self._position += count
-        return count
+        stretch, left = self._stretches[index], self._ends[index] - self._position
+        part = memoryview(buffer)[:left]
+        done = length_of(stretch) - left
+        if isinstance(stretch, bytes):
+            data = stretch[done : done + len(part)]
+        else:
+            self._file.seek(stretch[0] + done)
+            data = self._file.read(len(part))
+        part[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
     def close(self) -> None:
-        self._file.close()
+        if self._owned:
+            self._file.close()
         super().close()

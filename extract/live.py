@@ -18,7 +18,7 @@ from epalm.extract.encoders.protocol import Encoder
 from epalm.extract.encoders.registry import EncoderChoice
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.inputs.views import VIEW_0, View, view_of
-from epalm.extract.media.media_file import require_file
+from epalm.extract.media.limits import require_file
 from epalm.extract.media.media_warnings import collected_warnings, joined
 from epalm.extract.selection import feature_spec
 from epalm.fingerprint import digest_file, digest_json

@@ -12,8 +12,7 @@ from epalm.cache.feature_set import FeatureSet
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
 from epalm.errors import CacheError, MediaError
-from epalm.extract.media.limits import Limits
-from epalm.extract.media.media_file import require_file, require_status
+from epalm.extract.media.limits import Limits, require_file, require_status
 from epalm.fingerprint import digest_file
 from epalm.media import MediaFile, Status
 from epalm.samples import Dataset, Modality

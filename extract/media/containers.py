@@ -12,12 +12,10 @@ import av
 from av.container import Flags, InputContainer
 
 from epalm.errors import MediaError
+from epalm.extract.media.chunks import end_of_tags
 from epalm.extract.media.content import another_medium
-from epalm.extract.media.limits import Limits, out_of_memory
-from epalm.extract.media.media_file import require_status
-from epalm.extract.media.ogg_pages import require_pages
-from epalm.extract.media.truncation import end_of_tags, require_whole
-from epalm.extract.media.unknown_sizes import with_known_sizes
+from epalm.extract.media.limits import Limits, out_of_memory, require_status
+from epalm.extract.media.truncation import require_whole
 from epalm.media import MediaFile
 from epalm.samples import Modality
 
@@ -48,7 +46,7 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
     Raises:
         MediaError: also when the file is shorter than it says, or says that it lasts beyond the limits.
     """
-    whole = require_status(medium, limits).size
+    size = require_status(medium, limits).size
     options = {
         "protocol_whitelist": _NO_PROTOCOL,
         "format_whitelist": _FORMATS,
@@ -57,15 +55,13 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
         "max_samples": str(_SAMPLES),
     }
     try:
-        with _content(medium, medium.size or whole).open() as file:
-            require_whole(file, what)
-            require_pages(file, what)
-            file.seek(0)
-            head = file.read(22)
+        with _content(medium, medium.size or size).open() as file:
+            whole_file = require_whole(file, what)
+            head = whole_file.read(22)
             if head[8:16] == b"WAVEfmt " and head[20:] in _PCM:
                 options |= _OF_PCM
-            file.seek(0)
-            with av.open(with_known_sizes(file), "r", options=options, metadata_errors="replace") as container:
+            whole_file.seek(0)
+            with av.open(whole_file, "r", options=options, metadata_errors="replace") as container:
                 # Times that are missing are to be seen, not guessed from packets kept in memory until then.
                 container.flags &= ~_GUESS_TIMES
                 for stream in container.streams:

@@ -14,8 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from epalm.errors import MediaError
 from epalm.extract.media.content import another_medium
-from epalm.extract.media.limits import Limits, out_of_memory
-from epalm.extract.media.media_file import require_file
+from epalm.extract.media.limits import Limits, out_of_memory, require_file
 from epalm.extract.media.orientation import FIRST_SIDEWAYS, TURNS, UPRIGHT
 from epalm.extract.media.picture_depth import Depth, depth_of
 from epalm.extract.media.picture_metadata import without_metadata

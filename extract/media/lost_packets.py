@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from av.packet import Packet
 
+from epalm.extract.media.chunks import BOXES, walk
+
 _LEAST_LOST = 2  # frames
 _LEAST_BYTES = 128  # of a stretch; containers put less between two packets
 _BYTES_A_FRAME = 24  # that a lost one took at least: containers may have an empty entry for one shown again
@@ -101,21 +103,13 @@ def unreachable_bytes(file: BinaryIO) -> int:
 
     0 where only zeros follow: recorders reserve room.
     """
-    size, start, fragments = file.seek(0, os.SEEK_END), 0, False
-    for _ in range(_MOST_BOXES):
-        file.seek(start)
-        head = file.read(16)
-        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if length == 1:  # it follows, in 64 bits
-            length = int.from_bytes(head[8:], "big")
-        if len(kind) < 4 or (kind.isalnum() and length < 8):  # 0: to the end of the file
-            return 0
-        if not kind.isalnum():
-            file.seek(start)
+    size, fragments = file.seek(0, os.SEEK_END), False
+    for box in walk(file, BOXES, size, most=_MOST_BOXES):
+        if not box.name.isalnum():
+            file.seek(box.place)
             blocks = iter(lambda: file.read(1 << 20), b"")
-            return size - start if fragments and any(block.strip(b"\0") for block in blocks) else 0
-        fragments |= kind == b"moof"
-        start += length
+            return size - box.place if fragments and any(block.strip(b"\0") for block in blocks) else 0
+        fragments |= box.name == b"moof"
     return 0
 
 

@@ -3,6 +3,7 @@
 Pillow keeps more than 8 bits of greys alone, and not always at their place; what it leaves out is added here.
 """
 
+import os
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -12,12 +13,12 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from epalm.errors import MediaError
+from epalm.extract.media.chunks import BOXES, walk
 
 _BITS, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339  # TIFF tags
 _WHITE_IS_ZERO, _SEPARATE, _SIGNED = 0, 2, 2
 _GREY_STEPS = {"L;2": 85, "L;4": 17}  # between greys of 2 and 4 bits, as Pillow loads them
 _SIZ = b"\xff\x4f\xff\x51"  # how a JPEG 2000 codestream begins: the components' precisions follow
-_MOST_BOXES = 1_000
 
 
 @dataclass(frozen=True)
@@ -118,17 +119,13 @@ def _of_jpeg2000(image: Image.Image, file: BinaryIO) -> Depth:
 
 
 def _codestream_head(file: BinaryIO) -> bytes:
-    """The beginning of a JPEG 2000 codestream, which may lie in the last one of several boxes."""
-    start = 0
-    for _ in range(_MOST_BOXES):
+    """The beginning of a JPEG 2000 codestream, which may lie in one of several boxes."""
+    starts = (box.start for box in walk(file, BOXES, file.seek(0, os.SEEK_END)) if box.name == b"jp2c")
+    for start in (0, *starts):
         file.seek(start)
         head = file.read(1 << 16)
         if head.startswith(_SIZ):
             return head
-        long = head[:4] == b"\0\0\0\1"
-        begin = 16 if long else 8
-        length = int.from_bytes(head[8:16] if long else head[:4], "big")
-        start += begin if head[4:8] == b"jp2c" else max(begin, length)
     return b""
 
 

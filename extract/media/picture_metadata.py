@@ -8,14 +8,14 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
 from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
 from epalm.errors import MediaError
-from epalm.extract.media.composed_file import Stretch, composed, keep, length_of
+from epalm.extract.media.chunks import BOXES, PNG, RIFF, Chunk, walk
 from epalm.extract.media.orientation import TURNS, UPRIGHT
+from epalm.media import Stretch, composed, length_of
 
 _MOST = 1 << 20  # bytes of metadata that are looked at, and that are read at once
 _SMALL = 1 << 16  # bytes of a text that harms nobody
@@ -48,7 +48,7 @@ def without_metadata(file: BinaryIO) -> tuple[BinaryIO, int]:
     stretches: list[Stretch] = [(0, size)]
     exif = b""
     if head.startswith(_PNG):
-        stretches, exif = _png(file)
+        stretches, exif = _png(file, size)
     elif head.startswith(b"\xff\xd8\xff"):
         stretches, exif = _jpeg(file, size)
     elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
@@ -79,37 +79,49 @@ def _orientation(exif: bytes) -> int:
     return orientation if orientation in TURNS else UPRIGHT
 
 
-def _png(file: BinaryIO) -> tuple[list[Stretch], bytes]:
+def _keep(stretches: list[Stretch], start: int, end: int) -> None:
+    """Add a stretch, to the last one where it follows that: files of many small parts take no memory."""
+    last = stretches[-1] if stretches else b""
+    if isinstance(last, tuple) and sum(last) == start:
+        stretches[-1] = (last[0], end - last[0])
+    else:
+        stretches.append((start, end - start))
+
+
+def _png(file: BinaryIO, size: int) -> tuple[list[Stretch], bytes]:
     stretches: list[Stretch] = [(0, 8)]
     exif, order = b"", ""
     file.seek(25)
     palette = file.read(1) == b"\3"
-    file.seek(8)
-    while len(head := file.read(8)) == 8:
-        start, size, kind = file.tell() - 8, int.from_bytes(head[:4], "big"), head[4:]
-        if kind == b"IEND":
+    for chunk in walk(file, PNG, size, most=size):
+        if (kind := chunk.name) == b"IEND":
             break
         decides = kind in _PNG_PIXELS and (palette or kind != b"PLTE")  # to true colours a palette is mere advice
-        looked_at = kind in (b"eXIf", b"tEXt", b"zTXt") and size <= _MOST
-        block, crc = b"", zlib.crc32(kind)
-        if looked_at or decides:
-            for block in _blocks(file, size):
-                crc = zlib.crc32(block, crc)
-        file.seek(start + 8 + size)
-        checksum = file.read(4)
-        right = checksum == crc.to_bytes(4, "big")
+        looked_at = kind in (b"eXIf", b"tEXt", b"zTXt") and chunk.length <= _MOST
         if decides:
-            if len(checksum) == 4 and not right:
+            if _is_sound(file, chunk) is False:
                 raise MediaError(f"the picture is damaged: the checksum of its {kind.decode()} is wrong", hint=_REPAIR)
             order += "" if order.endswith(_PNG_PIXELS[kind]) else _PNG_PIXELS[kind]
-            keep(stretches, start, size + 12)
+            _keep(stretches, chunk.place, chunk.end)
         elif kind[0] & 0x20 == 0 and kind != b"PLTE":  # a capital: no decoder may pass over it
             raise MediaError("the picture is damaged: a part of it is of unknown kind", hint=_REPAIR)
-        elif looked_at and right:
-            exif = exif or (block if kind == b"eXIf" else _raw_profile(kind, block))
+        elif looked_at and not exif and _is_sound(file, chunk):
+            file.seek(chunk.start)
+            content = file.read(chunk.length)
+            exif = content if kind == b"eXIf" else _raw_profile(kind, content)
     if not re.fullmatch("HPt?D" if palette else "Ht?D", order):
         raise MediaError("the picture is damaged: its parts are not in order or not all there", hint=_REPAIR)
     return [*stretches, b"\0\0\0\0IEND\xaeB\x60\x82"], exif
+
+
+def _is_sound(file: BinaryIO, chunk: Chunk) -> bool | None:
+    """Whether a chunk of PNG fits its checksum; None where the file ends before that."""
+    file.seek(chunk.start)
+    crc, left = zlib.crc32(chunk.name), chunk.length
+    while left > 0 and (block := file.read(min(left, _MOST))):
+        crc, left = zlib.crc32(block, crc), left - len(block)
+    checksum = file.read(4)
+    return None if left or len(checksum) < 4 else checksum == crc.to_bytes(4, "big")
 
 
 def _png_of_icon(file: BinaryIO) -> BinaryIO | None:
@@ -137,12 +149,6 @@ def _raw_profile(kind: bytes, text: bytes) -> bytes:
         return b""
 
 
-def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
-    while size > 0 and (block := file.read(min(size, _MOST))):
-        size -= len(block)
-        yield block
-
-
 def _jpeg(file: BinaryIO, size: int) -> tuple[list[Stretch], bytes]:
     stretches: list[Stretch] = [(0, 2)]
     exif = b""
@@ -159,7 +165,7 @@ def _jpeg(file: BinaryIO, size: int) -> tuple[list[Stretch], bytes]:
         if place + length > size:
             break
         if head[1] not in _NO_PIXELS:
-            keep(stretches, place, length)
+            _keep(stretches, place, place + length)
         elif head[1] == 0xE1 and len(exif) < _MOST:
             data = file.read(length - 4)
             if data.startswith(_EXIF):
@@ -172,42 +178,40 @@ def _jpeg2000(file: BinaryIO, size: int) -> list[Stretch]:
     """Without large texts, over which its decoder stumbles, and without the resolution in its header."""
     stretches: list[Stretch] = []
     place = 0
-    while place + 8 <= size:
-        file.seek(place)
-        head = file.read(8)
-        length, kind = int.from_bytes(head[:4], "big"), head[4:]
-        if kind == b"jp2c" or length < 8:  # to the end, or of a size in 64 bits
+    for box in walk(file, BOXES, size, most=size):
+        if box.name == b"jp2c" or box.length < 0:
             break
-        content = file.read(min(length - 8, _MOST)) if kind == b"jp2h" else b""
+        file.seek(box.start)
+        content = file.read(min(box.length, _MOST)) if box.name == b"jp2h" else b""
         if b"res " in content:
-            stretches += [
-                head + content.replace(b"res ", b"free"),
-                (place + 8 + len(content), length - 8 - len(content)),
-            ]
-        elif kind not in (b"uuid", b"xml ") or length <= _SMALL:
-            keep(stretches, place, length)
-        place += length
-    keep(stretches, place, size - place)
+            _keep(stretches, box.place, box.start)
+            stretches.append(content.replace(b"res ", b"free"))
+            _keep(stretches, box.start + len(content), box.end)
+        elif box.name not in (b"uuid", b"xml ") or box.length <= _SMALL:
+            _keep(stretches, box.place, box.end)
+        place = box.end
+    _keep(stretches, place, size)
     return stretches
 
 
 def _webp(file: BinaryIO, size: int) -> tuple[list[Stretch], bytes]:
     stretches: list[Stretch] = []
-    exif, place = b"", 12
+    exif = b""
     file.seek(4)
     end = min(size, 8 + int.from_bytes(file.read(4), "little"))
-    while place + 8 <= end:
-        file.seek(place)
-        kind, length = struct.unpack("<4sI", file.read(8))
-        whole = 8 + length + length % 2
-        if kind == b"VP8X" and length:
+    for chunk in walk(file, RIFF, size, most=size):
+        if chunk.start > end:
+            break
+        file.seek(chunk.start)
+        if chunk.name == b"VP8X" and chunk.length:
             flags = file.read(1)[0] & ~_WEBP_FLAGS
-            stretches += [(place, 8), bytes([flags]), (place + 9, whole - 9)]
-        elif kind == b"EXIF":
-            exif = exif or file.read(min(length, _MOST))
-        elif kind not in (b"ICCP", b"XMP "):
-            keep(stretches, place, whole)
-        place += whole
+            _keep(stretches, chunk.place, chunk.start)
+            stretches.append(bytes([flags]))
+            _keep(stretches, chunk.start + 1, chunk.end)
+        elif chunk.name == b"EXIF":
+            exif = exif or file.read(min(chunk.length, _MOST))
+        elif chunk.name not in (b"ICCP", b"XMP "):
+            _keep(stretches, chunk.place, chunk.end)
     kept = sum(length_of(stretch) for stretch in stretches)
     return [b"RIFF" + struct.pack("<I", min(4 + kept, 2**32 - 1)) + b"WEBP", *stretches], exif
 

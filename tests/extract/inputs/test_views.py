@@ -25,8 +25,7 @@ from epalm.extract.inputs.views import VIEW_0, view_of
 from epalm.extract.media import containers as containers_module
 from epalm.extract.media import image as image_module
 from epalm.extract.media import video as video_module
-from epalm.extract.media.limits import Limits
-from epalm.extract.media.media_file import require_file
+from epalm.extract.media.limits import Limits, require_file
 from epalm.media import MediaFile
 
 PIXELS = Pixels((16, 24), "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

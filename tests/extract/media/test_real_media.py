@@ -30,7 +30,7 @@ def test_every_file_gets_its_row(modality: Modality, tmp_path: Path) -> None:
     assert not features.ledger.entries()
     assert summary.encoded == len(list((MEDIA / modality).iterdir()))
     reader = features.open()
-    assert tuple(reader.shape) == (summary.encoded, 1, 6, WIDTH)
+    assert tuple(reader.shape) == (summary.encoded, 1, 6, 1, WIDTH)
     rows = np.asarray(reader.gather(np.arange(summary.encoded)), np.float32)
     assert np.isfinite(rows).all()
     assert len(np.unique(rows.reshape(len(rows), -1), axis=0)) == len(rows)
