@@ -30,7 +30,6 @@ FORMS = {
 _TEXTS = frozenset(name for names in FORMS.values() for name in names)
 _QUESTIONS, _MEDIA = ("prompt", "question"), ("media", "image", "video", "audio")
 _HINT = " or ".join(f'{{"{key}": …, "{texts[0]}": "…"}}' for key, texts in FORMS.items())
-_SHOWN = 3  # ids that a message names
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,6 @@ def read_given(path: Path, samples: Sequence[Sample]) -> Given:
     unknown = tuple(name for name in found if name not in known)
     others = {name: difference for name, difference in others.items() if name not in found}
     return Given(predictions, unknown, tuple(repeated), others, len(compared))
-
-
-def some(ids: Sequence[str]) -> str:
-    """A few ids, for a message."""
-    return ", ".join(map(repr, ids[:_SHOWN])) + (", …" if len(ids) > _SHOWN else "")
 
 
 def _nothing_fits(

@@ -1,59 +1,93 @@
 """Scores on disk: `scores.json` of the last scoring, and one pair of files for each, which later ones leave alone.
 
-`NAME.json` has the figures, `NAME.per-sample.jsonl` a line for each sample: what was asked and said, and what it
-scored.
+`NAME.json` has the figures, `NAME.per-sample.jsonl` a line for each sample: what was asked and predicted, and its
+scores.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epalm.cache.objects.durable import write_atomically
 from epalm.errors import UsageError
 from epalm.evaluate.scoring import Scores
 from epalm.train.runs.run_folder import RunFolder, writing
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LAST = "scores.json"
 FOLDER = "scores"
+WRITTEN_BY = {"written_by": "epalm score"}  # how a file of scores begins
+# The columns of `ScoreFile.frame` beside the scores, and their keys in a sample's line.
+COLUMNS = {
+    "id": "id",
+    "task": "task",
+    "medium": "media",
+    "digest": "digest",
+    "question": "prompt",
+    "prediction": "text",
+    "references": "references",
+    "answers": "answers",
+    "question_type": "question_type",
+    "answer_type": "answer_type",
+}
 
 
 @dataclass(frozen=True)
-class ScoreFiles:
-    """Scores as they were written: the figures, and each sample's line by its id. `name`: the run's, or the file's."""
+class ScoreFile:
+    """A scoring as it was written: `figures` are what the file holds. `name`: the run's, or the file's.
+
+    `run` is None for scores of predictions from elsewhere.
+    """
 
     name: str
     path: Path
-    told: Mapping[str, Any]
+    figures: Mapping[str, Any]
+    run: RunFolder | None = None
 
     @property
     def lines(self) -> Path:
         """The file of the samples' lines."""
-        return self.path.parent / str(self.told["per_sample"])
+        return self.path.parent / str(self.figures["per_sample"])
 
-    def per_sample(self) -> dict[str, dict[str, Any]]:
-        """Id → the sample's line. Raises UsageError: the file is not there or damaged."""
-        path = self.lines
-        found = {}
+    @cached_property
+    def frame(self) -> "pd.DataFrame":
+        """One row a sample, by id: `COLUMNS`, then a column for each metric, NaN where a sample has no such score.
+
+        The statistics of metrics that are no mean, such as "BLEU counts", are lists.
+
+        Raises:
+            UsageError: the file of the lines is not there or damaged.
+        """
+        import pandas as pd
+
         try:
-            with path.open(encoding="utf-8") as file:
-                for line in file:
-                    value = json.loads(line, parse_constant=_refuse)
-                    _require_line(value)
-                    found[value["id"]] = value
+            with self.lines.open(encoding="utf-8") as file:
+                rows = [_row(json.loads(line, parse_constant=_refuse)) for line in file]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path} cannot be read: {error}", hint="epalm score writes it anew") from error
-        return found
+            raise UsageError(f"{self.lines} cannot be read: {error}", hint="epalm score writes it anew") from error
+        frame = pd.DataFrame(rows, dtype=object) if rows else pd.DataFrame(columns=list(COLUMNS), dtype=object)
+        frame = frame.drop_duplicates("id", keep="last").set_index("id", drop=False)
+        for name in frame.columns[len(COLUMNS) :]:
+            if not frame[name].map(lambda value: isinstance(value, list)).any():
+                frame[name] = frame[name].astype(float)
+        return frame
 
 
-def write_scores(path: Path, told: Mapping[str, Any], scores: Scores) -> dict[str, Any]:
+def write_scores(path: Path, about: Mapping[str, Any], scores: Scores) -> dict[str, Any]:
     """Write `path` and, beside it, the line of each sample; returns what `path` holds. Raises EpalmError."""
     lines = lines_path(path)
-    whole = {**told, "tasks": scores.tasks, "per_sample": lines.name}
+    whole = {**WRITTEN_BY, **about, "tasks": scores.tasks, "per_sample": lines.name}
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(lines, _lines(scores.per_sample))  # first: who finds the figures finds the lines as well
+        # First: who finds the figures finds the lines as well. A lone surrogate, as of a name that is not UTF-8,
+        # becomes its escape, which JSON reads back.
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in scores.per_sample)
+        write_atomically(lines, text.encode(errors="backslashreplace"))
         write_atomically(path, as_json(whole))
     return whole
 
@@ -63,70 +97,52 @@ def lines_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.per-sample.jsonl")
 
 
-def as_json(told: Mapping[str, Any]) -> bytes:
+def as_json(figures: Mapping[str, Any]) -> bytes:
     """The text of a scores file."""
-    return (json.dumps(dict(told), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
-        errors="backslashreplace"
-    )
+    text = json.dumps(dict(figures), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode(errors="backslashreplace")
 
 
-def read_scores(name: str, runs: Path, split: str | None = None) -> ScoreFiles:
+def read_scores(name: str | None, runs: Path, split: str | None = None) -> ScoreFile:
     """The scores of a run, by its name or folder, or of a file that `epalm score --predictions` wrote.
 
-    `split`: the newest of that split; without one, those of the last scoring.
+    `name`: without one, the latest run. `split`: the newest of that split; without one, those of the last scoring.
 
     Raises:
         UsageError: there are none, or they cannot be read.
     """
-    if name.endswith(".json"):
+    if name is not None and name.endswith(".json"):
         return _read(Path(name), Path(name).name.removesuffix(".json").removesuffix(".scores"))
     run = RunFolder.find(runs, name)
-    again = f"epalm score --run {name}" + (f" --split {split}" if split else "")
     found = sorted((run.path / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in found:
-        files = _read(path, run.name)
-        if split is None or files.told.get("split") == split:
-            return files
+        scores = _read(path, run.name, run)
+        if split is None or scores.figures.get("split") == split:
+            return scores
     what = f"of split {split!r}" if split else "yet"
+    again = f"epalm score --run {name or run.path}" + (f" --split {split}" if split else "")
     raise UsageError(f"{run.path} has no scores {what}", hint=again)
 
 
-def _read(path: Path, name: str) -> ScoreFiles:
+def _read(path: Path, name: str, run: RunFolder | None = None) -> ScoreFile:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if not is_scores(told):
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(figures, dict) or not {"tasks", "per_sample", "samples"} <= figures.keys():
             raise ValueError("it is no file of scores with a line for each sample")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}", hint="epalm score writes such files") from error
-    return ScoreFiles(name, path, told)
+    return ScoreFile(name, path, figures, run)
 
 
-def is_scores(value: Any) -> bool:
-    """Whether a file of that JSON value is one of scores, with a line for each sample."""
-    return isinstance(value, dict) and {"tasks", "per_sample", "samples"} <= value.keys()
-
-
-def is_sample_line(value: Any) -> bool:
-    """Whether that JSON value is what `write_scores` writes of a sample."""
-    try:
-        _require_line(value)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return False
-    return True
-
-
-def _require_line(value: Any) -> None:
-    """Raises ValueError: this is not what `write_scores` writes of a sample."""
-    texts = [value["id"], value["task"], value["media"], value["text"], value["prompt"] or ""]
-    numbers = [part for one in value["scores"].values() for part in (one if isinstance(one, list) else [one])]
+def _row(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a sample's line. Raises ValueError, KeyError: `write_scores` writes no such line."""
+    texts = [line["id"], line["task"], line["media"], line["text"], line["prompt"] or ""]
+    numbers = [part for one in line["scores"].values() for part in (one if isinstance(one, list) else [one])]
     if not all(isinstance(one, str) for one in texts) or not all(isinstance(one, int | float) for one in numbers):
         raise ValueError("a line of it is no sample's")
+    lists = {"references": line.get("references", []), "answers": line.get("answers", {})}
+    return {**{column: line.get(key) for column, key in COLUMNS.items()}, **lists, **line["scores"]}
 
 
 def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no score")
-
-
-def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    # A lone surrogate, as of a name that is not UTF-8, becomes its escape, which JSON reads back.
-    return b"".join((json.dumps(row, ensure_ascii=False) + "\n").encode(errors="backslashreplace") for row in rows)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from epalm.cli.score_file import score_file
 from epalm.config import load_config
+from epalm.evaluate.score_given import score_given
 from epalm.samples import Modality
 from epalm.train.runs.run_folder import RunFolder
 
@@ -52,7 +52,7 @@ def _run(name: str, samples: Sequence[Mapping[str, Any]], wrong_every: int, data
     said.write_text("".join(json.dumps(line) + "\n" for line in lines))
     run = Path(".epalm/runs") / name
     (run / "scores").mkdir(parents=True)
-    score_file(said, data, None, "test", None, run / "scores/test.json", _METRICS)
+    score_given(said, run / "scores/test.json", data=data, metrics=_METRICS)
     told = json.loads((run / "scores/test.json").read_text())
     decode = {"num_beams": 3, "max_length": 30}
     told |= {"run": name, "checkpoint_step": 40, "blind": name == "hasty", "decode": decode}

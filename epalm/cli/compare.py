@@ -1,11 +1,13 @@
 """`epalm compare`: runs, or predictions that were scored, side by side on the same samples."""
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
 from epalm.cli.options import DEFAULT_RUNS, JsonOption, RunsOption
+from epalm.cli.tables import Format, FormatOption, Record, show_listing
 
 
 def compare(
@@ -24,6 +26,7 @@ def compare(
     ] = None,
     examples: Annotated[int, typer.Option(help="Samples shown of those that changed most.", min=0)] = 3,
     runs: RunsOption = DEFAULT_RUNS,
+    form: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
     """Differences between scored runs, with 95 % intervals and p-values, and the samples that changed.
@@ -37,8 +40,12 @@ def compare(
 
         epalm compare baseline a b --split val --json
 
+        epalm compare baseline a b --format csv > differences.csv
+
         epalm compare my-run theirs.scores.json
     """
+    import pandas as pd
+
     from epalm.errors import UsageError
     from epalm.evaluate.comparing import compare as compare_scores
     from epalm.evaluate.score_files import read_scores
@@ -46,51 +53,57 @@ def compare(
     if len(names) < 2:
         raise UsageError("a comparison needs two runs", hint="epalm compare RUN RUN")
     first, *others = (read_scores(name, runs, split) for name in names)
-    told = compare_scores(first, others, examples=examples)
+    compared = compare_scores(first, others, examples=examples)
     if as_json:
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(compared))
         return
-    for comparison in told["comparisons"]:
-        _show(told, comparison)
+    rows = [
+        {"run": one["other"], "task": task, **measure}
+        for one in compared["comparisons"]
+        for task, part in one["tasks"].items()
+        for measure in part["measures"].values()
+    ]
+    title, empty = f"{compared['data']}, split {compared['split']}, values × 100", "no sample is scored in both"
+    if form is not Format.TABLE:
+        show_listing(pd.DataFrame(rows), form, title=title, cells=dict, empty=empty)
+        return
+    for one in compared["comparisons"]:
+        frame = pd.DataFrame([row for row in rows if row["run"] == one["other"]])
+        show_listing(frame, form, title=title, cells=lambda row: _cells(first.name, row), empty=empty)
+        for task, part in one["tasks"].items():
+            _show_changes(task, part)
 
 
-def _show(told: dict[str, Any], comparison: dict[str, Any]) -> None:
-    from epalm.console import print_table, say
+def _cells(first: str, row: Record) -> dict[str, str]:
     from epalm.figures import hundred, interval_in_words, samples_in_words
 
-    rows = []
-    for task, figures in comparison["tasks"].items():
-        for name, one in figures["measures"].items():
-            rows.append(
-                (
-                    f"{task}: {name}",
-                    hundred(one["first"]),
-                    hundred(one["other"]),
-                    hundred(one["difference"], "+.2f"),
-                    interval_in_words(one, "+.2f"),
-                    f"{one['p']:.4f}",
-                    samples_in_words(one),
-                )
-            )
-    title = f"{told['data']}, split {told['split']}, values × 100"
-    columns = ("measure", told["first"], comparison["other"], "difference", "95 % interval", "p", "samples")
-    print_table(title, columns, rows)
-    for task, figures in comparison["tasks"].items():
-        if figures["left_out"]:
-            say(f"{task}: {figures['left_out']} samples are not scored in both and are left out")
-        if figures["one_sided"]:
-            say(f"{task}: not both were scored by {', '.join(figures['one_sided'])}: epalm score does it anew")
-        _show_changed(task, figures["changed"], figures["samples"])
+    return {
+        "metric": f"{row['task']}: {row['measure']}",
+        first: hundred(row["first"]),
+        # A run is compared with itself as well, and then there are two columns of that name.
+        row["run"] + (" " if row["run"] == first else ""): hundred(row["other"]),
+        "difference": hundred(row["difference"], "+.2f"),
+        "95 % interval": interval_in_words(row, "+.2f"),
+        "p": f"{row['p']:.4f}",
+        "samples": samples_in_words(row),
+    }
 
 
-def _show_changed(task: str, changed: dict[str, Any], samples: int) -> None:
-    said = f"{task}: {changed['texts']} of {samples} predictions are other texts"
+def _show_changes(task: str, part: Mapping[str, Any]) -> None:
+    from epalm.console import say
+
+    changed = part["changed"]
+    if part["left_out"]:
+        say(f"{task}: {part['left_out']} samples are not scored in both and are left out")
+    if part["one_sided"]:
+        say(f"{task}: only one of the two was scored by {', '.join(part['one_sided'])}: score both by the same metrics")
+    text = f"{task}: {changed['texts']} of {part['samples']} predictions differ"
     if changed["by"]:
-        said += f"; by {changed['by']}, {changed['better']} samples are better and {changed['worse']} worse"
-    typer.echo(said)
+        text += f"; by {changed['by']}, {changed['better']} samples are better and {changed['worse']} worse"
+    typer.echo(text)
     for one in changed["examples"]:
-        asked = f"{one['prompt']} " if one["prompt"] else ""
+        question = f"{one['prompt']} " if one["prompt"] else ""
         typer.echo(
-            f"  {one['id']} ({one['media']}): {asked}{one['first']!r} ({100 * one['first_score']:.1f}) → "
+            f"  {one['id']} ({one['media']}): {question}{one['first']!r} ({100 * one['first_score']:.1f}) → "
             f"{one['other']!r} ({100 * one['other_score']:.1f})"
         )

@@ -1,10 +1,10 @@
-"""What a command may write over: what epalm itself wrote there before, and nothing else of the user's.
+"""Which files a command may write over: those that epalm wrote for the same purpose, and no other.
 
 Every option that names an output is declared `writable=True`, and goes through `require_output` before any work.
 """
 
-import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +14,12 @@ import typer
 from epalm.errors import UsageError
 from epalm.samples import LINKS
 
-_HEAD = 1 << 16  # bytes in which a report says who made it
-_MOST = 1 << 28  # bytes that a file of scores may have
+_HEAD = 1 << 16  # bytes in which a file shows what it is
+_OWN = {
+    "scores": rb'\A\{\s*"written_by": "epalm score"',
+    "samples": rb'\A\{"id": "[^\n]*"scores": \{',
+    "report": rb'<meta name="generator" content="epalm ',
+}
 
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace the file even if epalm did not write it; never an input.")
@@ -46,15 +50,27 @@ def require_output(path: Path, inputs: Iterable[Path | str], *, ours: Callable[[
         )
 
 
+def is_own(kind: str) -> Callable[[Path], bool]:
+    """Whether a file is what epalm writes as "scores", lines of "samples", or "report"."""
+
+    def own(path: Path) -> bool:
+        try:
+            with path.open("rb") as file:
+                return re.search(_OWN[kind], file.read(_HEAD)) is not None
+        except OSError:
+            return False
+
+    return own
+
+
 def file_for_scores(predictions: Path, data: str | None, out: Path | None, force: bool) -> Path:
     """Where scores of given predictions go, by default beside them. Raises UsageError: over somebody's file."""
-    from epalm.cli.score_file import SUFFIX
     from epalm.evaluate.score_files import lines_path
 
-    out = out or predictions.with_name(predictions.stem + SUFFIX)
+    out = out or predictions.with_name(f"{predictions.stem}.scores.json")
     reads = [predictions, *data_files(data or "")]
-    require_output(out, reads, ours=_is_scores, force=force)
-    require_output(lines_path(out), reads, ours=_is_scored_lines, force=force)
+    require_output(out, reads, ours=is_own("scores"), force=force)
+    require_output(lines_path(out), reads, ours=is_own("samples"), force=force)
     return out
 
 
@@ -69,33 +85,3 @@ def data_files(spec: str) -> list[Path]:
         return []
     names = shards[1] if shards else map(Path, (spec, *spec.rsplit(":", 1)))
     return [path for path in names if path.exists()]
-
-
-def _is_scores(path: Path) -> bool:
-    """Whether a file holds the figures of a scoring."""
-    from epalm.evaluate.score_files import is_scores
-
-    try:
-        return path.stat().st_size <= _MOST and is_scores(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return False
-
-
-def _is_scored_lines(path: Path) -> bool:
-    """Whether a file holds a line of a scoring for each sample."""
-    from epalm.evaluate.score_files import is_sample_line
-
-    try:
-        with path.open(encoding="utf-8") as file:
-            return is_sample_line(json.loads(file.readline(_HEAD)))
-    except (OSError, ValueError, RecursionError):
-        return False
-
-
-def is_report(path: Path) -> bool:
-    """Whether a file is a page of `epalm report`."""
-    try:
-        with path.open("rb") as file:
-            return b'<meta name="generator" content="epalm ' in file.read(_HEAD)
-    except OSError:
-        return False

@@ -2,17 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from epalm.cli.options import DEFAULT_RUNS, FollowLinksOption, JsonOption, RunsOption
-from epalm.cli.outputs import ForceOption, data_files, is_report, require_output
-from epalm.samples import with_links
-
-if TYPE_CHECKING:
-    from epalm.evaluate.report.rows import Rows
-    from epalm.evaluate.report.scored_runs import ScoredRun
+from epalm.cli.outputs import ForceOption, data_files, is_own, require_output
 
 _NAME = "report.html"
 
@@ -48,7 +43,7 @@ def report(
     runs: RunsOption = DEFAULT_RUNS,
     as_json: JsonOption = False,
 ) -> None:
-    """One HTML file: figures, curves, errors by type, and a gallery of what the model saw and said.
+    """One HTML file: figures, curves, errors by type, and a gallery of what the model saw and predicted.
 
     It opens from disk and asks nothing of a network. Of two or more runs it shows the differences and the samples that
     changed as well. Media are small copies; up to 20,000 samples are listed, and the page's media take up to 64 MiB.
@@ -64,69 +59,37 @@ def report(
     """
     from epalm.cache.objects.durable import write_atomically
     from epalm.console import say, size_in_words
+    from epalm.evaluate.report.media import shown_media
     from epalm.evaluate.report.page import render_page
-    from epalm.evaluate.report.rows import make_rows
-    from epalm.evaluate.report.scored_runs import read_run
+    from epalm.evaluate.report.samples import make_samples
+    from epalm.evaluate.score_files import read_scores
+    from epalm.extract.decoding.workers import default_workers
     from epalm.train.runs.run_folder import writing
 
-    scored = [read_run(name, runs, split) for name in (names or (None,))]
-    path = out or _place(scored[0])
-    reads = [run.folder or run.files.path for run in scored] + [run.files.lines for run in scored]
-    require_output(path, [*reads, *data_files(data or str(scored[0].told["data"]))], ours=is_report, force=force)
-    rows = make_rows(scored, samples)
-    media = _media(scored[0], rows, data, follow_links=follow_links)
-    page = render_page(scored, rows, media)
+    scored = [read_scores(name, runs, split) for name in (names or (None,))]
+    first = scored[0]
+    beside = first.run.path / _NAME if first.run else first.path.with_name(f"{first.name}.{_NAME}")
+    path = out or beside
+    reads = [one.run.path if one.run else one.path for one in scored] + [one.lines for one in scored]
+    require_output(path, [*reads, *data_files(data or str(first.figures["data"]))], ours=is_own("report"), force=force)
+    listed = make_samples(scored, samples)
+    media = shown_media(first, listed, data, follow_links=follow_links, workers=default_workers())
+    page = render_page(scored, listed, media)
     with writing(path.parent):
         write_atomically(path, page)
-    told = {
+    written = {
         "report": str(path),
         "bytes": len(page),
-        "samples": rows.of,
-        "listed": len(rows.rows),
-        "shown": sum(row["shown"] for row in rows.rows),
+        "samples": len(first.frame),
+        "listed": len(listed.rows),
+        "shown": sum(row["shown"] for row in listed.rows),
         "media_missing": sum("fault" in one for one in media.values()),
     }
     if as_json:
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(written))
     else:
-        typer.echo(f"{path}: {size_in_words(len(page))}; {told['shown']} of {rows.of:,} samples with their media")
+        counts = f"{written['shown']} of {written['samples']:,} samples with their media"
+        typer.echo(f"{path}: {size_in_words(len(page))}; {counts}")
     if open_page:
         say("opening it in the browser")
         typer.launch(path.absolute().as_uri())
-
-
-def _place(run: "ScoredRun") -> Path:
-    """In the run's folder; beside scores of predictions from elsewhere, under their name."""
-    return run.folder / _NAME if run.folder else run.files.path.with_name(f"{run.name}.{_NAME}")
-
-
-def _media(first: "ScoredRun", rows: "Rows", data: str | None, *, follow_links: bool) -> dict[str, dict[str, Any]]:
-    """What is shown of each medium; where the data cannot be read, why, but for `data` that was asked for."""
-    from epalm.cli.media_previews import previews_of
-    from epalm.console import warn
-    from epalm.datasets import load_dataset
-    from epalm.errors import EpalmError
-    from epalm.extract.decoding.workers import default_workers
-    from epalm.samples import Modality
-
-    names = list(dict.fromkeys(row["media"] for row in rows.rows if row["shown"]))
-    if not names:
-        return {}
-    told = str(first.told.get("modality", ""))
-    modality = Modality(told) if told in list(Modality) else None
-    try:
-        spec = with_links(data or str(first.told["data"]), follow=follow_links)
-        dataset = load_dataset(spec, modality, write=False)
-    except EpalmError as error:
-        if data is not None:
-            raise
-        warn(f"the media are not shown: {error.message}; --data says where they are")
-        return {name: {"fault": error.message} for name in names}
-    kinds = {sample.media: sample.modality for sample in dataset.samples}
-    wanted = {name: kinds[name] for name in names if name in kinds}
-    gone = {name: {"fault": "the data do not have it any more"} for name in names if name not in kinds}
-    shown = {**gone, **previews_of(dataset, wanted, workers=default_workers())}
-    faults = [one["fault"] for one in shown.values() if "fault" in one]
-    if faults:
-        warn(f"{len(faults)} of {len(names)} media are not shown, each with its reason; the first: {faults[0]}")
-    return shown

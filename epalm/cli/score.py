@@ -38,6 +38,7 @@ from epalm.cli.options import (
     WeightsOption,
 )
 from epalm.cli.outputs import ForceOption, file_for_scores
+from epalm.cli.score_report import show_scores
 from epalm.errors import UsageError
 from epalm.evaluate.metrics.registry import choose_metrics, metric_names
 from epalm.samples import Modality, Task, with_links
@@ -148,8 +149,7 @@ def score(
 
         epalm score --predictions results.json --data vqa.jsonl --split val
     """
-    from epalm.cli.score_file import score_file
-    from epalm.cli.score_report import show_scores
+    from epalm.evaluate.score_given import score_given
 
     wanted = choose_metrics(metrics)
     said: dict[str, Any] = {
@@ -173,16 +173,14 @@ def score(
             weights=weights,
             **said,
         )
-        scored = score_file(
-            predictions,
-            data and with_links(data, follow=follow_links),
-            modality,
-            split,
-            limit,
-            file_for_scores(predictions, data, out, force),
-            wanted,
+        data = data and with_links(data, follow=follow_links)
+        path = file_for_scores(predictions, data, out, force)
+        show_scores(
+            score_given(predictions, path, data=data, modality=modality, split=split, limit=limit, metrics=wanted),
+            path,
+            as_json,
+            asked_for=metrics is not None,
         )
-        show_scores(*scored, as_json, asked_for=metrics is not None)
         return
     if out is not None or force:
         raise UsageError("--out and --force go with --predictions", hint="a run's scores lie in its folder")

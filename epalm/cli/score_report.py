@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from epalm.cli.tables import Record
 
 SKIPPED = 3  # exit code: a metric that was asked for by name could not run
 
@@ -33,19 +36,36 @@ def show_scores(scores: dict[str, Any], path: Path, as_json: bool, *, asked_for:
 
 
 def _print(scores: dict[str, Any]) -> None:
-    from epalm.console import print_table, say
-    from epalm.figures import hundred, interval_in_words, samples_in_words
+    import pandas as pd
+
+    from epalm.cli.tables import Format, show_listing
 
     rows = []
-    for task, told in scores["tasks"].items():
-        named = [(f"{task}: {name}", figure, told["chance"].get(name)) for name, figure in told["figures"].items()]
-        # Question types are many: the file has them.
-        named += [(f"  {part['metric']}, {kind}", part, None) for kind, part in told.get("by_answer_type", {}).items()]
-        rows += [
-            (name, hundred(one["value"]), interval_in_words(one), hundred(guess), samples_in_words(one))
-            for name, one, guess in named
-        ]
-    title = f"{scores['modality']}, split {scores['split']} of {scores['data']}, values × 100"
-    print_table(title, ("measure", scores["run"], "95 % interval", "chance", "samples"), rows)
-    for interval in dict.fromkeys(told["interval"] for told in scores["tasks"].values()):
-        say(f"95 % intervals: {interval}")
+    for task, part in scores["tasks"].items():
+        for name, figure in part["figures"].items():
+            rows.append({"metric": f"{task}: {name}", "figure": figure, "chance": part["chance"].get(name)})
+        for kind, figure in part.get("by_answer_type", {}).items():  # question types are many: the file has them
+            rows.append({"metric": f"  {figure['metric']}, {kind}", "figure": figure, "chance": None})
+    show_listing(
+        pd.DataFrame(rows, dtype=object),
+        Format.TABLE,
+        title=f"{scores['modality']}, split {scores['split']} of {scores['data']}, values × 100",
+        cells=lambda row: _cells(scores["run"], row),
+        empty="no metric was computed",
+        notes=[
+            f"95 % intervals: {words}" for words in dict.fromkeys(one["interval"] for one in scores["tasks"].values())
+        ],
+    )
+
+
+def _cells(run: str, row: "Record") -> dict[str, str]:
+    from epalm.figures import hundred, interval_in_words, samples_in_words
+
+    figure = row["figure"]
+    return {
+        "metric": row["metric"],
+        run: hundred(figure["value"]),
+        "95 % interval": interval_in_words(figure),
+        "chance": hundred(row["chance"]),
+        "samples": samples_in_words(figure),
+    }

@@ -1,63 +1,79 @@
 """The page of a report: one HTML file that opens from disk and asks nothing of a network.
 
-Whatever runs, data and models say gets into it in two ways only: through a template that escapes all it is given, and
-as JSON in which nothing can end the element it lies in. A policy in the page forbids scripts, styles and addresses
-other than its own.
+Texts of runs, data and models get into it in two ways only: through a template that escapes all it is given, and as
+JSON in which nothing can end the element it lies in. A policy in the page forbids scripts, styles and addresses other
+than its own.
 """
 
 import json
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
-from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from epalm import __version__
+from epalm.errors import UsageError
 from epalm.evaluate.comparing import compare
-from epalm.evaluate.report.figures import differences, task_figures, type_figures
-from epalm.evaluate.report.rows import Rows
-from epalm.evaluate.report.scored_runs import ScoredRun, curves_of
-from epalm.evaluate.report.types import histogram, mistakes, type_tables
+from epalm.evaluate.report.figures import differences, task_figures
+from epalm.evaluate.report.samples import Samples, histogram, mistakes, type_tables
+from epalm.evaluate.score_files import ScoreFile
+from epalm.figures import hundred, interval_in_words, samples_in_words
 
 _SCRIPTS = ("elements.js", "plots.js", "cards.js", "gallery.js", "page.js")
-_LEFT_OUT = ("data_root", "parts")  # where the data lay is nobody's business, and parts repeat what is there
+_LEFT_OUT = ("data_root", "parts")  # where the data lay is private, and parts repeat what is there
+_SHOWN_PARTS = ("training", "validation", "versions", "device")
+# The curves, by their names in metrics.jsonl: the plot that each belongs to, and whether it is of validation.
+_CURVES = {"loss": ("loss", False), "val_loss": ("loss", True), "val_exact": ("exact", True)}
+_POINTS = 300  # of one curve
 
 
-def render_page(runs: Sequence[ScoredRun], rows: Rows, media: Mapping[str, Mapping[str, Any]]) -> bytes:
+def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str, Mapping[str, Any]]) -> bytes:
     """The report of these runs, the first of them in front; `media` is what is shown of each medium, by its name.
 
     The same runs and media give the same bytes.
 
     Raises:
-        UsageError: the runs were scored on different samples.
+        UsageError: the runs were scored on different samples, or a file of a run cannot be read.
     """
     style = _read("page.css")
-    script = "\n".join(_read(name) for name in _SCRIPTS)
-    compared = compare(runs[0].files, [run.files for run in runs[1:]], examples=0)
-    first = runs[0]
-    told = list(first.told["tasks"].values())
-    there = sum(one.get("of", one["expected"]) for one in told)
+    script = "\n".join(map(_read, _SCRIPTS))
+    compared = compare(runs[0], runs[1:], examples=0)
+    tasks = list(runs[0].figures["tasks"].values())
+    described = [_described(run) for run in runs]
+    data = {
+        "runs": [run.name for run in runs],
+        "judged": samples.judged,
+        "rows": samples.rows,
+        "media": media,
+        "curves": [one["curves"] for one in described],
+        "histogram": histogram(samples),
+    }
     values = {
         "title": " and ".join(run.name for run in runs),
         "policy": _policy(style, script),
         "style": style,
         "script": script,
-        "data": as_data(_for_script(runs, rows, media)),
-        "maker": f"epalm {version('epalm')}",
-        "runs": [_described(run) for run in runs],
-        "told": first.told,
+        "data": as_data(data),
+        "maker": f"epalm {__version__}",
+        "runs": described,
+        "about": runs[0].figures,
         "tasks": task_figures(runs),
         "differences": differences(compared),
         "interval": compared["interval"],
         "test": compared["test"],
-        "types": type_figures(type_tables(runs, rows.judged)),
-        "mistakes": mistakes(runs, rows.judged),
-        "curves": any(curves_of(run) for run in runs),
-        "rows": rows,
-        "there": there,
-        "limited": any(one["expected"] < one.get("of", 0) for one in told),
-        "resampled": "; ".join(dict.fromkeys(one["interval"] for one in told)),
-        "media_shown": sum(row["shown"] for row in rows.rows),
+        "types": type_tables(runs, samples),
+        "mistakes": mistakes(samples),
+        "curves": any(one["curves"] for one in described),
+        "rows": samples.rows,
+        "scored": len(samples.frames[0]),
+        "there": sum(one.get("of", one["expected"]) for one in tasks),
+        "limited": any(one["expected"] < one.get("of", 0) for one in tasks),
+        "resampled": "; ".join(dict.fromkeys(one["interval"] for one in tasks)),
+        "media_shown": sum(row["shown"] for row in samples.rows),
     }
     text: str = _template().render(values)
     return text.encode("utf-8", "replace")
@@ -71,17 +87,6 @@ def as_data(value: Any) -> str:
     return text
 
 
-def _for_script(runs: Sequence[ScoredRun], rows: Rows, media: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "runs": [run.name for run in runs],
-        "judged": rows.judged,
-        "rows": rows.rows,
-        "media": media,
-        "curves": [curves_of(run) for run in runs],
-        "histogram": histogram(runs, rows.judged),
-    }
-
-
 def _policy(style: str, script: str) -> str:
     own = {kind: b64encode(sha256(text.encode()).digest()).decode() for kind, text in (("s", style), ("j", script))}
     return (
@@ -90,12 +95,32 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _described(run: ScoredRun) -> dict[str, Any]:
-    told = {key: value for key, value in run.inputs.items() if key not in _LEFT_OUT}
-    parts = run.inputs.get("parts", {})
-    told |= {key: parts[key] for key in ("training", "validation", "versions", "device") if key in parts}
-    leaves = sorted((name, str(value)) for name, value in _leaves(told))
-    return {"name": run.name, "told": run.told, "recipe": run.recipe, "inputs": run.inputs, "leaves": leaves}
+def _described(run: ScoreFile) -> dict[str, Any]:
+    """What the page has of a run beside its scores: its recipe, what it was made of, and its curves."""
+    described: dict[str, Any] = {"name": run.name, "figures": run.figures, "recipe": "", "inputs": {}, "curves": []}
+    if run.run is None:
+        return described
+    try:
+        recipe = (run.run.path / "config.toml").read_text(encoding="utf-8")
+        curves = list(_curves(run.run.read_metrics()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{run.run.path} cannot be read: {error}", hint="train again, or take another run") from error
+    inputs = run.run.inputs
+    parts = inputs.get("parts", {})
+    made_of = {key: value for key, value in inputs.items() if key not in _LEFT_OUT}
+    made_of |= {key: parts[key] for key in _SHOWN_PARTS if key in parts}
+    leaves = sorted((name, str(value)) for name, value in _leaves(made_of))
+    return described | {"recipe": recipe, "inputs": inputs, "leaves": leaves, "curves": curves}
+
+
+def _curves(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The curves that there are, as means of neighbours where they have more than 300 points."""
+    frame = pd.DataFrame(lines).replace([np.inf, -np.inf], np.nan)  # as of a training that diverged
+    for key, (plot, validation) in _CURVES.items():
+        if key in frame and not (curve := frame[["step", key]].dropna().astype(float)).empty:
+            size = -(-len(curve) // _POINTS)
+            means = curve.groupby(np.arange(len(curve)) // size).mean().round({"step": 1, key: 5})
+            yield {"plot": plot, "validation": validation, "points": means.to_numpy().tolist()}
 
 
 def _leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -115,4 +140,10 @@ def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "hundred": lambda value, form=".1f": hundred(value, form).replace("-", "−"),
+        "interval": lambda figure, form=".1f": interval_in_words(figure, form).replace("-", "−"),
+        "samples": samples_in_words,
+        "place": lambda value, low, high: f"{100 * min(1.0, max(0.0, (value - low) / (high - low))):.2f}%",
+    }
     return environment.from_string(_read("page.html"))

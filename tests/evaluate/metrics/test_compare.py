@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from epalm.cli.score_file import score_file
+from epalm.evaluate.score_given import score_given
 from tests.conftest import Epalm
 
 N = 60
@@ -24,7 +24,7 @@ def _score(data: Path, name: str, said: dict[str, str], metrics: Sequence[str] =
     path = data.with_name(f"{name}-said.jsonl")
     path.write_text("".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in said.items()))
     out = data.with_name(f"{name}.scores.json")
-    score_file(path, data.name, None, "test", None, out, metrics)
+    score_given(path, out, data=data.name, metrics=metrics)
 
 
 def _data(path: Path, answer: str = "red") -> Path:
@@ -98,9 +98,13 @@ def test_what_is_printed(scored: Path, epalm: Epalm) -> None:
     assert "qa: 3 samples are not scored in both" in done.err
     for names in (("base.scores.json", "by-match.scores.json"), ("by-match.scores.json", "base.scores.json")):
         done = epalm("compare", *names)
-        assert done.code == 0 and "caption: not both were scored by CIDEr:" in done.err and "qa: not" not in done.err
+        assert (
+            done.code == 0
+            and "caption: only one of the two was scored by CIDEr:" in done.err
+            and "qa: only" not in done.err
+        )
     more = epalm("compare", "base.scores.json", "better.scores.json", "--examples", 1)
-    assert "18 of 60 predictions are other texts; by exact match, 18 samples are better and 0 worse" in more.out
+    assert "18 of 60 predictions differ; by exact match, 18 samples are better and 0 worse" in more.out
     assert more.out.count("'blue' (0.0) → 'red' (100.0)") == 1
 
 

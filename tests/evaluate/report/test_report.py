@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from epalm.cli import media_previews
 from epalm.errors import MediaError
-from epalm.evaluate.report import rows as report_rows
+from epalm.evaluate.report import media as report_media
+from epalm.evaluate.report import samples as report_samples
 from epalm.evaluate.report.page import as_data
-from epalm.evaluate.report.rows import make_rows
-from epalm.evaluate.report.scored_runs import read_run
+from epalm.evaluate.report.samples import make_samples
+from epalm.evaluate.score_files import read_scores
 from epalm.extract.decoding import workers
 from epalm.extract.media.limits import Limits
 from epalm.extract.preview import SECONDS, Preview, make_previews
@@ -89,24 +89,24 @@ def test_hostile_texts_stay_texts(here: Path, epalm: Epalm) -> None:
 def test_worst_best_changed_and_drawn_ones_are_shown_and_no_more_than_fit(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = [read_run(name, Path(".epalm/runs")) for name in RUNS]
-    rows = make_rows(runs, 24)
+    runs = [read_scores(name, Path(".epalm/runs")) for name in RUNS]
+    rows = make_samples(runs, 24)
     shown = [row for row in rows.rows if row["shown"]]
-    assert len(shown) == 24 and rows.of == len(rows.rows)
+    assert len(shown) == 24 and len(rows.frames[0]) == len(rows.rows)
     assert {row["task"] for row in shown} == {"qa", "caption"}
     scores = [row["scores"][0] for row in shown if row["task"] == "qa"]
     assert scores.count(0.0) >= 3 and scores.count(1.0) >= 3
     assert any(row["scores"][0] != row["scores"][1] for row in shown)
-    monkeypatch.setattr(report_rows, "MAX_ROWS", 40)
-    fewer = make_rows(runs, 24)
-    assert len(fewer.rows) == 40 and fewer.of == rows.of
+    monkeypatch.setattr(report_samples, "MAX_ROWS", 40)
+    fewer = make_samples(runs, 24)
+    assert len(fewer.rows) == 40 and len(fewer.frames[0]) == len(rows.rows)
     assert [row for row in fewer.rows if row["shown"]] == shown
     long = "x" * 5000
-    assert len(report_rows.short(long)) < 1100 and "5,000 characters" in report_rows.short(long)
+    assert len(report_samples.short(long)) < 1100 and "5,000 characters" in report_samples.short(long)
 
 
 def test_media_that_cannot_be_shown_say_why(here: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media_previews, "MAX_BYTES", 60_000)
+    monkeypatch.setattr(report_media, "MAX_BYTES", 60_000)
     done = epalm("report", "--samples", 1000, "--out", "page.html", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["media_missing"] > 1 and "are not shown" in done.err

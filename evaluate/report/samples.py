@@ -1,0 +1,198 @@
+"""The samples of a report: a row each, with what each run predicted, which have their media shown, and the errors."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from epalm.evaluate.metrics.bootstrap import figures
+from epalm.evaluate.metrics.metric import Measured
+from epalm.evaluate.metrics.registry import judge, metrics
+from epalm.evaluate.score_files import COLUMNS, ScoreFile
+from epalm.samples import Task
+
+MAX_ROWS = 20_000
+_MAX_TEXT = 1000  # characters of a question, a prediction or a reference
+_MAX_REFERENCES = 10
+_RIGHT = 0.5  # of an answer's score; VQA gives parts of one
+_TYPES = 16  # shown of each kind, the most numerous ones
+_MISTAKES = 12
+_BINS = 12  # of a histogram
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`rows` as the page lists them; `judged`: the metric that stands for the samples of each task.
+
+    `frames` has the samples of each run by id (see `ScoreFile.frame`), with the "score" by that metric, the "grade"
+    of it, the "wanted" texts, and the "start" of the question.
+    """
+
+    rows: list[dict[str, Any]]
+    judged: Mapping[str, str]
+    frames: Sequence[pd.DataFrame]
+
+
+def make_samples(runs: Sequence[ScoreFile], shown: int) -> Samples:
+    """A row for each sample of the first run, `shown` of them marked; at most 20,000, the others drawn away by id.
+
+    A row has "id", "task", "media", "prompt", "wanted" (texts), "type" and "start", and for each run its prediction
+    ("texts"), the sample's score ("scores"), what that amounts to ("grades") and all its scores ("all").
+    """
+    first = runs[0].frame
+    tasks = {str(task): part.columns[part.notna().any()] for task, part in first.groupby("task", sort=False)}
+    judged = {task: name for task, columns in tasks.items() if (name := judge(columns))}
+    frames = [_with_scores(run.frame, judged) for run in runs]
+    chosen = _chosen(frames, shown)
+    others = sorted((name for name in first.index if name not in chosen), key=_lot)
+    kept = {*chosen, *others[: max(0, MAX_ROWS - len(chosen))]}
+    ids = [name for name in first.index if name in kept]
+    records: list[Any] = [frame[frame.index.isin(kept)].to_dict("index") for frame in frames]
+    rows = [_row([one.get(name) for one in records]) | {"shown": name in chosen} for name in ids]
+    return Samples(rows, judged, frames)
+
+
+def short(text: str, most: int = _MAX_TEXT) -> str:
+    """The text, or its beginning."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def _with_scores(frame: pd.DataFrame, judged: Mapping[str, str]) -> pd.DataFrame:
+    score = pd.Series(np.nan, frame.index)
+    for task, name in judged.items():
+        if name in frame:
+            score = score.mask(frame["task"] == task, frame[name])
+    caption = frame["task"] == Task.CAPTION
+    values = np.sort(score[caption].dropna())  # captions are graded by the thirds of them
+    low, high = (values[len(values) // 3], values[2 * len(values) // 3]) if len(values) else (0.0, 0.0)
+    grades = {
+        "none": score.isna(),
+        "lower": caption & (score < low),
+        "upper": caption & (score >= high),
+        "middle": caption,
+        "right": score >= _RIGHT,
+        "partly": score > 0,
+    }
+    pairs = zip(frame["references"], frame["answers"], strict=True)
+    starts = zip(frame["question_type"], frame["question"], strict=True)
+    return frame.assign(
+        score=score,
+        grade=np.select(list(grades.values()), list(grades), "wrong"),
+        wanted=pd.Series([texts or _best_first(answers) for texts, answers in pairs], frame.index, object),
+        # The first two words of a question stand for its type where the data set names none.
+        start=[kind or " ".join((question or "").lower().split()[:2])[:40] for kind, question in starts],
+    )
+
+
+def _best_first(answers: Mapping[str, float]) -> list[str]:
+    return sorted(answers, key=lambda text: (-answers[text], text))
+
+
+def _chosen(frames: Sequence[pd.DataFrame], count: int) -> dict[str, None]:
+    """Ids, as many worst as best as drawn ones of each task, and as many that changed most where runs are compared."""
+    queues: list[pd.Index[Any]] = []
+    for _, part in frames[0].groupby("task"):
+        scores = part["score"].loc[sorted(part.index, key=_lot)].fillna(0.0)
+        queues += [one.sort_values(kind="stable").index for one in (scores, -scores)]
+        queues.append(scores.index)
+        for other in frames[1:]:
+            change = (other["score"].reindex(scores.index).fillna(0.0) - scores).abs()
+            queues.append((-change[change > 0]).sort_values(kind="stable").index)
+    turns = (name for names in zip_longest(*queues) for name in names if name is not None)
+    return dict.fromkeys(list(dict.fromkeys(turns))[:count])
+
+
+def _lot(name: str) -> bytes:
+    """A drawing of lots that depends on nothing but the id."""
+    return sha256(name.encode("utf-8", "surrogatepass")).digest()
+
+
+def _row(records: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
+    first = records[0] or {}
+    return {
+        "id": short(first["id"], 200),
+        "task": first["task"],
+        "media": first["medium"],
+        "prompt": short(first["question"] or ""),
+        "wanted": [short(text) for text in first["wanted"][:_MAX_REFERENCES]],
+        "more": max(0, len(first["wanted"]) - _MAX_REFERENCES),
+        "type": first["answer_type"] or "",
+        "start": first["start"],
+        "texts": [one and short(one["prediction"]) for one in records],
+        "scores": [None if one is None or np.isnan(one["score"]) else round(one["score"], 5) for one in records],
+        "grades": [one["grade"] if one else "none" for one in records],
+        "all": [_all_scores(one or {}) for one in records],
+    }
+
+
+def _all_scores(record: Mapping[str, Any]) -> dict[str, float]:
+    scores = {name: one for name, one in record.items() if name not in COLUMNS and name != "score"}
+    return {name: round(one, 5) for name, one in scores.items() if isinstance(one, float) and not np.isnan(one)}
+
+
+def type_tables(runs: Sequence[ScoreFile], samples: Samples) -> list[dict[str, Any]]:
+    """One table for each kind of type: its "title", "left_out" types, and "rows" with a figure of each run.
+
+    Where the data set names no type of question, the first two words stand for it.
+    """
+    scored = [run.figures["tasks"].get(Task.QA, {}) for run in runs]
+    tables = []
+    for key, title in (("by_answer_type", "By type of answer"), ("by_question_type", "By type of question")):
+        parts = [one.get(key, {}) for one in scored]
+        if parts[0]:
+            tables.append(_table(title, parts))
+    if Task.QA in samples.judged and not any(one.get("by_question_type") for one in scored):
+        tables.append(_table("By the question's first two words", _by_start(samples)))
+    return [table for table in tables if table["rows"]]
+
+
+def _table(title: str, parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    names = sorted(parts[0], key=lambda name: (-parts[0][name]["scored"], name))
+    rows = [{"type": short(name, 60), "figures": [part.get(name) for part in parts]} for name in names[:_TYPES]]
+    measure = parts[0][names[0]]["metric"]
+    return {"title": title, "measure": measure, "rows": rows, "left_out": max(0, len(names) - _TYPES)}
+
+
+def _by_start(samples: Samples) -> list[dict[str, dict[str, Any]]]:
+    name = samples.judged[Task.QA]
+    asked = [frame[(frame["task"] == Task.QA) & frame["score"].notna()] for frame in samples.frames]
+    sizes = asked[0].groupby("start").size()
+    shown = set(sorted(sizes.index, key=lambda start: (-sizes[start], start))[:_TYPES])  # others need no interval
+    found = []
+    for frame in asked:
+        parts: dict[str, dict[str, Any]] = {}
+        for start, part in frame.groupby("start"):
+            parts[str(start)] = {"metric": name, "scored": len(part)}
+            if start in shown:
+                measured = {"": Measured(part[["score"]].to_numpy(), metrics()[name].aggregate)}
+                media = part["digest"].fillna(part["medium"]).tolist()
+                parts[str(start)] |= figures(measured, media, over_samples=False)[""]
+        found.append(parts)
+    return found
+
+
+def mistakes(samples: Samples) -> list[dict[str, Any]]:
+    """The commonest wrong answers of the first run: "wanted", "said" and how often each run predicts it."""
+    counts = []
+    for frame in samples.frames:
+        wrong = frame[(frame["task"] == Task.QA) & (frame["score"] == 0)]
+        wanted = (short(texts[0] if texts else "", 60) for texts in wrong["wanted"])
+        counts.append(Counter(zip(wanted, (short(text.strip(), 60) for text in wrong["prediction"]), strict=True)))
+    most = sorted(counts[0].items(), key=lambda item: (-item[1], item[0]))[:_MISTAKES]
+    return [{"wanted": pair[0], "said": pair[1], "counts": [count[pair] for count in counts]} for pair, _ in most]
+
+
+def histogram(samples: Samples) -> dict[str, Any] | None:
+    """How many captions of each run score how much: "edges" (fractions) and "counts"; None where there are none."""
+    values = [frame["score"][frame["task"] == Task.CAPTION].dropna().to_numpy() for frame in samples.frames]
+    highest = max((part.max(initial=0.0) for part in values), default=0.0)
+    if not highest:
+        return None
+    edges = np.linspace(0, highest, _BINS + 1)
+    counts = [np.histogram(part, edges)[0].tolist() for part in values]
+    return {"measure": samples.judged[Task.CAPTION], "edges": edges.tolist(), "counts": counts}
