@@ -102,7 +102,7 @@ def _described(run: ScoreFile) -> dict[str, Any]:
         return described
     try:
         recipe = (run.run.path / "config.toml").read_text(encoding="utf-8")
-        curves = list(_curves(run.run.read_metrics()))
+        drawn = list(curves(run.run.read_metrics()))
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{run.run.path} cannot be read: {error}", hint="train again, or take another run") from error
     inputs = run.run.inputs
@@ -110,10 +110,10 @@ def _described(run: ScoreFile) -> dict[str, Any]:
     made_of = {key: value for key, value in inputs.items() if key not in _LEFT_OUT}
     made_of |= {key: parts[key] for key in _SHOWN_PARTS if key in parts}
     leaves = sorted((name, str(value)) for name, value in _leaves(made_of))
-    return described | {"recipe": recipe, "inputs": inputs, "leaves": leaves, "curves": curves}
+    return described | {"recipe": recipe, "inputs": inputs, "leaves": leaves, "curves": drawn}
 
 
-def _curves(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def curves(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """The curves that there are, as means of neighbours where they have more than 300 points."""
     frame = pd.DataFrame(lines).replace([np.inf, -np.inf], np.nan)  # as of a training that diverged
     for key, (plot, validation) in _CURVES.items():

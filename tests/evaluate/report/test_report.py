@@ -17,8 +17,9 @@ from PIL import Image
 
 from epalm.errors import MediaError
 from epalm.evaluate.report import media as report_media
+from epalm.evaluate.report import page as report_page
 from epalm.evaluate.report import samples as report_samples
-from epalm.evaluate.report.page import as_data
+from epalm.evaluate.report.page import as_data, curves
 from epalm.evaluate.report.samples import make_samples
 from epalm.evaluate.score_files import read_scores
 from epalm.extract.decoding import workers
@@ -133,6 +134,16 @@ def test_a_training_that_went_astray_and_samples_that_nobody_scored(here: Path, 
     assert done.code == 0, done.err
     text = (here / "page.html").read_text()
     assert "there is nothing to score against" in text and '"points":[[3.0,2.0]]' in text
+
+
+def test_a_long_curve_is_averaged_and_a_short_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_page, "_POINTS", 500)
+    lines = [{"step": step, "loss": float(step % 2)} for step in range(1, 2001)]
+    (curve,) = curves(lines)
+    assert len(curve["points"]) == 500 and {value for _, value in curve["points"]} == {0.5}
+    assert curve["points"][0] == [2.5, 0.5] and (curve["plot"], curve["validation"]) == ("loss", False)
+    assert next(curves(lines[:3]))["points"] == [[1.0, 1.0], [2.0, 0.0], [3.0, 1.0]]
+    assert not list(curves([])) and not list(curves([{"step": 1, "loss": float("nan")}]))
 
 
 @pytest.mark.parametrize("line", ["NaN", "[]", '{"id": "1"}', '{"scores": {"CIDEr": NaN}}', '{"text": 1}'])
