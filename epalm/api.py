@@ -43,3 +43,23 @@ def runs(folder: str | Path | None = None) -> "pd.DataFrame":
     from epalm.train.runs.listing import runs_frame
 
     return runs_frame(Path(folder or os.environ.get("EPALM_RUNS", DEFAULT_RUNS)))
+
+
+def scores(
+    run: str | Path | None = None, *, split: str | None = None, folder: str | Path | None = None
+) -> "pd.DataFrame":
+    """The scored samples of a run, one a row; see docs/scores.md.
+
+    `run`: its name in a folder [as of --runs], its path, or a file that `epalm score --predictions` wrote; without one,
+    the latest. `split`: without one, that of the last scoring.
+
+    Columns: id, task, medium, digest (of the medium), question, prediction, references, answers, question_type,
+    answer_type, and one for each metric: the sample's score, or counts that its value of all samples is made of.
+
+    Raises:
+        UsageError: it was not scored, or its files cannot be read.
+    """
+    from epalm.evaluate.score_files import read_scores
+
+    runs = Path(folder or os.environ.get("EPALM_RUNS", DEFAULT_RUNS))
+    return read_scores(None if run is None else str(run), runs, split).frame.reset_index(drop=True)

@@ -1,6 +1,7 @@
 """`epalm compare`: differences, intervals and what changed, on the same samples or not at all."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -9,8 +10,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from epalm import api
+from epalm.evaluate.score_files import COLUMNS
 from epalm.evaluate.score_given import score_given
 from tests.conftest import Epalm
 
@@ -150,6 +154,32 @@ def test_the_commands_of_the_document(scored: Path, epalm: Epalm) -> None:
         # METEOR's start takes long, and is not what this is about.
         done = epalm(*words[1:], *(("--metrics", "exact match,cider") if words[1] == "score" else ()))
         assert done.code == 0, done.err
+
+
+def test_differences_are_a_listing(scored: Path, epalm: Epalm) -> None:
+    done = epalm("compare", "base.scores.json", "better.scores.json", "base.scores.json", "--format", "csv")
+    assert done.code == 0, done.err
+    frame = pd.read_csv(io.StringIO(done.out))
+    assert list(frame["run"].unique()) == ["better", "base"] and len(frame) == 2 * len(MEASURES)
+    (exact,) = frame[(frame["measure"] == "exact match") & (frame["run"] == "better")]["difference"]
+    assert exact == pytest.approx(0.3)
+
+
+def test_scores_are_a_frame_and_the_page_says_how(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, scores in (("baseline", "better"), ("my-run", "base")):
+        _run(scored, name, scores, "test")
+    frame = api.scores("my-run")
+    assert frame.equals(api.scores(scored / "base.scores.json")) and len(frame) == 2 * N
+    assert list(frame) == [*COLUMNS, "exact match", "BLEU counts", "CIDEr"]
+    assert frame["exact match"].mean() == 0.5 and frame["exact match"].isna().sum() == frame["CIDEr"].notna().sum() == N
+    row = frame.iloc[0]
+    assert (row["id"], row["medium"], row["question"], row["prediction"]) == ("q0", "0.jpg", "color of 0?", "red")
+    assert row["answers"] == {"red": 1.0} and row["references"] == [] and row["digest"] is None
+    page = (Path(__file__).parents[3] / "docs/scores.md").read_text().split("## In pandas")[1]
+    (code,) = re.findall(r"```python\n(.*?)```", page.split("##")[0], re.DOTALL)
+    exec(code, {})
+    printed = capsys.readouterr().out
+    assert printed.count("blue") == 18 and "color of 30?" in printed
 
 
 def test_other_data_are_refused_with_one_message(scored: Path, epalm: Epalm) -> None:
