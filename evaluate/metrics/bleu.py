@@ -3,13 +3,10 @@
 Source: Papineni et al., BLEU, ACL 2002, with the smoothing of pycocoevalcap: a 1e-15 for each empty count.
 """
 
-from typing import TYPE_CHECKING
+import numpy as np
 
 from epalm.evaluate.metrics.metric import Inputs, Metric
 from epalm.samples import Task
-
-if TYPE_CHECKING:
-    import numpy as np
 
 ORDERS = 4  # of n-grams
 _TINY, _SMALL = 1e-15, 1e-9  # what pycocoevalcap adds to counts, so that none divides by zero
@@ -25,9 +22,8 @@ class Bleu(Metric):
     def __init__(self, order: int) -> None:
         self.order, self.name = order, f"BLEU-{order}"
 
-    def statistics(self, inputs: Inputs) -> "np.ndarray":
+    def statistics(self, inputs: Inputs) -> np.ndarray:
         """(N, 10): matches and guesses of 1- to 4-grams, the caption's length, and that of the nearest reference."""
-        import numpy as np
         from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 
         predictions, references = inputs.tokens()
@@ -39,10 +35,8 @@ class Bleu(Metric):
             rows.append([*counts["correct"], *counts["guess"], length, nearest])
         return np.array(rows, dtype=np.float64)
 
-    def aggregate(self, sums: "np.ndarray", counts: "np.ndarray | int") -> "np.ndarray":
+    def aggregate(self, sums: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
         """Values (R,) of sums (R, 10)."""
-        import numpy as np
-
         matches, guesses = sums[:, : self.order], sums[:, ORDERS : ORDERS + self.order]
         precision = np.prod((matches + _TINY) / (guesses + _SMALL), axis=1) ** (1 / self.order)
         ratio = (sums[:, -2] + _TINY) / (sums[:, -1] + _SMALL)

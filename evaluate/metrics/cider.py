@@ -6,13 +6,12 @@ the length. Source: Vedantam et al., CIDEr, CVPR 2015.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from epalm.evaluate.metrics.metric import Inputs, Metric
 from epalm.samples import Task
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class Cider(Metric):
@@ -22,9 +21,8 @@ class Cider(Metric):
     summary = "n-grams weighted by how rare they are; its authors call this variant CIDEr-D"
     highest, priority = 10.0, 3
 
-    def statistics(self, inputs: Inputs) -> "np.ndarray":
+    def statistics(self, inputs: Inputs) -> np.ndarray:
         """Each caption's score (N,), 0 to 10."""
-        import numpy as np
         from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_refs, cook_test
 
         predictions, references = inputs.tokens()
@@ -60,8 +58,6 @@ def _shared(references: _Cooked) -> _Frequencies:
 
     Hashes tell which may be such. Where two n-grams have one hash, both are counted, each for itself.
     """
-    import numpy as np
-
     hashes = [np.fromiter(map(hash, _ngrams(texts)), np.int64) for texts in references]
     found, counts = np.unique(np.concatenate(hashes), return_counts=True)
     repeated = set(found[counts > 1].tolist())

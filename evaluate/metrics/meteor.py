@@ -4,15 +4,13 @@ Source: Denkowski and Lavie, Meteor Universal, WMT 2014. English, normalised: th
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from epalm.errors import MetricError
 from epalm.evaluate.metrics.java import find_java, run_java
 from epalm.evaluate.metrics.metric import Inputs, Metric
 from epalm.samples import Task
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")
 _WEIGHTS = (1, 0.6, 0.8, 0.6)  # of matches that are exact, of stems, synonyms and paraphrases
@@ -32,9 +30,8 @@ class Meteor(Metric):
         """The jar's version, and Java's."""
         return f"METEOR 1.5 of {super().backend()}, {find_java()}"
 
-    def statistics(self, inputs: Inputs) -> "np.ndarray":
+    def statistics(self, inputs: Inputs) -> np.ndarray:
         """(N, 6): see `aggregate`."""
-        import numpy as np
         from pycocoevalcap.meteor.meteor import METEOR_JAR, __file__
 
         predictions, references = inputs.tokens()
@@ -49,27 +46,23 @@ class Meteor(Metric):
         except (ValueError, IndexError) as error:
             raise MetricError(f"METEOR gave no counts: {error}", hint="java -version") from error
 
-    def aggregate(self, sums: "np.ndarray", counts: "np.ndarray | int") -> "np.ndarray":
+    def aggregate(self, sums: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
         """Values of sums (R, 6): matched words and length of predictions, both of references, chunks, and words.
 
         The first four are weighted; the last are the words that matched, the mean of both sides.
         """
-        import numpy as np
-
         matched, length, matched_wanted, wanted, chunks, words = sums.T
         precision, recall = _ratio(matched, length), _ratio(matched_wanted, wanted)
         mean = _ratio(precision * recall, _ALPHA * precision + (1 - _ALPHA) * recall)
         return np.asarray(mean * (1 - _GAMMA * _ratio(chunks, words) ** _BETA))
 
 
-def meteor_statistics(counts: "np.ndarray") -> "np.ndarray":
+def meteor_statistics(counts: np.ndarray) -> np.ndarray:
     """The jar's 23 counts of a caption (N, 23) as statistics that add up (N, 6).
 
     The jar says the lengths of caption and reference, the function words of both, for each of four kinds of match the
     content words matched in both and the function words matched in both, the chunks, and the words matched in both.
     """
-    import numpy as np
-
     length, functions, matches = counts[:, :2], counts[:, 2:4], counts[:, 4:20].reshape(-1, 4, 2, 2)
     chunks, words = counts[:, 20], counts[:, 21:]
     weighted = _CONTENT * (length - functions) + (1 - _CONTENT) * functions
@@ -80,10 +73,8 @@ def meteor_statistics(counts: "np.ndarray") -> "np.ndarray":
     return statistics.round(2)  # exactly, but for floating point: all are multiples of 0.05
 
 
-def _ratio(part: "np.ndarray", whole: "np.ndarray") -> "np.ndarray":
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """`part / whole`, zero where there is nothing."""
-    import numpy as np
-
     return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
 
 

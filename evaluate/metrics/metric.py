@@ -8,16 +8,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from epalm.errors import MetricError
 from epalm.evaluate.metrics.java import Tokens, tokenise
 from epalm.samples import Sample, Task
 
-if TYPE_CHECKING:
-    import numpy as np
-
-Aggregate = Callable[["np.ndarray", "np.ndarray | int"], "np.ndarray"]  # sums (R, M), counts (R,) → values (R,)
+Aggregate = Callable[[np.ndarray, np.ndarray | int], np.ndarray]  # sums (R, M), counts (R,) → values (R,)
 
 
 class Metric:
@@ -30,7 +29,7 @@ class Metric:
     highest: float = 1.0  # its range begins at 0
     higher_is_better: bool = True
     needs: str = ""  # beside Python packages
-    library: str = ""  # the distribution that computes it; "" for the one that it comes with
+    library: str = "epalm"  # the distribution that computes it
     family: str = ""  # a name for several metrics in `--metrics`
     counts: str = ""  # what a sample's line calls its statistics; "" where these are a score
     per_sample: bool = True  # whether a sample alone has a score
@@ -43,7 +42,7 @@ class Metric:
         """The samples that it scores, of those of its task. Raises MetricError: none, and a user should know why."""
         return samples
 
-    def statistics(self, inputs: "Inputs") -> "np.ndarray | Sequence[float]":
+    def statistics(self, inputs: "Inputs") -> np.ndarray | Sequence[float]:
         """A score of each sample (N,), or its statistics (N, M), in the order of `inputs.samples`.
 
         Raises:
@@ -51,7 +50,7 @@ class Metric:
         """
         raise NotImplementedError
 
-    def aggregate(self, sums: "np.ndarray", counts: "np.ndarray | int") -> "np.ndarray":
+    def aggregate(self, sums: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
         """Values (R,) of sums of statistics (R, M) over so many samples: here, means."""
         mean: np.ndarray = sums[:, 0] / counts
         return mean
@@ -69,7 +68,7 @@ class Metric:
 class Measured:
     """Sufficient statistics (N, M) of samples, and what makes values of their sums."""
 
-    statistics: "np.ndarray"
+    statistics: np.ndarray
     aggregate: Aggregate
 
     @property
@@ -78,7 +77,7 @@ class Measured:
         return float(self.aggregate(self.statistics.sum(axis=0)[None], len(self.statistics))[0])
 
     @property
-    def per_sample(self) -> "np.ndarray":
+    def per_sample(self) -> np.ndarray:
         """The value of each sample alone: (N,)."""
         return self.aggregate(self.statistics, 1)
 
@@ -115,7 +114,7 @@ class Inputs:
         tokens = (self.predicted or self)._tokens()
         return tokens["g" if self.predicted else "p"], tokens["r"]
 
-    def statistics(self, metric: Metric) -> "np.ndarray":
+    def statistics(self, metric: Metric) -> np.ndarray:
         """What the metric gives: (N, M). Raises MetricError, also where it gave no numbers."""
         checked: np.ndarray = self.once(metric.counts or metric.name, lambda: self._checked(metric))
         return checked
@@ -143,9 +142,7 @@ class Inputs:
         tokens: dict[str, Tokens] = self.once("tokens", make)
         return tokens
 
-    def _checked(self, metric: Metric) -> "np.ndarray":
-        import numpy as np
-
+    def _checked(self, metric: Metric) -> np.ndarray:
         given = np.asarray(metric.statistics(self), dtype=np.float64)
         given = given[:, None] if given.ndim == 1 else given
         if given.ndim != 2 or len(given) != len(self.samples):

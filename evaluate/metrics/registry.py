@@ -1,39 +1,46 @@
 """The metrics there are: ours, and those of other installed packages, by the entry points `epalm.metrics`.
 
 One of ours is an object in `METRICS` of a module named in `_BUILT_IN`; one of another package is what its entry point
-of the metric's name leads to. All that scores, compares, reports or documents metrics asks here.
+of the metric's name leads to. All that scores, compares, reports or documents metrics asks here. The names are known
+without importing any of them.
 """
 
 from collections.abc import Collection, Mapping
 from functools import cache
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from epalm.errors import UsageError
-from epalm.evaluate.metrics.metric import Metric
 from epalm.plugins import load_plugin, plugins
 from epalm.samples import Task
 
+if TYPE_CHECKING:
+    from epalm.evaluate.metrics.metric import Metric
+
 GROUP = "epalm.metrics"
-_BUILT_IN = ("answers", "vqa", "bleu", "meteor", "rouge", "cider", "spice")  # the order in which figures are shown
-
-
-@cache
-def _built_in() -> dict[str, Metric]:
-    found: dict[str, Metric] = {}
-    for name in _BUILT_IN:
-        for metric in import_module(f"epalm.evaluate.metrics.{name}").METRICS:
-            metric.library = metric.library or "epalm"
-            found[metric.name] = metric
-    return found
+_BUILT_IN = {  # in the order in which figures are shown
+    "answers": ("exact match", "VQA soft accuracy"),
+    "vqa": ("VQA accuracy",),
+    "bleu": ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"),
+    "meteor": ("METEOR",),
+    "rouge": ("ROUGE-L",),
+    "cider": ("CIDEr",),
+    "spice": ("SPICE", "SPIDEr"),
+}
 
 
 def metric_names() -> tuple[str, ...]:
-    """The names that `--metrics` takes; no other package is imported for it."""
-    ours = (name for name, metric in _built_in().items() if not metric.other_form_of)
-    return (*ours, *(name for name in sorted(plugins(GROUP)) if name not in _built_in()))
+    """The names that `--metrics` takes."""
+    return tuple(dict.fromkeys([*(name for names in _BUILT_IN.values() for name in names), *sorted(plugins(GROUP))]))
 
 
-def metrics() -> Mapping[str, Metric]:
+@cache
+def _built_in() -> dict[str, "Metric"]:
+    modules = (import_module(f"epalm.evaluate.metrics.{name}") for name in _BUILT_IN)
+    return {metric.name: metric for module in modules for metric in module.METRICS}
+
+
+def metrics() -> Mapping[str, "Metric"]:
     """All metrics by name.
 
     Raises:
@@ -64,7 +71,7 @@ def choose_metrics(words: str | None = None) -> tuple[str, ...]:
     return tuple(name for name in names if any(name in by_name[word] for word in asked))
 
 
-def metrics_for(task: Task, names: Collection[str]) -> list[Metric]:
+def metrics_for(task: Task, names: Collection[str]) -> list["Metric"]:
     """The metrics of those names that score the task, and other forms of them, in the order in which they are shown."""
     return [one for one in metrics().values() if one.task == task and {one.name, one.other_form_of} & {*names}]
 
@@ -77,7 +84,9 @@ def judge(names: Collection[str]) -> str | None:
 
 
 @cache
-def _plugin(name: str) -> Metric:
+def _plugin(name: str) -> "Metric":
+    from epalm.evaluate.metrics.metric import Metric
+
     metric = load_plugin(GROUP, name)
     metric = metric() if isinstance(metric, type) and issubclass(metric, Metric) else metric
     if not isinstance(metric, Metric) or metric.name != name or name in _built_in():
@@ -85,7 +94,8 @@ def _plugin(name: str) -> Metric:
             f"{plugins(GROUP)[name].value}, the entry point {name!r} of {GROUP}, is no metric of that name of its own",
             hint="the entry point has the name of an epalm.evaluate.metrics.metric.Metric, which no other metric has",
         )
-    metric.library = metric.library or getattr(plugins(GROUP)[name].dist, "name", "epalm")
+    if metric.library == "epalm":
+        metric.library = getattr(plugins(GROUP)[name].dist, "name", metric.library)
     return metric
 
 

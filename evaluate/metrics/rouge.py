@@ -1,12 +1,9 @@
 """ROUGE-L by pycocoevalcap."""
 
-from typing import TYPE_CHECKING
+import numpy as np
 
 from epalm.evaluate.metrics.metric import Inputs, Metric
 from epalm.samples import Task
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class Rouge(Metric):
@@ -16,7 +13,7 @@ class Rouge(Metric):
     summary = "longest common subsequence, F-measure"
     priority, chance = 1, False
 
-    def statistics(self, inputs: Inputs) -> "np.ndarray":
+    def statistics(self, inputs: Inputs) -> np.ndarray:
         """Each caption's score (N,)."""
         from pycocoevalcap.rouge.rouge import Rouge as Scorer
 

@@ -7,16 +7,14 @@ nothing is fetched: a message says how to get them.
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from epalm.errors import MetricError
 from epalm.evaluate.metrics.cider import Cider
 from epalm.evaluate.metrics.java import find_java, run_java
 from epalm.evaluate.metrics.metric import Inputs, Metric
 from epalm.samples import Task
-
-if TYPE_CHECKING:
-    import numpy as np
 
 JAR = "spice-1.0.jar"
 MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
@@ -54,10 +52,8 @@ class Spice(Metric):
         """The jar's version, and Java's."""
         return f"SPICE 1.0 of {super().backend()}, {find_java()}"
 
-    def statistics(self, inputs: Inputs) -> "np.ndarray":
+    def statistics(self, inputs: Inputs) -> np.ndarray:
         """Each caption's score (N,), NaN where the jar has none."""
-        import numpy as np
-
         predictions, references = inputs.tokens()
         folder = require_spice()
         asked = [{"image_id": key, "test": some[0], "refs": references[key]} for key, some in predictions.items()]
@@ -78,7 +74,7 @@ class Spider(Spice):
     name, highest = "SPIDEr", 5.5
     summary = "the mean of SPICE and CIDEr"
 
-    def statistics(self, inputs: Inputs) -> "np.ndarray":
+    def statistics(self, inputs: Inputs) -> np.ndarray:
         """Each caption's score (N,)."""
         both: np.ndarray = inputs.statistics(SPICE) + inputs.statistics(Cider())
         return both[:, 0] / 2
