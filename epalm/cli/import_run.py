@@ -58,26 +58,22 @@ def import_run(
     from epalm.cache.spec import parse_layers
     from epalm.cli.live_source import choice_of
     from epalm.cli.training import emptied_on_fault
+    from epalm.config import load_config
     from epalm.console import say
     from epalm.extract.encoders.registry import build_encoder
     from epalm.train.runs.importing import import_run as write
-    from epalm.train.runs.importing import published_config
     from epalm.train.runs.published import read_published
     from epalm.train.runs.run_folder import RunFolder
 
     published = read_published(file)
     short = [f"encoder.kind={encoder}"] if encoder else []
     short += [f"encoder.weights={weights}"] if weights else []
-    config = published_config(published, recipe, [*short, *(settings or [])])
-    chosen = choice_of(
-        config.encoder,
-        modality,
-        config.encoder.weights,
-        "own" if modality is Modality.AUDIO else statistics,
-    )
+    config = load_config(recipe, [*published.overrides, *short, *(settings or [])])
+    statistics = "own" if modality is Modality.AUDIO else statistics
+    chosen = choice_of(config.encoder, modality, config.encoder.weights, statistics)
     built = build_encoder(chosen, device=device)
     layers = parse_layers(f"last:{config.model.tokens}", built.depth)
-    told = {
+    features = {
         "source": "live",
         "encoder": built.describe(),
         "layers": list(layers),
@@ -87,7 +83,7 @@ def import_run(
     }
     folder = RunFolder.create(runs, f"{modality.value}-{file.stem}", name=run)
     with emptied_on_fault(folder):
-        write(published, config, file, folder, modality=modality.value, features=told, width=built.width, data=data)
+        write(published, config, file, folder, modality=modality.value, features=features, width=built.width, data=data)
     if as_json:
         typer.echo(json.dumps({"run": str(folder.path)}))
     say(f"run {folder.path}, {config.lm.name}, attention {config.model.attention}; next: epalm predict, epalm score")

@@ -28,7 +28,6 @@ _STATE, _DIGEST = "state.json", "digest"
 _NAME = re.compile(r"step-([0-9]{1,18})", re.ASCII)
 _KEPT = 2  # newest checkpoints, beside the best one
 _READ = 1 << 22  # bytes
-_HINT = "the same epalm train goes on from the checkpoint before it"
 
 
 class DamagedError(UsageError):
@@ -75,7 +74,7 @@ class Checkpoints:
                 write_tensors(path, tensors)
                 digests[path.name] = _digest_file(path)
             content = {**state, "files": digests}
-            (draft / _STATE).write_bytes(_json({**content, _DIGEST: _digest_json(content)}))
+            (draft / _STATE).write_bytes(_json({**content, _DIGEST: xxhash.xxh3_128_hexdigest(_json(content))}))
             fsync_file(draft / _STATE)
             fsync_directory(draft)
             draft.rename(final)
@@ -84,8 +83,8 @@ class Checkpoints:
             raise
         fsync_directory(self.folder)
         if best:
-            self._point(BEST, final.name)
-        self._point(LATEST, final.name)
+            self._point(BEST, step)
+        self._point(LATEST, step)
         self._prune()
 
     def newest(self) -> Checkpoint | None:
@@ -110,25 +109,22 @@ class Checkpoints:
 
     def go_on_from(self, checkpoint: Checkpoint, *, best: int | None) -> None:
         """Make it the latest, and the one of step `best` the best; what is newer or a leftover goes."""
-        newer = [number for number in self._steps() if number > _step_of(checkpoint.path.name)]
+        latest = int(checkpoint.path.name.removeprefix("step-"))
         if best is None:
             (self.folder / BEST).unlink(missing_ok=True)
         else:
-            self._point(BEST, f"step-{best}")
-        self._point(LATEST, checkpoint.path.name)
-        for number in newer:
-            self._remove(self.folder / f"step-{number}")
-        self._prune()
+            self._point(BEST, best)
+        self._point(LATEST, latest)
+        self._prune(newest=latest)
         for path in self.folder.glob(".*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def holds(self, step: int) -> bool:
         """Whether the checkpoint of a step is there and whole."""
         try:
-            self._verified(f"step-{step}")
+            return bool(self._verified(f"step-{step}"))
         except DamagedError:
             return False
-        return True
 
     def named(self, kind: str) -> Checkpoint | None:
         """The one that `best` or `latest` stands for; None where there is none yet. Raises DamagedError."""
@@ -142,19 +138,21 @@ class Checkpoints:
 
     def listed(self) -> dict[str, str]:
         """What `best` and `latest` stand for now."""
-        found = {kind: self._target(kind) for kind in (BEST, LATEST)}
-        return {kind: name for kind, name in found.items() if name}
+        return {kind: name for kind in (BEST, LATEST) if (name := self._target(kind))}
 
-    def _prune(self) -> None:
-        kept = {self._target(BEST), *(f"step-{number}" for number in self._steps()[:_KEPT])}
-        for number in self._steps():
-            if f"step-{number}" not in kept:
-                self._remove(self.folder / f"step-{number}")
+    def _prune(self, newest: int | None = None) -> None:
+        """Take away all but the best and the two latest, up to `newest`."""
+        steps = self._steps()
+        kept = [step for step in steps if newest is None or step <= newest][:_KEPT]
+        for step in steps:
+            path = self.folder / f"step-{step}"
+            if step not in kept and path.name != self._target(BEST):
+                shutil.rmtree(path.rename(self._hidden(path)))
 
     def _steps(self) -> list[int]:
         """Of the checkpoints that are there, the newest first."""
-        names = [path.name for path in self.folder.glob("step-*")]
-        return sorted((_step_of(name) for name in names if _NAME.fullmatch(name)), reverse=True)
+        found = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*"))
+        return sorted((int(match[1]) for match in found if match), reverse=True)
 
     def _verified(self, name: str) -> Checkpoint:
         path = self.folder / name
@@ -162,9 +160,9 @@ class Checkpoints:
         try:
             wrong = [name for name, digest in state["files"].items() if _digest_file(path / name) != digest]
         except OSError as error:
-            raise DamagedError(f"the checkpoint {path} cannot be read: {error}", hint=_HINT) from error
+            raise _damaged(path, f"cannot be read: {error}") from error
         if wrong:
-            raise DamagedError(f"the checkpoint {path} is damaged: {wrong[0]} is not what was written", hint=_HINT)
+            raise _damaged(path, f"is damaged: {wrong[0]} is not what was written")
         return Checkpoint(path, state)
 
     def _target(self, kind: str) -> str | None:
@@ -174,18 +172,15 @@ class Checkpoints:
             return None
         return name if _NAME.fullmatch(name) else None
 
-    def _point(self, kind: str, name: str) -> None:
-        write_atomically(self.folder / kind, f"{name}\n".encode())
+    def _point(self, kind: str, step: int) -> None:
+        write_atomically(self.folder / kind, f"step-{step}\n".encode())
 
     def _hidden(self, path: Path) -> Path:
-        """Where a checkpoint lies while it is written or taken away: a kill leaves a name that nobody reads."""
+        """Where a checkpoint lies while it is written or taken away: a kill leaves a name that is never read."""
         hidden = path.with_name(f".{path.name}")
         if hidden.exists():
             shutil.rmtree(hidden)
         return hidden
-
-    def _remove(self, path: Path) -> None:
-        shutil.rmtree(path.rename(self._hidden(path)))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -210,16 +205,16 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def _read_state(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads((path / _STATE).read_bytes())
-        told = content.pop(_DIGEST)
+        digest = content.pop(_DIGEST)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedError(f"the checkpoint {path} cannot be read: {error}", hint=_HINT) from error
-    if told != _digest_json(content):
-        raise DamagedError(f"the checkpoint {path} is damaged: {_STATE} is not what was written", hint=_HINT)
+        raise _damaged(path, f"cannot be read: {error}") from error
+    if digest != xxhash.xxh3_128_hexdigest(_json(content)):
+        raise _damaged(path, f"is damaged: {_STATE} is not what was written")
     return content
 
 
-def _step_of(name: str) -> int:
-    return int(name.rpartition("-")[2])
+def _damaged(path: Path, what: str) -> DamagedError:
+    return DamagedError(f"the checkpoint {path} {what}", hint="the same epalm train goes on from the one before it")
 
 
 def _digest_file(path: Path) -> str:
@@ -228,10 +223,6 @@ def _digest_file(path: Path) -> str:
         while part := file.read(_READ):
             hasher.update(part)
     return hasher.hexdigest()
-
-
-def _digest_json(value: Mapping[str, Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(_json(value))
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

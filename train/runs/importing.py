@@ -3,22 +3,17 @@
 Knows every part of this stage; what the encoder is, it is told.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from epalm import __version__
-from epalm.config import Config, load_config
+from epalm.config import Config
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_file, digest_tensors
 from epalm.train.build import build_model, load_lm, load_text_format
 from epalm.train.runs.published import Published
 from epalm.train.runs.run_folder import RunFolder
-
-
-def published_config(published: Published, recipe: str, overrides: Sequence[str]) -> Config:
-    """The settings of the checkpoint, over the recipe's; `overrides` win. Raises UsageError as `load_config`."""
-    return load_config(recipe, [*published.overrides, *overrides])
 
 
 def import_run(
@@ -31,7 +26,7 @@ def import_run(
     features: Mapping[str, Any],
     width: int,
     data: str = "",
-) -> RunFolder:
+) -> None:
     """Write the run; it is the latest then. `features` describe the encoder, of width `width`, and its layers.
 
     Raises:
@@ -74,4 +69,3 @@ def import_run(
     )
     folder.save_only(model.trainable_tensors(), step=0)
     folder.finish()
-    return folder

@@ -178,7 +178,7 @@ def _broken(root: Path) -> Iterator[tuple[str, Any, str, tuple[object, ...]]]:
     yield "unknown", content, "something.weight", ()
     content = _content()
     content["config"] |= {"prompt_tuning": True}
-    yield "no prompt", content, "lacks prompt", ()
+    yield "no prompt", content, "of another model: prompt.embedding", ()
     content = _content()
     content["config"] |= {"prompt_tuning": True, "deep": True, "text_step": 2}
     yield "other forms", content, "a deep prompt", ()
