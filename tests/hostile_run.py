@@ -8,7 +8,7 @@ import json
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import numpy as np
 
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
 from epalm.extract.inputs.views import VIEW_0, View, view_of
-from epalm.extract.media.limits import Limits
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
 
@@ -40,13 +39,11 @@ class ForbiddenError(BaseException):
 
 
 @dataclass(frozen=True)
-class Watched:
+class Watched(Input):
     """An input that does nothing but decode, or ends its process."""
 
     inner: Input
     outside: str
-    limits: Limits = field(default_factory=Limits)
-    augmentation: None = None
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         if isinstance(self.inner, AudioInput):
@@ -64,9 +61,6 @@ class Watched:
 
     def describe(self) -> dict[str, Any]:
         return self.inner.describe()
-
-    def describe_augmentation(self) -> None:
-        return None
 
 
 _watching: list[bool] = []

@@ -204,4 +204,4 @@ def _with_options(read: "Input", choice: EncoderChoice, limits: Limits) -> "Inpu
         if not isinstance(read, ImageInput):
             raise UsageError("--reduced-jpeg is for pictures", hint="leave the option out")
         options["reduced_jpeg"] = True
-    return replace(read, **options)  # type: ignore[type-var]
+    return replace(read, **options)

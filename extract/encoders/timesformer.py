@@ -5,7 +5,7 @@ embedding. It reads pictures as well as the middle frame of clips, so that what 
 tested on videos.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from epalm.errors import UsageError
 from epalm.extract.encoders.registry import EncoderChoice, EncoderKind
@@ -23,9 +23,6 @@ _DECIDING = (
     "attention_type", "hidden_act", "hidden_size", "image_size", "intermediate_size", "layer_norm_eps",
     "num_attention_heads", "num_hidden_layers", "patch_size", "qkv_bias",
 )  # fmt: skip
-_INTERPOLATION: "dict[int, Interpolation]" = {
-    0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming",
-}  # fmt: skip  # Pillow's numbers, as image processors write them
 _KINETICS: dict[str, Any] = {"image_mean": (0.45,) * 3, "image_std": (0.225,) * 3, "resample": 2}
 _SPACE_ONLY = "timesformer-space"
 
@@ -36,6 +33,7 @@ def build(choice: EncoderChoice, source: "Source", compute: "Compute") -> "Trans
     Frames of a clip [default: as many as it was trained with; 1 when space-only]. Raises UsageError.
     """
     import torch
+    from PIL import Image
     from transformers import TimesformerModel, VideoMAEImageProcessor
 
     from epalm.extract.inputs.preprocess import Pixels
@@ -58,7 +56,7 @@ def build(choice: EncoderChoice, source: "Source", compute: "Compute") -> "Trans
     side = model.config.image_size
     pixels = Pixels(
         (side, side),
-        _INTERPOLATION[int(settings["resample"])],
+        cast("Interpolation", Image.Resampling(int(settings["resample"])).name.lower()),
         tuple(settings["image_mean"]),
         tuple(settings["image_std"]),
     )

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from epalm.errors import UsageError
-
 RATIO = (3 / 4, 4 / 3)  # aspect ratios (width / height) of the crop
 TRIES = 10  # before the crop falls back to the centre
 CHANCE = 0.5  # of the flip, and of each operation once it is drawn
@@ -60,24 +58,14 @@ class PixelDraw:
 class PixelAugmentation:
     """Random resized crop, horizontal flip and RandAugment, for pictures and clips.
 
-    `scale` is the range of the crop's area as a part of the picture's; `operations` are drawn with replacement
-    and each is applied with `CHANCE`, at `magnitude` of 10.
+    `scale` is the range of the crop's area as a part of the picture's (0 < low ≤ high ≤ 1); `operations` are drawn with
+    replacement, and each is applied with `CHANCE`, at `magnitude` of 10.
     """
 
     scale: tuple[float, float] = (0.5, 1.0)
     flip: bool = True
     operations: int = 2
     magnitude: int = 7
-
-    def __post_init__(self) -> None:
-        low, high = self.scale
-        if not 0 < low <= high <= 1:
-            raise UsageError(f"crop scale {low} to {high}", hint="give two parts of the area, 0 < low <= high <= 1")
-        if self.operations < 0 or not 0 <= self.magnitude <= MAGNITUDES:
-            raise UsageError(
-                f"{self.operations} operations of magnitude {self.magnitude}",
-                hint=f"give 0 or more operations and a magnitude of 0 to {MAGNITUDES}",
-            )
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> PixelDraw:
         """A draw for a picture of `height` × `width` pixels."""
@@ -124,10 +112,6 @@ class SpecAugment:
 
     frequency: int = 24
     time: int = 96
-
-    def __post_init__(self) -> None:
-        if self.frequency < 0 or self.time < 0:
-            raise UsageError(f"masks of {self.frequency} bins and {self.time} frames", hint="give widths of 0 or more")
 
     def apply(self, bank: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(frames, mels) float32 before normalisation → a copy with the masked values 0."""

@@ -1,12 +1,12 @@
 """From a medium to the array that an encoder takes: decoding, views, size; then statistics.
 
-Each input is a plain frozen dataclass: it travels to the decoding processes, which send back what takes least room,
-and `describe()` gives all that decides its numbers. Knows no encoder by name.
+An input travels to the decoding processes, which send back what takes least room, and `describe()` gives all that
+decides its numbers. Knows no encoder by name.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -24,31 +24,20 @@ if TYPE_CHECKING:
     import torch
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
 Triple = tuple[float, float, float]
-Margins = tuple[float, float, float, float]
-NO_MARGINS: Margins = (0.0, 0.0, 0.0, 0.0)
+_SMOOTH = ("bilinear", "bicubic", "lanczos")  # with the others a pixel's shift within a block is seen
+_REDUCED_TO = 2  # times the encoder's size
 
 
-class Input(Protocol):
-    """Reads one medium for an encoder, in as many views as are asked for; then makes a batch of them its input."""
+@dataclass(frozen=True)
+class Input:
+    """Reads one medium for an encoder, in as many views as are asked for; then makes a batch of them its input.
 
-    @property
-    def limits(self) -> Limits:
-        """What a medium may have; beyond, it is refused."""
-        ...
+    Media beyond the `limits` are refused. `augmentation` draws the views other than 0; None: they are view 0 again.
+    """
 
-    @property
-    def augmentation(self) -> PixelAugmentation | SpecAugment | None:
-        """What views other than 0 are drawn by; None: they are view 0 again."""
-        ...
+    limits: Limits = field(default_factory=Limits, kw_only=True)
+    augmentation: PixelAugmentation | SpecAugment | None = field(default=None, kw_only=True)
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         """The views, from one decoding: (V, ...), pixels uint8 or a filter bank float32, before any statistics.
@@ -56,23 +45,19 @@ class Input(Protocol):
         Raises:
             MediaError: a medium that cannot be decoded.
         """
-        ...
+        raise NotImplementedError
 
     def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
         """A batch (B, ...) of raw views, on any device → what the encoder takes, float32."""
-        ...
+        raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides the numbers of view 0, as JSON."""
-        ...
+        raise NotImplementedError
 
     def describe_augmentation(self) -> dict[str, Any] | None:
         """Everything else that decides the numbers of the other views, but their seed; None: they are view 0."""
-        ...
-
-
-_SMOOTH = ("bilinear", "bicubic", "lanczos")  # with the others a pixel's shift within a block is seen
-_REDUCED_TO = 2  # times the encoder's size
+        return self.augmentation.describe() if self.augmentation else None
 
 
 @dataclass(frozen=True)
@@ -84,33 +69,52 @@ class Pixels:
     mean: Triple
     std: Triple
 
-    def fit(self, picture: np.ndarray, margins: Margins = NO_MARGINS) -> np.ndarray:
-        """(H, W, 3) uint8 → (height, width, 3) uint8: straight to the size, proportions not kept.
+    @property
+    def resampling(self) -> Image.Resampling:
+        """Pillow's name of the interpolation."""
+        return Image.Resampling[self.interpolation.upper()]
 
-        `margins` (left, top, right, bottom) in pixels are left out.
+    def describe(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class _PixelInput(Input):
+    pixels: Pixels
+    augmentation: PixelAugmentation | None = field(default_factory=PixelAugmentation, kw_only=True)
+
+    def _draw(self, view: View, height: int, width: int) -> PixelDraw | None:
+        """The view's draw for a picture of that size; None: nothing is drawn."""
+        if view.number == 0 or self.augmentation is None:
+            return None
+        return self.augmentation.draw(view.rng("pixels"), height, width)
+
+    def _fit(
+        self, picture: np.ndarray, draw: PixelDraw | None, margins: tuple[float, float, float, float] = (0, 0, 0, 0)
+    ) -> np.ndarray:
+        """(H, W, 3) uint8 → (height, width, 3) uint8: as drawn, or straight to the size, proportions not kept.
+
+        Of what is not drawn, `margins` (left, top, right, bottom) in pixels are left out.
         """
-        height, width = self.size
-        if picture.shape[:2] == self.size and margins == NO_MARGINS:
+        if draw:
+            return draw.apply(picture, self.pixels.size, self.pixels.resampling)
+        if picture.shape[:2] == self.pixels.size and not any(margins):
             return np.ascontiguousarray(picture)
         image = Image.fromarray(np.ascontiguousarray(picture))
         left, top, right, bottom = margins
         box = (left, top, image.width - right, image.height - bottom)
-        return np.asarray(image.resize((width, height), self.resampling, box))
+        return np.asarray(image.resize(self.pixels.size[::-1], self.pixels.resampling, box))
 
-    @property
-    def resampling(self) -> Image.Resampling:
-        """Pillow's name of the interpolation."""
-        return _RESAMPLING[self.interpolation]
-
-    def normalise(self, pictures: "torch.Tensor") -> "torch.Tensor":
+    def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
         """(..., H, W, 3) uint8 → (..., 3, H, W) float32 with the encoder's mean and standard deviation."""
-        values = pictures.movedim(-1, -3).contiguous().float()
-        mean, std = (values.new_tensor(statistic)[:, None, None] for statistic in (self.mean, self.std))
+        values = raw.movedim(-1, -3).contiguous().float()
+        mean, std = (values.new_tensor(one)[:, None, None] for one in (self.pixels.mean, self.pixels.std))
         return values.div_(255).sub_(mean).div_(std)
 
 
 @dataclass(frozen=True)
-class ImageInput:
+class ImageInput(_PixelInput):
     """Image file → (V, H, W, 3) uint8; normalised (B, 3, H, W) float32.
 
     `reduced_jpeg` decodes a JPEG at 1/2, 1/4 or 1/8 of its size where that is at least twice the encoder's on both
@@ -119,10 +123,7 @@ class ImageInput:
     1.2 for photographs and 4 for saturated patterns finer than the encoder's pixels.
     """
 
-    pixels: Pixels
     reduced_jpeg: bool = False
-    limits: Limits = field(default_factory=Limits)
-    augmentation: PixelAugmentation | None = field(default_factory=PixelAugmentation)
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         """See `Input`."""
@@ -130,41 +131,22 @@ class ImageInput:
         reduced = self.reduced_jpeg and self.pixels.interpolation in _SMOOTH
         least = (_REDUCED_TO * height, _REDUCED_TO * width) if reduced else None
         picture, size, margins = read_image(medium, self.limits, least=least)
-        draws = (_draw(self.augmentation, view, *size) for view in views)
-        return np.stack(
-            [
-                draw.apply(picture, self.pixels.size, self.pixels.resampling)
-                if draw
-                else self.pixels.fit(picture, margins)
-                for draw in draws
-            ]
-        )
-
-    def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
-        """See `Input`."""
-        return self.pixels.normalise(raw)
+        return np.stack([self._fit(picture, self._draw(view, *size), margins) for view in views])
 
     def describe(self) -> dict[str, Any]:
         """See `Input`."""
         reduced = {"jpeg": f"reduced to {_REDUCED_TO} times the size or more"} if self.reduced_jpeg else {}
-        return {"medium": "image", **reduced, **_json(self.pixels)}
-
-    def describe_augmentation(self) -> dict[str, Any] | None:
-        """See `Input`."""
-        return self.augmentation.describe() if self.augmentation else None
+        return {"medium": "image", **reduced, **self.pixels.describe()}
 
 
 @dataclass(frozen=True)
-class VideoInput:
+class VideoInput(_PixelInput):
     """Video file → (V, frames, H, W, 3) uint8; normalised (B, frames, 3, H, W) float32.
 
     View 0 has the middle frame of each of `frames` equal intervals, the others a random one of each.
     """
 
-    pixels: Pixels
     frames: int
-    limits: Limits = field(default_factory=Limits)
-    augmentation: PixelAugmentation | None = field(default_factory=PixelAugmentation)
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         """See `Input`."""
@@ -176,9 +158,8 @@ class VideoInput:
 
         def keep(place: int, frame: np.ndarray) -> np.ndarray:
             if place not in draws:
-                draws[place] = _draw(self.augmentation, views[place], *frame.shape[:2])
-            draw = draws[place]
-            return draw.apply(frame, self.pixels.size, self.pixels.resampling) if draw else self.pixels.fit(frame)
+                draws[place] = self._draw(views[place], *frame.shape[:2])
+            return self._fit(frame, draws[place])
 
         return np.stack([np.stack(kept) for kept in read_frames(medium, choose, keep, self.limits)])
 
@@ -187,14 +168,10 @@ class VideoInput:
             return middle_frames(total, self.frames)
         return random_frames(total, self.frames, view.rng("frames"))
 
-    def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
-        """See `Input`."""
-        return self.pixels.normalise(raw)
-
     def describe(self) -> dict[str, Any]:
         """See `Input`."""
         sampling = "middle of equal intervals"
-        return {"medium": "video", "frames": self.frames, "sampling": sampling, **_json(self.pixels)}
+        return {"medium": "video", "frames": self.frames, "sampling": sampling, **self.pixels.describe()}
 
     def describe_augmentation(self) -> dict[str, Any] | None:
         """See `Input`."""
@@ -202,7 +179,7 @@ class VideoInput:
 
 
 @dataclass(frozen=True)
-class AudioInput:
+class AudioInput(Input):
     """Audio file → (V, frames, mel_bins) float32: log-mel bank, padded or cut; normalised (x − mean) / (2·std)."""
 
     rate: int  # Hz
@@ -210,16 +187,14 @@ class AudioInput:
     frames: int  # of 10 ms
     mean: float
     std: float
-    limits: Limits = field(default_factory=Limits)
-    augmentation: SpecAugment | None = field(default_factory=SpecAugment)
+    augmentation: SpecAugment | None = field(default_factory=SpecAugment, kw_only=True)
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         """See `Input`."""
         # Here, because it needs torch: processes that decode pictures and clips start without it.
         from epalm.extract.inputs.filterbank import filter_bank, fit_frames, samples_for
 
-        keep = samples_for(self.frames, self.rate)
-        wave = read_waveform(medium, self.limits, rate=self.rate, keep=keep)
+        wave = read_waveform(medium, self.limits, rate=self.rate, keep=samples_for(self.frames, self.rate))
         bank = filter_bank(wave.samples, rate=self.rate, mel_bins=self.mel_bins, mean=wave.mean)
         if not len(bank):
             raise MediaError(
@@ -228,13 +203,8 @@ class AudioInput:
             )
         if not np.isfinite(bank).all():
             raise MediaError("the recording is louder than can be computed with", hint="scale it to −1 … 1")
-        fitted = fit_frames(bank, self.frames)
-        return np.stack([self._masked(fitted, view) for view in views])
-
-    def _masked(self, bank: np.ndarray, view: View) -> np.ndarray:
-        if view.number == 0 or self.augmentation is None:
-            return bank
-        return self.augmentation.apply(bank, view.rng("mask"))
+        fitted, masks = fit_frames(bank, self.frames), self.augmentation
+        return np.stack([masks.apply(fitted, view.rng("mask")) if view.number and masks else fitted for view in views])
 
     def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
         """See `Input`."""
@@ -244,18 +214,3 @@ class AudioInput:
         """See `Input`."""
         settings = {name: getattr(self, name) for name in ("rate", "mel_bins", "frames", "mean", "std")}
         return {"medium": "audio", "filter_bank": "kaldi, hann 25/10 ms, mean subtracted, htk", **settings}
-
-    def describe_augmentation(self) -> dict[str, Any] | None:
-        """See `Input`."""
-        return self.augmentation.describe() if self.augmentation else None
-
-
-def _draw(augmentation: PixelAugmentation | None, view: View, height: int, width: int) -> PixelDraw | None:
-    """The view's draw for a picture of that size; None: nothing is drawn."""
-    if view.number == 0 or augmentation is None:
-        return None
-    return augmentation.draw(view.rng("pixels"), height, width)
-
-
-def _json(pixels: Pixels) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(pixels).items()}

@@ -19,7 +19,7 @@ from epalm.extract.canary import compare_rows
 from epalm.extract.encoders.registry import EncoderChoice
 from epalm.extract.inputs import preprocess
 from epalm.extract.inputs.augment import PixelDraw
-from epalm.extract.inputs.preprocess import Pixels
+from epalm.extract.inputs.preprocess import ImageInput
 from epalm.media import MediaFile
 from epalm.samples import Modality
 from tests.conftest import Done, Epalm
@@ -117,9 +117,9 @@ def test_one_row_is_enough(trial: Trial) -> None:
 
 
 def test_other_pixels_under_the_same_fingerprint_are_noticed(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = Pixels.fit
+    fit = ImageInput._fit
     with monkeypatch.context() as patches:
-        patches.setattr(Pixels, "fit", lambda *words: np.ascontiguousarray(fit(*words)[::-1]))
+        patches.setattr(ImageInput, "_fit", lambda *words: np.ascontiguousarray(fit(*words)[::-1]))
         done = _train(trial)
     assert done.code == 1 and "is off by" in _said(done)
     applied = PixelDraw.apply

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from epalm.errors import UsageError
 from epalm.extract.inputs.augment import GREY, OPERATIONS, RATIO, PixelAugmentation, PixelDraw, SpecAugment
 from epalm.extract.inputs.views import VIEW_0, View, view_of
 
@@ -218,13 +217,3 @@ def test_policies_say_what_they_are() -> None:
     assert PixelAugmentation().describe()["magnitude"] == 7
     assert PixelAugmentation(flip=False).describe() != PixelAugmentation().describe()
     assert SpecAugment().describe() == {"augmentation": "specaugment", "frequency": 24, "time": 96}
-
-
-@pytest.mark.parametrize("scale", [(0.0, 1.0), (0.6, 0.5), (0.5, 1.1), (float("nan"), 1.0)])
-def test_policies_that_cannot_be(scale: tuple[float, float]) -> None:
-    with pytest.raises(UsageError, match="crop scale"):
-        PixelAugmentation(scale=scale)
-    with pytest.raises(UsageError, match="of magnitude 11"):
-        PixelAugmentation(magnitude=11)
-    with pytest.raises(UsageError, match="-1 bins"):
-        SpecAugment(frequency=-1)

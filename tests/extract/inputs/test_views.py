@@ -193,7 +193,7 @@ def test_pixels_are_normalised_as_published(shape: tuple[int, ...]) -> None:
     raw = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
     mean, std = np.array(PIXELS.mean, np.float32), np.array(PIXELS.std, np.float32)
     expected = np.moveaxis((raw.astype(np.float32) / np.float32(255) - mean) / std, -1, -3)
-    normal = PIXELS.normalise(torch.from_numpy(raw))
+    normal = ImageInput(PIXELS).normalise(torch.from_numpy(raw))
     assert normal.dtype == torch.float32
     assert normal.is_contiguous()
     np.testing.assert_allclose(normal.numpy(), expected, rtol=1e-6, atol=1e-6)
