@@ -3,8 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from epalm.playground.text import captions, questions
-from epalm.playground.world import Scene
+from epalm.playground.world import Scene, captions, questions
 
 _BAG, _SENTENCE, _LIST = 0.6, 0.15, 0.15  # the rest has no description: what is likely when nothing is known
 

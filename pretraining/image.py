@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from epalm.extract.encoders.transformer import ClsTokens
-from epalm.playground.draw_image import SIDE, draw_image
+from epalm.playground.draw import PICTURE_SIDE as SIDE
+from epalm.playground.draw import draw_image
 from epalm.samples import Modality
 from pretraining.encoders import pretrain_encoder
 

@@ -5,8 +5,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from epalm.playground.text import captions, questions
-from epalm.playground.world import scenes
+from epalm.playground.world import captions, questions, scenes
 from epalm.samples import Modality
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3, as in OPT

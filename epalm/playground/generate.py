@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from epalm.errors import UsageError
-from epalm.playground.text import captions, questions
-from epalm.playground.world import SPLITS, Scene, draw_scenes
-from epalm.playground.write_media import write_medium
+from epalm.playground.draw import write_medium
+from epalm.playground.world import QUESTIONS, SPLITS, Scene, captions, draw_scenes
 from epalm.samples import Modality, Task
 
 _VERSION = 2  # raised whenever the same seed would give other files
@@ -38,10 +37,10 @@ def generate_playground(
         UsageError: `root` holds something else, which is never deleted.
     """
     counts = counts or COUNTS[modality]
-    marker = _expected(modality, seed, counts)
-    if _marker(root) == marker:
+    marker, there = _expected(modality, seed, counts), _marker(root)
+    if there == marker:
         return root
-    if root.exists() and _marker(root) is None and any(root.iterdir()):
+    if there is None and root.exists() and any(root.iterdir()):
         raise UsageError(
             f"{root} holds files that are not the playground's", hint="move them, or work in another folder"
         )
@@ -49,7 +48,13 @@ def generate_playground(
     try:
         _write(draft, modality, seed, counts)
         (draft / _MARKER).write_text(json.dumps(marker))
-        _replace(root, draft, marker)
+        if _marker(root) not in (None, marker):
+            shutil.rmtree(root)
+        try:
+            draft.rename(root)
+        except OSError:
+            if _marker(root) != marker:  # no other process was faster
+                raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return root
@@ -72,17 +77,6 @@ def _marker(root: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _replace(root: Path, draft: Path, marker: dict[str, Any]) -> None:
-    """Move the finished draft into place; another process that was faster wins."""
-    if _marker(root) not in (None, marker):
-        shutil.rmtree(root)
-    try:
-        draft.rename(root)
-    except OSError:
-        if _marker(root) != marker:
-            raise
-
-
 def _write(folder: Path, modality: Modality, seed: int, counts: tuple[int, int, int]) -> None:
     folder.mkdir(parents=True)
     rng = random.Random(f"{seed}/{modality}")
@@ -92,23 +86,13 @@ def _write(folder: Path, modality: Modality, seed: int, counts: tuple[int, int, 
             for number, scene in enumerate(draw_scenes(modality, split, count, rng)):
                 stem = f"{split}/{number:05d}"
                 media = write_medium(scene, folder / stem, rng).relative_to(folder).as_posix()
-                for row in _samples(scene, stem, media, split, rng):
-                    lines.write(json.dumps(row) + "\n")
+                base = {"modality": modality, "media": media, "split": split}
+                lines.writelines(json.dumps(row) + "\n" for row in _samples(scene, stem, base, rng))
 
 
-def _samples(scene: Scene, stem: str, media: str, split: str, rng: random.Random) -> Iterator[dict[str, Any]]:
+def _samples(scene: Scene, stem: str, base: dict[str, str], rng: random.Random) -> Iterator[dict[str, Any]]:
     """One question per attribute, in one of its wordings, and one sample of captions."""
-    wordings: dict[str, list[tuple[str, str]]] = {}
-    for attribute, question, answer in questions(scene):
-        wordings.setdefault(attribute, []).append((question, answer))
-    base = {"modality": scene.modality, "media": media, "split": split}
-    for attribute, choices in wordings.items():
-        question, answer = rng.choice(choices)
-        yield {
-            "id": f"{stem}/{attribute}",
-            **base,
-            "task": Task.QA,
-            "prompt": question,
-            "answers": {answer: 1.0},
-        }
+    for attribute, wordings in QUESTIONS[scene.modality].items():
+        question, answers = rng.choice(wordings), {scene[attribute]: 1.0}
+        yield {"id": f"{stem}/{attribute}", **base, "task": Task.QA, "prompt": question, "answers": answers}
     yield {"id": f"{stem}/caption", **base, "task": Task.CAPTION, "references": captions(scene)}

@@ -1,4 +1,4 @@
-"""The scenes of the built-in world and their splits. Knows attributes; knows nothing about pixels or sentences.
+"""The scenes of the built-in world, their splits, and what is asked and said of them. Knows nothing about pixels.
 
 A scene gives each attribute of its modality one value. No word is a value of two attributes of one modality, so
 an unordered set of values names exactly one scene.
@@ -39,6 +39,46 @@ ATTRIBUTES: Mapping[Modality, Mapping[str, tuple[str, ...]]] = {
     },
 }
 
+QUESTIONS: Mapping[Modality, Mapping[str, tuple[str, ...]]] = {
+    Modality.IMAGE: {
+        "size": ("how big is the shape?", "what size is the shape?"),
+        "color": ("what color is the shape?", "which color does the shape have?"),
+        "shape": ("what shape is there?", "which shape is in the picture?"),
+        "place": ("where is the shape?", "at which place is the shape?"),
+        "background": ("what color is the background?", "how dark is the background?"),
+    },
+    Modality.VIDEO: {
+        "color": ("what color is the shape?", "which color does the shape have?"),
+        "shape": ("what shape moves?", "which shape is in the video?"),
+        "motion": ("which way does the shape move?", "where does the shape go?"),
+        "flash": ("when does the light flash?", "at which time is the flash?"),
+    },
+    Modality.AUDIO: {
+        "count": ("how many tones are there?", "how many tones sound?"),
+        "pace": ("how fast are the tones?", "what pace do the tones have?"),
+        "timbre": ("what timbre do the tones have?", "how do the tones sound?"),
+        "sweep": ("how does the pitch change?", "is the pitch rising or falling or steady?"),
+        "pitch": ("how high is the pitch?", "which pitch do the tones have?"),
+    },
+}
+_CAPTIONS: Mapping[Modality, tuple[str, ...]] = {
+    Modality.IMAGE: (
+        "a {size} {color} {shape} at the {place} on a {background} background",
+        "there is a {size} {color} {shape} at the {place} on {background}",
+        "a {background} picture of a {size} {color} {shape} at the {place}",
+    ),
+    Modality.VIDEO: (
+        "a {color} {shape} moves {motion} with a flash {flash}",
+        "there is a {color} {shape} going {motion} and a {flash} flash",
+        "a {flash} flash while a {color} {shape} goes {motion}",
+    ),
+    Modality.AUDIO: (
+        "{count} {pace} {timbre} {tones} {sweep} at {pitch} pitch",
+        "there are {count} {pace} {timbre} {tones} of {pitch} {sweep} pitch",
+        "a {pitch} {sweep} sound of {count} {pace} {timbre} {tones}",
+    ),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -75,3 +115,19 @@ def draw_scenes(modality: Modality, split: str, count: int, rng: random.Random) 
     drawn += rng.sample(pool, count - len(drawn))
     rng.shuffle(drawn)
     return drawn
+
+
+def questions(scene: Scene) -> list[tuple[str, str, str]]:
+    """(attribute, question, answer) for every question that the scene answers."""
+    return [
+        (attribute, question, scene[attribute])
+        for attribute, wordings in QUESTIONS[scene.modality].items()
+        for question in wordings
+    ]
+
+
+def captions(scene: Scene) -> list[str]:
+    """Every caption of the scene; each names all of its attributes."""
+    words = scene.attributes()
+    tones = "tone" if words.get("count") == "one" else "tones"
+    return [template.format(**words, tones=tones) for template in _CAPTIONS[scene.modality]]

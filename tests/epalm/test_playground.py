@@ -11,8 +11,7 @@ from epalm.errors import UsageError
 from epalm.evaluate.metrics.chance import chance_predictions
 from epalm.fingerprint import digest_file
 from epalm.playground.generate import generate_playground
-from epalm.playground.text import captions, questions
-from epalm.playground.world import ATTRIBUTES, SPLITS, draw_scenes, scenes
+from epalm.playground.world import ATTRIBUTES, SPLITS, captions, draw_scenes, questions, scenes
 from epalm.samples import Modality, Sample, Task
 
 

@@ -1,0 +1,173 @@
+"""Draw scenes as real media files: a picture (PNG, JPEG), a clip (MP4 with H.264) or a sound (WAV).
+
+A picture is one coloured shape on a plain background. In a clip the shape moves across, comes closer or goes away,
+while a light flashes once; start, pace and the flash's frame are jittered so that no single frame gives the motion or
+the moment away. A sound is one to four tones of one timbre, each with the same sweep of pitch.
+"""
+
+import math
+import random
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from epalm.playground.world import Scene
+from epalm.samples import Modality
+
+COLORS = {
+    "red": (214, 40, 40),
+    "green": (40, 168, 60),
+    "blue": (46, 74, 214),
+    "yellow": (232, 206, 40),
+    "pink": (232, 110, 190),
+    "cyan": (50, 208, 214),
+}
+_THIRDS = (0.0, 2 * math.pi / 3, 4 * math.pi / 3)
+
+PICTURE_SIDE = 64  # pixels
+_BACKGROUNDS = {"black": 12, "white": 243, "gray": 128}
+_RADII = {"small": 6.0, "medium": 10.0, "large": 15.0}  # pixels
+_PLACES = {"left": (0.25, 0.5), "right": (0.75, 0.5), "top": (0.5, 0.25), "bottom": (0.5, 0.75), "center": (0.5, 0.5)}
+
+CLIP_SIDE = 48  # pixels
+FRAMES = 16
+FRAMES_PER_SECOND = 8
+_STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "closer": (0, 0), "away": (0, 0)}
+_FLASHES = {"early": (1, 3), "halfway": (6, 8), "late": (11, 13)}  # first frame, from … to
+_FLASH_FRAMES = 2  # as long as the interval of one sampled frame, so that sampling eight never misses it
+# x264's quantiser: little enough loss that small shapes keep their outline. A constant one, because on frames as small
+# as these x264's rate control does not give the same bytes every time.
+_QUANTISER = "14"
+
+RATE = 16_000  # samples per second
+SECONDS = 1.29  # 127 frames of 25 ms every 10 ms
+_COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4}
+_TONES = {"slow": (0.20, 0.08), "quick": (0.11, 0.06)}  # seconds of sound, of the silence after it
+_PITCHES = {"low": 280.0, "middle": 650.0, "high": 1500.0}  # Hz, at the tone's middle
+_OCTAVES = {"rising": 0.45, "falling": -0.45, "steady": 0.0}  # from the tone's middle to its end
+
+
+def write_medium(scene: Scene, stem: Path, rng: random.Random) -> Path:
+    """Draw the scene into a file of that stem; the modality decides the extension. Returns its path."""
+    if scene.modality is Modality.IMAGE:
+        path = stem.with_suffix(rng.choice((".png", ".jpg")))
+        Image.fromarray(draw_image(scene, rng)).save(path, quality=95, subsampling=0)
+    elif scene.modality is Modality.VIDEO:
+        path = stem.with_suffix(".mp4")
+        _write_video(path, draw_video(scene, rng))
+    else:
+        import soundfile
+
+        path = stem.with_suffix(".wav")
+        soundfile.write(path, draw_audio(scene, rng), RATE, subtype="PCM_16")
+    return path
+
+
+def draw_image(scene: Scene, rng: random.Random) -> np.ndarray:
+    """RGB picture (PICTURE_SIDE, PICTURE_SIDE, 3) uint8 of an image scene."""
+    level = _BACKGROUNDS[scene["background"]] + rng.randint(-9, 9)
+    x, y = (PICTURE_SIDE * part + rng.uniform(-2.5, 2.5) for part in _PLACES[scene["place"]])
+    radius = _RADII[scene["size"]] * rng.uniform(0.93, 1.07)
+    color = _jitter(COLORS[scene["color"]], rng)
+    return _add_noise(_draw_shape(scene["shape"], color, level, PICTURE_SIDE, 4, (x, y), radius), rng)
+
+
+def draw_video(scene: Scene, rng: random.Random) -> np.ndarray:
+    """RGB clip (FRAMES, CLIP_SIDE, CLIP_SIDE, 3) uint8 of a video scene."""
+    color = _jitter(COLORS[scene["color"]], rng)
+    flash = rng.randint(*_FLASHES[scene["flash"]])
+    direction = _STEPS[scene["motion"]]
+    reach = CLIP_SIDE * rng.uniform(0.18, 0.28)
+    centre = [CLIP_SIDE * rng.uniform(0.42, 0.58) for _ in range(2)]
+    radius, growth = 7.5 * rng.uniform(0.93, 1.07), 0.0
+    if direction == (0, 0):
+        radius, growth = 8.5 * rng.uniform(0.93, 1.07), 0.55 if scene["motion"] == "closer" else -0.55
+    frames = []
+    for number in range(FRAMES):
+        phase = 2 * number / (FRAMES - 1) - 1  # −1 … 1
+        level = 205 if flash <= number < flash + _FLASH_FRAMES else 30
+        x, y = (c + reach * phase * step for c, step in zip(centre, direction, strict=True))
+        size = radius * (1 + growth * phase)
+        frames.append(_draw_shape(scene["shape"], color, level, CLIP_SIDE, 3, (x, y), size))
+    return _add_noise(np.stack(frames), rng)
+
+
+def draw_audio(scene: Scene, rng: random.Random) -> np.ndarray:
+    """Mono waveform (samples,) float32 in −1 … 1 of an audio scene, at `RATE`."""
+    count = _COUNTS[scene["count"]]
+    sound, silence = (seconds * rng.uniform(0.95, 1.02) for seconds in _TONES[scene["pace"]])
+    pitch = _PITCHES[scene["pitch"]] * 2 ** rng.uniform(-0.15, 0.15)
+    octaves = _OCTAVES[scene["sweep"]] * rng.uniform(0.9, 1.1)
+    wave = np.zeros(int(SECONDS * RATE), dtype=np.float32)
+    start = rng.uniform(0.01, max(0.02, SECONDS - 0.02 - count * (sound + silence)))
+    for number in range(count):
+        tone = _tone(scene["timbre"], pitch, octaves, int(sound * RATE))
+        first = int((start + number * (sound + silence)) * RATE)
+        tone = tone[: len(wave) - first]
+        wave[first : first + len(tone)] += tone
+    noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 0.002, len(wave))
+    return (rng.uniform(0.4, 0.7) * wave + noise).clip(-1, 1).astype(np.float32)
+
+
+def _jitter(color: tuple[int, int, int], rng: random.Random) -> tuple[int, ...]:
+    return tuple(min(255, max(0, channel + rng.randint(-12, 12))) for channel in color)
+
+
+def _add_noise(picture: np.ndarray, rng: random.Random) -> np.ndarray:
+    """The picture (..., 3) with noise of three grey levels, uint8."""
+    noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 3, picture.shape)
+    return (picture + noise).round().clip(0, 255).astype(np.uint8)
+
+
+def _draw_shape(
+    shape: str, color: tuple[int, ...], level: int, side: int, smooth: int, centre: tuple[float, float], radius: float
+) -> np.ndarray:
+    """A picture (side, side, 3) of a filled shape on grey of that level; drawn `smooth` times larger, then reduced."""
+    canvas = Image.new("RGB", (side * smooth, side * smooth), (level, level, level))
+    draw = ImageDraw.Draw(canvas)
+    x, y, radius = centre[0] * smooth, centre[1] * smooth, radius * smooth
+    box = (x - radius, y - radius, x + radius, y + radius)
+    if shape == "circle":
+        draw.ellipse(box, fill=color)
+    elif shape == "ring":
+        draw.ellipse(box, outline=color, width=max(1, round(radius * 0.45)))
+    elif shape == "square":
+        half = radius * 0.9
+        draw.rectangle((x - half, y - half, x + half, y + half), fill=color)
+    elif shape == "triangle":
+        draw.polygon([(x + radius * 1.1 * math.sin(a), y - radius * 1.1 * math.cos(a)) for a in _THIRDS], fill=color)
+    else:  # a cross
+        arm = radius * 0.33
+        draw.rectangle((x - radius, y - arm, x + radius, y + arm), fill=color)
+        draw.rectangle((x - arm, y - radius, x + arm, y + radius), fill=color)
+    return np.asarray(canvas.resize((side, side), Image.Resampling.BOX))
+
+
+def _tone(timbre: str, pitch: float, octaves: float, samples: int) -> np.ndarray:
+    along = np.linspace(-1, 1, samples)
+    phase = 2 * np.pi * np.cumsum(pitch * 2 ** (octaves * along)) / RATE
+    if timbre == "pure":
+        wave = np.sin(phase)
+    elif timbre == "hollow":  # odd harmonics only, as of a clarinet
+        wave = np.sum([np.sin(n * phase) / n for n in (1, 3, 5, 7, 9)], axis=0)
+    else:  # bright: all harmonics, as of a bowed string
+        wave = np.sum([np.sin(n * phase) / n**0.7 for n in range(1, 11)], axis=0) * 0.6
+    fade = np.minimum(1, np.minimum(np.arange(samples), np.arange(samples)[::-1]) / (0.008 * RATE))
+    return (0.8 * wave * fade).astype(np.float32)
+
+
+def _write_video(path: Path, frames: np.ndarray) -> None:
+    """Frames (T, H, W, 3) uint8 as H.264; one thread, so that the same frames give the same bytes."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(FRAMES_PER_SECOND))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1
+        stream.options = {"qp": _QUANTISER, "preset": "veryfast"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
