@@ -43,9 +43,9 @@ def open_objects(where: str | Path) -> Objects:
         return LocalObjects(Path(text))
     if scheme in ("file", "local"):
         return LocalObjects(Path(rest))
-    from epalm.cache.objects.remote import RemoteObjects  # what an object store needs is an extra
+    from epalm.cache.objects.remote import RemoteObjects  # obstore takes a moment to import
 
-    return RemoteObjects.open(text)
+    return RemoteObjects(text)
 
 
 class Cache:

@@ -1,4 +1,4 @@
-"""What every store must do: a local folder, one in memory, a server's folders, and S3."""
+"""What every store must do: a local folder, one in memory, and S3."""
 
 import threading
 import uuid
@@ -19,18 +19,16 @@ from epalm.errors import CacheError
 
 WRITERS = 8
 
-every_store = pytest.mark.parametrize("objects", ["local", "memory", "folders", "s3"], indirect=True)
+every_store = pytest.mark.parametrize("objects", ["local", "memory", "s3"], indirect=True)
 
 
 @pytest.fixture
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
-    """A store with nothing in it, and nothing made for it yet; `folders` stands for SFTP and its like."""
+    """A store with nothing in it, and nothing made for it yet."""
     if request.param == "local":
         return open_objects(tmp_path / "a" / "cache")
     if request.param == "memory":
         return open_objects(f"memory://{uuid.uuid4().hex}/cache")
-    if request.param == "folders":
-        return RemoteObjects.open(f"file://{tmp_path}/a/cache")
     return open_objects(request.getfixturevalue("s3_url") + "/a/cache")
 
 
@@ -247,7 +245,7 @@ steps = st.lists(
 @given(steps)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_remote_store_is_a_dictionary(steps: list[tuple[str, str, bytes]]) -> None:
-    objects = RemoteObjects.open(f"memory://{uuid.uuid4().hex}")
+    objects = RemoteObjects(f"memory://{uuid.uuid4().hex}")
     model: dict[str, bytes] = {}
     for verb, key, data in steps:
         if verb.startswith("write") and any(one != key and _nested(one, key) for one in model):
