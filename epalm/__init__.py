@@ -4,13 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from epalm.api import load as load
+    from epalm.api import predict as predict
     from epalm.api import runs as runs
+    from epalm.api import score as score
     from epalm.api import scores as scores
 
 __version__ = "0.2.0"
 DEFAULT_CACHE = ".epalm/cache"
 DEFAULT_RUNS = ".epalm/runs"
-FRONT = ("load", "runs", "scores")  # of `epalm.api`: reached as `epalm.load`, imported with the first use
+FRONT = ("load", "predict", "runs", "score", "scores")  # of `epalm.api`, imported with the first use
 
 
 def __getattr__(name: str) -> Any:

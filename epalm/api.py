@@ -6,14 +6,18 @@ reached as `epalm.load`, …; `extract` and `train` are packages of that name, t
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from epalm import DEFAULT_RUNS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
+    from epalm.errors import MediaError
     from epalm.evaluate.loaded_model import LoadedModel
+    from epalm.evaluate.request import PredictRequest, ScoreRequest
 
 
 def load(
@@ -63,3 +67,18 @@ def scores(
 
     runs = Path(folder or os.environ.get("EPALM_RUNS", DEFAULT_RUNS))
     return read_scores(None if run is None else str(run), runs, split).frame.reset_index(drop=True)
+
+
+def score(request: "ScoreRequest") -> dict[str, Any]:
+    """Decode a split with a trained run and score it; what `scores.json` has of it. Raises EpalmError."""
+    from epalm.evaluate.run import execute_score, plan_score
+
+    return execute_score(plan_score(request))
+
+
+def predict(files: "Sequence[str]", request: "PredictRequest | None" = None) -> "list[str | MediaError]":
+    """What a trained run says about each file, or why that cannot be read. Raises EpalmError."""
+    from epalm.evaluate.loaded_model import predict
+    from epalm.evaluate.request import PredictRequest
+
+    return predict(files, request or PredictRequest())[1]

@@ -39,6 +39,19 @@ class Cluster:
         return self.scheduler or "this machine"
 
 
+def chosen_cluster(engine: str, scheduler: str | None, processes: int) -> Cluster | None:
+    """What the options --engine, --scheduler and --dask-workers name; None: the work is done in this process.
+
+    Raises:
+        UsageError: there is no such engine, or it has no scheduler.
+    """
+    if engine not in ("local", "dask"):
+        raise UsageError(f"--engine {engine!r} is unknown", hint="use local or dask")
+    if engine == "local" and scheduler:
+        raise UsageError("--scheduler is for --engine dask", hint="add --engine dask")
+    return Cluster(scheduler, processes) if engine == "dask" else None
+
+
 class Workers:
     """The workers of a scheduler, as this process sees them."""
 

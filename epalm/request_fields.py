@@ -11,6 +11,7 @@ class Option:
     help: str
     panel: str | None = None  # under which it is listed
     name: str | None = None  # where it is not the field's
+    short: str | None = None  # such as -m
     minimum: float | None = None
     maximum: float | None = None
     metavar: str | None = None  # what is shown for its value, where that is not its type

@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from epalm.console import say
+from epalm.datasets.listing import modality_of
 from epalm.datasets.text_file import require_characters
-from epalm.errors import MediaError, UsageError
-from epalm.evaluate.decoding.decode import ReadyFeatures, decode_batches
-from epalm.evaluate.decoding.options import DecodeChoice, DecodeOptions
+from epalm.errors import EpalmError, MediaError, UsageError
+from epalm.evaluate.decoding.decode import decode_batches
+from epalm.evaluate.decoding.options import DecodeChoice, DecodeOptions, require_questions
 from epalm.evaluate.memory_media import as_files, is_many
+from epalm.evaluate.request import PredictRequest
 from epalm.extract.decoding.workers import DEFAULT_TIMEOUT
 from epalm.extract.media.limits import Limits
 from epalm.extract.pipeline import encode_each
@@ -105,17 +109,17 @@ class LoadedModel:
             require_characters(asked, "the question")
         parts = (media[start : start + _AT_ONCE] for start in range(0, len(media), _AT_ONCE))
         rows = [row for part in parts for row in self._encode(part)]
-        samples, features = [], []
-        for number, (row, question) in enumerate(zip(rows, questions, strict=True)):
-            if not isinstance(row, MediaError):
-                task = Task.QA if question else Task.CAPTION
-                samples.append(Sample(str(number), self.modality, str(number), task, "test", prompt=question))
-                features.append(row)
-        texts: dict[str, str] = {}
-        if samples:
-            ready = ReadyFeatures(samples, np.stack(features))
-            for batch in decode_batches(self.run.model, self.run.text, ready, samples, decode):
-                texts |= {one.id: one.text for one in batch}
+        samples = [
+            Sample(str(number), self.modality, "", Task.QA if question else Task.CAPTION, "test", prompt=question)
+            for number, (row, question) in enumerate(zip(rows, questions, strict=True))
+            if not isinstance(row, MediaError)
+        ]
+
+        def gather(some: Sequence[Sample]) -> np.ndarray:
+            return np.stack([rows[int(sample.id)] for sample in some])  # type: ignore[misc]
+
+        batches = decode_batches(self.run, gather, samples, decode)
+        texts = {one.id: one.text for batch in batches for one in batch}
         return [row if isinstance(row, MediaError) else texts[str(number)] for number, row in enumerate(rows)]
 
     def _encode(self, media: Sequence[Any]) -> "list[np.ndarray | MediaError]":
@@ -126,3 +130,33 @@ class LoadedModel:
             MediaError(f"{name}: {row.message}", hint=row.hint) if isinstance(row, MediaError) else row
             for row, (name, _) in zip(rows, named, strict=True)
         ]
+
+
+def predict(files: Sequence[str], request: PredictRequest) -> "tuple[LoadedModel, list[str | MediaError]]":
+    """The model, and what it says about each file, or why that cannot be read.
+
+    Raises:
+        UsageError: there is no such run, or an option that it does not permit.
+        EpalmError: files of several modalities, or of none that is known.
+    """
+    named = RunFolder.find(request.runs, request.run) if request.run else None
+    folder = named or RunFolder.latest_of(request.runs, request.modality or _modality_of(files))
+    model = LoadedModel(folder, device=request.device, lm=request.lm, weights=request.weights)
+    say(f"run: {folder.path}, trained on {model.run.inputs['data'] or 'other data'}, {model.run.config.lm.name}")
+    decode = request.decode.options(model.run.config.decode)
+    require_questions(decode, len(files) if request.question else 0, 0)
+    return model, model.say(files, [request.question] * len(files), decode)
+
+
+def _modality_of(files: Sequence[str]) -> Modality:
+    """That of all files, as their names have it. Raises EpalmError: there is none, or they have several."""
+    kinds = {file: modality_of(Path(file)) for file in files}
+    for file, kind in kinds.items():
+        if not Path(file).is_file():
+            raise MediaError(f"{file}: this is not a regular file", hint="name a media file")
+        if kind is None:
+            raise UsageError(f"{file}: the name does not say what it is", hint="--modality image, video or audio")
+    known = list(dict.fromkeys(kind for kind in kinds.values() if kind is not None))
+    if len(known) > 1:
+        raise EpalmError(f"the files are {' and '.join(known)} media", hint="name those of one kind, or a --run")
+    return known[0]

@@ -1,16 +1,20 @@
 """A trained run on a split: decode what is not decoded yet, score, and write both beside the run."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from epalm.cache.objects.durable import write_atomically
-from epalm.errors import UsageError
+from epalm.cache.store import Cache
+from epalm.console import say
+from epalm.dask_cluster import Cluster, chosen_cluster
+from epalm.datasets import load_dataset
+from epalm.errors import CacheError, UsageError
 from epalm.evaluate.decoding.decode import decode_batches
-from epalm.evaluate.decoding.options import DecodeOptions
+from epalm.evaluate.decoding.options import DecodeOptions, require_questions
 from epalm.evaluate.decoding.predictions import (
     find_reusable,
     predict_samples,
@@ -20,85 +24,198 @@ from epalm.evaluate.decoding.predictions import (
 )
 from epalm.evaluate.decoding.remote import RemoteDecoder
 from epalm.evaluate.metrics.chance import chance_predictions
+from epalm.evaluate.metrics.registry import choose_metrics
+from epalm.evaluate.request import ScoreRequest
 from epalm.evaluate.score_files import FOLDER, LAST, as_json, write_scores
 from epalm.evaluate.scoring import digest_samples, score_predictions
+from epalm.extract.run_encoder import live_features, require_same_encoder
 from epalm.fingerprint import digest_json
-from epalm.samples import Dataset, Sample
-from epalm.train.data.features import HashedSource
+from epalm.samples import Dataset, Modality, Prediction, Sample, Task, with_links
+from epalm.train.data.features import CachedFeatures, HashedSource
 from epalm.train.prepare import chosen_samples
-from epalm.train.runs.loading import LoadedRun
-from epalm.train.runs.run_folder import writing
+from epalm.train.runs.loading import LoadedRun, load_run
+from epalm.train.runs.run_folder import RunFolder, writing
 
-_PROBED = 32  # samples that a plan decodes
+_PROBED = 32  # samples that an estimate decodes
 
 
-def score_run(
-    run: LoadedRun,
-    dataset: Dataset,
-    features: HashedSource,
-    samples: Sequence[Sample],
-    *,
-    split: str,
-    expected: Sequence[Sample],
-    modality: str,
-    decode: DecodeOptions,
-    metrics: Sequence[str] | None = None,
-    limit: int | None = None,
-    remote: RemoteDecoder | None = None,
-) -> dict[str, Any]:
-    """Decode `samples`, those of the split's `expected` that have features, and score them; writes `scores.json`.
+@dataclass(frozen=True)
+class ScorePlan:
+    """What a request comes to: everything that decides predictions and scores."""
 
-    `expected` are the split's first `limit` samples of the recipe's tasks; None: all of them.
-    `modality` is that of the samples. With a `remote` decoder the run's shapes suffice here.
+    run: LoadedRun  # where others decode, shapes suffice
+    dataset: Dataset
+    modality: str
+    split: str
+    expected: Sequence[Sample]  # the split's first `limit` samples of the recipe's tasks
+    samples: Sequence[Sample]  # those of them that have features
+    features: HashedSource
+    decode: DecodeOptions
+    metrics: Sequence[str] | None = None  # None: all
+    limit: int | None = None  # None: all samples
+    remote: RemoteDecoder | None = None  # who decodes; None: this process
+
+    def __post_init__(self) -> None:
+        """Raises UsageError: features of another shape than the run was trained on."""
+        run, features = self.run, self.features
+        if features.width != run.inputs["width"] or features.layers < run.config.model.tokens:
+            raise UsageError(
+                f"the run takes {run.config.model.tokens} tokens of width {run.inputs['width']}, the features have "
+                f"{features.layers} of width {features.width}",
+                hint="score with features of the encoder that it was trained on",
+            )
+
+    @property
+    def path(self) -> Path:
+        """Of the predictions."""
+        digest = digest_json(run_inputs(self.run, self.features, self.decode))[:16]
+        return self.run.folder.path / "predictions" / f"{self.split}-{digest}.jsonl"
+
+    def decoded(self, samples: Sequence[Sample]) -> Iterator[list[Prediction]]:
+        """Predictions batch by batch, by this process."""
+        return decode_batches(self.run, self.features.gather, samples, self.decode)
+
+
+def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
+    """Load a run, its data and their features. `dry`: nothing is written, and media may be missing.
+
+    Raises:
+        UsageError: options that do not go together, or that the run, its data or its features do not permit.
+        EpalmError: one of these cannot be used.
+    """
+    metrics = choose_metrics(request.metrics)
+    remote = _remote(request)
+    folder = RunFolder.find(request.runs, request.run)
+    run = load_run(
+        folder,
+        device=request.device,
+        checkpoint=request.checkpoint,
+        lm=request.lm,
+        empty=remote is not None and not dry,
+    )
+    data = with_links(request.data or str(run.inputs["data"]), follow=request.follow_links)
+    if not data:
+        raise UsageError(f"{folder.path} names no data", hint="--data takes yours")
+    modality = request.modality or Modality(run.inputs["modality"])
+    if request.feature_set is None and modality != run.inputs["modality"]:
+        raise UsageError(
+            f"{folder.path} was trained on {run.inputs['modality']} media",
+            hint=f"for {modality} media name the features: --feature-set NAME; epalm cache ls shows them",
+        )
+    cached = request.feature_set is not None or run.inputs["features"]["source"] == "cache"
+    dataset = load_dataset(data, modality, media_here=not cached, write=not dry)
+    say(f"run: {folder.path}, step {run.step}; data: {data}, split {request.split}")
+    decode = request.decode.options(run.config.decode, request.batch_size)
+    expected = chosen_samples(dataset, run.config, request.split)[: request.limit]
+    if not expected:
+        splits = ", ".join(sorted({sample.split for sample in dataset.samples}))
+        raise UsageError(
+            f"data {data!r} has no samples to score in split {request.split!r}; it has {splits}", hint="--split"
+        )
+    questions = sum(sample.task is Task.QA for sample in expected)
+    require_questions(decode, questions, len(expected) - questions)
+    open_features = _cached_features if cached else _live_features
+    features, samples = open_features(request, run, dataset, expected, dry=dry)
+    return ScorePlan(
+        run, dataset, modality, request.split, expected, samples, features, decode, metrics, request.limit, remote
+    )
+
+
+def _remote(request: ScoreRequest) -> RemoteDecoder | None:
+    cluster = chosen_cluster(request.engine, request.scheduler, request.dask_workers)
+    if request.processes > 1:
+        if cluster is not None:
+            raise UsageError("--processes is for --engine local", hint="--dask-workers, or the cluster, says how many")
+        cluster = Cluster(None, request.processes)
+    return None if cluster is None else RemoteDecoder(request.checkpoint, request.device, cluster)
+
+
+def _live_features(
+    request: ScoreRequest, run: LoadedRun, dataset: Dataset, samples: Sequence[Sample], *, dry: bool
+) -> tuple[HashedSource, Sequence[Sample]]:
+    """Those of the run's encoder, as in training."""
+    features = live_features(run.inputs["features"], dataset, request.device, run.encoder, request.weights)
+    return features, samples
+
+
+def _cached_features(
+    request: ScoreRequest, run: LoadedRun, dataset: Dataset, samples: Sequence[Sample], *, dry: bool
+) -> tuple[HashedSource, Sequence[Sample]]:
+    """Those of training, or another set of the cache; and the samples that have some."""
+    trained = run.inputs["features"]
+    if request.weights is not None:
+        raise UsageError("--weights names an encoder, and the features come from the cache", hint="leave it out")
+    cache = Cache(request.cache, read_only=dry)
+    name = request.feature_set or trained["set"]
+    try:
+        features = CachedFeatures.open(cache, name, dataset, samples, trained["layers"])
+    except CacheError as error:
+        if request.feature_set is not None or name in cache.set_names():
+            raise
+        raise CacheError(
+            f"{run.folder.path} was trained on feature set {name}, which is not in {cache.where} any more",
+            hint="epalm extract, as before, makes it again; --cache names another cache, --feature-set another set",
+        ) from error
+    if request.feature_set is not None:
+        own = {**trained, "encoder": {}} if run.encoder else trained  # no cache has features of one that was trained
+        require_same_encoder(own, features.describe(), run=run.folder.name)
+    say(f"features: feature set {features.describe()['set']}, layers {list(trained['layers'])}, view 0")
+    allowed = len(features.holes) if dry else request.allow_missing
+    return features, features.without_holes(samples, allow_missing=allowed)
+
+
+def execute_score(plan: ScorePlan) -> dict[str, Any]:
+    """Decode the samples and score them; what `scores.json` has of it.
 
     Predictions lie in `predictions/`, each with the key of all that decides it; what is there under the same key is not
     decoded again. Their scores lie in `scores/`, and `scores.json` has those of the last scoring.
 
     Raises:
-        UsageError: features of another shape than the run was trained on.
         EpalmError: the run folder cannot be written, or has too little room.
     """
-    _require_fit(run, features)
-    path = _predictions_path(run, features, split, decode)
+    run, features, path = plan.run, plan.features, plan.path
+
     with ExitStack() as ending:
-        predictions = predict_samples(
-            what_decides(run, features, samples, decode),
-            path,
-            lambda missing: (
-                ending.enter_context(closing(remote.decode(run, features, missing, decode)))
-                if remote
-                else decode_batches(run.model, run.text, features, missing, decode)
-            ),
-        )
-    training = chosen_samples(dataset, run.config, run.config.data.train_split)
-    told = {
+
+        def decode(missing: Sequence[Sample]) -> Iterator[list[Prediction]]:
+            if plan.remote is None:
+                return plan.decoded(missing)
+            return ending.enter_context(closing(plan.remote.decode(run, features, missing, plan.decode)))
+
+        predictions = predict_samples(what_decides(run, features, plan.samples, plan.decode), path, decode)
+    about = {
         "run": run.folder.name,
-        "data": dataset.spec,
-        "modality": modality,
-        "split": split,
-        "limit": limit,
-        "samples": digest_samples(expected),
+        "data": plan.dataset.spec,
+        "modality": plan.modality,
+        "split": plan.split,
+        "limit": plan.limit,
+        "samples": digest_samples(plan.expected),
         "checkpoint_step": run.step,
         "blind": run.config.model.blind,
-        "decode": decode.deciding(),
-        "samples_without_features": len(expected) - len(samples),
+        "decode": plan.decode.deciding(),
+        "samples_without_features": len(plan.expected) - len(plan.samples),
         "predictions": str(path),
     }
-    chance = chance_predictions(training, expected) if training else ()
-    there = chosen_samples(dataset, run.config, split)
-    hashed = zip((sample.media for sample in samples), features.digests(samples), strict=True)
-    digests = {name: digest for name, digest in hashed if digest}
-    found = score_predictions(expected, predictions, chance, metrics=metrics, split=there, digests=digests)
-    scores = write_scores(run.folder.path / FOLDER / f"{path.stem}.json", told, found)
+    training = chosen_samples(plan.dataset, run.config, run.config.data.train_split)
+    hashed = zip((sample.media for sample in plan.samples), features.digests(plan.samples), strict=True)
+    found = score_predictions(
+        plan.expected,
+        predictions,
+        chance_predictions(training, plan.expected) if training else (),
+        metrics=plan.metrics,
+        split=chosen_samples(plan.dataset, run.config, plan.split),
+        digests={name: digest for name, digest in hashed if digest},
+    )
+    scores = write_scores(run.folder.path / FOLDER / f"{path.stem}.json", about, found)
     scores["per_sample"] = f"{FOLDER}/{scores['per_sample']}"
     with writing(run.folder.path):
-        write_atomically(scores_path(run), as_json(scores))
+        write_atomically(run.folder.path / LAST, as_json(scores))
     return scores
 
 
 @dataclass(frozen=True)
-class ScorePlan:
-    """What a scoring would do. `seconds` are told from some samples decoded here, and thrown away."""
+class Estimate:
+    """What carrying out a plan would do. `seconds` come from some samples decoded here, and thrown away."""
 
     samples: int
     without_features: int
@@ -112,54 +229,24 @@ class ScorePlan:
     decode: dict[str, Any]  # what decides them
 
 
-def plan_score(
-    run: LoadedRun,
-    features: HashedSource,
-    samples: Sequence[Sample],
-    *,
-    split: str,
-    expected: int,
-    decode: DecodeOptions,
-) -> ScorePlan:
-    """Count what `score_run` would do, and time some of it; nothing is written. Raises UsageError as `score_run`."""
-    _require_fit(run, features)
-    path = _predictions_path(run, features, split, decode)
-    found = find_reusable(what_decides(run, features, samples, decode), path)
+def estimate_score(plan: ScorePlan) -> Estimate:
+    """Count what `execute_score` would do, and time some of it; nothing is written."""
+    found = find_reusable(what_decides(plan.run, plan.features, plan.samples, plan.decode), plan.path)
     some = found.to_decode[:: max(1, len(found.to_decode) // _PROBED)][:_PROBED]
     started = time.perf_counter()
     by_id, size = {one.sample.id: one for one in some}, 0
-    for batch in decode_batches(run.model, run.text, features, [one.sample for one in some], decode):
+    for batch in plan.decoded([one.sample for one in some]):
         size += sum(len(prediction_line(prediction.text, by_id[prediction.id])) for prediction in batch)
     share = len(found.to_decode) / max(1, len(some))
-    seconds = (time.perf_counter() - started) * share
-    return ScorePlan(
-        samples=expected,
-        without_features=expected - len(samples),
+    return Estimate(
+        samples=len(plan.expected),
+        without_features=len(plan.expected) - len(plan.samples),
         decoded_already=found.reused,
         equal_to_another=found.shared,
         to_decode=len(found.to_decode),
         reasons=dict(found.reasons),
         bytes=round(size * share),
-        seconds=seconds,
-        predictions=str(path),
-        decode=decode.deciding(),
+        seconds=(time.perf_counter() - started) * share,
+        predictions=str(plan.path),
+        decode=plan.decode.deciding(),
     )
-
-
-def scores_path(run: LoadedRun) -> Path:
-    """Where `score_run` writes."""
-    return run.folder.path / LAST
-
-
-def _require_fit(run: LoadedRun, features: HashedSource) -> None:
-    if features.width != run.inputs["width"] or features.layers < run.config.model.tokens:
-        raise UsageError(
-            f"the run takes {run.config.model.tokens} tokens of width {run.inputs['width']}, the features have "
-            f"{features.layers} of width {features.width}",
-            hint="score with features of the encoder that it was trained on",
-        )
-
-
-def _predictions_path(run: LoadedRun, features: HashedSource, split: str, decode: DecodeOptions) -> Path:
-    digest = digest_json(run_inputs(run, features, decode))[:16]
-    return run.folder.path / "predictions" / f"{split}-{digest}.jsonl"

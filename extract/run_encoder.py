@@ -1,5 +1,6 @@
 """The encoder that a trained run's features came from, built again: for its own features, and for media of a user's."""
 
+import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -9,7 +10,7 @@ import torch
 
 from epalm.errors import UsageError
 from epalm.extract.encoders.protocol import Encoder
-from epalm.extract.encoders.registry import EncoderChoice, build_encoder
+from epalm.extract.encoders.registry import EncoderChoice, build_encoder, family
 from epalm.extract.live import LiveFeatures
 from epalm.extract.trained import load_trained
 from epalm.samples import Dataset
@@ -56,3 +57,30 @@ def rebuild_encoder(
     if trained:
         load_trained(encoder, trained)
     return encoder
+
+
+def require_same_encoder(own: Mapping[str, Any], other: Mapping[str, Any], *, run: str) -> None:
+    """That other features than a run's own, as both describe themselves, are of the same encoder, on whatever media.
+
+    A TimeSformer with and without temporal attention is one encoder when both were loaded from the same place: the
+    second has fewer tensors, so digests cannot tell.
+
+    Raises:
+        UsageError: they are of another encoder.
+    """
+    same = own["encoder"] == other["encoder"]
+    if not same and family(own["encoder"].get("kind")) == family(other["encoder"].get("kind")) is not None:
+        same = _source(own["choice"]) == _source(other["choice"]) is not None
+    if not same:
+        raise UsageError(
+            f"{other['set']} was made by another encoder than the one that {run} was trained with",
+            hint="extract with the same --encoder and --weights",
+        )
+
+
+def _source(choice: Mapping[str, str] | None) -> tuple[Any, ...] | None:
+    """Where an encoder's weights came from, as its feature set records it."""
+    if not choice:
+        return None
+    fields = json.loads(choice["encoder"])
+    return fields["weights"], fields["random_weights"], fields["seed"]

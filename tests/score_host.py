@@ -49,20 +49,19 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
     samples = dataset.split("test")
     features = CachedFeatures.open(Cache("trial/cache"), told["set"], dataset, samples, told["layers"])
     decode = DecodeOptions(num_beams=1, max_length=14, batch_size=BATCH)
-    scoring.score_run(
+    plan = scoring.ScorePlan(
         run,
         dataset,
-        features,
-        samples,
-        split="test",
+        "image",
+        "test",
         expected=samples,
-        modality="image",
-        metrics=metrics,
+        samples=samples,
+        features=features,
         decode=decode,
-        remote=remote.RemoteDecoder("best", "cpu", dask_cluster.Cluster(processes=processes))
-        if processes > 1
-        else None,
+        metrics=metrics,
+        remote=_decoder(processes) if processes > 1 else None,
     )
+    scoring.execute_score(plan)
 
 
 def _decoder(processes: int) -> remote.RemoteDecoder:

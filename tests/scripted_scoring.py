@@ -12,7 +12,7 @@ import numpy as np
 from epalm.config import load_config
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.evaluate.decoding.remote import RemoteDecoder
-from epalm.evaluate.run import score_run
+from epalm.evaluate.run import ScorePlan, execute_score
 from epalm.samples import Dataset, Prediction, Sample, Task
 from epalm.train.data.text import TextFormat
 from epalm.train.runs.loading import LoadedRun
@@ -86,17 +86,18 @@ class World:
         """What `epalm score` writes, but for names of files."""
         dataset = Dataset("data", folder, tuple(self.samples))
         samples = dataset.split(self.split)[: self.limit]
-        told = score_run(
+        plan = ScorePlan(
             self.run(folder),
             dataset,
-            self.features,
-            samples,
-            split=self.split,
+            "image",
+            self.split,
             expected=samples,
-            modality="image",
+            samples=samples,
+            features=self.features,
             decode=self.decode,
             metrics=("exact match",),
             remote=cast(RemoteDecoder, engine),
         )
+        told = execute_score(plan)
         lines = (folder / told.pop("per_sample")).read_bytes().splitlines()
         return told | {"run": "", "predictions": ""}, [json.loads(line) for line in lines]

@@ -71,6 +71,7 @@ def _typer_option(own: Option, field: str, hint: Any, default: Any) -> Any:
     flag = f"--{(own.name or field).replace('_', '-')}"
     return typer.Option(
         f"{flag}/--no-{flag[2:]}" if bool in get_args(hint) else flag,
+        *filter(None, (own.short,)),
         help=own.help,
         show_default=default is not None,
         min=own.minimum,

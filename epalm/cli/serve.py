@@ -2,23 +2,23 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from epalm.cli.options import DEFAULT_RUNS, DeviceOption, LmOption, RunsOption, WeightsOption
 from epalm.errors import EpalmError, UsageError
+from epalm.samples import Modality
 
 if TYPE_CHECKING:
     from epalm.evaluate.loaded_model import LoadedModel
     from epalm.train.runs.run_folder import RunFolder
 
 _PORT = 7860  # Gradio's
-# Read when Gradio is imported: nothing is told to anybody, and nothing kept in the browser.
+# Read when Gradio is imported: nothing is sent anywhere, and nothing kept in the browser.
 _QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "GRADIO_MCP_SERVER": "False"}
 
 
@@ -52,23 +52,26 @@ def serve(
     if find_spec("gradio") is None:
         raise UsageError("epalm serve needs Gradio, which is not installed", hint="pip install 'epalm[serve]'")
     from epalm.console import say
+    from epalm.evaluate.loaded_model import LoadedModel
+    from epalm.train.runs.run_folder import RunFolder
 
-    folders = _folders(run, runs)
+    named = [RunFolder.find(runs, name) for name in dict.fromkeys(run or ())]
     with ExitStack() as held:
         uploads = held.enter_context(tempfile.TemporaryDirectory(prefix="epalm-serve-"))
         os.environ.update(_QUIET, GRADIO_TEMP_DIR=uploads)
-        models = _load(folders, held, device=device, lm=lm, weights=weights)
+        models = []
+        for folder in named or _latest(runs):
+            model = LoadedModel(folder, workers=1, device=device, lm=lm, weights=weights)
+            models.append(held.enter_context(closing(model)))
+            say(f"{model.modality}: {folder.path}, {model.run.config.lm.name}")
         _listen(models, host, port)
     say("stopped; the uploads are deleted")
 
 
-def _folders(names: list[str] | None, runs: Path) -> "list[RunFolder]":
-    """The runs that are named, or the latest of each modality. Raises UsageError: there is none."""
-    from epalm.samples import Modality
+def _latest(runs: Path) -> "list[RunFolder]":
+    """The latest run of each modality. Raises UsageError: there is none."""
     from epalm.train.runs.run_folder import RunFolder
 
-    if names:
-        return [RunFolder.find(runs, name) for name in dict.fromkeys(names)]
     found, faults = [], []
     for modality in Modality:
         try:
@@ -78,19 +81,6 @@ def _folders(names: list[str] | None, runs: Path) -> "list[RunFolder]":
     if not found:
         raise faults[0]
     return found
-
-
-def _load(folders: "Sequence[RunFolder]", held: ExitStack, **places: Any) -> "list[LoadedModel]":
-    from epalm.console import say
-    from epalm.evaluate.loaded_model import LoadedModel
-
-    models = []
-    for folder in folders:
-        model = LoadedModel(folder, workers=1, **places)
-        held.callback(model.close)
-        say(f"{model.run.inputs['modality']}: {folder.path}, {model.run.config.lm.name}")
-        models.append(model)
-    return models
 
 
 def _listen(models: "list[LoadedModel]", host: str, port: int) -> None:

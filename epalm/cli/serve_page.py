@@ -33,6 +33,7 @@ _SHOWN = {
     Modality.VIDEO: '<video src="{}" controls muted></video>',
     Modality.AUDIO: '<audio src="{}" controls></audio>',
 }
+_WORDS = {Modality.IMAGE: "an image", Modality.VIDEO: "a clip", Modality.AUDIO: "a sound"}
 _STYLE = """
 .gradio-container { max-width: 60rem !important; margin: 0 auto !important; }
 #shown img, #shown video { max-width: 100%; max-height: 24rem; border-radius: 0.5rem; }
@@ -45,12 +46,15 @@ _STYLE = """
 
 def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
     """The application that serves the page; from this machine only it is reached under its own names alone."""
-    modalities = list(dict.fromkeys(Modality(model.run.inputs["modality"]) for model in models))
+    modalities = list(dict.fromkeys(model.modality for model in models))
+    *before, last = (_WORDS[modality] for modality in modalities)
+    asks_for = f"Choose {', '.join(before)}{' or ' if before else ''}{last}, and ask about it."
+    about = "<br>".join(escape(f"{model.modality}: run {model.run.folder.name}") for model in models)
     most = min(model.limits.bytes for model in models)
     turn = Lock()  # one model at a time: they share the machine
     theme = gr.themes.Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
     with gr.Blocks(title="epalm", analytics_enabled=False, delete_cache=(_KEPT // 24, _KEPT)) as blocks:
-        gr.HTML(f"<h1>epalm</h1><p>{_asks_for(modalities)} Without a question it is captioned.</p>")
+        gr.HTML(f"<h1>epalm</h1><p>{asks_for} Without a question it is captioned.</p>")
         with gr.Row():
             with gr.Column():
                 upload = gr.File(
@@ -66,7 +70,7 @@ def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
                 )
                 ask = gr.Button("Answer", variant="primary", elem_id="ask")
                 answer = gr.HTML(elem_id="answer", min_height=120)
-        gr.HTML(f'<p id="runs">{"<br>".join(_about(model) for model in models)}</p>')
+        gr.HTML(f'<p id="runs">{about}</p>')
         # Neither event is queued: Gradio's stream of queued ones now and then loses the second of two close together.
         upload.change(_preview, upload, shown, api_visibility="private", show_progress="hidden", queue=False)
         gr.on(
@@ -103,16 +107,6 @@ def _move_upload(move: Callable[..., Any], place: Any) -> Any:
     return move(place)
 
 
-def _asks_for(modalities: Sequence[Modality]) -> str:
-    words = {Modality.IMAGE: "an image", Modality.VIDEO: "a clip", Modality.AUDIO: "a sound"}
-    *before, last = (words[modality] for modality in modalities)
-    return f"Choose {', '.join(before)}{' or ' if before else ''}{last}, and ask about it."
-
-
-def _about(model: "LoadedModel") -> str:
-    return escape(f"{model.run.inputs['modality']}: run {model.run.folder.name}")
-
-
 def _preview(file: str | None) -> str:
     modality = modality_of(Path(file)) if file else None
     return _SHOWN[modality].format(f"/gradio_api/file={quote(str(file))}") if modality else ""
@@ -122,8 +116,9 @@ def _answer(models: "Sequence[LoadedModel]", file: str | None, question: str, tu
     """What each run of the file's modality says, as HTML; or what is wrong."""
     try:
         with turn:
-            fitting = _fitting(models, file, question)
-            return "".join(_said(model, Path(str(file)), question.strip()) for model in fitting)
+            return "".join(
+                _said(model, Path(str(file)), question.strip()) for model in _fitting(models, file, question)
+            )
     except EpalmError as error:
         message = error.message.replace(str(file), Path(str(file)).name)
         hint = f"<br>→ {escape(error.hint)}" if error.hint else ""
@@ -131,6 +126,7 @@ def _answer(models: "Sequence[LoadedModel]", file: str | None, question: str, tu
 
 
 def _fitting(models: "Sequence[LoadedModel]", file: str | None, question: str) -> "list[LoadedModel]":
+    """The models of the file's modality. Raises EpalmError: there is none, or the request is no proper one."""
     if not file:
         raise UsageError("there is no file yet", hint="choose one, or wait until all of it is uploaded")
     if len(question) > _LONGEST:
@@ -140,15 +136,14 @@ def _fitting(models: "Sequence[LoadedModel]", file: str | None, question: str) -
     name, modality = Path(file).name, modality_of(Path(file))
     if modality is None:
         raise MediaError(f"{name}: its name does not say what it is", hint="give it an ending such as .jpg")
-    fitting = [model for model in models if model.run.inputs["modality"] == modality]
-    if not fitting:
-        hint = f"epalm extract -m {modality}, epalm train --from-cache, and start epalm serve again"
-        raise UsageError(f"{name}: no run for {modality} is served", hint=hint)
-    return fitting
+    if fitting := [model for model in models if model.modality == modality]:
+        return fitting
+    hint = f"epalm extract -m {modality}, epalm train --from-cache, and start epalm serve again"
+    raise UsageError(f"{name}: no run for {modality} is served", hint=hint)
 
 
 def _said(model: "LoadedModel", file: Path, question: str) -> str:
     started = time.perf_counter()
     text = model.answer(file, question) if question else model.caption(file)
-    told = f"{'answer' if question else 'caption'} by {model.run.folder.name} in {time.perf_counter() - started:.1f} s"
-    return f'<p class="said">{escape(text) or "(it said nothing)"}</p><p class="by">{escape(told)}</p>'
+    by = f"{'answer' if question else 'caption'} by {model.run.folder.name} in {time.perf_counter() - started:.1f} s"
+    return f'<p class="said">{escape(text) or "(it said nothing)"}</p><p class="by">{escape(by)}</p>'

@@ -13,7 +13,7 @@ from epalm.train.data.features import CachedFeatures, FeatureSource
 from epalm.train.runs.run_folder import free_bytes, require_room
 
 if TYPE_CHECKING:
-    from epalm.evaluate.run import ScorePlan
+    from epalm.evaluate.run import Estimate
     from epalm.train.planning import TrainPlan
 
 _MEDIA = {
@@ -44,7 +44,7 @@ def show_train_plan(plan: "TrainPlan", features: FeatureSource, runs: Path, as_j
     require_room(runs, plan.bytes)
 
 
-def show_score_plan(plan: "ScorePlan", features: FeatureSource, run: Path, as_json: bool) -> None:
+def show_score_plan(plan: "Estimate", features: FeatureSource, run: Path, as_json: bool) -> None:
     """Raises EpalmError when the predictions would not fit."""
     rows = {
         "samples": f"{plan.samples:,}",

@@ -13,7 +13,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from epalm.evaluate.decoding.beam_search import beam_search
-from epalm.evaluate.decoding.continuation import begin
+from epalm.evaluate.decoding.continuation import Continuation
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.lm.loss import IGNORED, MOST_LOGITS
 
@@ -59,7 +59,7 @@ def choose_answers(
     if len(tree.answers) <= MOST_WHOLE:
         return score_answers(model, features, input_ids, tree.answers).argmax(1).tolist()
     places = {answer: place for place, answer in enumerate(tree.answers)}
-    rows = begin(model, features, input_ids)
+    rows = Continuation(model, features, input_ids)
     found = beam_search(rows, beams=beams, most=tree.longest, eos=model.lm.config.eos_token_id, tree=tree)
     return [places[tuple(answer)] for answer in found]
 

@@ -1,4 +1,4 @@
-"""How many samples are worked on together: as many as were asked for, or as many as the memory holds."""
+"""How many samples are decoded together: as many as were asked for, or as many as the memory holds."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -8,9 +8,8 @@ import torch
 from epalm.console import say
 from epalm.errors import EpalmError
 
-_ON_GPU = 512  # to begin with, where the size is found out
+_ON_GPU, _ON_CPU = 512, 64  # where the size is found out: to begin with; more are not faster on a CPU
 _LACK = ("can't allocate memory", "out of memory")  # as a CPU says it, and Apple's GPU
-_ON_CPU = 64  # more are not faster there
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,48 +23,42 @@ class BatchSize:
     """
 
     def __init__(self, asked: int | None, device: torch.device) -> None:
-        self.on_gpu = device.type != "cpu"
-        self.fixed = asked is not None
-        self.most = asked or (_ON_GPU if self.on_gpu else _ON_CPU)
+        self._on_gpu, self._fixed = device.type != "cpu", asked is not None
+        self._most = asked or (_ON_GPU if self._on_gpu else _ON_CPU)
 
+    def batches(self, groups: Iterable[Sequence[Item]], work: Callable[[Sequence[Item]], Result]) -> Iterator[Result]:
+        """What `work` makes of each batch; a batch is of one group. Where the size is halved, that is said.
 
-def in_batches(
-    groups: Iterable[Sequence[Item]], work: Callable[[Sequence[Item]], Result], size: BatchSize
-) -> Iterator[Result]:
-    """What `work` makes of each batch; a batch is of one group. Where `size` is halved, that is said.
+        Raises:
+            EpalmError: the memory does not suffice for as many items as were asked for, or for one.
+        """
+        for group in groups:
+            place, halved = 0, False
+            while place < len(group):
+                batch = group[place : place + self._most]
+                try:
+                    result = work(batch)
+                except (torch.OutOfMemoryError, RuntimeError) as error:
+                    if not isinstance(error, torch.OutOfMemoryError) and not any(one in str(error) for one in _LACK):
+                        raise
+                    if self._fixed or len(batch) == 1:
+                        raise self._too_little(len(batch)) from error
+                else:
+                    if halved:
+                        say(f"the memory holds batches of {self._most:,} samples")
+                        halved = False
+                    place += len(batch)
+                    yield result
+                    continue
+                # Behind the handler: the error held what the batch had in memory.
+                self._most, halved = len(batch) // 2, True
+                if torch.cuda.is_initialized():
+                    torch.cuda.empty_cache()
 
-    Raises:
-        EpalmError: the memory does not suffice for as many items as were asked for, or for one.
-    """
-    for group in groups:
-        place = 0
-        halved = False
-        while place < len(group):
-            batch = group[place : place + size.most]
-            try:
-                result = work(batch)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not isinstance(error, torch.OutOfMemoryError) and not any(one in str(error) for one in _LACK):
-                    raise
-                if size.fixed or len(batch) == 1:
-                    raise _too_little(len(batch), size) from error
-            else:
-                if halved:
-                    say(f"the memory holds batches of {size.most:,} samples")
-                    halved = False
-                place += len(batch)
-                yield result
-                continue
-            # Behind the handler: the error held what the batch had in memory.
-            size.most, halved = len(batch) // 2, True
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
-
-
-def _too_little(samples: int, size: BatchSize) -> EpalmError:
-    where = "GPU" if size.on_gpu else "computer"
-    smaller = "--batch-size auto finds how many it holds" if size.fixed and samples > 1 else "--num-beams 1 needs least"
-    return EpalmError(
-        f"the {where}'s memory does not suffice to decode {samples:,} sample{'s' if samples > 1 else ''} at once",
-        hint=smaller,
-    )
+    def _too_little(self, samples: int) -> EpalmError:
+        smaller = "--batch-size auto finds how many it holds" if samples > 1 else "--num-beams 1 needs least"
+        return EpalmError(
+            f"the {'GPU' if self._on_gpu else 'computer'}'s memory does not suffice to decode {samples:,} "
+            f"sample{'s' if samples > 1 else ''} at once",
+            hint=smaller,
+        )

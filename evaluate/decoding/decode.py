@@ -5,54 +5,50 @@ Knows the trained model and where features come from; does not know scores.
 Letters: B samples, L layers, D_enc encoder width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
 
 from epalm.errors import UsageError
 from epalm.evaluate.decoding.answers import AnswerTree, choose_answers
-from epalm.evaluate.decoding.batch_size import BatchSize, in_batches
+from epalm.evaluate.decoding.batch_size import BatchSize
 from epalm.evaluate.decoding.generate import generate
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.samples import Prediction, Sample, Task
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import last_tokens
-from epalm.train.data.features import FeatureSource
 from epalm.train.data.text import TextFormat
 from epalm.train.data.text_length import SHORTEST_ANSWER
+from epalm.train.runs.loading import LoadedRun
+
+Gather = Callable[[Sequence[Sample]], np.ndarray]
 
 
 def decode_batches(
-    model: EpalmModel,
-    text: TextFormat,
-    features: FeatureSource,
-    samples: Sequence[Sample],
-    options: DecodeOptions,
-    size: BatchSize | None = None,
+    run: LoadedRun, gather: Gather, samples: Sequence[Sample], options: DecodeOptions, size: BatchSize | None = None
 ) -> Iterator[list[Prediction]]:
     """Predictions batch by batch; a batch holds questions of one length, so nothing is padded.
 
     What is produced for a sample therefore does not depend on which others it is decoded with. `max_length` counts
     the question's tokens too; a question that leaves fewer than five still gets five for its answer. `size` is given by
-    whoever decodes in several calls, and takes what one has found out to the next.
+    whoever decodes in several calls, and takes what one has found out to the next. `gather` gives the features
+    (B, L, D_enc) of some samples.
 
     Raises:
         UsageError: that is more than the language model has positions, or there are more beams than tokens.
         EpalmError: the memory does not suffice.
     """
-    device = model.connector.weight.device
-    groups = length_groups(text, samples, options)
-    require_decodable(model, text, groups, options)
+    model, text, device = run.model, run.text, run.model.connector.weight.device
+    groups = length_groups(run, samples, options)
     vocabulary = int(model.lm.config.vocab_size)
     tree = _tree(text, options.answers, vocabulary, device) if options.answers else None
 
     def decode(batch: Sequence[Sample]) -> list[Prediction]:
         ids = torch.tensor([text.given(sample) for sample in batch], device=device)
-        values = last_tokens(features.gather(batch), model.connector_tokens).to(device)
+        values = last_tokens(gather(batch), model.connector_tokens).to(device)
         if tree is not None and batch[0].task is Task.QA:
             places = choose_answers(model, values, ids, tree, beams=min(options.ranking_beams, vocabulary // 2))
             texts = [options.answers[place] for place in places]
@@ -69,7 +65,7 @@ def decode_batches(
             texts = [text.decode(tokens) for tokens in produced]
         return [Prediction(sample.id, words) for sample, words in zip(batch, texts, strict=True)]
 
-    yield from in_batches(groups, decode, size or BatchSize(options.batch_size, device))
+    yield from (size or BatchSize(options.batch_size, device)).batches(groups, decode)
 
 
 @lru_cache(maxsize=1)  # a worker decodes many tasks, with the same answers
@@ -77,26 +73,29 @@ def _tree(text: TextFormat, answers: tuple[str, ...], vocabulary: int, device: t
     return AnswerTree([[*ids.tolist(), text.eos] for ids in text.tokenise(answers)], vocabulary, device)
 
 
-def length_groups(text: TextFormat, samples: Sequence[Sample], options: DecodeOptions) -> list[list[Sample]]:
+def length_groups(run: LoadedRun, samples: Sequence[Sample], options: DecodeOptions) -> list[list[Sample]]:
     """The samples that can share a batch together, the shortest first: questions of as many tokens.
 
-    Where answers are chosen from a list, those that have a question are apart from those that are captioned.
+    Where answers are chosen from a list, those that have a question are apart from those that are captioned. Of the
+    run, the model's shapes suffice.
+
+    Raises:
+        UsageError: more is asked for than the language model has positions or tokens for.
     """
+    text = run.text
     lengths = {sample.id: len(text.given(sample)) for sample in samples}
 
     def alike(sample: Sample) -> tuple[int, bool]:
         return lengths[sample.id], bool(options.answers) and sample.task is Task.QA
 
-    return [list(group) for _, group in groupby(sorted(samples, key=alike), alike)]
+    groups = [list(group) for _, group in groupby(sorted(samples, key=alike), alike)]
+    _require_decodable(run.model, text, groups, options)
+    return groups
 
 
-def require_decodable(
+def _require_decodable(
     model: EpalmModel, text: TextFormat, groups: Sequence[Sequence[Sample]], options: DecodeOptions
 ) -> None:
-    """Raise UsageError where more is asked for than the language model has positions or tokens for.
-
-    `groups` are those of `length_groups`; of `model`, shapes suffice.
-    """
     positions, tokens = model.lm.config.max_position_embeddings, model.lm.config.vocab_size
     if options.max_length > positions:
         raise UsageError(
@@ -123,22 +122,3 @@ def require_decodable(
                 f"{longest[0].id} the language model has {max(0, room):,} positions left",
                 hint="take that answer out of the file",
             )
-
-
-class ReadyFeatures:
-    """A `FeatureSource` of features that are at hand: view 0 of `samples` (B, L, D_enc), in their order."""
-
-    def __init__(self, samples: Sequence[Sample], values: np.ndarray) -> None:
-        self._values = values
-        self._rows = {sample.id: row for row, sample in enumerate(samples)}
-        self.layers, self.width = values.shape[1:]
-
-    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
-        """See `FeatureSource`; there are no views to draw from."""
-        assert epoch is None
-        rows: np.ndarray = self._values[[self._rows[sample.id] for sample in samples]]
-        return rows
-
-    def describe(self) -> dict[str, Any]:
-        """See `FeatureSource`."""
-        return {"source": "at hand"}

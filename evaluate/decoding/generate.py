@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from epalm.evaluate.decoding.beam_search import beam_search
-from epalm.evaluate.decoding.continuation import Continuation, begin
+from epalm.evaluate.decoding.continuation import Continuation
 from epalm.evaluate.decoding.options import Sampling
 from epalm.train.bridge.model import EpalmModel
 
@@ -34,7 +34,7 @@ def generate(
     `features` (B, K, D_enc); `input_ids` (B, T), all of one length. With `sampling`, what is drawn for a row is decided
     by its name. `reference` attention recomputes all at every step, whatever `use_cache` says.
     """
-    rows = begin(model, features, input_ids, use_cache=use_cache)
+    rows = Continuation(model, features, input_ids, use_cache=use_cache)
     limits = {"most": max_length - input_ids.shape[1], "eos": model.lm.config.eos_token_id}
     if sampling is not None:
         numbers = draws(list(names), limits["most"], seed=sampling.seed).to(input_ids.device)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epalm.console import say
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json
 from epalm.request_fields import option
@@ -113,6 +114,16 @@ class DecodeChoice:
             answers=read_answers(self.rank_answers) if self.rank_answers else (),
             batch_size=_batch_size(batch_size),
         )
+
+
+def require_questions(decode: DecodeOptions, questions: int, captions: int) -> None:
+    """Say that only questions are answered from a list. Raises UsageError where there is a list and no question."""
+    if not decode.answers:
+        return
+    if not questions:
+        raise UsageError("--rank-answers answers questions, and here is none", hint="leave out --rank-answers")
+    if captions:
+        say(f"--rank-answers answers {questions:,} questions; {captions:,} captions are decoded as usual")
 
 
 def read_answers(path: Path) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from epalm.dask_engine import run_tasks
 from epalm.devices import device_of_worker
 from epalm.errors import EpalmError, UsageError
 from epalm.evaluate.decoding.batch_size import BatchSize
-from epalm.evaluate.decoding.decode import ReadyFeatures, decode_batches, length_groups, require_decodable
+from epalm.evaluate.decoding.decode import decode_batches, length_groups
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.fingerprint import digest_json
 from epalm.samples import Prediction, Sample
@@ -44,11 +44,10 @@ class RemoteDecoder:
         """Predictions batch by batch, as `decode_batches` with these options gives them; of `run`, shapes suffice.
 
         Raises:
-            UsageError: see `require_decodable`; a machine lacks something or has another.
+            UsageError: see `length_groups`; a machine lacks something or has another.
             EpalmError: see `run_tasks`.
         """
-        groups = length_groups(run.text, samples, options)
-        require_decodable(run.model, run.text, groups, options)
+        groups = length_groups(run, samples, options)
         job = Job(
             str(run.folder.path.resolve()),
             self.checkpoint,
@@ -102,8 +101,12 @@ class Decoder:
     def run(self, task: Task, threads: int) -> list[Prediction]:
         """A prediction for each sample."""
         torch.set_num_threads(threads)
-        run, features = self._run, ReadyFeatures(task.samples, task.features)
-        batches = decode_batches(run.model, run.text, features, task.samples, self._options, self._size)
+        rows = {sample.id: row for sample, row in zip(task.samples, task.features, strict=True)}
+
+        def gather(samples: Sequence[Sample]) -> np.ndarray:
+            return np.stack([rows[sample.id] for sample in samples])
+
+        batches = decode_batches(self._run, gather, task.samples, self._options, self._size)
         return [prediction for batch in batches for prediction in batch]
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from epalm.errors import EpalmError
-from epalm.evaluate.decoding.batch_size import BatchSize, in_batches
+from epalm.evaluate.decoding.batch_size import BatchSize
 from epalm.evaluate.decoding.options import DecodeOptions, Sampling
 from tests.conftest import Done
 from tests.trials import Trial
@@ -55,7 +55,7 @@ def test_drawn_predictions_are_those_of_their_seed_however_they_come_about(score
 
 def test_the_commands_of_the_document(score: Score, tmp_path: Path) -> None:
     (tmp_path / "answers.txt").write_text("red\nblue\n")
-    page = (ROOT / "docs/scores.md").read_text().split("## The measures")[0]
+    page = (ROOT / "docs/scores.md").read_text().split("## The metrics")[0]
     (block,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     assert len(commands) == 4
@@ -65,7 +65,8 @@ def test_the_commands_of_the_document(score: Score, tmp_path: Path) -> None:
 
 
 def test_answers_are_ranked_for_questions_and_captions_decoded_as_usual(score: Score, tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/scores.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs/scores.md").read_text().split("## The metrics")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(code.replace("vqa-v2:/data/vqa", "trial/world"), {})
     answers = tmp_path / "answers.txt"
     listed = answers.read_text().splitlines()
@@ -128,7 +129,7 @@ def test_a_batch_is_halved_until_the_memory_holds_it(
     sizes: list[int] = []
     groups = [list(range(700)), list(range(700, 720))]
     size = BatchSize(None, torch.device(device))
-    done = [batch for group in groups for batch in in_batches([group], _holding(20, sizes), size)]
+    done = [batch for group in groups for batch in size.batches([group], _holding(20, sizes))]
     assert [item for batch in done for item in batch] == list(range(720))
     assert sizes[0] == first and sizes.count(first) == 1
     assert sizes[-2:] == [16, 4]  # another call begins with what the first has found out
@@ -138,10 +139,10 @@ def test_a_batch_is_halved_until_the_memory_holds_it(
 @pytest.mark.parametrize(("size", "hint"), [(64, "--batch-size auto"), (None, "--num-beams 1")])
 def test_too_little_memory_is_told(size: int | None, hint: str) -> None:
     with pytest.raises(EpalmError, match="memory does not suffice") as caught:
-        list(in_batches([list(range(100))], _holding(0, []), BatchSize(size, _CPU)))
+        list(BatchSize(size, _CPU).batches([list(range(100))], _holding(0, [])))
     assert hint in str(caught.value.hint)
     with pytest.raises(RuntimeError, match="a bug"):
-        list(in_batches([[1]], lambda batch: (_ for _ in ()).throw(RuntimeError("a bug")), BatchSize(None, _CPU)))
+        list(BatchSize(None, _CPU).batches([[1]], lambda batch: (_ for _ in ()).throw(RuntimeError("a bug"))))
 
 
 def test_what_decides_predictions() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from epalm.errors import MediaError
 from epalm.extract.media.limits import Limits
+from epalm.samples import Modality
 from tests.conftest import Epalm
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class _Model:
     """A run for pictures that answers with markup, and reads nothing."""
 
     limits = Limits(bytes=1000)
-    run = SimpleNamespace(inputs={"modality": "image", "data": "x"}, folder=SimpleNamespace(name="mine"))
+    modality = Modality.IMAGE
+    run = SimpleNamespace(folder=SimpleNamespace(name="mine"))
 
     def __init__(self) -> None:
         self.read: list[Path] = []

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
-from epalm.evaluate.decoding.continuation import CachedContinuation
+from epalm.evaluate.decoding.continuation import Continuation
 from epalm.evaluate.decoding.generate import drawn, generate
 from epalm.evaluate.decoding.options import Sampling
 from epalm.train.bridge.model import EpalmModel
@@ -70,13 +70,13 @@ def test_a_sample_that_is_done_leaves_the_batch(beams: int, monkeypatch: pytest.
     _end_with_what_is_said(model, features, ids, 1)
     alone = [generate(model, features[n : n + 1], ids[n : n + 1], num_beams=beams) for n in range(6)]
     rows: list[int] = []
-    go_on = CachedContinuation.go_on
+    go_on = Continuation.go_on
 
-    def counted(self: CachedContinuation, kept: torch.Tensor, tokens: torch.Tensor) -> None:
+    def counted(self: Continuation, kept: torch.Tensor, tokens: torch.Tensor) -> None:
         rows.append(len(kept))
         go_on(self, kept, tokens)
 
-    monkeypatch.setattr(CachedContinuation, "go_on", counted)
+    monkeypatch.setattr(Continuation, "go_on", counted)
     together = generate(model, features, ids, num_beams=beams)
     assert together == [one for (one,) in alone]
     lengths = {len(one) for one in together}
