@@ -10,23 +10,24 @@ from typing import Any
 import pytest
 import torch
 
+import epalm as package
 from epalm.errors import EpalmError
 from epalm.evaluate.decoding.batch_size import BatchSize
-from epalm.evaluate.decoding.options import DecodeOptions, Sampling
+from epalm.evaluate.decoding.options import DecodeChoice, DecodeOptions, Sampling
+from epalm.evaluate.request import PredictRequest, ScoreRequest
 from tests.conftest import Done
+from tests.scored_run import train_one
 from tests.trials import Trial
 
 ROOT = Path(__file__).parents[2]
-SHORT = ("--recipe", "playground", "--set", "optim.max_steps=2", "--set", "optim.batch_size=4")
 Score = Callable[..., Done]
 
 
 @pytest.fixture
 def score(trial: Trial, tmp_path: Path) -> Score:
     """`epalm score` of a run that was trained for two steps."""
+    train_one(trial)
     places = ("--cache", trial.cache, "--runs", tmp_path / "runs")
-    words = ("--from-cache", "-m", "image", "--data", trial.world, "--set", "decode.max_length=14", *SHORT)
-    assert trial.epalm("train", *words, *places).code == 0
     return lambda *words: trial.epalm("score", *places, "--metrics", "exact match", *words)
 
 
@@ -89,6 +90,21 @@ def test_answers_are_ranked_for_questions_and_captions_decoded_as_usual(score: S
     answers.write_text("日" * 199)
     done = score("--rank-answers", answers, "--json")
     assert done.code == 1 and "tokens with its end" in done.err
+
+
+def test_a_request_in_python_is_the_command(score: Score, trial: Trial, tmp_path: Path) -> None:
+    typed = _told(score("--json", "--num-beams", 1, "--limit", 2))
+    request = ScoreRequest(
+        decode=DecodeChoice(num_beams=1),
+        limit=2,
+        metrics="exact match",
+        cache=str(trial.cache),
+        runs=tmp_path / "runs",
+    )
+    assert package.score(request) == typed
+    (medium, *_) = trial.media
+    (text,) = package.predict([str(medium)], PredictRequest(runs=tmp_path / "runs", decode=DecodeChoice(num_beams=1)))
+    assert isinstance(text, str)
 
 
 def test_options_that_cannot_be(score: Score) -> None:
