@@ -60,7 +60,7 @@ def test_wrong_values_and_help(app: tuple[typer.Typer, list[Request]], tmp_path:
     for words in (["--depth", "0"], ["--depth", "10"], ["--no-quick"], ["--modality", "smell"]):
         assert CliRunner().invoke(app[0], ["hello", "--json", *words]).exit_code == 2
     shown = CliRunner().invoke(app[0], ["--help"], env={"COLUMNS": "160"}).output
-    for words in (
+    for part in (
         "What it does.",
         "How deep.",
         "--no-sure",
@@ -69,5 +69,5 @@ def test_wrong_values_and_help(app: tuple[typer.Typer, list[Request]], tmp_path:
         "Feature cache",
         "In a hurry.",
     ):
-        assert words in shown
+        assert part in shown
     assert not app[1]
