@@ -9,12 +9,11 @@ import torch
 
 from benchmarks.report import Line, compare
 from benchmarks.timing import Timing, in_turns
-from benchmarks.worlds import World, playground_world
+from benchmarks.worlds import World, extract_world, playground_world
 from epalm.cache.store import Cache
 from epalm.extract.decoding.workers import DEFAULT_TIMEOUT, Request, default_workers
+from epalm.extract.encoding import decode_pool
 from epalm.extract.inputs.views import VIEW_0
-from epalm.extract.pipeline import LocalEngine, extract_features
-from epalm.extract.stream import decode_pool
 from epalm.media import MediaFile
 from epalm.samples import Modality
 
@@ -49,8 +48,7 @@ def _ways(world: World, caches: Path) -> dict[str, Callable[[], object]]:
     fresh = (Cache(caches / str(number)) for number in count())
 
     def extract() -> None:
-        engine = LocalEngine(world.encoder, batch_size=_BATCH, workers=workers)
-        extract_features(world.dataset, world.modality, world.encoder, layers, next(fresh), engine=engine)
+        extract_world(world, layers, next(fresh), batch_size=_BATCH, workers=workers)
 
     def decode() -> None:
         requests = [Request(medium, (VIEW_0,)) for medium in media]

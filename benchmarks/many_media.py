@@ -7,13 +7,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
 from epalm.datasets import load_dataset
+from epalm.extract.inputs.preprocess import ImageInput, Input, Pixels
+from epalm.extract.spec_builder import feature_spec
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 
@@ -24,9 +28,25 @@ _LONG_AGO = time.time() - 7 * 86_400  # media changed just now are hashed again 
 _ANSWERS = ("yes", "no", "red", "blue", "two", "a dog")
 
 
+class SyntheticEncoder:
+    """An encoder that never encodes, with rows of eight bytes."""
+
+    kind, modality, depth, width = "synthetic", Modality.IMAGE, 1, 4
+    device, precision = torch.device("cpu"), "float32"
+
+    def __init__(self) -> None:
+        self.input: Input = ImageInput(Pixels((4, 4), "nearest", (0.0,) * 3, (1.0,) * 3))
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+    def encode(self, batch: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
 def synthetic_spec() -> FeatureSpec:
-    """Of an encoder that does not exist, with rows of eight bytes."""
-    return FeatureSpec("image", {"kind": "synthetic"}, (0,), 4, {}, None, {}, "float16", 1)
+    """Of its only layer."""
+    return feature_spec(SyntheticEncoder(), (0,))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.many_media import ManyMedia, fill, synthetic_spec
+from benchmarks.many_media import ManyMedia, SyntheticEncoder, fill, synthetic_spec
 from benchmarks.report import Line, compare
 from benchmarks.timing import Timing, peak_mib
 from epalm.cache.store import Cache
@@ -69,9 +69,11 @@ def _look_up(world: ManyMedia) -> Callable[[], object]:
 
 
 def _plan(world: ManyMedia) -> Callable[[], object]:
-    from epalm.extract.plan import make_plan
+    from epalm.extract.plan import plan_media
+    from epalm.extract.request import ExtractRequest
 
-    return lambda: make_plan(world.dataset(), Modality.IMAGE, synthetic_spec(), world.cache)
+    request, encoder = ExtractRequest(Modality.IMAGE), SyntheticEncoder()
+    return lambda: plan_media(request, world.dataset(), encoder, (0,), world.cache)
 
 
 def _open(world: ManyMedia) -> Callable[[], object]:

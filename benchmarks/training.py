@@ -14,11 +14,10 @@ import torch
 from benchmarks import training_gpu, training_memory, training_operations
 from benchmarks.report import Line, compare
 from benchmarks.timing import in_turns
-from benchmarks.worlds import World, opt_125m, playground_world, steady_plan, world_batches
+from benchmarks.worlds import World, extract_world, opt_125m, playground_world, steady_plan, world_batches
 from epalm.cache.store import Cache
 from epalm.config import Config, load_config
 from epalm.extract.live import LiveFeatures
-from epalm.extract.pipeline import extract_features
 from epalm.samples import Modality
 from epalm.train.build import build_model, load_lm
 from epalm.train.data.batches import Batch
@@ -77,7 +76,7 @@ def _compare(title: str, root: Path, world: World, config: Config, lm: Augmented
 def _sources(world: World, cache: Cache) -> tuple[CachedFeatures, LiveFeatures]:
     """The last six layers' tokens of the same media: extracted into `cache`, and encoded when asked for."""
     layers = tuple(range(world.encoder.depth - 6, world.encoder.depth))
-    summary = extract_features(world.dataset, world.modality, world.encoder, layers, cache)
+    summary = extract_world(world, layers, cache)
     cached = CachedFeatures(cache.find(summary.set_name), cache, world.dataset, world.dataset.split("train"))
     return cached, LiveFeatures(world.encoder, layers, world.dataset)
 

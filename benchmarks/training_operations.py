@@ -14,10 +14,9 @@ from transformers import OPTConfig
 
 from benchmarks.report import Line
 from benchmarks.timing import in_turns, ratio
-from benchmarks.worlds import World, playground_world, steady_plan, world_batches
+from benchmarks.worlds import World, extract_world, playground_world, steady_plan, world_batches
 from epalm.cache.store import Cache
 from epalm.config import Config, load_config
-from epalm.extract.pipeline import extract_features
 from epalm.samples import Modality
 from epalm.train.build import build_model
 from epalm.train.data.features import CachedFeatures
@@ -33,7 +32,7 @@ def run(root: Path, *, quick: bool) -> list[Line]:
     width, steps, rounds = (32, 1, 1) if quick else (512, 1, 7)
     world, cache = playground_world(root, Modality.IMAGE, 16 if quick else 64), Cache(root / "cache-operations")
     layers = tuple(range(world.encoder.depth - 6, world.encoder.depth))
-    summary = extract_features(world.dataset, world.modality, world.encoder, layers, cache)
+    summary = extract_world(world, layers, cache)
     features = CachedFeatures(cache.find(summary.set_name), cache, world.dataset, world.dataset.split("train"))
     places = [f"optim.batch_size={_BATCH}", "model.tokens=6", "model.start=19", "model.end=31"]
     ways: dict[str, Step] = {}

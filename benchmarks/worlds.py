@@ -2,14 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import OPTConfig
 
+from epalm.cache.store import Cache
 from epalm.config import Config
 from epalm.datasets import load_dataset
 from epalm.extract.encoders.protocol import Encoder
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind
+from epalm.extract.pipeline import ExtractSummary, execute
+from epalm.extract.plan import plan_media
+from epalm.extract.request import ExtractRequest
 from epalm.playground.generate import generate_playground
 from epalm.samples import Dataset, Modality
 from epalm.train.build import load_lm, load_text_format
@@ -42,6 +47,12 @@ def playground_world(root: Path, modality: Modality, media: int, *, real_size: b
     folder = generate_playground(root / f"{modality}-{media}", modality, counts=(media, 1, 1))
     choice = EncoderChoice(default_kind(modality), None if real_size else "playground", random_weights=real_size)
     return World(modality, load_dataset(str(folder), modality), build_encoder(choice, device="cpu"))
+
+
+def extract_world(world: World, layers: tuple[int, ...], cache: Cache, **options: Any) -> ExtractSummary:
+    """Encode its media into a cache; `options` as those of a request."""
+    request = ExtractRequest(world.modality, world.dataset.spec, cache=cache.where, **options)
+    return execute(plan_media(request, world.dataset, world.encoder, layers, cache))
 
 
 def opt_125m() -> AugmentedOPT:

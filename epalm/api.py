@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from epalm.errors import MediaError
     from epalm.evaluate.loaded_model import LoadedModel
     from epalm.evaluate.request import PredictRequest, ScoreRequest
+    from epalm.extract.pipeline import ExtractSummary
+    from epalm.extract.request import ExtractRequest
+
+
+def extract(request: "ExtractRequest") -> "ExtractSummary":
+    """Encode media into the cache; `epalm.extract.plan.plan` says first what that comes to. Raises EpalmError."""
+    from epalm.extract.pipeline import execute
+    from epalm.extract.plan import plan
+
+    return execute(plan(request))
 
 
 def load(

@@ -16,10 +16,9 @@ from epalm.evaluate.decoding.options import DecodeChoice, DecodeOptions, require
 from epalm.evaluate.memory_media import as_files, is_many
 from epalm.evaluate.request import PredictRequest
 from epalm.extract.decoding.workers import DEFAULT_TIMEOUT
+from epalm.extract.encoding import decode_pool, encode_each
 from epalm.extract.media.limits import Limits
-from epalm.extract.pipeline import encode_each
 from epalm.extract.run_encoder import rebuild_encoder
-from epalm.extract.stream import decode_pool
 from epalm.samples import Modality, Sample, Task
 from epalm.train.runs.loading import load_run
 from epalm.train.runs.run_folder import RunFolder

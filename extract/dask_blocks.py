@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,18 +17,16 @@ from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.cache.objects.base import MissingObjectError
 from epalm.cache.store import Cache
-from epalm.console import Advance, silent
-from epalm.dask_cluster import AGAIN, Cluster
+from epalm.console import Advance
+from epalm.dask_cluster import AGAIN
 from epalm.dask_engine import run_tasks
 from epalm.devices import device_of_worker
 from epalm.errors import EpalmError, UsageError
-from epalm.extract.decoding.workers import DecodePool, default_workers
-from epalm.extract.encoders.registry import EncoderChoice, build_encoder
-from epalm.extract.encoding import BatchEncoder
-from epalm.extract.media.limits import Limits
-from epalm.extract.plan import Pending, Plan
-from epalm.extract.selection import feature_spec
-from epalm.extract.stream import CHANGED, Stream, Tally, decode_pool
+from epalm.extract.encoders.registry import build_encoder
+from epalm.extract.plan import ExtractionPlan, Pending
+from epalm.extract.request import ExtractRequest
+from epalm.extract.spec_builder import feature_spec
+from epalm.extract.stream import CHANGED, Stream, Tally, without_rows
 
 _LOOK_AROUND = 1.0  # seconds between two looks at what another machine has written
 _SEEN_TIMEOUT = 90.0  # seconds until what another machine wrote is seen here: network drives remember folders for 60
@@ -36,57 +34,11 @@ _SHARE_THE_CACHE = "put the cache where all machines reach it: a shared folder, 
 
 
 @dataclass(frozen=True)
-class DaskEngine:
-    """The workers of a cluster; the other fields are as `Setting`'s."""
-
-    choice: EncoderChoice
-    cache: str
-    limits: Limits
-    cluster: Cluster = Cluster()
-    device: str = "auto"
-    compiled: bool = False
-    batch_size: int = 32
-    workers: int | None = None
-    block_rows: int = 512
-    timeout: float = 120.0
-
-    def __call__(self, plan: Plan, features: FeatureSet, advance: Advance) -> Tally:
-        """See `Engine`. Raises UsageError: a machine lacks something or has another; and see `run_tasks`."""
-        cache = self.cache if "://" in self.cache else str(Path(self.cache).absolute())
-        setting = Setting(
-            self.choice, cache, features.name, self.limits, self.device, self.compiled,
-            self.batch_size, self.workers, self.block_rows, self.timeout,
-        )  # fmt: skip
-        results = run_tasks(self.cluster, BlockEncoder, setting, _blocks(plan, self.block_rows), _died)
-        tally, trusted = Tally(), set[str]()  # hosts whose rows have been seen in the cache
-        with closing(results):
-            for block, done in results:
-                _require_same_media(block, done)
-                features.ledger.add_all(Entry(one.media, None, CHANGED.message, CHANGED.hint) for one in done.absent)
-                for one in fields(Tally):
-                    setattr(tally, one.name, getattr(tally, one.name) + getattr(done.tally, one.name))
-                tally.bad += len(done.absent)
-                if done.host not in trusted:
-                    _require_rows(features, block, done)
-                    trusted.add(done.host)
-                advance(len(block.items), note=f"{tally.bad} bad" if tally.bad else "")
-        return tally
-
-
-@dataclass(frozen=True)
 class Setting:
-    """What all blocks of an extraction share: the encoder, where the rows go, and how each machine is used."""
+    """What all blocks of an extraction share."""
 
-    choice: EncoderChoice
-    cache: str
+    request: ExtractRequest  # with a cache and weights that are found from any folder
     set_name: str
-    limits: Limits
-    device: str
-    compiled: bool
-    batch_size: int
-    workers: int | None  # decoding processes of each worker [default: a share of the cores]
-    block_rows: int
-    timeout: float
 
 
 @dataclass(frozen=True)
@@ -106,21 +58,47 @@ class Done:
     absent: tuple[Pending, ...] = ()
 
 
+def encode_on_cluster(plan: ExtractionPlan, features: FeatureSet, advance: Advance) -> Tally:
+    """Have the workers of the request's cluster encode what is pending.
+
+    Raises:
+        UsageError: a machine lacks something or has another; see also `run_tasks`.
+    """
+    cluster, request = plan.request.cluster(), plan.request
+    assert cluster
+    cache = request.cache if "://" in request.cache else str(Path(request.cache).absolute())
+    setting = Setting(replace(request, cache=cache, weights=request.choice().weights), features.name)
+    tally, trusted = Tally(), set[str]()  # hosts whose rows have been seen in the cache
+    with closing(run_tasks(cluster, BlockEncoder, setting, _blocks(plan), _died)) as results:
+        for block, done in results:
+            _require_same_media(block, done)
+            features.ledger.add_all(Entry(one.media, None, CHANGED.message, CHANGED.hint) for one in done.absent)
+            tally.add(done.tally)
+            tally.bad += len(done.absent)
+            if done.host not in trusted:
+                _require_rows(features, block, done)
+                trusted.add(done.host)
+            advance(len(block.items), note=f"{tally.bad} bad" if tally.bad else "")
+    return tally
+
+
 class BlockEncoder:
     """In a worker process: the encoder and what goes with it, kept from block to block."""
 
     def __init__(self, setting: Setting, number: int | None) -> None:
         """Raises UsageError where this machine would give other numbers than the driver's, or lacks the cache."""
-        self._setting = setting
+        request = self._request = setting.request
         try:
-            self._features = Cache(setting.cache).load(setting.set_name)
+            self._features = Cache(request.cache).load(setting.set_name)
         except MissingObjectError as error:
             raise UsageError(
-                f"{setting.cache} does not hold the feature set {setting.set_name} that the driver has made there",
+                f"{request.cache} does not hold the feature set {setting.set_name} that the driver has made there",
                 hint=_SHARE_THE_CACHE,
             ) from error
-        spec, device = self._features.spec, device_of_worker(setting.device, number)
-        self._encoder = build_encoder(setting.choice, device=device, compiled=setting.compiled, limits=setting.limits)
+        spec, device = self._features.spec, device_of_worker(request.device, number)
+        self._encoder = build_encoder(
+            request.choice(), device=device, compiled=request.compiled, limits=request.limits()
+        )
         seed = (spec.augmentation or {"seed": 0})["seed"]
         here = feature_spec(self._encoder, spec.layers, spec.stored_dtype, view_seed=seed)
         if here.fingerprint != spec.fingerprint:
@@ -128,41 +106,29 @@ class BlockEncoder:
                 f"the encoder would give other numbers than {setting.set_name} holds",
                 hint="install the same epalm, and give the same weights, on all machines",
             )
-        self._threads = 0  # that the parts below are made for
-        self._pool: DecodePool | None = None
-        self._batches: BatchEncoder | None = None
+        self._cores = 0  # that the stream is made for: workers of a machine come and go
+        self._stream: Stream | None = None
 
     def run(self, task: Block, threads: int) -> Done:
         """Encode and commit what the cache lacks of a block. Raises CacheError when the cache cannot be written."""
-        pool, batches = self._parts(threads)
+        if self._stream is None or self._cores != threads:
+            self.close()
+            torch.set_num_threads(threads)
+            self._stream = Stream(self._encoder, self._features, self._request, cores=threads)
+            self._cores = threads
         here = [(item, _as_here(item)) for item in task.items]
-        held = [self._features.rows(view) for view in task.views]
         there = [item for _, item in here if item]
-        left = [item for item in there if not all(item.digest in rows for rows in held)]
-        stream = Stream(batches, self._features, pool, self._setting.block_rows, silent)
-        stream.tally.elsewhere += len(there) - len(left)
-        stream.go(left, task.views)
-        return Done(socket.gethostname(), stream.tally, tuple(item for item, found in here if found is None))
+        left = without_rows(self._features, there, task.views)
+        self._stream.tally = Tally(elsewhere=len(there) - len(left))
+        self._stream.go(left, task.views)
+        absent = tuple(item for item, found in here if found is None)
+        return Done(socket.gethostname(), self._stream.tally, absent)
 
     def close(self) -> None:
         """End the decoding processes."""
-        if self._batches and self._pool:
-            self._batches.close()
-            self._pool.close()
-        self._batches = self._pool = None
-
-    def _parts(self, threads: int) -> tuple[DecodePool, BatchEncoder]:
-        """Decoding processes and encoder for so many cores: workers of a machine come and go."""
-        if self._pool is None or self._batches is None or threads != self._threads:
-            self.close()
-            setting, spec, gpu = self._setting, self._features.spec, self._encoder.device.type == "cuda"
-            decoders = default_workers(gpu=gpu, cores=threads) if setting.workers is None else setting.workers
-            torch.set_num_threads(threads)
-            self._threads, self._pool = threads, decode_pool(self._encoder, decoders, setting.timeout)
-            self._batches = BatchEncoder(
-                self._encoder, spec.layers, spec.stored_dtype, setting.batch_size, threads=threads if decoders else 0
-            )
-        return self._pool, self._batches
+        if self._stream:
+            self._stream.close()
+        self._stream = None
 
 
 def _require_same_media(block: Block, done: Done) -> None:
@@ -179,9 +145,7 @@ def _require_rows(features: FeatureSet, block: Block, done: Done) -> None:
     """Hold a host's first answer against the cache: it may write to a folder of its own of the same name."""
     began = time.monotonic()
     while True:
-        held = [features.rows(view) for view in block.views]
-        lacking = [item for item in block.items if not all(item.digest in rows for rows in held)]
-        if len(lacking) <= done.tally.bad + len(done.absent):
+        if len(without_rows(features, block.items, block.views)) <= done.tally.bad + len(done.absent):
             return
         if time.monotonic() - began > _SEEN_TIMEOUT:
             raise UsageError(
@@ -198,7 +162,8 @@ def _died(block: Block) -> EpalmError:
     )
 
 
-def _blocks(plan: Plan, rows: int) -> Iterator[Block]:
+def _blocks(plan: ExtractionPlan) -> Iterator[Block]:
+    rows = plan.request.block_rows
     for views, items in plan.by_views():
         for first in range(0, len(items), rows):
             yield Block(views, tuple(_everywhere(item) for item in items[first : first + rows]))

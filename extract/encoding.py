@@ -1,6 +1,6 @@
 """From decoded inputs to rows as they are stored: batches through the encoder, several under way at a time.
 
-Letters: B media, V views, L layers, T tokens, D hidden size. Knows encoders; knows no files and no cache.
+Letters: B media, V views, L layers, T tokens, D hidden size. Knows encoders; knows no data set and no cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from epalm.errors import EpalmError
+from epalm.console import warn
+from epalm.errors import EpalmError, MediaError
+from epalm.extract.decoding.workers import DecodePool, Request
 from epalm.extract.encoders.protocol import Encoder
+from epalm.extract.inputs.views import VIEW_0
+from epalm.media import MediaFile
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,31 @@ class BatchEncoder:
     def _encode(self, raw: torch.Tensor, count: int) -> torch.Tensor:
         there = raw.to(self.encoder.device, non_blocking=True)
         return self.encoder.encode(self.encoder.input.normalise(there))[:count, self._layers].float()
+
+
+def decode_pool(encoder: Encoder, workers: int, timeout: float) -> DecodePool:
+    """`workers` processes that read what the encoder reads, each within the limits of one medium."""
+    return DecodePool(encoder.input, workers, timeout=timeout, memory_limit=encoder.input.limits.memory)
+
+
+def encode_each(
+    files: Sequence[MediaFile], encoder: Encoder, layers: Sequence[int], pool: DecodePool
+) -> list[np.ndarray | MediaError]:
+    """View 0 of each file (L, D) float32, or why it cannot be read, in one batch.
+
+    What is odd about one is shown as a warning.
+    """
+    results = []
+    for one in pool.decode((Request(file, (VIEW_0,)) for file in files), ahead=len(files)):
+        if one.warning:
+            warn(f"{one.request.medium.path.name}: {one.warning.message}")
+        results.append(one.result)
+    inputs = [one for one in results if not isinstance(one, MediaError)]
+    if not inputs:
+        return list(results)
+    batches = BatchEncoder(encoder, layers, "float32", len(files))
+    tokens = iter(batches.collect(batches.submit(inputs))[:, 0, :, 0])
+    return [one if isinstance(one, MediaError) else next(tokens) for one in results]
 
 
 def stored(tokens: np.ndarray, dtype: "np.dtype[Any]") -> np.ndarray:

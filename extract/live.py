@@ -1,6 +1,6 @@
-"""The encoder in the training loop: samples → features, with no cache between.
+"""The encoder in the training loop, frozen or trained: samples → features, with no cache between.
 
-Does what a reader of cached features does, from media files. Knows nothing about training.
+Does what a reader of cached features does, from media files. Knows no language model and no optimiser.
 """
 
 from collections.abc import Sequence
@@ -9,18 +9,20 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from epalm.cache.media_index import MediaIndex
 from epalm.console import warn
-from epalm.errors import MediaError
+from epalm.errors import MediaError, UsageError
 from epalm.extract.decoding.workers import default_workers
-from epalm.extract.encoders.protocol import Encoder
+from epalm.extract.encoders.protocol import Encoder, TrainableEncoder
 from epalm.extract.encoders.registry import EncoderChoice
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.inputs.views import VIEW_0, View, view_of
 from epalm.extract.media.limits import require_file
 from epalm.extract.media.media_warnings import collected_warnings, joined
-from epalm.extract.selection import feature_spec
+from epalm.extract.spec_builder import feature_spec
 from epalm.fingerprint import digest_file, digest_json
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample
@@ -43,7 +45,7 @@ class LiveFeatures:
     ) -> None:
         """`view_seed`: each training epoch draws another augmented view; None: always view 0.
 
-        `choice` is what built the encoder: told along, so that it can be built again. `index` remembers digests.
+        `choice` is what built the encoder, for `describe`. `index` remembers digests.
         """
         self._encoder, self._chosen, self._dataset, self._choice = encoder, layers, dataset, choice
         self._view_seed, self._index = view_seed, index
@@ -59,13 +61,10 @@ class LiveFeatures:
         Raises:
             MediaError: a medium cannot be read; the message names it.
         """
-        wanted = [(sample.media, self._number(sample, epoch)) for sample in samples]
-        pairs = list(dict.fromkeys(wanted))
-        inputs = list(self._threads.map(lambda pair: self._read(*pair), pairs))
+        inputs, places = self._decoded(samples, epoch)
         batches = BatchEncoder(self._encoder, self._chosen, "float32", len(inputs))
         tokens = batches.collect(batches.submit(inputs))[:, 0, :, 0]
-        place = {pair: row for row, pair in enumerate(pairs)}
-        features: np.ndarray = tokens[[place[pair] for pair in wanted]]
+        features: np.ndarray = tokens[places]
         return features
 
     def digests(self, samples: Sequence[Sample]) -> list[str]:
@@ -91,6 +90,13 @@ class LiveFeatures:
             "choice": self._choice.to_record() if self._choice else None,
         }
 
+    def _decoded(self, samples: Sequence[Sample], epoch: int | None) -> tuple[list[np.ndarray], list[int]]:
+        """The raw inputs (1, ...) of each medium in each view that is wanted, and which of them is each sample's."""
+        wanted = [(sample.media, self._number(sample, epoch)) for sample in samples]
+        place = {pair: number for number, pair in enumerate(dict.fromkeys(wanted))}
+        inputs = list(self._threads.map(lambda pair: self._read(*pair), place))
+        return inputs, [place[pair] for pair in wanted]
+
     def _number(self, sample: Sample, epoch: int | None) -> int:
         """Of the view: 0, or one that no other sample and epoch are likely to draw."""
         if epoch is None or self._view_seed is None:
@@ -115,6 +121,36 @@ class LiveFeatures:
         if media not in self._digests:
             self._digests[media] = digest_file(file.path, file.offset, file.size)
         return view_of(self._digests[media], number, self._view_seed)
+
+
+class EncoderModule(nn.Module):
+    """Raw inputs (B, ...) → tokens (B, L, D) of chosen layers, with gradients; every tensor of it is trained."""
+
+    def __init__(self, encoder: TrainableEncoder, layers: Sequence[int]) -> None:
+        super().__init__()
+        self.model = encoder.module.requires_grad_(True)
+        self._encoder, self._layers = encoder, list(layers)
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        """See the class; `raw` is what the encoder's input gave, before its statistics."""
+        inputs = self._encoder.input.normalise(raw.to(self._encoder.device))
+        return self._encoder.encode(inputs)[:, self._layers].float()
+
+
+class TrainableFeatures(LiveFeatures):
+    """As `LiveFeatures`; `gather` gives the tokens of the encoder as it is by then."""
+
+    def __init__(self, encoder: Encoder, layers: tuple[int, ...], dataset: Dataset, **options: Any) -> None:
+        """See `LiveFeatures`. Raises UsageError when the encoder cannot be trained."""
+        if not isinstance(encoder, TrainableEncoder):
+            raise UsageError(f"encoder {encoder.kind!r} cannot be trained", hint="leave out --unfreeze encoder")
+        super().__init__(encoder, layers, dataset, **options)
+        self.encoder = EncoderModule(encoder, layers)
+
+    def inputs(self, samples: Sequence[Sample], *, epoch: int | None = None) -> torch.Tensor:
+        """Raw inputs (B, ...) of the samples: view 0, or the view of a training epoch. Raises MediaError."""
+        inputs, places = self._decoded(samples, epoch)
+        return torch.from_numpy(np.concatenate(inputs)[places])
 
 
 def _digest(file: MediaFile) -> str | None:

@@ -1,25 +1,36 @@
-"""What an extraction has to do: which media are in the cache, which are known to be bad, which are left.
+"""What an extraction has to do: which media have rows, which are known to be bad, which are left to encode.
 
-Knows data sets, digests and the ledger; decodes nothing and writes nothing.
+Everything that decides this is decided here, for `--plan` and for the run alike. Decodes nothing, and writes nothing
+but the index of digests.
 """
 
 import math
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from epalm.cache.care.holes import count_warned
+from epalm.cache.care.why import nearest_difference
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.spec import FeatureSpec
+from epalm.cache.spec import FeatureSpec, parse_layers
 from epalm.cache.store import Cache
-from epalm.errors import CacheError, MediaError
-from epalm.extract.media.limits import Limits, require_file, require_status
+from epalm.datasets import load_dataset
+from epalm.errors import CacheError, MediaError, UsageError
+from epalm.extract.encoders.protocol import Encoder
+from epalm.extract.encoders.registry import EncoderChoice, build_encoder
+from epalm.extract.media.limits import Limits, require_status
+from epalm.extract.request import ExtractRequest
+from epalm.extract.spec_builder import feature_spec
 from epalm.fingerprint import digest_file
 from epalm.media import MediaFile, Status
-from epalm.samples import Dataset, Modality
+from epalm.samples import Dataset
 
 _BYTES = {"float16": 2, "float32": 4}
 _OVERHEAD = 1.05  # of the features' bytes: records and checksums
 _MARGIN = 256 << 20  # bytes that are left free
+_UNREADABLE = MediaError("the file cannot be read", hint="check its permissions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,33 +45,43 @@ class Pending:
 
     def unchanged(self) -> bool:
         """Whether the file still has the bytes that were hashed; read again only where its state is another one."""
-        return self.file.status() == self.status or _digest(self.file) == self.digest
+        if self.file.status() == self.status:
+            return True
+        try:
+            return digest_file(self.file.path, self.file.offset, self.file.size) == self.digest
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The work, counted. Media with equal bytes count once in `pending` and each in the other figures.
+class ExtractionPlan:
+    """The work, counted, with what was built to count it. Media of equal bytes count once in `pending`, else each.
 
-    `spec` is that of the feature set at work, which may hold more layers than were asked for. Of `media`, `hits` need
-    nothing, `new` and `stale` are to be encoded (a stale one's file has changed since it was), `known_bad` are in the
-    ledger, and `unreadable` could not be hashed. `equal` are to be encoded and have the bytes of one in `pending`.
-    Beside media, `passed_over` counts files by reason, and `linked_roots` are folders that links led to.
+    `spec` is that of the feature set at work, which may hold more than the `layers` asked for; `existing` is that set,
+    where it is there. Of `media`, `hits` need nothing, `new` and `stale` are to be encoded (a stale one's file has
+    changed since it was), `known_bad` are in the ledger, and `unreadable` could not be hashed. `lost` are blocks with a
+    record and without their values: as if they were not in the cache. `augmented` media are to have augmented views.
     """
 
+    request: ExtractRequest
+    dataset: Dataset
+    cache: Cache
+    encoder: Encoder
+    layers: tuple[int, ...]
     spec: FeatureSpec
     existing: FeatureSet | None
-    media: int
-    hits: int
-    new: int
-    stale: int
-    known_bad: int
-    pending: tuple[Pending, ...]
-    augmented: int = 0  # media that are to have augmented views
-    passed_over: Mapping[str, int] = field(default_factory=dict)
-    linked_roots: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()  # blocks with a record and without their values: as if they were not in the cache
+    media: int = 0
+    hits: int = 0
+    new: int = 0
+    stale: int = 0
+    known_bad: int = 0
+    augmented: int = 0
+    pending: tuple[Pending, ...] = ()
+    lost: tuple[str, ...] = ()
     unreadable: Mapping[str, MediaError] = field(default_factory=dict)  # media → why
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)  # media → digest
+    choice: EncoderChoice | None = None  # what built the encoder
+    seconds: float = 0.0  # that planning took
 
     @property
     def equal(self) -> int:
@@ -73,15 +94,25 @@ class Plan:
         row = math.prod(self.spec.row_shape) * _BYTES[self.spec.stored_dtype]
         return row * sum(len(item.views) for item in self.pending)
 
+    @property
+    def warned(self) -> int:
+        """Media that have a row and a warning in the ledger."""
+        return count_warned(self.existing, self.digests.values()) if self.existing else 0
+
+    @property
+    def free_bytes(self) -> int | None:
+        """Where the cache lies; None where that is not known."""
+        return self.cache.objects.free_bytes()
+
     def by_views(self) -> Iterator[tuple[tuple[int, ...], list[Pending]]]:
         """What is pending in its order, in runs of media that lack the same views: these can share blocks."""
         ordered = sorted(self.pending, key=lambda item: item.views)  # stable: the data set's order within each
         for views, items in groupby(ordered, key=lambda item: item.views):
             yield views, list(items)
 
-    def require_room(self, free: int | None) -> None:
-        """Raise CacheError when the rows would not fit into `free` bytes, a margin left."""
-        needed = int(self.bytes * _OVERHEAD)
+    def require_room(self) -> None:
+        """Raise CacheError when the rows would not fit, a margin left."""
+        needed, free = int(self.bytes * _OVERHEAD), self.free_bytes
         if free is not None and self.pending and needed + _MARGIN > free:
             raise CacheError(
                 f"{needed / 2**20:,.0f} MiB of features do not fit: {free / 2**20:,.0f} MiB are free, and "
@@ -89,40 +120,79 @@ class Plan:
                 hint="free space (epalm cache gc), give another --cache, or fewer --layers or --views",
             )
 
+    def other_setting(self) -> list[str]:
+        """Where the media are new to this set and another one holds some of them: in which inputs it differs."""
+        if self.hits or not self.new:
+            return []
+        media = set(self.digests.values())
+        return nearest_difference(self.spec, [one for one in self._sets() if not media.isdisjoint(one.rows())])
 
-def make_plan(
+    def new_set(self) -> list[str]:
+        """Where the feature set is not there yet: in which inputs the nearest one that is differs from it."""
+        return [] if self.existing else nearest_difference(self.spec, self._sets())
+
+    def _sets(self) -> list[FeatureSet]:
+        """The sets of that modality whose rows can be read; damaged ones explain nothing, `cache verify` names them."""
+        sets = []
+        for name in self.cache.set_names():
+            with suppress(CacheError):
+                features = self.cache.load(name)
+                if features.spec.modality == self.spec.modality:
+                    features.rows()
+                    sets.append(features)
+        return sets
+
+
+def plan(request: ExtractRequest, *, dry: bool = False) -> ExtractionPlan:
+    """What `execute` would do for a request; with `dry`, nothing is written at all.
+
+    Raises:
+        UsageError: an option, the data set or the encoder's weights cannot be used.
+        CacheError: the cache is damaged.
+    """
+    choice, limits = request.choice(), request.limits()
+    request.cluster()  # raises now
+    dataset = load_dataset(request.source, request.modality, write=not dry)
+    encoder = build_encoder(choice, device=request.device, compiled=request.compiled, limits=limits)
+    if request.views and encoder.input.augmentation is None:
+        raise UsageError("there is nothing to draw augmented views from: the augmentation is off", hint="--views 0")
+    layers = parse_layers(request.layers, encoder.depth)
+    cache = Cache(request.cache, read_only=dry)
+    return plan_media(request, dataset, encoder, layers, cache, choice=choice)
+
+
+def plan_media(
+    request: ExtractRequest,
     dataset: Dataset,
-    modality: Modality,
-    spec: FeatureSpec,
+    encoder: Encoder,
+    layers: tuple[int, ...],
     cache: Cache,
     *,
-    views: int = 0,
-    retry_bad: bool = False,
-    views_split: str = "train",
-    limits: Limits | None = None,
-) -> Plan:
-    """Compare the data set's media with what the cache holds, for view 0 and `views` augmented ones.
+    choice: EncoderChoice | None = None,
+) -> ExtractionPlan:
+    """The same for parts that are built already: compares the data set's media with what the cache holds.
 
-    Only media of `views_split` get augmented views, or all where the data set has no such split. A set that holds
-    more layers serves as well; of several, the one that holds most of these rows is taken. Opens no feature set that
-    is not there yet.
+    Only media of the request's `views_split` get augmented views, or all where the data set has no such split. A set
+    that holds more layers serves as well; of several, the one that holds most of these rows is taken.
     """
-    media = dataset.media(modality)
-    files, statuses, unreadable = _locate(dataset, media, limits or Limits())
+    started = time.perf_counter()
+    spec = feature_spec(encoder, layers, request.dtype, view_seed=request.view_seed)
+    media = dataset.media(request.modality)
+    files, statuses, unreadable = _locate(dataset, media, encoder.input.limits)
     digests: dict[str, str] = {}
     for name, digest in zip(files, cache.media.digests(list(files.values()), list(statuses.values())), strict=True):
         if digest is None:
-            unreadable[name] = _why(files[name])
+            unreadable[name] = _UNREADABLE
         else:
             digests[name] = digest
-    wanted = _wanted_views(dataset, digests, views, views_split)
+    wanted = _wanted_views(dataset, digests, request)
     existing = _choose(cache.serving(spec), wanted)
-    rows = {view: existing.rows(view) if existing else set[str]() for view in range(views + 1)}
+    rows = {view: existing.rows(view) if existing else set[str]() for view in range(request.views + 1)}
     lost = existing.lost_blocks() if existing else []
     for record in lost:
         for view in rows.keys() & set(record.views):
             rows[view] -= set(record.rows)
-    bad = set(existing.ledger.digests()) - rows[0] if existing and not retry_bad else set[str]()
+    bad = set(existing.ledger.digests()) - rows[0] if existing and not request.retry_bad else set[str]()
     hits = known_bad = 0
     to_do: dict[str, tuple[int, ...]] = {}  # media → the views that they lack
     for name, digest in digests.items():
@@ -139,37 +209,33 @@ def make_plan(
     for name, lacking in to_do.items():
         digest = digests[name]
         pending.setdefault(digest, Pending(name, files[name], digest, statuses[name], lacking))
-    return Plan(
-        spec=existing.spec if existing else spec,
-        existing=existing,
+    return ExtractionPlan(
+        request,
+        dataset,
+        cache,
+        encoder,
+        layers,
+        existing.spec if existing else spec,
+        existing,
         media=len(media),
         hits=hits,
         new=len(to_do) - stale,
         stale=stale,
         known_bad=known_bad,
-        pending=tuple(pending.values()),
         augmented=sum(len(wanted[digest]) > 1 for digest in digests.values()),
-        passed_over=dataset.passed_over,
-        linked_roots=dataset.linked_roots(),
+        pending=tuple(pending.values()),
         lost=tuple(record.block for record in lost),
         unreadable=unreadable,
         digests=digests,
+        choice=choice,
+        seconds=time.perf_counter() - started,
     )
 
 
-def _digest(file: MediaFile) -> str | None:
-    try:
-        return digest_file(file.path, file.offset, file.size)
-    except OSError:
-        return None
-
-
-def _wanted_views(
-    dataset: Dataset, digests: Mapping[str, str], views: int, views_split: str
-) -> dict[str, tuple[int, ...]]:
+def _wanted_views(dataset: Dataset, digests: Mapping[str, str], request: ExtractRequest) -> dict[str, tuple[int, ...]]:
     """The views of each digest. Media of equal bytes share a row, which needs what the most demanding of them does."""
-    every, first = tuple(range(views + 1)), (0,)
-    split = {sample.media for sample in dataset.split(views_split)} if views else set()
+    every, first = tuple(range(request.views + 1)), (0,)
+    split = {sample.media for sample in dataset.split(request.views_split)} if request.views else set()
     augmented = {digest for name, digest in digests.items() if not split or name in split}
     return {digest: every if digest in augmented else first for digest in digests.values()}
 
@@ -200,12 +266,3 @@ def _locate(
         except MediaError as error:
             refused[name] = error
     return files, statuses, refused
-
-
-def _why(file: MediaFile) -> MediaError:
-    """Why a file that was there could not be hashed."""
-    try:
-        require_file(file, Limits())
-    except MediaError as error:
-        return error
-    return MediaError("the file cannot be read", hint="check its permissions")

@@ -1,69 +1,115 @@
-"""The encoder that a trained run's features came from, built again: for its own features, and for media of a user's."""
+"""The encoder of a recipe, or of a run that was trained: built, built again, and held against what was recorded.
+
+Knows what feature sources and runs record of an encoder, as JSON; knows no training.
+"""
 
 import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from epalm.cache.spec import parse_layers
 from epalm.errors import UsageError
-from epalm.extract.encoders.protocol import Encoder
-from epalm.extract.encoders.registry import EncoderChoice, build_encoder, family
-from epalm.extract.live import LiveFeatures
-from epalm.extract.trained import load_trained
-from epalm.samples import Dataset
-from epalm.weights import offline
+from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind, family, require_fit
+from epalm.samples import Dataset, Modality
+
+if TYPE_CHECKING:
+    import torch
+
+    from epalm.cache.media_index import MediaIndex
+    from epalm.extract.encoders.protocol import Encoder
+    from epalm.extract.live import LiveFeatures
+    from epalm.settings import EncoderSettings
+
+
+def choice_of(
+    settings: "EncoderSettings", modality: Modality, weights: str | None, statistics: str = "own"
+) -> EncoderChoice:
+    """The recipe's encoder, by default the modality's, with these weights. Raises UsageError: it reads other media."""
+    kind, frames = settings.kind or default_kind(modality), settings.frames
+    masks = settings.spec_augment
+    choice = EncoderChoice(kind, weights, frames=frames, spec_augment=masks, statistics=statistics)
+    return require_fit(choice, modality)
+
+
+def recipe_features(
+    settings: "EncoderSettings",
+    modality: Modality,
+    dataset: Dataset,
+    tokens: int,
+    device: str,
+    *,
+    view_seed: int | None,
+    index: "MediaIndex | None" = None,
+) -> "LiveFeatures":
+    """The recipe's encoder on the data set's media; its last `tokens` layers. Views and `index` as `LiveFeatures`.
+
+    On the playground the weights are the built-in world's.
+
+    Raises:
+        UsageError: as `build_encoder`, or the encoder does not read such media.
+    """
+    from epalm.extract.live import LiveFeatures, TrainableFeatures
+
+    choice = choice_of(settings, modality, "playground" if dataset.spec == "playground" else settings.weights)
+    encoder = build_encoder(choice, device=device)
+    layers = parse_layers(f"last:{tokens}", encoder.depth)
+    source = TrainableFeatures if settings.train else LiveFeatures
+    return source(encoder, layers, dataset, view_seed=view_seed, choice=choice, index=index)
 
 
 def live_features(
-    features: Mapping[str, Any],
+    recorded: Mapping[str, Any],
     dataset: Dataset,
     device: str,
-    trained: Mapping[str, torch.Tensor],
+    trained: "Mapping[str, torch.Tensor]",
     weights: str | None = None,
-) -> LiveFeatures:
-    """What a run's features were made by, on a data set; the other arguments are those of `rebuild_encoder`."""
-    encoder = rebuild_encoder(features, device, trained, weights=weights)
-    choice = EncoderChoice.from_record(features["choice"] or {})
-    return LiveFeatures(encoder, tuple(features["layers"]), dataset, choice=choice)
+) -> "LiveFeatures":
+    """What a run's features were made by, on a data set; see `rebuild_encoder`."""
+    from epalm.extract.live import LiveFeatures
+
+    encoder = rebuild_encoder(recorded, device, trained, weights=weights)
+    choice = EncoderChoice.from_record(recorded["choice"])
+    return LiveFeatures(encoder, tuple(recorded["layers"]), dataset, choice=choice)
 
 
 def rebuild_encoder(
-    features: Mapping[str, Any],
+    recorded: Mapping[str, Any],
     device: str,
-    trained: Mapping[str, torch.Tensor] | None = None,
+    trained: "Mapping[str, torch.Tensor] | None" = None,
     *,
     local_only: bool = False,
     weights: str | None = None,
-) -> Encoder:
-    """The encoder that a run's features, as they describe themselves, came from.
+) -> "Encoder":
+    """The encoder that features came from, `recorded` as they describe themselves.
 
-    `trained` are the tensors of an encoder that the run trained, none for a frozen one. With `local_only`, nothing is
-    downloaded for it. `weights` says where it is now, where that is not the place that the run names.
+    `trained` are the tensors of an encoder that a run trained, none for a frozen one. `weights` says where it is now,
+    where that is not the recorded place. With `local_only`, nothing is downloaded for it.
 
     Raises:
-        UsageError: the run does not say which, it cannot be loaded, or it is another one by now.
+        UsageError: it is not recorded, it cannot be loaded, or it is another one by now.
     """
-    choice = EncoderChoice.from_record(features["choice"] or {})
+    from epalm.weights import offline
+
+    choice = EncoderChoice.from_record(recorded["choice"] or {})
     with offline() if local_only else nullcontext():
         encoder = build_encoder(replace(choice, weights=weights) if weights else choice, device=device)
-    if encoder.describe() != features["encoder"] or encoder.input.describe() != features["preprocessing"]:
+    if encoder.describe() != recorded["encoder"] or encoder.input.describe() != recorded["preprocessing"]:
         raise UsageError(
             "the encoder has other weights or preprocessing than when its features were trained on",
             hint="name the folder of the right one, or extract and train again",
         )
     if trained:
-        load_trained(encoder, trained)
+        _load_trained(encoder, trained)
     return encoder
 
 
 def require_same_encoder(own: Mapping[str, Any], other: Mapping[str, Any], *, run: str) -> None:
     """That other features than a run's own, as both describe themselves, are of the same encoder, on whatever media.
 
-    A TimeSformer with and without temporal attention is one encoder when both were loaded from the same place: the
-    second has fewer tensors, so digests cannot tell.
+    Kinds of one family are one encoder when both were loaded from the same place: one may have fewer tensors, so that
+    digests cannot tell.
 
     Raises:
         UsageError: they are of another encoder.
@@ -76,6 +122,38 @@ def require_same_encoder(own: Mapping[str, Any], other: Mapping[str, Any], *, ru
             f"{other['set']} was made by another encoder than the one that {run} was trained with",
             hint="extract with the same --encoder and --weights",
         )
+
+
+def recipe_differences(wanted: "EncoderSettings", features: Mapping[str, Any]) -> list[str]:
+    """In what features, as they describe themselves, are not those that a recipe's figures are for."""
+    read = features["preprocessing"]
+    pairs = {
+        "encoder": (wanted.kind, features["encoder"].get("kind")),
+        "frames": (wanted.frames, read.get("frames") if read.get("medium") == "video" else None),
+        "size": (wanted.size and f"{wanted.size}×{wanted.size}", "×".join(map(str, read.get("size") or []))),
+    }
+    return [
+        f"the recipe is for {asked} as {name}, the features have {there}"
+        for name, (asked, there) in pairs.items()
+        if asked and there and asked != there
+    ]
+
+
+def _load_trained(encoder: "Encoder", tensors: "Mapping[str, torch.Tensor]") -> None:
+    """Give the encoder the tensors that a training saved, by the names of an `EncoderModule`. Raises UsageError."""
+    import torch
+
+    from epalm.extract.encoders.protocol import TrainableEncoder
+
+    own: dict[str, torch.Tensor] = {}
+    if isinstance(encoder, TrainableEncoder):
+        own = {f"model.{name}": value for name, value in encoder.module.named_parameters()}
+    differ = sorted(own.keys() ^ tensors.keys()) or [n for n in own if own[n].shape != tensors[n].shape]
+    if differ:
+        raise UsageError(f"the run's encoder is another one: {differ[0]} differs", hint="train again")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(tensors[name])
 
 
 def _source(choice: Mapping[str, str] | None) -> tuple[Any, ...] | None:

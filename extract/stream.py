@@ -8,29 +8,25 @@ again writes the very blocks that it would have written.
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
-from epalm.console import Advance
+from epalm.console import Advance, silent
+from epalm.cores import usable_cores
 from epalm.errors import MediaError
-from epalm.extract.decoding.workers import DecodePool, Request
+from epalm.extract.decoding.workers import Request, default_workers
 from epalm.extract.encoders.protocol import Encoder
-from epalm.extract.encoding import BatchEncoder, Handle
+from epalm.extract.encoding import BatchEncoder, Handle, decode_pool
 from epalm.extract.inputs.views import view_of
 from epalm.extract.media.media_warnings import MediaWarning
 from epalm.extract.plan import Pending
+from epalm.extract.request import ExtractRequest
 
 CHANGED = MediaError("the file changed while it was read", hint="run the extraction again")
 _BATCHES_AHEAD = 2
-
-
-def decode_pool(encoder: Encoder, workers: int, timeout: float) -> DecodePool:
-    """`workers` processes that read what the encoder reads, each within the limits of one medium."""
-    return DecodePool(encoder.input, workers, timeout=timeout, memory_limit=encoder.input.limits.memory)
 
 
 @dataclass
@@ -43,51 +39,91 @@ class Tally:
     decode_seconds: float = 0.0  # of all decoding processes together
     encode_seconds: float = 0.0
 
+    def add(self, other: "Tally") -> None:
+        """Count what another one counted, too."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
-@dataclass
+
 class Stream:
-    """An extraction under way in this process."""
+    """Decoding processes and an encoder at work for one feature set; to be closed."""
 
-    encoder: BatchEncoder
-    features: FeatureSet
-    pool: DecodePool
-    block_rows: int
-    advance: Advance
-    tally: Tally = field(default_factory=Tally)
-
-    def __post_init__(self) -> None:
-        augmentation = self.features.spec.augmentation
-        self._seed = int(augmentation["seed"]) if augmentation else 0
-        self._strict = self.encoder.encoder.input.limits.strict
+    def __init__(
+        self,
+        encoder: Encoder,
+        features: FeatureSet,
+        request: ExtractRequest,
+        *,
+        cores: int | None = None,
+        media: int | None = None,
+        advance: Advance = silent,
+    ) -> None:
+        """`cores` [default: all that may be used] are to compute on; `media` is the most that there are to decode."""
+        spec, gpu = features.spec, encoder.device.type == "cuda"
+        workers = default_workers(gpu=gpu, cores=cores) if request.workers is None else request.workers
+        threads = (cores or usable_cores()) if workers else 0
+        self.features, self.tally, self._advance = features, Tally(), advance
+        self._batches = BatchEncoder(encoder, spec.layers, spec.stored_dtype, request.batch_size, threads=threads)
+        self._pool = decode_pool(encoder, workers if media is None else min(workers, media), request.timeout)
+        self._block_rows, self._strict = request.block_rows, encoder.input.limits.strict
+        self._seed = int((spec.augmentation or {"seed": 0})["seed"])
         self._notes: list[Entry] = []  # not in the ledger yet
+        self._digests: list[str] = []  # of the block that is being filled
+        self._rows: list[np.ndarray] = []  # of it, (B, V, L, T, D) each
+        self._under_way: deque[Handle] = deque()  # its batches that are being computed
+
+    def close(self) -> None:
+        """End the decoding processes, and wait for what is being computed."""
+        self._batches.close()
+        self._pool.close()
 
     def go(self, items: Sequence[Pending], views: tuple[int, ...]) -> None:
         """Decode, encode and commit these views of media that all lack them."""
-        block = _Block(self, views)
-        per_batch = self.encoder.media_at_once(len(views))
-        batch: list[tuple[str, np.ndarray]] = []
+        self._digests, self._rows, batch = [], [], list[np.ndarray]()
+        self._under_way.clear()
+        per_batch = self._batches.media_at_once(len(views))
         try:
             for item, inputs in self._readable(items, views, _BATCHES_AHEAD * per_batch):
-                batch.append((item.digest, inputs))
-                if len(batch) == per_batch or len(block) + len(batch) == self.block_rows:
-                    block.add(batch)
+                self._digests.append(item.digest)
+                batch.append(inputs)
+                full = len(self._digests) == self._block_rows
+                if full or len(batch) == per_batch:
+                    self._encode(batch, finish=full)
                     batch = []
-            if batch:
-                block.add(batch)
-            block.commit()
+                if full:
+                    self._commit(views)
+            self._encode(batch, finish=True)
+            self._commit(views)
         finally:
-            self.write_notes()
+            self._write_notes()
 
-    def write_notes(self) -> None:
-        """Put errors and warnings into the ledger: a block's worth in one step, as a step may be a request."""
-        self.features.ledger.add_all(self._notes)
-        self._notes = []
+    def _encode(self, inputs: Sequence[np.ndarray], *, finish: bool) -> None:
+        """Start on a batch, and wait for those that have to be done before the next; with `finish`, for all."""
+        started = time.perf_counter()
+        if inputs:
+            self._under_way.append(self._batches.submit(inputs))
+        while len(self._under_way) > (0 if finish else self._batches.under_way - 1):
+            rows = self._batches.collect(self._under_way.popleft())
+            self._rows.append(rows)
+            self._advance(len(rows))
+        self.tally.encode_seconds += time.perf_counter() - started
+
+    def _commit(self, views: tuple[int, ...]) -> None:
+        if not self._digests:
+            return
+        rows = np.concatenate(self._rows)
+        self._write_notes()  # before the row is there: a kill in between must not lose a warning
+        made = {"device": self._batches.encoder.device.type}
+        written = self.features.write_block(self._digests, rows, views, made=made)
+        self.tally.encoded += written
+        self.tally.elsewhere += len(rows) - written
+        self._digests, self._rows = [], []
 
     def _readable(
         self, items: Sequence[Pending], views: tuple[int, ...], ahead: int
     ) -> Iterator[tuple[Pending, np.ndarray]]:
         sent: deque[Pending] = deque()
-        for done in self.pool.decode(self._requests(items, views, sent), ahead=ahead):
+        for done in self._pool.decode(self._requests(items, views, sent), ahead=ahead):
             item = sent.popleft()
             self.tally.decode_seconds += done.seconds
             if not item.unchanged():
@@ -104,67 +140,35 @@ class Stream:
                 yield item, done.result
 
     def _requests(self, items: Sequence[Pending], views: tuple[int, ...], sent: "deque[Pending]") -> Iterator[Request]:
-        for place, item in enumerate(items):
-            if place and place % self.block_rows == 0:  # what others have committed need not be done again
-                held = [self.features.rows(view) for view in views]
-                rest = [one for one in items[place:] if not all(one.digest in rows for rows in held)]
-                if len(rest) < len(items) - place:
-                    self.tally.elsewhere += len(items) - place - len(rest)
-                    self.advance(len(items) - place - len(rest))
-                    yield from self._requests(rest, views, sent)
-                    return
-            sent.append(item)
-            yield Request(item.file, tuple(view_of(item.digest, view, self._seed) for view in views))
+        while items:
+            for item in items[: self._block_rows]:
+                sent.append(item)
+                yield Request(item.file, tuple(view_of(item.digest, view, self._seed) for view in views))
+            rest = items[self._block_rows :]
+            items = without_rows(self.features, rest, views) if rest else []  # others may have committed some meanwhile
+            if gone := len(rest) - len(items):
+                self.tally.elsewhere += gone
+                self._advance(gone)
 
     def _blame(self, item: Pending, digest: str | None, error: MediaError) -> None:
         self._notes.append(Entry(item.media, digest, error.message, error.hint))
-        if len(self._notes) >= self.block_rows:
-            self.write_notes()
+        if len(self._notes) >= self._block_rows:
+            self._write_notes()
         self.tally.bad += 1
-        self.advance(note=f"{self.tally.bad} bad")
+        self._advance(note=f"{self.tally.bad} bad")
+
+    def _write_notes(self) -> None:
+        """Put errors and warnings into the ledger: a block's worth in one step, as a step may be a request."""
+        self.features.ledger.add_all(self._notes)
+        self._notes = []
+
+
+def without_rows(features: FeatureSet, items: Sequence[Pending], views: Sequence[int]) -> list[Pending]:
+    """Those of the media that lack one of these views, as far as is committed now."""
+    held = [features.rows(view) for view in views]
+    return [item for item in items if not all(item.digest in rows for rows in held)]
 
 
 def _refusal(warning: MediaWarning) -> MediaError:
     remedy = "extract with --retry-bad and without --strict-media to take it as it is"
     return MediaError(warning.message, hint=f"{warning.hint}; or {remedy}" if warning.hint else remedy)
-
-
-class _Block:
-    """The block being filled, and the batches of it that are under way."""
-
-    def __init__(self, stream: Stream, views: tuple[int, ...]) -> None:
-        self._stream, self._views = stream, views
-        self._digests: list[str] = []
-        self._under_way: deque[Handle] = deque()
-        self._rows: list[np.ndarray] = []  # (B, V, L, T, D) each
-
-    def __len__(self) -> int:
-        return len(self._digests)
-
-    def add(self, batch: list[tuple[str, np.ndarray]]) -> None:
-        started = time.perf_counter()
-        self._under_way.append(self._stream.encoder.submit([inputs for _, inputs in batch]))
-        self._digests += [digest for digest, _ in batch]
-        if len(self._under_way) >= self._stream.encoder.under_way or len(self) == self._stream.block_rows:
-            self._collect(all_of_them=len(self) == self._stream.block_rows)
-        self._stream.tally.encode_seconds += time.perf_counter() - started
-        if len(self) == self._stream.block_rows:
-            self.commit()
-
-    def commit(self) -> None:
-        self._collect(all_of_them=True)
-        if not self._digests:
-            return
-        rows = np.concatenate(self._rows)
-        made = {"device": self._stream.encoder.encoder.device.type}
-        self._stream.write_notes()  # before the row is there: a kill in between must not lose a warning
-        written = self._stream.features.write_block(self._digests, rows, self._views, made=made)
-        self._stream.tally.encoded += written
-        self._stream.tally.elsewhere += len(rows) - written
-        self._digests, self._rows = [], []
-
-    def _collect(self, *, all_of_them: bool) -> None:
-        while self._under_way and (all_of_them or len(self._under_way) >= self._stream.encoder.under_way):
-            rows: Any = self._stream.encoder.collect(self._under_way.popleft())
-            self._rows.append(rows)
-            self._stream.advance(len(rows))

@@ -20,8 +20,9 @@ import torch
 
 from epalm.cache.store import Cache
 from epalm.extract.inputs.preprocess import ImageInput, Pixels
-from epalm.extract.pipeline import ExtractSummary, LocalEngine, extract_features
+from epalm.extract.pipeline import ExtractSummary
 from epalm.samples import Dataset, Modality, Sample, Task
+from tests.extractions import Machine, extract_features
 
 BLOCK_ROWS, BATCH, LAYERS = 8, 4, (0, 2)
 STEPS = ("fsync", "link", "replace", "rename", "unlink", "mkdir", "write")
@@ -68,9 +69,9 @@ def run(
 ) -> ExtractSummary:
     """One extraction, decoding in this process."""
     encoder = Synthetic(log, seconds)
-    engine = LocalEngine(encoder, BATCH, 0, BLOCK_ROWS)
+    machine = Machine(BATCH, 0, BLOCK_ROWS)
     data = dataset(media, backwards=backwards)
-    return extract_features(data, Modality.IMAGE, encoder, LAYERS, Cache(cache), engine=engine, views=views)
+    return extract_features(data, Modality.IMAGE, encoder, LAYERS, Cache(cache), machine=machine, views=views)
 
 
 def _count_steps(stop_at: int | None) -> list[int]:

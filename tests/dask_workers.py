@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,15 @@ from PIL import Image
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
-from epalm.dask_cluster import Cluster
-from epalm.extract.dask_blocks import DaskEngine
 from epalm.extract.encoders.protocol import Encoder
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder
-from epalm.extract.media.limits import Limits
-from epalm.extract.pipeline import Engine, ExtractSummary, LocalEngine, extract_features
+from epalm.extract.pipeline import ExtractSummary, execute
+from epalm.extract.plan import ExtractionPlan
 from epalm.samples import Dataset, Modality, Sample, Task
+from tests.extractions import Machine, plan_features
 
 BLOCK_ROWS, BATCH, LAYERS = 8, 4, (0, 2)
+MACHINE = Machine(BATCH, 0, BLOCK_ROWS)
 _PRELOADED = [
     "distributed",
     "torch",
@@ -193,26 +193,26 @@ def choice(weights: Path) -> EncoderChoice:
     return EncoderChoice("vit", str(weights), modality=Modality.IMAGE)
 
 
-def dask_engine(weights: Path, cache: Path, scheduler: str, **options: Any) -> DaskEngine:
-    """A cluster's workers as an engine; they decode in their own process."""
-    how: dict[str, Any] = {"batch_size": BATCH, "block_rows": BLOCK_ROWS, "workers": 0} | options
-    return DaskEngine(choice(weights), str(cache), Limits(), Cluster(scheduler), **how)
+def dask_options(weights: Path, scheduler: str, **options: Any) -> dict[str, Any]:
+    """What a request says of a cluster's workers and their encoder; they decode in their own process."""
+    how = {"encoder": "vit", "weights": str(weights), "engine": "dask", "scheduler": scheduler}
+    return {**how, **vars(MACHINE), **options}
 
 
-def extract(media: Path, cache: Path, weights: Path, engine: Engine | None = None, *, views: int = 0) -> ExtractSummary:
-    """One extraction; without an engine, by this process."""
+def extract(
+    media: Path,
+    cache: Path,
+    weights: Path,
+    options: Mapping[str, Any] = {},
+    *,
+    after_planning: Callable[[ExtractionPlan], ExtractionPlan | None] = lambda _: None,
+) -> ExtractSummary:
+    """One extraction; without options, by this process. Between plan and work something may happen."""
     encoder: Encoder = build_encoder(choice(weights), device="cpu")
-    engine = engine or LocalEngine(encoder, BATCH, 0, BLOCK_ROWS)
-    return extract_features(
-        dataset(media),
-        Modality.IMAGE,
-        encoder,
-        LAYERS,
-        Cache(cache),
-        engine=engine,
-        views=views,
-        choice=choice(weights),
-    )
+    where = Cache(cache)
+    how = {"machine": MACHINE, "choice": choice(weights), **options}
+    plan = plan_features(dataset(media), Modality.IMAGE, encoder, LAYERS, where, **how)
+    return execute(after_planning(plan) or plan)
 
 
 def the_set(cache: Path) -> FeatureSet:

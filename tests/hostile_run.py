@@ -92,7 +92,7 @@ def main(root: Path, outside: str, names: list[str], cache: Path) -> dict[str, A
     import torch
 
     from epalm.cache.store import Cache
-    from epalm.extract.pipeline import LocalEngine, extract_features
+    from tests.extractions import Machine, extract_features
 
     class Moments:
         """The smallest encoder: mean, deviation and extremes of the input."""
@@ -118,7 +118,7 @@ def main(root: Path, outside: str, names: list[str], cache: Path) -> dict[str, A
         encoder = Moments(modality)
         summary = extract_features(
             dataset, modality, encoder, (0,), store,
-            dtype="float32", engine=LocalEngine(encoder, batch_size=8, workers=2, timeout=TIMEOUT),
+            dtype="float32", machine=Machine(batch_size=8, workers=2, timeout=TIMEOUT),
         )  # fmt: skip
         features = store.find(summary.set_name)
         assert not features.verify()

@@ -9,10 +9,10 @@ from typing import Any
 from epalm.cache.store import Cache
 from epalm.datasets import load_dataset
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind
-from epalm.extract.pipeline import LocalEngine, extract_features
 from epalm.playground.generate import generate_playground
 from epalm.samples import Modality
 from tests.conftest import Epalm, save_small_vit
+from tests.extractions import Machine, extract_features
 from tests.small_models import save_small_ast, save_small_timesformer
 
 DEPTH, TRAIN, TEST = 4, 3, 2
@@ -34,9 +34,9 @@ def make_trial(root: Path, modality: Modality) -> None:
     choice = EncoderChoice(default_kind(modality), str(root / "weights"), modality=modality)
     encoder = build_encoder(choice, device="cpu")
     dataset = load_dataset(str(root / "world"), modality)
-    engine = LocalEngine(encoder, workers=0)
+    machine = Machine(workers=0)
     cache, layers = Cache(root / "cache"), (1, 2, 3)
-    done = extract_features(dataset, modality, encoder, layers, cache, engine=engine, views=1, choice=choice)
+    done = extract_features(dataset, modality, encoder, layers, cache, machine=machine, views=1, choice=choice)
     cache.remember(modality.value, done.set_name, layers, str(root / "world"))
     assert (done.encoded, done.bad) == (TRAIN + TEST, 0)
 

@@ -56,11 +56,11 @@ def import_run(
         epalm import video.pth --modality video --recipe msvd-qa --run published-msvd
     """
     from epalm.cache.spec import parse_layers
-    from epalm.cli.live_source import choice_of
     from epalm.cli.training import emptied_on_fault
     from epalm.config import load_config
     from epalm.console import say
     from epalm.extract.encoders.registry import build_encoder
+    from epalm.extract.run_encoder import choice_of
     from epalm.train.runs.importing import import_run as write
     from epalm.train.runs.published import read_published
     from epalm.train.runs.run_folder import RunFolder

@@ -116,7 +116,6 @@ def train(
         epalm train --modality image --set optim.max_steps=20
     """
     from epalm.cache.store import Cache
-    from epalm.cli.canary import check_canary
     from epalm.cli.train_features import cached_material, live_material
     from epalm.cli.training import (
         agree_on_run,
@@ -130,6 +129,7 @@ def train(
     from epalm.config import load_config
     from epalm.console import say
     from epalm.datasets import load_dataset
+    from epalm.extract.canary import check_canary
     from epalm.train.build import require_language_model
     from epalm.train.run import load_training
     from epalm.train.runs.run_choice import choose_run
@@ -167,7 +167,7 @@ def train(
                 store, name, dataset, config, layers=layers, allow_missing=allowed, mapped=processes.count > 1
             )
         else:
-            material = live_material(store, modality, data, dataset, config, device)
+            material = live_material(store, modality, dataset, config, device)
     say(material.in_words())
     if plan:
         _show_plan(config, dataset, material, runs, allow_missing, device, processes, shard_lm, as_json)

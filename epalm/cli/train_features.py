@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from epalm.cli.encoder_match import differences
-from epalm.cli.live_source import recipe_features
 from epalm.config import Config
 from epalm.console import warn
+from epalm.extract.run_encoder import recipe_differences, recipe_features
 from epalm.samples import Dataset, Modality, Sample
 from epalm.train.data.features import CachedFeatures, HashedSource, frozen_features
 from epalm.train.prepare import samples_of
@@ -59,7 +58,7 @@ def cached_material(
     parts = samples_of(dataset, config)
     every = parts[0] + parts[1]
     features = CachedFeatures.open(store, name, dataset, every, layers, mapped=mapped)
-    for difference in differences(config.encoder, features.describe()):
+    for difference in recipe_differences(config.encoder, features.describe()):
         warn(difference)
     allowed = len(features.holes) if allow_missing is None else allow_missing
     kept = features.without_holes(every, allow_missing=allowed)
@@ -72,15 +71,11 @@ def cached_material(
     return Material(features, training, validation, len(every) - len(kept))
 
 
-def live_material(
-    store: "Cache", modality: Modality, data: str, dataset: Dataset, config: Config, device: str
-) -> Material:
+def live_material(store: "Cache", modality: Modality, dataset: Dataset, config: Config, device: str) -> Material:
     """From the recipe's encoder, by default the modality's; the cache remembers what media hold, and nothing else."""
     seed = config.optim.seed if config.data.augment else None
     tokens = config.model.tokens
-    features = recipe_features(
-        config.encoder, modality, data, dataset, tokens, device, view_seed=seed, index=store.media
-    )
+    features = recipe_features(config.encoder, modality, dataset, tokens, device, view_seed=seed, index=store.media)
     return Material(features, *samples_of(dataset, config))
 
 

@@ -148,7 +148,10 @@ def require_fit(choice: EncoderChoice, modality: Modality) -> EncoderChoice:
     if modality not in encoder_kind(choice.kind).modalities:
         fitting = [name for name in encoder_names() if modality in encoder_kind(name).modalities]
         raise UsageError(f"encoder {choice.kind!r} does not read {modality} media", hint=f"use {' or '.join(fitting)}")
-    return replace(choice, modality=modality)
+    weights = choice.weights
+    if weights is not None and Path(weights).is_dir():
+        weights = str(Path(weights).resolve())  # recorded, and found from anywhere
+    return replace(choice, modality=modality, weights=weights)
 
 
 def build_encoder(

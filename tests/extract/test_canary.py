@@ -12,9 +12,8 @@ import pytest
 
 from epalm.cache.blocks import read_block
 from epalm.cache.store import Cache
-from epalm.cli import canary
 from epalm.errors import MediaError
-from epalm.extract import selection
+from epalm.extract import canary, spec_builder
 from epalm.extract.canary import compare_rows
 from epalm.extract.encoders.registry import EncoderChoice
 from epalm.extract.inputs import preprocess
@@ -142,7 +141,7 @@ def test_other_media_are_tried_each_time(trial: Trial, monkeypatch: pytest.Monke
     compared: list[str] = []
 
     def watched(reader: Any, layers: Any, encoder: Any, media: Any, **options: Any) -> Any:
-        compared.extend(name for name, _, _ in media)
+        compared.extend(medium.name for medium in media)
         return compare_rows(reader, layers, encoder, media, **options)
 
     monkeypatch.setattr(canary, "compare_rows", watched)
@@ -192,7 +191,7 @@ def test_other_weights_at_the_place_of_the_encoder_are_said(trial: Trial, tmp_pa
 def test_a_version_that_gives_other_numbers_on_purpose_is_no_alarm(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(selection._VERSIONS, "image", selection._VERSIONS["image"] + 1)
+    monkeypatch.setitem(spec_builder._VERSIONS, "image", spec_builder._VERSIONS["image"] + 1)
     done = _train(trial)
     assert done.code == 0 and "canary: not checked, this version of epalm" in _said(done)
 

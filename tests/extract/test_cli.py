@@ -14,7 +14,7 @@ from epalm.cache.store import Cache
 from epalm.cli.app import app
 from epalm.cli.extract import extract
 from epalm.errors import EpalmError, UsageError
-from epalm.extract import selection
+from epalm.extract import spec_builder
 from epalm.extract.encoders.registry import EncoderChoice
 from epalm.samples import Modality
 from tests.conftest import save_small_vit
@@ -84,9 +84,9 @@ def test_rows_of_another_version_of_the_code_are_named_and_kept(
 ) -> None:
     """In the plan, before rows are made again, and by `cache why`; a version of another modality changes nothing."""
     words = ("--modality", "image", "--data", photos, "--weights", weights)
-    now = selection._VERSIONS["image"]
+    now = spec_builder._VERSIONS["image"]
     with monkeypatch.context() as earlier:
-        earlier.setitem(selection._VERSIONS, "image", now - 1)
+        earlier.setitem(spec_builder._VERSIONS, "image", now - 1)
         _extract(tmp_path, *words)
     change = f"version of the image extraction code {now - 1} → {now}"
     planned = _extract(tmp_path, *words, "--plan", "--json")
@@ -97,7 +97,7 @@ def test_rows_of_another_version_of_the_code_are_named_and_kept(
     )
     assert json.loads(why.stdout)["inputs"] == [change]
     assert len(Cache(tmp_path / "cache").set_names()) == 2
-    monkeypatch.setitem(selection._VERSIONS, "audio", selection._VERSIONS["audio"] + 1)
+    monkeypatch.setitem(spec_builder._VERSIONS, "audio", spec_builder._VERSIONS["audio"] + 1)
     again = json.loads(_extract(tmp_path, *words, "--json").stdout)
     assert (again["hits"], again["encoded"]) == (5, 0)
 
@@ -123,7 +123,7 @@ def test_random_weights_need_no_download(tmp_path: Path, photos: Path) -> None:
     ("words", "fault"),
     [
         (("-m", "image", "--encoder", "ast"), "does not read image"),
-        (("-m", "image", "--encoder", "clip"), "unknown"),
+        (("-m", "image", "--encoder", "clip"), "there is no encoder"),
         (("-m", "image", "--layers", "last:8"), "out of range"),
         (("-m", "image", "--layers", "six"), "no known form"),
         (("-m", "image", "--dtype", "int8"), "not stored"),

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,24 @@ from epalm.cache.store import Cache
 from epalm.dask_engine import _run_here
 from epalm.extract.dask_blocks import Block, BlockEncoder, Done, Setting
 from epalm.extract.encoders.registry import build_encoder
-from epalm.extract.media.limits import Limits
 from epalm.extract.pipeline import ExtractSummary
-from epalm.extract.plan import make_plan
-from epalm.extract.selection import feature_spec
+from epalm.extract.request import ExtractRequest
+from epalm.extract.spec_builder import feature_spec
 from epalm.samples import Modality
 from tests.conftest import Epalm
 from tests.dask_workers import (
-    BATCH,
     BLOCK_ROWS,
     LAYERS,
     Workers,
     choice,
-    dask_engine,
+    dask_options,
     dataset,
     extract,
     pictures,
     rows,
     the_set,
 )
+from tests.extractions import plan_features
 
 
 def _in_thread(work: Callable[[], ExtractSummary]) -> "_Running":
@@ -99,8 +99,8 @@ def test_a_worker_killed_three_times_loses_and_doubles_nothing(
     tmp_path: Path, small_vit: Path, dask_workers: Workers
 ) -> None:
     media, cache = pictures(tmp_path / "media", 120), tmp_path / "theirs"
-    engine = dask_engine(small_vit, cache, dask_workers.address)
-    running = _in_thread(lambda: extract(media, cache, small_vit, engine))
+    options = dask_options(small_vit, dask_workers.address)
+    running = _in_thread(lambda: extract(media, cache, small_vit, options))
     killed = set()
     for blocks in (2, 5, 8):
         _await_records(cache, blocks, running)
@@ -116,8 +116,8 @@ def test_a_worker_killed_three_times_loses_and_doubles_nothing(
 def test_a_worker_that_joins_late_is_used(tmp_path: Path, small_vit: Path, dask_workers: Workers) -> None:
     media, cache = pictures(tmp_path / "media", 120), tmp_path / "cache"
     dask_workers.scale(1)
-    engine = dask_engine(small_vit, cache, dask_workers.address)
-    running = _in_thread(lambda: extract(media, cache, small_vit, engine))
+    options = dask_options(small_vit, dask_workers.address)
+    running = _in_thread(lambda: extract(media, cache, small_vit, options))
     _await_records(cache, 1, running)
     assert len({record.written["pid"] for record in the_set(cache).records()}) == 1
     dask_workers.scale(2)
@@ -133,7 +133,7 @@ def test_without_a_worker_the_driver_waits_for_the_first(
     monkeypatch.setattr("epalm.dask_cluster.say", said.append)
     media, cache = pictures(tmp_path / "media", 10), tmp_path / "cache"
     dask_workers.scale(0)
-    running = _in_thread(lambda: extract(media, cache, small_vit, dask_engine(small_vit, cache, dask_workers.address)))
+    running = _in_thread(lambda: extract(media, cache, small_vit, dask_options(small_vit, dask_workers.address)))
     while not said:
         assert running.is_alive(), running.fault
         time.sleep(0.01)
@@ -148,11 +148,10 @@ def test_a_task_that_runs_twice_at_once_doubles_nothing(tmp_path: Path, small_vi
     encoder = build_encoder(choice(small_vit), device="cpu")
     spec = feature_spec(encoder, LAYERS)
     cache = Cache(where)
-    plan = make_plan(dataset(media), Modality.IMAGE, spec, cache)
+    plan = plan_features(dataset(media), Modality.IMAGE, encoder, LAYERS, cache)
     features = cache.feature_set(spec, recorded={})
-    setting = Setting(
-        choice(small_vit), str(where), features.name, Limits(), "cpu", False, BATCH, 0, BLOCK_ROWS + 1, 60.0
-    )
+    options = dask_options(small_vit, dask_workers.address, block_rows=BLOCK_ROWS + 1, cache=str(where), device="cpu")
+    setting = Setting(ExtractRequest(Modality.IMAGE, **options), features.name)
     order: tuple[Any, ...] = (BlockEncoder, setting, Block((0,), plan.pending), {}, False)
     twice = [dask_workers.client.submit(_run_here, *order, pure=False, workers=[one]) for one in _both(dask_workers)]
     done: list[Done] = dask_workers.client.gather(twice)
@@ -168,24 +167,24 @@ def _both(workers: Workers) -> list[Any]:
     return list(workers.client.nthreads())
 
 
-def test_ctrl_c_cancels_what_waits(tmp_path: Path, small_vit: Path, dask_workers: Workers) -> None:
+def test_ctrl_c_cancels_what_waits(
+    tmp_path: Path, small_vit: Path, dask_workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     media, cache = pictures(tmp_path / "media", 80), tmp_path / "cache"
-    engine = dask_engine(small_vit, cache, dask_workers.address)
+    options = dask_options(small_vit, dask_workers.address)
 
-    class Interrupted(type(engine)):  # type: ignore[misc]
-        def __call__(self, plan: Any, features: Any, advance: Any) -> Any:
-            def interrupt(*_: Any, **__: Any) -> None:
-                raise KeyboardInterrupt
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
 
-            return super().__call__(plan, features, interrupt)
-
-    with pytest.raises(KeyboardInterrupt):
-        extract(media, cache, small_vit, Interrupted(**vars(engine)))
+    with monkeypatch.context() as patched:
+        patched.setattr("epalm.extract.pipeline.progress", lambda *_: nullcontext(interrupt))
+        with pytest.raises(KeyboardInterrupt):
+            extract(media, cache, small_vit, options)
     deadline = time.monotonic() + 30
     while dask_workers.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    again = extract(media, cache, small_vit, engine)
+    again = extract(media, cache, small_vit, options)
     # What ran at that moment may still have been committed: one block each.
     assert BLOCK_ROWS <= again.hits + again.elsewhere <= 5 * BLOCK_ROWS
     assert again.hits + again.elsewhere + again.encoded == 80

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ import pytest
 
 from epalm import __version__
 from epalm.errors import EpalmError, UsageError
-from epalm.extract.plan import Pending, Plan
+from epalm.extract.plan import ExtractionPlan, Pending
 from tests.conftest import Epalm, save_small_vit
 from tests.dask_workers import (
     Workers,
-    dask_engine,
+    dask_options,
     extract,
     pictures,
     rows,
@@ -26,15 +25,6 @@ from tests.dask_workers import (
 )
 
 CLUSTER, ENGINE = "epalm.dask_cluster", "epalm.extract.dask_blocks"
-
-
-def _after_planning(engine: Any, change: Any) -> Any:
-    """The engine, with something that happens between plan and work."""
-
-    def run(plan: Plan, features: Any, advance: Any) -> Any:
-        return engine(change(plan) or plan, features, advance)
-
-    return run
 
 
 def _typed(run: Epalm, tmp_path: Path, weights: Path, *words: object) -> Any:
@@ -69,11 +59,11 @@ def test_tls_lets_in_who_has_a_certificate(tmp_path: Path, small_vit: Path, monk
         monkeypatch.setattr(f"{CLUSTER}._START_TIMEOUT", 2.0)
         for stranger in (address, address.replace("tls", "tcp")):  # this process has not read the variables yet
             with pytest.raises(UsageError, match="no scheduler answers at"):
-                extract(media, cache, small_vit, dask_engine(small_vit, cache, stranger))
+                extract(media, cache, small_vit, dask_options(small_vit, stranger))
         monkeypatch.setattr(f"{CLUSTER}._START_TIMEOUT", 30.0)
         mine = {"ca-file": str(cert), "client.key": str(key), "client.cert": str(cert)}
         with dask.config.set({f"distributed.comm.tls.{name}": file for name, file in mine.items()}):
-            assert extract(media, cache, small_vit, dask_engine(small_vit, cache, address)).encoded == 3
+            assert extract(media, cache, small_vit, dask_options(small_vit, address)).encoded == 3
     assert len(rows(cache)) == 3
 
 
@@ -84,7 +74,7 @@ def test_no_worker_comes(
     media, cache = pictures(tmp_path / "media", 3), tmp_path / "cache"
     dask_workers.scale(0)
     with pytest.raises(UsageError, match="no worker has come") as caught:
-        extract(media, cache, small_vit, dask_engine(small_vit, cache, dask_workers.address))
+        extract(media, cache, small_vit, dask_options(small_vit, dask_workers.address))
     dask_workers.scale(2)
     assert f"dask worker {dask_workers.address}" in str(caught.value.hint)
 
@@ -101,7 +91,7 @@ def test_the_scheduler_goes(tmp_path: Path, small_vit: Path, monkeypatch: pytest
 
         monkeypatch.setattr(f"{CLUSTER}.say", end)  # it waits for a worker then
         with pytest.raises(EpalmError, match=f"^the scheduler at {address} is gone") as caught:
-            extract(media, cache, small_vit, dask_engine(small_vit, cache, address))
+            extract(media, cache, small_vit, dask_options(small_vit, address))
     assert said
     assert "the same command goes on" in str(caught.value.hint)
 
@@ -126,14 +116,14 @@ def test_other_software_on_a_machine(
     with worker_process(dask_workers.address, tmp_path / "software"):
         dask_workers.wait_for(3)
         with pytest.raises(UsageError, match=f"^the worker on 127.0.0.1 {fault}"):
-            extract(media, cache, small_vit, dask_engine(small_vit, cache, dask_workers.address))
+            extract(media, cache, small_vit, dask_options(small_vit, dask_workers.address))
     dask_workers.wait_for(2)
     with (
         scheduler_process(tmp_path, tmp_path / "software") as (address, _),
         worker_process(address),
         pytest.raises(UsageError, match=f"^the scheduler {fault}"),
     ):
-        extract(media, cache, small_vit, dask_engine(small_vit, cache, address))
+        extract(media, cache, small_vit, dask_options(small_vit, address))
 
 
 def test_other_weights_on_a_worker(tmp_path: Path, dask_workers: Workers) -> None:
@@ -141,13 +131,13 @@ def test_other_weights_on_a_worker(tmp_path: Path, dask_workers: Workers) -> Non
     save_small_vit(weights, depth=3)
     data = bytearray((weights / "model.safetensors").read_bytes())
 
-    def change(_plan: Plan) -> None:
+    def change(_plan: ExtractionPlan) -> None:
         data[-1] ^= 1
         (weights / "model.safetensors").write_bytes(data)
 
-    engine = _after_planning(dask_engine(weights, cache, dask_workers.address), change)
+    options = dask_options(weights, dask_workers.address)
     with pytest.raises(UsageError, match=f"^on {os.uname().nodename}: the encoder would give other numbers") as caught:
-        extract(media, cache, weights, engine)
+        extract(media, cache, weights, options, after_planning=change)
     assert "same weights" in str(caught.value.hint)
     assert not the_set(cache).records() and not the_set(cache).ledger.entries()
 
@@ -155,9 +145,9 @@ def test_other_weights_on_a_worker(tmp_path: Path, dask_workers: Workers) -> Non
 def test_no_weights_on_a_worker(tmp_path: Path, dask_workers: Workers) -> None:
     media, cache, weights = pictures(tmp_path / "media", 3), tmp_path / "cache", tmp_path / "vit"
     save_small_vit(weights, depth=3)
-    engine = _after_planning(dask_engine(weights, cache, dask_workers.address), lambda _: shutil.rmtree(weights))
+    options = dask_options(weights, dask_workers.address)
     with pytest.raises(UsageError, match=f"^on {os.uname().nodename}: "):
-        extract(media, cache, weights, engine)
+        extract(media, cache, weights, options, after_planning=lambda _: shutil.rmtree(weights))
 
 
 def test_media_that_a_worker_does_not_reach(
@@ -166,9 +156,9 @@ def test_media_that_a_worker_does_not_reach(
     media, cache = pictures(tmp_path / "media", 20), tmp_path / "cache"
     # The driver believes that they are as planned; there is one disk here.
     monkeypatch.setattr(Pending, "unchanged", lambda _: True)
-    engine = _after_planning(dask_engine(small_vit, cache, dask_workers.address), lambda _: shutil.rmtree(media))
+    options = dask_options(small_vit, dask_workers.address)
     with pytest.raises(UsageError, match=f"8 of 8 media are not on {os.uname().nodename} .*png") as caught:
-        extract(media, cache, small_vit, engine)
+        extract(media, cache, small_vit, options, after_planning=lambda _: shutil.rmtree(media))
     assert "under the same path" in str(caught.value.hint)
     assert not the_set(cache).ledger.entries()
 
@@ -176,13 +166,13 @@ def test_media_that_a_worker_does_not_reach(
 def test_media_that_change_after_they_were_planned(tmp_path: Path, small_vit: Path, dask_workers: Workers) -> None:
     media, cache = pictures(tmp_path / "media", 20), tmp_path / "cache"
 
-    def change(_plan: Plan) -> None:
+    def change(_plan: ExtractionPlan) -> None:
         (media / "003.png").unlink()
         (media / "004.png").write_bytes((media / "005.png").read_bytes())
         os.utime(media / "006.png", (1, 1))  # a copy of the same bytes, as another machine may have one
 
-    engine = _after_planning(dask_engine(small_vit, cache, dask_workers.address), change)
-    summary = extract(media, cache, small_vit, engine)
+    options = dask_options(small_vit, dask_workers.address)
+    summary = extract(media, cache, small_vit, options, after_planning=change)
     assert (summary.encoded, summary.bad) == (18, 2)
     entries = the_set(cache).ledger.entries()
     assert {(entry.media, entry.digest) for entry in entries} == {("003.png", None), ("004.png", None)}
@@ -194,14 +184,14 @@ def test_a_cache_that_a_worker_does_not_reach(
 ) -> None:
     monkeypatch.setattr(f"{ENGINE}._SEEN_TIMEOUT", 0.2)
     media, cache = pictures(tmp_path / "media", 20), tmp_path / "cache"
-    engine = dask_engine(small_vit, cache, dask_workers.address)
+    options = dask_options(small_vit, dask_workers.address)
     with pytest.raises(
         UsageError, match=f"^on {os.uname().nodename}: {tmp_path}/nowhere does not hold the feature set"
     ):
-        extract(media, cache, small_vit, replace(engine, cache=str(tmp_path / "nowhere")))
+        extract(media, cache, small_vit, {**options, "cache": str(tmp_path / "nowhere")})
     shutil.copytree(cache, tmp_path / "other")  # a folder of the same name on the worker's own disk
     with pytest.raises(UsageError, match="has committed is not in") as caught:
-        extract(media, cache, small_vit, replace(engine, cache=str(tmp_path / "other")))
+        extract(media, cache, small_vit, {**options, "cache": str(tmp_path / "other")})
     assert "all machines reach" in str(caught.value.hint)
     assert not the_set(cache).ledger.entries()
 
@@ -213,8 +203,8 @@ def test_media_that_kill_their_workers(
     media, cache = pictures(tmp_path / "media", 20, prefix="zz"), tmp_path / "cache"
     pictures(media, 1, prefix="deadly")
     with pytest.raises(EpalmError, match=r"all workers that encoded the block from deadly000.png to zz006.png died"):
-        extract(media, cache, small_vit, dask_engine(small_vit, cache, dask_workers.address))
+        extract(media, cache, small_vit, dask_options(small_vit, dask_workers.address))
     (media / "deadly000.png").unlink()
-    summary = extract(media, cache, small_vit, dask_engine(small_vit, cache, dask_workers.address))
+    summary = extract(media, cache, small_vit, dask_options(small_vit, dask_workers.address))
     assert summary.hits + summary.encoded == 20
     assert len(rows(cache)) == 20

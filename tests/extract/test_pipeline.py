@@ -19,11 +19,12 @@ from epalm.cache.store import Cache
 from epalm.errors import EpalmError
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
 from epalm.extract.inputs.views import VIEW_0, View
-from epalm.extract.pipeline import ExtractSummary, LocalEngine, encode_files, extract_features
-from epalm.extract.plan import Plan, make_plan
-from epalm.extract.selection import feature_spec
+from epalm.extract.pipeline import ExtractSummary
+from epalm.extract.plan import ExtractionPlan
+from epalm.extract.spec_builder import feature_spec
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
+from tests.extractions import Machine, encode_files, extract_features, plan_features
 
 PIXELS = Pixels((4, 4), "nearest", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 LAYERS = (1, 2)
@@ -73,8 +74,8 @@ def _run(dataset: Dataset, cache: Cache, encoder: Projections | None = None, **o
     encoder = encoder or Projections()
     how = {"workers": 0, "batch_size": 4, "block_rows": 8}
     how |= {key: options.pop(key) for key in list(options) if key in how}
-    engine = LocalEngine(encoder, **how)
-    return extract_features(dataset, encoder.modality, encoder, LAYERS, cache, engine=engine, **options)
+    machine = Machine(**how)
+    return extract_features(dataset, encoder.modality, encoder, LAYERS, cache, machine=machine, **options)
 
 
 def _counts(summary: ExtractSummary) -> tuple[int, int, int]:
@@ -220,8 +221,8 @@ def test_the_plan_counts_without_encoding(tmp_path: Path) -> None:
     cache, encoder = Cache(tmp_path / "cache"), Projections()
     spec = feature_spec(encoder, LAYERS)
 
-    def plan(dataset: Dataset) -> Plan:
-        return make_plan(dataset, Modality.IMAGE, spec, cache)
+    def plan(dataset: Dataset) -> ExtractionPlan:
+        return plan_features(dataset, Modality.IMAGE, encoder, LAYERS, cache)
 
     before = plan(_dataset(media, names))
     assert cache.existing(spec) is None

@@ -15,11 +15,12 @@ from PIL import Image
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
-from epalm.extract.pipeline import ExtractSummary, LocalEngine, extract_features
+from epalm.extract.pipeline import ExtractSummary
 from epalm.samples import Dataset, Modality, Sample, Task
 from tests import crash_host
 from tests.conftest import Epalm
 from tests.crash_host import Synthetic
+from tests.extractions import Machine, extract_features
 from tests.trials import TEST, TRAIN, Trial, make_trial
 
 LAYERS = (0, 2)
@@ -56,8 +57,8 @@ def _run(
     **options: Any,
 ) -> ExtractSummary:
     encoder = Synthetic()
-    engine = LocalEngine(encoder, batch, workers, block)
-    return extract_features(dataset, Modality.IMAGE, encoder, layers, Cache(cache), engine=engine, **options)
+    machine = Machine(batch, workers, block)
+    return extract_features(dataset, Modality.IMAGE, encoder, layers, Cache(cache), machine=machine, **options)
 
 
 def _set(cache: Path) -> FeatureSet:

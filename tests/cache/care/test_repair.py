@@ -17,10 +17,11 @@ from epalm.cache.store import Cache
 from epalm.datasets import load_dataset
 from epalm.errors import CacheError
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder
-from epalm.extract.pipeline import ExtractSummary, LocalEngine, extract_features
+from epalm.extract.pipeline import ExtractSummary
 from epalm.samples import Modality
 from tests.conftest import Done, Epalm, save_small_vit
 from tests.damages import DAMAGES, chunks, lost_record, swapped, torn_record
+from tests.extractions import Machine, extract_features
 
 TRAIN, TEST, ROWS, VIEWS = 7, 3, 3, 2
 
@@ -35,7 +36,7 @@ def extract(root: Path, cache: Path) -> ExtractSummary:
         encoder,
         (0, 1),
         Cache(cache),
-        engine=LocalEngine(encoder, batch_size=2 * (VIEWS + 1), workers=0, block_rows=ROWS),
+        machine=Machine(batch_size=2 * (VIEWS + 1), workers=0, block_rows=ROWS),
         views=VIEWS,
         choice=choice,
     )

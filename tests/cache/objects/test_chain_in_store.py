@@ -17,11 +17,12 @@ from epalm.cache.blocks import read_block
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.reader import FeatureReader
 from epalm.cache.store import Cache
-from epalm.extract.pipeline import ExtractSummary, LocalEngine, extract_features
+from epalm.extract.pipeline import ExtractSummary
 from epalm.samples import Modality
 from tests import crash_host
 from tests.conftest import Done, Epalm
 from tests.dask_workers import pictures
+from tests.extractions import Machine, extract_features
 from tests.faulty_network import FaultyNetwork
 from tests.feature_sets import contents, require_same, stored_twice
 from tests.trials import latest_tensors
@@ -46,9 +47,9 @@ def _extract(
 ) -> ExtractSummary:
     """One extraction in this process, with an encoder that starts at once."""
     encoder = crash_host.Synthetic(seconds=seconds)
-    engine = LocalEngine(encoder, crash_host.BATCH, 0, block_rows)
+    machine = Machine(crash_host.BATCH, 0, block_rows)
     dataset = crash_host.dataset(media)
-    return extract_features(dataset, Modality.IMAGE, encoder, crash_host.LAYERS, Cache(where), engine=engine)
+    return extract_features(dataset, Modality.IMAGE, encoder, crash_host.LAYERS, Cache(where), machine=machine)
 
 
 @pytest.mark.slow

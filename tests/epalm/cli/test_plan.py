@@ -6,15 +6,17 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from epalm.cache.store import Cache
 from epalm.errors import CacheError
+from epalm.extract import pipeline
 from epalm.extract import plan as planning
-from epalm.extract import probe
-from epalm.extract.plan import Pending, Plan
+from epalm.extract.plan import ExtractionPlan, Pending
 from epalm.fingerprint import digest_file
 from epalm.media import MediaFile
 from epalm.playground.generate import COUNTS
@@ -118,7 +120,7 @@ def test_the_playground_is_drawn_elsewhere_for_a_plan(
 def test_a_probe_ends_when_its_time_is_over(
     trial: Trial, plan: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_LONGEST", 0.0)
+    monkeypatch.setattr(pipeline, "_LONGEST", 0.0)
     told = json.loads(plan(*_extraction(trial, "--dtype", "float32", "--json")).out)
     assert told["to_encode"] == TRAIN + TEST and told["seconds"] > 0
 
@@ -221,13 +223,21 @@ def test_room_is_needed_for_what_is_written_alone(trial: Trial) -> None:
     status = file.status()
     assert status
     pending = tuple(Pending(f"{number}", file, f"{number}", status, (0,)) for number in range(1000))
-    plan = Plan(features.spec, features, 1000, 0, 1000, 0, 0, pending)
+    free: list[int | None] = [None]
+    cache: Any = SimpleNamespace(objects=SimpleNamespace(free_bytes=lambda: free[0]))
+    nothing: Any = None
+    plan = ExtractionPlan(
+        nothing, nothing, cache, nothing, (0,), features.spec, features, 1000, new=1000, pending=pending
+    )
     assert plan.bytes == 1000 * ROW
-    plan.require_room(None)
-    plan.require_room(planning._MARGIN + int(1.05 * plan.bytes))
+    plan.require_room()
+    free[0] = planning._MARGIN + int(1.05 * plan.bytes)
+    plan.require_room()
+    free[0] = planning._MARGIN + plan.bytes
     with pytest.raises(CacheError, match="do not fit"):
-        plan.require_room(planning._MARGIN + plan.bytes)
-    replace(plan, pending=()).require_room(0)
+        plan.require_room()
+    free[0] = 0
+    replace(plan, pending=()).require_room()
 
 
 def test_a_medium_is_unchanged_while_its_bytes_are(trial: Trial) -> None:

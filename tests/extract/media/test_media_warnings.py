@@ -21,11 +21,12 @@ from epalm.extract.inputs.views import VIEW_0, View
 from epalm.extract.live import LiveFeatures
 from epalm.extract.media.limits import Limits
 from epalm.extract.media.media_warnings import MediaWarning, warn_about
-from epalm.extract.pipeline import ExtractSummary, LocalEngine, encode_files, extract_features
+from epalm.extract.pipeline import ExtractSummary
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
 from tests.conftest import Epalm
 from tests.extract.test_pipeline import LAYERS, PIXELS, Projections
+from tests.extractions import Machine, encode_files, extract_features
 from tests.scripted_reader import Media, Scripted
 
 
@@ -54,8 +55,8 @@ def _dataset(root: Path, names: Sequence[str], reds: Sequence[str] = ()) -> Data
 
 def _run(dataset: Dataset, cache: Cache, *, strict: bool = False, retry_bad: bool = False) -> ExtractSummary:
     encoder = Projections(OddInput(limits=Limits(strict=strict)))
-    engine = LocalEngine(encoder, workers=0, block_rows=3)
-    return extract_features(dataset, Modality.IMAGE, encoder, LAYERS, cache, engine=engine, retry_bad=retry_bad)
+    machine = Machine(workers=0, block_rows=3)
+    return extract_features(dataset, Modality.IMAGE, encoder, LAYERS, cache, machine=machine, retry_bad=retry_bad)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

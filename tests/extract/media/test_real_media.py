@@ -9,8 +9,8 @@ from epalm.cache.spec import parse_layers
 from epalm.cache.store import Cache
 from epalm.datasets import load_dataset
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind
-from epalm.extract.pipeline import LocalEngine, extract_features
 from epalm.samples import Modality
+from tests.extractions import Machine, extract_features
 
 MEDIA = Path(__file__).parents[3].parent / "shared" / "media"
 WIDTH = 768
@@ -25,7 +25,7 @@ def test_every_file_gets_its_row(modality: Modality, tmp_path: Path) -> None:
     encoder = build_encoder(EncoderChoice(default_kind(modality), random_weights=True))
     cache = Cache(tmp_path)
     layers = parse_layers("last:6", encoder.depth)
-    summary = extract_features(dataset, modality, encoder, layers, cache, engine=LocalEngine(encoder, batch_size=2))
+    summary = extract_features(dataset, modality, encoder, layers, cache, machine=Machine(batch_size=2))
     features = cache.find(summary.set_name)
     assert not features.ledger.entries()
     assert summary.encoded == len(list((MEDIA / modality).iterdir()))

@@ -16,7 +16,7 @@ from epalm.config import load_config
 from epalm.datasets import load_dataset
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder
 from epalm.extract.live import LiveFeatures
-from epalm.extract.selection import feature_spec
+from epalm.extract.spec_builder import feature_spec
 from epalm.samples import Dataset, Modality, Sample, Task
 from epalm.train.data.device_features import DeviceFeatures, fit_on_device
 from epalm.train.data.features import CachedFeatures

@@ -10,7 +10,7 @@ import torch
 from epalm.datasets import load_dataset
 from epalm.extract.encoders.protocol import TrainableEncoder
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder
-from epalm.extract.trained import EncoderModule, TrainableFeatures
+from epalm.extract.live import EncoderModule, TrainableFeatures
 from epalm.playground.generate import COUNTS
 from epalm.samples import Modality
 from epalm.train.runs.run_folder import RunFolder
@@ -94,10 +94,10 @@ def test_an_encoder_is_trained_saved_and_used(
     medium = next((worlds[Modality.IMAGE] / "test").iterdir())
     assert epalm("predict", medium, "what is it?").code == 0
 
-    from epalm.extract.pipeline import encode_files
     from epalm.extract.run_encoder import rebuild_encoder
     from epalm.media import MediaFile
     from epalm.train.runs.loading import load_run
+    from tests.extractions import encode_files
 
     loaded = load_run(run, device="cpu")
     told = loaded.inputs["features"]

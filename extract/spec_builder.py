@@ -1,4 +1,6 @@
-"""What a feature set's fingerprint is made of. Knows no media and no files."""
+"""What a feature set is named by and what is recorded beside it: its spec and library versions. Knows no media."""
+
+from importlib.metadata import PackageNotFoundError, version
 
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import UsageError
@@ -7,6 +9,15 @@ from epalm.extract.encoders.protocol import Encoder
 DTYPES = ("float16", "float32")
 # Of the code that reads a modality's media: raised when it would give other numbers for the same settings.
 _VERSIONS = {"image": 3, "video": 3, "audio": 3}
+_PACKAGES = ("epalm", "torch", "timm", "transformers", "numpy", "pillow", "av", "soxr")
+# What Pillow brings along to decode with loss: of what loses nothing, every version gives the same.
+_CODECS = {
+    "libjpeg_turbo": "libjpeg-turbo",
+    "jpg": "libjpeg",
+    "jpg_2000": "openjpeg",
+    "webp": "libwebp",
+    "avif": "libavif",
+}
 
 
 def feature_spec(
@@ -31,3 +42,18 @@ def feature_spec(
         stored_dtype=dtype,
         version=_VERSIONS[encoder.modality.value],
     )
+
+
+def library_versions() -> dict[str, str]:
+    """Package or library that can change numbers → version, for those installed."""
+    import av
+    from PIL import features
+    from soxr import __libsoxr_version__
+
+    found = {"ffmpeg": str(av.ffmpeg_version_info), "libsoxr": str(__libsoxr_version__)}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a source tree that was never installed
+            continue
+    return found | {name: str(known) for codec, name in _CODECS.items() if (known := features.version(codec))}

@@ -1,22 +1,28 @@
-"""Which layers are stored, what names a feature set, and that live features are what would be cached."""
+"""Which layers are stored, what names a feature set, what is recorded of libraries; live features are the same.
+
+An upgrade of a library that may change pixels or samples is seen.
+"""
 
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
+from epalm.cache.care.why import library_differences
 from epalm.cache.spec import parse_layers
 from epalm.errors import MediaError, UsageError
+from epalm.extract import spec_builder
 from epalm.extract.encoders.registry import EncoderChoice
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
 from epalm.extract.live import LiveFeatures
-from epalm.extract.pipeline import encode_files
-from epalm.extract.selection import feature_spec
+from epalm.extract.spec_builder import feature_spec, library_versions
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
+from tests.extractions import encode_files
 
 PIXELS = Pixels((4, 4), "nearest", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 LAYERS = (1, 2)
@@ -81,10 +87,10 @@ def test_live_features_are_what_is_stored(tmp_path: Path) -> None:
     encoder = Means()
     live = LiveFeatures(encoder, LAYERS, Dataset("test", tmp_path, tuple(samples)))
     assert (live.layers, live.width) == (2, 3)
-    features = live.gather(samples)
+    found = live.gather(samples)
     assert encoder.batches == [4]  # each medium once
     stored = [encode_files([MediaFile(tmp_path / sample.media)], encoder, LAYERS) for sample in samples]
-    np.testing.assert_allclose(features, np.concatenate(stored), rtol=1e-6)
+    np.testing.assert_allclose(found, np.concatenate(stored), rtol=1e-6)
     assert str(tmp_path) not in str(live.describe())
     with pytest.raises(MediaError, match=r"none\.png"):
         live.gather([Sample("x", Modality.IMAGE, "none.png", Task.CAPTION, "test")])
@@ -94,3 +100,21 @@ def test_live_features_are_what_is_stored(tmp_path: Path) -> None:
 def test_a_damaged_choice_of_encoder_is_one_error(told: str) -> None:
     with pytest.raises(UsageError, match="damaged"):
         EncoderChoice.from_record({"encoder": told})
+
+
+def test_the_decoders_inside_of_packages_are_recorded() -> None:
+    recorded = library_versions()
+    assert recorded["ffmpeg"] == av.ffmpeg_version_info
+    assert recorded["libjpeg"] == features.version("jpg")
+    assert recorded["av"] == av.__version__ and recorded["pillow"] == features.version("pil")
+    assert {"numpy", "torch", "soxr", "libsoxr"} <= recorded.keys()
+    assert all(isinstance(version, str) and version for version in recorded.values())
+
+
+def test_another_build_with_the_same_number_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = library_versions()
+    monkeypatch.setattr(av, "ffmpeg_version_info", "7.0")
+    assert library_differences(before, library_versions()) == [f"ffmpeg {before['ffmpeg']} → 7.0"]
+    monkeypatch.undo()
+    monkeypatch.setattr(spec_builder, "_CODECS", {})
+    assert any("libjpeg" in one for one in library_differences(before, library_versions()))
