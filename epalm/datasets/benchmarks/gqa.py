@@ -58,6 +58,6 @@ BENCHMARK = Benchmark(
     "https://cs.stanford.edu/people/dorarad/gqa/download.html",
     Modality.IMAGE,
     Task.QA,
-    "train, val; testdev, which results are told on, is test; the official test, without answers, is submission",
+    "train, val; testdev, on which results are reported, is test; the official test, without answers, is submission",
     (_official, _list),
 )
