@@ -58,7 +58,7 @@ def score_given(
         "unknown_ids": len(given.unknown),
         "repeated_ids": len(given.repeated),
         "of_another_question_or_medium": len(given.others),
-        "by_id_alone": len(given.predictions) - given.compared,
+        "by_id_alone": len(given.predictions) - len(given.compared),
         "predictions": str(predictions),
     }
     training = dataset.split("train")
@@ -68,11 +68,11 @@ def score_given(
 
 
 def _say_what_fits(given: Given, missing: Sequence[str], expected: int) -> None:
-    count = len(given.predictions)
-    if given.compared:
-        say(f"{given.compared:,} of {count:,} have the question or the medium that the data have")
-    if count > given.compared:
-        say(f"{count - given.compared:,} of {count:,} go by their id alone: they have neither question nor medium")
+    count, compared = len(given.predictions), len(given.compared)
+    if compared:
+        say(f"{compared:,} of {count:,} have the question or the medium that the data have")
+    if count > compared:
+        say(f"{count - compared:,} of {count:,} go by their id alone: they have neither question nor medium")
     for name, difference in list(given.others.items())[:1]:
         warn(f"{len(given.others):,} are of another question or medium and are not scored; of {name!r}, {difference}")
     if given.unknown:

@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
     where: str
     values: dict[str, Any]
-    of_table: bool = False
+    columns: tuple[str, ...] = ()  # of a table
 
 
 def read_rows(path: Path, columns: Collection[str] = ()) -> Iterator[Row]:
@@ -116,7 +116,7 @@ def _table(path: Path, file: _Lines, columns: Collection[str]) -> Iterator[Row]:
         values = {name: text for name, text in zip(names[first:], texts[first:], strict=True) if text != ""}
         if "" in values:
             raise UsageError(f"{path}, line {line}: {values['']!r} is in a column without a name")
-        yield Row(f"line {line}", values, of_table=True)
+        yield Row(f"line {line}", values, tuple(names[first:]))
 
 
 def _cells(lines: TextIO, heading: str) -> "pd.DataFrame":

@@ -18,11 +18,13 @@ import pandas as pd
 from epalm import __version__
 from epalm.errors import UsageError
 from epalm.evaluate.comparing import compare
-from epalm.evaluate.report.figures import differences, task_figures
+from epalm.evaluate.metrics.registry import metrics
 from epalm.evaluate.report.samples import Samples, histogram, mistakes, type_tables
 from epalm.evaluate.score_files import ScoreFile
 from epalm.figures import hundred, interval_in_words, samples_in_words
+from epalm.samples import HEADLINE, Task
 
+_TASKS = {Task.QA.value: "Questions", Task.CAPTION.value: "Captions"}
 _SCRIPTS = ("elements.js", "plots.js", "cards.js", "gallery.js", "page.js")
 _LEFT_OUT = ("data_root", "parts")  # where the data lay is private, and parts repeat what is there
 _SHOWN_PARTS = ("training", "validation", "versions", "device")
@@ -61,8 +63,9 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
         "maker": f"epalm {__version__}",
         "runs": described,
         "about": runs[0].figures,
-        "tasks": task_figures(runs),
-        "differences": differences(compared),
+        "tasks": _task_figures(runs),
+        "differences": compared["comparisons"],
+        "titles": _TASKS,
         "interval": compared["interval"],
         "test": compared["test"],
         "types": type_tables(runs, samples),
@@ -77,6 +80,51 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
     }
     text: str = _template().render(values)
     return text.encode("utf-8", "replace")
+
+
+def _task_figures(runs: Sequence[ScoreFile]) -> list[dict[str, Any]]:
+    """For each task its "headline" metric, "measures", "notes", and those that were "skipped", with the reason."""
+    found = []
+    for task, title in _TASKS.items():
+        parts = [run.figures["tasks"].get(task) or {} for run in runs]
+        if not parts[0]:
+            continue
+        names = dict.fromkeys(name for part in parts for name in part.get("figures", ()))
+        measures = [_measure(name, parts) for name in names]
+        headline = next(iter([one for one in measures if one["name"] == HEADLINE[Task(task)]] or measures), None)
+        skipped: dict[tuple[str, str], dict[str, None]] = {}  # once for all metrics of the same reason
+        for one in (one for part in parts for one in part.get("skipped", ())):
+            skipped.setdefault((one["reason"], one["hint"] or ""), {})[one["metric"]] = None
+        notes = dict.fromkeys(note for part in parts for note in part.get("notes", ()))
+        values = {"title": title, "headline": headline, "measures": measures, "skipped": skipped, "notes": notes}
+        found.append(values)
+    return found
+
+
+def _measure(name: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    figures = [part.get("figures", {}).get(name) for part in parts]
+    chance = next((part["chance"][name] for part in parts if name in part.get("chance", ())), None)
+    highest = max([figure["high"] or figure["value"] for figure in figures if figure] + [chance or 0.0])
+    known = metrics().get(name)
+    return {
+        "name": name,
+        "figures": figures,
+        "chance": chance,
+        "top": 1.0 if known and known.highest <= 1 else max(highest * 1.08, 1e-9),  # of the scale
+    }
+
+
+def _side(measure: Mapping[str, Any]) -> str:
+    """Whether the other run is better or worse, or the difference "open"."""
+    if measure["low"] is None or measure["low"] <= 0 <= measure["high"]:
+        return "open"
+    up = measure["difference"] > 0
+    return "better" if up == metrics()[measure["measure"]].higher_is_better else "worse"
+
+
+def _reach(measure: Mapping[str, Any]) -> float:
+    """The largest number on the scale of a difference."""
+    return 1.1 * max(abs(measure[key] or 0.0) for key in ("difference", "low", "high")) or 1e-9
 
 
 def as_data(value: Any) -> str:
@@ -144,6 +192,8 @@ def _template() -> Any:
         "hundred": lambda value, form=".1f": hundred(value, form).replace("-", "−"),
         "interval": lambda figure, form=".1f": interval_in_words(figure, form).replace("-", "−"),
         "samples": samples_in_words,
+        "side": _side,
+        "reach": _reach,
         "place": lambda value, low, high: f"{100 * min(1.0, max(0.0, (value - low) / (high - low))):.2f}%",
     }
     return environment.from_string(_read("page.html"))

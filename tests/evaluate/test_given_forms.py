@@ -59,7 +59,7 @@ def test_every_form_gives_the_same_texts(name: str, ends: str, encoding: str, tm
     samples = [Sample(n, Modality.IMAGE, f"{n}.jpg", Task.QA, "val", "what is it?", {"cat": 1.0}) for n in SAID]
     found = read_given(path, samples)
     assert {one.id: one.text for one in found.predictions} == SAID
-    assert found.compared == (4 if name == "llava.jsonl" else 0)
+    assert len(found.compared) == (4 if name == "llava.jsonl" else 0)
     assert not found.unknown and not found.repeated and not found.others
 
 
