@@ -14,10 +14,11 @@ from benchmarks.worlds import opt_125m
 from epalm.config import Config
 from epalm.evaluate.decoding.answers import AnswerTree, choose_answers
 from epalm.evaluate.decoding.generate import generate
-from epalm.evaluate.decoding.options import DecodeOptions
+from epalm.evaluate.decoding.options import RANKING_BEAMS
+from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.build import build_model, load_lm
 from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.load import load_lm
 from epalm.train.lm.loss import IGNORED
 
 _BATCH, _GIVEN, _LENGTH, _WIDTH = 16, 8, 30, 768  # samples; question tokens; tokens in all; encoder width
@@ -42,7 +43,7 @@ def run(root: Path, *, quick: bool) -> list[Line]:
 def _decoding(model: EpalmModel, title: str, rounds: int) -> list[Line]:
     plain = _plain(model.lm)
     torch.manual_seed(0)
-    features = torch.randn(_BATCH, model.connector_tokens, _WIDTH)
+    features = torch.randn(_BATCH, model.groups, 1, _WIDTH)
     ids = torch.randint(4, 500, (_BATCH, _GIVEN))
     longer = torch.randint(4, 500, (_BATCH, model.lm.front + _GIVEN))  # as many positions as eP-ALM has
     new = _LENGTH - _GIVEN
@@ -78,7 +79,7 @@ def _ranking(model: EpalmModel, title: str, rounds: int, count: int, some: int) 
     """Some answers are scored alone, each with its question, a forward each; their time is multiplied."""
     answers = _answers(count, min(_WORDS, model.lm.config.vocab_size - 4))
     tree = AnswerTree(answers, model.lm.config.vocab_size, torch.device("cpu"))
-    features = torch.randn(_ASKED, model.connector_tokens, _WIDTH)
+    features = torch.randn(_ASKED, model.groups, 1, _WIDTH)
     ids = torch.randint(4, 500, (_ASKED, _GIVEN))
 
     def alone() -> None:
@@ -90,7 +91,7 @@ def _ranking(model: EpalmModel, title: str, rounds: int, count: int, some: int) 
                 model.losses(features, text, None, labels)
 
     def chosen() -> list[int]:
-        return choose_answers(model, features, ids, tree, beams=DecodeOptions(answers=("",) * count).answer_beams)
+        return choose_answers(model, features, ids, tree, beams=RANKING_BEAMS)
 
     eos, model.lm.config.eos_token_id = model.lm.config.eos_token_id, answers[0][-1]
     times = in_turns({"alone": alone, "chosen": chosen}, rounds=rounds)

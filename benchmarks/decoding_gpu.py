@@ -11,7 +11,7 @@ from benchmarks.timing import in_turns
 from benchmarks.training_gpu import SIZES, Size, language_model
 from epalm.config import load_config
 from epalm.evaluate.decoding.generate import generate
-from epalm.train.build import build_model
+from epalm.train.bridge.build import build_model
 
 _BATCH, _GIVEN, _LENGTH = 64, 8, 30  # samples; question tokens; tokens in all
 _BEAMS = 3
@@ -32,7 +32,7 @@ def measure(size: Size, device: torch.device, *, rounds: int, batch_size: int = 
     places = ["model.variant=epalm", f"model.start={size.start}", f"model.end={size.blocks - 1}"]
     config = load_config("vqa-v2", [*places, "lm.dtype=bfloat16"]).resolved(size.blocks)
     model = build_model(config, lm, size.width).to(device).eval()
-    features = torch.randn(batch_size, model.connector_tokens, size.width, device=device)
+    features = torch.randn(batch_size, model.groups, 1, size.width, device=device)
     ids = torch.randint(4, size.words, (batch_size, _GIVEN), device=device)
     longer = torch.randint(4, size.words, (batch_size, lm.front + _GIVEN), device=device)
     with torch.device("meta"):

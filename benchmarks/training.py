@@ -19,10 +19,11 @@ from epalm.cache.store import Cache
 from epalm.config import Config, load_config
 from epalm.extract.live import LiveFeatures
 from epalm.samples import Modality
-from epalm.train.build import build_model, load_lm
+from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batch
 from epalm.train.data.features import CachedFeatures, FeatureSource
 from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.load import load_lm
 from epalm.train.step import make_optimiser, take_step
 
 

@@ -15,7 +15,7 @@ from benchmarks.report import Line
 from benchmarks.worlds import steady_plan
 from epalm.config import load_config
 from epalm.console import size_in_words
-from epalm.train.build import build_model
+from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batch
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.loss import IGNORED
@@ -128,7 +128,7 @@ def _batch(size: Size, rows: int, number: int) -> Batch:
     labels = ids.clone()
     labels[:, 0] = IGNORED
     labels[: rows // 4, -1] = IGNORED  # padding
-    return Batch(torch.randn(rows, 6, size.width), ids, None, labels)
+    return Batch(torch.randn(rows, 6, 1, size.width), ids, None, labels)
 
 
 def _now(device: torch.device) -> float:

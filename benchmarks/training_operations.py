@@ -18,7 +18,7 @@ from benchmarks.worlds import World, extract_world, playground_world, steady_pla
 from epalm.cache.store import Cache
 from epalm.config import Config, load_config
 from epalm.samples import Modality
-from epalm.train.build import build_model
+from epalm.train.bridge.build import build_model
 from epalm.train.data.features import CachedFeatures
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.step import make_optimiser, take_step

@@ -17,12 +17,12 @@ from epalm.extract.plan import plan_media
 from epalm.extract.request import ExtractRequest
 from epalm.playground.generate import generate_playground
 from epalm.samples import Dataset, Modality
-from epalm.train.build import load_lm, load_text_format
 from epalm.train.data.batches import Batches, training_items
 from epalm.train.data.features import FeatureSource
+from epalm.train.data.text import load_text_format
 from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.schedule import Schedule
-from epalm.train.step import Plan
+from epalm.train.lm.load import load_lm
+from epalm.train.step import Hyperparameters, Schedule
 
 OPT_125M = {
     "vocab_size": 50272,
@@ -69,13 +69,13 @@ def world_batches(world: World, config: Config, source: FeatureSource) -> Batche
         training_items(world.dataset.split("train")),
         load_text_format("playground", load_lm("playground")),
         source,
-        tokens=config.model.tokens,
+        layers=config.model.tokens,
         batch_size=config.optim.batch_size,
         seed=config.optim.seed,
         loss_on=config.optim.loss_on,
     )
 
 
-def steady_plan(steps: int) -> Plan:
+def steady_plan(steps: int) -> Hyperparameters:
     """Steps at rates that stay as they are."""
-    return Plan(steps, Schedule(0, 0, 1e-5, 1e-5, 1), 1e-5, 0, 0, 0.02, 0.1, steps)
+    return Hyperparameters(steps, Schedule(0, 0, 1e-5, 1e-5, 1), 1e-5, 0, 0, 0.02, 0.1, steps)

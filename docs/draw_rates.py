@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from epalm.config import Config, load_config, recipes
-from epalm.train.schedule import Schedule
+from epalm.train.step import Schedule
 
 TARGET = Path(__file__).with_name("learning-rates.png")
 # What an epoch goes through: the published training splits' questions, or captions.

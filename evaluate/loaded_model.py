@@ -122,7 +122,7 @@ class LoadedModel:
         return [row if isinstance(row, MediaError) else texts[str(number)] for number, row in enumerate(rows)]
 
     def _encode(self, media: Sequence[Any]) -> "list[np.ndarray | MediaError]":
-        """Features (L, D_enc) of each medium, or why it cannot be read."""
+        """Features (L, T, D_enc) of each medium, or why it cannot be read."""
         with as_files(media, self.modality) as named:
             rows = encode_each([file for _, file in named], self._encoder, self._layers, self._pool)
         return [

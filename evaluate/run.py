@@ -31,8 +31,8 @@ from epalm.evaluate.scoring import digest_samples, score_predictions
 from epalm.extract.run_encoder import live_features, require_same_encoder
 from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Modality, Prediction, Sample, Task, with_links
-from epalm.train.data.features import CachedFeatures, HashedSource
-from epalm.train.prepare import chosen_samples
+from epalm.train.data.features import CachedFeatures, FeatureSource
+from epalm.train.data.few_shot import chosen_samples
 from epalm.train.runs.loading import LoadedRun, load_run
 from epalm.train.runs.run_folder import RunFolder, writing
 
@@ -49,7 +49,7 @@ class ScorePlan:
     split: str
     expected: Sequence[Sample]  # the split's first `limit` samples of the recipe's tasks
     samples: Sequence[Sample]  # those of them that have features
-    features: HashedSource
+    features: FeatureSource
     decode: DecodeOptions
     metrics: Sequence[str] | None = None  # None: all
     limit: int | None = None  # None: all samples
@@ -132,7 +132,7 @@ def _remote(request: ScoreRequest) -> RemoteDecoder | None:
 
 def _live_features(
     request: ScoreRequest, run: LoadedRun, dataset: Dataset, samples: Sequence[Sample], *, dry: bool
-) -> tuple[HashedSource, Sequence[Sample]]:
+) -> tuple[FeatureSource, Sequence[Sample]]:
     """Those of the run's encoder, as in training."""
     features = live_features(run.inputs["features"], dataset, request.device, run.encoder, request.weights)
     return features, samples
@@ -140,7 +140,7 @@ def _live_features(
 
 def _cached_features(
     request: ScoreRequest, run: LoadedRun, dataset: Dataset, samples: Sequence[Sample], *, dry: bool
-) -> tuple[HashedSource, Sequence[Sample]]:
+) -> tuple[FeatureSource, Sequence[Sample]]:
     """Those of training, or another set of the cache; and the samples that have some."""
     trained = run.inputs["features"]
     if request.weights is not None:
@@ -160,8 +160,7 @@ def _cached_features(
         own = {**trained, "encoder": {}} if run.encoder else trained  # no cache has features of one that was trained
         require_same_encoder(own, features.describe(), run=run.folder.name)
     say(f"features: feature set {features.describe()['set']}, layers {list(trained['layers'])}, view 0")
-    allowed = len(features.holes) if dry else request.allow_missing
-    return features, features.without_holes(samples, allow_missing=allowed)
+    return features, features.with_rows(samples, allow_missing=None if dry else request.allow_missing)
 
 
 def execute_score(plan: ScorePlan) -> dict[str, Any]:

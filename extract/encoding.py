@@ -119,7 +119,7 @@ def encode_each(
     if not inputs:
         return list(results)
     batches = BatchEncoder(encoder, layers, "float32", len(files))
-    tokens = iter(batches.collect(batches.submit(inputs))[:, 0, :, 0])
+    tokens = iter(batches.collect(batches.submit(inputs))[:, 0])
     return [one if isinstance(one, MediaError) else next(tokens) for one in results]
 
 

@@ -63,7 +63,7 @@ class LiveFeatures:
         """
         inputs, places = self._decoded(samples, epoch)
         batches = BatchEncoder(self._encoder, self._chosen, "float32", len(inputs))
-        tokens = batches.collect(batches.submit(inputs))[:, 0, :, 0]
+        tokens = batches.collect(batches.submit(inputs))[:, 0]
         features: np.ndarray = tokens[places]
         return features
 
@@ -134,7 +134,7 @@ class EncoderModule(nn.Module):
     def forward(self, raw: torch.Tensor) -> torch.Tensor:
         """See the class; `raw` is what the encoder's input gave, before its statistics."""
         inputs = self._encoder.input.normalise(raw.to(self._encoder.device))
-        return self._encoder.encode(inputs)[:, self._layers].float()
+        return self._encoder.encode(inputs)[:, self._layers].float().unsqueeze(2)
 
 
 class TrainableFeatures(LiveFeatures):

@@ -124,21 +124,6 @@ def require_same_encoder(own: Mapping[str, Any], other: Mapping[str, Any], *, ru
         )
 
 
-def recipe_differences(wanted: "EncoderSettings", features: Mapping[str, Any]) -> list[str]:
-    """In what features, as they describe themselves, are not those that a recipe's figures are for."""
-    read = features["preprocessing"]
-    pairs = {
-        "encoder": (wanted.kind, features["encoder"].get("kind")),
-        "frames": (wanted.frames, read.get("frames") if read.get("medium") == "video" else None),
-        "size": (wanted.size and f"{wanted.size}×{wanted.size}", "×".join(map(str, read.get("size") or []))),
-    }
-    return [
-        f"the recipe is for {asked} as {name}, the features have {there}"
-        for name, (asked, there) in pairs.items()
-        if asked and there and asked != there
-    ]
-
-
 def _load_trained(encoder: "Encoder", tensors: "Mapping[str, torch.Tensor]") -> None:
     """Give the encoder the tensors that a training saved, by the names of an `EncoderModule`. Raises UsageError."""
     import torch

@@ -71,5 +71,5 @@ def models(draw: st.DrawFn, attention: Attention = "causal") -> EpalmModel:
 
 
 def small_inputs(model: EpalmModel, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    features = torch.randn(batch, model.connector_tokens, WIDTH)
+    features = torch.randn(batch, model.groups, 1, WIDTH)
     return features, torch.randint(3, VOCABULARY, (batch, length))

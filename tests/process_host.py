@@ -22,25 +22,26 @@ import typer
 from epalm.config import load_config
 from epalm.errors import EpalmError
 from epalm.samples import Dataset, Modality
-from epalm.train import loop, prepare, run
-from epalm.train.processes import ALONE, Processes
+from epalm.train import loop, run, setup
+from epalm.train.lm.processes import ALONE, Processes, joined
+from epalm.train.material import Material
 from epalm.train.runs.run_folder import RunFolder
 from tests import train_host
 
-STEPS, SAMPLES = 50, 13  # batches of 4, 4, 4 and 1: the last one has no row for a second process
+STEPS, SAMPLES = 30, 13  # batches of 4, 4, 4 and 1: the last one has no row for a second process
 SETTINGS = (*train_host.SETTINGS, "optim.epochs=13", f"optim.max_steps={STEPS}", "checkpoint.every_steps=20")
 
 
 def main() -> None:
     """See the module."""
     torch.set_num_threads(1)
-    own = prepare.__dict__["load_lm"], prepare.__dict__["load_text_format"]
+    own = setup.__dict__["load_lm"], setup.__dict__["load_text_format"]
     train_host.patch_language_model()
-    patched = prepare.__dict__["load_lm"], prepare.__dict__["load_text_format"]
+    patched = setup.__dict__["load_lm"], setup.__dict__["load_text_format"]
     runs, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
     results = []
     for entry in plan:
-        prepare.__dict__["load_lm"], prepare.__dict__["load_text_format"] = own if "command" in entry else patched
+        setup.__dict__["load_lm"], setup.__dict__["load_text_format"] = own if "command" in entry else patched
         results.append(_results(entry, runs))
     print(json.dumps(results))
 
@@ -95,30 +96,28 @@ def _be(entry: dict[str, Any], runs: Path, rank: int) -> None:
 def _replace_command(entry: dict[str, Any], runs: Path) -> None:
     """In place of `epalm train`: the tiny training, in the same processes."""
     from epalm.cli import app
-    from epalm.cli.launched import in_processes, these_processes
-    from epalm.cli.training import train_until_stopped
-
-    def command(*, device: str) -> None:
-        processes = these_processes()
-        _watch(entry, processes, runs)
-        loaded = load(entry, processes, device)
-        (runs / entry["run"]).mkdir(exist_ok=True)
-        train_until_stopped(loaded, RunFolder(runs / entry["run"]))
+    from epalm.cli.train import until_stopped
 
     def started(**_: Any) -> None:
-        in_processes(command)(device="cpu")
+        with joined("cpu") as (processes, device):
+            _watch(entry, processes, runs)
+            loaded = load(entry, processes, device)
+            (runs / entry["run"]).mkdir(exist_ok=True)
+            code = until_stopped(lambda stop: run.train(loaded, RunFolder(runs / entry["run"]), stop=stop))[1]
+        if code:
+            raise typer.Exit(code)
 
     app.app = started  # type: ignore[assignment]
 
 
-def load(entry: dict[str, Any], processes: Processes = ALONE, device: str = "cpu") -> run.Loaded:
+def load(entry: dict[str, Any], processes: Processes = ALONE, device: str = "cpu") -> setup.Setup:
     """The tiny training of an entry, everything loaded."""
     config = load_config("playground", [*SETTINGS, *(f"{key}={value}" for key, value in entry.items() if "." in key)])
     dataset = Dataset("numbers", Path(), train_host.samples("train", SAMPLES))
     options: dict[str, Any] = {"device": device, "processes": processes, "workers": entry.get("workers", 0)}
     options["sharded"] = entry.get("sharded", False)
-    features, validation = train_host.Numbered(), train_host.samples("val", 6)
-    return run.load_training(config, dataset, Modality.IMAGE, features, dataset.samples, validation, **options)
+    material = Material(train_host.Numbered(), dataset.samples, train_host.samples("val", 6))
+    return setup.set_up(config, dataset, Modality.IMAGE, material, **options)
 
 
 def _watch(entry: dict[str, Any], processes: Processes, runs: Path) -> None:

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from transformers import OPTConfig
 from typer.main import get_command
 
 from epalm.cli.app import app
-from epalm.cli.recipe_options import in_full
 from epalm.config import Config, load_config, recipes
 from epalm.datasets.benchmarks import benchmarks
 from epalm.evaluate.metrics.registry import metric_names
 from epalm.playground import weights_folder
-from epalm.train.build import build_model
+from epalm.train.bridge.build import build_model
 from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.request import RecipeChanges
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,8 +94,8 @@ def test_every_command_is_one_that_there_is(page: str) -> None:
             command = command.commands[words.pop(0)]
         asked = command.make_context(command.name, words).params
         if asked.get("recipe"):
-            settings = {key: asked[key] for key in ("variant", "inject", "unfreeze", "few_shot", "balanced", "blind")}
-            load_config(asked["recipe"], in_full(asked["settings"], **settings)).at_known_depth()
+            changes = RecipeChanges(**{field.name: asked[field.name] for field in fields(RecipeChanges)})
+            load_config(asked["recipe"], changes.overrides()).at_known_depth()
 
 
 def test_every_benchmark_has_its_row_and_its_commands() -> None:

@@ -28,12 +28,7 @@ WINGS = {
     "evaluate": ("decoding", "metrics", ".", "report"),
 }
 # Arrows that still point the other way, each to be mended.
-BACKWARDS = {
-    ("epalm.train.lm.sharding", "epalm.train.processes"),
-    ("epalm.train.data.batches", "epalm.train.processes"),
-    ("epalm.train.runs.importing", "epalm.train.build"),
-    ("epalm.train.runs.loading", "epalm.train.build"),
-}
+BACKWARDS: set[tuple[str, str]] = set()
 HEAVY = ("torch", "transformers", "timm", "zarr", "av", "numpy", "pandas", "dask", "pydantic")
 
 

@@ -19,18 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
-import typer
 from transformers import OPTConfig
 
-from epalm.cli.training import train_until_stopped
+from epalm.cli.train import until_stopped
 from epalm.config import load_config
 from epalm.samples import Dataset, Modality, Sample, Task
-from epalm.train import loop, prepare, run
+from epalm.train import loop, run, setup
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.build import load_text_format
 from epalm.train.data.batches import Batch
+from epalm.train.data.text import load_text_format
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.loop import train_model
+from epalm.train.material import Material
 from epalm.train.runs.run_folder import RunFolder
 from epalm.train.runs.train_state import TrainState
 from epalm.train.step import take_step
@@ -50,7 +50,7 @@ class Numbered:
     layers, width = 2, 3
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
-        rows = [np.full((2, 3), float(sample.id) + (0 if epoch is None else epoch / 8)) for sample in samples]
+        rows = [np.full((2, 1, 3), float(sample.id) + (0 if epoch is None else epoch / 8)) for sample in samples]
         return np.stack(rows).astype(np.float32)
 
     def digests(self, samples: Sequence[Sample]) -> list[str]:
@@ -68,12 +68,12 @@ def samples(split: str, count: int) -> tuple[Sample, ...]:
     )
 
 
-def load(overrides: Sequence[str], *, workers: int) -> run.Loaded:
+def load(overrides: Sequence[str], *, workers: int) -> setup.Setup:
     """A training of a tiny model on these, with so many threads that put batches together."""
     config = load_config("playground", [*SETTINGS, *overrides])
     dataset = Dataset("numbers", Path(), samples("train", SAMPLES))
-    parts = (dataset.samples, samples("val", 6))
-    return run.load_training(config, dataset, Modality.IMAGE, Numbered(), *parts, device="cpu", workers=workers)
+    material = Material(Numbered(), dataset.samples, samples("val", 6))
+    return setup.set_up(config, dataset, Modality.IMAGE, material, device="cpu", workers=workers)
 
 
 def patch_language_model() -> None:
@@ -88,7 +88,7 @@ def patch_language_model() -> None:
             return lm
 
     text = load_text_format("playground", load_lm())
-    vars(prepare).update(load_lm=load_lm, load_text_format=lambda *_: text)
+    vars(setup).update(load_lm=load_lm, load_text_format=lambda *_: text)
 
 
 def _watch(log: Path, at: int | None, act: Callable[[], None]) -> None:
@@ -108,7 +108,7 @@ def _watch(log: Path, at: int | None, act: Callable[[], None]) -> None:
         seen += 1
         if seen == at:
             act()
-        note([batch.features[:, 0, 0].tolist(), batch.input_ids.tolist()])
+        note([batch.features[:, 0, 0, 0].tolist(), batch.input_ids.tolist()])
         return take_step(model, optimiser, batch, **options)
 
     vars(run).update(train_model=started)
@@ -145,9 +145,9 @@ def _train(entry: dict[str, Any], runs: Path) -> int:
     loaded = load(settings, workers=entry.get("workers", 0))
     (runs / name).mkdir(exist_ok=True)
     steps = _count_disk_steps(entry.get("disk"))
-    train_until_stopped(loaded, RunFolder(runs / name))
+    _, code = until_stopped(lambda stop: run.train(loaded, RunFolder(runs / name), stop=stop))
     (runs / f"{name}.steps").write_text(str(steps[0]))
-    return 0
+    return code
 
 
 def _result(entry: dict[str, Any], runs: Path) -> int:
@@ -160,8 +160,6 @@ def _result(entry: dict[str, Any], runs: Path) -> int:
     os.dup2(os.open(runs / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     try:
         code = _train(entry, runs)
-    except typer.Exit as ended:
-        code = ended.exit_code
     except Exception:
         traceback.print_exc()
     finally:

@@ -13,12 +13,11 @@ from epalm.console import progress
 from epalm.errors import EpalmError
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch, Batches
-from epalm.train.processes import ALONE, Processes
+from epalm.train.lm.processes import ALONE, Processes
 from epalm.train.runs.train_state import TrainState, Validation
-from epalm.train.step import Plan, take_step, validate
+from epalm.train.step import CONNECTOR, Hyperparameters, take_step, validate
 
 _REPORT_EVERY = 10  # steps between two lines of metrics
-
 
 Report = Callable[[Mapping[str, Any]], None]
 Save = Callable[[TrainState], None]  # its best_step is its step when it is the best so far
@@ -38,7 +37,7 @@ def train_model(
     optimiser: torch.optim.Optimizer,
     batches: Batches,
     validation: Sequence[Batch],
-    plan: Plan,
+    hyper: Hyperparameters,
     *,
     start: TrainState,
     device: torch.device,
@@ -48,10 +47,9 @@ def train_model(
     stop: Stop,
     processes: Processes = ALONE,
 ) -> TrainState:
-    """Train the model in place from `start` on; where it ends: after `plan.steps`, or earlier when `stop` says so.
+    """Train the model in place from `start` on; where it ends: after `hyper.steps`, or earlier when `stop` says so.
 
-    What was reported is saved in the end, whichever it is. All `processes` end after the same step, when one is told to
-    stop.
+    What was reported is saved in the end. All `processes` end after the same step when one of them is to stop.
 
     Raises:
         EpalmError: the loss is no number any more.
@@ -60,29 +58,31 @@ def train_model(
     state, note = start, ""
     began = saved = time.perf_counter()
     with (
-        progress("train", plan.steps, "steps", done=start.step) as advance,
-        closing(_steps(batches, state, plan.steps)) as ahead,
+        progress("train", hyper.steps, "steps", done=start.step) as advance,
+        closing(_steps(batches, state, hyper.steps)) as ahead,
     ):
         for epoch, position, batch in ahead:
-            rate = plan.schedule.rate(state.step, epoch)
-            optimiser.param_groups[0]["lr"] = rate
+            rate = hyper.schedule.rate(state.step, epoch)
+            for group in optimiser.param_groups:
+                if group["name"] == CONNECTOR:
+                    group["lr"] = rate
             loss, stopping = take_step(
                 model,
                 optimiser,
                 batch.to(device),
-                loss_weight=plan.loss_weight,
-                parts=plan.parts,
+                loss_weight=hyper.loss_weight,
+                micro_batches=hyper.micro_batches,
                 processes=processes,
                 stop=stop,
             )
             state = replace(state, step=state.step + 1, epoch=epoch, position=position + 1)
-            last = state.step == plan.steps
+            last = state.step == hyper.steps
             if state.step % _REPORT_EVERY == 0 or last:
                 value = _finite(float(loss), state.step)
                 seconds, note = start.seconds + time.perf_counter() - began, f"loss {value:.3f} nats"
                 report({"step": state.step, "epoch": epoch, "loss": value, "lr": rate, "seconds": seconds})
             advance(note=note)
-            validated = state.step % plan.validate_every == 0 or last
+            validated = state.step % hyper.validate_every == 0 or last
             if validated:
                 result = validate(model, validation, device=device, processes=processes)
                 if result is not None:

@@ -56,7 +56,6 @@ def import_run(
         epalm import video.pth --modality video --recipe msvd-qa --run published-msvd
     """
     from epalm.cache.spec import parse_layers
-    from epalm.cli.training import emptied_on_fault
     from epalm.config import load_config
     from epalm.console import say
     from epalm.extract.encoders.registry import build_encoder
@@ -64,6 +63,7 @@ def import_run(
     from epalm.train.runs.importing import import_run as write
     from epalm.train.runs.published import read_published
     from epalm.train.runs.run_folder import RunFolder
+    from epalm.train.runs.run_lock import emptied_on_fault
 
     published = read_published(file)
     short = [f"encoder.kind={encoder}"] if encoder else []

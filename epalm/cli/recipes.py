@@ -5,35 +5,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epalm.cli.options import JsonOption, SetOption
-from epalm.cli.recipe_options import (
-    BalancedOption,
-    BlindOption,
-    FewShotOption,
-    InjectOption,
-    SeedOption,
-    UnfreezeOption,
-    VariantOption,
-    in_full,
-)
+from epalm.cli.options import JsonOption
+from epalm.cli.request_options import takes_requests
+from epalm.train.request import RecipeChanges
 
 if TYPE_CHECKING:
     from epalm.settings import OptimSettings
 
 
+@takes_requests
 def recipes(
     name: Annotated[
         str | None, typer.Argument(help="A recipe's name or a .toml file. [default: list all]", show_default=False)
     ] = None,
     *,
-    variant: VariantOption = None,
-    inject: InjectOption = None,
-    unfreeze: UnfreezeOption = None,
-    few_shot: FewShotOption = None,
-    balanced: BalancedOption = False,
-    settings: SetOption = None,
-    blind: BlindOption = False,
-    seed: SeedOption = None,
+    changes: RecipeChanges,
     as_json: JsonOption = False,
 ) -> None:
     """List the recipes, or print one with everything filled in, as TOML that --recipe takes.
@@ -51,16 +37,7 @@ def recipes(
     from epalm.config import load_config
     from epalm.config import recipes as names
 
-    overrides = in_full(
-        settings,
-        variant=variant,
-        inject=inject,
-        unfreeze=unfreeze,
-        few_shot=few_shot,
-        balanced=balanced,
-        blind=blind,
-        seed=seed,
-    )
+    overrides = changes.overrides()
     configs = {one: load_config(one, overrides).at_known_depth() for one in ([name] if name else names())}
     if as_json:
         typer.echo(json.dumps({one: config.model_dump(mode="json") for one, config in configs.items()}))

@@ -14,7 +14,7 @@ from epalm.train.runs.run_folder import free_bytes, require_room
 
 if TYPE_CHECKING:
     from epalm.evaluate.run import Estimate
-    from epalm.train.planning import TrainPlan
+    from epalm.train.plan import TrainPlan
 
 _MEDIA = {
     "media": "media",

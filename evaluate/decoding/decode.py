@@ -19,9 +19,8 @@ from epalm.evaluate.decoding.generate import generate
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.samples import Prediction, Sample, Task
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.data.batches import last_tokens
-from epalm.train.data.text import TextFormat
-from epalm.train.data.text_length import SHORTEST_ANSWER
+from epalm.train.data.batches import last_layers
+from epalm.train.data.text import SHORTEST_ANSWER, TextFormat
 from epalm.train.runs.loading import LoadedRun
 
 Gather = Callable[[Sequence[Sample]], np.ndarray]
@@ -41,15 +40,16 @@ def decode_batches(
         UsageError: that is more than the language model has positions, or there are more beams than tokens.
         EpalmError: the memory does not suffice.
     """
-    model, text, device = run.model, run.text, run.model.connector.weight.device
+    model, text, device = run.model, run.text, run.model.device
     groups = length_groups(run, samples, options)
-    tree = _tree(text, options.answers, int(model.lm.config.vocab_size), device) if options.answers else None
+    vocabulary = int(model.lm.config.vocab_size)
+    tree = _tree(text, options.answers, vocabulary, device) if options.answers else None
 
     def decode(batch: Sequence[Sample]) -> list[Prediction]:
         ids = torch.tensor([text.given(sample) for sample in batch], device=device)
-        values = last_tokens(gather(batch), model.connector_tokens).to(device)
+        values = last_layers(gather(batch), model.groups).to(device)
         if tree is not None and batch[0].task is Task.QA:
-            places = choose_answers(model, values, ids, tree, beams=options.answer_beams)
+            places = choose_answers(model, values, ids, tree, beams=min(options.ranking_beams, vocabulary // 2))
             texts = [options.answers[place] for place in places]
         else:
             produced = generate(

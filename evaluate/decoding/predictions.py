@@ -20,7 +20,7 @@ from epalm.errors import EpalmError
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.fingerprint import digest_json
 from epalm.samples import Prediction, Sample, Task
-from epalm.train.data.features import HashedSource
+from epalm.train.data.features import FeatureSource
 from epalm.train.runs.loading import LoadedRun
 from epalm.train.runs.run_folder import require_room, writing
 
@@ -51,7 +51,7 @@ class Asked:
 
 
 def what_decides(
-    run: LoadedRun, features: HashedSource, samples: Sequence[Sample], decode: DecodeOptions
+    run: LoadedRun, features: FeatureSource, samples: Sequence[Sample], decode: DecodeOptions
 ) -> list[Asked]:
     """Each sample with what decides its prediction."""
     of_task = {
@@ -67,7 +67,7 @@ def what_decides(
     return asked
 
 
-def run_inputs(run: LoadedRun, features: HashedSource, decode: DecodeOptions) -> dict[str, str]:
+def run_inputs(run: LoadedRun, features: FeatureSource, decode: DecodeOptions) -> dict[str, str]:
     """What decides the predictions of all samples."""
     numbers = {key: value for key, value in features.describe().items() if key not in _NAMES_ONLY}
     return {
@@ -180,24 +180,18 @@ def _short(inputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _reasons(to_decode: Sequence[Asked], files: Sequence[Path]) -> dict[str, int]:
-    """How many have no text for which reason, the commonest first.
-
-    That is what differs in the nearest of the lines of the same id, or of the same question and medium.
-    """
-    asked = [(one.sample.id, _subject(inputs), inputs) for one in to_decode for inputs in [_short(one.inputs)]]
-    near: dict[Any, list[dict[str, Any]]] = {place: [] for name, subject, _ in asked for place in (name, subject)}
+    """How many have no text for which reason, the commonest first: what differs in the nearest line of their files."""
+    inputs = [_short(one.inputs) for one in to_decode]
+    near: dict[Any, list[dict[str, Any]]] = {one.sample.id: [] for one in to_decode}  # lines of the same id, and of
+    near |= {_subject(one): [] for one in inputs}  # the same question and medium
     for line in (line for file in files if to_decode for line in read_lines(file)):
-        for place in near.keys() & {line["id"], _subject(line["inputs"])}:
-            near[place].append(line)
-    counts: Counter[str] = Counter()
-    for name, subject, inputs in asked:
-        lines = near[name] + near[subject]
-        differences = [_differences(line["inputs"], inputs) for line in lines if line["key"] is not None]
-        if differences:
-            fewest = min(differences, key=len)
-            counts[f"with {' and '.join(fewest)}"] += 1
-        else:
-            counts[_UNKEYED if lines else _NEW] += 1
+        for place in (line["id"], _subject(line["inputs"])):
+            if place in near:
+                near[place].append(line)
+    counts = Counter(
+        _reason(short, [*near[one.sample.id], *near[_subject(short)]])
+        for one, short in zip(to_decode, inputs, strict=True)
+    )
     return dict(counts.most_common())
 
 
@@ -205,9 +199,24 @@ def _subject(inputs: Mapping[str, Any]) -> tuple[str, str]:
     return str(inputs.get("question")), str(inputs.get("medium"))
 
 
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Which inputs differ that both have."""
-    return [words for name, words in _WORDS.items() if name in one and name in other and one[name] != other[name]]
+def _reason(inputs: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> str:
+    changes = [
+        [
+            words
+            for name, words in _WORDS.items()
+            if name in inputs and line["inputs"].get(name, inputs[name]) != inputs[name]
+        ]
+        for line in lines
+        if line["key"] is not None
+    ]
+    if changes:
+        fewest = min(changes, key=len)
+        return f"with {' and '.join(fewest)}"
+    return _UNKEYED if lines else _NEW
+
+
+def _differ(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return name in one and name in other and one[name] != other[name]
 
 
 @contextmanager

@@ -96,7 +96,7 @@ class Decoder:
                 f"{job.run} holds other tensors or settings here than where the scoring began",
                 hint="wait until its training has ended; on several machines, put --runs where all of them reach it",
             )
-        self._size = BatchSize(job.options.batch_size, self._run.model.connector.weight.device)
+        self._size = BatchSize(job.options.batch_size, self._run.model.device)
 
     def run(self, task: Task, threads: int) -> list[Prediction]:
         """A prediction for each sample."""

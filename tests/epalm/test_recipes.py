@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epalm.cli.recipe_options import recipe_for
 from epalm.config import Config, load_config, read_config, recipes
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
 from epalm.train.data.few_shot import few_shot, question_type
-from epalm.train.schedule import Schedule
+from epalm.train.request import recipe_for
+from epalm.train.step import Schedule
 from tests.conftest import Epalm
 
 USUAL = (1e-5, 2e-5, 1e-6, 1e-5)  # connector: warm-up from, peak, minimum; prompt and adapters

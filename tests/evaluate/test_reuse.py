@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from epalm.evaluate.decoding.options import DecodeOptions, Sampling
 from epalm.evaluate.decoding.predictions import find_reusable, what_decides
 from epalm.samples import Modality, Sample, Task
-from epalm.train.build import load_lm, load_text_format
-from epalm.train.data.text import TextFormat
+from epalm.train.data.text import TextFormat, load_text_format
+from epalm.train.lm.load import load_lm
 from tests.conftest import Done, Epalm
 from tests.scripted_scoring import Scripted, World
 from tests.shared_files import shared_case

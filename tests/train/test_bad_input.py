@@ -112,7 +112,7 @@ def test_what_cannot_be_trained_is_refused_before_the_language_model_is_loaded(
     def fail(*_: object) -> None:
         raise AssertionError("it was loaded")
 
-    monkeypatch.setattr("epalm.train.prepare.load_lm", fail)
+    monkeypatch.setattr("epalm.train.setup.load_lm", fail)
     assert told in _refused(trial, *words)
 
 

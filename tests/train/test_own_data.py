@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from epalm.config import load_config
-from epalm.train.schedule import Schedule
-from epalm.train.shortfalls import length_shortfalls, schedule_shortfalls
+from epalm.train.checks import length_warnings, schedule_warnings
+from epalm.train.step import Schedule
 from tests.conftest import Done, Epalm
 from tests.shared_files import shared_case
 from tests.trials import Trial
@@ -89,14 +89,14 @@ def test_the_schedule_fits_any_number_of_samples(items: int, batch: int) -> None
     schedule = Schedule(fitted.warmup_steps, fitted.warmup_lr, fitted.peak_lr, fitted.min_lr, fitted.epochs)
     rates = [schedule.rate(step, step // each) for step in {0, fitted.warmup_steps, steps - 1}]
     assert max(rates) > 0.9 * fitted.peak_lr and rates[0] == fitted.warmup_lr
-    assert not [*schedule_shortfalls(schedule, steps, each)]
+    assert not [*schedule_warnings(schedule, steps, each)]
     assert fitted.fitted(items) == fitted  # what the run keeps is a recipe that does the same
 
 
 @given(st.integers(0, 900), st.integers(1, 900), st.integers(1, 40))
 def test_a_rate_that_never_peaks_is_said_and_no_other(warmup: int, steps: int, each: int) -> None:
     schedule = Schedule(warmup, 1e-5, 2e-5, 1e-6, math.ceil(steps / each))
-    said = " ".join(schedule_shortfalls(schedule, steps, each))
+    said = " ".join(schedule_warnings(schedule, steps, each))
     peaks = warmup < steps
     assert ("never reaches its peak" in said) == (not peaks)
     assert (f"{steps:,} steps are few" in said) == (steps < 300)
@@ -107,7 +107,7 @@ def test_a_rate_that_never_peaks_is_said_and_no_other(warmup: int, steps: int, e
 def test_what_decoding_would_cut_is_counted(texts: list[tuple[bool, int, int]]) -> None:
     given_tokens = np.array([1 if caption else 1 + question for caption, question, _ in texts])
     whole = given_tokens + np.array([target for _, _, target in texts])
-    said = [*length_shortfalls(given_tokens, whole, 30, 2048)]
+    said = [*length_warnings(given_tokens, whole, 30, 2048)]
     cut = [
         (caption, target) for caption, question, target in texts if target > (29 if caption else max(29 - question, 5))
     ]
@@ -116,7 +116,7 @@ def test_what_decoding_would_cut_is_counted(texts: list[tuple[bool, int, int]]) 
         assert any(f"{count} of {of} training {words}" in one for one in said) == bool(count)
     if said:  # what it says to set suffices
         limits = [int(limit) for limit in re.findall(r"decode.max_length=(\d+)", " ".join(said))]
-        assert not [*length_shortfalls(given_tokens, whole, max(limits), 2048)]
+        assert not [*length_warnings(given_tokens, whole, max(limits), 2048)]
 
 
 def test_the_plan_and_the_start_say_what_falls_short(trial: Trial) -> None:

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from epalm.config import load_config
 from epalm.errors import UsageError
+from epalm.train.lm.processes import Processes
 from epalm.train.lm.sharding import require_shardable
-from epalm.train.processes import Processes
 from tests import process_host
 from tests.conftest import Epalm
 from tests.process_host import STEPS
@@ -94,14 +94,14 @@ def test_however_a_step_is_divided_it_is_the_same_step(done: Outcome, run: str) 
 
 def test_every_process_knows_the_same_loss_and_the_first_alone_speaks(done: Outcome) -> None:
     assert done.losses("three", 1) == done.losses("three", 2) == done.losses("three", 0)
-    assert "train: 50/50 steps" in done.said("three")
+    assert f"train: {STEPS}/{STEPS} steps" in done.said("three")
     assert done.said("three", 1) == done.said("three", 2) == ""
 
 
 def test_one_process_told_to_stop_stops_all_after_the_same_step(done: Outcome) -> None:
     assert done.codes["killed"][1] == [130, 143], done.said("killed")
     said = done.said("killed")
-    assert "stopped and saved" in said and "going on after step 27 of 50" in said and done.said("killed", 1) == ""
+    assert "stopped and saved" in said and f"going on after step 27 of {STEPS}" in said and done.said("killed", 1) == ""
 
 
 def test_killed_and_stopped_two_processes_go_on_bit_by_bit_with_other_threads(done: Outcome) -> None:

@@ -1,27 +1,21 @@
-"""eP-ALM: a frozen OPT with a trained connector and, by variant, a trained soft prompt or trained adapters.
+"""eP-ALM: a frozen OPT with a trained bridge and, by variant, a trained soft prompt or trained adapters.
 
-Modules take plain numbers; `build_model` in `epalm.train.build` reads the settings. Does not know where features come
-from.
+Modules take plain numbers; `build_model` reads the settings. Does not know where features come from.
 
-Letters: B batch, K perceptual tokens, D_enc encoder width, T text length, V vocabulary.
+Letters: B batch, G groups (layers of the encoder), T tokens of a layer, D_enc encoder width, F front positions (here
+1), D hidden size, P prompt length, N text length, V vocabulary.
 """
 
 import torch
 from torch import nn
 from transformers.cache_utils import Cache
 
-from epalm.train.bridge.connector import Connector
-from epalm.train.bridge.prompt import MlpPrompt, PlainPrompt
+from epalm.train.bridge.prompt import PlainPrompt
 from epalm.train.lm.adapters import Adapters
-from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.lm.loss import Losses, wanted_positions
+from epalm.train.lm.augmented_opt import AugmentedOPT, AugmentedOutput
+from epalm.train.lm.loss import Losses, label_positions
 
-LORA = ".lora_"  # in the names that peft gives its tensors
-
-
-def _plain(name: str) -> str:
-    """peft's `lm.X.lora_A.default.weight` as `lora.X.lora_A.weight`: the adapter's own name says nothing."""
-    return f"lora.{name.removeprefix('lm.').replace('.default.', '.')}"
+_LORA = ".lora_"  # in the names that peft gives its tensors
 
 
 class EpalmModel(nn.Module):
@@ -30,16 +24,16 @@ class EpalmModel(nn.Module):
     def __init__(
         self,
         lm: AugmentedOPT,
-        connector: Connector,
-        prompt: PlainPrompt | MlpPrompt | None,
+        connector: nn.Module,
+        prompt: PlainPrompt | None,
         adapters: Adapters | None = None,
         *,
         train_lm: bool = False,
         encoder: nn.Module | None = None,
     ) -> None:
-        """`adapters` are those that `lm` was augmented with. LoRA's tensors, where `lm` has some, are trained.
+        """`connector` is the bridge, (B, G, T, D_enc) → (B, G, F, D); `adapters` are those that `lm` has already.
 
-        `encoder`, raw inputs → features, is trained too; without it features are ready.
+        `encoder`, raw inputs → rows, is trained too; without it rows are given. LoRA's tensors in `lm` are trained.
         """
         super().__init__()
         self.lm = lm.eval().requires_grad_(train_lm)
@@ -48,7 +42,7 @@ class EpalmModel(nn.Module):
         self.adapters = adapters
         self.encoder = encoder
         for name, tensor in lm.named_parameters():
-            if LORA in name:
+            if _LORA in name:
                 tensor.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "EpalmModel":
@@ -60,10 +54,15 @@ class EpalmModel(nn.Module):
         return self
 
     @property
-    def connector_tokens(self) -> int:
-        """K: how many perceptual tokens it takes."""
-        tokens: int = self.lm.injection.tokens
-        return tokens
+    def groups(self) -> int:
+        """G: how many of the encoder's layers it takes."""
+        groups: int = self.lm.injection.tokens
+        return groups
+
+    @property
+    def device(self) -> torch.device:
+        """Where its trained tensors are."""
+        return next(self.connector.parameters()).device
 
     def trainable_tensors(self) -> dict[str, nn.Parameter]:
         """Every tensor that training changes, by the name that checkpoints use.
@@ -71,11 +70,7 @@ class EpalmModel(nn.Module):
         `connector.*`; `prompt.*` and `adapters.*` where there are some; `lora.*`, beside a frozen language model;
         `lm.*` and `encoder.*`, all of them, where they are trained.
         """
-        tensors: dict[str, nn.Parameter] = {}
-        for name, tensor in self.named_parameters():
-            if tensor.requires_grad:
-                tensors[_plain(name) if LORA in name else name] = tensor
-        return tensors
+        return {_checkpoint_name(name): tensor for name, tensor in self.named_parameters() if tensor.requires_grad}
 
     def load_trainable(self, tensors: dict[str, torch.Tensor]) -> None:
         """Copy a checkpoint's tensors in; names and shapes must be exactly those of `trainable_tensors`.
@@ -94,81 +89,81 @@ class EpalmModel(nn.Module):
 
     def forward(
         self,
-        features: torch.Tensor,
+        rows: torch.Tensor,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         *,
         text_only: bool = True,
     ) -> torch.Tensor:
-        """Logits (B, T, V) of the text; with `text_only=False` (B, 1 + P + T, V), the front positions first.
+        """Logits (B, N, V) of the text; with `text_only=False` (B, 1 + P + N, V), the front positions first.
 
-        `features` (B, K, D_enc), for a trained encoder its raw inputs (B, ...); `input_ids` and `attention_mask`
-        (B, T), padded on either side; None: no padding.
+        `rows` (B, G, T, D_enc), for a trained encoder its raw inputs (B, ...); `input_ids` and `attention_mask` (B, N),
+        padded on either side; None: no padding.
         """
-        if self.encoder is not None:
-            features = self.encoder(features)
-        ids, mask = self._with_front(input_ids, attention_mask)
-        logits: torch.Tensor = self.lm(
-            ids,
-            attention_mask=mask,
-            perceptual=self.connector(features.to(self.connector.weight.dtype)),
-            prompt=None if self.prompt is None else self.prompt(),
-            logits_to_keep=input_ids.shape[1] if text_only else 0,
-        ).logits
+        output = self._run(rows, input_ids, attention_mask, logits_to_keep=input_ids.shape[1] if text_only else 0)
+        logits: torch.Tensor = output.logits
         return logits
 
     def losses(
-        self,
-        features: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        labels: torch.Tensor,
+        self, rows: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, labels: torch.Tensor
     ) -> Losses:
-        """Loss and exactness of each sample, for ids, mask and labels (B, T) padded on the right.
-
-        `features` as `forward` takes them.
-        """
+        """Loss and exactness of each sample, for ids, mask and labels (B, N) padded on the right."""
         if self.lm.injection.attention == "causal":
             # Of a text's last token nothing is predicted, and what stands behind a position changes nothing there.
             input_ids, attention_mask = input_ids[:, :-1], None
-        if self.encoder is not None:
-            features = self.encoder(features)
-        ids, mask = self._with_front(input_ids, attention_mask)
-        losses: Losses = self.lm(
-            ids,
-            attention_mask=mask,
-            perceptual=self.connector(features.to(self.connector.weight.dtype)),
-            prompt=None if self.prompt is None else self.prompt(),
-            wanted=wanted_positions(labels, width=input_ids.shape[1]),
-        ).losses
+        positions = label_positions(labels, width=input_ids.shape[1])
+        losses = self._run(rows, input_ids, attention_mask, labels=positions).losses
+        assert losses is not None
         return losses
 
     @torch.no_grad()
     def next_logits(
-        self, features: torch.Tensor | None, input_ids: torch.Tensor, cache: Cache | None = None
+        self, rows: torch.Tensor | None, input_ids: torch.Tensor, cache: Cache | None = None
     ) -> torch.Tensor:
-        """Logits (B, V) of the token behind `input_ids` (B, T), which are without padding.
+        """Logits (B, V) of the token behind `input_ids` (B, N), which are without padding.
 
-        A `cache` is filled; once it is, `input_ids` are what comes behind what it holds, and `features` (B, K, D_enc),
-        which are ready ones, are not read. It is exact in `causal` mode alone.
+        A `cache` is filled; once it is, `input_ids` are what comes behind what it holds, and `rows` (B, G, T, D_enc),
+        which are never an encoder's inputs, are not read. It is exact in `causal` mode alone.
         """
         filled = cache is not None and cache.get_seq_length() > 0
         logits: torch.Tensor = self.lm(
             input_ids if filled else self._with_front(input_ids, None)[0],
             cache=cache,
-            perceptual=None if features is None else self.connector(features.to(self.connector.weight.dtype)),
+            perceptual=None if rows is None else self._perceptual(rows),
             prompt=None if filled or self.prompt is None else self.prompt(),
             use_cache=cache is not None,
             logits_to_keep=1,
         ).logits[:, -1]
         return logits
 
+    def _run(
+        self, rows: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **options: object
+    ) -> AugmentedOutput:
+        if self.encoder is not None:
+            rows = self.encoder(rows)
+        ids, mask = self._with_front(input_ids, attention_mask)
+        prompt = None if self.prompt is None else self.prompt()
+        output: AugmentedOutput = self.lm(
+            ids, attention_mask=mask, perceptual=self._perceptual(rows), prompt=prompt, **options
+        )
+        return output
+
+    def _perceptual(self, rows: torch.Tensor) -> torch.Tensor:
+        """(B, G, T, D_enc) → (B, G, D): the language model has one front position for them, so F is 1."""
+        groups: torch.Tensor = self.connector(rows)
+        return groups.squeeze(2)
+
     def _with_front(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Ids and mask (B, 1 + P + T) with placeholders, which are real positions, in front."""
+        """Ids and mask (B, 1 + P + N) with placeholders, which are real positions, in front."""
         size = (len(input_ids), self.lm.front)
         ids = torch.cat((input_ids.new_full(size, self.lm.config.pad_token_id or 0), input_ids), 1)
         if attention_mask is None:
             return ids, None
         return ids, torch.cat((attention_mask.new_ones(size), attention_mask), 1)
+
+
+def _checkpoint_name(name: str) -> str:
+    """peft's `lm.X.lora_A.default.weight` as `lora.X.lora_A.weight`: the adapter's own name says nothing."""
+    return f"lora.{name.removeprefix('lm.').replace('.default.', '.')}" if _LORA in name else name

@@ -18,21 +18,23 @@ class PlainPrompt(nn.Module):
 
     def forward(self) -> tuple[torch.Tensor, ...]:
         """The prompt (P, E) of each block that has one."""
-        prompts: tuple[torch.Tensor, ...] = self.embedding.split(self.length)
+        prompts: tuple[torch.Tensor, ...] = self.vectors().split(self.length)
         return prompts
 
+    def vectors(self) -> torch.Tensor:
+        """All of them (blocks · P, E)."""
+        return self.embedding
 
-class MlpPrompt(nn.Module):
+
+class MlpPrompt(PlainPrompt):
     """As `PlainPrompt`, behind linear → tanh → linear, all of width E."""
 
     def __init__(self, length: int, width: int, blocks: int = 1) -> None:
-        super().__init__()
-        self.length = length
-        self.embedding = nn.Parameter(torch.randn(blocks * length, width))
+        super().__init__(length, width, blocks)
         self.inner = nn.Linear(width, width)
         self.outer = nn.Linear(width, width)
 
-    def forward(self) -> tuple[torch.Tensor, ...]:
-        """The prompt (P, E) of each block that has one."""
-        prompts: tuple[torch.Tensor, ...] = self.outer(torch.tanh(self.inner(self.embedding))).split(self.length)
-        return prompts
+    def vectors(self) -> torch.Tensor:
+        """See `PlainPrompt`."""
+        vectors: torch.Tensor = self.outer(torch.tanh(self.inner(self.embedding)))
+        return vectors

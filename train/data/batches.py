@@ -1,28 +1,31 @@
 """Samples into batches of equal length, in an order that depends on seed and epoch alone.
 
-Letters: B batch, K perceptual tokens, D_enc encoder width, T text length.
+Letters: B batch, G layers of the encoder, T tokens of a layer, D_enc encoder width, N text length.
 """
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 
 from epalm.samples import Sample, Task
-from epalm.train.data.ahead import in_order
 from epalm.train.data.device_features import DeviceFeatures
 from epalm.train.data.features import FeatureSource, TrainableSource
 from epalm.train.data.text import TextFormat, pad_right
 from epalm.train.data.texts import Texts
 from epalm.train.lm.loss import IGNORED
-from epalm.train.processes import ALONE, Processes
+from epalm.train.lm.processes import ALONE, Processes
 
 _TENSORS = ("features", "input_ids", "attention_mask", "labels")  # of a batch
 _POOL = 32  # batches within which samples are grouped by length: little padding, still random
+_AHEAD = 2  # batches that a thread may be ahead
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`features` (B, K, D_enc), `input_ids`, `labels` (B, T), padded on the right; `attention_mask` (B, T) or None.
+    """`features` (B, G, T, D_enc), `input_ids`, `labels` (B, N), padded on the right; `attention_mask` (B, N) or None.
 
     Where the encoder is trained, `features` are its raw inputs (B, ...). Of several processes each has its share of a
     batch: shares are equally long, so that all do the same steps, and only the first `counted` rows count.
@@ -106,25 +109,23 @@ class Batches:
         self,
         items: Sequence[Item],
         text: TextFormat,
-        features: FeatureSource,
+        features: FeatureSource | DeviceFeatures,
         *,
-        tokens: int,
+        layers: int,
         batch_size: int,
         seed: int,
         loss_on: Literal["all", "answer"] = "all",
         processes: Processes = ALONE,
         workers: int = 0,
         pinned_for: torch.device | None = None,
-        on_device: DeviceFeatures | None = None,
     ) -> None:
         """`batch_size` is of all processes together. `workers` threads put batches together ahead of the step.
 
-        `pinned_for` is the GPU that batches are copied to; `on_device` are the features of augmented epochs, in place
-        of `features`.
+        The last `layers` (G) of the features are taken. `pinned_for` is the GPU that batches are copied to.
         """
         self.items, self.text, self.features = items, text, features
-        self.tokens, self.batch_size, self.seed, self.loss_on = tokens, batch_size, seed, loss_on
-        self.processes, self.workers, self._pinned_for, self._on_device = processes, workers, pinned_for, on_device
+        self.layers, self.batch_size, self.seed, self.loss_on = layers, batch_size, seed, loss_on
+        self.processes, self.workers, self._pinned_for = processes, workers, pinned_for
         self._texts = Texts(
             text,
             [text.question(item.sample) for item in items],
@@ -181,11 +182,31 @@ class Batches:
     def _features(self, samples: list[Sample], epoch: int | None) -> torch.Tensor:
         if isinstance(self.features, TrainableSource):
             return self.features.inputs(samples, epoch=epoch)
-        if epoch is not None and self._on_device is not None:
-            return self._on_device.tokens(samples, epoch=epoch)
-        return last_tokens(self.features.gather(samples, epoch=epoch), self.tokens)
+        return last_layers(self.features.gather(samples, epoch=epoch), self.layers)
 
 
-def last_tokens(features: np.ndarray, tokens: int) -> torch.Tensor:
-    """The last `tokens` layers (B, K, D_enc) of gathered features."""
-    return torch.from_numpy(np.ascontiguousarray(features[:, features.shape[1] - tokens :]))
+def last_layers(features: np.ndarray | torch.Tensor, layers: int) -> torch.Tensor:
+    """The last `layers` (B, G, T, D_enc) of gathered features."""
+    return torch.as_tensor(features)[:, features.shape[1] - layers :].contiguous()
+
+
+def in_order(tasks: Iterable[Callable[[], Result]], workers: int) -> Generator[Result]:
+    """The results of `tasks`, in their order, made ahead by threads; without workers each is done when it is asked for.
+
+    What a task raises is raised in its place. When the iterator is closed or fails, its threads have ended.
+    """
+    if not workers:
+        for task in tasks:
+            yield task()
+        return
+    pool = ThreadPoolExecutor(workers, "ahead")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(task))
+            if len(waiting) > _AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,6 +1,6 @@
 """Where a sample's features come from, as training and decoding see it.
 
-Letters: B batch, L layers, D_enc encoder width.
+Letters: B batch, L layers, T tokens of a layer, D_enc encoder width; N media, V views.
 """
 
 from collections import Counter
@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import xxhash
 from torch import nn
 
 from epalm.cache.care.uses import touch
@@ -17,8 +18,7 @@ from epalm.cache.store import Cache
 from epalm.console import say
 from epalm.errors import UsageError
 from epalm.samples import Dataset, Sample
-from epalm.train.data.found import Lack, find_rows
-from epalm.train.data.view_draw import draw_views
+from epalm.train.data.feature_lookup import Reason, look_up_features
 
 _NAMED = 5  # media named in a message; the rest is counted
 
@@ -30,7 +30,11 @@ class FeatureSource(Protocol):
     width: int
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
-        """Features (B, L, D_enc): augmented views drawn for a training epoch, view 0 where `epoch` is None."""
+        """Features (B, L, T, D_enc): augmented views drawn for a training epoch, view 0 where `epoch` is None."""
+        ...
+
+    def digests(self, samples: Sequence[Sample]) -> list[str]:
+        """SHA-256 (hex) of each sample's medium; "" for one that cannot be read."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -38,19 +42,11 @@ class FeatureSource(Protocol):
         ...
 
 
-class HashedSource(FeatureSource, Protocol):
-    """Features that know their media by content."""
-
-    def digests(self, samples: Sequence[Sample]) -> list[str]:
-        """SHA-256 (hex) of each sample's medium; "" for one that cannot be read."""
-        ...
-
-
 @runtime_checkable
 class TrainableSource(FeatureSource, Protocol):
     """Features of an encoder that is trained."""
 
-    encoder: nn.Module  # raw inputs (B, ...) → features (B, L, D_enc), with gradients
+    encoder: nn.Module  # raw inputs (B, ...) → features (B, L, T, D_enc), with gradients
 
     def inputs(self, samples: Sequence[Sample], *, epoch: int | None = None) -> torch.Tensor:
         """Raw inputs (B, ...) for `encoder`; views as `gather`'s."""
@@ -69,7 +65,7 @@ class CachedFeatures:
     """Rows of one feature set; media are found by the digest of their bytes.
 
     A medium whose file is not here is found by its name, in the manifest of the extraction; `sourceless` counts these.
-    `holes` says why the others have no row. Until `draw_from` is called, every gather gives view 0.
+    `missing` says why the others have no row. Until `draw_from` is called, every gather gives view 0.
     """
 
     def __init__(
@@ -91,22 +87,21 @@ class CachedFeatures:
         """
         self._features = features
         stored = features.spec.layers
-        self._chosen = tuple(stored if layers is None else layers)
-        lacking = [layer for layer in self._chosen if layer not in stored]
-        if lacking:
+        self._layers = tuple(stored if layers is None else layers)
+        if absent := [layer for layer in self._layers if layer not in stored]:
             raise UsageError(
-                f"{features.name} does not hold layers {lacking}; it has {list(stored)}",
+                f"{features.name} does not hold layers {absent}; it has {list(stored)}",
                 hint="epalm extract --layers makes a set that does",
             )
-        self._positions = None if self._chosen == stored else [stored.index(layer) for layer in self._chosen]
-        found = find_rows(features, cache, dataset, list(dict.fromkeys(sample.media for sample in samples)))
-        self.holes, self.sourceless, self._digests = found.holes, found.sourceless, found.digests
+        self._positions = None if self._layers == stored else [stored.index(layer) for layer in self._layers]
+        found = look_up_features(features, cache, dataset, list(dict.fromkeys(sample.media for sample in samples)))
+        self.missing, self.sourceless, self._digests = found.missing, found.sourceless, found.digests
         self._reader = features.open(only=set(found.digests.values()), mapped=mapped)
         numbers = self._reader.rows_of(list(found.digests.values())).tolist()
         self._rows: dict[str, int] = dict(zip(found.digests, numbers, strict=True))
-        self.layers, self.width = len(self._chosen), features.spec.width
+        self.layers, self.width = len(self._layers), features.spec.width
         self._seed = 0
-        self._views: tuple[int, ...] = (0,)
+        self.training_views: tuple[int, ...] = (0,)  # that training epochs draw from
 
     @classmethod
     def open(
@@ -140,38 +135,30 @@ class CachedFeatures:
         A view is a pure function of (seed, epoch, medium, sample). Only views that all these media have are drawn.
         """
         self._seed = seed
-        rows = self.rows_of(samples)
-        self._views = tuple(view for view in self._reader.views_of(rows) if view) or (0,)
-        return self._views
+        self.training_views = tuple(view for view in self._reader.views_of(self.rows_of(samples)) if view) or (0,)
+        return self.training_views
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         """See `FeatureSource`; in the stored dtype."""
-        views = 0 if epoch is None else self.draw(samples, epoch=epoch)
-        return self._reader.gather(self.rows_of(samples), view=views, layers=self._positions)[..., 0, :]
-
-    @property
-    def training_views(self) -> tuple[int, ...]:
-        """The views that are drawn from."""
-        return self._views
+        return self.rows(self.rows_of(samples), 0 if epoch is None else self.draw(samples, epoch=epoch))
 
     def draw(self, samples: Sequence[Sample], *, epoch: int) -> np.ndarray:
         """The view (B,) of each sample in a training epoch."""
-        if len(self._views) == 1:
-            return np.full(len(samples), self._views[0])
+        if len(self.training_views) == 1:
+            return np.full(len(samples), self.training_views[0])
         names = [f"{self._digests[sample.media]}/{sample.id}" for sample in samples]
-        return draw_views(names, self._views, seed=self._seed, epoch=epoch)
+        return draw_views(names, self.training_views, seed=self._seed, epoch=epoch)
 
-    def last_tokens(self, rows: np.ndarray, view: int, tokens: int) -> torch.Tensor:
-        """Of rows (N,) in one view, the last `tokens` layers (N, K, D_enc), in the stored dtype."""
-        values = self._reader.gather(rows, view=view, layers=self._positions)[..., 0, :]
-        return torch.from_numpy(np.ascontiguousarray(values[:, self.layers - tokens :]))
+    def rows(self, rows: np.ndarray, view: int | np.ndarray) -> np.ndarray:
+        """Rows (N,), by number, in one view or in one each: (N, L, T, D_enc) in the stored dtype."""
+        return self._reader.gather(rows, view=view, layers=self._positions)
 
-    def bytes_of(self, tokens: int) -> int:
-        """Of one row's last `tokens` layers in one view."""
-        return tokens * self.width * np.dtype(self._features.spec.stored_dtype).itemsize
+    def rows_of(self, samples: Sequence[Sample]) -> np.ndarray:
+        """The number of each sample's row (B,)."""
+        return np.fromiter((self._rows[sample.media] for sample in samples), np.int64, len(samples))
 
     def digests(self, samples: Sequence[Sample]) -> list[str]:
-        """See `HashedSource`."""
+        """See `FeatureSource`."""
         return [self._digests[sample.media] for sample in samples]
 
     def describe(self) -> dict[str, Any]:
@@ -182,40 +169,41 @@ class CachedFeatures:
             "set": self._features.name,
             "fingerprint": spec.fingerprint,
             "encoder": dict(spec.encoder),
-            "layers": list(self._chosen),
+            "layers": list(self._layers),
             "preprocessing": dict(spec.preprocessing),
-            "views": list(self._views),
+            "views": list(self.training_views),
             "choice": recorded if "encoder" in recorded else None,
         }
 
-    def without_holes(self, samples: Sequence[Sample], *, allow_missing: int = 0) -> tuple[Sample, ...]:
-        """The samples whose media have a row.
+    def with_rows(self, samples: Sequence[Sample], *, allow_missing: int | None = 0) -> tuple[Sample, ...]:
+        """The samples whose media have a row; None allows any number of media without one.
 
         Raises:
             UsageError: more than `allow_missing` media have none; the message names them, with the reason.
         """
-        self.require_rows(allow_missing, [sample.media for sample in samples])
-        return tuple(sample for sample in samples if sample.media not in self.holes)
+        if allow_missing is not None:
+            self.require_rows(allow_missing, [sample.media for sample in samples])
+        return tuple(sample for sample in samples if sample.media not in self.missing)
 
     def require_rows(self, allow_missing: int, media: Sequence[str] | None = None) -> None:
         """Raise UsageError when more than `allow_missing` of these media [default: all] have no row; names them."""
-        media = [name for name in dict.fromkeys(self.holes if media is None else media) if name in self.holes]
-        if len(media) > allow_missing:
-            named = "; ".join(f"{name}: {self.holes[name].why}" for name in media[:_NAMED])
-            rest = f"; and {len(media) - _NAMED} more" if len(media) > _NAMED else ""
+        missing = [name for name in dict.fromkeys(self.missing if media is None else media) if name in self.missing]
+        if len(missing) > allow_missing:
+            named = "; ".join(f"{name}: {self.missing[name].message}" for name in missing[:_NAMED])
+            rest = f"; and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             raise UsageError(
-                f"{len(media)} media have no row in {self._features.name}: {named}{rest}",
-                hint=f"run epalm extract on this data, or go on without them: --allow-missing {len(media)}",
+                f"{len(missing)} media have no row in {self._features.name}: {named}{rest}",
+                hint=f"run epalm extract on this data, or go on without them: --allow-missing {len(missing)}",
             )
 
     def coverage(self) -> dict[str, int]:
-        """How many media have a row (`in_cache`, of which `sourceless` have no file), and how many lack one and why."""
-        lacks = Counter(hole.lack for hole in self.holes.values())
+        """How many media have a row (`in_cache`, of which `sourceless` have no file), how many have none, by reason."""
+        reasons = Counter(one.reason for one in self.missing.values())
         return {
-            "media": len(self._rows) + len(self.holes),
+            "media": len(self._rows) + len(self.missing),
             "in_cache": len(self._rows),
             "sourceless": self.sourceless,
-            **{lack.value: lacks[lack] for lack in Lack},
+            **{reason.value: reasons[reason] for reason in Reason},
         }
 
     def with_one_view(self, samples: Sequence[Sample]) -> int:
@@ -224,6 +212,10 @@ class CachedFeatures:
         augmented = set[str]().union(*(self._features.rows(view) for view in views))
         return len({self._digests[sample.media] for sample in samples} - augmented)
 
-    def rows_of(self, samples: Sequence[Sample]) -> np.ndarray:
-        """The number of each sample's row (B,)."""
-        return np.fromiter((self._rows[sample.media] for sample in samples), np.int64, len(samples))
+
+def draw_views(names: Sequence[str], views: Sequence[int], *, seed: int, epoch: int) -> np.ndarray:
+    """One of `views` for each named sample (len(names),) int64: a pure function of name, seed and epoch."""
+    salt = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+    drawn = (xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass"), salt) for name in names)
+    places = np.fromiter((number % len(views) for number in drawn), np.int64, len(names))
+    return np.asarray(views, np.int64)[places]

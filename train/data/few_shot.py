@@ -1,14 +1,23 @@
-"""A few training samples out of many: which ones is a pure function of the seed and the samples."""
+"""Which samples of a data set are used: those of a split and of the recipe's tasks, or a few of them.
+
+Which few is a pure function of the seed and the samples.
+"""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from epalm.config import Config
 from epalm.errors import UsageError
-from epalm.samples import Sample, Task
+from epalm.samples import Dataset, Sample, Task
 
 _TYPE_WORDS = 2  # of a question: "how many", "what color", "is the"
+
+
+def chosen_samples(dataset: Dataset, config: Config, split: str) -> tuple[Sample, ...]:
+    """A split's samples of the recipe's tasks."""
+    return tuple(sample for sample in dataset.split(split) if sample.task in config.data.tasks)
 
 
 def few_shot(

@@ -10,13 +10,18 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, OPTConfig, PreTrainedTokenizerBase
 
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json
 from epalm.samples import Sample, Task
+from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.load import lm_source, opt_config
+from epalm.weights import Source, load, require_tokenizer
 
 ANSWER = "</a>"  # the token that ends the question
+SHORTEST_ANSWER = 5  # tokens that an answer gets at least when it is decoded, however long its question
+_TOKENIZER_HINT = "take the tokenizer that was published with its weights"
 
 
 class TextFormat:
@@ -95,3 +100,46 @@ def pad_right(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch
         ids[place, : len(row)] = row
         mask[place, : len(row)] = 1
     return torch.from_numpy(ids), None if mask.all() else torch.from_numpy(mask)
+
+
+def load_text_format(name: str, lm: AugmentedOPT) -> TextFormat:
+    """The language model's tokenizer, with `</a>` as one token.
+
+    Raises:
+        UsageError: there is none, it is another model's, or the embedding table has no row left for `</a>`.
+    """
+    return _text_format(lm_source(name), lm.config)
+
+
+def require_language_model(name: str) -> None:
+    """Raise UsageError where its folder or tokenizer do not serve: known before weights are loaded, or media read."""
+    source = lm_source(name)
+    _text_format(source, opt_config(source))
+
+
+def _text_format(source: Source, config: OPTConfig) -> TextFormat:
+    if source.folder:
+        require_tokenizer(source.folder)
+    where = str(source.folder or source.name)
+    tokenizer: PreTrainedTokenizerBase = load(
+        source, "tokenizer", lambda: AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    )
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise UsageError(f"lm.name {source.name!r} has no tokenizer that makes tokens of text", hint=_TOKENIZER_HINT)
+    for role in ("bos", "eos", "pad"):
+        wanted, own = getattr(config, f"{role}_token_id"), getattr(tokenizer, f"{role}_token_id")
+        if own is not None and own != wanted:
+            raise UsageError(
+                f"lm.name {source.name!r} has another model's tokenizer: its {role} token is {own}, the language "
+                f"model's {wanted}",
+                hint=_TOKENIZER_HINT,
+            )
+    text = TextFormat(tokenizer, bos=config.bos_token_id, eos=config.eos_token_id, pad=config.pad_token_id)
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= config.vocab_size:
+        raise UsageError(
+            f"lm.name {source.name!r} has {config.vocab_size:,} word embeddings, and its tokenizer, with {ANSWER}, ids "
+            f"up to {highest:,}",
+            hint="the published OPT sizes have room; pad this model's embeddings first, or take its own tokenizer",
+        )
+    return text

@@ -22,7 +22,7 @@ from transformers.models.opt.modeling_opt import OPTDecoderLayer
 
 from epalm.train.lm.adapters import Adapters
 from epalm.train.lm.injection import Injection, Masks, attention_masks
-from epalm.train.lm.loss import Losses, Wanted, sample_losses
+from epalm.train.lm.loss import LabelPositions, Losses, sample_losses
 
 # transformers calls its key/value cache by this name from 5.24 on, and by the other before.
 _CACHE = "cache" if "cache" in inspect.signature(OPTDecoderLayer.forward).parameters else "past_key_values"
@@ -30,7 +30,7 @@ _CACHE = "cache" if "cache" in inspect.signature(OPTDecoderLayer.forward).parame
 
 @dataclass
 class AugmentedOutput(CausalLMOutputWithPast):
-    """Logits, or, where `forward` was told what to predict, the losses alone."""
+    """Logits, or, where `forward` was given labels, the losses alone."""
 
     losses: Losses | None = None
 
@@ -54,7 +54,7 @@ class AugmentedOPT(OPTForCausalLM):
         self.beside_blocks = [] if adapters is None else list(adapters)  # no part of this model: it is the caller's
         self.injection = injection
         self.prompt_length = prompt_length
-        self.plan = [injection.token_of(block) for block in range(self.config.num_hidden_layers)]
+        self.token_of_block = [injection.token_of(block) for block in range(self.config.num_hidden_layers)]
         self.set_attn_implementation("sdpa")  # which knows what a mask of None means: see `Masks`
 
     @property
@@ -77,7 +77,7 @@ class AugmentedOPT(OPTForCausalLM):
         prompt: Sequence[torch.Tensor] | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
-        wanted: Wanted | None = None,
+        labels: LabelPositions | None = None,
         past_key_values: Cache | None = None,
         **_: Any,
     ) -> AugmentedOutput:
@@ -86,7 +86,7 @@ class AugmentedOPT(OPTForCausalLM):
         `perceptual` (B, K, D) and `prompt`, (P, E) for the first block or for each, are read when those positions
         are; later calls with a filled `cache` (or `past_key_values`, its older name) do not need them.
         `attention_mask` (B, past + positions) is 1 for all but padding; None means no padding. `logits_to_keep` > 0
-        computes only the last so many positions' logits; `wanted`, whose places count the text's positions alone,
+        computes only the last so many positions' logits; `labels`, whose positions count the text alone,
         the losses there and no logits.
         """
         cache = past_key_values if cache is None else cache
@@ -98,39 +98,30 @@ class AugmentedOPT(OPTForCausalLM):
         masks = attention_masks(
             input_ids.shape[1], past, real, self.injection.attention, dtype=hidden.dtype, device=hidden.device
         )
-        hidden = self._run(
-            range(len(self.plan)),
-            hidden,
-            masks,
-            perceptual=None if past or perceptual is None else perceptual.to(hidden.dtype),
-            prompt=None if past else prompt,
-            cache=cache,
-            use_cache=bool(use_cache),
-        )
-        if wanted is not None:
-            hidden = hidden[:, self.front :].flatten(0, 1).index_select(0, wanted.places)
-            return AugmentedOutput(losses=sample_losses(self._into_head(hidden), self.lm_head.weight, wanted))
+        perceptual = None if past or perceptual is None else perceptual.to(hidden.dtype)
+        hidden = self._run(hidden, masks, perceptual, None if past else prompt, cache, use_cache=bool(use_cache))
+        if labels is not None:
+            hidden = hidden[:, self.front :].flatten(0, 1).index_select(0, labels.positions)
+            return AugmentedOutput(losses=sample_losses(self._into_head(hidden), self.lm_head.weight, labels))
         if logits_to_keep:
             hidden = hidden[:, -logits_to_keep:]
         return AugmentedOutput(logits=self.lm_head(self._into_head(hidden)), **{_CACHE: cache})
 
     def _run(
         self,
-        blocks: range,
         hidden: torch.Tensor,
         masks: Masks,
+        perceptual: torch.Tensor | None,
+        prompt: Sequence[torch.Tensor] | None,
+        cache: Cache | None,
         *,
-        perceptual: torch.Tensor | None = None,
-        prompt: Sequence[torch.Tensor] | None = None,
-        cache: Cache | None = None,
-        use_cache: bool = False,
+        use_cache: bool,
     ) -> torch.Tensor:
-        """Hidden states behind the last of `blocks`, for those on entry to the first."""
+        """Hidden states behind the last block, for those on entry to the first."""
         front = 0 if cache is None else 1
-        for block in blocks:
-            token = None if perceptual is None else self.plan[block]
-            if token is not None:
-                hidden = torch.cat((perceptual[:, token : token + 1], hidden[:, front:]), 1)  # type: ignore[index]
+        for block, token in enumerate(self.token_of_block):
+            if perceptual is not None and token is not None:
+                hidden = torch.cat((perceptual[:, token : token + 1], hidden[:, front:]), 1)
                 front = 1
             if prompt is not None and len(prompt) > 1 and block:
                 own = self._project_in(prompt[block].to(hidden.dtype)).expand(len(hidden), -1, -1)

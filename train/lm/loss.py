@@ -17,13 +17,13 @@ MOST_LOGITS = 1 << 22  # at a time: 16 MiB of them, and as much for what is made
 _FLOAT16_SCALE = 1024.0
 
 
-class Wanted(NamedTuple):
+class LabelPositions(NamedTuple):
     """The positions whose next token has a label."""
 
-    places: torch.Tensor  # (N,) int64, in the flattened positions of all samples
+    positions: torch.Tensor  # (N,) int64, in the flattened positions of all samples
     samples: torch.Tensor  # (N,) int64
     targets: torch.Tensor  # (N,) int64, the next tokens
-    of: int  # B
+    batch_size: int  # B
 
 
 class Losses(NamedTuple):
@@ -33,18 +33,18 @@ class Losses(NamedTuple):
     exact: torch.Tensor  # (B,) bool
 
 
-def wanted_positions(labels: torch.Tensor, width: int) -> Wanted:
+def label_positions(labels: torch.Tensor, width: int) -> LabelPositions:
     """The positions of samples with labels (B, T) whose next token has one; `width` (≤ T) positions are there."""
     samples, before = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
-    return Wanted(samples * width + before, samples, labels[samples, before + 1], len(labels))
+    return LabelPositions(samples * width + before, samples, labels[samples, before + 1], len(labels))
 
 
-def sample_losses(hidden: torch.Tensor, weight: torch.Tensor, wanted: Wanted) -> Losses:
-    """Of what goes into the head (N, E) at the wanted positions, and the head's weight (V, E)."""
-    losses, likeliest = _TokenLosses.apply(hidden, weight, wanted.targets)
-    zeros = losses.new_zeros(wanted.of)
-    wrong = zeros.index_add(0, wanted.samples, (~likeliest).to(zeros.dtype))
-    return Losses(zeros.index_add(0, wanted.samples, losses), wrong == 0)
+def sample_losses(hidden: torch.Tensor, weight: torch.Tensor, labels: LabelPositions) -> Losses:
+    """Of the head's input (N, E) at the positions with labels, and the head's weight (V, E)."""
+    losses, likeliest = _TokenLosses.apply(hidden, weight, labels.targets)
+    zeros = losses.new_zeros(labels.batch_size)
+    wrong = zeros.index_add(0, labels.samples, (~likeliest).to(zeros.dtype))
+    return Losses(zeros.index_add(0, labels.samples, losses), wrong == 0)
 
 
 class _TokenLosses(torch.autograd.Function):
@@ -60,9 +60,9 @@ class _TokenLosses(torch.autograd.Function):
         ready = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
         gradient = torch.empty_like(hidden, dtype=losses.dtype) if ready else None
         for piece in _pieces(hidden, weight):
-            shares, losses[piece], likeliest[piece] = _softmax(hidden[piece], weight, targets[piece])
+            probabilities, losses[piece], likeliest[piece] = _softmax(hidden[piece], weight, targets[piece])
             if gradient is not None:
-                gradient[piece] = _through_head(_error(shares, targets[piece]), weight)
+                gradient[piece] = _through_head(_logit_gradient(probabilities, targets[piece]), weight)
         ctx.mark_non_differentiable(likeliest)
         ctx.dtype = hidden.dtype
         ctx.save_for_backward(gradient, *(() if ready else (hidden, weight, targets)))
@@ -78,11 +78,11 @@ class _TokenLosses(torch.autograd.Function):
         to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         to_weight = torch.zeros_like(weight)
         for piece in _pieces(hidden, weight):
-            shares, _, _ = _softmax(hidden[piece], weight, targets[piece])
-            error = _error(shares, targets[piece]).mul_(outer[piece, None])
-            to_weight.addmm_(error.to(weight.dtype).T, hidden[piece])
+            probabilities, _, _ = _softmax(hidden[piece], weight, targets[piece])
+            of_logits = _logit_gradient(probabilities, targets[piece]).mul_(outer[piece, None])
+            to_weight.addmm_(of_logits.to(weight.dtype).T, hidden[piece])
             if to_hidden is not None:
-                to_hidden[piece] = _through_head(error, weight)
+                to_hidden[piece] = _through_head(of_logits, weight)
         return to_hidden, to_weight, None
 
 
@@ -94,27 +94,27 @@ def _pieces(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
 def _softmax(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Shares (N, V), losses (N,), whether the target is the likeliest (N,); in float32 whatever the model's dtype."""
+    """Probabilities (N, V), losses (N,), whether the target is the likeliest (N,); in float32 or more."""
     logits = (hidden @ weight.T).to(_precise(hidden))
     own = logits.gather(1, targets[:, None])
     highest = logits.amax(1, keepdim=True)
-    shares = logits.sub_(highest).exp_()
-    total = shares.sum(1, keepdim=True)
+    exponentials = logits.sub_(highest).exp_()
+    total = exponentials.sum(1, keepdim=True)
     losses = total.log() + highest - own
-    return shares.div_(total), losses.squeeze(1), (own >= highest).squeeze(1)
+    return exponentials.div_(total), losses.squeeze(1), (own >= highest).squeeze(1)
 
 
-def _error(shares: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Shares (N, V) less one at the target: the loss's gradient with regard to the logits; in their place."""
-    shares[torch.arange(len(shares), device=shares.device), targets] -= 1
-    return shares
+def _logit_gradient(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The loss's gradient with regard to the logits (N, V), in place: probabilities less one at the target."""
+    probabilities[torch.arange(len(targets), device=targets.device), targets] -= 1
+    return probabilities
 
 
-def _through_head(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _through_head(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The logits' gradient (N, V) as the hidden states' (N, E)."""
     if weight.dtype != torch.float16:
-        return (error.to(weight.dtype) @ weight).to(error.dtype)
-    return ((error * _FLOAT16_SCALE).half() @ weight).to(error.dtype) / _FLOAT16_SCALE
+        return (gradient.to(weight.dtype) @ weight).to(gradient.dtype)
+    return ((gradient * _FLOAT16_SCALE).half() @ weight).to(gradient.dtype) / _FLOAT16_SCALE
 
 
 def _precise(values: torch.Tensor) -> torch.dtype:

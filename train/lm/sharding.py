@@ -15,7 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from epalm.config import Config
 from epalm.errors import UsageError
 from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.processes import Processes
+from epalm.train.lm.processes import Processes
 
 
 def require_shardable(config: Config, processes: Processes) -> None:

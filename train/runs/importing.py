@@ -11,7 +11,9 @@ from epalm import __version__
 from epalm.config import Config
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_file, digest_tensors
-from epalm.train.build import build_model, load_lm, load_text_format
+from epalm.train.bridge.build import build_model
+from epalm.train.data.text import load_text_format
+from epalm.train.lm.load import load_lm
 from epalm.train.runs.published import Published
 from epalm.train.runs.run_folder import RunFolder
 

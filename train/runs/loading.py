@@ -9,12 +9,14 @@ from epalm.config import Config
 from epalm.devices import pick_device
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
+from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.build import build_model, load_lm, load_text_format
-from epalm.train.data.text import TextFormat
+from epalm.train.data.text import TextFormat, load_text_format
+from epalm.train.lm.load import lm_digest, load_lm
 from epalm.train.runs.run_folder import RunFolder
 
 _ENCODER = "encoder."
+_LM_FILES = "lm-files.json"  # in the run folder: the digest of the language model, and the state of its files
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def load_run(
         weights = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
     except UsageError as error:
         raise UsageError(error.message, hint=f"{error.hint}; --lm names where it is now") from error
-    if not empty and digest_tensors(weights.state_dict()) != inputs["lm"]:
+    if not empty and lm_digest(weights, config.lm, folder.path / _LM_FILES) != inputs["lm"]:
         raise UsageError(
             f"{config.lm.name!r} has other weights than when {folder.name} was trained",
             hint="--lm names where the right one is; else train again",

@@ -16,7 +16,7 @@ from epalm.fingerprint import canonical_json, digest_json
 from epalm.samples import Sample
 
 if TYPE_CHECKING:
-    from epalm.train.data.features import HashedSource
+    from epalm.train.data.features import FeatureSource
 
 _TRAINING_CODE = 1  # raised when another version of this code gives other numbers from the same parts
 _ELSEWHERE = {"lm": {"name"}, "encoder": {"weights"}}  # settings that name what other parts hold the digest of
@@ -42,7 +42,7 @@ _FORMER_PART = "versions"  # were parts once, and are recorded beside them
 
 def run_parts(
     config: Config,
-    features: "HashedSource",
+    features: "FeatureSource",
     training: Sequence[Sample],
     validation: Sequence[Sample],
     *,
@@ -93,7 +93,7 @@ def version_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {change_in_words(one, other)}" for name, one, other in leaves)
 
 
-def _samples(samples: Sequence[Sample], features: "HashedSource") -> dict[str, Any]:
+def _samples(samples: Sequence[Sample], features: "FeatureSource") -> dict[str, Any]:
     """How many, and digests of what they say and of what their media hold, both in their order."""
     return {
         "count": len(samples),

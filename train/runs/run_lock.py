@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from epalm.cache.objects.durable import take_lock
-from epalm.errors import UsageError
+from epalm.errors import EpalmError, UsageError
 from epalm.train.runs.run_folder import RunFolder, writing
 
 _LOCK = ".lock"
@@ -58,3 +58,13 @@ def discard_empty(run: RunFolder) -> None:
         (run.path / _LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # something has come into it: it stays
             run.path.rmdir()
+
+
+@contextmanager
+def emptied_on_fault(run: RunFolder) -> Iterator[None]:
+    """A fault before anything is written leaves no run folder."""
+    try:
+        yield
+    except EpalmError:
+        discard_empty(run)
+        raise

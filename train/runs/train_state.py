@@ -62,7 +62,7 @@ def parts_of(model: EpalmModel, optimiser: torch.optim.Optimizer) -> dict[str, d
 
 def record_of(state: TrainState, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """What `state.json` says of the training: where it stands, and the learning rate of each group of tensors."""
-    return {**asdict(state), "lr": [group["lr"] for group in optimiser.param_groups]}
+    return {**asdict(state), "lr": {group["name"]: group["lr"] for group in optimiser.param_groups}}
 
 
 def restore(checkpoint: Checkpoint, model: EpalmModel, optimiser: torch.optim.Optimizer) -> TrainState:
@@ -80,8 +80,8 @@ def restore(checkpoint: Checkpoint, model: EpalmModel, optimiser: torch.optim.Op
     names = {id(tensor): name for name, tensor in own.items()}
     order = [names[id(tensor)] for group in optimiser.param_groups for tensor in group["params"]]
     groups = optimiser.state_dict()["param_groups"]
-    for group, rate in zip(groups, checkpoint.state["lr"], strict=True):
-        group["lr"] = rate
+    for group in groups:
+        group["lr"] = checkpoint.state["lr"][group["name"]]
     states = {place: saved[name] for place, name in enumerate(order) if name in saved}
     optimiser.load_state_dict({"state": states, "param_groups": groups})
     generators = checkpoint.tensors(_RANDOM)

@@ -46,7 +46,7 @@ def test_a_set_that_was_pulled_serves_where_the_media_are_not(
     assert (latest.set, latest.layers, latest.data) == (features.name, SPEC.layers[1:], str(data))
     dataset = load_dataset(latest.data, Modality.IMAGE)
     source = CachedFeatures(cache.load(latest.set), cache, dataset, dataset.samples, layers=latest.layers)
-    assert (source.holes, source.sourceless) == ({}, 14)
+    assert (source.missing, source.sourceless) == ({}, 14)
     gathered = source.gather(dataset.samples)
     expected = contents(features)
     assert [row.tobytes() for row in gathered] == [expected[digest(n), 0][2 * SPEC.width :] for n in range(14)]

@@ -34,7 +34,7 @@ def _generate_of_transformers(
             whole,
             generation_config=config,
             attention_mask=torch.ones_like(whole),
-            perceptual=model.connector(features),
+            perceptual=model.connector(features)[:, :, 0],
             prompt=None if model.prompt is None else model.prompt(),
         )
     rows = produced[:, whole.shape[1] :].tolist()

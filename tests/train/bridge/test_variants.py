@@ -10,12 +10,12 @@ from transformers import OPTConfig
 from epalm.config import Config, load_config
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
+from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.build import build_model, load_lm
 from epalm.train.data.batches import Batch
 from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.schedule import Schedule
-from epalm.train.step import Plan, make_optimiser, take_step
+from epalm.train.lm.load import load_lm
+from epalm.train.step import Hyperparameters, Schedule, make_optimiser, take_step
 
 WIDTH, HIDDEN, BLOCKS, TOKENS, LENGTH = 96, 128, 8, 2, 4  # of the playground's
 CONNECTOR = ["connector.weight", "connector.bias"]
@@ -82,13 +82,13 @@ def _batches(count: int) -> Iterator[Batch]:
     for seed in range(count):
         torch.manual_seed(seed)
         ids = torch.randint(3, 500, (4, 9))
-        yield Batch(torch.randn(4, 6, WIDTH), ids, None, ids)
+        yield Batch(torch.randn(4, 6, 1, WIDTH), ids, None, ids)
 
 
 def _train(model: EpalmModel, steps: int, *, rate: float = 1e-3) -> list[float]:
-    plan = Plan(steps, Schedule(0, rate, rate, rate, 1), rate, rate, rate, 0.02, 0.1, steps)
+    plan = Hyperparameters(steps, Schedule(0, rate, rate, rate, 1), rate, rate, rate, 0.02, 0.1, steps)
     optimiser = make_optimiser(model.train(), plan)
-    tokens = model.connector_tokens
+    tokens = model.groups
     losses = []
     for batch in _batches(steps):
         cut = Batch(batch.features[:, -tokens:], batch.input_ids, None, batch.labels)
@@ -111,7 +111,7 @@ def test_an_unfrozen_language_model_is_trained_at_its_own_rate() -> None:
     model = _build("lm.train=true")
     own = {f"lm.{name}" for name, _ in model.lm.named_parameters()}
     assert set(model.trainable_tensors()) == own | {*CONNECTOR, "prompt.embedding", *MLP}
-    plan = Plan(1, Schedule(0, 1e-5, 1e-5, 1e-5, 1), 2e-5, 3e-5, 4e-5, 0.0, 0.1, 1)
+    plan = Hyperparameters(1, Schedule(0, 1e-5, 1e-5, 1e-5, 1), 2e-5, 3e-5, 4e-5, 0.0, 0.1, 1)
     groups = make_optimiser(model, plan).param_groups
     assert [group["lr"] for group in groups] == [1e-5, 2e-5, 3e-5]
     assert [len(group["params"]) for group in groups] == [2, 5, len(own)]
@@ -162,7 +162,7 @@ def _tiny(*overrides: str, seed: int = 0) -> EpalmModel:
 )
 def test_gradients_are_those_of_finite_differences(overrides: list[str], attention: str) -> None:
     model = _tiny(*overrides, f"model.attention={attention}")
-    features, ids = torch.randn(2, 2, 5).double(), torch.randint(3, 23, (2, 4))
+    features, ids = torch.randn(2, 2, 1, 5).double(), torch.randint(3, 23, (2, 4))
     mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
 
     def loss() -> torch.Tensor:

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from epalm.config import load_config
 from epalm.errors import EpalmError, MediaError
+from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.build import build_model, load_lm, load_text_format
-from epalm.train.data.ahead import in_order
-from epalm.train.data.batches import Batch, Batches, training_items
-from epalm.train.data.text import TextFormat
+from epalm.train.data.batches import Batch, Batches, in_order, training_items
+from epalm.train.data.text import TextFormat, load_text_format
 from epalm.train.data.texts import Texts
-from epalm.train.processes import Processes
+from epalm.train.lm.load import load_lm
+from epalm.train.lm.processes import Processes
 from epalm.train.step import take_step
 from tests import train_host
 
@@ -32,11 +32,11 @@ def text() -> TextFormat:
 
 def _batches(text: TextFormat, count: int, *, size: int = 4, **options: Any) -> Batches:
     items = training_items(train_host.samples("train", count))
-    return Batches(items, text, train_host.Numbered(), tokens=2, batch_size=size, seed=3, **options)
+    return Batches(items, text, train_host.Numbered(), layers=2, batch_size=size, seed=3, **options)
 
 
 def _numbers(batch: Batch) -> list[int]:
-    return [int(value) for value in batch.features[: batch.own_samples, 0, 0]]
+    return [int(value) for value in batch.features[: batch.own_samples, 0, 0, 0]]
 
 
 @given(count=st.integers(1, 40), processes=st.integers(1, 5), size=st.integers(1, 9))
@@ -129,7 +129,7 @@ def test_a_step_in_parts_is_the_step(text: TextFormat) -> None:
     results = []
     for parts in (1, 3, 5):
         model, optimiser = _stepping()
-        loss, stop = take_step(model, optimiser, batch, loss_weight=0.1, parts=parts, stop=lambda: True)
+        loss, stop = take_step(model, optimiser, batch, loss_weight=0.1, micro_batches=parts, stop=lambda: True)
         assert stop
         results.append([loss, *(tensor.detach().clone() for tensor in model.trainable_tensors().values())])
     for result in results[1:]:
@@ -152,7 +152,7 @@ def test_a_lack_of_memory_says_the_batch_and_what_to_change(
 
     monkeypatch.setattr(model.lm, "forward", fail)
     with pytest.raises(EpalmError) as caught:
-        take_step(model, optimiser, batch, loss_weight=0.1, parts=2)
+        take_step(model, optimiser, batch, loss_weight=0.1, micro_batches=2)
     assert f"5 samples × {batch.labels.shape[1]} tokens in 2 parts" in caught.value.message
     assert "optim.micro_batches=4" in (caught.value.hint or "")
 

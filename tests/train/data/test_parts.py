@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from epalm.config import load_config
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
-from epalm.train.build import build_model, load_lm, load_text_format
+from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batches, training_items
-from epalm.train.data.text import TextFormat, pad_right
+from epalm.train.data.text import TextFormat, load_text_format, pad_right
 from epalm.train.data.texts import Text, Texts
+from epalm.train.lm.load import load_lm
 from epalm.train.lm.loss import IGNORED
 from epalm.train.runs.run_folder import RunFolder
-from epalm.train.schedule import Schedule
+from epalm.train.step import Schedule
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,10 @@ class Numbered:
     layers, width = 3, 2
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
-        return np.stack([np.arange(6, dtype=np.float32).reshape(3, 2) + 10 * int(sample.id) for sample in samples])
+        return np.stack([np.arange(6, dtype=np.float32).reshape(3, 1, 2) + 10 * int(sample.id) for sample in samples])
+
+    def digests(self, samples: Sequence[Sample]) -> list[str]:
+        return [""] * len(samples)
 
     def describe(self) -> dict[str, Any]:
         return {"source": "test"}
@@ -86,15 +90,15 @@ def test_rows_are_padded_behind() -> None:
 
 def _batches(text: TextFormat, count: int = 150, seed: int = 3, loss_on: Any = "all") -> Batches:
     samples = [_qa(str(n), "what color" + " is it" * (n % 4), {"red": 1.0, "blue": 0.5}) for n in range(count)]
-    return Batches(training_items(samples), text, Numbered(), tokens=2, batch_size=8, seed=seed, loss_on=loss_on)
+    return Batches(training_items(samples), text, Numbered(), layers=2, batch_size=8, seed=seed, loss_on=loss_on)
 
 
 def test_an_epoch_has_every_item_once_with_its_own_features(text: TextFormat) -> None:
     batches = _batches(text)
     seen: Counter[int] = Counter()
     for batch in batches.epoch(0):
-        assert batch.features.shape == (len(batch.input_ids), 2, 2)  # the last two of three layers
-        seen.update((batch.features[:, 0, 0] // 10).int().tolist())
+        assert batch.features.shape == (len(batch.input_ids), 2, 1, 2)  # the last two of three layers
+        seen.update((batch.features[:, 0, 0, 0] // 10).int().tolist())
     assert seen == Counter(range(150))
     assert len(list(batches.epoch(1))) == len(batches) == 19
 

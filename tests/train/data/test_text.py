@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from epalm.playground import weights_folder
 from epalm.samples import Modality, Sample, Task
-from epalm.train.build import load_lm, load_text_format
-from epalm.train.data.text import TextFormat
+from epalm.train.data.text import TextFormat, load_text_format
 from epalm.train.data.texts import Texts
+from epalm.train.lm.load import load_lm
 
 CONTROL = ("</s>", "</a>", "<pad>", "<s>", "<unk>")
 written = st.lists(st.sampled_from((*CONTROL, " ", "a", " sign", "é", "<", ">", "?", "/s>")), max_size=12).map("".join)

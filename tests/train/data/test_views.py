@@ -19,10 +19,11 @@ from epalm.extract.live import LiveFeatures
 from epalm.extract.spec_builder import feature_spec
 from epalm.samples import Dataset, Modality, Sample, Task
 from epalm.train.data.device_features import DeviceFeatures, fit_on_device
-from epalm.train.data.features import CachedFeatures
-from epalm.train.data.view_draw import draw_views
-from epalm.train.run import load_training, train
+from epalm.train.data.features import CachedFeatures, draw_views
+from epalm.train.material import Material
+from epalm.train.run import train
 from epalm.train.runs.run_folder import RunFolder
+from epalm.train.setup import set_up
 from tests.conftest import Done
 from tests.trials import Trial, latest_tensors
 
@@ -87,7 +88,7 @@ def test_training_gets_the_drawn_views_and_all_else_view_0(trial: Trial) -> None
     for epoch in range(3):
         names = [f"{digest}/{sample.id}" for digest, sample in zip(digests, samples, strict=True)]
         views = draw_views(names, (1, 2, 3), seed=5, epoch=epoch)
-        expected = reader.gather(reader.rows_of(digests), view=views)[..., 0, :]
+        expected = reader.gather(reader.rows_of(digests), view=views)
         assert np.array_equal(features.gather(samples, epoch=epoch), expected)
         for start in range(0, len(samples), 4):
             part = slice(start, start + 4)
@@ -135,11 +136,11 @@ def test_features_on_the_device_are_the_features(trial: Trial, views: int) -> No
     cached, dataset = _cached(trial)
     samples = dataset.split("train")
     cached.draw_from(samples, seed=0)
-    there = DeviceFeatures(cached, samples, tokens=2, device=torch.device("cpu"))
+    there = DeviceFeatures(cached, samples, layers=2, device=torch.device("cpu"))
     drawn = set()
     for epoch in range(6):
         expected = cached.gather(samples[::-1], epoch=epoch)[:, -2:]
-        values = there.tokens(samples[::-1], epoch=epoch)
+        values = torch.as_tensor(there.gather(samples[::-1], epoch=epoch))
         assert torch.equal(values, torch.from_numpy(expected.copy()))
         drawn.add(expected.tobytes())
     assert len(drawn) > 1 or not views
@@ -155,7 +156,7 @@ def test_training_asks_for_its_epoch_and_validation_for_none(trial: Trial, tmp_p
     config = load_config("playground", ["optim.epochs=3", "optim.batch_size=8", "data.val_split=test"])
     run = RunFolder.create(tmp_path / "runs", "views")
     parts = (dataset.split("train"), dataset.split("test"))
-    train(load_training(config, dataset, Modality.IMAGE, features, *parts, device="cpu"), run)
+    train(set_up(config, dataset, Modality.IMAGE, Material(features, *parts), device="cpu"), run)
     asked = Counter(features.asked)
     assert {key for key in asked if key[0] == "train"} == {("train", 0), ("train", 1), ("train", 2)}
     assert {key for key in asked if key[0] == "test"} == {("test", None)}
@@ -247,4 +248,4 @@ def test_samples_of_a_medium_may_have_any_names(trial: Trial) -> None:
     features.draw_from(dataset.split("train"), seed=0)
     media = dataset.split("train")[0].media
     odd = [Sample(name, Modality.IMAGE, media, Task.CAPTION, "train") for name in ("\udcff", "", "a\0b")]
-    assert features.gather(odd, epoch=0).shape == (3, 3, 24)
+    assert features.gather(odd, epoch=0).shape == (3, 3, 1, 24)

@@ -18,12 +18,13 @@ from transformers.cache_utils import DynamicCache
 from epalm.config import load_config
 from epalm.datasets import load_dataset
 from epalm.samples import Modality, Sample
+from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.build import build_model
 from epalm.train.data.batches import Batch
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.loss import IGNORED
-from epalm.train.prepare import prepare
+from epalm.train.material import Material
+from epalm.train.setup import set_up
 from epalm.train.step import losses_of
 
 WIDTH, WORDS, TOKENS = 5, 23, 2
@@ -65,7 +66,7 @@ def _batch(lengths: list[int], seed: int = 0) -> Batch:
     mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
     labels = ids.masked_fill(~mask, IGNORED)
     labels[:, 0] = IGNORED
-    return Batch(torch.randn(len(ids), TOKENS, WIDTH).double(), ids, None if mask.all() else mask.long(), labels)
+    return Batch(torch.randn(len(ids), TOKENS, 1, WIDTH).double(), ids, None if mask.all() else mask.long(), labels)
 
 
 def _gradients(model: EpalmModel, losses: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -81,7 +82,7 @@ def _all_of_it(model: EpalmModel, batch: Batch) -> tuple[torch.Tensor, torch.Ten
     """Losses and exactness from every position's logits, the front position in every block: as decoding computes."""
     ids, mask = model._with_front(batch.input_ids, batch.attention_mask)
     prompt = None if model.prompt is None else model.prompt()
-    perceptual = model.connector(batch.features)
+    perceptual = model.connector(batch.features)[:, :, 0]
     logits = model.lm(ids, mask, cache=DynamicCache(), perceptual=perceptual, prompt=prompt).logits
     logits, targets = logits[:, model.lm.front : -1], batch.labels[:, 1:]
     losses = functional.cross_entropy(logits.mT, targets, ignore_index=IGNORED, reduction="none").sum(1)
@@ -229,7 +230,10 @@ class Zeros:
     layers, width = TOKENS, 96
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
-        return np.zeros((len(samples), TOKENS, 96), np.float32)
+        return np.zeros((len(samples), TOKENS, 1, 96), np.float32)
+
+    def digests(self, samples: Sequence[Sample]) -> list[str]:
+        return [""] * len(samples)
 
     def describe(self) -> dict[str, Any]:
         return {"source": "test"}
@@ -242,7 +246,7 @@ def test_the_settings_reach_the_blocks(monkeypatch: pytest.MonkeyPatch, worlds: 
     for chosen in (True, False):
         words = [f"optim.{key}={str(chosen).lower()}" for key in ("gradient_checkpointing", "compiled")]
         config = load_config("playground", words)
-        ready = prepare(config, dataset, Zeros(), dataset.split("train")[:4], "cpu")
+        ready = set_up(config, dataset, Modality.IMAGE, Material(Zeros(), dataset.split("train")[:4]), device="cpu")
         assert ready.model.lm.gradient_checkpointing is chosen
         assert bool(compiled) is chosen
         compiled.clear()

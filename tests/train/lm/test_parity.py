@@ -63,7 +63,7 @@ Case = tuple[EpalmModel, dict[str, Any], dict[str, torch.Tensor], Path]
 
 
 def _features(meta: dict[str, Any], data: dict[str, torch.Tensor]) -> torch.Tensor:
-    return data["cls"][:, -meta["injection"]["tokens"] :]
+    return data["cls"][:, -meta["injection"]["tokens"] :].unsqueeze(2)
 
 
 def test_logits_and_losses(case: Case) -> None:

@@ -55,7 +55,7 @@ def test_every_encoder_can_be_trained(kind: str) -> None:
         clip = (read["frames"],) if read["medium"] == "video" else ()
         raw = torch.randint(256, (1, *clip, *read["size"], 3), dtype=torch.uint8)
     tokens = module(raw)
-    assert tokens.shape == (1, 1, encoder.width)
+    assert tokens.shape == (1, 1, 1, encoder.width)
     tokens.sum().backward()
     # Space-only attention leaves the temporal branch out; nothing else may be without a gradient.
     without = [name for name, tensor in module.named_parameters() if tensor.grad is None]

@@ -16,7 +16,8 @@ from epalm.errors import UsageError
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder
 from epalm.playground import weights_folder
 from epalm.samples import Modality
-from epalm.train.build import load_lm, load_text_format, require_language_model
+from epalm.train.data.text import load_text_format, require_language_model
+from epalm.train.lm.load import load_lm
 from tests.conftest import save_small_vit
 from tests.shared_files import shared_case
 from tests.small_models import save_small_ast, save_small_timesformer

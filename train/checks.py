@@ -1,22 +1,42 @@
-"""What a training cannot reach as it is set: known from its numbers, and said before the first step.
-
-Knows numbers and texts; knows no settings objects.
-"""
+"""What a training cannot reach as it is set, known from its numbers and texts, and said before the first step."""
 
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from epalm.errors import UsageError
 from epalm.samples import Sample
-from epalm.train.data.text import TextFormat
-from epalm.train.data.text_length import SHORTEST_ANSWER
-from epalm.train.schedule import Schedule
+from epalm.train.data.text import SHORTEST_ANSWER, TextFormat
+from epalm.train.step import Schedule
 
 _FEW_STEPS = 300  # a connector that starts at random takes some hundred to be of use
+_NAMED = 3  # samples named in a message; the rest is counted
+_ADDED = 4  # tokens that stand around the words at most: </s>, ?, </a>, </s>
 
 
-def schedule_shortfalls(
+def require_short(samples: Sequence[Sample], text: TextFormat, positions: int) -> None:
+    """Raise UsageError when a question with one of its answers, or a caption, is longer than `positions` tokens."""
+    too_long = [(sample.id, length) for sample in samples if (length := _longest(sample, text, positions)) > positions]
+    if too_long:
+        named = ", ".join(f"{name} ({length:,})" for name, length in too_long[:_NAMED])
+        rest = f" and {len(too_long) - _NAMED:,} more" if len(too_long) > _NAMED else ""
+        raise UsageError(
+            f"the language model has {positions:,} positions, and the texts of {len(too_long):,} samples have more "
+            f"tokens: {named}{rest}",
+            hint="shorten them or take them out of the data",
+        )
+
+
+def _longest(sample: Sample, text: TextFormat, positions: int) -> int:
+    """Tokens of a sample's longest text; 0 where it is sure to fit, since a token is a byte at least."""
+    given = len((sample.prompt or "").encode(errors="replace"))
+    targets = [target.strip() for target in (*sample.answers, *sample.references)]
+    targets = [target for target in targets if given + len(target.encode(errors="replace")) + _ADDED > positions]
+    return len(text.given(sample)) + max(map(len, text.tokenise(targets))) + 1 if targets else 0
+
+
+def schedule_warnings(
     schedule: Schedule, steps: int, steps_per_epoch: int, max_steps: int | None = None
 ) -> Iterator[str]:
     """Of a training of so many steps: a warm-up that does not end, too few steps; each with what to set."""
@@ -28,16 +48,13 @@ def schedule_shortfalls(
             f"optim.warmup_steps={steps // 10}, or take --recipe own, which fits both to the data"
         )
     if steps < _FEW_STEPS:
-        limited = max_steps is not None and max_steps <= steps
-        longer = (
-            f"optim.max_steps={_FEW_STEPS}"
-            if limited
-            else f"optim.epochs={math.ceil(_FEW_STEPS / steps_per_epoch)} or optim.min_steps={_FEW_STEPS}"
-        )
+        longer = f"optim.epochs={math.ceil(_FEW_STEPS / steps_per_epoch)} or optim.min_steps={_FEW_STEPS}"
+        if max_steps is not None and max_steps <= steps:
+            longer = f"optim.max_steps={_FEW_STEPS}"
         yield f"{steps:,} steps are few for a connector that begins at random: set {longer} at least"
 
 
-def length_shortfalls(given: np.ndarray, whole: np.ndarray, max_length: int, positions: int) -> Iterator[str]:
+def length_warnings(given: np.ndarray, whole: np.ndarray, max_length: int, positions: int) -> Iterator[str]:
     """Of captions and answers that decoding would cut: how many of how many, and what would hold them.
 
     Of each, `given` (M,) tokens stand before it, 1 before a caption, and `whole` (M,) at its end.
@@ -52,7 +69,7 @@ def length_shortfalls(given: np.ndarray, whole: np.ndarray, max_length: int, pos
             )
 
 
-def text_shortfalls(samples: Sequence[Sample], text: TextFormat) -> Iterator[str]:
+def text_warnings(samples: Sequence[Sample], text: TextFormat) -> Iterator[str]:
     """Of texts in which the name of a control token is written, which a reader may have meant as one."""
     count = text.with_control_tokens(
         "\n".join((sample.prompt or "", *sample.answers, *sample.references)) for sample in samples

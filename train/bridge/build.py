@@ -1,0 +1,73 @@
+"""From resolved settings to the model: the bridge that `model.connector` names, prompt and adapters, around the LM.
+
+A bridge is a module from rows (B, G, T, D_enc) to groups (B, G, F, D), made by `make(groups, width, hidden_size)`. Each
+lies in a file of its own here and stands in that file's `BRIDGES` by its name; nothing else lists it.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+import torch
+from torch import nn
+
+from epalm.config import Config
+from epalm.errors import UsageError
+from epalm.train import bridge
+from epalm.train.bridge.model import EpalmModel
+from epalm.train.bridge.prompt import MlpPrompt, PlainPrompt
+from epalm.train.lm.adapters import Adapters
+from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.extras import add_lora
+from epalm.train.lm.injection import Injection
+
+_PROMPTS = {"plain": PlainPrompt, "mlp": MlpPrompt}
+
+
+@cache
+def bridges() -> dict[str, Callable[[int, int, int], nn.Module]]:
+    """Every bridge by its name."""
+    modules = [import_module(f"{bridge.__name__}.{one.name}") for one in iter_modules(bridge.__path__)]
+    return {name: make for module in modules for name, make in getattr(module, "BRIDGES", {}).items()}
+
+
+def require_bridge(name: str) -> None:
+    """Raise UsageError where there is none of that name."""
+    if name not in bridges():
+        raise UsageError(f"model.connector {name!r} is no bridge", hint=f"use {' or '.join(sorted(bridges()))}")
+
+
+def build_model(config: Config, lm: AugmentedOPT, width: int, encoder: nn.Module | None = None) -> EpalmModel:
+    """The model of resolved settings around `lm`; `width` is D_enc, `encoder` one that is trained.
+
+    What is drawn depends on the seed alone.
+
+    Raises:
+        UsageError: no such bridge, adapters that the hidden size is too small for, or LoRA without its package.
+    """
+    settings = config.model
+    hidden, blocks = lm.config.hidden_size, lm.config.num_hidden_layers
+    if settings.start is None or settings.end is None:
+        raise ValueError("the settings are not resolved")
+    require_bridge(settings.connector_form)
+    if settings.adapter_form == "bottleneck" and settings.adapter_factor > hidden:
+        raise UsageError(
+            f"model.adapter_factor {settings.adapter_factor} leaves nothing of a hidden size of {hidden}",
+            hint="--set model.adapter_factor=8",
+        )
+    prompt: MlpPrompt | PlainPrompt | None = None
+    adapters = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.optim.seed)
+        connector = bridges()[settings.connector_form](settings.tokens, width, hidden)
+        if settings.prompt_form != "none":
+            prompts = blocks if settings.deep_prompt else 1
+            prompt = _PROMPTS[settings.prompt_form](settings.prompt_length, lm.config.word_embed_proj_dim, prompts)
+        if settings.adapter_form == "bottleneck":
+            adapters = Adapters(blocks, hidden, settings.adapter_factor)
+        elif settings.adapter_form == "lora":
+            add_lora(lm, rank=settings.lora_rank, alpha=settings.lora_alpha)
+    injection = Injection(settings.tokens, settings.start, settings.end, settings.attention, settings.blind)
+    lm.augment(injection, settings.prompt_length if prompt else 0, adapters)
+    return EpalmModel(lm, connector, prompt, adapters, train_lm=config.lm.train, encoder=encoder)

@@ -1,0 +1,87 @@
+"""A frozen OPT by Hub id or folder, and the digest of its tensors, remembered beside the state of its files."""
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import try_to_load_from_cache
+from transformers import OPTConfig
+
+from epalm.cache.objects.durable import write_atomically
+from epalm.errors import UsageError
+from epalm.fingerprint import digest_tensors
+from epalm.playground import weights_folder
+from epalm.settings import LmSettings
+from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.extras import quantization
+from epalm.weights import Source, from_pretrained, load
+
+PLAYGROUND = "playground"
+_SETTLED = 2.0  # seconds since a file's last change: one that is changed again at once may keep its size and times
+
+
+def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty: bool = False) -> AugmentedOPT:
+    """An OPT by Hub id or folder, or the playground's, frozen; `empty`: its shapes alone, on the meta device.
+
+    Raises:
+        UsageError: it cannot be loaded, is no OPT, or a package for `quantized` weights is not installed.
+    """
+    source = lm_source(name)
+    config = opt_config(source)
+    if empty:
+        with torch.device("meta"):
+            shapes: AugmentedOPT = AugmentedOPT(config).to(getattr(torch, dtype))
+        shapes.eval().requires_grad_(False)
+        return shapes
+    form = quantization(quantized, getattr(torch, dtype))
+    lm = from_pretrained(AugmentedOPT, source, "language model", config, getattr(torch, dtype), form)
+    return lm.eval().requires_grad_(False)  # type: ignore[return-value]
+
+
+def lm_source(name: str) -> Source:
+    """Where the language model of that name comes from."""
+    return Source(str(weights_folder("lm")) if name == PLAYGROUND else name, option="lm.name")
+
+
+def opt_config(source: Source) -> OPTConfig:
+    """Its configuration. Raises UsageError when it cannot be loaded, or is no OPT's."""
+    config = load(source, "language model", lambda: OPTConfig.from_pretrained(str(source.folder or source.name)))
+    if config.model_type != "opt":
+        raise UsageError(
+            f"lm.name {source.name!r} is a {config.model_type}, not an OPT", hint="--set lm.name=facebook/opt-125m"
+        )
+    return config
+
+
+def lm_digest(lm: AugmentedOPT, settings: LmSettings, index: Path) -> str:
+    """SHA-256 (hex) of the tensors as they were loaded.
+
+    The file `index` keeps it beside path, size and times of the model's files: unchanged ones are not hashed again.
+    """
+    files = _file_states(settings.name)
+    key = json.loads(json.dumps([settings.dtype, settings.quantized, transformers.__version__, files]))
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(index.read_bytes())
+        if files and known["files"] == key:
+            return str(known["digest"])
+    digest = digest_tensors(lm.state_dict())
+    if files:
+        with suppress(OSError):  # a folder that cannot be written: hashed again the next time
+            write_atomically(index, json.dumps({"files": key, "digest": digest}).encode())
+    return digest
+
+
+def _file_states(name: str) -> list[Any]:
+    """Path, size and times of the model's files; none where they are not known, or were changed a moment ago."""
+    source = lm_source(name)
+    config = None if source.folder else try_to_load_from_cache(name, "config.json")
+    folder = source.folder or (Path(config).parent if isinstance(config, str) else None)
+    files = sorted(folder.iterdir()) if folder else []
+    states = [(str(path.resolve()), path.stat()) for path in files if path.suffix in (".json", ".safetensors", ".bin")]
+    if any(time.time() - max(state.st_mtime, state.st_ctime) < _SETTLED for _, state in states):
+        return []
+    return [[path, state.st_size, state.st_mtime_ns, state.st_ctime_ns] for path, state in states]

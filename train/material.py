@@ -1,0 +1,109 @@
+"""The samples of a training and where their features come from: the cache, or an encoder in the loop."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from epalm.cache.store import Cache
+from epalm.config import Config
+from epalm.console import warn
+from epalm.errors import UsageError
+from epalm.samples import Dataset, Sample
+from epalm.settings import EncoderSettings
+from epalm.train.data.features import CachedFeatures, FeatureSource
+from epalm.train.data.few_shot import chosen_samples, few_shot
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a training works on: the samples that have features, and how many were left out."""
+
+    features: FeatureSource
+    training: Sequence[Sample]
+    validation: Sequence[Sample] = ()
+    missing: int = 0
+
+    def in_words(self) -> str:
+        """Where features come from, and which views are drawn."""
+        described = self.features.describe()
+        if described["source"] != "cache":
+            source = "the encoder, in the loop"
+            drawn = None if described["view_seed"] is None else "a new view"
+        else:
+            source = f"feature set {described['set']}, layers {described['layers']}"
+            drawn = None if described["views"] == [0] else f"one of views {_span(described['views'])}"
+        views = f"{drawn} of each sample every epoch, view 0 to validate" if drawn else "view 0"
+        counts = f"{len(self.training):,} training and {len(self.validation):,} validation samples"
+        return f"features: {source}, {views}; {counts}"
+
+
+def samples_of(dataset: Dataset, config: Config) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Training samples, only a few where the recipe says so, and validation samples. Raises UsageError: too few."""
+    data = config.data
+    training = chosen_samples(dataset, config, data.train_split)
+    few = few_shot(training, data.few_shot, seed=config.optim.seed, balanced=data.balanced)
+    return few, chosen_samples(dataset, config, data.val_split)
+
+
+def cached_material(
+    cache: Cache,
+    name: str,
+    dataset: Dataset,
+    config: Config,
+    *,
+    layers: str | None,
+    allow_missing: int | None,
+    mapped: bool = False,
+) -> Material:
+    """From a feature set; `allow_missing` media may have no row in it, None: any number; `mapped`: for processes.
+
+    Raises:
+        UsageError: more media have none; they are named. Or the encoder is to be trained.
+    """
+    if config.encoder.train:
+        raise UsageError(
+            "encoder.train changes the encoder at every step, and cached features are of the encoder as it was",
+            hint="leave out --from-cache, or --unfreeze encoder",
+        )
+    parts = samples_of(dataset, config)
+    features = CachedFeatures.open(cache, name, dataset, parts[0] + parts[1], layers, mapped=mapped)
+    for difference in encoder_differences(config.encoder, features.describe()):
+        warn(difference)
+    kept = {sample.id for sample in features.with_rows(parts[0] + parts[1], allow_missing=allow_missing)}
+    training, validation = (tuple(sample for sample in part if sample.id in kept) for part in parts)
+    if parts[0] and not training:
+        features.require_rows(0)
+    missing = len(parts[0] + parts[1]) - len(training + validation)
+    if missing:
+        warn(f"{missing} samples are left out: {len(features.missing)} media have no features")
+    if config.data.augment and training and features.draw_from(training, seed=config.optim.seed) == (0,):
+        media, bare = len({sample.media for sample in training}), features.with_one_view(training)
+        have = "these features have" if bare == media else f"{bare:,} of {media:,} training media have"
+        have = f"{have} one view" if bare else "the training media have no augmented view in common"
+        warn(
+            f"the recipe augments its media, and {have}: training sees the same pixels each epoch. "
+            "epalm extract --views 4 adds views; --set data.augment=false says that one is meant"
+        )
+    return Material(features, training, validation, missing)
+
+
+def encoder_differences(wanted: EncoderSettings, features: Mapping[str, Any]) -> list[str]:
+    """In what features, as they describe themselves, are not those that a recipe's figures are for."""
+    read = features["preprocessing"]
+    size = read.get("size")
+    pairs = {
+        "encoder": (wanted.kind, features["encoder"].get("kind")),
+        "frames": (wanted.frames, read.get("frames") if read.get("medium") == "video" else None),
+        "size": (wanted.size and f"{wanted.size}×{wanted.size}", "×".join(map(str, size)) if size else None),
+    }
+    return [
+        f"the recipe is for {asked} as {name}, the features have {there}"
+        for name, (asked, there) in pairs.items()
+        if asked is not None and there is not None and asked != there
+    ]
+
+
+def _span(views: Sequence[int]) -> str:
+    """Views as a user reads them: "1 to 4", or "1, 3" where some are missing."""
+    whole = len(views) > 1 and list(views) == list(range(views[0], views[-1] + 1))
+    return f"{views[0]} to {views[-1]}" if whole else ", ".join(map(str, views))

@@ -1,0 +1,104 @@
+"""What a training may be asked for: every option of `epalm train`, documented beside it. Loads no library."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from epalm import DEFAULT_CACHE, DEFAULT_RUNS
+from epalm.request_fields import option
+from epalm.samples import LINKS, Modality
+from epalm.train.runs.tracking import TrackerName
+
+PLAYGROUND = "playground"
+OWN = "own"
+
+
+class Unfrozen(StrEnum):
+    """What is trained beside the connector."""
+
+    LM = "lm"
+    ENCODER = "encoder"
+
+
+@dataclass(frozen=True)
+class RecipeChanges:
+    """What is changed of a recipe: options that are short for a setting each, and settings by their keys."""
+
+    variant: str | None = option("epalm, epalm-pt, epalm-lin, epalm-ada or epalm-pt-l. [default: the recipe's]", None)
+    inject: str | None = option(
+        "Where perceptual tokens enter, such as 6@19:31. [default: the recipe's]", None, metavar="TOKENS@START:END"
+    )
+    unfreeze: list[Unfrozen] | None = option("Train the language model or the encoder too; may be given twice.", None)
+    few_shot: str | None = option(
+        "Train on so many samples (16) or such a share of them (0.01), drawn by the seed. "
+        "Brings the few-shot figures along.",
+        None,
+        metavar="COUNT|SHARE",
+    )
+    balanced: bool = option("--few-shot draws from each type of question in turn.", False)
+    settings: list[str] | None = option(
+        "Override one key of the recipe; may be given several times.", None, name="set", metavar="KEY=VALUE"
+    )
+    blind: bool = option("Withhold the perceptual token: what the text alone gives away.", False)
+    seed: int | None = option("Short for --set optim.seed=N.", None, minimum=0)
+
+    def overrides(self) -> list[str]:
+        """As settings, "section.key=value"; those by key come last, and win. Raises UsageError: a wrong form."""
+        from epalm.settings import parse_inject
+
+        found = [f"model.variant={self.variant}"] if self.variant else []
+        if self.inject is not None:
+            numbers = zip(("tokens", "start", "end"), parse_inject(self.inject), strict=True)
+            found += [f"model.{key}={number}" for key, number in numbers]
+        found += [f"{part.value}.train=true" for part in self.unfreeze or ()]
+        found += [f"data.few_shot={self.few_shot}"] if self.few_shot is not None else []
+        found += ["data.balanced=true"] if self.balanced else []
+        found += ["model.blind=true"] if self.blind else []
+        found += [f"optim.seed={self.seed}"] if self.seed is not None else []
+        return [*found, *(self.settings or ())]
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """A training as it is asked for. Fields without a text of their own are options that several commands share."""
+
+    from_cache: bool = option("Take features from the cache; else the encoder runs in the loop.", False)
+    modality: Modality | None = None  # [the latest extraction's]
+    data: str | None = None  # `--data` [that of the latest extraction]
+    follow_links: bool = False  # out of the folder of the data
+    recipe: str | None = None  # name or TOML file [that of the data]
+    changes: RecipeChanges = RecipeChanges()
+    feature_set: str | None = option("Feature set of the cache. [default: of the latest extraction]", None)
+    layers: str | None = None  # of the encoder, as typed [those of the extraction]
+    allow_missing: int = option("Go on without up to this many media.", 0, minimum=0)
+    canary: bool | None = option("Encode a few media again first, and compare them with the cache.", True)
+    cache: str = DEFAULT_CACHE
+    runs: Path = Path(DEFAULT_RUNS)
+    run: str | None = option("Name of the run's folder. [default: time, modality, recipe]", None)
+    again: bool = option("Train what is done already once more, into another run folder.", False)
+    track: list[TrackerName] | None = option("Send the metrics to a tracker too; may be given several times.", None)
+    device: str = "auto"
+    workers: int = option("Threads that put batches together ahead of the step.", 2, minimum=0)
+    shard_lm: bool = option("Divide the frozen language model among the processes of a launcher.", False)
+
+
+def recipe_for(data: str) -> str:
+    """The recipe of the same name as a benchmark's data, or the playground's; `own` for a user's own data.
+
+    Raises:
+        UsageError: there is none for that benchmark.
+    """
+    from epalm.config import recipes
+    from epalm.datasets.benchmarks import parse_spec
+    from epalm.errors import UsageError
+
+    if data == PLAYGROUND:
+        return PLAYGROUND
+    named = parse_spec(data.removeprefix(LINKS))
+    if named is None:
+        return OWN
+    if named[0].name not in recipes():
+        raise UsageError(
+            f"data {named[0].name!r} needs a --recipe", hint=f"--recipe {OWN} fits the schedule to the data"
+        )
+    return named[0].name
