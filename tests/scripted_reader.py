@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from epalm.errors import MediaError
+from epalm.extract.decoding.answers import HEADER
 from epalm.extract.decoding.workers import Decoded, DecodePool, Request
 from epalm.extract.inputs.views import VIEW_0, View
 from epalm.extract.media.media_warnings import warn_about
@@ -134,9 +135,18 @@ def floods(views: Views, number: str) -> np.ndarray:
 
 
 def replies(views: Views, text: str) -> np.ndarray:
-    """Writes a text of its own to the pipe, filled up to a header's length and followed by noise."""
+    """Writes a text of its own to the pipe, followed by spaces and noise."""
     (pipe,) = _sockets()
     os.write(pipe, text.encode().ljust(256) + b"\0\xff" * 1000)
+    return value(views, "0")
+
+
+def claims(views: Views, words: str) -> np.ndarray:
+    """Writes an answer's header of its own to the pipe, followed by noise: seconds, texts, type, axes, lengths."""
+    (pipe,) = _sockets()
+    seconds, *numbers = words.split()
+    header = HEADER.pack(float(seconds), *map(int, numbers), *[0] * (11 - len(numbers)))
+    os.write(pipe, header + b"\0\xff" * 1000)
     return value(views, "0")
 
 

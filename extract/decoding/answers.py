@@ -1,12 +1,12 @@
-"""How an answer comes back from a decoding process: a JSON header of fixed length, texts, an array's raw bytes.
+"""How an answer comes back from a decoding process: a header of fixed length, texts, an array's raw bytes.
 
 The receiving end believes nothing: types and sizes are checked before memory is taken, and nothing is ever
 unpickled, so a decoder that a file has taken over cannot run code here. Knows sockets and arrays; knows no media.
 """
 
-import json
 import math
 import socket
+import struct
 import time
 from typing import Any, NamedTuple
 
@@ -16,9 +16,8 @@ from epalm.errors import MediaError
 from epalm.extract.media.media_warnings import MediaWarning
 
 MAX_BYTES = 1 << 30  # of one array
-_DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype(np.uint8), "float32": np.dtype(np.float32)}
-_HEADER = 256  # bytes: JSON, filled up with spaces
-_MAX_TEXTS = 1 << 14  # bytes of JSON: a message and a hint, of up to twelve bytes a character
+HEADER = struct.Struct("<dIBB8Q")  # seconds, bytes of texts, type (0: no array), axes, lengths of these
+_DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.float32))
 _MAX_AXES = 8
 _MAX_TEXT = 500  # characters of a message: it becomes one ledger line
 _TRANSFER = 60.0  # seconds for all that follows a header
@@ -46,7 +45,7 @@ def sendable(array: np.ndarray) -> np.ndarray:
         TypeError: neither uint8 nor float32.
         MediaError: more than `MAX_BYTES`.
     """
-    if not isinstance(array, np.ndarray) or array.dtype not in _DTYPES.values():
+    if not isinstance(array, np.ndarray) or array.dtype not in _DTYPES:
         raise TypeError(f"{getattr(array, 'dtype', type(array).__name__)}, where uint8 or float32 is expected")
     if array.nbytes > MAX_BYTES:
         raise MediaError(
@@ -57,14 +56,16 @@ def sendable(array: np.ndarray) -> np.ndarray:
 
 def send_answer(pipe: socket.socket, answer: Answer) -> None:
     """Raises OSError when nobody listens any more."""
-    result, about = answer.result, answer.result if isinstance(answer.result, MediaError) else answer.warning
-    texts = json.dumps([plain(about.message), about.hint and plain(about.hint)]).encode() if about else b""
-    header: dict[str, Any] = {"seconds": answer.seconds, "texts": len(texts)}
-    body = memoryview(b"")
-    if not isinstance(result, MediaError):
-        header |= {"dtype": result.dtype.name, "shape": result.shape}
-        body = _bytes(result)
-    head = json.dumps(header).encode().ljust(_HEADER) + texts
+    result, about, body = answer.result, answer.warning, memoryview(b"")
+    kind, shape = 0, tuple[int, ...]()
+    if isinstance(result, MediaError):
+        about = MediaWarning(result.message, result.hint)
+    else:
+        kind, shape, body = 1 + _DTYPES.index(result.dtype), result.shape, _bytes(result)
+    lines = [] if about is None else [about.message] if about.hint is None else [about.message, about.hint]
+    texts = "\n".join(map(plain, lines)).encode()
+    lengths = [*shape, *[0] * (_MAX_AXES - len(shape))]
+    head = HEADER.pack(answer.seconds, len(texts), kind, len(shape), *lengths) + texts
     sent = pipe.sendmsg([head, body])  # in one go: the other end wakes up once
     pipe.sendall(head[sent:])  # unless a signal came in between
     pipe.sendall(body[max(0, sent - len(head)) :])
@@ -77,51 +78,29 @@ def receive_answer(pipe: socket.socket, timeout: float) -> Answer:
         TimeoutError, EOFError, OSError: none came; the other end has closed.
         GarbledError: something else came.
     """
-    header = _receive_json(pipe, _HEADER, time.monotonic() + timeout)
+    header = bytearray(HEADER.size)
+    _fill(pipe, memoryview(header), time.monotonic() + timeout)
     deadline = time.monotonic() + _TRANSFER
-    match header:
-        case {"seconds": float(seconds), "texts": int(size), "dtype": str(name), "shape": [*shape]}:
-            checked = _checked(shape, name)
-            warning = MediaWarning(*_receive_texts(pipe, size, deadline)) if size else None
-            array = np.empty(checked, _DTYPES[name])
-            _fill(pipe, _bytes(array), deadline)
-            return Answer(array, seconds, warning)
-        case {"seconds": float(seconds), "texts": int(size)} if "shape" not in header:
-            message, hint = _receive_texts(pipe, size, deadline)
-            return Answer(MediaError(message, hint=hint), seconds)
-    raise GarbledError("an unknown header")
+    seconds, size, kind, axes, *lengths = HEADER.unpack(header)
+    if not 0 <= seconds < math.inf or size > 10 * _MAX_TEXT or kind > len(_DTYPES) or axes > _MAX_AXES:
+        raise GarbledError("an impossible header")
+    shape, dtype = tuple(lengths[:axes]), _DTYPES[kind - 1]
+    if math.prod(length or 1 for length in shape) * dtype.itemsize > MAX_BYTES:
+        raise GarbledError("an array of impossible size")
+    texts = bytearray(size)
+    _fill(pipe, memoryview(texts), deadline)
+    message, *hints = map(plain, texts.decode(errors="replace").split("\n", 1))
+    hint = hints[0] if hints else None
+    if not kind:
+        return Answer(MediaError(message, hint=hint), seconds)
+    array = np.empty(shape, dtype)
+    _fill(pipe, _bytes(array), deadline)
+    return Answer(array, seconds, MediaWarning(message, hint) if size else None)
 
 
 def plain(text: str) -> str:
     """One line of at most 500 characters, without control characters: it goes to terminals and ledgers."""
     return "".join(character if character.isprintable() else " " for character in text[:_MAX_TEXT])
-
-
-def _checked(shape: list[Any], dtype: str) -> tuple[int, ...]:
-    lengths = tuple(length for length in shape if type(length) is int and length >= 0)
-    if dtype not in _DTYPES or len(lengths) != len(shape) or len(shape) > _MAX_AXES:
-        raise GarbledError("an impossible array")
-    if math.prod(length or 1 for length in lengths) * _DTYPES[dtype].itemsize > MAX_BYTES:
-        raise GarbledError("an array of impossible size")
-    return lengths
-
-
-def _receive_texts(pipe: socket.socket, size: int, deadline: float) -> tuple[str, str | None]:
-    """A message and a hint."""
-    if 0 < size <= _MAX_TEXTS:
-        match _receive_json(pipe, size, deadline):
-            case [str(message), str() | None as hint]:
-                return plain(message), hint and plain(hint)
-    raise GarbledError("no message")
-
-
-def _receive_json(pipe: socket.socket, size: int, deadline: float) -> Any:
-    data = bytearray(size)
-    _fill(pipe, memoryview(data), deadline)
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise GarbledError("not JSON") from error
 
 
 def _bytes(array: np.ndarray) -> memoryview:

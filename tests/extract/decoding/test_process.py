@@ -52,14 +52,13 @@ ENDS = {
     "replies []": "nonsense",
     "replies [[[[": "nonsense",
     "replies \x00\xff": "nonsense",
-    'replies {"seconds": 1.0, "dtype": "float32", "shape": [100000, 100000], "texts": 0}': "nonsense",
-    'replies {"seconds": 1.0, "dtype": "uint8", "shape": [0, 4611686018427387904], "texts": 0}': "nonsense",
-    'replies {"seconds": 1.0, "dtype": "uint8", "shape": [-1, 4], "texts": 0}': "nonsense",
-    'replies {"seconds": 1.0, "dtype": "uint8", "shape": [true, 2.0], "texts": 0}': "nonsense",
-    'replies {"seconds": 1.0, "dtype": "uint8", "shape": [1,1,1,1,1,1,1,1,1,1], "texts": 0}': "nonsense",
-    'replies {"seconds": 1.0, "dtype": "object", "shape": [4], "texts": 0}': "nonsense",
-    'replies {"seconds": 1.0, "texts": 1000000000}': "nonsense",
-    'replies {"seconds": 1.0, "texts": 20}': "nonsense",
+    "claims 1.0 0 2 2 100000 100000": "nonsense",
+    "claims 1.0 0 1 2 0 4611686018427387904": "nonsense",
+    "claims 1.0 0 1 9 1 1 1 1 1 1 1 1": "nonsense",
+    "claims 1.0 0 3 1 4": "nonsense",
+    "claims -1.0 0 1 1 4": "nonsense",
+    "claims nan 0 1 1 4": "nonsense",
+    "claims 1.0 1000000000 0 0": "nonsense",
 }
 
 
