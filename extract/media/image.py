@@ -1,22 +1,27 @@
-"""Image file → RGB pixels, through Pillow, whatever the file's colour mode, depth and orientation.
+"""Image file → RGB pixels of 8 bits, through Pillow, whatever the file's colour mode, depth and orientation.
 
-Knows files and pixels; does not know sizes or statistics of encoders.
+Pillow keeps more than 8 bits of greys alone, and not always at their place; what it leaves out is added here. Knows
+files and pixels; does not know sizes or statistics of encoders.
 """
 
+import os
 import struct
 import warnings
 import zlib
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from epalm.errors import MediaError
+from epalm.extract.media.chunks import BOXES, walk
 from epalm.extract.media.content import another_medium
 from epalm.extract.media.limits import Limits, out_of_memory, require_file
 from epalm.extract.media.orientation import FIRST_SIDEWAYS, TURNS, UPRIGHT
-from epalm.extract.media.picture_depth import Depth, depth_of
 from epalm.extract.media.picture_metadata import without_metadata
 from epalm.media import MediaFile
 from epalm.samples import Modality
@@ -35,6 +40,10 @@ _FAULTS = (
     RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 _HINT = "open it in an image viewer, and save or download it again"
+_BITS, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339  # TIFF tags
+_WHITE_IS_ZERO, _SEPARATE, _SIGNED = 0, 2, 2
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # between greys of 2 and 4 bits, as Pillow loads them
+_SIZ = b"\xff\x4f\xff\x51"  # how a JPEG 2000 codestream begins: the components' precisions follow
 
 
 class Picture(NamedTuple):
@@ -66,8 +75,7 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
             # Pillow's warnings are about sizes, which are checked here, and about metadata.
             warnings.simplefilter("ignore")
             with medium.open() as file:
-                shown, orientation = without_metadata(file)
-                return _read(shown, orientation, limits, least)
+                return _read(*without_metadata(file), limits, least)
     except Image.DecompressionBombError as error:
         raise MediaError(
             f"the picture has too many pixels: {_reason(error).partition(',')[0]}",
@@ -78,9 +86,14 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
     except _FAULTS as error:
         words, remedy = _reason(error), _HINT
         if isinstance(error, UnidentifiedImageError):
+            words = "it is of no known image format, or of a kind of it that is not read"
             with suppress(OSError), medium.open() as file:
                 words, remedy = another_medium(file, (Modality.IMAGE,)) or (words, remedy)
         raise MediaError(f"the picture cannot be decoded: {words}", hint=remedy) from error
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _read(file: BinaryIO, orientation: int, limits: Limits, least: tuple[int, int] | None) -> Picture:
@@ -90,9 +103,10 @@ def _read(file: BinaryIO, orientation: int, limits: Limits, least: tuple[int, in
         width, height = image.size
         if kind == "AVIF":
             orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)  # of its boxes, not of its EXIF
-        sideways = orientation >= FIRST_SIDEWAYS
-        scale = _reduce(image, least if sideways else least[::-1]) if least and kind == "JPEG" else 1
-        depth = depth_of(image, file)
+        sideways, scale = orientation >= FIRST_SIDEWAYS, 1
+        if least and kind == "JPEG" and (drafted := image.draft(None, least if sideways else least[::-1])):
+            scale = round(width / drafted[1][2])  # 1, 2, 4 or 8
+        depth = _depth_of(image, file)
         image.load()
         # TIFF is turned by loading, and a reduced one's size has been rounded up.
         stored_size = (width, height) if scale > 1 else image.size
@@ -103,31 +117,121 @@ def _read(file: BinaryIO, orientation: int, limits: Limits, least: tuple[int, in
         return Picture(turn(_to_rgb(image, depth)), size, (left, top, right, bottom))
 
 
-def _reduce(image: Image.Image, least: tuple[int, int]) -> int:
-    """Have a JPEG decoded at the smallest scale that is no smaller than `least` (width, height): 1, 2, 4 or 8."""
-    width = image.width
-    drafted = image.draft(None, least)
-    return round(width / drafted[1][2]) if drafted else 1
+@dataclass(frozen=True)
+class _Depth:
+    """What a loaded picture's values mean where Pillow does not say it."""
+
+    white: int = 65535  # of a grey that is held in more than 8 bits
+    inverted: bool = False
+    key: tuple[int, ...] | None = None  # a grey or colour that is transparent, in the file's depth
+    low: Image.Image | None = None  # the lower bytes of a colour of 16 bits, where `key` is one
+    step: float = 1.0  # by which greys and colours of less than 8 bits are to be stretched
 
 
-def _to_rgb(image: Image.Image, depth: Depth) -> np.ndarray:
+def _to_rgb(image: Image.Image, depth: _Depth) -> np.ndarray:
     """(H, W, 3) uint8; large pictures in strips, as every step of the conversion makes a copy."""
     width, height = image.size
     rows = max(1, _STRIP // width)
     if rows >= height:
-        return depth.to_rgb(image, 0)
+        return _strip_to_rgb(image, 0, depth)
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        pixels[top:bottom] = depth.to_rgb(image.crop((0, top, width, bottom)), top)
+        pixels[top:bottom] = _strip_to_rgb(image.crop((0, top, width, bottom)), top, depth)
     return pixels
 
 
-def _reason(error: BaseException) -> str:
-    """Pillow's words without its object addresses and paths, which differ from run to run."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return (
-        "it is of no known image format, or of a kind of it that is not read"
-        if "cannot identify image file" in text
-        else text
-    )
+def _strip_to_rgb(strip: Image.Image, top: int, depth: _Depth) -> np.ndarray:
+    """(H, W, 3) uint8 of a strip of the picture that begins in row `top`. Raises MediaError for floats."""
+    if strip.mode == "F":
+        raise MediaError("floating-point pixels have no known range", hint="save it with 8 or 16 bits")
+    if strip.mode.startswith("I"):
+        values = np.asarray(strip)
+        values = values.view(np.uint32) if values.dtype == np.int32 else values
+        grey = np.rint(np.minimum(values, depth.white) * (255 / depth.white)).astype(np.uint8)
+        if depth.key is not None:
+            grey[values == depth.key[0]] = 255
+        return np.repeat((255 - grey if depth.inverted else grey)[..., None], 3, axis=2)
+    if depth.key is not None:
+        pixels, key = np.array(strip.convert("RGB")), np.array(depth.key)
+        if depth.low is None:
+            transparent = (pixels == key).all(axis=2)
+        else:
+            low = np.asarray(depth.low.crop((0, top, strip.width, top + strip.height)))
+            transparent = ((pixels == key >> 8) & (low == key & 255)).all(axis=2)
+        pixels[transparent] = 255
+        return pixels
+    if depth.step != 1:
+        table = [min(255, round(value * depth.step)) for value in range(256)]
+        strip = strip.point(table * len(strip.getbands()))
+    if "transparency" not in strip.info and strip.mode not in ("RGBA", "RGBa", "LA", "La", "PA"):
+        return np.asarray(strip.convert("RGB"))
+    colours = strip.convert("RGBA")
+    white = Image.new("RGBA", colours.size, "white")
+    return np.asarray(Image.alpha_composite(white, colours).convert("RGB"))
+
+
+def _depth_of(image: Image.Image, file: BinaryIO) -> _Depth:
+    """Of an opened image that is not loaded yet. Raises MediaError for signed pixels in TIFF."""
+    if isinstance(image, TiffImageFile):
+        return _of_tiff(image)
+    if image.format == "JPEG2000":
+        return _of_jpeg2000(image, file)
+    key = image.info.get("transparency")
+    if not isinstance(image, PngImageFile) or image.mode == "P" or key is None:
+        return _Depth()
+    raw, key = str(image.tile[0].args), key if isinstance(key, tuple) else (key,)
+    if raw == "RGB;16B":
+        return _Depth(key=key, low=_low_bytes(file))
+    if image.mode == "I;16":
+        return _Depth(key=key)
+    return _Depth(key=tuple(value * _GREY_STEPS.get(raw, 1) & 255 for value in key))
+
+
+def _of_tiff(image: TiffImageFile) -> _Depth:
+    tags = image.tag_v2
+    if _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+        raise MediaError("signed pixels have no known range", hint="save it with unsigned 8 or 16 bits")
+    bits = max(tags.get(_BITS, (1,)))
+    if bits == 16 and tags.get(_PLANAR) == _SEPARATE:  # Pillow takes planes that are not compressed for ones of 8 bits
+        order = "L" if tags.prefix[:1] == b"I" else "B"
+        for index, tile in enumerate(image.tile):
+            if tile.codec_name == "raw" and isinstance(tile.args, tuple) and len(tile.args[0]) == 1:
+                image.tile[index] = tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
+    return _Depth(white=2**bits - 1, inverted=tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO) == _WHITE_IS_ZERO)
+
+
+def _of_jpeg2000(image: Image.Image, file: BinaryIO) -> _Depth:
+    """Pillow shifts values to 8 or 16 bits, so that white is not white."""
+    place = file.tell()
+    boxes = walk(file, BOXES, file.seek(0, os.SEEK_END))
+    size = b""
+    for start in (0, *(box.start for box in boxes if box.name == b"jp2c")):  # a codestream may lie in a box
+        file.seek(start)
+        if (head := file.read(1 << 16)).startswith(_SIZ):
+            size = head
+            break
+    file.seek(place)
+    count = int.from_bytes(size[40:42], "big")
+    bits = {1 + (value & 127) for value in size[42 : 42 + 3 * count : 3]}
+    if max(bits, default=0) > 8 and image.mode != "I;16":  # white would wrap to black
+        raise MediaError(
+            "colours of more than 8 bits in JPEG 2000 are not read", hint="save it with 8 bits, or as PNG or TIFF"
+        )
+    if len(bits) != 1 or image.mode == "P":
+        return _Depth()
+    depth = bits.pop()
+    held = 16 if image.mode.startswith("I") else 8
+    white = (2**depth - 1) << (held - depth) if depth < held else 2**held - 1
+    return _Depth(white=white, step=255 / white if held == 8 else 1.0)
+
+
+def _low_bytes(file: BinaryIO) -> Image.Image:
+    """The lower bytes of a PNG with 16 bits a colour, of which Pillow's own reading takes the upper ones."""
+    place = file.tell()
+    file.seek(0)
+    with Image.open(file, formats=["PNG"]) as image:
+        image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
+        image.load()
+    file.seek(place)
+    return image
