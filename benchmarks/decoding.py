@@ -14,7 +14,7 @@ from benchmarks.worlds import opt_125m
 from epalm.config import Config
 from epalm.evaluate.decoding.answers import AnswerTree, choose_answers
 from epalm.evaluate.decoding.generate import generate
-from epalm.evaluate.decoding.options import RANKING_BEAMS
+from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.lm.augmented_opt import AugmentedOPT
@@ -91,7 +91,7 @@ def _ranking(model: EpalmModel, title: str, rounds: int, count: int, some: int) 
                 model.losses(features, text, None, labels)
 
     def chosen() -> list[int]:
-        return choose_answers(model, features, ids, tree, beams=RANKING_BEAMS)
+        return choose_answers(model, features, ids, tree, beams=DecodeOptions(answers=("",) * count).answer_beams)
 
     eos, model.lm.config.eos_token_id = model.lm.config.eos_token_id, answers[0][-1]
     times = in_turns({"alone": alone, "chosen": chosen}, rounds=rounds)

@@ -16,7 +16,7 @@ import soundfile
 from PIL import Image, ImageOps
 
 from epalm.errors import MediaError, UsageError
-from epalm.extract.media.sound_stream import MAX_CHANNELS
+from epalm.extract.media.audio import MAX_CHANNELS
 from epalm.media import MediaFile
 from epalm.samples import Modality
 

@@ -20,7 +20,7 @@ from epalm.cli.options import (
     RunsOption,
     SetOption,
 )
-from epalm.cli.tables import Format, FormatOption, Record, show_listing, write_listing
+from epalm.cli.tables import Format, FormatOption, show_listing, write_listing
 from epalm.errors import UsageError
 from epalm.samples import Modality, with_links
 from epalm.train.request import recipe_for
@@ -181,39 +181,26 @@ def _show_plan(names: Sequence[str], planned: "Sequence[Planned]", work: "Bench"
 
     grids_of: dict[Training, list[str]] = {}
     for name, one in zip(names, planned, strict=True):
-        for training in one.values():
-            grids_of[training] = list(dict.fromkeys([*grids_of.get(training, []), name]))
-    done = [outcome.trained for training in grids_of if (outcome := work.done(training))]
-    rate = sum(one["seconds"] for one in done) / max(1, sum(one["steps"] for one in done))
-    records = []
-    for training, grids in grids_of.items():
-        steps = json.loads(training.decides)["optim"]["max_steps"]
-        records.append({
+        for training in dict.fromkeys(one.values()):
+            grids_of.setdefault(training, []).append(name)
+    done = {training: outcome.trained for training in grids_of if (outcome := work.done(training))}
+    rate = sum(one["seconds"] for one in done.values()) / max(1, sum(one["steps"] for one in done.values()))
+    steps = {training: json.loads(training.decides)["optim"]["max_steps"] for training in grids_of}
+    records = [
+        {
             "grids": grids,
             "modality": training.modality.value,
             "settings": [word for word in training.options if word != "--set"],
             "extract": list(training.extract),
             "in_loop": training.in_loop,
-            "steps": steps,
-            "done": work.done(training) is not None,
-            "seconds": rate * steps if rate and steps else None,
-        })  # fmt: skip
-    left = [one for one in records if not one["done"]]
-    notes = [
-        f"{len(records)} trainings, {len(records) - len(left)} of them done; these are looked at again, not trained"
+            "steps": steps[training],
+            "done": training in done,
+            "seconds": rate * steps[training] if rate and steps[training] else None,
+        }
+        for training, grids in grids_of.items()
     ]
-    if left and all(one["seconds"] for one in left):
-        total = time_in_words(sum(one["seconds"] for one in left))
-        notes.append(f"the others take about {total} one after the other, at the rate of those done here")
-    show_listing(pd.DataFrame(records), form, title="trainings", cells=_plan_cells, empty="no trainings", notes=notes)
-
-
-def _plan_cells(one: Record) -> dict[str, str]:
-    return {
-        "grid": ", ".join(one["grids"]),
-        "media": one["modality"],
-        "settings": " ".join(one["settings"]),
-        "features": " ".join(one["extract"]) or ("in the loop" if one["in_loop"] else "as usual"),
-        "steps": "all" if one["steps"] is None else f"{one['steps']:,.0f}",
-        "": "done" if one["done"] else "to do",
-    }
+    left = [one["seconds"] for one in records if not one["done"]]
+    notes = [f"{len(records)} trainings, {len(done)} of them done; these are looked at again, not trained"]
+    if left and all(left):
+        notes.append(f"the others take about {time_in_words(sum(left))} one after the other, at the rate of those done")
+    show_listing(pd.DataFrame(records, dtype=object), form, title="trainings", empty="no trainings", notes=notes)

@@ -1,17 +1,17 @@
 """Runs the trainings of a bench: each extracted, trained and scored by the commands that a user types.
 
-One after the other in this process, or shared out over a Dask cluster. What a command prints goes to a log. Knows
-command lines and the JSON that they print; does not know what is compared.
+One after the other in this process, or shared out over Dask workers. What a command prints goes to a log. Knows command
+lines and the JSON that they print; does not know what is compared.
 """
 
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from epalm.console import say, time_in_words
 from epalm.errors import EpalmError
@@ -46,8 +46,7 @@ class Training:
         return f"{self.modality}-{self.name or digest_json([self.extract, self.decides, self.in_loop])[:8]}"
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What `epalm train --json` and `epalm score --json` printed."""
 
     trained: Mapping[str, Any]
@@ -71,17 +70,15 @@ class Bench:
     processes: int = 1
     dask: str | None = None
 
+    def log(self, label: str, suffix: str = "txt") -> Path:
+        """What commands printed goes there; of a training its outcome too, as JSON."""
+        return self.folder / "logs" / f"{label}.{suffix}"
+
     def done(self, training: Training) -> Outcome | None:
         """What a training came to earlier; None where it was not trained and scored to the end."""
-        try:
-            said = json.loads(self.outcome_path(training).read_text(encoding="utf-8"))
-            return Outcome(said["trained"], said["scores"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def outcome_path(self, training: Training) -> Path:
-        """Where the outcome of a training is kept."""
-        return self.folder / "logs" / f"{training.label}.json"
+        with suppress(OSError, ValueError, TypeError):
+            return Outcome(**json.loads(self.log(training.label, "json").read_text(encoding="utf-8")))
+        return None
 
 
 def run_trainings(trainings: Sequence[Training], bench: Bench) -> dict[Training, Outcome]:
@@ -92,16 +89,15 @@ def run_trainings(trainings: Sequence[Training], bench: Bench) -> dict[Training,
     """
     sets: dict[tuple[Modality, tuple[str, ...]], str] = {}
     for one in trainings:
-        key = (one.modality, one.extract)
-        if not one.in_loop and key not in sets:
-            sets[key] = _extract(one, bench)
-    jobs = [_Job(one, None if one.in_loop else sets[one.modality, one.extract]) for one in dict.fromkeys(trainings)]
+        if not one.in_loop and (one.modality, one.extract) not in sets:
+            sets[one.modality, one.extract] = _extract(one, bench)
+    tasks = [(one, None if one.in_loop else sets[one.modality, one.extract]) for one in dict.fromkeys(trainings)]
     outcomes: dict[Training, Outcome] = {}
-    for job, outcome in _results(jobs, bench):
-        outcomes[job.training] = outcome
+    for (training, _), outcome in _results(tasks, bench):
+        outcomes[training] = outcome
         taken = time_in_words(outcome.trained["seconds"])
-        say(f"{len(outcomes)} of {len(jobs)} trained and scored: {job.training.label}, {taken} of training")
-    return {one: outcomes[one] for one in dict.fromkeys(trainings)}
+        say(f"{len(outcomes)} of {len(tasks)} trained and scored: {training.label}, {taken} of training")
+    return outcomes
 
 
 def run_command(words: Sequence[str], log: Path, *, fine: Sequence[int] = (0,)) -> Any:
@@ -112,20 +108,18 @@ def run_command(words: Sequence[str], log: Path, *, fine: Sequence[int] = (0,)) 
         KeyboardInterrupt: it was stopped.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    printed = io.StringIO()
+    printed, command = io.StringIO(), f"`epalm {' '.join(words)}`"
     with log.open("a", encoding="utf-8") as messages, redirect_stdout(printed), redirect_stderr(messages):
         print("epalm", *words, file=messages)
         try:
             code = _commands()([*words, "--json"], prog_name="epalm", standalone_mode=False) or 0
         except EpalmError as error:
-            raise type(error)(
-                f"`epalm {' '.join(words)}`: {error.message}",
-                hint=f"{error.hint or 'mend it'}; what it printed is in {log}",
-            ) from error
+            hint = f"{error.hint}; what it printed is in {log}" if error.hint else f"what it printed is in {log}"
+            raise type(error)(f"{command}: {error.message}", hint=hint) from error
     if code == _STOPPED:
         raise KeyboardInterrupt
     if code not in fine:
-        raise EpalmError(f"`epalm {' '.join(words)}` ended with exit code {code}", hint=f"what it printed is in {log}")
+        raise EpalmError(f"{command} ended with exit code {code}", hint=f"what it printed is in {log}")
     return json.loads(printed.getvalue())
 
 
@@ -145,23 +139,18 @@ def _commands() -> "Typer":
     return app
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A training on its way to a worker, with the feature set that it takes."""
-
-    training: Training
-    features: str | None
+_Task = tuple[Training, str | None]  # with the feature set that it takes
 
 
-def _results(jobs: Sequence[_Job], bench: Bench) -> Iterator[tuple[_Job, Outcome]]:
+def _results(tasks: Sequence[_Task], bench: Bench) -> Iterator[tuple[_Task, Outcome]]:
     if bench.processes == 1 and bench.dask is None:
-        yield from ((job, _train_and_score(job, bench)) for job in jobs)
+        yield from ((task, _train_and_score(*task, bench)) for task in tasks)
         return
     from epalm.dask_cluster import Cluster
     from epalm.dask_engine import run_tasks
 
-    cluster = Cluster(bench.dask, min(bench.processes, len(jobs)))
-    yield from run_tasks(cluster, _Trainer, bench, iter(jobs), _died)
+    cluster = Cluster(bench.dask, min(bench.processes, len(tasks)))
+    yield from run_tasks(cluster, _Trainer, bench, iter(tasks), _died)
 
 
 class _Trainer:
@@ -172,22 +161,20 @@ class _Trainer:
 
         self._bench, self._device = bench, device_of_worker("auto", number)
 
-    def run(self, job: _Job, threads: int) -> Outcome:
+    def run(self, task: _Task, threads: int) -> Outcome:
         """Train and score."""
         import torch
 
         torch.set_num_threads(threads)
-        return _train_and_score(job, self._bench, self._device)
+        return _train_and_score(*task, self._bench, self._device)
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def _died(job: _Job) -> EpalmError:
-    return EpalmError(
-        f"the workers that train {job.training.label} die again and again",
-        hint="it may need more memory than there is: try fewer --processes",
-    )
+def _died(task: _Task) -> EpalmError:
+    what = f"the workers that train {task[0].label} die again and again"
+    return EpalmError(what, hint="it may need more memory than there is: try fewer --processes")
 
 
 def _extract(training: Training, bench: Bench) -> str:
@@ -195,32 +182,27 @@ def _extract(training: Training, bench: Bench) -> str:
     label = f"extract-{training.modality}" + (f"-{digest_json(training.extract)[:8]}" if training.extract else "")
     words = ("extract", "--modality", training.modality.value, *_data(bench), "--cache", bench.cache)
     fine = (0, _BAD_MEDIA) if bench.allow_missing else (0,)
-    name: str = run_command((*words, *training.extract), _log(bench, label), fine=fine)["set_name"]
+    name: str = run_command((*words, *training.extract), bench.log(label), fine=fine)["set_name"]
     return name
 
 
-def _train_and_score(job: _Job, bench: Bench, device: str = "auto") -> Outcome:
-    training = job.training
-    source = ("--from-cache", "--feature-set", job.features) if job.features else ()
-    missing = ("--allow-missing", str(bench.allow_missing)) if bench.allow_missing and job.features else ()
-    recipe = ("--recipe", bench.recipe) if bench.recipe else ()
-    named = ("--run", training.label) if training.name else ()
-    places = (*missing, "--device", device, "--cache", bench.cache, "--runs", str(bench.folder))
-    log, path = _log(bench, training.label), bench.outcome_path(training)
-    train = ("train", *source, "--modality", training.modality.value, *_data(bench), *recipe, *named)
-    trained = run_command((*train, *training.options, *places), log)
+def _train_and_score(training: Training, features: str | None, bench: Bench, device: str = "auto") -> Outcome:
+    train = ["train", "--modality", training.modality.value, *_data(bench), *training.options]
+    train += ["--from-cache", "--feature-set", features] if features else []
+    train += ["--recipe", bench.recipe] if bench.recipe else []
+    train += ["--run", training.label] if training.name else []
+    places = ["--device", device, "--cache", bench.cache, "--runs", str(bench.folder)]
+    places += ["--allow-missing", str(bench.allow_missing)] if bench.allow_missing and features else []
+    log = bench.log(training.label)
+    trained = run_command([*train, *places], log)
     before = bench.done(training)
     if bench.data == PLAYGROUND and before and before.trained["run"] == trained["run"]:
         return before  # its test split never changes; other data are scored again, which decodes nothing twice
-    metrics = ("--metrics", ",".join(bench.metrics))
-    scores = run_command(("score", "--run", trained["run"], "--split", bench.split, *metrics, *places), log)
-    path.write_text(json.dumps({"trained": trained, "scores": scores}), encoding="utf-8")
-    return Outcome(trained, scores)
+    score = ["score", "--run", trained["run"], "--split", bench.split, "--metrics", ",".join(bench.metrics)]
+    outcome = Outcome(trained, run_command([*score, *places], log))
+    bench.log(training.label, "json").write_text(json.dumps(outcome._asdict()), encoding="utf-8")
+    return outcome
 
 
 def _data(bench: Bench) -> tuple[str, ...]:
     return () if bench.data == PLAYGROUND else ("--data", bench.data)
-
-
-def _log(bench: Bench, label: str) -> Path:
-    return bench.folder / "logs" / f"{label}.txt"

@@ -38,11 +38,11 @@ def show_listing(
     form: Format,
     *,
     title: str,
-    cells: Callable[[Record], Mapping[str, str]],
+    cells: Callable[[Record], Mapping[str, str]] | None = None,
     empty: str,
     notes: Sequence[str] = (),
 ) -> None:
-    """Print a frame. For `table` each record becomes the cells of a row, by heading; the notes go to stderr below it.
+    """Print a frame. For `table` each record becomes the `cells` of a row, by heading [its values]; notes go to stderr.
 
     `empty` is the message, on stderr, in place of a table without rows. CSV, JSON and Parquet have the frame's columns.
 
@@ -54,13 +54,17 @@ def show_listing(
         return
     from epalm.console import print_table, say
 
-    rows = [cells(record) for record in records_of(frame)]
+    rows = [(cells or _plain_cells)(record) for record in records_of(frame)]
     if rows:
         print_table(title, list(rows[0]), [list(row.values()) for row in rows])
     else:
         say(empty)
     for note in notes:
         say(note)
+
+
+def _plain_cells(record: Record) -> dict[str, str]:
+    return {name: " ".join(value) if isinstance(value, list) else str(value or "") for name, value in record.items()}
 
 
 def records_of(frame: "pd.DataFrame") -> list[Record]:

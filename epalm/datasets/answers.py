@@ -2,12 +2,12 @@
 
 import gc
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
 from epalm.errors import UsageError
-from epalm.samples import Modality, Sample
+from epalm.samples import Modality, Sample, Task
 
 ENOUGH = 3  # people who agree make an answer fully right
 
@@ -35,14 +35,37 @@ def _agreed(count: int, people: int) -> float:
 share = lru_cache(maxsize=1 << 16)(str)
 
 
-def share_texts(texts: Iterable[str]) -> tuple[str, ...]:
-    """The texts, each of them shared."""
-    return tuple(map(share, texts))
+def build_sample(
+    name: str,
+    modality: Modality,
+    media: str,
+    task: Task,
+    split: str,
+    prompt: str | None = None,
+    answers: Mapping[str, float] | None = None,
+    raw_answers: Sequence[str] = (),
+    references: Sequence[str] = (),
+    types: tuple[str | None, str | None] = (None, None),
+) -> Sample:
+    """A sample whose texts and answers are shared with others.
 
-
-def share_scores(scores: Mapping[str, float]) -> Mapping[str, float]:
-    """Answers with their scores; not to be changed, as other samples may have the same ones."""
-    return _share_items(tuple(scores.items()))
+    Without `answers`, they are scored by how many of the `raw_answers` agree; where none is given, any is wrong.
+    """
+    scores = agreed_scores(raw_answers) if answers is None else answers
+    return Sample(
+        name,
+        modality,
+        share(media),
+        task,
+        share(split),
+        prompt and share(prompt),
+        _share_items(tuple(scores.items())),
+        tuple(map(share, raw_answers)),
+        tuple(map(share, references)),
+        types[0] and share(types[0]),
+        types[1] and share(types[1]),
+        unanswerable=not scores and (answers is not None or bool(raw_answers)),
+    )
 
 
 @lru_cache(maxsize=1 << 16)

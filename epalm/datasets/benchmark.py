@@ -1,6 +1,6 @@
 """What a benchmark is: the forms in which its authors publish it, and how each becomes samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,25 @@ class Form:
         """Whether a file is there that tells the form: one that is not optional, if there are such."""
         telling = [part for part in self.files if not part.optional] or self.files
         return any(part.files(root) for part in telling)
+
+
+def form(
+    name: str,
+    description: str,
+    files: Mapping[str, Mapping[str, str | Sequence[str]]],
+    media: Mapping[str, Mapping[str, str | Sequence[str]]],
+    optional: Collection[str] = (),
+) -> Callable[[Callable[[Files], None]], Form]:
+    """Makes a form of the function that reads it. `files` and `media`: what it is → split → its name, or several."""
+
+    def parts(of: Mapping[str, Mapping[str, str | Sequence[str]]]) -> tuple[Part, ...]:
+        return tuple(
+            Part(split, what, (names,) if isinstance(names, str) else tuple(names), what in optional)
+            for what, by_split in of.items()
+            for split, names in by_split.items()
+        )
+
+    return lambda read: Form(name, description, parts(files), parts(media), read)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,12 @@
 Every fault names file, line and key. Media are not opened here: a missing file is the extraction's to report.
 """
 
-import ast
 import json
 import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-from epalm.datasets.answers import UniqueIds, agreed_scores, share, share_scores, share_texts
+from epalm.datasets.answers import UniqueIds, build_sample
 from epalm.datasets.paths import relative_to
 from epalm.datasets.rows import read_rows
 from epalm.datasets.text_file import NOT_JSON, require_characters
@@ -29,7 +28,6 @@ _LISTS = {
 _LITERAL = re.compile(  # meant as a list or mapping; "[music]" is not
     r"\s*(\[\s*['\"].*\]|\{\s*['\"].*\})\s*", re.DOTALL
 )
-_SHOWN = 400  # characters of a cell that a message shows as JSON
 Choice = TypeVar("Choice", Modality, Task)
 
 
@@ -76,30 +74,21 @@ def to_sample(row: dict[str, Any], fallback_id: str) -> Sample:
         if (not value or value.isspace()) if isinstance(value, str) else value is not None or key in _REQUIRED:
             raise UsageError(f"{key!r} must be a text that is not empty")
     modality, task = _choice(Modality, row, "modality"), _choice(Task, row, "task")
-    answers, prompt = row.get("answers") or {}, row.get("prompt")
-    if not isinstance(answers, dict):
+    answers, prompt = row.get("answers") or None, row.get("prompt")
+    if answers is not None and not isinstance(answers, dict):
         raise UsageError("'answers' must map each answer to its score", hint=f'"answers": {_LISTS["answers"]}')
-    for text, score in answers.items():
+    for text, score in (answers or {}).items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 < score <= 1:
             raise UsageError(f"the score of answer {text!r} is {score!r}; it must be above 0, at most 1")
-    raw_answers = _several(row, "raw_answers")
+    raw_answers, references = row.get("raw_answers") or [], row.get("references") or []
+    for key, texts in ("raw_answers", raw_answers), ("references", references):
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise UsageError(f"{key!r} must be a list of texts", hint=f'"{key}": {_LISTS[key]}')
     if task is Task.QA and prompt is None:
         raise UsageError("a qa sample needs 'prompt', the question")
-    answers = answers or agreed_scores(raw_answers)
-    kind, answer_kind = row.get("question_type"), row.get("answer_type")
-    return Sample(
-        row.get("id") or fallback_id,
-        modality,
-        share(row["media"]),
-        task,
-        share(row["split"]),
-        prompt and share(prompt),
-        share_scores(answers),
-        raw_answers,
-        _several(row, "references"),
-        kind and share(kind),
-        answer_kind and share(answer_kind),
-        unanswerable=bool(raw_answers) and not answers,
+    name, types = row.get("id") or fallback_id, (row.get("question_type"), row.get("answer_type"))
+    return build_sample(
+        name, modality, row["media"], task, row["split"], prompt, answers, raw_answers, references, types
     )
 
 
@@ -110,32 +99,18 @@ def _choice(kind: type[Choice], row: dict[str, Any], key: str) -> Choice:
         raise UsageError(f"{key!r} is {row[key]!r}", hint=f"use one of: {', '.join(kind)}") from None
 
 
-def _several(row: dict[str, Any], key: str) -> tuple[str, ...]:
-    value = row.get(key) or ()
-    if value and (not isinstance(value, list) or not all(isinstance(text, str) for text in value)):
-        raise UsageError(f"{key!r} must be a list of texts", hint=f'"{key}": {_LISTS[key]}')
-    return share_texts(value)
-
-
 def _cell(key: str, text: str) -> Any:
     """A list or mapping column holds JSON; any other text in one stands for a single answer or reference."""
     try:
         value = json.loads(text)
     except NOT_JSON:
         if _LITERAL.fullmatch(text):
-            hint = f"write {_as_json(text) or _LISTS[key]}"
-            raise UsageError(f"column {key!r} has {text[:60]}, which is not JSON", hint=hint) from None
+            raise UsageError(
+                f"column {key!r} has {text[:60]}, which is not JSON", hint=f"write it as {_LISTS[key]}"
+            ) from None
         value = None
     if not isinstance(value, list | dict):  # a number, null or true: an answer as it is written
         return {text: 1.0} if key == "answers" else [text]
     if "\\u" in text:
         require_characters({key: value}, f"column {key!r}")
     return value
-
-
-def _as_json(text: str) -> str | None:
-    """A list or mapping in Python's notation as JSON, for a message."""
-    try:
-        return json.dumps(ast.literal_eval(text), ensure_ascii=False) if len(text) < _SHOWN else None
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        return None

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from epalm.datasets.answers import UniqueIds, agreed_scores, share, share_scores, share_texts
+from epalm.datasets.answers import UniqueIds, build_sample
 from epalm.datasets.entries import Entry, csv_entries, json_entries
 from epalm.datasets.listing import UNKNOWN, Listing, may_be, modality_of
 from epalm.errors import UsageError
@@ -34,12 +34,6 @@ class Part:
     def folders(self, root: Path) -> list[str]:
         """The folders of any of the names that are below a root."""
         return [name for name in self.names if (root / name).is_dir()]
-
-
-def parts(what: str, names: Mapping[str, str | Sequence[str]], *, optional: bool = False) -> tuple[Part, ...]:
-    """A part for each split: its name, or several."""
-    listed = {split: (name,) if isinstance(name, str) else tuple(name) for split, name in names.items()}
-    return tuple(Part(split, what, several, optional) for split, several in listed.items())
 
 
 @dataclass
@@ -128,20 +122,7 @@ class Files:
         types: tuple[str | None, str | None] = (None, None),
     ) -> None:
         """A question called `name`; without `answers`, they are scored by how many of the `raw` ones agree."""
-        scores = agreed_scores(raw) if answers is None else answers
-        sample = Sample(
-            name,
-            self.modality,
-            share(media),
-            Task.QA,
-            entry.split,
-            share(prompt),
-            share_scores(scores),
-            share_texts(raw),
-            question_type=types[0] and share(types[0]),
-            answer_type=types[1] and share(types[1]),
-            unanswerable=not scores and (answers is not None or bool(raw)),
-        )
+        sample = build_sample(name, self.modality, media, Task.QA, entry.split, prompt, answers, raw, types=types)
         try:
             self._ids.add(sample)
         except UsageError as error:
@@ -181,7 +162,7 @@ class Files:
     def samples(self) -> tuple[Sample, ...]:
         """What was added: questions, then captions, each in the order of the files."""
         captions = (
-            Sample(name, self.modality, media, Task.CAPTION, split, references=share_texts(references))
+            build_sample(name, self.modality, media, Task.CAPTION, split, references=references)
             for (split, name), (media, references) in self._captions.items()
         )
         return (*self._samples, *captions)

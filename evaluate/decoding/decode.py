@@ -42,14 +42,13 @@ def decode_batches(
     """
     model, text, device = run.model, run.text, run.model.device
     groups = length_groups(run, samples, options)
-    vocabulary = int(model.lm.config.vocab_size)
-    tree = _tree(text, options.answers, vocabulary, device) if options.answers else None
+    tree = _tree(text, options.answers, int(model.lm.config.vocab_size), device) if options.answers else None
 
     def decode(batch: Sequence[Sample]) -> list[Prediction]:
         ids = torch.tensor([text.given(sample) for sample in batch], device=device)
         values = last_layers(gather(batch), model.groups).to(device)
         if tree is not None and batch[0].task is Task.QA:
-            places = choose_answers(model, values, ids, tree, beams=min(options.ranking_beams, vocabulary // 2))
+            places = choose_answers(model, values, ids, tree, beams=options.answer_beams)
             texts = [options.answers[place] for place in places]
         else:
             produced = generate(

@@ -13,7 +13,8 @@ from epalm.request_fields import option
 if TYPE_CHECKING:
     from epalm.settings import DecodeSettings
 
-RANKING_BEAMS = 16  # at least, where a list has more answers than are scored whole
+MOST_EXACT = 64  # answers of a list of which the likeliest is found for sure
+_BEAMS = 16  # at least, in the search among more answers
 _MOST_BYTES = 16 << 20  # of a file of answers
 _MOST_ANSWERS = 100_000
 _LONGEST = 200  # characters of an answer
@@ -40,15 +41,15 @@ class DecodeOptions:
     batch_size: int | None = None  # samples decoded together; None: as many as the memory holds
 
     @property
-    def ranking_beams(self) -> int:
-        """Beams of the search among many answers."""
-        return max(RANKING_BEAMS, self.num_beams)
+    def answer_beams(self) -> int:
+        """Beams of the search among answers: as many as there are, so that it is exact, or a few of many."""
+        return len(self.answers) if len(self.answers) <= MOST_EXACT else max(_BEAMS, self.num_beams)
 
     def deciding(self) -> dict[str, Any]:
         """What decides the predictions, as JSON; of answers, their number and digest."""
         drawn = {"num_beams": self.num_beams} if self.sampling is None else {"sampling": asdict(self.sampling)}
         of_list = {"answers": len(self.answers), "answers_digest": digest_json(list(self.answers))}
-        ranked = {**of_list, "answers_beams": self.ranking_beams} if self.answers else {}
+        ranked = {**of_list, "answer_beams": self.answer_beams} if self.answers else {}
         return {**drawn, "max_length": self.max_length, **ranked}
 
 

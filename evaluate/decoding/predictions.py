@@ -180,18 +180,24 @@ def _short(inputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _reasons(to_decode: Sequence[Asked], files: Sequence[Path]) -> dict[str, int]:
-    """How many have no text for which reason, the commonest first: what differs in the nearest line of their files."""
-    inputs = [_short(one.inputs) for one in to_decode]
-    near: dict[Any, list[dict[str, Any]]] = {one.sample.id: [] for one in to_decode}  # lines of the same id, and of
-    near |= {_subject(one): [] for one in inputs}  # the same question and medium
+    """How many have no text for which reason, the commonest first.
+
+    That is what differs in the nearest of the lines of the same id, or of the same question and medium.
+    """
+    asked = [(one.sample.id, _subject(inputs), inputs) for one in to_decode for inputs in [_short(one.inputs)]]
+    near: dict[Any, list[dict[str, Any]]] = {place: [] for name, subject, _ in asked for place in (name, subject)}
     for line in (line for file in files if to_decode for line in read_lines(file)):
-        for place in (line["id"], _subject(line["inputs"])):
-            if place in near:
-                near[place].append(line)
-    counts = Counter(
-        _reason(short, [*near[one.sample.id], *near[_subject(short)]])
-        for one, short in zip(to_decode, inputs, strict=True)
-    )
+        for place in near.keys() & {line["id"], _subject(line["inputs"])}:
+            near[place].append(line)
+    counts: Counter[str] = Counter()
+    for name, subject, inputs in asked:
+        lines = near[name] + near[subject]
+        differences = [_differences(line["inputs"], inputs) for line in lines if line["key"] is not None]
+        if differences:
+            fewest = min(differences, key=len)
+            counts[f"with {' and '.join(fewest)}"] += 1
+        else:
+            counts[_UNKEYED if lines else _NEW] += 1
     return dict(counts.most_common())
 
 
@@ -199,24 +205,9 @@ def _subject(inputs: Mapping[str, Any]) -> tuple[str, str]:
     return str(inputs.get("question")), str(inputs.get("medium"))
 
 
-def _reason(inputs: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> str:
-    changes = [
-        [
-            words
-            for name, words in _WORDS.items()
-            if name in inputs and line["inputs"].get(name, inputs[name]) != inputs[name]
-        ]
-        for line in lines
-        if line["key"] is not None
-    ]
-    if changes:
-        fewest = min(changes, key=len)
-        return f"with {' and '.join(fewest)}"
-    return _UNKEYED if lines else _NEW
-
-
-def _differ(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return name in one and name in other and one[name] != other[name]
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Which inputs differ that both have."""
+    return [words for name, words in _WORDS.items() if name in one and name in other and one[name] != other[name]]
 
 
 @contextmanager

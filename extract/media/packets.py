@@ -1,28 +1,47 @@
-"""The packets of a clip, listed without decoding, and the frames wanted found from them by seeking to key frames.
+"""The packets of a clip, listed without decoding: which frames there are, where to seek for them, and which were lost.
 
-Where anything about the clip is doubtful this raises `DoubtError`, and its caller decodes from the beginning instead:
-what is found here are the very frames that decoding all of the clip gives. One thing differs: of damage in a part of
-the clip that no frame is wanted from, only packets that were lost or zeroed are noticed. Knows packets and frames; does
-not know which are wanted.
+Where anything about the clip is doubtful seeking raises `DoubtError`, and the caller decodes from the beginning
+instead: what is found here are the very frames that decoding all of the clip gives. One thing differs: of damage in a
+part of the clip that no frame is wanted from, only packets that were lost or zeroed are noticed.
+
+A long time between two frames is no sign of loss by itself: recordings of screens and slide shows have such. It is one
+where the file has bytes there that no packet of any stream accounts for, or where the container says that a packet is
+damaged, as MPEG-TS does. MP4 and MOV list every packet, unless they are fragmented.
 """
 
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from epalm.extract.media.chunks import BOXES, walk
 from epalm.extract.media.limits import Limits
-from epalm.extract.media.lost_packets import Coverage
 
 # Containers that store the time of every frame; codecs of which a packet is one frame (VP8 hides some in packets
 # of their own), which need nothing of what lies before a key frame, and whose decoders tell one by its content.
 _CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _CODECS = {"h264", "hevc", "vp9", "av1"}
 _ZEROS = bytes(64)  # no packet of these codecs holds so many in a row, unless a part of the file was never written
+# Containers in which lost packets are looked for, and bytes that lie between two packets of a whole file: ASF
+# interleaves their parts, MPEG-TS is filled up to be sent at a constant rate.
+_BETWEEN = {
+    "matroska,webm": 0, "flv": 0, "nut": 0, "avi": 0, "ogg": 0, "mpeg": 0, "asf": 1 << 12, "mpegts": 1 << 62,
+}  # fmt: skip
+_COUNTING = {"avi", "ogg"}  # whose times go on behind a hole as if there were none
+_UNKNOWN = -(1 << 63)  # time
+_LEAST_LOST = 2  # frames
+_LEAST_BYTES = 128  # of a stretch; containers put less between two packets
+_BYTES_A_FRAME = 24  # that a lost one took at least: containers may have an empty entry for one shown again
+_SHARE = 0.1  # of the usual frame's bytes that each lost one took
+_INDEX_ENTRY = 32  # bytes that an index at the end of the file takes for a packet from which decoding can begin
+_NEIGHBOURS = 8  # packets: those of neighbouring frames lie so near to each other in the file
+_MOST_BOXES = 100_000
 
 
 class DoubtError(Exception):
@@ -64,51 +83,106 @@ def index_packets(container: InputContainer, stream: VideoStream, limits: Limits
     Raises:
         MediaError: more frames or seconds than the limits allow.
     """
-    # In the file's order. Arrays, as a million frames in lists of tuples take a hundred times as much memory.
-    shown, starts, key = array("q"), array("q"), array("b")
-    coverage = Coverage(container.format.name)
-    first: int | None = None  # times
-    last = 0
     sought = container.format.name in _CONTAINERS and stream.codec_context.codec.canonical_name in _CODECS
     doubtful, torn = not sought, False
     unit = float(stream.time_base or 0)
+    # Of each packet in the file's order: whether it is of the clip, its place and bytes, when it is shown and sent,
+    # whether it is a key frame, and damaged. An array, as tuples would take ten times the memory.
+    table, end = array("q"), 0
+    count, first, last = 0, 0, 0  # frames, times
     for packet in container.demux():
-        mine = packet.stream_index == stream.index
-        coverage.add(packet, mine=mine)
-        if not mine or not packet.size:
+        mine, size = packet.stream_index == stream.index, packet.size
+        if not size and packet.dts is None:  # the last one tells the end
             continue
-        time = 0 if packet.pts is None else packet.pts
+        place = end if packet.pos is None else packet.pos  # without one it goes on where the one before has ended
+        end = place + size
+        times = [_UNKNOWN if time is None else time for time in (packet.pts, packet.dts)]
+        table.extend((mine, place, size, *times, packet.is_keyframe, packet.is_corrupt))
+        if not mine or not size:
+            continue
         # Packets cut away by an edit list are decoded and not shown.
         doubtful |= packet.pts is None or packet.is_discard or packet.is_corrupt
         torn = torn or (sought and _ZEROS in bytes(packet))
-        shown.append(time)
-        starts.append(time if packet.dts is None else min(time, packet.dts))
-        key.append(packet.is_keyframe)
-        limits.check_frames(len(shown))
+        limits.check_frames(count + 1)
         at = packet.dts if packet.pts is None else packet.pts
         if at is not None:
-            first, last = (at, at) if first is None else (min(first, at), max(last, at))
+            first, last = (min(first, at), max(last, at)) if count else (at, at)
             limits.check_seconds((last - first) * unit)
-    end = (container.duration or 0) / av.time_base / (unit or 1)
-    times = np.array(shown, np.int64)
-    packets = np.argsort(times, kind="stable")
-    keys = np.flatnonzero(np.array(key, bool)[packets])
+        count += 1
+    rows = np.frombuffer(table, np.int64).reshape(-1, 7)
+    announced_end = (container.duration or 0) / av.time_base / (unit or 1)
+    lost = _lost_frames(rows, container.format.name, container.size, announced_end, stream.frames)
+    _, _, _, shown, sent, key, _ = rows[(rows[:, 0] == 1) & (rows[:, 2] > 0)].T
+    shown = np.where(shown == _UNKNOWN, 0, shown)
+    starts = np.where(sent == _UNKNOWN, shown, np.minimum(shown, sent))
+    packets = np.argsort(shown, kind="stable")
+    keys = np.flatnonzero(key[packets])
+    in_order = len(keys) > 0 and keys[0] == 0 and packets[0] == 0  # decoders drop what is shown before the first key
+    in_order = in_order and not (np.diff(packets[keys]) < 0).any() and not (np.diff(shown[packets]) == 0).any()
     return PacketIndex(
-        times=times[packets],
+        times=shown[packets],
         packets=packets,
         keys=keys,
-        starts=np.array(starts, np.int64)[packets[keys]],
+        starts=starts[packets[keys]],
+        doubtful=doubtful or torn or not in_order or stream.frames not in (0, count),
         torn=torn,
-        doubtful=doubtful
-        or torn
-        or not len(keys)
-        or keys[0] != 0  # decoders drop what is shown before the first key frame
-        or packets[0] != 0
-        or bool((np.diff(packets[keys]) < 0).any())
-        or bool((np.diff(times[packets]) == 0).any())
-        or stream.frames not in (0, len(times)),
-        lost=coverage.lost(container.size, end, stream.frames),
+        lost=lost,
     )
+
+
+def _lost_frames(rows: np.ndarray, container: str, file_size: int, end: float, announced: int) -> int:
+    """How many frames lack, by the table of packets.
+
+    `end` is when the clip ends as its header says, in the unit of the times; `announced` is how many frames it has
+    as AVI's header says, whose times count what is there.
+    """
+    between = _BETWEEN.get(container)
+    _, clip_places, clip_sizes, times, sent, _, _ = rows[rows[:, 0] == 1].T
+    if between is None or len(times) <= _LEAST_LOST:
+        return 0
+    _, begins, sizes, _, _, is_key, is_corrupt = rows[np.argsort(rows[:, 1], kind="stable")].T
+    corrupt, ends = begins[is_corrupt == 1], np.maximum.accumulate(begins + sizes)
+    bare = begins[1:] - ends[:-1]
+    holes = np.flatnonzero(bare >= _LEAST_BYTES + between)
+    if (times == _UNKNOWN).any():  # MPEG has the times of some
+        times = sent
+    if (times == _UNKNOWN).any():
+        return 0
+    order = np.argsort(times, kind="stable")
+    times, places = times[order], clip_places[order]
+    last, index = int(places[-_NEIGHBOURS:].max()), _INDEX_ENTRY * int(is_key.sum())
+    if container == "avi":
+        times, end, index = np.arange(len(times)), announced, _INDEX_ENTRY * max(announced, len(begins))
+    if container in _COUNTING:
+        last = -1
+    usual = max(1.0, float(np.median(np.diff(times))))
+    frame = max(_BYTES_A_FRAME, _SHARE * float(np.median(clip_sizes)))
+    gaps = np.rint(np.diff(times) / usual).astype(np.int64) - 1
+    lost = 0
+    for gap in np.flatnonzero(gaps >= _LEAST_LOST).tolist():
+        near = places[max(0, gap - _NEIGHBOURS) : gap + 2 + _NEIGHBOURS]
+        low, high = int(near.min()), int(near.max())
+        inside = holes[(begins[holes + 1] > low) & (ends[holes] <= high)]
+        if bare[inside].sum() >= frame * gaps[gap] or ((corrupt >= low) & (corrupt <= high)).any():
+            lost += int(gaps[gap])
+    behind = round((end - times[-1]) / usual) - 1
+    left = max(0, file_size - int(ends[-1]) - index - between) + int(bare[holes[begins[holes + 1] > last]].sum())
+    return lost + (behind if behind >= _LEAST_LOST and left >= max(_LEAST_BYTES, frame * behind) else 0)
+
+
+def unreachable_bytes(file: BinaryIO) -> int:
+    """Of a fragmented MP4, how many bytes lie behind a place where a box should begin and none does.
+
+    0 where only zeros follow: recorders reserve room.
+    """
+    size, fragments = file.seek(0, os.SEEK_END), False
+    for box in walk(file, BOXES, size, most=_MOST_BOXES):
+        if not box.name.isalnum():
+            file.seek(box.place)
+            blocks = iter(lambda: file.read(1 << 20), b"")
+            return size - box.place if fragments and any(block.strip(b"\0") for block in blocks) else 0
+        fragments |= box.name == b"moof"
+    return 0
 
 
 def seek_frames(

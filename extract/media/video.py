@@ -18,10 +18,9 @@ from av.video.stream import VideoStream
 from epalm.errors import MediaError
 from epalm.extract.media.containers import VIDEO_SHARE, open_container
 from epalm.extract.media.limits import Limits
-from epalm.extract.media.lost_packets import unreachable_bytes
 from epalm.extract.media.media_warnings import warn_about
 from epalm.extract.media.orientation import TURNS, UPRIGHT, of_display_matrix
-from epalm.extract.media.packets import DoubtError, PacketIndex, index_packets, seek_frames
+from epalm.extract.media.packets import DoubtError, PacketIndex, index_packets, seek_frames, unreachable_bytes
 from epalm.media import MediaFile
 
 Kept = TypeVar("Kept")

@@ -11,16 +11,16 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import xxhash
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from epalm.cache.objects.durable import fsync_directory, fsync_file, write_atomically
 from epalm.console import warn
 from epalm.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 BEST, LATEST = "best", "latest"
 TRAINABLE = "trainable"
@@ -41,7 +41,7 @@ class Checkpoint:
     path: Path
     state: Mapping[str, Any]
 
-    def tensors(self, part: str) -> dict[str, torch.Tensor]:
+    def tensors(self, part: str) -> "dict[str, torch.Tensor]":
         """The tensors of a part, on the CPU."""
         return read_tensors(self.path / f"{part}.safetensors")[0]
 
@@ -54,7 +54,7 @@ class Checkpoints:
         self.folder = folder
 
     def write(
-        self, step: int, parts: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any], *, best: bool
+        self, step: int, parts: "Mapping[str, Mapping[str, torch.Tensor]]", state: Mapping[str, Any], *, best: bool
     ) -> None:
         """Add the checkpoint of a step, which is the latest from then on, and take away what is older.
 
@@ -183,8 +183,11 @@ class Checkpoints:
         return hidden
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]", metadata: dict[str, str] | None = None) -> None:
     """Write named tensors, so that they survive a power cut. Raises OSError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(plain, path, metadata)
@@ -193,8 +196,10 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
     fsync_file(path)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, str]]":
     """Named tensors of a file, and its metadata. Raises DamagedError."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -12,15 +12,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from epalm.cache.objects.durable import fsync_directory, fsync_file, write_atomically
 from epalm.config import Config, read_config
 from epalm.console import size_in_words, warn
 from epalm.errors import EpalmError, UsageError
 from epalm.train.runs.checkpoints import BEST, LATEST, TRAINABLE, Checkpoints, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    import torch
 
 _TENSORS = f"{TRAINABLE}.safetensors"
 _POINTER = "latest"  # in the folder of the runs: the one that finished last
@@ -185,12 +186,12 @@ class RunFolder:
         """What `begin` was given. Raises UsageError when the file is damaged."""
         return _read_json(self.path / "inputs.json")
 
-    def save_only(self, tensors: Mapping[str, torch.Tensor], *, step: int) -> None:
+    def save_only(self, tensors: "Mapping[str, torch.Tensor]", *, step: int) -> None:
         """Write the only checkpoint of a run that is not trained here: an export's, an import's."""
         with writing(self.path):
             write_tensors(self.path / _TENSORS, tensors, {"step": str(step)})
 
-    def load(self, kind: str = BEST) -> tuple[dict[str, torch.Tensor], int]:
+    def load(self, kind: str = BEST) -> "tuple[dict[str, torch.Tensor], int]":
         """The trained tensors of a checkpoint, "best" or "latest", and its step; an export has one.
 
         Raises:

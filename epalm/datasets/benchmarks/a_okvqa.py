@@ -4,15 +4,21 @@ Choices and rationales are not read. The official evaluation of direct answers l
 `difficult_direct_answer` (github.com/allenai/aokvqa): in val they have no answers here, and so are not scored.
 """
 
-from epalm.datasets.benchmark import Benchmark, Form
+from epalm.datasets.benchmark import Benchmark, form
 from epalm.datasets.benchmarks.coco_caption import coco_folders, coco_picture
-from epalm.datasets.published import Files, parts
+from epalm.datasets.published import Files
 from epalm.samples import Modality, Task
 
 _SUBSETS = {"train": "train2017", "val": "val2017", "test": "test2017"}
 
 
-def _read(files: Files) -> None:
+@form(
+    "official",
+    "a list of questions of each split",
+    {"questions": {split: [f"{folder}aokvqa_v1p0_{split}.json" for folder in ("", "aokvqa/")] for split in _SUBSETS}},
+    coco_folders(_SUBSETS),
+)
+def _official(files: Files) -> None:
     for entry in files.json("questions", ""):
         raw: list[str] = []
         difficult = entry.split == "val" and entry.value.get("difficult_direct_answer") is True
@@ -24,16 +30,6 @@ def _read(files: Files) -> None:
         files.add_question(entry, entry.name("question_id"), picture, entry.text("question"), None, raw)
 
 
-_FORM = Form(
-    "official",
-    "a list of questions of each split",
-    parts(
-        "questions",
-        {split: (f"aokvqa_v1p0_{split}.json", f"aokvqa/aokvqa_v1p0_{split}.json") for split in _SUBSETS},
-    ),
-    coco_folders(_SUBSETS),
-    _read,
-)
 BENCHMARK = Benchmark(
     "a-okvqa",
     "A-OKVQA: image question answering that takes knowledge, answered directly",
@@ -41,5 +37,5 @@ BENCHMARK = Benchmark(
     Modality.IMAGE,
     Task.QA,
     "train, val, test (without answers)",
-    (_FORM,),
+    (_official,),
 )

@@ -5,9 +5,9 @@ train, five lines with one each in val and test. A file is called by YouTube id,
 seconds or milliseconds, with or without AudioSet's "Y" in front. Clips that YouTube no longer has are normal.
 """
 
-from epalm.datasets.benchmark import Benchmark, Form
+from epalm.datasets.benchmark import Benchmark, form
 from epalm.datasets.entries import Entry
-from epalm.datasets.published import Files, parts
+from epalm.datasets.published import Files
 from epalm.samples import Modality, Task
 
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
@@ -16,7 +16,13 @@ _SECONDS = 10  # of a clip
 _LONGEST = 1_000_000  # seconds into a video
 
 
-def _read(files: Files) -> None:
+@form(
+    "official",
+    "a CSV of each split",
+    {"captions": {split: (f"{split}.csv", f"dataset/{split}.csv", f"audiocaps_{split}.csv") for split in _SPLITS}},
+    {"clips": {split: (f"audio/{split}", f"audios/{split}", split, "audio", "audios", "wav") for split in _SPLITS}},
+)
+def _official(files: Files) -> None:
     known: set[tuple[str, str]] = set()
     for entry in files.csv("captions", *_COLUMNS):
         number = entry.name("audiocap_id")
@@ -42,18 +48,6 @@ def _stems(clip: str, start: int) -> list[str]:
     return [f"{mark}{clip}{span}" for span in spans for mark in ("", "Y")]
 
 
-_FORM = Form(
-    "official",
-    "a CSV of each split",
-    parts(
-        "captions",
-        {split: (f"{split}.csv", f"dataset/{split}.csv", f"audiocaps_{split}.csv") for split in _SPLITS},
-    ),
-    parts(
-        "clips", {split: (f"audio/{split}", f"audios/{split}", split, "audio", "audios", "wav") for split in _SPLITS}
-    ),
-    _read,
-)
 BENCHMARK = Benchmark(
     "audiocaps",
     "AudioCaps: audio captions",
@@ -61,5 +55,5 @@ BENCHMARK = Benchmark(
     Modality.AUDIO,
     Task.CAPTION,
     "train, val, test",
-    (_FORM,),
+    (_official,),
 )

@@ -9,9 +9,9 @@ Other benchmarks ask about COCO's pictures as well: how their files are called, 
 
 import re
 
-from epalm.datasets.benchmark import Benchmark, Form
+from epalm.datasets.benchmark import Benchmark, Form, form
 from epalm.datasets.entries import Entry, json_entries
-from epalm.datasets.published import Files, Part, parts
+from epalm.datasets.published import Files
 from epalm.samples import Modality, Task
 
 _ABOVE = ("", "images/", "coco/", "coco/images/", "COCO/", "COCO/images/")
@@ -21,9 +21,9 @@ _SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 _SUBSETS = {"train2014": "train2014", "val2014": "val2014"}
 
 
-def coco_folders(subsets: dict[str, str]) -> tuple[Part, ...]:
+def coco_folders(subsets: dict[str, str]) -> dict[str, dict[str, list[str]]]:
     """The folders of each split's pictures, in one of COCO's subsets such as train2014."""
-    return parts("images", {split: [above + subset for above in _ABOVE] for split, subset in subsets.items()})
+    return {"images": {split: [above + subset for above in _ABOVE] for split, subset in subsets.items()}}
 
 
 def coco_picture(files: Files, subsets: dict[str, str], entry: Entry) -> str:
@@ -42,39 +42,37 @@ def subset_of(entry: Entry, key: str) -> str:
     return match[1]
 
 
-def _read_karpathy(files: Files) -> None:
+@form(
+    "karpathy",
+    "Karpathy's split",
+    {"captions": {"": [f"{folder}dataset_coco.json" for folder in ("", "COCO/", "caption_datasets/")]}},
+    coco_folders(_SUBSETS),
+)
+def _karpathy(files: Files) -> None:
     for entry in files.json("captions", "images"):
         picture = f"{files.folder(entry.choice('filepath', _SUBSETS))}/{entry.name('filename')}"
         captions, split = entry.texts("sentences", "raw"), entry.choice("split", _SPLITS)
         files.add_captions(entry, entry.name("cocoid"), picture, captions, split=split, whole=True)
 
 
-def _read_official(files: Files) -> None:
-    for split, path in files.paths("captions"):
-        images = json_entries(path, split, "images")
-        names = {image.name("id"): f"{files.folder(split)}/{image.name('file_name')}" for image in images}
-        for entry in json_entries(path, split, "annotations"):
-            image = entry.name("image_id")
-            if image not in names:
-                raise entry.fault(f"image_id {image} is not among the file's images", hint="download the file again")
-            files.add_captions(entry, image, names[image], [entry.text("caption")])
-
-
 def _official(year: str) -> Form:
     subsets = {"train": f"train{year}", "val": f"val{year}"}
-    annotations = parts("captions", {split: f"captions_{subset}.json" for split, subset in subsets.items()})
-    return Form(
-        f"official-{year}", f"the official captions of {year}", annotations, coco_folders(subsets), _read_official
-    )
+    annotations = {split: f"captions_{subset}.json" for split, subset in subsets.items()}
+
+    @form(f"official-{year}", f"the official captions of {year}", {"captions": annotations}, coco_folders(subsets))
+    def official(files: Files) -> None:
+        for split, path in files.paths("captions"):
+            images = json_entries(path, split, "images")
+            names = {image.name("id"): f"{files.folder(split)}/{image.name('file_name')}" for image in images}
+            for entry in json_entries(path, split, "annotations"):
+                image = entry.name("image_id")
+                if image not in names:
+                    raise entry.fault(f"image_id {image} is not among the file's images", "download the file again")
+                files.add_captions(entry, image, names[image], [entry.text("caption")])
+
+    return official
 
 
-_KARPATHY = Form(
-    "karpathy",
-    "Karpathy's split",
-    parts("captions", {"": ("dataset_coco.json", "COCO/dataset_coco.json", "caption_datasets/dataset_coco.json")}),
-    coco_folders(_SUBSETS),
-    _read_karpathy,
-)
 BENCHMARK = Benchmark(
     "coco-caption",
     "COCO captions: image captions",
@@ -82,5 +80,5 @@ BENCHMARK = Benchmark(
     Modality.IMAGE,
     Task.CAPTION,
     "karpathy: train (restval as well), val, test; official: train, val",
-    (_KARPATHY, _official("2014"), _official("2017")),
+    (_karpathy, _official("2014"), _official("2017")),
 )

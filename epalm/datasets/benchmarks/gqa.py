@@ -4,15 +4,29 @@ Official: an object with a member for each question, {"imageId", "question", "an
 (cs.stanford.edu/people/dorarad/gqa/download.html). List: {"img_id", "sent", "label", "question_id"}.
 """
 
-from epalm.datasets.benchmark import Benchmark, Form
-from epalm.datasets.published import Files, parts
+from epalm.datasets.benchmark import Benchmark, form
+from epalm.datasets.published import Files
 from epalm.samples import Modality, Task
 
 _FILES = {"train": "train", "val": "val", "test": "testdev", "submission": "test"}
 _LISTS = {"train": "train", "val": "valid", "test": "testdev"}
 
 
-def _read_official(files: Files) -> None:
+_IMAGES = {"images": {"": ("images", "GQA/images", "gqa/images", "allImages/images")}}
+_FOLDERS = ("", "questions1.2/")
+
+
+@form(
+    "official",
+    "the balanced questions",
+    {
+        "questions": {
+            split: [f"{folder}{name}_balanced_questions.json" for folder in _FOLDERS] for split, name in _FILES.items()
+        }
+    },
+    _IMAGES,
+)
+def _official(files: Files) -> None:
     for entry in files.json("questions"):
         answer = entry.text_or_none("answer") if entry.split == "submission" else entry.text("answer")
         types = entry.value.get("types")
@@ -27,38 +41,23 @@ def _read_official(files: Files) -> None:
         )
 
 
-def _read_list(files: Files) -> None:
+@form(
+    "list",
+    "lists of questions with labels, as LXMERT and VL-Adapter keep them",
+    {"questions with labels": {split: (f"{name}.json", f"GQA/{name}.json") for split, name in _LISTS.items()}},
+    _IMAGES,
+)
+def _list(files: Files) -> None:
     for entry in files.json("questions with labels", ""):
         files.add_labelled(entry, f"{files.folder()}/{entry.name('img_id')}.jpg")
 
 
-_IMAGES = parts("images", {"": ("images", "GQA/images", "gqa/images", "allImages/images")})
-_OFFICIAL = Form(
-    "official",
-    "the balanced questions",
-    parts(
-        "questions",
-        {
-            split: [f"{folder}{name}_balanced_questions.json" for folder in ("", "questions1.2/")]
-            for split, name in _FILES.items()
-        },
-    ),
-    _IMAGES,
-    _read_official,
-)
-_LIST = Form(
-    "list",
-    "lists of questions with labels, as LXMERT and VL-Adapter keep them",
-    parts("questions with labels", {split: (f"{name}.json", f"GQA/{name}.json") for split, name in _LISTS.items()}),
-    _IMAGES,
-    _read_list,
-)
 BENCHMARK = Benchmark(
     "gqa",
     "GQA: image question answering",
     "https://cs.stanford.edu/people/dorarad/gqa/download.html",
     Modality.IMAGE,
     Task.QA,
-    "train, val; testdev, which results are told on, is test; the official test, without answers, is submission",
-    (_OFFICIAL, _LIST),
+    "train, val; testdev, on which results are reported, is test; the official test, without answers, is submission",
+    (_official, _list),
 )

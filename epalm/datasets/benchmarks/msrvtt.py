@@ -11,41 +11,43 @@ where the caption is a text or a list of them.
 
 from collections.abc import Callable
 
-from epalm.datasets.benchmark import Benchmark, Form
+from epalm.datasets.benchmark import Benchmark, Form, form
 from epalm.datasets.entries import Entry, json_entries
-from epalm.datasets.published import Files, Part, parts
+from epalm.datasets.published import Files
 from epalm.samples import Modality, Task
 
 _SPLITS = ("train", "val", "test")
 _SPLIT_NAMES = {"train": "train", "validate": "val", "val": "val", "test": "test"}
-_CLIPS = parts("videos", {"": ("videos/all", "videos", "video", "all", "TrainValVideo", "TestVideo")})
+_CLIPS = ("videos/all", "videos", "video", "all", "TrainValVideo", "TestVideo")
 _EXTENSIONS = ("mp4", "avi", "mkv", "webm", "mov")
 Locate = Callable[[Entry], str]
 
 
 def qa_forms(
-    clips: tuple[Part, ...], list_name: str, locator: Callable[[Files], Locate], *more: Part
+    clips: tuple[str, ...], list_name: str, locator: Callable[[Files], Locate], mapping: str | None = None
 ) -> tuple[Form, Form]:
     """The authors' own files, whose clips lie where what `locator` gives says, and lists as `list_name`_train.json."""
+    media = {"videos": {"": clips}}
+    questions: dict[str, dict[str, str]] = {"questions": {split: f"{split}_qa.json" for split in _SPLITS}}
+    questions |= {"names of clips": {"": mapping}} if mapping else {}
 
-    def read_official(files: Files) -> None:
+    @form("official", "the authors' questions", questions, media, optional=("names of clips",))
+    def official(files: Files) -> None:
         locate = locator(files)
         for entry in files.json("questions", ""):
             _add_answered(files, entry, locate(entry))
 
-    def read_list(files: Files) -> None:
+    lists = {"questions with labels": {split: f"{list_name}_{split}.json" for split in _SPLITS}}
+
+    @form("list", "lists of questions with labels", lists, media)
+    def listed(files: Files) -> None:
         for entry in files.json("questions with labels", ""):
             if "sent" in entry:
                 files.add_labelled(entry, _listed_clip(files, entry))
             else:
                 _add_answered(files, entry, _listed_clip(files, entry))
 
-    questions = parts("questions", {split: f"{split}_qa.json" for split in _SPLITS})
-    lists = parts("questions with labels", {split: f"{list_name}_{split}.json" for split in _SPLITS})
-    return (
-        Form("official", "the authors' questions", (*questions, *more), clips, read_official),
-        Form("list", "lists of questions with labels", lists, clips, read_list),
-    )
+    return official, listed
 
 
 def _add_answered(files: Files, entry: Entry, clip: str) -> None:
@@ -75,7 +77,20 @@ def _locator(files: Files) -> Locate:
     return locate
 
 
-def _read_captions(files: Files) -> None:
+@form(
+    "official",
+    "videos and sentences in one file, or in one of train and val and one of test",
+    {
+        "videos and sentences": {
+            "": ("MSRVTT_data.json", "msrvtt_data/MSRVTT_data.json"),
+            "train": "train_val_videodatainfo.json",
+            "test": "test_videodatainfo.json",
+        }
+    },
+    {"videos": {"": _CLIPS}},
+    optional=("videos and sentences",),
+)
+def _official(files: Files) -> None:
     paths = dict(files.paths("videos and sentences"))
     for path in [paths[""]] if "" in paths else paths.values():
         split_of: dict[str, str] = {}
@@ -92,7 +107,19 @@ def _read_captions(files: Files) -> None:
             files.add_captions(entry, name, "", [entry.text("caption")], split=split_of[name])
 
 
-def _read_caption_lists(files: Files) -> None:
+@form(
+    "list",
+    "lists of clips with captions",
+    {
+        "captions": {
+            "train": ("msrvtt_caption_train.json", "msrvtt_caption_train7k.json"),
+            "val": "msrvtt_caption_val.json",
+            "test": "msrvtt_caption_test.json",
+        }
+    },
+    {"videos": {"": _CLIPS}},
+)
+def _list(files: Files) -> None:
     for entry in files.json("captions", ""):
         several = isinstance(entry.get("caption"), list)
         captions = entry.texts("caption") if several else [entry.text("caption")]
@@ -108,35 +135,6 @@ QUESTIONS = Benchmark(
     "train, val, test",
     qa_forms(_CLIPS, "msrvtt_vqa", _locator),
 )
-_OFFICIAL = Form(
-    "official",
-    "videos and sentences in one file, or in one of train and val and one of test",
-    parts(
-        "videos and sentences",
-        {
-            "": ("MSRVTT_data.json", "msrvtt_data/MSRVTT_data.json"),
-            "train": "train_val_videodatainfo.json",
-            "test": "test_videodatainfo.json",
-        },
-        optional=True,
-    ),
-    _CLIPS,
-    _read_captions,
-)
-_LIST = Form(
-    "list",
-    "lists of clips with captions",
-    parts(
-        "captions",
-        {
-            "train": ("msrvtt_caption_train.json", "msrvtt_caption_train7k.json"),
-            "val": "msrvtt_caption_val.json",
-            "test": "msrvtt_caption_test.json",
-        },
-    ),
-    _CLIPS,
-    _read_caption_lists,
-)
 CAPTIONS = Benchmark(
     "msrvtt-caption",
     "MSRVTT captions: video captions",
@@ -145,5 +143,5 @@ CAPTIONS = Benchmark(
     Modality.VIDEO,
     Task.CAPTION,
     "train, val (validate in the files), test",
-    (_OFFICIAL, _LIST),
+    (_official, _list),
 )

@@ -9,18 +9,17 @@ from pathlib import Path
 from epalm.datasets.benchmark import Benchmark
 from epalm.datasets.benchmarks.msrvtt import Locate, qa_forms
 from epalm.datasets.entries import Entry
-from epalm.datasets.published import Files, parts
+from epalm.datasets.published import Files
 from epalm.datasets.text_file import reading
 from epalm.errors import UsageError
 from epalm.samples import Modality, Task
 
-_CLIPS = parts("videos", {"": ("videos/all", "videos", "YouTubeClips", "video", "all")})
-_MAPPING = parts("names of clips", {"": "youtube_mapping.txt"}, optional=True)
+_CLIPS = ("videos/all", "videos", "YouTubeClips", "video", "all")
 _MOST_BYTES = 1 << 24
 
 
 def _locator(files: Files) -> Locate:
-    path = files.find(*_MAPPING)
+    path = dict(files.paths("names of clips")).get("")
     mapping = _read_mapping(path) if path else {}
 
     def locate(entry: Entry) -> str:
@@ -62,5 +61,5 @@ BENCHMARK = Benchmark(
     Modality.VIDEO,
     Task.QA,
     "train, val, test",
-    qa_forms(_CLIPS, "msvd_vqa", _locator, *_MAPPING),
+    qa_forms(_CLIPS, "msvd_vqa", _locator, "youtube_mapping.txt"),
 )

@@ -5,23 +5,37 @@ one caption, {"image_id", "caption_str"}, and may repeat all of its picture's as
 for each picture (textvqa.org/textcaps/dataset). The pictures of train and val lie in `train_images`.
 """
 
-from epalm.datasets.benchmark import Benchmark, Form
-from epalm.datasets.published import Files, parts
+from epalm.datasets.benchmark import Benchmark, form
+from epalm.datasets.published import Files
 from epalm.samples import Modality, Task
 
 _SPLITS = ("train", "val", "test")
 _TRAIN = ("train_images", "images/train_images", "train_val_images/train_images", "images")
-_PICTURES = parts("images", {"train": _TRAIN, "val": _TRAIN, "test": ("test_images", "images/test_images", "images")})
+_PICTURES = {
+    "images": {"train": _TRAIN, "val": _TRAIN, "test": ("test_images", "images/test_images", "images")},
+}
 
 
-def _read_questions(files: Files) -> None:
+@form(
+    "official",
+    "a file of questions for each split",
+    {"questions": {split: f"TextVQA_0.5.1_{split}.json" for split in _SPLITS}},
+    _PICTURES,
+)
+def _questions(files: Files) -> None:
     for entry in files.json("questions", "data"):
         picture = f"{files.folder(entry.split)}/{entry.name('image_id')}.jpg"
         raw = [] if entry.split == "test" else entry.texts("answers")
         files.add_question(entry, entry.name("question_id"), picture, entry.text("question"), None, raw)
 
 
-def _read_captions(files: Files) -> None:
+@form(
+    "official",
+    "a file of captions for each split",
+    {"captions": {split: f"TextCaps_0.1_{split}.json" for split in _SPLITS}},
+    _PICTURES,
+)
+def _captions(files: Files) -> None:
     whole: set[tuple[str, str]] = set()  # pictures that have all of their captions
     for entry in files.json("captions", "data"):
         name, captions = entry.name("image_id"), list[str]()
@@ -39,15 +53,7 @@ TEXTVQA = Benchmark(
     Modality.IMAGE,
     Task.QA,
     "train, val, test (without answers)",
-    (
-        Form(
-            "official",
-            "a file of questions for each split",
-            parts("questions", {split: f"TextVQA_0.5.1_{split}.json" for split in _SPLITS}),
-            _PICTURES,
-            _read_questions,
-        ),
-    ),
+    (_questions,),
 )
 TEXTCAPS = Benchmark(
     "textcaps",
@@ -56,13 +62,5 @@ TEXTCAPS = Benchmark(
     Modality.IMAGE,
     Task.CAPTION,
     "train, val, test (without captions)",
-    (
-        Form(
-            "official",
-            "a file of captions for each split",
-            parts("captions", {split: f"TextCaps_0.1_{split}.json" for split in _SPLITS}),
-            _PICTURES,
-            _read_captions,
-        ),
-    ),
+    (_captions,),
 )

@@ -10,11 +10,11 @@ annotations, its questions have their ten answers as well, for the official accu
 
 from pathlib import Path
 
-from epalm.datasets.answers import share_texts
-from epalm.datasets.benchmark import Benchmark, Form
+from epalm.datasets.answers import share
+from epalm.datasets.benchmark import Benchmark, form
 from epalm.datasets.benchmarks.coco_caption import coco_folders, coco_picture, subset_of
 from epalm.datasets.entries import json_entries
-from epalm.datasets.published import Files, parts
+from epalm.datasets.published import Files
 from epalm.samples import Modality, Task
 
 _SUBSETS = {"train": "train2014", "val": "val2014", "test-dev": "test2015", "test": "test2015"}
@@ -56,17 +56,38 @@ def _annotations(path: Path) -> dict[str, _Annotation]:
         if name in known:
             raise entry.fault(f"question_id {name} is used twice")
         types = (entry.text_or_none("question_type"), entry.text_or_none("answer_type"))
-        known[name] = (share_texts(entry.texts("answers", "answer")), types)
+        known[name] = (tuple(map(share, entry.texts("answers", "answer"))), types)
     if not names:
         return known
     return {name: (raw, (names.get(kind or "", kind), other)) for name, (raw, (kind, other)) in known.items()}
 
 
-def _read_official(files: Files) -> None:
+@form(
+    "official",
+    "questions, and annotations with ten answers each",
+    {
+        "questions": {split: f"v2_OpenEnded_mscoco_{name}_questions.json" for split, name in _QUESTIONS.items()},
+        "annotations": {split: f"v2_mscoco_{split}2014_annotations.json" for split in ("train", "val")},
+    },
+    coco_folders(_SUBSETS),
+)
+def _official(files: Files) -> None:
     read_questions(files, _SUBSETS)
 
 
-def _read_karpathy(files: Files) -> None:
+@form(
+    "karpathy",
+    "the Karpathy split with soft labels, as VL-Adapter and the paper's authors use it",
+    {
+        "questions with labels": {
+            split: (f"karpathy_{split}.json", f"vqa/karpathy_{split}.json") for split in ("train", "val", "test")
+        },
+        "annotations": {subset: f"v2_mscoco_{subset}_annotations.json" for subset in _KARPATHY_SUBSETS},
+    },
+    coco_folders(_KARPATHY_SUBSETS),
+    optional=("annotations",),
+)
+def _karpathy(files: Files) -> None:
     known: dict[str, _Annotation] = {}
     official = [path for _, path in files.paths("annotations")]
     if len(official) == 1:
@@ -81,33 +102,6 @@ def _read_karpathy(files: Files) -> None:
         files.add_labelled(entry, picture, known.get(name, _UNANSWERED)[0])
 
 
-_OFFICIAL = Form(
-    "official",
-    "questions, and annotations with ten answers each",
-    (
-        *parts("questions", {split: f"v2_OpenEnded_mscoco_{split}2014_questions.json" for split in ("train", "val")}),
-        *parts("annotations", {split: f"v2_mscoco_{split}2014_annotations.json" for split in ("train", "val")}),
-        *parts(
-            "questions", {split: f"v2_OpenEnded_mscoco_{split}2015_questions.json" for split in ("test-dev", "test")}
-        ),
-    ),
-    coco_folders(_SUBSETS),
-    _read_official,
-)
-_KARPATHY = Form(
-    "karpathy",
-    "the Karpathy split with soft labels, as VL-Adapter and the paper's authors use it",
-    (
-        *parts(
-            "questions with labels",
-            {split: (f"karpathy_{split}.json", f"vqa/karpathy_{split}.json") for split in ("train", "val", "test")},
-        ),
-        *parts("annotations", {"": "v2_mscoco_train2014_annotations.json"}, optional=True),
-        *parts("annotations", {"": "v2_mscoco_val2014_annotations.json"}, optional=True),
-    ),
-    coco_folders(_KARPATHY_SUBSETS),
-    _read_karpathy,
-)
 BENCHMARK = Benchmark(
     "vqa-v2",
     "VQA v2: image question answering",
@@ -115,5 +109,5 @@ BENCHMARK = Benchmark(
     Modality.IMAGE,
     Task.QA,
     "official: train, val, test-dev and test, the last two without answers; karpathy: train, val, test with labels",
-    (_OFFICIAL, _KARPATHY),
+    (_official, _karpathy),
 )

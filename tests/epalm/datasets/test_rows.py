@@ -145,8 +145,12 @@ HEAD = "id,modality,media,task,split,prompt,answers,references\n"
     ("text", "message", "hint"),
     [
         (HEAD + "1,image,a,qa,test,what,{'cat': 1.0},\n", "line 2: column 'answers' has {'cat': 1.0}", '{"cat": 1.0}'),
-        (HEAD + '\n1,image,a,caption,test,,,"[\'a cat\', ""b""]"\n', "line 3: column 'references'", '["a cat", "b"]'),
-        (HEAD + "1,image,a,caption,test,,,['a' 'b']\n", "line 2: column 'references'", '["ab"]'),
+        (
+            HEAD + '\n1,image,a,caption,test,,,"[\'a cat\', ""b""]"\n',
+            "line 3: column 'references'",
+            '["a cat", "a black cat"]',
+        ),
+        (HEAD + "1,image,a,caption,test,,,['a' 'b']\n", "line 2: column 'references'", '["a cat", "a black cat"]'),
         (HEAD + '1,image,a,caption,test,,,"[1, 2]"\n', "line 2: 'references' must be a list", '["a cat"'),
         (HEAD + "1,image,a,caption,test,,\n", "line 2: fewer cells than columns", "cut off"),
         (

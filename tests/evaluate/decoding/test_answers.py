@@ -1,4 +1,4 @@
-"""Answers of a list are as likely as the full model says of each alone; a search finds one of them, and it alone."""
+"""An answer of a list is found, and it alone; with as many beams as answers it is the likeliest of the full model."""
 
 import random
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from epalm.errors import UsageError
 from epalm.evaluate.decoding import answers as module
-from epalm.evaluate.decoding.answers import AnswerTree, choose_answers, score_answers
-from epalm.evaluate.decoding.options import read_answers
+from epalm.evaluate.decoding.answers import AnswerTree, choose_answers
+from epalm.evaluate.decoding.options import MOST_EXACT, DecodeOptions, read_answers
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.injection import Injection
@@ -49,35 +49,23 @@ answer_lists = st.lists(
 @given(
     st.one_of(models("causal"), models("reference")), st.integers(1, 3), st.integers(1, 4), answer_lists, st.booleans()
 )
-@settings(max_examples=10, deadline=None)
-def test_each_answer_is_as_likely_as_alone(
+@settings(max_examples=20, deadline=None)
+def test_as_many_beams_as_answers_find_the_likeliest(
     model: EpalmModel, batch: int, length: int, answers: list[tuple[int, ...]], one_by_one: bool
 ) -> None:
     features, ids = small_inputs(model, batch, length)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MOST_LOGITS", 1 if one_by_one else 1 << 22)
-        scored = score_answers(model, features, ids, answers)
-    alone = _alone(model, features, ids, answers)
-    torch.testing.assert_close(scored, alone, atol=1e-4, rtol=0)
-    chosen = torch.tensor(choose_answers(model, features, ids, AnswerTree(answers, VOCABULARY, CPU), beams=1))
-    assert _best(alone, chosen)
-
-
-def _best(alone: torch.Tensor, chosen: torch.Tensor) -> bool:
-    """Whether the chosen answers are the likeliest; those as likely but for rounding are, too."""
-    return bool((alone.max(1).values - alone.gather(1, chosen[:, None])[:, 0] < 1e-3).all())
-
-
-@given(st.one_of(models("causal"), models("reference")), st.integers(1, 3), st.integers(1, 4), answer_lists.map(set))
-@settings(max_examples=10, deadline=None)
-def test_as_many_beams_as_answers_find_the_likeliest(
-    model: EpalmModel, batch: int, length: int, answers: list[tuple[int, ...]]
-) -> None:
-    features, ids = small_inputs(model, batch, length)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MOST_WHOLE", 0)
+        patch.setattr(module, "_ROWS", 1 if one_by_one else 512)
         chosen = choose_answers(model, features, ids, AnswerTree(answers, VOCABULARY, CPU), beams=len(answers))
-    assert _best(_alone(model, features, ids, answers), torch.tensor(chosen))
+    alone = _alone(model, features, ids, answers)
+    # Those as likely but for rounding are likeliest, too.
+    assert bool((alone.max(1).values - alone.gather(1, torch.tensor(chosen)[:, None])[:, 0] < 1e-3).all())
+
+
+def test_a_short_list_has_as_many_beams_and_a_long_one_a_few() -> None:
+    for count, num_beams, beams in ((4, 3, 4), (64, 3, 64), (65, 3, 16), (3000, 20, 20)):
+        answers = tuple(f"answer {number}" for number in range(count))
+        assert DecodeOptions(num_beams, answers=answers).answer_beams == beams
 
 
 @given(models(), st.integers(1, 3), st.integers(1, 4), st.integers(0, 99))
@@ -85,7 +73,7 @@ def test_as_many_beams_as_answers_find_the_likeliest(
 def test_of_many_answers_a_search_finds_one_of_the_list(model: EpalmModel, batch: int, beams: int, seed: int) -> None:
     rng = random.Random(seed)
     listed = sorted({(*(rng.randrange(3, 30) for _ in range(rng.randrange(1, 5))), EOS) for _ in range(120)})
-    assert len(listed) > module.MOST_WHOLE
+    assert len(listed) > MOST_EXACT
     features, ids = small_inputs(model, batch, 3)
     tree = AnswerTree(listed, VOCABULARY, CPU)
     chosen = choose_answers(model, features, ids, tree, beams=beams)
@@ -114,7 +102,8 @@ def test_the_tree_allows_the_answers_and_nothing_else() -> None:
     assert [row.tolist() for row in together] == [[0, 0, 1, 1, 2, 2], [5, 8, 2, 6, 5, 8]]
 
 
-def test_medium_and_question_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_answers_share_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [(5, EOS), (5, 6, EOS), (5, 6, 7, EOS), (8, EOS), (8, 6, 7, EOS)]
     model = small_model(small_config(), Injection(2, 1, 3), length=2)
     features, ids = small_inputs(model, 2, 3)
     computed: list[tuple[int, ...]] = []
@@ -125,8 +114,9 @@ def test_medium_and_question_are_computed_once(monkeypatch: pytest.MonkeyPatch) 
         return forward(lm, ids, **words)
 
     monkeypatch.setattr(AugmentedOPT, "forward", counted)
-    score_answers(model, features, ids, [(5, EOS), (5, 6, EOS), (8, 6, 7, EOS)])
-    assert computed == [(2, model.lm.front + 3), (2 * 3, 3)]  # the prefix once; each answer but for its end
+    choose_answers(model, features, ids, AnswerTree(answers, VOCABULARY, CPU), beams=len(answers))
+    assert computed[0] == (2, model.lm.front + 3)  # medium and question
+    assert 2 <= len(computed) <= 4 and all(length == 1 for _, length in computed[1:])  # a token of each beam a time
 
 
 def test_a_file_of_answers(tmp_path: Path) -> None:
