@@ -212,24 +212,12 @@ def execute_score(plan: ScorePlan) -> dict[str, Any]:
     return scores
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What carrying out a plan would do. `seconds` come from some samples decoded here, and thrown away."""
+def estimate_score(plan: ScorePlan) -> dict[str, Any]:
+    """What `execute_score` would do, as `--plan --json` shows it; nothing is written.
 
-    samples: int
-    without_features: int
-    decoded_already: int
-    equal_to_another: int  # and decoded with it
-    to_decode: int
-    reasons: dict[str, int]  # of these, why
-    bytes: int  # to write
-    seconds: float
-    predictions: str
-    decode: dict[str, Any]  # what decides them
-
-
-def estimate_score(plan: ScorePlan) -> Estimate:
-    """Count what `execute_score` would do, and time some of it; nothing is written."""
+    "seconds" come from some samples that are decoded here, and thrown away; "reasons" say why samples are to be
+    decoded; samples that are "equal_to_another" are decoded with it; "decode" is what decides the predictions.
+    """
     found = find_reusable(what_decides(plan.run, plan.features, plan.samples, plan.decode), plan.path)
     some = found.to_decode[:: max(1, len(found.to_decode) // _PROBED)][:_PROBED]
     started = time.perf_counter()
@@ -237,15 +225,15 @@ def estimate_score(plan: ScorePlan) -> Estimate:
     for batch in plan.decoded([one.sample for one in some]):
         size += sum(len(prediction_line(prediction.text, by_id[prediction.id])) for prediction in batch)
     share = len(found.to_decode) / max(1, len(some))
-    return Estimate(
-        samples=len(plan.expected),
-        without_features=len(plan.expected) - len(plan.samples),
-        decoded_already=found.reused,
-        equal_to_another=found.shared,
-        to_decode=len(found.to_decode),
-        reasons=dict(found.reasons),
-        bytes=round(size * share),
-        seconds=(time.perf_counter() - started) * share,
-        predictions=str(plan.path),
-        decode=plan.decode.deciding(),
-    )
+    return {
+        "samples": len(plan.expected),
+        "without_features": len(plan.expected) - len(plan.samples),
+        "decoded_already": found.reused,
+        "equal_to_another": found.shared,
+        "to_decode": len(found.to_decode),
+        "reasons": dict(found.reasons),
+        "bytes": round(size * share),
+        "seconds": (time.perf_counter() - started) * share,
+        "predictions": str(plan.path),
+        "decode": plan.decode.deciding(),
+    }

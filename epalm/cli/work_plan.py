@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,7 +13,6 @@ from epalm.train.data.features import CachedFeatures, FeatureSource
 from epalm.train.runs.run_folder import free_bytes, require_room
 
 if TYPE_CHECKING:
-    from epalm.evaluate.run import Estimate
     from epalm.train.plan import TrainPlan
 
 _MEDIA = {
@@ -44,19 +43,23 @@ def show_train_plan(plan: "TrainPlan", features: FeatureSource, runs: Path, as_j
     require_room(runs, plan.bytes)
 
 
-def show_score_plan(plan: "Estimate", features: FeatureSource, run: Path, as_json: bool) -> None:
+def show_score_plan(plan: Mapping[str, Any], features: FeatureSource, run: Path, as_json: bool) -> None:
     """Raises EpalmError when the predictions would not fit."""
     rows = {
-        "samples": f"{plan.samples:,}",
-        "without features": f"{plan.without_features:,}",
-        "decoded already": f"{plan.decoded_already:,}",
-        **({"equal to another one": f"{plan.equal_to_another:,}"} if plan.equal_to_another else {}),
-        "to decode": f"{plan.to_decode:,}",
-        **{f"  {reason}": f"{count:,}" for reason, count in plan.reasons.items()},
-        **({"answers to rank for each question": f"{plan.decode['answers']:,}"} if "answers" in plan.decode else {}),
+        "samples": f"{plan['samples']:,}",
+        "without features": f"{plan['without_features']:,}",
+        "decoded already": f"{plan['decoded_already']:,}",
+        **({"equal to another one": f"{plan['equal_to_another']:,}"} if plan["equal_to_another"] else {}),
+        "to decode": f"{plan['to_decode']:,}",
+        **{f"  {reason}": f"{count:,}" for reason, count in plan["reasons"].items()},
+        **(
+            {"answers to rank for each question": f"{plan['decode']['answers']:,}"}
+            if "answers" in plan["decode"]
+            else {}
+        ),
     }
-    _show("score", asdict(plan), rows, "some samples", features, run, as_json)
-    require_room(run, plan.bytes)
+    _show("score", plan, rows, "some samples", features, run, as_json)
+    require_room(run, plan["bytes"])
 
 
 def _show(

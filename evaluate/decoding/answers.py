@@ -1,20 +1,11 @@
-"""Questions answered from a list: a beam search that may produce these answers alone.
+"""A list of answers as a tree of their tokens, which keeps a beam search to this list. Knows token ids alone.
 
-Knows the trained model and token ids; knows no samples. An answer is its token ids with `</s>` at the end, and its
-likelihood that of all of them behind medium and question.
-
-Letters: B samples, K perceptual tokens, D_enc encoder width, T tokens of the question, R beams, V vocabulary.
+Letters: R rows, each at a node of the tree.
 """
 
 from collections.abc import Sequence
 
 import torch
-
-from epalm.evaluate.decoding.beam_search import beam_search
-from epalm.evaluate.decoding.continuation import Continuation
-from epalm.train.bridge.model import EpalmModel
-
-_ROWS = 512  # beams of all samples that are searched together
 
 
 class AnswerTree:
@@ -42,21 +33,3 @@ class AnswerTree:
     def follow(self, nodes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """The nodes behind nodes and tokens of one shape; where a token is not allowed, any."""
         return torch.searchsorted(self._edges, nodes * self._vocabulary + tokens) + 1
-
-
-@torch.no_grad()
-def choose_answers(
-    model: EpalmModel, features: torch.Tensor, input_ids: torch.Tensor, tree: AnswerTree, *, beams: int
-) -> list[int]:
-    """The place of the answer chosen for each sample; `features` (B, K, D_enc), `input_ids` (B, T) of one length.
-
-    It is the likeliest of all where there are as many beams as answers, else the likeliest that the search finds.
-    Beams are at most half as many as tokens in the vocabulary.
-    """
-    beams = min(beams, int(model.lm.config.vocab_size) // 2)
-    some = max(1, _ROWS // beams)
-    found: list[list[int]] = []
-    for values, ids in zip(features.split(some), input_ids.split(some), strict=True):
-        rows = Continuation(model, values, ids)
-        found += beam_search(rows, beams=beams, most=tree.longest, eos=model.lm.config.eos_token_id, tree=tree)
-    return [tree.places[tuple(answer)] for answer in found]

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from epalm.errors import UsageError
-from epalm.evaluate.decoding.answers import AnswerTree, choose_answers
+from epalm.evaluate.decoding.answers import AnswerTree
 from epalm.evaluate.decoding.batch_size import BatchSize
-from epalm.evaluate.decoding.generate import generate
+from epalm.evaluate.decoding.generate import choose_answers, generate
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.samples import Prediction, Sample, Task
 from epalm.train.bridge.model import EpalmModel

@@ -1,6 +1,10 @@
-"""Token ids that go on from given ones: beams, greedy or drawn. Knows the trained model, no samples and no words.
+"""Token ids that go on from given ones: beams, greedy, drawn, or one of a list of answers.
 
-Letters: B samples, K perceptual tokens, D_enc encoder width, T tokens given, R rows that go on, V vocabulary.
+Rows of text grow token by token; what is finished leaves the batch, so that it costs nothing. Knows the trained model,
+no samples and no words. Beam search finds what transformers' `generate` finds, with its defaults.
+
+Letters: B samples, K perceptual tokens, D_enc encoder width, R rows, S samples that go on, N beams or candidates,
+T tokens so far, V vocabulary.
 """
 
 import hashlib
@@ -8,13 +12,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from transformers.cache_utils import DynamicCache
 
-from epalm.evaluate.decoding.beam_search import beam_search
-from epalm.evaluate.decoding.continuation import Continuation
+from epalm.evaluate.decoding.answers import AnswerTree
 from epalm.evaluate.decoding.options import Sampling
 from epalm.train.bridge.model import EpalmModel
 
 Choose = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+_NONE = -1e9  # log-likelihood of a beam that is not there
+_ROWS = 512  # beams of all samples that are searched together for answers
 
 
 @torch.no_grad()
@@ -43,6 +49,53 @@ def generate(
     if num_beams == 1:
         return token_by_token(rows, likeliest, **limits)
     return beam_search(rows, beams=num_beams, **limits)
+
+
+@torch.no_grad()
+def choose_answers(
+    model: EpalmModel, features: torch.Tensor, input_ids: torch.Tensor, tree: AnswerTree, *, beams: int
+) -> list[int]:
+    """The place of the answer chosen for each sample; `features` (B, K, D_enc), `input_ids` (B, T) of one length.
+
+    It is the likeliest of all where there are as many beams as answers, else the likeliest that the search finds.
+    Beams are at most half as many as tokens in the vocabulary.
+    """
+    beams = min(beams, int(model.lm.config.vocab_size) // 2)
+    some = max(1, _ROWS // beams)
+    found: list[list[int]] = []
+    for values, ids in zip(features.split(some), input_ids.split(some), strict=True):
+        rows = Continuation(model, values, ids)
+        found += beam_search(rows, beams=beams, most=tree.longest, eos=model.lm.config.eos_token_id, tree=tree)
+    return [tree.places[tuple(answer)] for answer in found]
+
+
+class Continuation:
+    """Texts (rows) and what the model expects to come next: `logits` (R, V) of the token behind each row.
+
+    With the key/value cache a step computes one position of each row; without, as `reference` attention needs it, all.
+    """
+
+    def __init__(
+        self, model: EpalmModel, features: torch.Tensor, input_ids: torch.Tensor, *, use_cache: bool = True
+    ) -> None:
+        """`features` (R, K, D_enc) and `input_ids` (R, T), without padding."""
+        self._model, self._features, self._ids = model, features, input_ids
+        self._cache = DynamicCache() if use_cache and model.lm.injection.attention == "causal" else None
+        self.logits = model.next_logits(features, input_ids, self._cache)
+
+    def go_on(self, rows: torch.Tensor, tokens: torch.Tensor) -> None:
+        """From now on the rows are these of the former ones (R,), in this order, each with its token (R,) behind it.
+
+        A row may be named several times, or not at all: it is let go then.
+        """
+        if self._cache is None:
+            self._features = self._features[rows]
+            self._ids = torch.cat((self._ids[rows], tokens.unsqueeze(1)), 1)
+            self.logits = self._model.next_logits(self._features, self._ids)
+            return
+        if not torch.equal(rows, torch.arange(len(self.logits), device=rows.device)):
+            self._cache.reorder_cache(rows)
+        self.logits = self._model.next_logits(None, tokens.unsqueeze(1), self._cache)
 
 
 def token_by_token(rows: Continuation, choose: Choose, *, most: int, eos: int) -> list[list[int]]:
@@ -92,3 +145,78 @@ def draws(names: list[str], steps: int, *, seed: int) -> torch.Tensor:
         digest = hashlib.sha256(f"{seed}/{name}".encode(errors="surrogatepass")).digest()
         rows.append(np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16]))).random(steps))
     return torch.from_numpy(np.stack(rows))
+
+
+class _Finished:
+    """The best `beams` texts that ended, of each sample, with their scores."""
+
+    def __init__(self, samples: int, beams: int, device: torch.device) -> None:
+        self.scores = torch.full((samples, beams), _NONE, device=device)  # best first
+        self.tokens = torch.empty((samples, beams, 0), dtype=torch.long, device=device)  # (S, B, T)
+
+    def add(self, scores: torch.Tensor, tokens: torch.Tensor, pad: int) -> None:
+        """Keep the best of those there and of these: scores (S, N), tokens (S, N, T), one more than before."""
+        longer = torch.nn.functional.pad(self.tokens, (0, 1), value=pad)
+        self.scores, places = torch.cat((self.scores, scores), 1).topk(self.scores.shape[1])
+        self.tokens = _of_beams(torch.cat((longer, tokens), 1), places)
+
+    def keep(self, samples: torch.Tensor) -> None:
+        """Go on with these samples alone."""
+        self.scores, self.tokens = self.scores[samples], self.tokens[samples]
+
+
+def beam_search(
+    rows: Continuation, *, beams: int, most: int, eos: int, tree: AnswerTree | None = None
+) -> list[list[int]]:
+    """The best new tokens of each row of `rows`, at most `most`; `eos` ends a text and is its last token.
+
+    A text's score is its log-likelihood per token; with a `tree`, of whose texts one is chosen, its log-likelihood. The
+    search for a sample ends when `beams` texts have ended and none that still runs scores higher than the worst.
+    """
+    device, samples = rows.logits.device, len(rows.logits)
+    found: list[list[int]] = [[] for _ in range(samples)]
+    who = torch.arange(samples, device=device)  # (S,) the number that a sample had at the beginning
+    finished = _Finished(samples, beams, device)
+    scores = torch.zeros(samples, 1, device=device)  # (S, B), all from one beam at first
+    running = torch.empty((samples, 1, 0), dtype=torch.long, device=device)  # (S, B, T)
+    nodes = who.new_zeros(samples, 1)  # (S, B) of the tree
+    for length in range(1, most + 1):
+        width = rows.logits.shape[1]
+        likely = torch.log_softmax(rows.logits.float(), -1)
+        if tree is not None:
+            allowed = tree.allowed(nodes.flatten())
+            likely = torch.full_like(likely, -torch.inf).index_put_(allowed, likely[allowed])
+        likely = likely.view(len(who), -1, width) + scores[:, :, None]
+        # Of twice as many as beams at most half can end here, so that enough are left to go on.
+        top, places = likely.flatten(1).topk(2 * beams)
+        origin, tokens = places // width, places % width
+        texts = torch.cat((_of_beams(running, origin), tokens[:, :, None]), 2)
+        ends = tokens == eos if length < most else torch.ones_like(tokens, dtype=torch.bool)
+        counts = ends[:, :beams]  # what ends below the best is dropped
+        per = 1 if tree is not None else length
+        finished.add((top[:, :beams] / per).masked_fill(~counts, _NONE), texts[:, :beams], eos)
+        scores, places = top.masked_fill(ends, _NONE).topk(beams)
+        going = (scores[:, 0] / per > finished.scores[:, -1]) & (length < most)
+        done = (~going).nonzero().flatten()
+        for place, text in zip(who[done].tolist(), finished.tokens[done, 0].tolist(), strict=True):
+            found[place] = _up_to(text, eos)
+        if len(done) == len(who):
+            break
+        kept = going.nonzero().flatten()
+        first = (kept * origin.new_tensor(running.shape[1])).unsqueeze(1)
+        places, scores, who = places[kept], scores[kept], who[kept]
+        rows.go_on((first + origin[kept].gather(1, places)).flatten(), tokens[kept].gather(1, places).flatten())
+        if tree is not None:
+            nodes = tree.follow(nodes[kept].gather(1, origin[kept]), tokens[kept]).gather(1, places)
+        running = _of_beams(texts[kept], places)
+        finished.keep(kept)
+    return found
+
+
+def _of_beams(texts: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Texts (S, N, T) at places (S, M) → (S, M, T)."""
+    return texts.gather(1, places[:, :, None].expand(-1, -1, texts.shape[2]))
+
+
+def _up_to(text: list[int], eos: int) -> list[int]:
+    return text[: text.index(eos) + 1] if eos in text else text

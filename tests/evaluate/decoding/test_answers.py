@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epalm.errors import UsageError
-from epalm.evaluate.decoding import answers as module
-from epalm.evaluate.decoding.answers import AnswerTree, choose_answers
+from epalm.evaluate.decoding import generate as module
+from epalm.evaluate.decoding.answers import AnswerTree
+from epalm.evaluate.decoding.generate import choose_answers
 from epalm.evaluate.decoding.options import MOST_EXACT, DecodeOptions, read_answers
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.lm.augmented_opt import AugmentedOPT

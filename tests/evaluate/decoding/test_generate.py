@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
-from epalm.evaluate.decoding.continuation import Continuation
-from epalm.evaluate.decoding.generate import drawn, generate
+from epalm.evaluate.decoding.generate import Continuation, drawn, generate
 from epalm.evaluate.decoding.options import Sampling
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.lm.injection import Injection
