@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from epalm import DEFAULT_RUNS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from epalm.evaluate.request import PredictRequest, ScoreRequest
     from epalm.extract.pipeline import ExtractSummary
     from epalm.extract.request import ExtractRequest
+    from epalm.train.lm.processes import Processes
+    from epalm.train.request import TrainRequest
+    from epalm.train.setup import Resolved, Setup
 
 
 def extract(request: "ExtractRequest") -> "ExtractSummary":
@@ -28,6 +31,53 @@ def extract(request: "ExtractRequest") -> "ExtractSummary":
     from epalm.extract.plan import plan
 
     return execute(plan(request))
+
+
+def set_up_training(
+    request: "TrainRequest", processes: "Processes | None" = None, device: str | None = None, *, planning: bool = False
+) -> "tuple[Resolved, Setup]":
+    """What a request asks for, and the training that it comes to with everything loaded. Raises EpalmError."""
+    from epalm.extract.run_encoder import recipe_features
+    from epalm.train.lm.processes import ALONE
+    from epalm.train.setup import resolve, set_up
+
+    processes, device = processes or ALONE, device or request.device
+    resolved = resolve(request, recipe_features, processes=processes, device=device, planning=planning)
+    setup = set_up(
+        resolved.config,
+        resolved.dataset,
+        resolved.modality,
+        resolved.material,
+        recipe=resolved.recipe,
+        device=device,
+        processes=processes,
+        workers=request.workers,
+        sharded=request.shard_lm,
+    )
+    return resolved, setup
+
+
+def train(
+    request: "TrainRequest",
+    processes: "Processes | None" = None,
+    device: str | None = None,
+    stop: "Callable[[], bool]" = lambda: False,
+) -> dict[str, Any] | None:
+    """Train, go on, or find that it is done already: what the run's `summary.json` has, None where `stop` ended it.
+
+    `processes`, of which this is one, train together, each on its `device`. Raises EpalmError.
+    """
+    from epalm.extract.canary import check_canary
+    from epalm.train.run import execute
+
+    resolved, setup = set_up_training(request, processes, device)
+
+    def check() -> None:
+        assert resolved.feature_set is not None
+        samples = resolved.material.training
+        check_canary(resolved.feature_set, resolved.cache, resolved.dataset, samples, device or request.device)
+
+    return execute(resolved, setup, check=check, stop=stop)
 
 
 def load(

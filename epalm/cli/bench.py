@@ -2,37 +2,70 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epalm.cli.bench_run import PLAYGROUND
-from epalm.cli.options import (
-    DEFAULT_CACHE,
-    DEFAULT_RUNS,
-    CacheOption,
-    DataOption,
-    FollowLinksOption,
-    JsonOption,
-    PlanOption,
-    RecipeOption,
-    RunsOption,
-    SetOption,
-)
+from epalm import DEFAULT_CACHE, DEFAULT_RUNS
+from epalm.cli.options import JsonOption, PlanOption
+from epalm.cli.request_options import takes_requests
 from epalm.cli.tables import Format, FormatOption, show_listing, write_listing
 from epalm.errors import UsageError
+from epalm.request_fields import option
 from epalm.samples import Modality, with_links
-from epalm.train.request import recipe_for
+from epalm.train.request import PLAYGROUND, recipe_for
 
 if TYPE_CHECKING:
     from epalm.cli.bench_run import Bench, Training
     from epalm.cli.bench_table import Planned
 
-METRICS = ("exact match", "VQA soft accuracy", "CIDEr", "BLEU-4")  # of every table: a training may be in several
 _FOLDER = "bench"  # of the runs of all tables
 
 
+@dataclass(frozen=True)
+class BenchRequest:
+    """What a bench works on, and where. Fields without a text of their own are options that several commands share."""
+
+    data: str = PLAYGROUND
+    follow_links: bool = False
+    modalities: list[Modality] | None = option(
+        "Those of a grid's media to work on; may be given several times. [default: all]",
+        None,
+        name="modality",
+        short="-m",
+    )
+    recipe: str | None = None
+    weights: list[str] | None = option(
+        "Hub name or folder for one kind of encoder; may be given several times. "
+        "[default: the playground's there, else the published ones]",
+        None,
+        metavar="ENCODER=WEIGHTS",
+    )
+    settings: list[str] | None = option(
+        "Override one key of the recipe; may be given several times.", None, name="set", metavar="KEY=VALUE"
+    )
+    split: str = option("Split to decode and score.", "test")
+    allow_missing: int = option("Go on without up to this many media.", 0, minimum=0)
+    write: Path | None = option(
+        "Put each table into this Markdown file too, between its two lines `<!-- GRID -->` and `<!-- /GRID -->`; "
+        "tables that the file has no place for are left out.",
+        None,
+        writable=True,
+    )
+    cache: str = DEFAULT_CACHE
+    runs: Path = Path(DEFAULT_RUNS)
+    processes: int = option("Trainings at a time on this machine.", 1, minimum=1, maximum=256, panel="Machine")
+    dask: str | None = option(
+        "Train on the workers of the Dask scheduler at this tcp://HOST:PORT; cache, runs and data lie where all of "
+        "them reach them.",
+        None,
+        panel="Machine",
+    )
+
+
+@takes_requests
 def bench(
     names: Annotated[
         list[str],
@@ -43,54 +76,7 @@ def bench(
         ),
     ],
     *,
-    data: DataOption = PLAYGROUND,
-    follow_links: FollowLinksOption = False,
-    modalities: Annotated[
-        list[Modality] | None,
-        typer.Option(
-            "--modality",
-            "-m",
-            help="Those of a grid's media to work on; may be given several times. [default: all]",
-            show_default=False,
-        ),
-    ] = None,
-    recipe: RecipeOption = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--weights",
-            metavar="ENCODER=WEIGHTS",
-            help="Hub name or folder for one kind of encoder; may be given several times. "
-            "[default: the playground's there, else the published ones]",
-            show_default=False,
-        ),
-    ] = None,
-    settings: SetOption = None,
-    split: Annotated[str, typer.Option(help="Split to decode and score.")] = "test",
-    allow_missing: Annotated[int, typer.Option(help="Go on without up to this many media.", min=0)] = 0,
-    write: Annotated[
-        Path | None,
-        typer.Option(
-            help="Put each table into this Markdown file too, between its two lines `<!-- GRID -->` and "
-            "`<!-- /GRID -->`; tables that the file has no place for are left out.",
-            writable=True,
-            show_default=False,
-        ),
-    ] = None,
-    cache: CacheOption = DEFAULT_CACHE,
-    runs: RunsOption = DEFAULT_RUNS,
-    processes: Annotated[
-        int, typer.Option(help="Trainings at a time on this machine.", min=1, max=256, rich_help_panel="Machine")
-    ] = 1,
-    dask: Annotated[
-        str | None,
-        typer.Option(
-            help="Train on the workers of the Dask scheduler at this tcp://HOST:PORT; cache, runs and data lie where "
-            "all of them reach them.",
-            show_default=False,
-            rich_help_panel="Machine",
-        ),
-    ] = None,
+    request: BenchRequest,
     plan: PlanOption = False,
     form: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
@@ -122,39 +108,43 @@ def bench(
     from epalm.console import print_table, say
     from epalm.grids import grids, load_grid
 
-    data = with_links(data, follow=follow_links)
-    chosen = [
-        load_grid(name)
-        for name in dict.fromkeys(each for one in names for each in (grids() if one == "all" else [one]))
-    ]
+    form = Format.JSON if as_json else form
+    data = with_links(request.data, follow=request.follow_links)
+    names = [each for one in names for each in (grids() if one == "all" else [one])]
+    chosen = [load_grid(name) for name in dict.fromkeys(names)]
     work = Bench(
-        cache, runs / _FOLDER, METRICS, data, recipe or recipe_for(data), split, allow_missing, processes, dask
+        request.runs / _FOLDER,
+        request.cache,
+        data,
+        request.recipe or recipe_for(data),
+        split=request.split,
+        allow_missing=request.allow_missing,
+        processes=request.processes,
+        dask=request.dask,
     )
-    if write:
-        reads = [*data_files(data), *data_files(work.recipe or "")]
-        require_output(write, reads, ours=lambda _: True, force=False)  # its two lines say where it may be written
-    marked = marked_among(write, [grid.name for grid in chosen]) if write else []
-    by_kind = _by_kind(weights or [])
-    planned = [plan_grid(grid, work, settings or [], by_kind, modalities or list(Modality)) for grid in chosen]
-    trainings = [training for one in planned for training in one.values()]
+    marked = []
+    if request.write:
+        reads = [*data_files(data), *data_files(work.recipe)]
+        require_output(request.write, reads, ours=lambda _: True, force=False)  # its two lines say where to write
+        marked = marked_among(request.write, [grid.name for grid in chosen])
+    weights, modalities = _by_kind(request.weights or []), request.modalities or list(Modality)
+    planned = [plan_grid(grid, work, request.settings or [], weights, modalities) for grid in chosen]
     if plan:
-        _show_plan([grid.name for grid in chosen], planned, work, Format.JSON if as_json else form)
+        _show_plan([grid.name for grid in chosen], planned, work, form)
         return
     say(f"data: {'the playground, a small built-in world' if data == PLAYGROUND else data}")
-    say(f"what the commands print is in {work.folder / 'logs'}")
-    outcomes = run_trainings(trainings, work)
+    say(f"messages of the trainings are in {work.folder / 'logs'}")
+    outcomes = run_trainings([training for one in planned for training in one.values()], work)
     tables = [make_table(grid, work, one, outcomes) for grid, one in zip(chosen, planned, strict=True)]
     for table in tables:
-        if write and table.name in marked:
-            replace_marked(write, table.name, table.markdown())
-    if as_json or form is not Format.TABLE:
+        if request.write and table.name in marked:
+            replace_marked(request.write, table.name, table.markdown())
+        if form is Format.TABLE:
+            print_table(f"{table.name}: {table.caption}", table.columns, table.rows)
+    if form is not Format.TABLE:
         import pandas as pd
 
-        records = [record for table in tables for record in table.records]
-        write_listing(pd.DataFrame(records), Format.JSON if as_json else form)
-    else:
-        for table in tables:
-            print_table(f"{table.name}: {table.caption}", table.columns, table.rows)
+        write_listing(pd.DataFrame([record for table in tables for record in table.records]), form)
     say(f"runs, scores and logs are in {work.folder}")
 
 
@@ -189,10 +179,9 @@ def _show_plan(names: Sequence[str], planned: "Sequence[Planned]", work: "Bench"
     records = [
         {
             "grids": grids,
-            "modality": training.modality.value,
-            "settings": [word for word in training.options if word != "--set"],
-            "extract": list(training.extract),
-            "in_loop": training.in_loop,
+            "modality": training.extract.modality.value,
+            "settings": training.request.changes.settings,
+            "features": _features(training),
             "steps": steps[training],
             "done": training in done,
             "seconds": rate * steps[training] if rate and steps[training] else None,
@@ -204,3 +193,14 @@ def _show_plan(names: Sequence[str], planned: "Sequence[Planned]", work: "Bench"
     if left and all(left):
         notes.append(f"the others take about {time_in_words(sum(left))} one after the other, at the rate of those done")
     show_listing(pd.DataFrame(records, dtype=object), form, title="trainings", empty="no trainings", notes=notes)
+
+
+def _features(training: "Training") -> str:
+    """What is not as usual in the extraction."""
+    from epalm.extract.request import ExtractRequest
+
+    if training.in_loop:
+        return "encoder in the loop"
+    usual = ExtractRequest(training.extract.modality)
+    extract = {name: value for name, value in asdict(training.extract).items() if value != getattr(usual, name)}
+    return " ".join(f"{name}={value}" for name, value in extract.items() if name not in ("data", "cache"))

@@ -3,17 +3,17 @@
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 from epalm.cli.bench_run import PLAYGROUND, Bench, Outcome, Training
 from epalm.errors import UsageError
+from epalm.extract.request import ExtractRequest
 from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.grids import PAPER_BANK, Grid, GridMeasure, Row, carried_over, masks_of
 from epalm.samples import Modality
-
-if TYPE_CHECKING:
-    from epalm.config import Config
+from epalm.settings import OPT_BLOCKS
+from epalm.train.request import RecipeChanges, TrainRequest
 
 Planned = dict[tuple[int, Modality], Training]  # by number of the row
 _HEADINGS = {"here": "here", "parameters": "trained parameters", "share": "of all", "seconds": "training"}
@@ -52,15 +52,13 @@ def plan_grid(
     modalities = [modality for modality in grid.modalities if modality in modalities]
     if not modalities:
         raise UsageError(f"{grid.name} is of {', '.join(grid.modalities)}", hint="leave --modality out")
-    recipe = bench.recipe or PLAYGROUND
-    config = load_config(recipe, overrides)
-    for measure in grid.measures:
-        if measure.task not in config.data.tasks:
-            trains = " and ".join(config.data.tasks)
-            raise UsageError(
-                f"{grid.name} is of {measure.task}, and the recipe {recipe} trains {trains}",
-                hint="choose another --recipe",
-            )
+    config = load_config(bench.recipe, overrides)
+    if other := [one.task for one in grid.measures if one.task not in config.data.tasks]:
+        trains = " and ".join(config.data.tasks)
+        raise UsageError(
+            f"{grid.name} is of {other[0]}, and the recipe {bench.recipe} trains {trains}",
+            hint="choose another --recipe",
+        )
     keys = {"model.tokens", "model.start", "model.end"} if any(row.inject for row in grid.rows) else set()
     keys |= {setting.partition("=")[0].strip() for row in grid.rows for setting in row.set}
     if fixed := keys & {override.partition("=")[0].strip() for override in overrides}:
@@ -69,9 +67,10 @@ def plan_grid(
         )
     if bench.data != PLAYGROUND:
         _require_samples(grid, bench, modalities)
-    blocks = _blocks(config)
+    name = config.lm.name
+    blocks = OPT_BLOCKS.get(name) or _model_config(name, "language model", "lm.name", "num_hidden_layers")[0]
     return {
-        (number, modality): _training(grid, row, modality, bench, recipe, overrides, weights, blocks)
+        (number, modality): _training(grid, row, modality, bench, overrides, weights, blocks)
         for number, row in enumerate(grid.rows)
         for modality in modalities
     }
@@ -153,7 +152,7 @@ def _figure(outcome: Outcome, measure: GridMeasure) -> Mapping[str, Any]:
 def _here(row: Row, training: Training) -> str:
     """What a row comes to on the models at hand: as it says, or what it was carried over to."""
     if row.here is None and row.masks:
-        return training.extract[training.extract.index("--spec-augment") + 1]
+        return training.extract.spec_augment
     if row.here is None and row.inject:
         model = json.loads(training.decides)["model"]
         return f"{model['tokens']}@{model['start']}:{model['end']}"
@@ -165,7 +164,6 @@ def _training(
     row: Row,
     modality: Modality,
     bench: Bench,
-    recipe: str,
     overrides: Sequence[str],
     weights: Mapping[str, str],
     blocks: int,
@@ -174,29 +172,35 @@ def _training(
     from epalm.extract.encoders.registry import default_kind
 
     kind = row.encoder or default_kind(modality)
-    extract = ["--encoder", row.encoder] if row.encoder else []
-    extract += ["--frames", str(row.frames)] if row.frames else []
-    extract += ["--views", str(row.views)] if row.views else []
+    extract = ExtractRequest(
+        modality,
+        bench.data,
+        encoder=row.encoder,
+        weights=weights.get(kind),
+        frames=row.frames,
+        views=row.views or 0,
+        cache=bench.cache,
+    )
     if row.masks:
-        extract += ["--spec-augment", "/".join(map(str, masks_of(row.masks, _bank(bench, weights))))]
+        widths = masks_of(row.masks, _bank(bench, weights))
+        extract = replace(extract, spec_augment="/".join(map(str, widths)))
     settings = []
     if bench.data != PLAYGROUND:  # whose recipe counts on no encoder
         settings = [f"encoder.kind={kind}"]
         settings += [f"encoder.frames={row.frames or 8}"] if modality is Modality.VIDEO else []
     elif grid.playground_steps:
         settings = [f"optim.max_steps={grid.playground_steps}"]
-    if kind in weights:
-        extract += ["--weights", weights[kind]]
-        settings += [f"encoder.weights={json.dumps(weights[kind])}"]
+    settings += [f"encoder.weights={json.dumps(weights[kind])}"] if kind in weights else []
     settings += row.set
     if row.inject:
         placed = zip(("tokens", "start", "end"), carried_over(row.inject, blocks), strict=True)
         settings += [f"model.{key}={value}" for key, value in placed]
     settings += overrides
-    config = load_config(recipe, settings).resolved(blocks)
+    config = load_config(bench.recipe, settings).resolved(blocks)
     decides = config.model_dump_json(exclude={"description": True, "checkpoint": True, "model": {"variant"}})
-    options = tuple(word for setting in settings for word in ("--set", setting))
-    return Training(modality, tuple(extract), options, decides, row.in_loop)
+    changes = RecipeChanges(settings=settings)
+    request = TrainRequest(modality=modality, data=bench.data, recipe=bench.recipe, changes=changes)
+    return Training(extract, request, decides, row.in_loop)
 
 
 def _require_samples(grid: Grid, bench: Bench, modalities: Sequence[Modality]) -> None:
@@ -213,13 +217,6 @@ def _require_samples(grid: Grid, bench: Bench, modalities: Sequence[Modality]) -
                     f"references in split {bench.split!r}; splits that have: {', '.join(sorted(splits)) or 'none'}",
                     hint="--split chooses another",
                 )
-
-
-def _blocks(config: "Config") -> int:
-    from epalm.settings import OPT_BLOCKS
-
-    name = config.lm.name
-    return OPT_BLOCKS.get(name) or _model_config(name, "language model", "lm.name", "num_hidden_layers")[0]
 
 
 def _bank(bench: Bench, weights: Mapping[str, str]) -> tuple[int, int]:

@@ -4,21 +4,24 @@ Runs the commands that a user types, two trainings at a time, and adds nothing t
 """
 
 import json
+import sys
 import time
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from typing import Any
 
 import typer
 
-from epalm.cli.bench_run import PLAYGROUND, Bench, Outcome, Training, run_command, run_trainings
+from epalm.cli.bench_run import PLAYGROUND, Bench, Outcome, Training, logged, run_trainings
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
 from epalm.cores import usable_cores
+from epalm.extract.request import ExtractRequest
 from epalm.figures import samples_in_words
 from epalm.samples import HEADLINE, Modality
+from epalm.train.request import RecipeChanges, TrainRequest
 
 _SIDES = ("perception", "blind")
 _COLUMNS = (*_SIDES, "chance")
-_OPTIONS = {"perception": (), "blind": ("--blind",)}
 _SHOWN = 60  # samples with their media in each report
 
 
@@ -35,17 +38,22 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
 
         epalm demo --runs /tmp/runs --json
     """
+    from epalm.cli.report import report
     from epalm.console import print_table, say
     from epalm.figures import hundred
     from epalm.train.runs.run_folder import RunFolder
 
     started = time.monotonic()
     folder = runs / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    say("data: the playground, a small built-in world; all that the commands print is in " + str(folder / "logs"))
+    say("data: the playground, a small built-in world; all messages are in " + str(folder / "logs"))
     # METEOR alone would take longer to start than to decode.
-    bench = Bench(cache, folder, tuple(HEADLINE.values()), processes=min(2, usable_cores()))
+    bench = Bench(folder, cache, metrics=tuple(HEADLINE.values()), processes=min(2, usable_cores()))
     trainings = {
-        (modality, side): Training(modality, (), _OPTIONS[side], side, name=side)
+        (modality, side): Training(
+            ExtractRequest(modality, cache=cache),
+            TrainRequest(modality=modality, changes=RecipeChanges(blind=side == "blind"), run=f"{modality}-{side}"),
+            decides=side,
+        )
         for side in _SIDES
         for modality in Modality
     }
@@ -58,8 +66,8 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     for modality in Modality:
         pages.append(folder / f"report-{modality}.html")
         names = [trainings[modality, side].label for side in _SIDES]
-        words = ("report", *names, "--samples", str(_SHOWN), "--out", str(pages[-1]), "--runs", str(folder))
-        run_command(words, folder / "logs" / f"report-{modality}.txt")
+        with logged(bench.log(f"report-{modality}")), redirect_stdout(sys.stderr):
+            report(names, samples=_SHOWN, out=pages[-1], runs=folder)
     if as_json:
         typer.echo(json.dumps(rows))
     else:

@@ -50,40 +50,20 @@ def train(*, request: TrainRequest, plan: PlanOption = False, as_json: JsonOptio
 
 def _train(request: TrainRequest, processes: "Processes", device: str, *, plan: bool, as_json: bool) -> int:
     """The exit code of the command in this process; the first one alone prints."""
+    from epalm import api
     from epalm.cli.work_plan import show_train_plan
-    from epalm.extract.canary import check_canary
-    from epalm.extract.run_encoder import recipe_features
     from epalm.train.data.features import CachedFeatures
     from epalm.train.plan import plan_training
-    from epalm.train.run import execute
-    from epalm.train.setup import resolve, set_up
 
-    resolved = resolve(request, recipe_features, processes=processes, device=device, planning=plan)
-    setup = set_up(
-        resolved.config,
-        resolved.dataset,
-        resolved.modality,
-        resolved.material,
-        recipe=resolved.recipe,
-        device=device,
-        processes=processes,
-        workers=request.workers,
-        sharded=request.shard_lm,
-    )
-    features = resolved.material.features
     if plan:
-        counted = plan_training(setup)
+        resolved, setup = api.set_up_training(request, processes, device, planning=True)
+        features, counted = resolved.material.features, plan_training(setup)
         if processes.first:
             show_train_plan(counted, features, request.runs, as_json)
         if isinstance(features, CachedFeatures):
             features.require_rows(request.allow_missing)
         return 0
-
-    def check() -> None:
-        assert resolved.feature_set is not None
-        check_canary(resolved.feature_set, resolved.cache, resolved.dataset, resolved.material.training, device)
-
-    summary, code = until_stopped(lambda stop: execute(resolved, setup, check=check, stop=stop))
+    summary, code = until_stopped(lambda stop: api.train(request, processes, device, stop))
     if summary is not None and processes.first:
         _show(summary, as_json)
     return code

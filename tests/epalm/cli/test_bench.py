@@ -2,7 +2,6 @@
 
 import io
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from epalm.cli import bench_run
 from epalm.cli.marked import replace_marked, require_marks
-from epalm.errors import EpalmError, UsageError
+from epalm.errors import UsageError
 from epalm.grids import carried_over, grids, load_grid
 from epalm.samples import Modality
 from epalm.settings import FORMS
@@ -31,7 +30,7 @@ ABOVE_BLIND = 0.1  # exact match after so few steps
 def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
     """What is run in place of running it."""
     runner = Runner()
-    monkeypatch.setattr(bench_run, "run_command", runner)
+    monkeypatch.setattr(bench_run, "api", runner)
     monkeypatch.chdir(tmp_path)
     return runner
 
@@ -59,7 +58,7 @@ def test_the_table_has_every_variant_with_blind_and_chance(commands: Runner, epa
     assert values == {"epalm-lin": [[SEEING] * 3] * 2, "blind": [[BLIND] * 3] * 2}
     assert all(one["chance"] == {"exact match": 0.2, "CIDEr": 0.2} for one in records)
     assert {one["trainable_parameters"] / one["all_parameters"] for one in records} == {0.01}
-    assert len(commands.of("train")) == len(Modality) * 5  # epalm-pt-l is epalm-pt there
+    assert len(commands.trained) == len(Modality) * 5  # epalm-pt-l is epalm-pt there
     text = page.read_text()
     assert text.startswith("before\n<!-- variants -->\n") and text.endswith("<!-- /variants -->\nafter\n")
     assert "| `epalm-lin` | 12 | 1.00% | 7 s | 90.0 | 90.0 | 90.0 |" in text
@@ -74,16 +73,27 @@ def test_a_table_is_a_frame_too(commands: Runner, epalm: Epalm) -> None:
 
 
 def test_what_is_scored_is_not_scored_again_and_what_failed_goes_on(commands: Runner, epalm: Epalm) -> None:
-    commands.broken = "score --run runs/blind"
+    commands.broken = "blind"
     stopped = epalm("bench", "variants", "-m", "image")
-    assert stopped.code == 1 and "ended with exit code 1" in stopped.err and "Traceback" not in stopped.err
+    assert stopped.code == 1 and "the scoring broke" in stopped.err and "Traceback" not in stopped.err
+    assert "bench/logs/image-" in stopped.err and "mend it" in stopped.err
     commands.broken = ""
-    commands.ran.clear()
+    commands.extracted.clear()
+    commands.trained.clear()
+    commands.scored.clear()
     assert epalm("bench", "variants", "-m", "image").code == 0
-    assert len(commands.of("train")) == 5  # which say that they are done
-    assert [words[2].startswith("runs/blind") for words in commands.of("score")] == [True]
+    assert len(commands.trained) == 5  # which say that they are done
+    assert [str(request.run).startswith("runs/blind") for request in commands.scored] == [True]
     plan = json.loads(epalm("bench", "variants", "-m", "image", "--plan", "--json").out)
     assert [row["done"] for row in plan] == [True] * 5
+
+
+def test_bad_media_are_allowed_or_end_it(commands: Runner, epalm: Epalm) -> None:
+    commands.bad = 2
+    stopped = epalm("bench", "table-1", "--allow-missing", 1)
+    assert stopped.code == 1 and "2 media are bad" in stopped.err and not commands.trained
+    assert epalm("bench", "table-1", "--allow-missing", 2).code == 0
+    assert [request.allow_missing for request in commands.trained] == [2, 2, 0]  # the last has its encoder in the loop
 
 
 def test_a_training_of_two_tables_is_one(commands: Runner, epalm: Epalm, tmp_path: Path) -> None:
@@ -91,8 +101,8 @@ def test_a_training_of_two_tables_is_one(commands: Runner, epalm: Epalm, tmp_pat
     done = epalm("bench", "all", "--write", page, "--json", "--set", "optim.max_steps=3")
     assert done.code == 0, done.err
     # As many steps for all: frozen, TimeSformer and no mask are the variant `epalm`.
-    assert len(commands.of("train")) == 15 + (3 + 4 + 7 + 4) - 3
-    assert len(commands.of("extract")) == 3 + 3 + 3  # of the modalities, of the encoders, of the masks
+    assert len(commands.trained) == 15 + (3 + 4 + 7 + 4) - 3
+    assert len(commands.extracted) == 3 + 3 + 3  # of the modalities, of the encoders, of the masks
     told = json.loads(done.out)
     assert list(dict.fromkeys(row["grid"] for row in told)) == grids()
     text = page.read_text()
@@ -104,14 +114,14 @@ def test_a_training_of_two_tables_is_one(commands: Runner, epalm: Epalm, tmp_pat
         assert row["measured"]["CIDEr"]["value"] == SEEING
     assert "Published for MSRVTT captions." in text and "10 steps each" in text and "video CIDEr 50/50" in text
     assert "table-1" not in text
-    live = [words for words in commands.of("train") if "encoder.train=true" in words]
-    assert len(live) == 1 and "--from-cache" not in live[0]
+    live = [request for request in commands.trained if "encoder.train=true" in (request.changes.settings or ())]
+    assert [request.from_cache for request in live] == [False]
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_rows_are_what_the_paper_varies(name: str, commands: Runner, epalm: Epalm) -> None:
     plan = epalm("bench", name, "--plan", "--json")
-    assert plan.code == 0 and not commands.ran, plan.err
+    assert plan.code == 0 and not commands.trained, plan.err
     trainings, grid = json.loads(plan.out), load_grid(name)
     for training, row in zip(trainings, grid.rows, strict=True):
         carried = zip(("tokens", "start", "end"), carried_over(row.inject, 8) if row.inject else (), strict=False)
@@ -123,9 +133,10 @@ def test_rows_are_what_the_paper_varies(name: str, commands: Runner, epalm: Epal
 
 def test_masks_are_views_of_the_cache(commands: Runner, epalm: Epalm) -> None:
     assert epalm("bench", "table-4").code == 0
-    widths = [dict(pairwise(words)).get("--spec-augment") for words in commands.of("extract")]
-    assert widths == [None, "12/12", "24/24", "32/32"]
-    sets = [words[words.index("--feature-set") + 1] for words in commands.of("train")]
+    widths = [(request.views, request.spec_augment) for request in commands.extracted]
+    assert [views for views, _ in widths] == [0, 4, 4, 4]
+    assert [width for _, width in widths[1:]] == ["12/12", "24/24", "32/32"]
+    sets = [request.feature_set for request in commands.trained]
     assert len(set(sets)) == 4
 
 
@@ -149,7 +160,7 @@ def test_what_cannot_be_is_told_before_anything_runs(
 ) -> None:
     done = trial.epalm("bench", "table-1", *words)
     assert done.code == 1 and done.err.count("error: ") == 1 and "Traceback" not in done.err
-    assert said in done.err and not commands.ran
+    assert said in done.err and not commands.extracted
 
 
 def test_ones_own_grid_is_a_file(commands: Runner, epalm: Epalm) -> None:
@@ -158,7 +169,7 @@ def test_ones_own_grid_is_a_file(commands: Runner, epalm: Epalm) -> None:
     Path("mine.toml").write_text(text)
     records = json.loads(epalm("bench", "mine.toml", "--json").out)
     assert [(one["grid"], one["row"]) for one in records] == [("mine", "a"), ("mine", "b")]
-    assert "optim.seed=1" in commands.of("train")[1] and "16" in commands.of("extract")[1]
+    assert commands.trained[1].changes.settings == ["optim.seed=1"] and commands.extracted[1].frames == 16
     shown = epalm("bench", "mine.toml", "variants", "-m", "video")
     assert "mine: Mine. Measured on the playground" in shown.out and "90.0 (80.0–100.0)" in shown.out
     page = (Path(__file__).parents[3] / "docs/ablations.md").read_text()
@@ -179,11 +190,12 @@ def test_ones_own_data_name_their_encoders_and_are_scored_again(trial: Trial, co
     for _ in range(2):
         done = trial.epalm(*words, "--allow-missing", 2)
         assert done.code == 0, done.err
-    assert len(commands.of("score")) == 6
-    assert all(words[words.index("--weights") + 1] == "trial/weights" for words in commands.of("extract"))
-    frozen, lm, both = commands.of("train")[:3]
-    assert "lm.train=true" in lm and "lm.train=true" not in frozen and "--from-cache" not in both
-    assert 'encoder.weights="trial/weights"' in both and "--allow-missing" in lm
+    assert len(commands.scored) == 6
+    assert all(request.weights == "trial/weights" for request in commands.extracted)
+    frozen, lm, both = (request.changes.settings or [] for request in commands.trained[:3])
+    assert "lm.train=true" in lm and "lm.train=true" not in frozen
+    assert [request.from_cache for request in commands.trained[:3]] == [True, True, False]
+    assert 'encoder.weights="trial/weights"' in both and commands.trained[1].allow_missing == 2
     assert not any("max_steps" in word for word in both)
 
 
@@ -200,7 +212,7 @@ def test_a_page_without_its_two_marks_is_refused_before_anything_runs(
         page.write_text(text)
     done = epalm("bench", name, "--write", page, "--runs", tmp_path)
     assert done.code == 1 and str(page) in done.err and "Traceback" not in done.err
-    assert not commands.ran
+    assert not commands.extracted
 
 
 def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
@@ -213,37 +225,10 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
         require_marks(page, "z")
 
 
-def test_a_command_that_fails_is_named_with_its_log(trial: Trial, tmp_path: Path) -> None:
-    log = tmp_path / "logs/shown.txt"
-    words = (
-        "extract",
-        "-m",
-        "image",
-        "--data",
-        "media",
-        "--weights",
-        "trial/weights",
-        "--layers",
-        "all",
-        "--workers",
-        "0",
-    )
-    trial.media[0].parent.rename("media")
-    assert bench_run.run_command(words, log)["set_name"]
-    Path("media/bad.png").write_text("no picture")
-    with pytest.raises(EpalmError, match="exit code 3") as failed:
-        bench_run.run_command(words, log)
-    assert str(log) in str(failed.value.hint)
-    assert bench_run.run_command(words, log, fine=(0, 3))["bad"] == 1
-    with pytest.raises(EpalmError, match=r"`epalm train --recipe vqa-v22`: there is no recipe 'vqa-v22'"):
-        bench_run.run_command(("train", "--recipe", "vqa-v22"), log)
-    assert log.read_text().count("epalm extract -m image") == 3 and "vqa-v22" in log.read_text()
-
-
 def test_a_stopped_table_goes_on_and_agrees_with_its_runs(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a few pictures, language model and encoder unfrozen too; questions alone, so that Java is not started."""
-    runner = Stopping(bench_run.run_command)
-    monkeypatch.setattr(bench_run, "run_command", runner)
+    runner = Stopping()
+    monkeypatch.setattr(bench_run, "api", runner)
     save_small_vit(Path("vit"), depth=6)
     few = ("--set", "optim.max_steps=2", "--set", 'data.tasks=["qa"]', "--set", "decode.num_beams=1")
     data = ("--data", trial.world, "--recipe", "playground", "--weights", "vit=vit")
