@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from epalm.evaluate.metrics.metric import Inputs, Metric
-from epalm.samples import Task
+from epalm.evaluate.metrics.metric import Metric
+from epalm.samples import Sample, Task
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'  # in the order of the published code
 _NUMBERS = ("none", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -82,14 +82,14 @@ def exact_match(prediction: str, answers: Mapping[str, float]) -> float:
 
 
 class ExactMatch(Metric):
-    """The share of predictions that are a best answer."""
+    """1 or 0 for each question."""
 
     name, task, priority = "exact match", Task.QA, 1
     summary = "1 where the prediction is an answer of the highest score"
 
-    def statistics(self, inputs: Inputs) -> list[float]:
-        """0 or 1 for each question."""
-        return [exact_match(text, one.answers) for one, text in zip(inputs.samples, inputs.texts, strict=True)]
+    def score(self, prediction: str, sample: Sample) -> float:
+        """0 or 1."""
+        return exact_match(prediction, sample.answers)
 
 
 class SoftAccuracy(Metric):
@@ -98,9 +98,9 @@ class SoftAccuracy(Metric):
     name, task = "VQA soft accuracy", Task.QA
     summary = "the score that the data give to the answer predicted, 0 for others"
 
-    def statistics(self, inputs: Inputs) -> list[float]:
-        """0 to 1 for each question."""
-        return [soft_accuracy(text, one.answers) for one, text in zip(inputs.samples, inputs.texts, strict=True)]
+    def score(self, prediction: str, sample: Sample) -> float:
+        """0 to 1."""
+        return soft_accuracy(prediction, sample.answers)
 
 
 METRICS = (ExactMatch(), SoftAccuracy())

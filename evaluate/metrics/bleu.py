@@ -15,7 +15,7 @@ _TINY, _SMALL = 1e-15, 1e-9  # what pycocoevalcap adds to counts, so that none d
 class Bleu(Metric):
     """BLEU of n-grams up to `order`."""
 
-    task, library, family = Task.CAPTION, "pycocoevalcap", "BLEU"
+    task, library = Task.CAPTION, "pycocoevalcap"
     summary = "n-gram precision with brevity penalty, of the corpus"
     counts, per_sample, chance = "BLEU counts", False, False
 

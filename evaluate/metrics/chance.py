@@ -11,27 +11,18 @@ def chance_predictions(training: Sequence[Sample], samples: Sequence[Sample]) ->
 
     Nothing is guessed (an empty text) for a task that training lacks.
     """
-    by_prompt: dict[str, Counter[str]] = defaultdict(Counter)
-    answers: Counter[str] = Counter()
-    captions: Counter[str] = Counter()
+    votes: dict[object, Counter[str]] = defaultdict(Counter)  # by the question, and by the task
     for sample in training:
         if sample.task is Task.CAPTION:
-            captions.update(sample.references)
+            votes[Task.CAPTION].update(sample.references)
         elif sample.answers:
             answer = max(sample.answers, key=lambda text: sample.answers[text])
-            answers[answer] += 1
-            by_prompt[sample.prompt or ""][answer] += 1
-    return [Prediction(s.id, _likeliest(_votes(s, by_prompt, answers, captions))) for s in samples]
-
-
-def _votes(
-    sample: Sample, by_prompt: dict[str, Counter[str]], answers: Counter[str], captions: Counter[str]
-) -> Counter[str]:
-    if sample.task is Task.CAPTION:
-        return captions
-    return by_prompt.get(sample.prompt or "", answers)
-
-
-def _likeliest(votes: Counter[str]) -> str:
+            votes[Task.QA][answer] += 1
+            votes["question", sample.prompt or ""][answer] += 1
     # Ties go to the first in alphabetical order, so that the guess does not depend on the order of samples.
-    return min(votes, key=lambda text: (-votes[text], text), default="")
+    best = {key: min(texts, key=lambda text: (-texts[text], text)) for key, texts in votes.items() if texts}
+    guesses = ((one, best.get(one.task, "")) for one in samples)
+    return [
+        Prediction(one.id, best.get(("question", one.prompt or ""), guess) if one.task is Task.QA else guess)
+        for one, guess in guesses
+    ]

@@ -20,7 +20,7 @@ Aggregate = Callable[[np.ndarray, np.ndarray | int], np.ndarray]  # sums (R, M),
 
 
 class Metric:
-    """One metric: a subclass says what it is, and defines `statistics`; and `aggregate`, where it is no mean."""
+    """One metric: a subclass says what it is, and defines `score`; or `statistics`, and `aggregate`, if no mean."""
 
     name: str
     task: Task  # whose samples it scores
@@ -30,7 +30,6 @@ class Metric:
     higher_is_better: bool = True
     needs: str = ""  # beside Python packages
     library: str = "epalm"  # the distribution that computes it
-    family: str = ""  # a name for several metrics in `--metrics`
     counts: str = ""  # what a sample's line calls its statistics; "" where these are a score
     per_sample: bool = True  # whether a sample alone has a score
     priority: int = 0  # the metric with the highest stands for a sample, where a single score is shown
@@ -42,13 +41,13 @@ class Metric:
         """The samples that it scores, of those of its task. Raises MetricError: none, and a user should know why."""
         return samples
 
-    def statistics(self, inputs: "Inputs") -> np.ndarray | Sequence[float]:
-        """A score of each sample (N,), or its statistics (N, M), in the order of `inputs.samples`.
-
-        Raises:
-            MetricError: it cannot be computed here.
-        """
+    def score(self, prediction: str, sample: Sample) -> float:
+        """The score of one prediction, where it depends on nothing else."""
         raise NotImplementedError
+
+    def statistics(self, inputs: "Inputs") -> np.ndarray | Sequence[float]:
+        """A score of each sample (N,), or its statistics (N, M). Raises MetricError: it cannot be computed here."""
+        return [self.score(text, sample) for sample, text in zip(inputs.samples, inputs.texts, strict=True)]
 
     def aggregate(self, sums: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
         """Values (R,) of sums of statistics (R, M) over so many samples: here, means."""

@@ -58,17 +58,11 @@ def choose_metrics(words: str | None = None) -> tuple[str, ...]:
     names = metric_names()
     if words is None:
         return names
-    by_name = {_plain(name): {name} for name in names}
-    for name, metric in _built_in().items():
-        if metric.family:
-            by_name.setdefault(_plain(metric.family), set()).add(name)
-    asked = [_plain(word) for word in words.split(",") if word.strip()]
-    hint = f"use {', '.join(names)}, or bleu for all BLEU"
-    if unknown := [word for word in words.split(",") if word.strip() and _plain(word) not in by_name]:
-        raise UsageError(f"--metrics: there is no metric {unknown[0].strip()!r}", hint=hint)
-    if not asked:
-        raise UsageError("--metrics names no metric", hint=hint)
-    return tuple(name for name in names if any(name in by_name[word] for word in asked))
+    asked = [word.strip() for word in words.split(",") if word.strip()]
+    chosen = {word: {name for name in names if _plain(word) in _spellings(name)} for word in asked}
+    if unknown := [word for word in asked or [words] if not chosen.get(word)]:
+        raise UsageError(f"--metrics: there is no metric {unknown[0]!r}", hint=f"use {', '.join(names)}, or bleu")
+    return tuple(name for name in names if name in set().union(*chosen.values()))
 
 
 def metrics_for(task: Task, names: Collection[str]) -> list["Metric"]:
@@ -97,6 +91,11 @@ def _plugin(name: str) -> "Metric":
     if metric.library == "epalm":
         metric.library = getattr(plugins(GROUP)[name].dist, "name", metric.library)
     return metric
+
+
+def _spellings(name: str) -> set[str]:
+    """A name, and without its number: that of all of a family."""
+    return {_plain(name), _plain(name).rstrip("0123456789")}
 
 
 def _plain(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from epalm.errors import MetricError
 from epalm.evaluate.metrics.answers import normalise, one_line, without_punctuation
-from epalm.evaluate.metrics.metric import Inputs, Metric
+from epalm.evaluate.metrics.metric import Metric
 from epalm.samples import Sample, Task
 
 ENOUGH = 3  # people who agree make an answer fully right
@@ -71,9 +71,9 @@ class VqaAccuracy(Metric):
             raise MetricError(_FEW_PEOPLE, hint="VQA soft accuracy and exact match need one answer")
         return ()
 
-    def statistics(self, inputs: Inputs) -> list[float]:
-        """0 to 1 for each question."""
-        return [self.accuracy(text, one.raw_answers) for one, text in zip(inputs.samples, inputs.texts, strict=True)]
+    def score(self, prediction: str, sample: Sample) -> float:
+        """0 to 1."""
+        return self.accuracy(prediction, sample.raw_answers)
 
     def notes(self, samples: Sequence[Sample], shown: Sequence[str]) -> list[str]:
         """Which questions are left out, and which form of the accuracy this is."""

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -103,8 +102,14 @@ def _chosen(frames: Sequence[pd.DataFrame], count: int) -> dict[str, None]:
         for other in frames[1:]:
             change = (other["score"].reindex(scores.index).fillna(0.0) - scores).abs()
             queues.append((-change[change > 0]).sort_values(kind="stable").index)
-    turns = (name for names in zip_longest(*queues) for name in names if name is not None)
-    return dict.fromkeys(list(dict.fromkeys(turns))[:count])
+    chosen: dict[str, None] = {}
+    turns = [iter(queue) for queue in queues]
+    while turns and len(chosen) < count:
+        turn = turns.pop(0)
+        if (name := next((one for one in turn if one not in chosen), None)) is not None:
+            chosen[name] = None
+            turns.append(turn)
+    return chosen
 
 
 def _lot(name: str) -> bytes:
