@@ -22,18 +22,10 @@ if TYPE_CHECKING:
 LAST = "scores.json"
 FOLDER = "scores"
 WRITTEN_BY = {"written_by": "epalm score"}  # how a file of scores begins
-# The columns of `ScoreFile.frame` beside the scores, and their keys in a sample's line.
-COLUMNS = {
-    "id": "id",
-    "task": "task",
-    "medium": "media",
-    "digest": "digest",
-    "question": "prompt",
+# The columns of `ScoreFile.frame` beside the scores, each with its key in a sample's line.
+COLUMNS = {"id": "id", "task": "task", "medium": "media", "digest": "digest", "question": "prompt"} | {
     "prediction": "text",
-    "references": "references",
-    "answers": "answers",
-    "question_type": "question_type",
-    "answer_type": "answer_type",
+    **{key: key for key in ("references", "answers", "question_type", "answer_type")},
 }
 
 

@@ -57,31 +57,28 @@ def compare(
     if as_json:
         typer.echo(json.dumps(compared))
         return
-    rows = [
-        {"run": one["other"], "task": task, **measure}
-        for one in compared["comparisons"]
-        for task, part in one["tasks"].items()
-        for measure in part["measures"].values()
-    ]
-    title, empty = f"{compared['data']}, split {compared['split']}, values × 100", "no sample is scored in both"
-    if form is not Format.TABLE:
-        show_listing(pd.DataFrame(rows), form, title=title, cells=dict, empty=empty)
-        return
-    for one in compared["comparisons"]:
-        frame = pd.DataFrame([row for row in rows if row["run"] == one["other"]])
-        show_listing(frame, form, title=title, cells=lambda row: _cells(first.name, row), empty=empty)
-        for task, part in one["tasks"].items():
-            _show_changes(task, part)
+    parts = [(one["other"], task, part) for one in compared["comparisons"] for task, part in one["tasks"].items()]
+    show_listing(
+        pd.DataFrame(
+            [{"run": name, "task": task, **row} for name, task, part in parts for row in part["measures"].values()]
+        ),
+        form,
+        title=f"{compared['data']}, split {compared['split']}, against {compared['first']}, values × 100",
+        cells=_cells,
+        empty="no sample is scored in both",
+    )
+    for name, task, part in parts if form is Format.TABLE else ():
+        _show_changes(f"{name}, {task}" if len(others) > 1 else task, part)
 
 
-def _cells(first: str, row: Record) -> dict[str, str]:
+def _cells(row: Record) -> dict[str, str]:
     from epalm.figures import hundred, interval_in_words, samples_in_words
 
     return {
         "metric": f"{row['task']}: {row['measure']}",
-        first: hundred(row["first"]),
-        # A run is compared with itself as well, and then there are two columns of that name.
-        row["run"] + (" " if row["run"] == first else ""): hundred(row["other"]),
+        "run": row["run"],
+        "first": hundred(row["first"]),
+        "other": hundred(row["other"]),
         "difference": hundred(row["difference"], "+.2f"),
         "95 % interval": interval_in_words(row, "+.2f"),
         "p": f"{row['p']:.4f}",
@@ -89,21 +86,19 @@ def _cells(first: str, row: Record) -> dict[str, str]:
     }
 
 
-def _show_changes(task: str, part: Mapping[str, Any]) -> None:
+def _show_changes(label: str, part: Mapping[str, Any]) -> None:
     from epalm.console import say
 
     changed = part["changed"]
     if part["left_out"]:
-        say(f"{task}: {part['left_out']} samples are not scored in both and are left out")
+        say(f"{label}: {part['left_out']} samples are not scored in both and are left out")
     if part["one_sided"]:
-        say(f"{task}: only one of the two was scored by {', '.join(part['one_sided'])}: score both by the same metrics")
-    text = f"{task}: {changed['texts']} of {part['samples']} predictions differ"
+        say(f"{label}: only one of the two was scored by {', '.join(part['one_sided'])}: score both alike")
+    text = f"{label}: {changed['texts']} of {part['samples']} predictions differ"
     if changed["by"]:
         text += f"; by {changed['by']}, {changed['better']} samples are better and {changed['worse']} worse"
     typer.echo(text)
     for one in changed["examples"]:
         question = f"{one['prompt']} " if one["prompt"] else ""
-        typer.echo(
-            f"  {one['id']} ({one['media']}): {question}{one['first']!r} ({100 * one['first_score']:.1f}) → "
-            f"{one['other']!r} ({100 * one['other_score']:.1f})"
-        )
+        texts = (f"{one[side]!r} ({100 * one[f'{side}_score']:.1f})" for side in ("first", "other"))
+        typer.echo(f"  {one['id']} ({one['media']}): {question}{' → '.join(texts)}")

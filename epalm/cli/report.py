@@ -77,19 +77,13 @@ def report(
     page = render_page(scored, listed, media)
     with writing(path.parent):
         write_atomically(path, page)
-    written = {
-        "report": str(path),
-        "bytes": len(page),
-        "samples": len(first.frame),
-        "listed": len(listed.rows),
-        "shown": sum(row["shown"] for row in listed.rows),
-        "media_missing": sum("fault" in one for one in media.values()),
-    }
+    shown = sum(row["shown"] for row in listed.rows)
     if as_json:
-        typer.echo(json.dumps(written))
+        missing = sum("fault" in one for one in media.values())
+        counts = {"samples": len(first.frame), "listed": len(listed.rows), "shown": shown, "media_missing": missing}
+        typer.echo(json.dumps({"report": str(path), "bytes": len(page), **counts}))
     else:
-        counts = f"{written['shown']} of {written['samples']:,} samples with their media"
-        typer.echo(f"{path}: {size_in_words(len(page))}; {counts}")
+        typer.echo(f"{path}: {size_in_words(len(page))}; {shown} of {len(first.frame):,} samples with their media")
     if open_page:
         say("opening it in the browser")
         typer.launch(path.absolute().as_uri())

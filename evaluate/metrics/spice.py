@@ -28,16 +28,15 @@ NEWEST_JAVA = 15  # from 16 on (JEP 396) the JDK's insides are closed, which the
 def require_spice() -> Path:
     """The folder of the jar. Raises MetricError: no models, no Java, or one too new."""
     folder, java = _folder(), find_java()
-    reasons, hints = [], []
-    absent = [name for name in MODELS if not (folder / "lib" / name).is_file()]
-    if absent:
-        reasons.append(f"SPICE's parser is not there ({', '.join(absent)})")
-        hints.append(FETCH)
+    faults = {}  # → what to do
+    if absent := [name for name in MODELS if not (folder / "lib" / name).is_file()]:
+        faults[f"SPICE's parser is not there ({', '.join(absent)})"] = FETCH
     if java.major > NEWEST_JAVA:
-        reasons.append(f"SPICE needs Java 8 to {NEWEST_JAVA}, and this is {java} ({java.path})")
-        hints.append("put an older one first: PATH=/usr/lib/jvm/java-11-openjdk-amd64/bin:$PATH epalm score")
-    if reasons:
-        raise MetricError("; ".join(reasons), hint="; ".join(hints))
+        faults[f"SPICE needs Java 8 to {NEWEST_JAVA}, and this is {java} ({java.path})"] = (
+            "put an older one first: PATH=/usr/lib/jvm/java-11-openjdk-amd64/bin:$PATH epalm score"
+        )
+    if faults:
+        raise MetricError("; ".join(faults), hint="; ".join(faults.values()))
     return folder
 
 
