@@ -20,7 +20,7 @@ from epalm.extract.encoders.protocol import Encoder, TrainableEncoder
 from epalm.extract.encoders.registry import EncoderChoice
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.inputs.views import VIEW_0, View, view_of
-from epalm.extract.media.limits import require_file
+from epalm.extract.media.limits import require_status
 from epalm.extract.media.media_warnings import collected_warnings, joined
 from epalm.extract.spec_builder import feature_spec
 from epalm.fingerprint import digest_file, digest_json
@@ -105,7 +105,8 @@ class LiveFeatures:
 
     def _read(self, media: str, number: int) -> np.ndarray:
         try:
-            file = require_file(self._dataset.locate(media), self._encoder.input.limits)
+            file = self._dataset.locate(media)
+            require_status(file, self._encoder.input.limits)
             with collected_warnings() as warnings:
                 decoded = self._encoder.input(file, (self._view(media, file, number),))
         except MediaError as error:

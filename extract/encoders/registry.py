@@ -5,7 +5,6 @@ group `epalm.encoders` that an installed package declares (see docs/encoders.md)
 their model library when they build, as the command line reads the names for `--help`.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -65,18 +64,16 @@ class EncoderChoice:
     @staticmethod
     def from_record(record: Mapping[str, str]) -> "EncoderChoice":
         """The choice that `to_record` wrote. Raises UsageError when the record has none, or a damaged one."""
+        from pydantic import TypeAdapter, ValidationError
+
         if "encoder" not in record:
             raise UsageError("the feature set does not say which encoder made it", hint="extract it again")
         try:
-            fields = json.loads(record["encoder"])
-            modality, masks = fields.pop("modality"), fields.pop("spec_augment", SPEC_AUGMENT)
-            frequency, time = (int(width) for width in masks)
-            return EncoderChoice(
-                **fields, modality=Modality(modality) if modality else None, spec_augment=(frequency, time)
-            )
-        except (ValueError, TypeError, AttributeError, KeyError) as error:  # a set may come from anywhere
+            return TypeAdapter(EncoderChoice).validate_json(record["encoder"])
+        except (ValidationError, TypeError) as error:  # a set may come from anywhere
+            fault = str(error).replace("\n", "; ")
             raise UsageError(
-                f"what the feature set says of its encoder is damaged: {error}", hint="extract it again"
+                f"the feature set's record of its encoder is damaged: {fault}", hint="extract it again"
             ) from error
 
 

@@ -20,7 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from epalm.errors import MediaError
 from epalm.extract.media.chunks import BOXES, walk
 from epalm.extract.media.content import another_medium
-from epalm.extract.media.limits import Limits, out_of_memory, require_file
+from epalm.extract.media.limits import Limits, out_of_memory, require_status
 from epalm.extract.media.orientation import FIRST_SIDEWAYS, TURNS, UPRIGHT
 from epalm.extract.media.picture_metadata import without_metadata
 from epalm.media import MediaFile
@@ -67,7 +67,7 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
     Raises:
         MediaError: no image, damaged, truncated, beyond the limits, or floating-point pixels.
     """
-    require_file(medium, limits)
+    require_status(medium, limits)
     # Pillow's own limit is twice this number, and holds for pictures inside pictures, which `image.size` hides.
     Image.MAX_IMAGE_PIXELS = (limits.pixels + 1) // 2
     try:

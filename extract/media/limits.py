@@ -40,33 +40,27 @@ class Limits:
 
     def check_bytes(self, size: int) -> None:
         """Raises MediaError."""
-        if size > self.bytes:
-            raise _refusal(f"the medium has {size:,} bytes", f"{self.bytes:,}", "bytes", "shorten it")
+        _check(size, self.bytes, "bytes", f"the medium has {size:,} bytes")
 
     def check_pixels(self, width: int, height: int, *, share: int = 1, of: str = "a picture") -> None:
         """For media whose decoders need `share` times as much memory per pixel; `of` names them. Raises MediaError."""
-        if width * height > self.pixels // share:
-            fault = f"{width}×{height} pixels, {width * height:,} in all"
-            limit = f"{self.pixels // share:,} for {of}"
-            note = f", of which {of} may have 1/{share}" if share > 1 else ""
-            raise _refusal(fault, limit, "pixels", "scale it down", note)
+        note = f", of which {of} may have 1/{share}" if share > 1 else ""
+        fault = f"{width}×{height} pixels, {width * height:,} in all"
+        _check(width * height, self.pixels // share, "pixels", fault, f" for {of}", f"scale it down{{}}{note}")
 
     def check_frames(self, count: int) -> None:
         """Raises MediaError."""
-        if count > self.frames:
-            raise _refusal(f"the video has {count:,} frames or more", f"{self.frames:,}", "frames", "shorten it")
+        _check(count, self.frames, "frames", f"the video has {count:,} frames or more")
 
     def check_seconds(self, seconds: float) -> None:
         """Raises MediaError."""
-        if seconds > self.seconds:
-            fault = f"the medium lasts {seconds:,.0f} s or more"
-            raise _refusal(fault, f"{self.seconds:,.0f} s", "seconds", "shorten it")
+        _check(seconds, self.seconds, "seconds", f"the medium lasts {seconds:,.0f} s or more", " s")
 
 
-def require_file(medium: MediaFile, limits: Limits | None = None) -> MediaFile:
-    """The medium itself, where `require_status` finds nothing to refuse. Raises MediaError."""
-    require_status(medium, limits)
-    return medium
+def _check(value: float, most: float, option: str, fault: str, unit: str = "", remedy: str = "shorten it{}") -> None:
+    if value > most:
+        hint = remedy.format(f", or raise --max-{option}")
+        raise MediaError(f"{fault}: more than {most:,.0f}{unit}", hint=hint)
 
 
 def require_status(medium: MediaFile, limits: Limits | None = None) -> Status:
@@ -104,7 +98,3 @@ def out_of_memory(what: str) -> MediaError:
         f"decoding the {what} takes more memory than a decoding process may have",
         hint="convert it to a common format, or raise --max-pixels, with which the memory grows",
     )
-
-
-def _refusal(fault: str, limit: str, option: str, remedy: str, note: str = "") -> MediaError:
-    return MediaError(f"{fault}: more than {limit}", hint=f"{remedy}, or raise --max-{option}{note}")

@@ -87,10 +87,16 @@ def read_frames(
             torn = index.torn  # decoding all of it shows what there is
         except av.FFmpegError:
             torn = True
-    kept, decoded, damage = _from_the_beginning(medium, choose(max(1, index.count)), keep, limits)
-    if decoded != index.count and decoded:
-        # What the container lists and what comes out may differ (edit lists, hidden and dropped frames).
-        kept, _, damage = _from_the_beginning(medium, choose(decoded), keep, limits)
+        selections = choose(max(1, index.count))
+    # What the container lists and what comes out may differ (edit lists, hidden and dropped frames): a second pass then.
+    for _ in range(2):
+        damage = _Damage()
+        with open_container(medium, "video", limits) as container:
+            stream = _video_stream(container, limits)
+            kept, decoded = _collect(_decoded(container, stream, limits, damage), selections, keep)
+        if decoded in (0, index.count):
+            break
+        selections = choose(decoded)
     if not decoded:
         raise MediaError("the video has no frame", hint="check the file with a media player")
     # Decoders patch small errors without a word, unless they are told to refuse what has any.
@@ -120,15 +126,6 @@ def _warn(medium: MediaFile, index: PacketIndex, damage: _Damage, decoded: int) 
         warn_about(f"it has holes: {unreachable:,} of its bytes lie behind a part in which no fragment begins", hint)
     if damage.patched:
         warn_about(f"it is damaged inside: of {decoded:,} frames, {damage.patched:,} or more decode in part", hint)
-
-
-def _from_the_beginning(
-    medium: MediaFile, selections: list[list[int]], keep: Callable[[int, np.ndarray], Kept], limits: Limits
-) -> tuple[list[list[Kept]], int, _Damage]:
-    damage = _Damage()
-    with open_container(medium, "video", limits) as container:
-        stream = _video_stream(container, limits)
-        return *_collect(_decoded(container, stream, limits, damage), selections, keep), damage
 
 
 def _decoded(

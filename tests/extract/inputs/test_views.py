@@ -25,7 +25,7 @@ from epalm.extract.inputs.views import VIEW_0, view_of
 from epalm.extract.media import containers as containers_module
 from epalm.extract.media import image as image_module
 from epalm.extract.media import video as video_module
-from epalm.extract.media.limits import Limits, require_file
+from epalm.extract.media.limits import Limits, require_status
 from epalm.media import MediaFile
 
 PIXELS = Pixels((16, 24), "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -120,8 +120,8 @@ def test_bad_stretches(media: Path, tmp_path: Path, name: str) -> None:
         with pytest.raises(MediaError, match=reason):
             INPUTS[name](MediaFile(tmp_path / "shard.tar", offset, size))
     with pytest.raises(MediaError, match="more than 100"):
-        require_file(MediaFile(tmp_path / "shard.tar", 0, 101), Limits(bytes=100))
-    require_file(MediaFile(tmp_path / "shard.tar", 0, 100), Limits(bytes=100))
+        require_status(MediaFile(tmp_path / "shard.tar", 0, 101), Limits(bytes=100))
+    require_status(MediaFile(tmp_path / "shard.tar", 0, 100), Limits(bytes=100))
 
 
 @given(data=st.data(), content=st.binary(max_size=100))
