@@ -71,10 +71,8 @@ class EncoderChoice:
         try:
             return TypeAdapter(EncoderChoice).validate_json(record["encoder"])
         except (ValidationError, TypeError) as error:  # a set may come from anywhere
-            fault = str(error).replace("\n", "; ")
-            raise UsageError(
-                f"the feature set's record of its encoder is damaged: {fault}", hint="extract it again"
-            ) from error
+            fault = f"the feature set's record of its encoder is damaged: {' '.join(str(error).split())}"
+            raise UsageError(fault, hint="extract it again") from error
 
 
 @dataclass(frozen=True)

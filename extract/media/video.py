@@ -88,8 +88,7 @@ def read_frames(
         except av.FFmpegError:
             torn = True
         selections = choose(max(1, index.count))
-    # What the container lists and what comes out may differ (edit lists, hidden and dropped frames): a second pass then.
-    for _ in range(2):
+    for _ in range(2):  # what is listed and what comes out may differ (edit lists, hidden and dropped frames)
         damage = _Damage()
         with open_container(medium, "video", limits) as container:
             stream = _video_stream(container, limits)
