@@ -5,6 +5,7 @@ Every fault names file, line and key. Media are not opened here: a missing file 
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ _LISTS = {
 _LITERAL = re.compile(  # meant as a list or mapping; "[music]" is not
     r"\s*(\[\s*['\"].*\]|\{\s*['\"].*\})\s*", re.DOTALL
 )
+_MODALITIES, _TASKS = {one.value: one for one in Modality}, {one.value: one for one in Task}
 Choice = TypeVar("Choice", Modality, Task)
 
 
@@ -40,9 +42,9 @@ def read_samples(path: Path, root: Path | None = None) -> tuple[Sample, ...]:
     samples: list[Sample] = []
     ids = UniqueIds()
     relative = relative_to(root or path.parent)
-    for where, row, of_table in read_rows(path):
+    for where, row, columns in read_rows(path):
         try:
-            if of_table:
+            if columns:
                 row.update((key, _cell(key, row[key])) for key in _LISTS if key in row)
             media = row.get("media")
             if isinstance(media, str) and (media[:1] == "/" or "\\" in media):
@@ -73,7 +75,7 @@ def to_sample(row: dict[str, Any], fallback_id: str) -> Sample:
         value = row.get(key)
         if (not value or value.isspace()) if isinstance(value, str) else value is not None or key in _REQUIRED:
             raise UsageError(f"{key!r} must be a text that is not empty")
-    modality, task = _choice(Modality, row, "modality"), _choice(Task, row, "task")
+    modality, task = _choice(_MODALITIES, row, "modality"), _choice(_TASKS, row, "task")
     answers, prompt = row.get("answers") or None, row.get("prompt")
     if answers is not None and not isinstance(answers, dict):
         raise UsageError("'answers' must map each answer to its score", hint=f'"answers": {_LISTS["answers"]}')
@@ -92,11 +94,11 @@ def to_sample(row: dict[str, Any], fallback_id: str) -> Sample:
     )
 
 
-def _choice(kind: type[Choice], row: dict[str, Any], key: str) -> Choice:
-    try:
-        return kind(row[key])
-    except ValueError:
-        raise UsageError(f"{key!r} is {row[key]!r}", hint=f"use one of: {', '.join(kind)}") from None
+def _choice(known: Mapping[str, Choice], row: dict[str, Any], key: str) -> Choice:
+    value = row[key]
+    if not isinstance(value, str) or value not in known:
+        raise UsageError(f"{key!r} is {value!r}", hint=f"use one of: {', '.join(known)}")
+    return known[value]
 
 
 def _cell(key: str, text: str) -> Any:

@@ -68,22 +68,13 @@ class MediaRoot:
             self._forget()
         cut = media.rfind("/") + 1
         written, name = media[:cut], media[cut:]
-        if not _PLAIN_NAME.fullmatch(name) or (not written and _ODD.match(name)):
-            return Path(self._resolve(media))
-        try:
+        if _PLAIN_NAME.fullmatch(name) and (written or not _ODD.match(name)):
+            if written not in self._folders:
+                self._folders[written] = self._resolve_folder(written)
             folder = self._folders[written]
-        except KeyError:
-            folder = self._folders[written] = self._resolve_folder(written)
-        if folder is None:
-            return Path(self._resolve(media))
-        path = folder + name
-        try:
-            link = stat.S_ISLNK(os.lstat(path).st_mode)
-        except OSError as error:
-            link = error.errno == errno.ELOOP
-        except ValueError:  # text that no file name can be
-            link = True
-        return Path(self._resolve(media) if link else path)
+            if folder is not None and not _is_link(folder + name):
+                return Path(folder + name)
+        return Path(self._resolve(media))
 
     def _forget(self) -> None:
         self._folders.clear()
@@ -101,17 +92,18 @@ class MediaRoot:
     def _resolve(self, media: str) -> str:
         """The real path of any text, every link on its way followed."""
         hint = self._hint
-        if not media or "\0" in media or (_ODD.match(media) and not self._has(media)):
+        odd = _ODD.match(media) and not os.path.lexists(os.path.join(self._root, media))  # noqa: PTH118
+        if not media or "\0" in media or odd:
             raise MediaError(f"{media!r} is not a media path", hint=hint)
         pure = PurePosixPath(media)
         if pure.is_absolute() or ".." in pure.parts:
             raise MediaError(f"{media!r} leads outside the data root", hint=hint)
         try:
-            lengths = [len(os.fsencode(part)) for part in pure.parts]
-            if any(length > _LONGEST_NAME for length in lengths):
+            if any(len(os.fsencode(part)) > _LONGEST_NAME for part in pure.parts):
                 raise MediaError(f"{media[:60]!r}… has a name of over {_LONGEST_NAME} bytes", hint=hint)
             path = os.path.realpath(os.path.join(self._root, pure))  # noqa: PTH118
-            _require_no_loop(path)
+            if _is_link(path):  # which `realpath` leaves in its answer where links lead to each other
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         except (OSError, ValueError) as error:
             raise MediaError(f"{media!r} is not a media path: {error}", hint=hint) from error
         if not _is_below(path, self._root):
@@ -120,13 +112,6 @@ class MediaRoot:
                 raise MediaError(f"{media!r} is a link that leads outside the data root", hint=hint)
             self._note_linked(pure)
         return path
-
-    def _has(self, media: str) -> bool:
-        """Whether a file of that very name is below the root."""
-        try:
-            return os.path.lexists(os.path.join(self._root, media))  # noqa: PTH118
-        except ValueError:  # text that no file name can be
-            return False
 
     def _note_linked(self, media: PurePosixPath) -> None:
         """Keep the folders out of the root, and out of each other, that the links on a path's way lead to."""
@@ -142,13 +127,11 @@ def _is_below(path: str, root: str) -> bool:
     return path == root or path.startswith(os.path.join(root, ""))  # noqa: PTH118
 
 
-def _require_no_loop(path: str) -> None:
-    """Raise OSError where links lead to each other: `realpath` then leaves one of them in its answer."""
+def _is_link(path: str) -> bool:
+    """Whether it is a link, leads through a loop of links, or is text that no file name can be."""
     try:
-        status = os.lstat(path)
+        return stat.S_ISLNK(os.lstat(path).st_mode)
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise
-        return
-    if stat.S_ISLNK(status.st_mode):
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        return error.errno == errno.ELOOP
+    except ValueError:
+        return True

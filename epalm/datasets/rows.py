@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 _JSON_FILES = (".jsonl", ".json", ".ndjson")
 _MAX_LINE = 1 << 20  # characters; one sample never needs more, and a file without line breaks is not JSONL
+_CHUNK = 1 << 14  # rows of a table at a time
 _HEAD = 4096  # characters in which a file's form shows
+_BREAK = re.compile(r"\r\n?|\n")
 _UNNAMED = re.compile(r"(Unnamed: \d+)?")  # the heading of pandas' index
 _LONGER = re.compile(r"fields in line (\d+), saw")  # pandas' words for rows that are longer by two cells and more
 _CUT_OFF = "the file may be cut off, or a text with a separator in it lacks its quotes"
@@ -92,40 +94,41 @@ def _table(path: Path, file: _Lines, columns: Collection[str]) -> Iterator[Row]:
     heading = next((line for line in file if not line.isspace()), "")
     file.seek(0)
     file.number = 0
+    names, heading_line = list[str](), 0
     try:
-        cells = _cells(file, heading)
+        for chunk in _cells(file, heading):
+            cells = chunk[(chunk.notna() & (chunk != "")).any(axis=1)]
+            if not names and len(cells):
+                names = [name.strip() for name in cells.iloc[0].dropna()]
+                heading_line = cells.index[0]
+                _check_names(names, columns, f"{path}, line {heading_line}")
+            cells = cells[cells.index != heading_line]
+            widths, width = cells.notna().sum(axis=1), len(names)
+            for line in widths.index[widths != width][:1]:
+                fault = "more" if widths[line] > width else "fewer"
+                raise UsageError(f"{path}, line {line}: {fault} cells than columns", hint=_CUT_OFF)
+            first = 1 if names and _UNNAMED.fullmatch(names[0]) else 0
+            header = tuple(names[first:])
+            for line, *texts in cells.iloc[:, :width].itertuples(name=None):
+                values = {name: text for name, text in zip(header, texts[first:], strict=True) if text != ""}
+                if "" in values:
+                    raise UsageError(f"{path}, line {line}: {values['']!r} is in a column without a name")
+                yield Row(f"line {line}", values, header)
     except (Error, ParserError) as error:
         if longer := _LONGER.search(str(error)):
             raise UsageError(f"{path}, line {longer[1]}: more cells than columns", hint=_CUT_OFF) from error
         raise UsageError(f"{path}, line {file.number}: not a table ({str(error)[:80]})") from error
-    breaks = cells.map(lambda cell: cell.count("\n") + cell.count("\r") - cell.count("\r\n"), na_action="ignore")
-    cells.index = 1 + (1 + breaks.sum(axis=1)).cumsum().shift(fill_value=0).astype(int)  # the line that a row begins on
-    cells = cells[(cells.notna() & (cells != "")).any(axis=1)]
-    if cells.empty:
+    if not names:
         raise UsageError(f"{path} holds no row", hint=f"{_JSON_HINT}; or a table, with a heading")
-    names = [name.strip() for name in cells.iloc[0].dropna()]
-    _check_names(names, columns, f"{path}, line {cells.index[0]}")
-    widths, width = cells.notna().sum(axis=1), len(names)
-    for line in widths.index[widths != width][:1]:
-        raise UsageError(
-            f"{path}, line {line}: {'more' if widths[line] > width else 'fewer'} cells than columns",
-            hint=_CUT_OFF,
-        )
-    first = 1 if _UNNAMED.fullmatch(names[0]) else 0
-    for line, *texts in cells.iloc[1:, :width].itertuples(name=None):
-        values = {name: text for name, text in zip(names[first:], texts[first:], strict=True) if text != ""}
-        if "" in values:
-            raise UsageError(f"{path}, line {line}: {values['']!r} is in a column without a name")
-        yield Row(f"line {line}", values, tuple(names[first:]))
 
 
-def _cells(lines: TextIO, heading: str) -> "pd.DataFrame":
-    """The cells of each row, the heading first; those beyond a row's end are no texts."""
+def _cells(lines: TextIO, heading: str) -> Iterator["pd.DataFrame"]:
+    """The cells of each row, the heading first, by the line that it begins on; those beyond its end are no texts."""
     import pandas as pd
 
     separator = max(",;\t", key=heading.count)
     width = heading.count(separator) + 2  # one more than the heading has: a longer row shows
-    return pd.read_csv(
+    chunks = pd.read_csv(
         lines,
         engine="python",
         sep=separator,
@@ -136,7 +139,16 @@ def _cells(lines: TextIO, heading: str) -> "pd.DataFrame":
         keep_default_na=False,
         skip_blank_lines=False,
         skipinitialspace=f"{separator} " in heading,
+        chunksize=_CHUNK,
     )
+    line = 1
+    for cells in chunks:
+        broken = [column for column in cells if _BREAK.search("".join(cells[column].dropna()))]
+        breaks = cells[broken].map(lambda cell: len(_BREAK.findall(cell)), na_action="ignore")
+        ends = line + (1 + breaks.sum(axis=1)).astype(int).cumsum()
+        cells.index = ends.shift(fill_value=line)
+        line = int(ends.max()) if len(ends) else line
+        yield cells
 
 
 def _check_names(names: list[str], columns: Collection[str], where: str) -> None:

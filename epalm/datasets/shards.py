@@ -4,6 +4,8 @@ import glob
 import os
 import re
 from collections.abc import Iterator
+from itertools import product
+from math import prod
 from pathlib import Path
 
 from epalm.datasets.listing import is_shard
@@ -45,15 +47,10 @@ def find_shards(spec: str) -> tuple[Path, list[Path]] | None:
 
 def _expand(spec: str) -> Iterator[str]:
     """The names that braces stand for, the first brace's changing slowest."""
-    names = [""]
-    rest = spec
-    while braces := _BRACES.search(rest):
-        before, rest = rest[: braces.start()], rest[braces.end() :]
-        choices = _choices(braces[1], spec)
-        if len(names) * len(choices) > _MOST:
-            raise UsageError(f"data {spec!r} names more than {_MOST:,} shards", hint="check the range in braces")
-        names = [f"{name}{before}{choice}" for name in names for choice in choices]
-    return (name + rest for name in names)
+    parts = [_choices(part, spec) if n % 2 else [part] for n, part in enumerate(_BRACES.split(spec))]
+    if prod(map(len, parts)) > _MOST:
+        raise UsageError(f"data {spec!r} names more than {_MOST:,} shards", hint="check the range in braces")
+    return map("".join, product(*parts))
 
 
 def _choices(text: str, spec: str) -> list[str]:

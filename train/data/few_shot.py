@@ -53,10 +53,8 @@ def question_type(sample: Sample) -> str:
 
 def _in_turn(samples: Sequence[Sample], order: Sequence[int]) -> list[int]:
     """First the first of each type, then the second of each, …; types in the order in which they come."""
-    seen: dict[str, int] = {}
-    rounds = []
-    for place in order:
-        kind = question_type(samples[place])
-        rounds.append(seen.setdefault(kind, 0))
-        seen[kind] += 1
-    return [order[at] for at in np.argsort(rounds, kind="stable")]
+    import pandas as pd
+
+    kinds = pd.Series([question_type(samples[place]) for place in order], dtype=object)
+    rounds = kinds.groupby(kinds).cumcount()
+    return [order[at] for at in rounds.argsort(kind="stable")]

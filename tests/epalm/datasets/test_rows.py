@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epalm.datasets import load_dataset
+from epalm.datasets import load_dataset, rows
 from epalm.datasets.rows import read_rows
 from epalm.errors import UsageError
 from epalm.samples import Sample
@@ -174,6 +174,22 @@ def test_a_table_that_cannot_be_read_is_one_message(tmp_path: Path, text: str, m
         load_dataset(str(path))
     assert str(path) in caught.value.message and message in caught.value.message
     assert (hint or "") in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+def test_a_long_table_is_read_in_pieces(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_CHUNK", chunk)
+    path = tmp_path / "s.csv"
+    path.write_text('\n,name\n0,"a\nb"\n\n1,c\n2,"d\r\ne"\n3,f\n')
+    assert [(row.where, row.values) for row in read_rows(path)] == [
+        ("line 3", {"name": "a\nb"}),
+        ("line 6", {"name": "c"}),
+        ("line 7", {"name": "d\r\ne"}),
+        ("line 9", {"name": "f"}),
+    ]
+    path.write_text(path.read_text() + "4\n")
+    with pytest.raises(UsageError, match="line 10: fewer cells"):
+        list(read_rows(path))
 
 
 @pytest.mark.parametrize("half", [r"\ud83d", r"\uDE00", r"\ud83d \ude00"])
