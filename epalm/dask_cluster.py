@@ -9,7 +9,7 @@ import pkgutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -103,26 +103,30 @@ class Workers:
         """Look at these workers; no others are asked, as one that has just died takes long not to answer."""
         from distributed.versions import get_versions
 
-        # By functions of Python and Dask, as epalm may be missing there.
-        some = {"workers": list(workers), "on_error": "return"}
-        packages = self.ask(self.client.run, get_versions, **some)
-        versions = self.ask(self.client.run, pkgutil.resolve_name, _VERSION, **some)
+        def look(run: Callable[..., Any], **some: Any) -> tuple[Any, Any]:
+            # By functions of Python and Dask, as epalm may be missing there.
+            try:
+                return self.ask(run, get_versions, **some), self.ask(run, pkgutil.resolve_name, _VERSION, **some)
+            except ImportError as error:  # raised by the scheduler; workers return it
+                return None, error
+
+        packages, versions = look(self.client.run, workers=list(workers), on_error="return")
         machines = [(f"the worker on {host_of(one)}", packages.get(one), versions.get(one)) for one in workers]
         if not self._checked:
-            packages, version = self.ask(self.client.run_on_scheduler, get_versions), self.ask(self._scheduler_version)
-            machines.insert(0, ("the scheduler", packages, version))
+            machines.insert(0, ("the scheduler", *look(self.client.run_on_scheduler)))
         mine = {**get_versions()["packages"], "epalm": epalm.__version__}
         for machine, answer, version in machines:
             if isinstance(version, ImportError):
                 raise UsageError(f"{machine} cannot import epalm: {version}", hint="install the same epalm there")
-            if isinstance(answer, dict) and isinstance(version, str):  # else it has gone meanwhile
-                _require_same(machine, mine, {**answer["packages"], "epalm": version})
-
-    def _scheduler_version(self) -> Any:
-        try:
-            return self.client.run_on_scheduler(pkgutil.resolve_name, _VERSION)
-        except ImportError as error:
-            return error
+            if not isinstance(answer, dict) or not isinstance(version, str):
+                continue  # it has gone meanwhile
+            its = {**answer["packages"], "epalm": version}
+            for package in _SAME:
+                parts = 2 if package == "python" else None  # bug-fix releases read each other
+                here, there = (".".join(str(one.get(package)).split(".")[:parts]) for one in (mine, its))
+                if here != there:
+                    hint = "install the same versions on all machines"
+                    raise UsageError(f"{machine} has {package} {there}, this machine {here}", hint=hint)
 
 
 @contextmanager
@@ -134,9 +138,10 @@ def connected(cluster: Cluster) -> Iterator[Workers]:
         EpalmError: the workers cannot be started.
     """
     from distributed import Client, LocalCluster
+    from distributed.utils import silence_logging_cmgr
     from distributed.versions import VersionMismatchWarning
 
-    with _quiet():
+    with silence_logging_cmgr(logging.CRITICAL):  # what matters of Dask's words is an error or a message of ours
         if cluster.scheduler is None:
             try:
                 local = LocalCluster(
@@ -171,28 +176,6 @@ def connected(cluster: Cluster) -> Iterator[Workers]:
             yield Workers(client, cluster)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Dask's own words off the screen: what matters of them is an error or a message of ours."""
-    levels = {logging.getLogger(name): logging.getLogger(name).level for name in ("distributed", "distributed.client")}
-    for logger in levels:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
-
-
 def host_of(address: str) -> str:
     """The host of a worker's address, such as `tcp://HOST:PORT`."""
     return address.rsplit("://", maxsplit=1)[-1].rpartition(":")[0]
-
-
-def _require_same(machine: str, mine: Mapping[str, Any], its: Mapping[str, Any]) -> None:
-    for package in _SAME:
-        parts = 2 if package == "python" else None  # bug-fix releases read each other
-        here, there = (".".join(str(one.get(package)).split(".")[:parts]) for one in (mine, its))
-        if here != there:
-            hint = "install the same versions on all machines"
-            raise UsageError(f"{machine} has {package} {there}, this machine {here}", hint=hint)

@@ -1,14 +1,13 @@
 """The canary of a training: a few stored rows encoded again, to notice that this machine would give others now."""
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from epalm.cache.care.why import library_differences
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.reader import FeatureReader
 from epalm.cache.store import Cache
 from epalm.console import say
 from epalm.errors import CacheError, EpalmError, MediaError
@@ -16,7 +15,7 @@ from epalm.extract.encoders.protocol import Encoder
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.inputs.views import view_of
 from epalm.extract.run_encoder import rebuild_encoder
-from epalm.extract.spec_builder import feature_spec, library_versions
+from epalm.extract.spec_builder import library_versions, would_give
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample
 
@@ -26,28 +25,13 @@ _CHECKED = 3  # media
 _LOOKED_FOR = 1000  # media, where most are not here
 
 
-@dataclass(frozen=True, slots=True)
-class Medium:
-    """A medium that is here: its name, its file, and the digest of its bytes."""
+class Deviation(NamedTuple):
+    """How far a medium's row in one view is from the stored one, at most, as a share of a token's length."""
 
-    name: str
-    file: MediaFile
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Deviation:
-    """One medium's row: the largest distance of a token to the stored one, as a share of that one's length."""
-
-    medium: Medium
-    view: int
     share: float
-    tolerance: float
-
-    @property
-    def alarming(self) -> bool:
-        """Whether it is more than rounding."""
-        return not self.share <= self.tolerance
+    view: int
+    name: str
+    digest: str
 
 
 def check_canary(features: FeatureSet, cache: Cache, dataset: Dataset, samples: Sequence[Sample], device: str) -> None:
@@ -56,31 +40,24 @@ def check_canary(features: FeatureSet, cache: Cache, dataset: Dataset, samples: 
     Raises:
         CacheError: they are not; the message names the medium, and which libraries have changed.
     """
-    spec = features.spec
-    seed = int((spec.augmentation or {"seed": 0})["seed"])
     try:
         media = _some(cache, dataset, samples)
-        if not media:
-            raise MediaError("the media are not here")
-        recorded = {"choice": features.recorded, "encoder": spec.encoder, "preprocessing": spec.preprocessing}
-        try:
-            encoder = rebuild_encoder(recorded, device, local_only=True)
-        except EpalmError as error:
-            raise MediaError(f"the encoder is not at hand: {error.message}") from error
-        if feature_spec(encoder, spec.layers, spec.stored_dtype, view_seed=seed).fingerprint != spec.fingerprint:
-            raise MediaError("this version of epalm would give other numbers, and extract into another set")
-        reader = features.open(only={medium.digest for medium in media})
-        deviations = compare_rows(reader, spec.layers, encoder, media, view_seed=seed)
+        encoder = _encoder(features, device)
+        deviations = compare_rows(features, encoder, media)
     except MediaError as error:
         say(f"canary: not checked, {error.message}")
         return
-    worst = max(deviations, key=lambda one: (one.alarming, one.share))
-    if worst.alarming:
-        changed = library_differences(*_versions(features, worst))
+    tolerance, worst = TOLERANCE[encoder.precision], max(deviations, key=lambda one: (one.share != one.share, one))
+    if not worst.share <= tolerance:  # also of what is no number
+        now = library_versions()
+        # Of that very row: a later extraction into the same set may have had others.
+        made = [one.recorded for one in features.records() if worst.view in one.views and worst.digest in one.rows]
+        then = {name: made[0].get(name, version) for name, version in now.items()} if made else now
+        changed = ", ".join(library_differences(then, now))
         raise CacheError(
-            f"the canary: {worst.medium.name}, view {worst.view}, encoded now is off by {worst.share:.1%} of a token's "
-            f"length from the row in {features.name} (at most {worst.tolerance:.1%} is rounding); "
-            f"{'since then: ' + ', '.join(changed) if changed else 'no library has changed'}",
+            f"the canary: {worst.name}, view {worst.view}, encoded now is off by {worst.share:.1%} of a token's length "
+            f"from the row in {features.name} (at most {tolerance:.1%} is rounding); "
+            f"{f'since then: {changed}' if changed else 'no library has changed'}",
             hint="extract into another --cache and compare, or go on as it is with --no-canary",
         )
     views = sorted({one.view for one in deviations})
@@ -90,49 +67,52 @@ def check_canary(features: FeatureSet, cache: Cache, dataset: Dataset, samples: 
     )
 
 
-def compare_rows(
-    reader: FeatureReader, layers: Sequence[int], encoder: Encoder, media: Sequence[Medium], *, view_seed: int
-) -> list[Deviation]:
-    """Encode media again, in view 0 and their last view, and compare; `layers` are those that the rows hold.
-
-    Raises:
-        MediaError: one cannot be decoded.
-    """
-    batches = BatchEncoder(encoder, layers, "float32", 1)
-    found = []
-    for medium in media:
-        rows = reader.rows_of([medium.digest])
+def compare_rows(features: FeatureSet, encoder: Encoder, media: dict[str, tuple[MediaFile, str]]) -> list[Deviation]:
+    """Encode media again, in view 0 and their last view. Raises MediaError when one cannot be decoded."""
+    spec, found = features.spec, []
+    seed = int((spec.augmentation or {"seed": 0})["seed"])
+    reader = features.open(only={digest for _, digest in media.values()})
+    batches = BatchEncoder(encoder, spec.layers, "float32", 1)
+    for name, (file, digest) in media.items():
+        rows = reader.rows_of([digest])
         for view in sorted({0, reader.views_of(rows)[-1]}):
             try:
-                inputs = encoder.input(medium.file, (view_of(medium.digest, view, view_seed),))
+                inputs = encoder.input(file, (view_of(digest, view, seed),))
             except MediaError as error:
-                raise MediaError(f"{medium.name}: {error.message}", hint=error.hint) from error
+                raise MediaError(f"{name}: {error.message}", hint=error.hint) from error
             now = batches.collect(batches.submit([inputs]))[0, 0]  # (L, T, D)
             then = reader.gather(rows, view=view)[0].astype(np.float32)
             share = np.linalg.norm(now - then, axis=-1) / np.maximum(np.linalg.norm(then, axis=-1), 1e-6)
-            found.append(Deviation(medium, view, float(share.max()), TOLERANCE[encoder.precision]))
+            found.append(Deviation(float(share.max()), view, name, digest))
     return found
 
 
-def _some(cache: Cache, dataset: Dataset, samples: Sequence[Sample]) -> list[Medium]:
-    """A few random media that are here, others each time."""
+def _some(cache: Cache, dataset: Dataset, samples: Sequence[Sample]) -> dict[str, tuple[MediaFile, str]]:
+    """A few random media that are here, others each time: name → file and digest. Raises MediaError: there is none."""
     names = list(dict.fromkeys(sample.media for sample in samples))
-    found: list[Medium] = []
+    found: dict[str, tuple[MediaFile, str]] = {}
     for name in random.sample(names, min(len(names), _LOOKED_FOR)):
         try:
             file = dataset.locate(name)
         except MediaError:
             continue
         if digest := cache.media.digest(file) if file.status() else None:
-            found.append(Medium(name, file, digest))
+            found[name] = file, digest
         if len(found) == _CHECKED:
             break
+    if not found:
+        raise MediaError("the media are not here")
     return found
 
 
-def _versions(features: FeatureSet, row: Deviation) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Library versions when a row was made, and now; a later extraction into the same set may have had others."""
-    made = [record for record in features.records() if row.view in record.views and row.medium.digest in record.rows]
-    now = library_versions()
-    then = made[0].recorded if made else now
-    return {name: then.get(name, version) for name, version in now.items()}, now
+def _encoder(features: FeatureSet, device: str) -> Encoder:
+    """That of the set. Raises MediaError where there is none that would give the same numbers."""
+    spec = features.spec
+    recorded = {"choice": features.recorded, "encoder": spec.encoder, "preprocessing": spec.preprocessing}
+    try:
+        encoder = rebuild_encoder(recorded, device, local_only=True)
+    except EpalmError as error:
+        raise MediaError(f"the encoder is not at hand: {error.message}") from error
+    if not would_give(encoder, spec):
+        raise MediaError("this version of epalm would give other numbers, and extract into another set")
+    return encoder

@@ -25,7 +25,7 @@ from epalm.errors import EpalmError, UsageError
 from epalm.extract.encoders.registry import build_encoder
 from epalm.extract.plan import ExtractionPlan, Pending
 from epalm.extract.request import ExtractRequest
-from epalm.extract.spec_builder import feature_spec
+from epalm.extract.spec_builder import would_give
 from epalm.extract.stream import CHANGED, Stream, Tally, without_rows
 
 _LOOK_AROUND = 1.0  # seconds between two looks at what another machine has written
@@ -95,13 +95,11 @@ class BlockEncoder:
                 f"{request.cache} does not hold the feature set {setting.set_name} that the driver has made there",
                 hint=_SHARE_THE_CACHE,
             ) from error
-        spec, device = self._features.spec, device_of_worker(request.device, number)
+        device = device_of_worker(request.device, number)
         self._encoder = build_encoder(
             request.choice(), device=device, compiled=request.compiled, limits=request.limits()
         )
-        seed = (spec.augmentation or {"seed": 0})["seed"]
-        here = feature_spec(self._encoder, spec.layers, spec.stored_dtype, view_seed=seed)
-        if here.fingerprint != spec.fingerprint:
+        if not would_give(self._encoder, self._features.spec):
             raise UsageError(
                 f"the encoder would give other numbers than {setting.set_name} holds",
                 hint="install the same epalm, and give the same weights, on all machines",

@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
-from typing import Any, cast
-
-import numpy as np
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from epalm.cache.care.holes import count_warned
 from epalm.cache.care.sweep import sweep_leftovers
@@ -17,6 +17,7 @@ from epalm.cache.care.uses import touch
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, write_manifest
+from epalm.cache.objects.local import LocalObjects
 from epalm.console import Advance, progress, warn
 from epalm.datasets import from_anywhere
 from epalm.errors import CacheError
@@ -25,8 +26,8 @@ from epalm.extract.plan import ExtractionPlan
 from epalm.extract.spec_builder import library_versions
 from epalm.extract.stream import Stream, Tally
 
-_PROBED, _WARM_UP = 64, 8  # media that are timed, and before them to start the processes and wake the encoder
-_LONGEST = 10.0  # seconds, after which neither begins another medium
+_PROBED, _WARM_UP = 64, 8  # media
+_LONGEST = 2.0  # seconds of the first media, after which they have to do
 
 
 @dataclass(frozen=True)
@@ -121,51 +122,23 @@ def encode_here(plan: ExtractionPlan, features: FeatureSet, advance: Advance) ->
 
 
 def probe_seconds(plan: ExtractionPlan) -> float:
-    """Seconds that what is pending may take this process: some media are decoded and encoded, and thrown away."""
+    """Seconds that what is pending may take this process: some of it is extracted into a folder that is thrown away."""
     runs = list(plan.by_views())
     if not runs:
         return 0.0
     views, items = max(runs, key=lambda run: len(run[1]))
     some = items[:: max(1, len(items) // _PROBED)][:_PROBED]
-    done, deadline = 0, 0.0
-
-    def advance(units: int = 1, *, note: str = "") -> None:
-        nonlocal done
-        done += units
-        if time.perf_counter() > deadline:
-            raise _TimeIsUpError
-
-    thrown_away = cast(FeatureSet, _NoFeatures(plan.spec))
-    with closing(Stream(plan.encoder, thrown_away, plan.request, media=len(some), advance=advance)) as stream:
-        for part in (some[:_WARM_UP], some):
-            started = time.perf_counter()
-            done, deadline = 0, started + _LONGEST
-            with suppress(_TimeIsUpError):
+    with TemporaryDirectory() as folder:
+        features = FeatureSet(LocalObjects(Path(folder)), plan.spec)
+        with closing(Stream(plan.encoder, features, plan.request, media=len(some))) as stream:
+            begun = time.perf_counter()
+            for part in (some[:_WARM_UP], some):  # the first starts the processes and wakes the encoder
+                started = time.perf_counter()
                 stream.go(part, views)
-            seconds = time.perf_counter() - started
-    return seconds * sum(len(item.views) for item in plan.pending) / (max(1, done) * len(views))
-
-
-class _TimeIsUpError(Exception):
-    """The probe has taken long enough."""
-
-
-class _NoFeatures:
-    """In a feature set's place: takes everything and keeps nothing."""
-
-    def __init__(self, spec: Any) -> None:
-        self.spec, self.ledger = spec, self
-
-    def add_all(self, _entries: Any) -> None:
-        """As a ledger's."""
-
-    def rows(self, _view: int) -> set[str]:
-        """There is none."""
-        return set()
-
-    def write_block(self, digests: list[str], *_values: np.ndarray, **_made: Any) -> int:
-        """How many rows were given."""
-        return len(digests)
+                each = (time.perf_counter() - started) / (len(part) * len(views))
+                if time.perf_counter() - begun > _LONGEST:
+                    break
+    return each * sum(len(item.views) for item in plan.pending)
 
 
 def _remember(plan: ExtractionPlan, name: str) -> None:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from epalm.cache.care.holes import count_warned
 from epalm.cache.care.why import nearest_difference
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.spec import FeatureSpec, parse_layers
@@ -95,11 +94,6 @@ class ExtractionPlan:
         return row * sum(len(item.views) for item in self.pending)
 
     @property
-    def warned(self) -> int:
-        """Media that have a row and a warning in the ledger."""
-        return count_warned(self.existing, self.digests.values()) if self.existing else 0
-
-    @property
     def free_bytes(self) -> int | None:
         """Where the cache lies; None where that is not known."""
         return self.cache.objects.free_bytes()
@@ -121,26 +115,16 @@ class ExtractionPlan:
             )
 
     def other_setting(self) -> list[str]:
-        """Where the media are new to this set and another one holds some of them: in which inputs it differs."""
+        """Where no medium has a row here, and another set holds some of them: in which inputs that one differs."""
         if self.hits or not self.new:
             return []
-        media = set(self.digests.values())
-        return nearest_difference(self.spec, [one for one in self._sets() if not media.isdisjoint(one.rows())])
-
-    def new_set(self) -> list[str]:
-        """Where the feature set is not there yet: in which inputs the nearest one that is differs from it."""
-        return [] if self.existing else nearest_difference(self.spec, self._sets())
-
-    def _sets(self) -> list[FeatureSet]:
-        """The sets of that modality whose rows can be read; damaged ones explain nothing, `cache verify` names them."""
-        sets = []
+        media, holding = set(self.digests.values()), []
         for name in self.cache.set_names():
-            with suppress(CacheError):
+            with suppress(CacheError):  # a damaged set explains nothing; `cache verify` names it
                 features = self.cache.load(name)
-                if features.spec.modality == self.spec.modality:
-                    features.rows()
-                    sets.append(features)
-        return sets
+                if features.spec.modality == self.spec.modality and not media.isdisjoint(features.rows()):
+                    holding.append(features)
+        return nearest_difference(self.spec, holding)
 
 
 def plan(request: ExtractRequest, *, dry: bool = False) -> ExtractionPlan:

@@ -7,6 +7,7 @@ that none of a medium's own bytes get into the page. The same media give the sam
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -51,45 +52,32 @@ def make_previews(
         EpalmError: no decoding process can be started.
     """
     read, make = _WAYS[modality]
-    memory = limits.memory
-    with DecodePool(read(limits), workers, timeout=timeout, memory_limit=memory) as pool:
+    with DecodePool(partial(read, limits=limits), workers, timeout=timeout, memory_limit=limits.memory) as pool:
         for decoded in pool.decode([Request(medium, (VIEW_0,)) for medium in media], ahead=max(1, 2 * workers)):
             yield decoded.result if isinstance(decoded.result, MediaError) else make(decoded.result)
 
 
-@dataclass(frozen=True)
-class _Thumbnail:
-    limits: Limits
-
-    def __call__(self, medium: MediaFile, views: Sequence[View]) -> np.ndarray:
-        """(1, H, W, 3) uint8."""
-        return _smaller(read_image(medium, self.limits, least=(_SIDE, _SIDE)).pixels, _SIDE)[None]
+def _thumbnail(medium: MediaFile, _: Sequence[View], limits: Limits) -> np.ndarray:
+    """(1, H, W, 3) uint8."""
+    return _smaller(read_image(medium, limits, least=(_SIDE, _SIDE)).pixels, _SIDE)[None]
 
 
-@dataclass(frozen=True)
-class _Strip:
-    limits: Limits
-
-    def __call__(self, medium: MediaFile, views: Sequence[View]) -> np.ndarray:
-        """(N, H, W, 3) uint8 of the middles of at most four equal intervals."""
-        (frames,) = read_frames(
-            medium,
-            lambda total: [middle_frames(total, min(FRAMES, total))],
-            lambda _, frame: _smaller(frame, _FRAME_SIDE),
-            self.limits,
-        )
-        first = frames[0].shape
-        return np.stack([frame for frame in frames if frame.shape == first])
+def _strip(medium: MediaFile, _: Sequence[View], limits: Limits) -> np.ndarray:
+    """(N, H, W, 3) uint8 of the middles of at most four equal intervals."""
+    (frames,) = read_frames(
+        medium,
+        lambda total: [middle_frames(total, min(FRAMES, total))],
+        lambda _, frame: _smaller(frame, _FRAME_SIDE),
+        limits,
+    )
+    first = frames[0].shape
+    return np.stack([frame for frame in frames if frame.shape == first])
 
 
-@dataclass(frozen=True)
-class _Sound:
-    limits: Limits
-
-    def __call__(self, medium: MediaFile, views: Sequence[View]) -> np.ndarray:
-        """(N,) float32 in −1 … 1 at 16 kHz."""
-        wave: np.ndarray = read_waveform(medium, self.limits, rate=RATE, keep=RATE * SECONDS).samples
-        return wave.clip(-1, 1)
+def _recording(medium: MediaFile, _: Sequence[View], limits: Limits) -> np.ndarray:
+    """(N,) float32 in −1 … 1 at 16 kHz."""
+    wave: np.ndarray = read_waveform(medium, limits, rate=RATE, keep=RATE * SECONDS).samples
+    return wave.clip(-1, 1)
 
 
 def _smaller(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -144,9 +132,8 @@ def _spectrogram(wave: np.ndarray) -> np.ndarray:
     return coloured
 
 
-_Read = Callable[[MediaFile, Sequence[View]], np.ndarray]
-_WAYS: dict[Modality, tuple[Callable[[Limits], _Read], Callable[[np.ndarray], Preview]]] = {
-    Modality.IMAGE: (_Thumbnail, _of_pixels),
-    Modality.VIDEO: (_Strip, _of_pixels),
-    Modality.AUDIO: (_Sound, _of_wave),
+_WAYS: dict[Modality, tuple[Callable[..., np.ndarray], Callable[[np.ndarray], Preview]]] = {
+    Modality.IMAGE: (_thumbnail, _of_pixels),
+    Modality.VIDEO: (_strip, _of_pixels),
+    Modality.AUDIO: (_recording, _of_wave),
 }

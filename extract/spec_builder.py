@@ -44,6 +44,12 @@ def feature_spec(
     )
 
 
+def would_give(encoder: Encoder, spec: FeatureSpec) -> bool:
+    """Whether an encoder gives the numbers that a feature set of this spec holds."""
+    seed = int((spec.augmentation or {"seed": 0})["seed"])
+    return feature_spec(encoder, spec.layers, spec.stored_dtype, view_seed=seed).fingerprint == spec.fingerprint
+
+
 def library_versions() -> dict[str, str]:
     """Package or library that can change numbers → version, for those installed."""
     import av

@@ -55,8 +55,8 @@ def extract(request: ExtractRequest, *, plan: PlanOption = False, as_json: JsonO
             return
         if planned.encoder.device.type == "cuda" and planned.encoder.precision == "float32":
             say("the encoder computes in float32; GPUs are faster at --precision bfloat16, another feature set")
-        if changed := planned.new_set():
-            say(f"a new feature set; from the nearest that is there it differs in: {'; '.join(changed)}")
+        if changed := planned.other_setting():
+            say(f"the cache has such media with another setting, which differs in: {'; '.join(changed)}")
         summary = execute(planned)
     except KeyboardInterrupt:
         command = shlex.join(["epalm", *sys.argv[1:]])
@@ -78,18 +78,20 @@ def _weights(choice: "EncoderChoice") -> str:
 
 def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     """Counts, bytes and time; raises CacheError when the rows would not fit."""
+    from epalm.cache.care.holes import count_warned
     from epalm.console import print_table, size_in_words, time_in_words
     from epalm.datasets.listing import in_words
     from epalm.extract.pipeline import probe_seconds
 
     free, other = plan.free_bytes, plan.other_setting()
+    warned = count_warned(plan.existing, plan.digests.values()) if plan.existing else 0
     passed_over, linked_roots = plan.dataset.passed_over, plan.dataset.linked_roots()
     # Name in JSON → the same in words, and the count.
     counts = {
         "media": ("media", plan.media),
         "augmented": ("of these in augmented views too", plan.augmented),
         "in_cache": ("in the cache", plan.hits),
-        "warned": ("of these with a warning in the ledger", plan.warned),
+        "warned": ("of these with a warning in the ledger", warned),
         "lost_blocks": ("blocks of it that are not there any more", len(plan.lost)),
         "new": ("new", plan.new),
         "stale": ("stale: the file has changed", plan.stale),

@@ -140,9 +140,9 @@ def test_other_media_are_tried_each_time(trial: Trial, monkeypatch: pytest.Monke
     monkeypatch.setattr(canary, "_CHECKED", 1)
     compared: list[str] = []
 
-    def watched(reader: Any, layers: Any, encoder: Any, media: Any, **options: Any) -> Any:
-        compared.extend(medium.name for medium in media)
-        return compare_rows(reader, layers, encoder, media, **options)
+    def watched(features: Any, encoder: Any, media: Any) -> Any:
+        compared.extend(media)
+        return compare_rows(features, encoder, media)
 
     monkeypatch.setattr(canary, "compare_rows", watched)
     random.seed(0)
