@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
+from epalm.fingerprint import digest_file
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
@@ -37,6 +39,13 @@ class MediaFile:
         except OSError:
             return None
         return Status(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def digest(self) -> str | None:
+        """SHA-256 (hex) of the medium's bytes as they are now; None when they cannot be read."""
+        try:
+            return digest_file(self.path, self.offset, self.size)
+        except OSError:
+            return None
 
     def open(self) -> BinaryIO:
         """The medium's bytes, to be closed by the caller; of a shard, only its stretch is seen. Raises OSError."""

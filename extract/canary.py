@@ -80,7 +80,7 @@ def compare_rows(features: FeatureSet, encoder: Encoder, media: dict[str, tuple[
                 inputs = encoder.input(file, (view_of(digest, view, seed),))
             except MediaError as error:
                 raise MediaError(f"{name}: {error.message}", hint=error.hint) from error
-            now = batches.collect(batches.submit([inputs]))[0, 0]  # (L, T, D)
+            now = batches.submit([inputs])()[0, 0]  # (L, T, D)
             then = reader.gather(rows, view=view)[0].astype(np.float32)
             share = np.linalg.norm(now - then, axis=-1) / np.maximum(np.linalg.norm(then, axis=-1), 1e-6)
             found.append(Deviation(float(share.max()), view, name, digest))

@@ -5,7 +5,6 @@ Letters: B media, V views, L layers, T tokens, D hidden size. Knows encoders; kn
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,6 @@ from epalm.extract.decoding.workers import DecodePool, Request
 from epalm.extract.encoders.protocol import Encoder
 from epalm.extract.inputs.views import VIEW_0
 from epalm.media import MediaFile
-
-
-@dataclass(frozen=True)
-class Handle:
-    """A batch under way: `wait` gives its tokens (B·V, L, D) on the CPU."""
-
-    wait: Callable[[], torch.Tensor]
-    media: int
-    views: int
 
 
 class BatchEncoder:
@@ -51,46 +41,44 @@ class BatchEncoder:
         """How many media of so many views make a batch."""
         return max(1, self.batch_size // views)
 
-    def submit(self, inputs: Sequence[np.ndarray]) -> Handle:
-        """Start on the raw inputs (V, ...) of some media, all of the same views."""
+    def submit(self, inputs: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
+        """Start on the raw inputs (V, ...) of some media, all of the same views; called, it gives the rows.
+
+        These are (B, V, L, T, D) in the stored dtype. The call raises EpalmError for values that are no numbers, or do
+        not fit.
+        """
         views, count = len(inputs[0]), len(inputs) * len(inputs[0])
         # One shape for all batches of a GPU: kernels are chosen, and compiled, once.
         size = max(count, self.media_at_once(views) * views) if self.on_gpu else count
-        first = torch.from_numpy(inputs[0])
-        raw = torch.empty((size, *first.shape[1:]), dtype=first.dtype, pin_memory=self.on_gpu)
-        for place, array in enumerate(inputs):
-            raw[place * views : (place + 1) * views] = torch.from_numpy(array)
-        raw[count:] = raw[:1]
+        raw = torch.from_numpy(np.concatenate(inputs))
+        if self.on_gpu:
+            raw = torch.cat([raw, raw[:1].expand(size - count, *raw.shape[1:])]).pin_memory()
         if self._threads:
-            return Handle(self._threads.submit(self._encode, raw, count).result, len(inputs), views)
-        tokens = self._encode(raw, count)
+            tokens = self._threads.submit(self._encode, raw, count)
+            return lambda: self._rows(tokens.result(), views)
+        there = self._encode(raw, count)
         if not self.on_gpu:
-            return Handle(lambda: tokens, len(inputs), views)
-        here = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-        here.copy_(tokens, non_blocking=True)
+            return lambda: self._rows(there, views)
+        here = torch.empty(there.shape, dtype=there.dtype, pin_memory=True)
+        here.copy_(there, non_blocking=True)
         done = torch.cuda.Event()
         done.record()
 
-        def wait() -> torch.Tensor:
+        def wait() -> np.ndarray:
             done.synchronize()
-            return here
+            return self._rows(here, views)
 
-        return Handle(wait, len(inputs), views)
-
-    def collect(self, handle: Handle) -> np.ndarray:
-        """The rows (B, V, L, T, D) of a batch that was submitted.
-
-        Raises:
-            EpalmError: values that are no numbers, or do not fit the stored dtype.
-        """
-        rows = stored(handle.wait().cpu().numpy(), self._dtype)
-        layers, width = rows.shape[1:]
-        return rows.reshape(handle.media, handle.views, layers, 1, width)  # `[CLS]` alone: one token
+        return wait
 
     def close(self) -> None:
         """Drop what has not begun, and wait for the rest."""
         if self._threads:
             self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _rows(self, tokens: torch.Tensor, views: int) -> np.ndarray:
+        rows = stored(tokens.cpu().numpy(), self._dtype)
+        media, layers, width = len(rows) // views, *rows.shape[1:]
+        return rows.reshape(media, views, layers, 1, width)  # `[CLS]` alone: one token
 
     @torch.inference_mode()
     def _encode(self, raw: torch.Tensor, count: int) -> torch.Tensor:
@@ -119,7 +107,7 @@ def encode_each(
     if not inputs:
         return list(results)
     batches = BatchEncoder(encoder, layers, "float32", len(files))
-    tokens = iter(batches.collect(batches.submit(inputs))[:, 0])
+    tokens = iter(batches.submit(inputs)()[:, 0])
     return [one if isinstance(one, MediaError) else next(tokens) for one in results]
 
 

@@ -23,7 +23,7 @@ from epalm.extract.inputs.views import VIEW_0, View, view_of
 from epalm.extract.media.limits import require_status
 from epalm.extract.media.media_warnings import collected_warnings, joined
 from epalm.extract.spec_builder import feature_spec
-from epalm.fingerprint import digest_file, digest_json
+from epalm.fingerprint import digest_json
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample
 
@@ -63,7 +63,7 @@ class LiveFeatures:
         """
         inputs, places = self._decoded(samples, epoch)
         batches = BatchEncoder(self._encoder, self._chosen, "float32", len(inputs))
-        tokens = batches.collect(batches.submit(inputs))[:, 0]
+        tokens = batches.submit(inputs)()[:, 0]
         features: np.ndarray = tokens[places]
         return features
 
@@ -74,7 +74,7 @@ class LiveFeatures:
             if media not in self._digests:
                 with suppress(MediaError):  # it is for the reading to say so
                     files[media] = self._dataset.locate(media)
-        found = self._index.digests([*files.values()]) if self._index else [_digest(file) for file in files.values()]
+        found = self._index.digests([*files.values()]) if self._index else [one.digest() for one in files.values()]
         self._digests.update({media: digest for media, digest in zip(files, found, strict=True) if digest})
         return [self._digests.get(sample.media, "") for sample in samples]
 
@@ -120,7 +120,7 @@ class LiveFeatures:
         if number == 0 or self._view_seed is None:
             return VIEW_0
         if media not in self._digests:
-            self._digests[media] = digest_file(file.path, file.offset, file.size)
+            self._digests[media] = file.digest() or ""
         return view_of(self._digests[media], number, self._view_seed)
 
 
@@ -152,10 +152,3 @@ class TrainableFeatures(LiveFeatures):
         """Raw inputs (B, ...) of the samples: view 0, or the view of a training epoch. Raises MediaError."""
         inputs, places = self._decoded(samples, epoch)
         return torch.from_numpy(np.concatenate(inputs)[places])
-
-
-def _digest(file: MediaFile) -> str | None:
-    try:
-        return digest_file(file.path, file.offset, file.size)
-    except OSError:
-        return None

@@ -130,6 +130,7 @@ def probe_seconds(plan: ExtractionPlan) -> float:
     some = items[:: max(1, len(items) // _PROBED)][:_PROBED]
     with TemporaryDirectory() as folder:
         features = FeatureSet(LocalObjects(Path(folder)), plan.spec)
+        features.prepare({})
         with closing(Stream(plan.encoder, features, plan.request, media=len(some))) as stream:
             begun = time.perf_counter()
             for part in (some[:_WARM_UP], some):  # the first starts the processes and wakes the encoder

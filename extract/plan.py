@@ -22,7 +22,6 @@ from epalm.extract.encoders.registry import EncoderChoice, build_encoder
 from epalm.extract.media.limits import Limits, require_status
 from epalm.extract.request import ExtractRequest
 from epalm.extract.spec_builder import feature_spec
-from epalm.fingerprint import digest_file
 from epalm.media import MediaFile, Status
 from epalm.samples import Dataset
 
@@ -44,12 +43,7 @@ class Pending:
 
     def unchanged(self) -> bool:
         """Whether the file still has the bytes that were hashed; read again only where its state is another one."""
-        if self.file.status() == self.status:
-            return True
-        try:
-            return digest_file(self.file.path, self.file.offset, self.file.size) == self.digest
-        except OSError:
-            return False
+        return self.file.status() == self.status or self.file.digest() == self.digest
 
 
 @dataclass(frozen=True)

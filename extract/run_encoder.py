@@ -7,24 +7,23 @@ import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from epalm.cache.media_index import MediaIndex
 from epalm.cache.spec import parse_layers
 from epalm.errors import UsageError
+from epalm.extract.encoders.protocol import Encoder, TrainableEncoder
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind, family, require_fit
+from epalm.extract.live import LiveFeatures, TrainableFeatures
 from epalm.samples import Dataset, Modality
-
-if TYPE_CHECKING:
-    import torch
-
-    from epalm.cache.media_index import MediaIndex
-    from epalm.extract.encoders.protocol import Encoder
-    from epalm.extract.live import LiveFeatures
-    from epalm.settings import EncoderSettings
+from epalm.settings import EncoderSettings
+from epalm.weights import offline
 
 
 def choice_of(
-    settings: "EncoderSettings", modality: Modality, weights: str | None, statistics: str = "own"
+    settings: EncoderSettings, modality: Modality, weights: str | None, statistics: str = "own"
 ) -> EncoderChoice:
     """The recipe's encoder, by default the modality's, with these weights. Raises UsageError: it reads other media."""
     kind, frames = settings.kind or default_kind(modality), settings.frames
@@ -34,15 +33,15 @@ def choice_of(
 
 
 def recipe_features(
-    settings: "EncoderSettings",
+    settings: EncoderSettings,
     modality: Modality,
     dataset: Dataset,
     tokens: int,
     device: str,
     *,
     view_seed: int | None,
-    index: "MediaIndex | None" = None,
-) -> "LiveFeatures":
+    index: MediaIndex | None = None,
+) -> LiveFeatures:
     """The recipe's encoder on the data set's media; its last `tokens` layers. Views and `index` as `LiveFeatures`.
 
     On the playground the weights are the built-in world's.
@@ -50,8 +49,6 @@ def recipe_features(
     Raises:
         UsageError: as `build_encoder`, or the encoder does not read such media.
     """
-    from epalm.extract.live import LiveFeatures, TrainableFeatures
-
     choice = choice_of(settings, modality, "playground" if dataset.spec == "playground" else settings.weights)
     encoder = build_encoder(choice, device=device)
     layers = parse_layers(f"last:{tokens}", encoder.depth)
@@ -63,12 +60,10 @@ def live_features(
     recorded: Mapping[str, Any],
     dataset: Dataset,
     device: str,
-    trained: "Mapping[str, torch.Tensor]",
+    trained: Mapping[str, torch.Tensor],
     weights: str | None = None,
-) -> "LiveFeatures":
+) -> LiveFeatures:
     """What a run's features were made by, on a data set; see `rebuild_encoder`."""
-    from epalm.extract.live import LiveFeatures
-
     encoder = rebuild_encoder(recorded, device, trained, weights=weights)
     choice = EncoderChoice.from_record(recorded["choice"])
     return LiveFeatures(encoder, tuple(recorded["layers"]), dataset, choice=choice)
@@ -77,11 +72,11 @@ def live_features(
 def rebuild_encoder(
     recorded: Mapping[str, Any],
     device: str,
-    trained: "Mapping[str, torch.Tensor] | None" = None,
+    trained: Mapping[str, torch.Tensor] | None = None,
     *,
     local_only: bool = False,
     weights: str | None = None,
-) -> "Encoder":
+) -> Encoder:
     """The encoder that features came from, `recorded` as they describe themselves.
 
     `trained` are the tensors of an encoder that a run trained, none for a frozen one. `weights` says where it is now,
@@ -90,8 +85,6 @@ def rebuild_encoder(
     Raises:
         UsageError: it is not recorded, it cannot be loaded, or it is another one by now.
     """
-    from epalm.weights import offline
-
     choice = EncoderChoice.from_record(recorded["choice"] or {})
     with offline() if local_only else nullcontext():
         encoder = build_encoder(replace(choice, weights=weights) if weights else choice, device=device)
@@ -124,12 +117,8 @@ def require_same_encoder(own: Mapping[str, Any], other: Mapping[str, Any], *, ru
         )
 
 
-def _load_trained(encoder: "Encoder", tensors: "Mapping[str, torch.Tensor]") -> None:
+def _load_trained(encoder: Encoder, tensors: Mapping[str, torch.Tensor]) -> None:
     """Give the encoder the tensors that a training saved, by the names of an `EncoderModule`. Raises UsageError."""
-    import torch
-
-    from epalm.extract.encoders.protocol import TrainableEncoder
-
     own: dict[str, torch.Tensor] = {}
     if isinstance(encoder, TrainableEncoder):
         own = {f"model.{name}": value for name, value in encoder.module.named_parameters()}

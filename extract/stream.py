@@ -7,7 +7,7 @@ again writes the very blocks that it would have written.
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from epalm.cores import usable_cores
 from epalm.errors import MediaError
 from epalm.extract.decoding.workers import Request, default_workers
 from epalm.extract.encoders.protocol import Encoder
-from epalm.extract.encoding import BatchEncoder, Handle, decode_pool
+from epalm.extract.encoding import BatchEncoder, decode_pool
 from epalm.extract.inputs.views import view_of
 from epalm.extract.media.media_warnings import MediaWarning
 from epalm.extract.plan import Pending
@@ -70,7 +70,7 @@ class Stream:
         self._notes: list[Entry] = []  # not in the ledger yet
         self._digests: list[str] = []  # of the block that is being filled
         self._rows: list[np.ndarray] = []  # of it, (B, V, L, T, D) each
-        self._under_way: deque[Handle] = deque()  # its batches that are being computed
+        self._under_way: deque[Callable[[], np.ndarray]] = deque()  # its batches that are being computed
 
     def close(self) -> None:
         """End the decoding processes, and wait for what is being computed."""
@@ -103,7 +103,7 @@ class Stream:
         if inputs:
             self._under_way.append(self._batches.submit(inputs))
         while len(self._under_way) > (0 if finish else self._batches.under_way - 1):
-            rows = self._batches.collect(self._under_way.popleft())
+            rows = self._under_way.popleft()()
             self._rows.append(rows)
             self._advance(len(rows))
         self.tally.encode_seconds += time.perf_counter() - started

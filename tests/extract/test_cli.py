@@ -1,8 +1,6 @@
 """`epalm extract` as it is typed: what it says, what it exits with, what it leaves."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,8 +14,9 @@ from epalm.cli.extract import extract
 from epalm.errors import EpalmError, UsageError
 from epalm.extract import spec_builder
 from epalm.extract.encoders.registry import EncoderChoice
+from epalm.playground.generate import COUNTS
 from epalm.samples import Modality
-from tests.conftest import save_small_vit
+from tests.conftest import Epalm, save_small_vit
 
 TRUNCATED = 200  # bytes
 
@@ -168,19 +167,11 @@ def test_the_set_records_how_to_build_its_encoder_again(tmp_path: Path, photos: 
     assert EncoderChoice.from_record(record) == expected
 
 
-def test_the_playground_is_used_and_said(tmp_path: Path) -> None:
-    """Typed exactly so, in an empty folder; needs the weights that ship with the package."""
-    from epalm.playground import weights_folder
-
-    if not (weights_folder("image") / "model.safetensors").exists():
-        pytest.skip("the playground's image encoder is not there")
-    done = subprocess.run(
-        [sys.executable, "-m", "epalm", "extract", "--modality", "image"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=dict(os.environ, OMP_NUM_THREADS="1"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert "the playground" in done.stderr
+def test_the_playground_is_used_and_said(tmp_path: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typed exactly so, in an empty folder, with a smaller world."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(COUNTS, Modality.IMAGE, (4, 1, 2))
+    done = epalm("extract", "--modality", "image")
+    assert done.code == 0, done.err
+    assert "data: the playground" in done.err and "7 image media: 0 in the cache already, 7 encoded" in done.err
+    assert len(Cache(".epalm/cache").set_names()) == 1
