@@ -56,7 +56,7 @@ class LiveFeatures:
         self._threads = ThreadPoolExecutor(default_workers(), "decode")
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
-        """The samples' features (B, L, D) float32: view 0, or a view drawn for each sample of a training epoch.
+        """The samples' features (B, L, T, D) float32: view 0, or a view drawn for each sample of a training epoch.
 
         Raises:
             MediaError: a medium cannot be read; the message names it.
@@ -125,7 +125,7 @@ class LiveFeatures:
 
 
 class EncoderModule(nn.Module):
-    """Raw inputs (B, ...) → tokens (B, L, D) of chosen layers, with gradients; every tensor of it is trained."""
+    """Raw inputs (B, ...) → tokens (B, L, T, D) of chosen layers, with gradients; every tensor of it is trained."""
 
     def __init__(self, encoder: TrainableEncoder, layers: Sequence[int]) -> None:
         super().__init__()

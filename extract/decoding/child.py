@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from epalm.children import end_with_parent
 from epalm.errors import MediaError
 from epalm.extract.decoding.answers import Answer, plain, send_answer, sendable
 from epalm.extract.inputs.views import View
@@ -25,6 +24,7 @@ from epalm.extract.media.limits import out_of_memory
 from epalm.extract.media.media_warnings import collected_warnings, joined
 from epalm.media import MediaFile
 
+_SIGNAL_OF_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
 READY = b"+"  # sent once, when the reader is there
 Reader = Callable[[MediaFile, Sequence[View]], np.ndarray]  # the part of an `Input` that decodes
 
@@ -55,7 +55,7 @@ def main(descriptor: int) -> None:
     """Serve the socket with this descriptor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     faulthandler.enable()  # a crash says where, on stderr
-    end_with_parent()
+    _end_with_parent()
     with (
         socket.socket(fileno=descriptor) as pipe,
         pipe.makefile("rb") as orders,
@@ -85,3 +85,14 @@ def _limit_memory(beyond: int | None) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         limit = now + beyond if hard == resource.RLIM_INFINITY else min(now + beyond, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process with the thread that started it, also in the middle of its work.
+
+    Elsewhere than on Linux it ends when it next reads from its pipe or writes to it.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_SIGNAL_OF_PARENTS_DEATH, int(signal.SIGKILL), 0, 0, 0)

@@ -12,6 +12,7 @@ import queue
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -19,7 +20,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from epalm.children import python_command
 from epalm.errors import EpalmError, MediaError
 from epalm.extract.decoding.answers import Answer, GarbledError, plain, receive_answer
 from epalm.extract.decoding.child import READY
@@ -197,7 +197,7 @@ class DecodingProcess:
                 if self._closed:
                     raise ClosedError
                 self._process = subprocess.Popen(
-                    python_command("epalm.extract.decoding.child", theirs.fileno()),
+                    _python_command(theirs.fileno()),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=writes,
@@ -248,3 +248,10 @@ class DecodingProcess:
             return os.read(self._stderr, _STDERR).decode(errors="replace")
         except BlockingIOError:
             return ""
+
+
+def _python_command(descriptor: int) -> list[str]:
+    """The command line of a Python that finds what this process finds, and serves the socket."""
+    path = [os.getcwd() if entry == "" else entry for entry in sys.path]  # noqa: PTH109
+    code = f"import sys; sys.path[:] = {path!a}; from epalm.extract.decoding.child import main; main({descriptor})"
+    return [sys.executable, "-c", code]
