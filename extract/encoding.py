@@ -94,7 +94,7 @@ def decode_pool(encoder: Encoder, workers: int, timeout: float) -> DecodePool:
 def encode_each(
     files: Sequence[MediaFile], encoder: Encoder, layers: Sequence[int], pool: DecodePool
 ) -> list[np.ndarray | MediaError]:
-    """View 0 of each file (L, D) float32, or why it cannot be read, in one batch.
+    """View 0 of each file (L, T, D) float32, or why it cannot be read, in one batch.
 
     What is odd about one is shown as a warning.
     """

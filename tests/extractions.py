@@ -51,7 +51,7 @@ def extract_features(*words: Any, **options: Any) -> ExtractSummary:
 
 
 def encode_files(files: Sequence[MediaFile], encoder: Encoder, layers: Sequence[int]) -> np.ndarray:
-    """View 0 of some files (B, L, D) float32. Raises MediaError: one cannot be read."""
+    """View 0 of some files (B, L, T, D) float32. Raises MediaError: one cannot be read."""
     rows = encode_each(files, encoder, layers, decode_pool(encoder, 0, 1.0))
     if faults := [row for row in rows if isinstance(row, MediaError)]:
         raise faults[0]

@@ -85,7 +85,7 @@ def _counts(summary: ExtractSummary) -> tuple[int, int, int]:
 def _rows(cache: Cache, dataset: Dataset, summary: ExtractSummary) -> np.ndarray:
     reader = cache.find(summary.set_name).open()
     digests = [cache.media.digest(dataset.locate(name)) for name in dataset.media(Modality.IMAGE)]
-    return np.asarray(reader.gather(reader.rows_of(digests))[..., 0, :])  # (N, L, D)
+    return np.asarray(reader.gather(reader.rows_of(digests)))  # (N, L, T, D)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
