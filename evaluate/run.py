@@ -83,6 +83,8 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
         UsageError: options that do not go together, or that the run, its data or its features do not permit.
         EpalmError: one of these cannot be used.
     """
+    if request.predictions is not None:
+        raise UsageError(f"{request.predictions} has predictions of no run", hint="evaluate.score_given scores them")
     metrics = choose_metrics(request.metrics)
     remote = _remote(request)
     folder = RunFolder.find(request.runs, request.run)

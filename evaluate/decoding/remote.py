@@ -18,8 +18,7 @@ from epalm.dask_cluster import AGAIN, Cluster
 from epalm.dask_engine import run_tasks
 from epalm.devices import device_of_worker
 from epalm.errors import EpalmError, UsageError
-from epalm.evaluate.decoding.batch_size import BatchSize
-from epalm.evaluate.decoding.decode import decode_batches, length_groups
+from epalm.evaluate.decoding.decode import BatchSize, decode_batches, length_groups
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.fingerprint import digest_json
 from epalm.samples import Prediction, Sample

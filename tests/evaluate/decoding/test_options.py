@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ import pytest
 import torch
 
 import epalm as package
-from epalm.errors import EpalmError
-from epalm.evaluate.decoding.batch_size import BatchSize
+from epalm.errors import EpalmError, UsageError
+from epalm.evaluate.decoding.decode import BatchSize
 from epalm.evaluate.decoding.options import DecodeChoice, DecodeOptions, Sampling
 from epalm.evaluate.request import PredictRequest, ScoreRequest
 from tests.conftest import Done
 from tests.scored_run import train_one
 from tests.trials import Trial
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Score = Callable[..., Done]
 
 
@@ -102,6 +103,8 @@ def test_a_request_in_python_is_the_command(score: Score, trial: Trial, tmp_path
         runs=tmp_path / "runs",
     )
     assert package.score(request) == typed
+    with pytest.raises(UsageError, match="predictions of no run"):
+        package.score(replace(request, predictions=tmp_path / "p.jsonl"))
     (medium, *_) = trial.media
     (text,) = package.predict([str(medium)], PredictRequest(runs=tmp_path / "runs", decode=DecodeChoice(num_beams=1)))
     assert isinstance(text, str)
