@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from epalm.extract.request import ExtractRequest
     from epalm.train.lm.processes import Processes
     from epalm.train.request import TrainRequest
-    from epalm.train.setup import Resolved, Setup
+    from epalm.train.setup import Setup
 
 
 def extract(request: "ExtractRequest") -> "ExtractSummary":
@@ -35,26 +35,15 @@ def extract(request: "ExtractRequest") -> "ExtractSummary":
 
 def set_up_training(
     request: "TrainRequest", processes: "Processes | None" = None, device: str | None = None, *, planning: bool = False
-) -> "tuple[Resolved, Setup]":
-    """What a request asks for, and the training that it comes to with everything loaded. Raises EpalmError."""
+) -> "Setup":
+    """The training that a request comes to, with everything loaded. Raises EpalmError."""
     from epalm.extract.run_encoder import recipe_features
     from epalm.train.lm.processes import ALONE
     from epalm.train.setup import resolve, set_up
 
     processes, device = processes or ALONE, device or request.device
     resolved = resolve(request, recipe_features, processes=processes, device=device, planning=planning)
-    setup = set_up(
-        resolved.config,
-        resolved.dataset,
-        resolved.modality,
-        resolved.material,
-        recipe=resolved.recipe,
-        device=device,
-        processes=processes,
-        workers=request.workers,
-        sharded=request.shard_lm,
-    )
-    return resolved, setup
+    return set_up(resolved, processes=processes, device=device)
 
 
 def train(
@@ -70,14 +59,7 @@ def train(
     from epalm.extract.canary import check_canary
     from epalm.train.run import execute
 
-    resolved, setup = set_up_training(request, processes, device)
-
-    def check() -> None:
-        assert resolved.feature_set is not None
-        samples = resolved.material.training
-        check_canary(resolved.feature_set, resolved.cache, resolved.dataset, samples, device or request.device)
-
-    return execute(resolved, setup, check=check, stop=stop)
+    return execute(set_up_training(request, processes, device), canary=check_canary, stop=stop)
 
 
 def load(

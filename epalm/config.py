@@ -27,7 +27,7 @@ from epalm.settings import (
     ModelSettings,
     OptimSettings,
     Section,
-    conflicts,
+    refuse,
 )
 
 _INJECTED_BLOCKS = 12  # of OPT-2.7B: 19 to 31, of OPT-350M: 11 to 23; the last block gets no token of its own
@@ -48,9 +48,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _together(self) -> "Config":
-        if found := conflicts(self.lm, self.encoder, self.model):
-            raise ValueError("; ".join(found))
-        return self
+        faults = []
+        if self.lm.train and self.model.adapter_form == "lora":
+            faults.append("model.adapters lora is what is trained in place of the language model: leave out lm.train")
+        if self.encoder.train and self.model.blind:
+            faults.append("encoder.train changes nothing where model.blind withholds the perceptual token")
+        return refuse(self, faults)
 
     def with_lm(self, name: str) -> "Config":
         """With another name for the language model."""
@@ -179,17 +182,10 @@ def _validated(
     for override in overrides:
         _apply(values, override)
     faults = list(known_faults)
-    while True:
-        try:
-            config = Config.model_validate(values)
-            break
-        except ValidationError as error:
-            found = error.errors()
-            faults += [_fault(fault) for fault in found]
-            # Once more without the faulty keys: what the others do wrong together is told in the same message.
-            removed = [_without(values, fault["loc"]) for fault in found]
-            if not all(removed):
-                break
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        faults += map(_fault, error.errors())
     if faults:
         raise UsageError(f"settings of {origin}: {'; '.join(faults)}", hint="docs/recipes.md lists every key")
     return config
@@ -236,13 +232,14 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _fault(fault: Any) -> str:
-    where = ".".join(str(part) for part in fault["loc"])
-    message = str(fault["msg"]).removeprefix("Value error, ")
+    where, message = ".".join(str(part) for part in fault["loc"]), str(fault["msg"])
+    if fault["type"] == "value_error" and where in Config.model_fields | {"": None}:
+        return message.removeprefix("Value error, ")  # of several keys, which it names
     if fault["type"] == "extra_forbidden":
         message = (
             f"it is now {FORMER[where]}" if where in FORMER else f"there is no such setting{_meant(where, _keys())}"
         )
-    return f"{where}: {message}" if where else message
+    return f"{where}: {message.removeprefix('Value error, ')}"
 
 
 def _keys() -> list[str]:
@@ -252,13 +249,3 @@ def _keys() -> list[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             found += [f"{section}.{key}" for key in field.annotation.model_fields]
     return found
-
-
-def _without(values: dict[str, Any], where: Sequence[int | str]) -> bool:
-    """Take the value at `where` out of nested tables; whether that was possible."""
-    table: Any = values
-    for part in where[:-1]:
-        if not isinstance(table, dict) or not isinstance(table.get(part), dict):
-            return isinstance(table, dict) and table.pop(part, None) is not None
-        table = table[part]
-    return bool(where) and isinstance(table, dict) and table.pop(where[-1], None) is not None

@@ -6,18 +6,18 @@ supplementary material).
 
 import math
 import re
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from epalm.errors import UsageError
 from epalm.samples import Task
 
 Variant = Literal["epalm", "epalm-pt", "epalm-lin", "epalm-ada", "epalm-pt-l"]
-ConnectorForm = Literal["shared", "separate"]
 PromptForm = Literal["mlp", "plain", "none"]
 AdapterForm = Literal["bottleneck", "lora", "none"]
-FORMS: dict[str, tuple[ConnectorForm, PromptForm, AdapterForm]] = {
+FORMS: dict[str, tuple[str, PromptForm, AdapterForm]] = {  # bridge, prompt, adapters
     "epalm-lin": ("shared", "none", "none"),
     "epalm-pt": ("shared", "plain", "none"),
     "epalm": ("separate", "mlp", "none"),
@@ -40,6 +40,7 @@ FORMER = {  # keys of 0.1, and what they are called now
     "optim.accumulate": "optim.micro_batches",
     "optim.checkpointing": "optim.gradient_checkpointing",
 }
+Checked = TypeVar("Checked")
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, le=10)]
 
@@ -50,6 +51,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+def refuse(section: Checked, faults: Sequence[str]) -> Checked:
+    """The section, where there are no faults. Raises ValueError, which becomes one message with all others."""
+    if faults:
+        raise ValueError("; ".join(faults))
+    return section
+
+
 class LmSettings(Section):
     """The language model."""
 
@@ -57,6 +65,15 @@ class LmSettings(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantized: Literal["8bit", "4bit", "none"] = "none"  # frozen weights, through bitsandbytes
     train: bool = False  # unfrozen: every weight is trained, at optim.lm_lr
+
+    @model_validator(mode="after")
+    def _together(self) -> "LmSettings":
+        faults = []
+        if self.train and self.dtype != "float32":
+            faults.append(f"lm.train needs lm.dtype float32: steps of 1e-7 are lost in {self.dtype}")
+        if self.train and self.quantized != "none":
+            faults.append(f"lm.train cannot change {self.quantized} weights: model.adapters lora trains beside them")
+        return refuse(self, faults)
 
 
 class EncoderSettings(Section):
@@ -78,7 +95,7 @@ class ModelSettings(Section):
     start: Annotated[int, Field(ge=0)] | None = None  # first block that sees one [12 before `end`]
     end: Positive | None = None  # first block that gets no new one [the LM's last block]
     attention: Literal["causal", "reference"] = "causal"
-    connector: ConnectorForm | None = None  # [by variant]
+    connector: str | None = None  # a bridge by its name: shared, separate [by variant]
     prompt: PromptForm | None = None  # [by variant]
     prompt_length: Positive = 10
     deep_prompt: bool = False  # every block has prompt vectors of its own
@@ -89,8 +106,8 @@ class ModelSettings(Section):
     blind: bool = False  # withhold the perceptual token: what the text alone gives away
 
     @property
-    def connector_form(self) -> ConnectorForm:
-        """The connector's form: as set, else the variant's."""
+    def connector_form(self) -> str:
+        """The bridge's name: as set, else the variant's."""
         return self.connector or FORMS[self.variant][0]
 
     @property
@@ -102,6 +119,15 @@ class ModelSettings(Section):
     def adapter_form(self) -> AdapterForm:
         """The adapters' form: as set, else the variant's."""
         return self.adapters or FORMS[self.variant][2]
+
+    @model_validator(mode="after")
+    def _together(self) -> "ModelSettings":
+        faults = []
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            faults.append(f"model.start ({self.start}) must be below model.end ({self.end})")
+        if self.deep_prompt and self.prompt_form == "none":
+            faults.append("model.deep_prompt needs a prompt: model.prompt plain or mlp")
+        return refuse(self, faults)
 
 
 class OptimSettings(Section):
@@ -181,24 +207,6 @@ class DecodeSettings(Section):
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # below 1 likely tokens are drawn more often
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # draw from the likeliest that have this share together
     seed: Annotated[int, Field(ge=0)] = 0  # of what is drawn
-
-
-def conflicts(lm: LmSettings, encoder: EncoderSettings, model: ModelSettings) -> list[str]:
-    """What is wrong with settings that are each possible and cannot go together."""
-    found = []
-    if model.start is not None and model.end is not None and model.start >= model.end:
-        found.append(f"model.start ({model.start}) must be below model.end ({model.end})")
-    if model.deep_prompt and model.prompt_form == "none":
-        found.append("model.deep_prompt needs a prompt: model.prompt plain or mlp")
-    if lm.train and lm.dtype != "float32":
-        found.append(f"lm.train needs lm.dtype float32: steps of 1e-7 are lost in {lm.dtype}")
-    if lm.train and lm.quantized != "none":
-        found.append(f"lm.train cannot change {lm.quantized} weights: model.adapters lora trains beside them")
-    if lm.train and model.adapter_form == "lora":
-        found.append("model.adapters lora is what is trained in place of the language model: leave out lm.train")
-    if encoder.train and model.blind:
-        found.append("encoder.train changes nothing where model.blind withholds the perceptual token")
-    return found
 
 
 def parse_inject(text: str) -> tuple[int, int, int]:

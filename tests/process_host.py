@@ -25,6 +25,7 @@ from epalm.samples import Dataset, Modality
 from epalm.train import loop, run, setup
 from epalm.train.lm.processes import ALONE, Processes, joined
 from epalm.train.material import Material
+from epalm.train.request import TrainRequest
 from epalm.train.runs.run_folder import RunFolder
 from tests import train_host
 
@@ -114,10 +115,9 @@ def load(entry: dict[str, Any], processes: Processes = ALONE, device: str = "cpu
     """The tiny training of an entry, everything loaded."""
     config = load_config("playground", [*SETTINGS, *(f"{key}={value}" for key, value in entry.items() if "." in key)])
     dataset = Dataset("numbers", Path(), train_host.samples("train", SAMPLES))
-    options: dict[str, Any] = {"device": device, "processes": processes, "workers": entry.get("workers", 0)}
-    options["sharded"] = entry.get("sharded", False)
+    request = TrainRequest(device=device, workers=entry.get("workers", 0), shard_lm=entry.get("sharded", False))
     material = Material(train_host.Numbered(), dataset.samples, train_host.samples("val", 6))
-    return setup.set_up(config, dataset, Modality.IMAGE, material, **options)
+    return setup.set_up(setup.Resolved(config, dataset, Modality.IMAGE, material, request), processes=processes)
 
 
 def _watch(entry: dict[str, Any], processes: Processes, runs: Path) -> None:

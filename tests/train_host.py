@@ -31,6 +31,7 @@ from epalm.train.data.text import load_text_format
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.loop import train_model
 from epalm.train.material import Material
+from epalm.train.request import TrainRequest
 from epalm.train.runs.run_folder import RunFolder
 from epalm.train.runs.train_state import TrainState
 from epalm.train.step import take_step
@@ -73,7 +74,8 @@ def load(overrides: Sequence[str], *, workers: int) -> setup.Setup:
     config = load_config("playground", [*SETTINGS, *overrides])
     dataset = Dataset("numbers", Path(), samples("train", SAMPLES))
     material = Material(Numbered(), dataset.samples, samples("val", 6))
-    return setup.set_up(config, dataset, Modality.IMAGE, material, device="cpu", workers=workers)
+    request = TrainRequest(device="cpu", workers=workers)
+    return setup.set_up(setup.Resolved(config, dataset, Modality.IMAGE, material, request))
 
 
 def patch_language_model() -> None:

@@ -30,7 +30,7 @@ class TrainPlan:
 
 def plan_training(setup: Setup) -> TrainPlan:
     """Count what `train` would do, and time a few steps; nothing is written."""
-    hyper, model = setup.hyper, setup.model.to(setup.device).train()
+    hyper, material, model = setup.hyper, setup.resolved.material, setup.model.to(setup.device).train()
     optimiser, seconds = make_optimiser(model, hyper), []
     moment = time.perf_counter()
     for batch in islice(setup.batches.epoch(0), _TIMED_STEPS + 1):
@@ -52,8 +52,8 @@ def plan_training(setup: Setup) -> TrainPlan:
         epochs=hyper.schedule.epochs,
         warmup_steps=hyper.schedule.warmup_steps,
         train_items=len(setup.batches.items),
-        validation_items=min(len(training_items(setup.material.validation)), setup.config.eval.val_samples),
-        missing_samples=setup.material.missing,
+        validation_items=min(len(training_items(material.validation)), setup.config.eval.val_samples),
+        missing_samples=material.missing,
         trainable_parameters=sum(tensor.numel() for tensor in tensors),
         bytes=checkpoint_bytes(tensors),
         seconds=each * hyper.steps,

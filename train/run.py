@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from epalm.train.runs.run_key import library_versions, version_changes
 from epalm.train.runs.run_lock import emptied_on_fault, locked
 from epalm.train.runs.tracking import reporting
 from epalm.train.runs.train_state import TrainState, parts_of, record_of, restore
-from epalm.train.setup import Resolved, Setup, validation_batches
+from epalm.train.setup import Setup, validation_batches
 from epalm.train.step import make_optimiser
 
 _BESIDE_TENSORS = 1 << 15  # bytes of a checkpoint: where the training stands, random generators, names
@@ -45,20 +46,20 @@ class TrainSummary:
     val_of: int
 
 
-def execute(
-    resolved: Resolved, setup: Setup, *, check: Callable[[], None], stop: Stop = lambda: False
-) -> dict[str, Any] | None:
+def execute(setup: Setup, *, canary: Callable[..., None], stop: Stop = lambda: False) -> dict[str, Any] | None:
     """Train, or say that the same training is done already; its summary, None where `stop` ended it earlier.
 
-    `check` is called before a training on cached features begins, where the request wants its canary.
+    `canary` (see `check_canary`, in extraction) is called before a training on cached features, where it is asked for.
 
     Raises:
         UsageError: the run folder of that name is another training's, or in use.
-        EpalmError: as `train`, or what `check` raises; nothing is left of a run that has not begun.
+        EpalmError: as `train`, or what `canary` raises; nothing is left of a run that has not begun.
     """
-    request, processes = resolved.request, setup.processes
+    resolved, processes = setup.resolved, setup.processes
+    request, features = resolved.request, resolved.feature_set
+    label = "-".join((resolved.modality, Path(resolved.recipe).stem, *(["blind"] if setup.config.model.blind else [])))
     chosen = processes.from_first(
-        choose_run(request.runs, resolved.label, setup.inputs, name=request.run, again=request.again)
+        choose_run(request.runs, label, setup.inputs, name=request.run, again=request.again)
         if processes.first
         else None
     )
@@ -68,11 +69,11 @@ def execute(
         return {**chosen.summary, "run": str(chosen.folder.path)}
     _say_start(chosen, setup)
     with emptied_on_fault(chosen.folder) if processes.first else nullcontext():
-        if resolved.feature_set and processes.first:
+        if features and processes.first:
             if request.canary:
-                check()
+                canary(features, resolved.cache, resolved.dataset, resolved.material.training, str(setup.device))
             # From now on no collection takes the feature set away.
-            mark(resolved.feature_set.objects, str(chosen.folder.path.resolve()), socket.gethostname())
+            mark(features.objects, str(chosen.folder.path.resolve()), socket.gethostname())
         summary = train(setup, chosen.folder, stop=stop, trackers=request.track or ())
     return None if summary is None else asdict(summary)
 
@@ -184,14 +185,14 @@ def _summary(setup: Setup, run: RunFolder, state: TrainState) -> TrainSummary:
         run=str(run.path),
         steps=state.step,
         train_items=len(setup.batches.items),
-        missing_samples=setup.material.missing,
+        missing_samples=setup.resolved.material.missing,
         trainable_parameters=sum(tensor.numel() for tensor in setup.model.trainable_tensors().values()),
         all_parameters=sum(tensor.numel() for tensor in setup.model.parameters()),
         seconds=state.seconds,
         val_loss=result.loss if result else None,
         val_exact=result.exact if result else None,
         val_samples=result.samples if result else 0,
-        val_of=len(training_items(setup.material.validation)),
+        val_of=len(training_items(setup.resolved.material.validation)),
     )
 
 

@@ -41,11 +41,25 @@ LiveSource = Callable[..., FeatureSource]  # the encoder in the loop: see `recip
 
 
 @dataclass(frozen=True)
+class Resolved:
+    """What a request comes to before a language model is loaded: settings, data and features."""
+
+    config: Config
+    dataset: Dataset
+    modality: Modality
+    material: Material
+    request: TrainRequest
+    recipe: str = ""
+    cache: Cache | None = None
+    feature_set: FeatureSet | None = None  # None: the encoder is in the loop
+
+
+@dataclass(frozen=True)
 class Setup:
     """A training with everything loaded and nothing written; `inputs` are what a run folder notes of it."""
 
-    config: Config
-    material: Material
+    resolved: Resolved
+    config: Config  # with everything filled in
     text: TextFormat
     model: EpalmModel
     batches: Batches
@@ -53,22 +67,7 @@ class Setup:
     device: torch.device
     warnings: tuple[str, ...]  # what the user should know before the first step
     inputs: dict[str, Any]
-    processes: Processes = ALONE
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """What a request comes to before anything is loaded that computes: settings, data and features."""
-
-    request: TrainRequest
-    config: Config
-    recipe: str
-    dataset: Dataset
-    modality: Modality
-    material: Material
-    cache: Cache
-    feature_set: FeatureSet | None  # None: the encoder is in the loop
-    label: str  # of a run that has no name
+    processes: Processes
 
 
 def resolve(
@@ -118,38 +117,25 @@ def resolve(
             features = live(config.encoder, *places, view_seed=seed, index=cache.media)
             material = Material(features, *samples_of(dataset, config))
     say(material.in_words())
-    label = "-".join((modality, Path(recipe).stem, *(["blind"] if blind else [])))
-    return Resolved(request, config, recipe, dataset, modality, material, cache, used, label)
+    return Resolved(config, dataset, modality, material, request, recipe, cache, used)
 
 
-def set_up(
-    config: Config,
-    dataset: Dataset,
-    modality: Modality,
-    material: Material,
-    *,
-    recipe: str = "",
-    device: str = "auto",
-    processes: Processes = ALONE,
-    workers: int = 0,
-    sharded: bool = False,
-) -> Setup:
-    """Load the language model and build everything around it.
-
-    `workers` threads put training batches together, ahead of the step; `sharded` processes divide the language model.
+def set_up(resolved: Resolved, *, processes: Processes = ALONE, device: str | None = None) -> Setup:
+    """Load the language model and build everything around it; `device` [the request's] is this process's own.
 
     Raises:
         UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
+    config, dataset, material, request = resolved.config, resolved.dataset, resolved.material, resolved.request
     features, training = material.features, material.training
     items = training_items(training)
     _require_fit(config, dataset, features, len(items))
-    where = pick_device(device)
-    if sharded:
+    where = pick_device(device or request.device)
+    if request.shard_lm:
         from epalm.train.lm.sharding import require_shardable, shard_lm  # a second, for what few need
 
         require_shardable(config, processes)
-    empty = sharded and not processes.first
+    empty = request.shard_lm and not processes.first
     lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
     text, positions = load_text_format(config.lm.name, lm), lm.config.max_position_embeddings
     require_short([*training, *material.validation], text, positions)
@@ -161,7 +147,7 @@ def set_up(
     model.lm.gradient_checkpointing = config.optim.gradient_checkpointing
     if config.optim.compiled:
         model.lm.compile_blocks()
-    if sharded:
+    if request.shard_lm:
         shard_lm(lm, where, processes)
     layers = config.model.tokens
     source: FeatureSource | DeviceFeatures = features
@@ -176,7 +162,7 @@ def set_up(
         seed=config.optim.seed,
         loss_on=config.optim.loss_on,
         processes=processes,
-        workers=workers,
+        workers=request.workers,
         pinned_for=where if where.type == "cuda" else None,
     )
     hyper = _hyperparameters(config, len(batches))
@@ -186,8 +172,8 @@ def set_up(
     inputs = {
         "data": dataset.spec,
         "data_root": str(Path(dataset.root).resolve()),
-        "recipe": recipe,
-        "modality": modality.value,
+        "recipe": resolved.recipe,
+        "modality": resolved.modality.value,
         "features": features.describe(),
         "width": features.width,
         "lm": weights,
@@ -202,17 +188,17 @@ def set_up(
         *length_warnings(*batches.decoded_lengths(), config.decode.max_length, positions),
         *text_warnings(training, text),
     )
-    return Setup(config, material, text, model, batches, hyper, where, warnings, inputs, processes)
+    return Setup(resolved, config, text, model, batches, hyper, where, warnings, inputs, processes)
 
 
 def validation_batches(setup: Setup) -> Sequence[Batch]:
     """The batches of every validation: a random part of the samples, in view 0."""
-    config, items = setup.config, training_items(setup.material.validation)
+    config, items = setup.config, training_items(setup.resolved.material.validation)
     chosen = np.random.default_rng(config.optim.seed).permutation(len(items))[: config.eval.val_samples]
     batches = Batches(
         [items[place] for place in chosen],
         setup.text,
-        setup.material.features,
+        setup.resolved.material.features,
         layers=config.model.tokens,
         batch_size=config.optim.batch_size,
         seed=config.optim.seed,

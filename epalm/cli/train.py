@@ -56,8 +56,8 @@ def _train(request: TrainRequest, processes: "Processes", device: str, *, plan: 
     from epalm.train.plan import plan_training
 
     if plan:
-        resolved, setup = api.set_up_training(request, processes, device, planning=True)
-        features, counted = resolved.material.features, plan_training(setup)
+        setup = api.set_up_training(request, processes, device, planning=True)
+        features, counted = setup.resolved.material.features, plan_training(setup)
         if processes.first:
             show_train_plan(counted, features, request.runs, as_json)
         if isinstance(features, CachedFeatures):

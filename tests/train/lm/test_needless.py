@@ -24,7 +24,8 @@ from epalm.train.data.batches import Batch
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.loss import IGNORED
 from epalm.train.material import Material
-from epalm.train.setup import set_up
+from epalm.train.request import TrainRequest
+from epalm.train.setup import Resolved, set_up
 from epalm.train.step import losses_of
 
 WIDTH, WORDS, TOKENS = 5, 23, 2
@@ -243,10 +244,11 @@ def test_the_settings_reach_the_blocks(monkeypatch: pytest.MonkeyPatch, worlds: 
     compiled: list[bool] = []
     monkeypatch.setattr(AugmentedOPT, "compile_blocks", lambda _self: compiled.append(True))
     dataset = load_dataset(str(worlds[Modality.IMAGE]), Modality.IMAGE)
+    material = Material(Zeros(), dataset.split("train")[:4])
     for chosen in (True, False):
         words = [f"optim.{key}={str(chosen).lower()}" for key in ("gradient_checkpointing", "compiled")]
         config = load_config("playground", words)
-        ready = set_up(config, dataset, Modality.IMAGE, Material(Zeros(), dataset.split("train")[:4]), device="cpu")
+        ready = set_up(Resolved(config, dataset, Modality.IMAGE, material, TrainRequest(device="cpu")))
         assert ready.model.lm.gradient_checkpointing is chosen
         assert bool(compiled) is chosen
         compiled.clear()

@@ -1,8 +1,10 @@
 """Weights that are not whole are one message, which names the file, before anything is loaded; whole ones load."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from epalm.errors import UsageError
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder
+from epalm.fingerprint import digest_tensors
 from epalm.playground import weights_folder
 from epalm.samples import Modality
+from epalm.settings import LmSettings
 from epalm.train.data.text import load_text_format, require_language_model
+from epalm.train.lm import load as lm_load
 from epalm.train.lm.load import load_lm
 from tests.conftest import save_small_vit
 from tests.shared_files import shared_case
@@ -83,7 +88,7 @@ def test_a_file_that_ends_anywhere_else_is_named(model: tuple[Path, Callable[...
     folder, load = model
     path = data.draw(st.sampled_from([*_weights(folder), folder / "config.json"]))
     whole = path.read_bytes()
-    end = min(data.draw(st.one_of(st.integers(0, 200), st.integers(1, len(whole)))), len(whole) - 1)
+    end = min(data.draw(st.one_of(st.integers(0, 200), st.integers(1, len(whole)))), len(whole.rstrip()) - 1)
     longer = path.suffix == ".safetensors" and data.draw(st.booleans())
     path.write_bytes(whole + b"\0" * (end + 1) if longer else whole[:end])
     try:
@@ -189,3 +194,26 @@ def test_the_commands_say_so_before_they_read_media(
         refused = trial.epalm("train", *words, "--set", f"lm.name={folder}", *plan)
         assert refused.code == 1 and refused.err.count("error: ") == 1 and told in refused.err
         assert "Traceback" not in refused.err and not Path(".epalm").exists()
+
+
+def test_an_unchanged_language_model_is_hashed_once_and_a_changed_one_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index, long_ago = _save_lm(tmp_path / "lm"), tmp_path / "lm-files.json", time.time() - 60
+    lm, configured = load_lm(str(folder)), LmSettings(name=str(folder))
+    expected, hashed = digest_tensors(lm.state_dict()), list[int]()
+
+    def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+        hashed.append(len(tensors))
+        return digest_tensors(tensors)
+
+    monkeypatch.setattr(lm_load, "digest_tensors", digest)
+    assert lm_load.lm_digest(lm, configured, index) == expected and not index.exists()  # written a moment ago
+    monkeypatch.setattr(lm_load, "_SETTLED", -1.0)
+    assert [lm_load.lm_digest(lm, configured, index) for _ in range(3)] == [expected] * 3 and len(hashed) == 2
+    assert lm_load.lm_digest(lm, configured.model_copy(update={"dtype": "bfloat16"}), index) and len(hashed) == 3
+    assert lm_load.lm_digest(lm, configured, index) == expected and len(hashed) == 4
+    os.utime(folder / "model.safetensors", (long_ago, long_ago))
+    assert lm_load.lm_digest(lm, configured, index) == expected and len(hashed) == 5
+    index.write_text("torn")
+    assert lm_load.lm_digest(lm, configured, index) == expected and len(hashed) == 6
