@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from epalm.config import load_config
-from epalm.evaluate.score_given import score_given
+from epalm.evaluate.given import score_given
+from epalm.evaluate.request import ScoreRequest
 from epalm.samples import Modality
 from epalm.train.runs.run_folder import RunFolder
 
@@ -52,7 +53,7 @@ def _run(name: str, samples: Sequence[Mapping[str, Any]], wrong_every: int, data
     said.write_text("".join(json.dumps(line) + "\n" for line in lines))
     run = Path(".epalm/runs") / name
     (run / "scores").mkdir(parents=True)
-    score_given(said, run / "scores/test.json", data=data, metrics=_METRICS)
+    score_given(ScoreRequest(predictions=said, data=data, metrics=",".join(_METRICS)), run / "scores/test.json")
     told = json.loads((run / "scores/test.json").read_text())
     decode = {"num_beams": 3, "max_length": 30}
     told |= {"run": name, "checkpoint_step": 40, "blind": name == "hasty", "decode": decode}

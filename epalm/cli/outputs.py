@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from epalm.errors import UsageError
+from epalm.evaluate.request import ScoreRequest
 from epalm.samples import LINKS
 
 _HEAD = 1 << 16  # bytes in which a file shows what it is
@@ -63,14 +64,15 @@ def is_own(kind: str) -> Callable[[Path], bool]:
     return own
 
 
-def file_for_scores(predictions: Path, data: str | None, out: Path | None, force: bool) -> Path:
+def file_for_scores(request: ScoreRequest) -> Path:
     """Where scores of given predictions go, by default beside them. Raises UsageError: over somebody's file."""
     from epalm.evaluate.score_files import lines_path
 
-    out = out or predictions.with_name(f"{predictions.stem}.scores.json")
-    reads = [predictions, *data_files(data or "")]
-    require_output(out, reads, ours=is_own("scores"), force=force)
-    require_output(lines_path(out), reads, ours=is_own("samples"), force=force)
+    predictions = request.predictions or Path()
+    out = request.out or predictions.with_name(f"{predictions.stem}.scores.json")
+    reads = [predictions, *data_files(request.data or "")]
+    require_output(out, reads, ours=is_own("scores"), force=request.force)
+    require_output(lines_path(out), reads, ours=is_own("samples"), force=request.force)
     return out
 
 

@@ -1,19 +1,21 @@
 """`epalm score`: stage 3. Decodes a split with a trained run and scores it."""
 
+import json
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 import typer
 
 from epalm.cli.options import JsonOption, PlanOption
 from epalm.cli.outputs import file_for_scores
 from epalm.cli.request_options import takes_requests
-from epalm.cli.score_report import show_scores
+from epalm.cli.tables import Format, Record, show_listing
 from epalm.errors import UsageError
-from epalm.evaluate.metrics.registry import choose_metrics
 from epalm.evaluate.request import ScoreRequest
-from epalm.samples import with_links
 
 _STOPPED = 130
+_SKIPPED = 3  # exit code: a metric that was asked for by name could not run
 _OF_RUNS = ("run", "feature_set", "processes", "engine", "scheduler", "lm", "weights")  # options
 
 
@@ -68,12 +70,12 @@ def score(request: ScoreRequest, *, plan: PlanOption = False, as_json: JsonOptio
     except KeyboardInterrupt:
         say("stopped; the predictions so far are saved, the same command goes on")
         raise typer.Exit(_STOPPED) from None
-    show_scores(scores, folder / LAST, as_json, asked_for=request.metrics is not None)
+    _show(scores, folder / LAST, as_json, asked_for=request.metrics is not None)
 
 
 def _score_file(request: ScoreRequest, plan: bool, as_json: bool) -> None:
     """Raises UsageError when an option was given that says how to decode."""
-    from epalm.evaluate.score_given import score_given
+    from epalm.evaluate.given import score_given
 
     usual = ScoreRequest()
     given = [name for name in _OF_RUNS if getattr(request, name) != getattr(usual, name)]
@@ -82,16 +84,63 @@ def _score_file(request: ScoreRequest, plan: bool, as_json: bool) -> None:
     if given:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(f"{option} does not go with --predictions, which decodes nothing", hint=f"leave {option}")
-    assert request.predictions is not None
-    data = request.data and with_links(request.data, follow=request.follow_links)
-    path = file_for_scores(request.predictions, data, request.out, request.force)
-    scores = score_given(
-        request.predictions,
-        path,
-        data=data,
-        modality=request.modality,
-        split=request.split,
-        limit=request.limit,
-        metrics=choose_metrics(request.metrics),
+    path = file_for_scores(request)
+    scores = score_given(request, path)
+    _show(scores, path, as_json, asked_for=request.metrics is not None)
+
+
+def _show(scores: dict[str, Any], path: Path, as_json: bool, *, asked_for: bool) -> None:
+    """Print the scores. Raises typer.Exit where a metric that was asked for was skipped."""
+    from epalm.console import say, warn
+
+    if as_json:
+        typer.echo(json.dumps(scores))
+    elif not scores["tasks"]:
+        say("no sample has answers or references: there are predictions, and nothing to score them against")
+    else:
+        _print(scores)
+    if scores.get("samples_without_features"):
+        warn(f"{scores['samples_without_features']} samples have no features and are not scored")
+    for note in (note for figures in scores["tasks"].values() for note in figures["notes"]):
+        say(note)
+    skipped = [one for figures in scores["tasks"].values() for one in figures["skipped"]]
+    for reason, hint in dict.fromkeys((one["reason"], one["hint"]) for one in skipped):
+        names = ", ".join(one["metric"] for one in skipped if one["reason"] == reason)
+        say(f"skipped: {names}: {reason}" + (f"\n  → {hint}" if hint else ""))
+    say(f"scores {path}; predictions {scores['predictions']}")
+    if skipped and asked_for:
+        raise typer.Exit(_SKIPPED)
+
+
+def _print(scores: dict[str, Any]) -> None:
+    import pandas as pd
+
+    rows = []
+    for task, part in scores["tasks"].items():
+        for name, figure in part["figures"].items():
+            rows.append({"metric": f"{task}: {name}", "figure": figure, "chance": part["chance"].get(name)})
+        for kind, figure in part.get("by_answer_type", {}).items():  # question types are many: the file has them
+            rows.append({"metric": f"  {figure['metric']}, {kind}", "figure": figure, "chance": None})
+    show_listing(
+        pd.DataFrame(rows, dtype=object),
+        Format.TABLE,
+        title=f"{scores['modality']}, split {scores['split']} of {scores['data']}, values × 100",
+        cells=lambda row: _cells(scores["run"], row),
+        empty="no metric was computed",
+        notes=[
+            f"95 % intervals: {words}" for words in dict.fromkeys(one["interval"] for one in scores["tasks"].values())
+        ],
     )
-    show_scores(scores, path, as_json, asked_for=request.metrics is not None)
+
+
+def _cells(run: str, row: Record) -> dict[str, str]:
+    from epalm.figures import hundred, interval_in_words, samples_in_words
+
+    figure = row["figure"]
+    return {
+        "metric": row["metric"],
+        run: hundred(figure["value"]),
+        "95 % interval": interval_in_words(figure),
+        "chance": hundred(row["chance"]),
+        "samples": samples_in_words(figure),
+    }

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 from epalm import api
+from epalm.evaluate.given import score_given
+from epalm.evaluate.request import ScoreRequest
 from epalm.evaluate.score_files import COLUMNS
-from epalm.evaluate.score_given import score_given
 from tests.conftest import Epalm
 
 N = 60
@@ -28,7 +29,7 @@ def _score(data: Path, name: str, said: dict[str, str], metrics: Sequence[str] =
     path = data.with_name(f"{name}-said.jsonl")
     path.write_text("".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in said.items()))
     out = data.with_name(f"{name}.scores.json")
-    score_given(path, out, data=data.name, metrics=metrics)
+    score_given(ScoreRequest(predictions=path, data=data.name, metrics=",".join(metrics)), out)
 
 
 def _data(path: Path, answer: str = "red") -> Path:
