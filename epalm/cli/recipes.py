@@ -1,16 +1,14 @@
 """`epalm recipes`: which there are, and what one comes to with the options of a training."""
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from epalm.cli.options import JsonOption
 from epalm.cli.request_options import takes_requests
+from epalm.cli.tables import Format, FormatOption, Record, show_listing
 from epalm.train.request import RecipeChanges
-
-if TYPE_CHECKING:
-    from epalm.settings import OptimSettings
 
 
 @takes_requests
@@ -20,6 +18,7 @@ def recipes(
     ] = None,
     *,
     changes: RecipeChanges,
+    form: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
     """List the recipes, or print one with everything filled in, as TOML that --recipe takes.
@@ -38,22 +37,26 @@ def recipes(
     from epalm.config import recipes as names
 
     overrides = changes.overrides()
-    configs = {one: load_config(one, overrides).at_known_depth() for one in ([name] if name else names())}
-    if as_json:
-        typer.echo(json.dumps({one: config.model_dump(mode="json") for one, config in configs.items()}))
-    elif name:
-        typer.echo(configs[name].to_toml(), nl=False)
-    else:
-        from epalm.console import print_table
+    if name:
+        config = load_config(name, overrides).at_known_depth()
+        text = json.dumps({name: config.model_dump(mode="json")}) + "\n" if as_json else config.to_toml()
+        typer.echo(text, nl=False)
+        return
+    import pandas as pd
 
-        rows = [
-            (one, config.lm.name, _length(config.optim), str(config.optim.batch_size), config.description)
-            for one, config in configs.items()
-        ]
-        print_table("recipes", ("name", "language model", "epochs", "batch", "what for"), rows)
+    configs = [load_config(one, overrides).at_known_depth().model_dump(mode="json") for one in names()]
+    frame = pd.json_normalize([{"name": one, **config} for one, config in zip(names(), configs, strict=True)])
+    form = Format.JSON if as_json else form
+    show_listing(frame, form, title="recipes", cells=_cells, empty="there are none")
 
 
-def _length(optim: "OptimSettings") -> str:
-    if optim.max_steps:
-        return f"{optim.max_steps} steps"
-    return f"{optim.epochs}, {optim.min_steps} steps at least" if optim.min_steps else str(optim.epochs)
+def _cells(one: Record) -> dict[str, str]:
+    steps, least = one["optim.max_steps"], one["optim.min_steps"]
+    epochs = f"{one['optim.epochs']}, {least:.0f} steps at least" if least else str(one["optim.epochs"])
+    return {
+        "name": one["name"],
+        "language model": one["lm.name"],
+        "epochs": f"{steps:.0f} steps" if steps else epochs,
+        "batch": str(one["optim.batch_size"]),
+        "what for": one["description"],
+    }

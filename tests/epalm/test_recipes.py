@@ -173,7 +173,12 @@ def test_recipes_are_listed_and_printed(epalm: Epalm, tmp_path: Path) -> None:
     config = load_config(str(tmp_path / "mine.toml"))
     assert (config.model.tokens, config.model.start, config.model.end, config.data.few_shot) == (4, 3, 9, 16)
     assert tomllib.loads(printed.out)["optim"]["fixed_lr"] == 1e-3
-    assert set(json.loads(epalm("recipes", "--json").out)) == set(recipes())
+    records = json.loads(epalm("recipes", "--json").out)
+    assert {one["name"]: one["optim.batch_size"] for one in records} == {
+        name: load_config(name).optim.batch_size for name in recipes()
+    }
+    assert list(json.loads(epalm("recipes", "own", "--json").out)) == ["own"]
+    assert epalm("recipes", "--format", "csv").out.count("\n") == len(recipes()) + 1
     assert epalm("recipes", "nothing").code == 1
 
 

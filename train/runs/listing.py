@@ -137,7 +137,7 @@ def _status(run: RunFolder) -> dict[str, Any]:
         state, step = "running", max((line["step"] for line in lines), default=0)
     elif "imported" in inputs:
         state = "imported"
-    else:  # before runs had keys, none was listed as begun
+    else:  # an export has no key
         state = "done" if summary is not None or "key" not in inputs else "stopped"
     return {
         "state": state,

@@ -110,7 +110,7 @@ class RunFolder:
             _ = self.config, self.inputs["modality"], self.summary
         except (EpalmError, OSError, ValueError, KeyError, TypeError) as error:
             return str(error)
-        folders = [self.path, self.path / "checkpoints" / BEST]  # an export's, that of a run before resuming
+        folders = [self.path]  # an export's
         folders += [self.checkpoints.folder / name for name in self.checkpoints.listed().values()]
         return None if any((folder / _TENSORS).is_file() for folder in folders) else "it has no checkpoint"
 
@@ -199,11 +199,9 @@ class RunFolder:
         """
         if kind not in (BEST, LATEST):
             raise UsageError(f"there is no checkpoint {kind!r}", hint=f"use {BEST} or {LATEST}")
-        former = self.path / "checkpoints" / (BEST if kind == BEST else "last") / _TENSORS  # of runs before resuming
-        for path in (self.path / _TENSORS, former):
-            if path.is_file():
-                tensors, metadata = read_tensors(path)
-                return tensors, int(metadata.get("step", 0))
+        if (self.path / _TENSORS).is_file():
+            tensors, metadata = read_tensors(self.path / _TENSORS)
+            return tensors, int(metadata.get("step", 0))
         checkpoint = self.checkpoints.named(kind)
         if checkpoint is None:
             raise UsageError(

@@ -65,7 +65,9 @@ def test_every_state_is_listed(runs: Path, trial: Trial) -> None:
     assert "torn: " in shown.err and "inputs.json cannot be read" in shown.err
 
 
-def test_runs_are_a_frame_with_scores_and_what_differs(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_a_frame_with_scores_and_what_differs(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     frame = epalm.runs(runs).set_index("name")
     assert frame.loc["done", "optim.seed"] == 0 and frame.loc["other", "optim.seed"] == 5
     assert [name for name in frame.columns if name.startswith("optim.")] == ["optim.seed"]
@@ -78,6 +80,9 @@ def test_runs_are_a_frame_with_scores_and_what_differs(runs: Path, monkeypatch: 
     assert epalm.runs(runs / "none").empty
     monkeypatch.setenv("EPALM_RUNS", str(runs))
     assert len(epalm.runs()) == len(frame)
+    page = (Path(__file__).parents[3] / "docs/training.md").read_text()
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
+    assert "'damaged': 3, 'done': 2" in capsys.readouterr().out
 
 
 def test_files_that_are_not_epalms_stay(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,25 +182,13 @@ def test_a_named_run_is_that_training_or_refused(train: Train, trial: Trial) -> 
     assert "is there already" in train("--run", "mine").err
 
 
-def test_runs_of_before_are_scored_and_listed(train: Train, trial: Trial) -> None:
+def test_an_export_among_the_runs_is_listed(train: Train, trial: Trial) -> None:
     _ok(train("--run", "old"))
-    folder = RUNS / "old/checkpoints"
-    tensors = latest_tensors(RUNS / "old")
-    shutil.rmtree(folder)
-    for kind in ("best", "last"):
-        (folder / kind).mkdir(parents=True)
-        (folder / kind / "trainable.safetensors").write_bytes(tensors)
-    (RUNS / "old/summary.json").unlink()
-    told = json.loads((RUNS / "old/inputs.json").read_text())
-    former = {key: value for key, value in told.items() if key not in ("key", "parts", "recipe")}
-    (RUNS / "old/inputs.json").write_text(json.dumps(former))
-    for kind in ("best", "latest"):
-        words = ("--run", "old", "--limit", 2, "--num-beams", 1, "--cache", trial.cache, "--checkpoint", kind)
-        _ok(trial.epalm("score", *words))
-    _ok(trial.epalm("export", "old", "exported"))
+    _ok(trial.epalm("export", "old", RUNS / "exported"))
+    shutil.rmtree(RUNS / "old")
     (one,) = json.loads(_ok(trial.epalm("runs", "--json")).out)
     assert (one["state"], one["modality"], one["recipe"]) == ("done", "image", None)
-    assert RunFolder.latest_of(RUNS, "image").name == "old"
+    assert RunFolder.latest_of(RUNS, "image").name == "exported"
 
 
 def test_two_processes_do_not_share_a_run_folder(train: Train) -> None:
