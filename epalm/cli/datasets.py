@@ -100,20 +100,20 @@ def _show_all(form: Format, as_json: bool) -> None:
 
     from epalm.datasets.benchmarks import benchmarks
 
-    known = benchmarks().values()
-    if as_json:
-        typer.echo(json.dumps({one.name: {"title": one.title, "source": one.source} for one in known}))
-        return
     frame = pd.DataFrame(
         {
-            "name": [one.name for one in known],
-            "title": [one.title for one in known],
-            "modality": [one.modality.value for one in known],
-            "task": [one.task.value for one in known],
-            "forms": [", ".join(each.name for each in one.forms) for one in known],
-            "source": [one.source for one in known],
+            "name": one.name,
+            "title": one.title,
+            "modality": one.modality.value,
+            "task": one.task.value,
+            "forms": ", ".join(each.name for each in one.forms),
+            "source": one.source,
         }
+        for one in benchmarks().values()
     )
+    if as_json:
+        typer.echo(json.dumps({one["name"]: one for one in records_of(frame)}))
+        return
     show_listing(
         frame,
         form,

@@ -78,7 +78,7 @@ def file_for_scores(request: ScoreRequest) -> Path:
 
 def data_files(spec: str) -> list[Path]:
     """The files and folders that `--data` names, those that are there."""
-    from epalm.datasets.shards import find_shards
+    from epalm.datasets.webdataset import find_shards
 
     spec = spec.removeprefix(LINKS)
     try:

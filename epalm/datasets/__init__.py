@@ -8,13 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epalm.datasets.answers import without_cycles
 from epalm.datasets.benchmarks import parse_spec, read_benchmark
 from epalm.datasets.folder import read_folder
-from epalm.datasets.generic import SAMPLE_FILES, read_samples
+from epalm.datasets.generic import SAMPLE_FILES, read_samples, without_cycles
 from epalm.datasets.listing import is_shard
-from epalm.datasets.shards import find_shards
-from epalm.datasets.webdataset import read_shards
+from epalm.datasets.webdataset import find_shards, read_shards
 from epalm.errors import MediaError, UsageError
 from epalm.samples import LINKS, Dataset, Modality
 

@@ -44,7 +44,7 @@ def read_folder(spec: str, folder: Path, modality: Modality | None = None, *, fo
         text = str(PurePosixPath(name).with_suffix(".txt"))
         captions = _captions(folder / text) if text in texts else ()
         used |= {text} & texts
-        split = _split_of(PurePosixPath(name)) if captions else "test"
+        split = next(filter(None, map(split_of_folder, name.split("/")[:-1])), "train") if captions else "test"
         samples.append(Sample(name, kind, name, Task.CAPTION, split, references=captions))
     passed_over.update({UNKNOWN: len(texts - used), "tar shard": len(shards)})
     if samples and shards:
@@ -64,17 +64,13 @@ def read_folder(spec: str, folder: Path, modality: Modality | None = None, *, fo
 
 def _captions(path: Path) -> tuple[str, ...]:
     with reading(path):
-        if not path.is_file() or path.stat().st_size > _LONGEST_TEXT:
+        if path.stat().st_size > _LONGEST_TEXT:
             raise UsageError(f"{path} is no text of captions, which has {_LONGEST_TEXT:,} bytes at most")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     captions = tuple(filter(None, map(str.strip, lines)))
     if not captions:
         raise UsageError(f"{path} holds no caption", hint="write one caption a line, or remove the file")
     return captions
-
-
-def _split_of(media: PurePosixPath) -> str:
-    return next(filter(None, map(split_of_folder, media.parts[:-1])), "train")
 
 
 def _confined(folder: Path, shard: str, follow_links: bool) -> Path:

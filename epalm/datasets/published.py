@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from epalm.datasets.answers import UniqueIds, build_sample
 from epalm.datasets.entries import Entry, csv_entries, json_entries
+from epalm.datasets.generic import UniqueIds, build_sample
 from epalm.datasets.listing import UNKNOWN, Listing, may_be, modality_of
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task

@@ -15,16 +15,19 @@ the shard's path below the data root, then the member's: `train-000.tar/cat.jpg`
 by reason. Where no extension stands for the modality asked for, media that may be of it count: sounds in .webm.
 """
 
+import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import product
+from math import prod
 from pathlib import Path, PurePosixPath
 from tarfile import TarInfo
 from typing import Any, BinaryIO
 
 from epalm.console import progress, warn
-from epalm.datasets.answers import UniqueIds
-from epalm.datasets.generic import to_sample
+from epalm.datasets.generic import UniqueIds, to_sample
 from epalm.datasets.listing import (
     HIDDEN,
     LINK,
@@ -33,6 +36,7 @@ from epalm.datasets.listing import (
     UNKNOWN,
     in_words,
     is_hidden,
+    is_shard,
     may_be,
     split_of_folder,
 )
@@ -42,6 +46,10 @@ from epalm.errors import UsageError
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
 
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_MOST = 100_000  # shards: more is a mistyped range
+_NAMED = 3  # missing shards named in a message; the rest is counted
 _SHOWN = 20  # shards from which a bar is worth its space
 _READ = 8192  # bytes read at once: a header, and little of the medium behind it
 _LONGEST_TEXT = 1 << 20  # bytes of a text or JSON
@@ -54,6 +62,53 @@ _FORMS: dict[str, Any] = {"id": str | int, "answers": dict, "raw_answers": list,
 _NO_MEDIUM = "of samples without a medium"
 
 _Group = dict[str, tuple[TarInfo, str]]  # the members of one sample by extension; of texts, what they say
+
+
+def find_shards(spec: str) -> tuple[Path, list[Path]] | None:
+    """The folder that all shards lie in, and the shards in order; None where `spec` names no shards.
+
+    `spec` is a .tar file, such a name with braces (`train-{000..009}.tar`, `{train,val}.tar`), or a pattern
+    (`shards/*.tar`, `**` for folders of any depth). A file of exactly that name goes before a pattern.
+
+    Raises:
+        UsageError: nothing is there, or only a part of the range.
+    """
+    if not is_shard(spec) or Path(spec).is_dir():
+        return None
+    names = [spec] if Path(spec).exists() else list(_expand(spec))
+    shards: dict[Path, None] = {}
+    missing = []
+    for name in names:
+        # Unlike Path.glob this takes a pattern from the root on.
+        found = [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+        missing += [] if found else [name]
+        shards |= dict.fromkeys(map(Path, found))
+    if missing:
+        rest = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+        raise UsageError(
+            f"data {spec!r}: there is no {', '.join(missing[:_NAMED])}{rest}",
+            hint="quote patterns and ranges, so that the shell leaves them alone",
+        )
+    return Path(os.path.commonpath([shard.absolute().parent for shard in shards])), list(shards)
+
+
+def _expand(spec: str) -> Iterator[str]:
+    """The names that braces stand for, the first brace's changing slowest."""
+    parts = [_choices(part, spec) if n % 2 else [part] for n, part in enumerate(_BRACES.split(spec))]
+    if prod(map(len, parts)) > _MOST:
+        raise UsageError(f"data {spec!r} names more than {_MOST:,} shards", hint="check the range in braces")
+    return map("".join, product(*parts))
+
+
+def _choices(text: str, spec: str) -> list[str]:
+    """`000..009` counts, with leading zeros as in its first number; `a,b` lists; other braces stay as they are."""
+    numbers = _RANGE.fullmatch(text)
+    if not numbers:
+        return text.split(",") if "," in text else [f"{{{text}}}"]
+    first, last = int(numbers[1]), int(numbers[2])
+    if not 0 <= last - first < _MOST:
+        raise UsageError(f"data {spec!r}: {{{text}}} is no range of up to {_MOST:,} shards", hint="{000..009}")
+    return [str(number).zfill(len(numbers[1])) for number in range(first, last + 1)]
 
 
 def read_shards(spec: str, root: Path, shards: Sequence[Path], modality: Modality | None = None) -> Dataset:

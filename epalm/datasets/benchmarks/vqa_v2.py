@@ -10,10 +10,10 @@ annotations, its questions have their ten answers as well, for the official accu
 
 from pathlib import Path
 
-from epalm.datasets.answers import share
 from epalm.datasets.benchmark import Benchmark, form
 from epalm.datasets.benchmarks.coco_caption import coco_folders, coco_picture, subset_of
 from epalm.datasets.entries import json_entries
+from epalm.datasets.generic import share
 from epalm.datasets.published import Files
 from epalm.samples import Modality, Task
 

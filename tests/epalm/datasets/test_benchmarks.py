@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from epalm.datasets import from_anywhere, load_dataset
-from epalm.datasets.answers import agreed_scores
 from epalm.datasets.benchmarks import benchmarks
+from epalm.datasets.generic import agreed_scores
 from epalm.samples import Modality, Sample, Task
 from tests.benchmark_files import FORMS, TEN, write_form
 

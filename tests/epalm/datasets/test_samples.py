@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from epalm.datasets import load_dataset
-from epalm.datasets.answers import agreed_scores
+from epalm.datasets.generic import agreed_scores
 from epalm.errors import UsageError
 from epalm.samples import Modality, Task
 from tests.shards import write_tar
