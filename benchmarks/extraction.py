@@ -13,7 +13,7 @@ from benchmarks.worlds import World, extract_world, playground_world
 from epalm.cache.store import Cache
 from epalm.extract.decoding.workers import DEFAULT_TIMEOUT, Request, default_workers
 from epalm.extract.encoding import decode_pool
-from epalm.extract.inputs.views import VIEW_0
+from epalm.extract.inputs.augment import VIEW_0
 from epalm.media import MediaFile
 from epalm.samples import Modality
 

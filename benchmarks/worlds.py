@@ -10,8 +10,7 @@ from transformers import OPTConfig
 from epalm.cache.store import Cache
 from epalm.config import Config
 from epalm.datasets import load_dataset
-from epalm.extract.encoders.protocol import Encoder
-from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind
+from epalm.extract.encoders.registry import Encoder, EncoderChoice, build_encoder, default_kind
 from epalm.extract.pipeline import ExtractSummary, execute
 from epalm.extract.plan import plan_media
 from epalm.extract.request import ExtractRequest

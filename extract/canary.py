@@ -11,9 +11,9 @@ from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
 from epalm.console import say
 from epalm.errors import CacheError, EpalmError, MediaError
-from epalm.extract.encoders.protocol import Encoder
+from epalm.extract.encoders.registry import Encoder
 from epalm.extract.encoding import BatchEncoder
-from epalm.extract.inputs.views import view_of
+from epalm.extract.inputs.augment import view_of
 from epalm.extract.run_encoder import rebuild_encoder
 from epalm.extract.spec_builder import library_versions, would_give
 from epalm.media import MediaFile

@@ -13,8 +13,8 @@ import torch
 from epalm.console import warn
 from epalm.errors import EpalmError, MediaError
 from epalm.extract.decoding.workers import DecodePool, Request
-from epalm.extract.encoders.protocol import Encoder
-from epalm.extract.inputs.views import VIEW_0
+from epalm.extract.encoders.registry import Encoder
+from epalm.extract.inputs.augment import VIEW_0
 from epalm.media import MediaFile
 
 

@@ -16,10 +16,9 @@ from epalm.cache.media_index import MediaIndex
 from epalm.console import warn
 from epalm.errors import MediaError, UsageError
 from epalm.extract.decoding.workers import default_workers
-from epalm.extract.encoders.protocol import Encoder, TrainableEncoder
-from epalm.extract.encoders.registry import EncoderChoice
+from epalm.extract.encoders.registry import Encoder, EncoderChoice, TrainableEncoder
 from epalm.extract.encoding import BatchEncoder
-from epalm.extract.inputs.views import VIEW_0, View, view_of
+from epalm.extract.inputs.augment import VIEW_0, View, view_of
 from epalm.extract.media.limits import require_status
 from epalm.extract.media.media_warnings import collected_warnings, joined
 from epalm.extract.spec_builder import feature_spec

@@ -17,8 +17,7 @@ from epalm.cache.spec import FeatureSpec, parse_layers
 from epalm.cache.store import Cache
 from epalm.datasets import load_dataset
 from epalm.errors import CacheError, MediaError, UsageError
-from epalm.extract.encoders.protocol import Encoder
-from epalm.extract.encoders.registry import EncoderChoice, build_encoder
+from epalm.extract.encoders.registry import Encoder, EncoderChoice, build_encoder
 from epalm.extract.media.limits import Limits, require_status
 from epalm.extract.request import ExtractRequest
 from epalm.extract.spec_builder import feature_spec

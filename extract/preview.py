@@ -14,7 +14,7 @@ from PIL import Image
 
 from epalm.errors import MediaError
 from epalm.extract.decoding.workers import DecodePool, Request
-from epalm.extract.inputs.views import VIEW_0, View
+from epalm.extract.inputs.augment import VIEW_0, View
 from epalm.extract.media.audio import read_waveform
 from epalm.extract.media.image import read_image
 from epalm.extract.media.limits import Limits

@@ -14,8 +14,15 @@ import torch
 from epalm.cache.media_index import MediaIndex
 from epalm.cache.spec import parse_layers
 from epalm.errors import UsageError
-from epalm.extract.encoders.protocol import Encoder, TrainableEncoder
-from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind, family, require_fit
+from epalm.extract.encoders.registry import (
+    Encoder,
+    EncoderChoice,
+    TrainableEncoder,
+    build_encoder,
+    default_kind,
+    family,
+    require_fit,
+)
 from epalm.extract.live import LiveFeatures, TrainableFeatures
 from epalm.samples import Dataset, Modality
 from epalm.settings import EncoderSettings

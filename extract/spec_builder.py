@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import UsageError
-from epalm.extract.encoders.protocol import Encoder
+from epalm.extract.encoders.registry import Encoder
 
 DTYPES = ("float16", "float32")
 # Of the code that reads a modality's media: raised when it would give other numbers for the same settings.

@@ -18,9 +18,9 @@ from epalm.console import Advance, silent
 from epalm.cores import usable_cores
 from epalm.errors import MediaError
 from epalm.extract.decoding.workers import Request, default_workers
-from epalm.extract.encoders.protocol import Encoder
+from epalm.extract.encoders.registry import Encoder
 from epalm.extract.encoding import BatchEncoder, decode_pool
-from epalm.extract.inputs.views import view_of
+from epalm.extract.inputs.augment import view_of
 from epalm.extract.media.media_warnings import MediaWarning
 from epalm.extract.plan import Pending
 from epalm.extract.request import ExtractRequest

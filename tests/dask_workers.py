@@ -24,8 +24,7 @@ from PIL import Image
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
-from epalm.extract.encoders.protocol import Encoder
-from epalm.extract.encoders.registry import EncoderChoice, build_encoder
+from epalm.extract.encoders.registry import Encoder, EncoderChoice, build_encoder
 from epalm.extract.pipeline import ExtractSummary, execute
 from epalm.extract.plan import ExtractionPlan
 from epalm.samples import Dataset, Modality, Sample, Task

@@ -8,8 +8,7 @@ import numpy as np
 
 from epalm.cache.store import Cache
 from epalm.errors import MediaError
-from epalm.extract.encoders.protocol import Encoder
-from epalm.extract.encoders.registry import EncoderChoice
+from epalm.extract.encoders.registry import Encoder, EncoderChoice
 from epalm.extract.encoding import decode_pool, encode_each
 from epalm.extract.pipeline import ExtractSummary, execute
 from epalm.extract.plan import ExtractionPlan, plan_media

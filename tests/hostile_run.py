@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from epalm.extract.inputs.augment import VIEW_0, View, view_of
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
-from epalm.extract.inputs.views import VIEW_0, View, view_of
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
 

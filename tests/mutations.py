@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from epalm.extract.inputs.views import View
+from epalm.extract.inputs.augment import View
 from epalm.extract.media.audio import read_waveform
 from epalm.extract.media.image import read_image
 from epalm.extract.media.limits import Limits

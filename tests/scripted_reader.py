@@ -17,7 +17,7 @@ import numpy as np
 from epalm.errors import MediaError
 from epalm.extract.decoding.answers import HEADER
 from epalm.extract.decoding.workers import Decoded, DecodePool, Request
-from epalm.extract.inputs.views import VIEW_0, View
+from epalm.extract.inputs.augment import VIEW_0, View
 from epalm.extract.media.media_warnings import warn_about
 from epalm.media import MediaFile
 

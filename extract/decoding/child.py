@@ -19,7 +19,7 @@ import numpy as np
 
 from epalm.errors import MediaError
 from epalm.extract.decoding.answers import Answer, plain, send_answer, sendable
-from epalm.extract.inputs.views import View
+from epalm.extract.inputs.augment import View
 from epalm.extract.media.limits import out_of_memory
 from epalm.extract.media.media_warnings import collected_warnings, joined
 from epalm.media import MediaFile

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from epalm.errors import EpalmError, MediaError
 from epalm.extract.decoding.answers import Answer, GarbledError, plain, receive_answer
 from epalm.extract.decoding.child import READY
-from epalm.extract.inputs.views import View
+from epalm.extract.inputs.augment import View
 from epalm.media import MediaFile
 
 _START_TIMEOUT = 120.0  # seconds for a new process to be ready

@@ -17,7 +17,7 @@ from epalm.cores import usable_cores
 from epalm.errors import MediaError
 from epalm.extract.decoding.child import Reader, attempt
 from epalm.extract.decoding.process import ClosedError, DecodingProcess, Job, Jobs
-from epalm.extract.inputs.views import View
+from epalm.extract.inputs.augment import View
 from epalm.extract.media.media_warnings import MediaWarning
 from epalm.media import MediaFile
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from epalm.errors import UsageError
 from epalm.extract.media.limits import Limits
@@ -21,17 +21,54 @@ from epalm.playground import weights_folder
 from epalm.samples import Modality
 
 if TYPE_CHECKING:
-    from epalm.extract.encoders.protocol import Encoder
+    import torch
+
     from epalm.extract.encoders.transformer import Compute
     from epalm.extract.inputs.preprocess import Input
     from epalm.weights import Source
 
 PLUG_INS = "epalm.encoders"  # group of entry points
-_OTHER_FILES = {"protocol", "registry", "transformer"}  # of this folder: no encoders
+_OTHER_FILES = {"registry", "transformer"}  # of this folder: no encoders
 PLAYGROUND = "playground"
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pictures that CLIP was trained on
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 SPEC_AUGMENT = (24, 96)  # method: SpecAugment of the paper's best AudioCaps run
+
+
+class Encoder(Protocol):
+    """A frozen perceptual encoder and the input that it reads."""
+
+    kind: str
+    modality: Modality
+    depth: int  # blocks
+    width: int  # D
+    input: "Input"
+    device: "torch.device"
+    precision: str  # of the matrix products: float32, or bfloat16 or float16 under autocast
+
+    def describe(self) -> dict[str, Any]:
+        """What decides its numbers, as JSON: kind, architecture, digest of the weights, token rule.
+
+        Never a path or a Hub name: the same weights are the same encoder wherever they came from.
+        """
+        ...
+
+    def encode(self, batch: "torch.Tensor") -> "torch.Tensor":
+        """`[CLS]` tokens of every block, shallow to deep, (B, depth, D), of stacked inputs (B, ...).
+
+        The batch may lie on any device; the result lies on the encoder's.
+        """
+        ...
+
+
+@runtime_checkable
+class TrainableEncoder(Encoder, Protocol):
+    """An encoder whose model can be trained: gradients flow through `encode` once its tensors ask for them."""
+
+    @property
+    def module(self) -> "torch.nn.Module":
+        """The model itself."""
+        ...
 
 
 @dataclass(frozen=True)

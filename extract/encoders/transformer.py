@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from epalm.errors import UsageError
-from epalm.extract.encoders.protocol import TOKEN_RULE
 from epalm.extract.inputs.preprocess import Input
 from epalm.samples import Modality
 from epalm.weights import freeze
 
+TOKEN_RULE = "final LayerNorm of each block's output at position 0"
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 

@@ -1,11 +1,13 @@
-"""Augmentation of pixels and filter banks (method: section 2), as draws that are made first and applied after.
+"""Views of a medium: number 0 is deterministic, each later one a random draw that never changes (method: section 2).
 
-A draw is made once per medium and view, so all frames of a clip get the same crop, flip and operations. Only
-`Generator.random()` is called, a fixed number of times in a fixed order: changing that, or anything else here that
-changes a result, needs the extraction's version (`selection.py`) raised. Knows no file and no encoder, and imports no
-torch, because decoding processes start without it.
+What a view draws follows from the medium's bytes, its number and the augmentation seed alone: not from the order, the
+process, the batch or the machine. A draw is made once per medium and view, and applied after, so all frames of a clip
+get the same crop, flip and operations. Only `Generator.random()` is called, a fixed number of times in a fixed order:
+changing that, or anything else here that changes a result, needs the extraction's version (`spec_builder.py`) raised.
+Knows no file and no encoder, and imports no torch, because decoding processes start without it.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,6 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from epalm.fingerprint import canonical_json
+
+_SEED_BYTES = 16
 RATIO = (3 / 4, 4 / 3)  # aspect ratios (width / height) of the crop
 TRIES = 10  # before the crop falls back to the centre
 CHANCE = 0.5  # of the flip, and of each operation once it is drawn
@@ -25,6 +30,39 @@ _SHIFT = 10 / 224  # of the picture's side: ten pixels where the paper's encoder
 _DEGREES = 30.0
 _FACTOR = (0.1, 1.8)  # of brightness and sharpness: 0.1 + 1.8 × magnitude / 10, so that 5 changes nothing
 Operation = Callable[[Image.Image, float], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """`number` 0 is the deterministic view; `seed` (128 bits) is what the others draw from."""
+
+    number: int
+    seed: int
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Random numbers for one purpose ("frames", "pixels", "mask"); those of another do not depend on them.
+
+        Draw with `random()` alone: NumPy promises the bits of PCG64, and `random()` is the thinnest layer over them.
+        """
+        return np.random.Generator(np.random.PCG64(_digest("draw", format(self.seed, "032x"), purpose)))
+
+
+VIEW_0 = View(0, 0)
+
+
+def view_of(digest: str, number: int, seed: int) -> View:
+    """View `number` of the medium whose bytes have that digest, under the augmentation seed `seed`.
+
+    Raises:
+        ValueError: a negative number.
+    """
+    if number < 0:
+        raise ValueError(f"view {number}: views are numbered from 0")
+    return View(number, _digest("view", digest, number, seed)) if number else VIEW_0
+
+
+def _digest(*parts: str | int) -> int:
+    return int.from_bytes(hashlib.sha256(canonical_json(list(parts))).digest()[:_SEED_BYTES], "big")
 
 
 @dataclass(frozen=True, slots=True)

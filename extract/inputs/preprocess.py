@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 
 from epalm.errors import MediaError
-from epalm.extract.inputs.augment import PixelAugmentation, PixelDraw, SpecAugment
-from epalm.extract.inputs.views import VIEW_0, View
+from epalm.extract.inputs.augment import VIEW_0, PixelAugmentation, PixelDraw, SpecAugment, View
 from epalm.extract.media.audio import read_waveform
 from epalm.extract.media.image import read_image
 from epalm.extract.media.limits import Limits

@@ -3,17 +3,17 @@
 Knows containers; does not know frames or samples.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import av
 from av.container import Flags, InputContainer
 
 from epalm.errors import MediaError
 from epalm.extract.media.chunks import end_of_tags
-from epalm.extract.media.content import another_medium
 from epalm.extract.media.limits import Limits, out_of_memory, require_status
 from epalm.extract.media.truncation import require_whole
 from epalm.media import MediaFile
@@ -35,6 +35,39 @@ VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen
 _PCM = (b"\x01\0", b"\x03\0", b"\xfe\xff")  # integers, floats, or either with more said of them
 _OF_PCM = {"max_size": "32768", "max_probe_packets": "1"}
 _GUESS_TIMES: int = cast(Any, Flags.gen_pts).value
+
+# What a file is, by its first bytes: for messages about one that was taken for another medium.
+_HEAD = 512  # bytes
+_PICTURE, _CLIP, _SOUND = Modality.IMAGE, Modality.VIDEO, Modality.AUDIO
+_KINDS: tuple[tuple[bytes, str, Modality | None], ...] = (
+    (rb"\x89PNG\r\n", "a PNG picture", _PICTURE),
+    (rb"\xff\xd8\xff", "a JPEG picture", _PICTURE),
+    (rb"GIF8[79]a", "a GIF picture", _PICTURE),
+    (rb"RIFF....WEBP", "a WebP picture", _PICTURE),
+    (rb"BM.{4}\0\0\0\0", "a BMP picture", _PICTURE),
+    (rb"II[*+]\0|MM\0[*+]", "a TIFF picture", _PICTURE),
+    (rb"8BPS", "a Photoshop picture", _PICTURE),
+    (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL picture", _PICTURE),
+    (rb"\0\0\0\x0cjP {2}|\xff\x4f\xff\x51", "a JPEG 2000 picture", _PICTURE),
+    (rb"....ftyp(avif|heic|heix|mif1)", "a HEIF or AVIF picture", _PICTURE),
+    (rb"....ftyp(M4A|M4B)", "an MPEG-4 recording", _SOUND),
+    (rb"....(ftyp|moov|mdat|wide|moof)", "an MP4 or QuickTime clip", _CLIP),
+    (rb"\x1a\x45\xdf\xa3", "a Matroska or WebM clip", _CLIP),
+    (rb"RIFF....AVI ", "an AVI clip", _CLIP),
+    (rb"FLV\x01", "a Flash clip", _CLIP),
+    (rb"\0\0\x01\xba|G.{187}G", "an MPEG clip", _CLIP),
+    (rb"(RIFF|RF64|RIFX)....WAVE", "a WAV recording", _SOUND),
+    (rb"fLaC", "a FLAC recording", _SOUND),
+    (rb"OggS", "an Ogg recording", _SOUND),
+    (rb"ID3|\xff[\xfb\xf3\xf2]", "an MP3 recording", _SOUND),
+    (rb"%PDF", "a PDF document", None),
+    (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!", "an archive", None),
+    (rb"\x93NUMPY", "a NumPy array", None),
+    (rb"version https://git-lfs", "a pointer of Git LFS, whose file was not downloaded", None),
+    (rb"\s*<(!doctype html|html)", "a web page", None),
+    (rb"\0{16}", "zeros, as far as was looked", None),
+    (rb"[\t\n\r\x20-\x7e\x80-\xff]{16,}\Z", "text", None),
+)
 
 
 @contextmanager
@@ -88,3 +121,16 @@ def _content(medium: MediaFile, size: int) -> MediaFile:
         start = end_of_tags(file)
     start = start if start < size else 0
     return replace(medium, offset=medium.offset + start, size=size - start)
+
+
+def another_medium(file: BinaryIO, expected: Sequence[Modality]) -> tuple[str, str] | None:
+    """What an open file is and what to do, where it is none of `expected`, the first of them named; else None."""
+    file.seek(0)
+    head = file.read(_HEAD)
+    for magic, name, modality in _KINDS:
+        if re.match(magic, head, re.DOTALL | re.IGNORECASE if b"html" in magic else re.DOTALL):
+            if modality in expected:
+                return None
+            remedy = f"use --modality {modality}" if modality else "download or copy it again, or take it off the list"
+            return f"it is of no known {expected[0]} format: it is {name}", remedy
+    return None

@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from epalm.errors import MediaError
 from epalm.extract.media.chunks import BOXES, walk
-from epalm.extract.media.content import another_medium
+from epalm.extract.media.containers import another_medium
 from epalm.extract.media.limits import Limits, out_of_memory, require_status
 from epalm.extract.media.orientation import FIRST_SIDEWAYS, TURNS, UPRIGHT
 from epalm.extract.media.picture_metadata import without_metadata

@@ -18,8 +18,8 @@ from PIL import Image
 
 from epalm.errors import MediaError
 from epalm.extract.decoding.workers import DecodePool, Request
+from epalm.extract.inputs.augment import VIEW_0
 from epalm.extract.inputs.preprocess import ImageInput, Input, VideoInput
-from epalm.extract.inputs.views import VIEW_0
 from epalm.extract.media.limits import Limits
 from epalm.media import MediaFile
 from epalm.samples import Modality

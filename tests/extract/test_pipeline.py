@@ -17,8 +17,8 @@ from PIL import Image
 
 from epalm.cache.store import Cache
 from epalm.errors import EpalmError
+from epalm.extract.inputs.augment import VIEW_0, View
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
-from epalm.extract.inputs.views import VIEW_0, View
 from epalm.extract.pipeline import ExtractSummary
 from epalm.extract.plan import ExtractionPlan
 from epalm.extract.spec_builder import feature_spec

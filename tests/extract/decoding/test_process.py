@@ -16,8 +16,8 @@ import soundfile
 
 from epalm.errors import EpalmError
 from epalm.extract.decoding.workers import DecodePool, Request
+from epalm.extract.inputs.augment import VIEW_0
 from epalm.extract.inputs.preprocess import AudioInput
-from epalm.extract.inputs.views import VIEW_0
 from epalm.extract.media.limits import Limits
 from epalm.media import MediaFile
 from tests.scripted_reader import (

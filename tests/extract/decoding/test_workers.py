@@ -10,7 +10,7 @@ import pytest
 
 from epalm.cores import _quota
 from epalm.extract.decoding.workers import DecodePool, Request, default_workers
-from epalm.extract.inputs.views import VIEW_0, view_of
+from epalm.extract.inputs.augment import VIEW_0, view_of
 from epalm.media import MediaFile
 from tests.scripted_reader import Media, Scripted, descriptors, fault_of, number_of, pids_of, wait_for
 

@@ -13,8 +13,14 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, TimesformerCo
 
 from epalm.errors import UsageError
 from epalm.extract.encoders.ast import ast_encoder
-from epalm.extract.encoders.protocol import Encoder
-from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind, own_encoders, require_fit
+from epalm.extract.encoders.registry import (
+    Encoder,
+    EncoderChoice,
+    build_encoder,
+    default_kind,
+    own_encoders,
+    require_fit,
+)
 from epalm.extract.encoders.timesformer import timesformer_encoder
 from epalm.extract.encoders.transformer import Compute
 from epalm.extract.encoders.vit import vit_encoder

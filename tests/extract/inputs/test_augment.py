@@ -9,8 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from epalm.extract.inputs.augment import GREY, OPERATIONS, RATIO, PixelAugmentation, PixelDraw, SpecAugment
-from epalm.extract.inputs.views import VIEW_0, View, view_of
+from epalm.extract.inputs.augment import (
+    GREY,
+    OPERATIONS,
+    RATIO,
+    VIEW_0,
+    PixelAugmentation,
+    PixelDraw,
+    SpecAugment,
+    View,
+    view_of,
+)
 
 DIGEST = "ab" * 32
 BICUBIC = Image.Resampling.BICUBIC
@@ -68,7 +77,7 @@ def test_draws_known_from_before() -> None:
 def test_another_process_draws_the_same_and_starts_without_torch() -> None:
     code = (
         "import sys\nfrom epalm.extract.inputs.augment import PixelAugmentation\n"
-        "from epalm.extract.inputs.views import view_of\n"
+        "from epalm.extract.inputs.augment import view_of\n"
         f"print(PixelAugmentation().draw(view_of({DIGEST!r}, 7, 3).rng('pixels'), 120, 160), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from epalm.errors import MediaError
-from epalm.extract.inputs.augment import PixelAugmentation, SpecAugment
+from epalm.extract.inputs.augment import VIEW_0, PixelAugmentation, SpecAugment, view_of
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
-from epalm.extract.inputs.views import VIEW_0, view_of
 from epalm.extract.media import containers as containers_module
 from epalm.extract.media import image as image_module
 from epalm.extract.media import video as video_module

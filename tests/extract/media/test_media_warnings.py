@@ -16,8 +16,8 @@ from epalm.cache.store import Cache
 from epalm.errors import MediaError
 from epalm.extract.decoding.child import attempt
 from epalm.extract.decoding.workers import DecodePool
+from epalm.extract.inputs.augment import VIEW_0, View
 from epalm.extract.inputs.preprocess import ImageInput, Pixels
-from epalm.extract.inputs.views import VIEW_0, View
 from epalm.extract.live import LiveFeatures
 from epalm.extract.media.limits import Limits
 from epalm.extract.media.media_warnings import MediaWarning, warn_about

@@ -8,7 +8,7 @@ import pytest
 
 from epalm.errors import MediaError
 from epalm.extract.decoding.workers import DecodePool, Request
-from epalm.extract.inputs.views import VIEW_0
+from epalm.extract.inputs.augment import VIEW_0
 from epalm.media import MediaFile
 from tests.mutations import CLIPS, PICTURES, SOUNDS, AsDecoded, distance, independent, mutations, whole
 

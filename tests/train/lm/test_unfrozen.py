@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from epalm.datasets import load_dataset
-from epalm.extract.encoders.protocol import TrainableEncoder
-from epalm.extract.encoders.registry import EncoderChoice, build_encoder
+from epalm.extract.encoders.registry import EncoderChoice, TrainableEncoder, build_encoder
 from epalm.extract.live import EncoderModule, TrainableFeatures
 from epalm.playground.generate import COUNTS
 from epalm.samples import Modality
