@@ -88,13 +88,8 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
     metrics = choose_metrics(request.metrics)
     remote = _remote(request)
     folder = RunFolder.find(request.runs, request.run)
-    run = load_run(
-        folder,
-        device=request.device,
-        checkpoint=request.checkpoint,
-        lm=request.lm,
-        empty=remote is not None and not dry,
-    )
+    shapes = remote is not None and not dry  # are enough
+    run = load_run(folder, device=request.device, checkpoint=request.checkpoint, lm=request.lm, empty=shapes)
     data = with_links(request.data or str(run.inputs["data"]), follow=request.follow_links)
     if not data:
         raise UsageError(f"{folder.path} names no data", hint="--data takes yours")
@@ -116,8 +111,12 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
         )
     questions = sum(sample.task is Task.QA for sample in expected)
     require_questions(decode, questions, len(expected) - questions)
-    open_features = _cached_features if cached else _live_features
-    features, samples = open_features(request, run, dataset, expected, dry=dry)
+    features: FeatureSource
+    if cached:
+        features, samples = _cached_features(request, run, dataset, expected, dry=dry)
+    else:
+        features = live_features(run.inputs["features"], dataset, request.device, run.encoder, request.weights)
+        samples = expected
     return ScorePlan(
         run, dataset, modality, request.split, expected, samples, features, decode, metrics, request.limit, remote
     )
@@ -130,14 +129,6 @@ def _remote(request: ScoreRequest) -> RemoteDecoder | None:
             raise UsageError("--processes is for --engine local", hint="--dask-workers, or the cluster, says how many")
         cluster = Cluster(None, request.processes)
     return None if cluster is None else RemoteDecoder(request.checkpoint, request.device, cluster)
-
-
-def _live_features(
-    request: ScoreRequest, run: LoadedRun, dataset: Dataset, samples: Sequence[Sample], *, dry: bool
-) -> tuple[FeatureSource, Sequence[Sample]]:
-    """Those of the run's encoder, as in training."""
-    features = live_features(run.inputs["features"], dataset, request.device, run.encoder, request.weights)
-    return features, samples
 
 
 def _cached_features(

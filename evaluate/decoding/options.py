@@ -1,4 +1,4 @@
-"""How to decode: what a user may choose, and the plain values that it comes to with a recipe. Knows no model."""
+"""How to decode: the options of a user, and the plain values that they give with a recipe. Knows no model."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -32,7 +32,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """What decides what is said, but for `batch_size`, which only decides how fast."""
+    """What decides the texts, but for `batch_size`, which only decides how fast."""
 
     num_beams: int = 3  # 1: greedy
     max_length: int = 30  # tokens, the question's too
@@ -42,7 +42,7 @@ class DecodeOptions:
 
     @property
     def answer_beams(self) -> int:
-        """Beams of the search among answers: as many as there are, so that it is exact, or a few of many."""
+        """Beams of the search among answers: as many as answers, so that it is exact, or fewer where these are many."""
         return len(self.answers) if len(self.answers) <= MOST_EXACT else max(_BEAMS, self.num_beams)
 
     def deciding(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class DecodeOptions:
 
 @dataclass(frozen=True)
 class DecodeChoice:
-    """What is chosen of how to decode; None: as the recipe has it."""
+    """The options of decoding; None: as the recipe has it."""
 
     num_beams: int | None = option("Beams; 1: greedy. [default: the recipe's]", None, minimum=1)
     max_length: int | None = option("Tokens in all, the question's too. [default: the recipe's]", None, minimum=2)
@@ -78,7 +78,7 @@ class DecodeChoice:
     )
 
     def options(self, recipe: "DecodeSettings", batch_size: str = "auto") -> DecodeOptions:
-        """What it comes to with a recipe. `batch_size` is a number of samples decoded together, or auto.
+        """The values with those of a recipe. `batch_size` is a number of samples decoded together, or auto.
 
         Raises:
             UsageError: options that do not go together, values that they cannot have, or a file of answers that cannot
@@ -100,11 +100,8 @@ class DecodeChoice:
         given = [words for words, value in of_sampling.items() if value is not None]
         if given and not draws:
             raise UsageError(f"{given[0]} is of drawn tokens", hint="add --sampling")
-        drawn = Sampling(
-            temperature=recipe.temperature if self.temperature is None else self.temperature,
-            top_p=recipe.top_p if self.top_p is None else self.top_p,
-            seed=recipe.seed if self.seed is None else self.seed,
-        )
+        names = ("temperature", "top_p", "seed")
+        drawn = Sampling(*(getattr(recipe if getattr(self, name) is None else self, name) for name in names))
         for words, number, most in (("--temperature", drawn.temperature, 100), ("--top-p", drawn.top_p, 1)):
             if not 0 < number <= most:  # not a number is neither
                 raise UsageError(f"{words} {number} is not above 0 and at most {most}", hint=f"{words} 0.7")
