@@ -57,6 +57,7 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
         for side in _SIDES
         for modality in Modality
     }
+    _show_first_answer(bench, started)
     done = run_trainings(list(trainings.values()), bench)
     outcomes = {key: done[training] for key, training in trainings.items()}
     rows = [row for modality in Modality for row in _rows(modality, [outcomes[modality, side] for side in _SIDES])]
@@ -79,6 +80,35 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
         print_table("playground, test split, values × 100", columns, table)
     say("look at " + ", ".join(str(page) for page in pages))
     say(f"{time.monotonic() - started:.0f} s; runs, scores and logs are in {folder}")
+
+
+def _show_first_answer(bench: Bench, started: float) -> None:
+    """One question about one picture, answered after a quarter of the steps, so that there is something to see."""
+    from epalm import api
+    from epalm.console import say
+    from epalm.datasets import load_dataset
+    from epalm.samples import Task
+
+    steps = 100
+    changes = RecipeChanges(settings=[f"optim.max_steps={steps}", f"eval.every_steps={steps}", "eval.val_samples=50"])
+    with logged(bench.log("first")):
+        features = api.extract(ExtractRequest(Modality.IMAGE, cache=bench.cache)).set_name
+        api.train(
+            TrainRequest(
+                from_cache=True,
+                feature_set=features,
+                cache=bench.cache,
+                runs=bench.folder,
+                run="first",
+                changes=changes,
+            )
+        )
+    data = load_dataset(PLAYGROUND, Modality.IMAGE)
+    sample = next(one for one in data.split("test") if one.task is Task.QA)
+    picture = data.locate(sample.media).path
+    said = api.load(bench.folder / "first").answer(picture, sample.prompt or "")
+    say(f"first answer, after {steps} training steps and {time.monotonic() - started:.0f} s, about {picture}:")
+    say(f"  {sample.prompt} → {said} (right: {', '.join(sample.answers)})")
 
 
 def _rows(modality: Modality, sides: list[Outcome]) -> list[dict[str, Any]]:

@@ -32,7 +32,9 @@ def _run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     here = tmp_path_factory.mktemp("demo")
-    return here, json.loads(_run("demo", "--json", cwd=here).stdout)
+    done = _run("demo", "--json", cwd=here)
+    assert "(right: " in done.stderr.partition("first answer, ")[2].splitlines()[1]
+    return here, json.loads(done.stdout)
 
 
 def test_the_table_has_every_modality_and_task(demo: tuple[Path, list[dict[str, Any]]]) -> None:
