@@ -1,123 +1,29 @@
-"""A block: a Zarr v3 array of one uncompressed chunk, and the commit record that makes it count.
+"""A block: a Zarr v3 array of one uncompressed chunk, which counts once its record is there.
 
 Letters: R rows, V views, L layers, T tokens, D hidden size. An uncompressed chunk object is the array's bytes
 with four of crc32c behind them, so it can be read and mapped without zarr.
 """
 
-import builtins
 import contextlib
-import json
 import os
 import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import xxhash
 
 from epalm.cache.objects.base import Objects
+from epalm.cache.record import BLOCKS, METADATA, Record, block_id, chunk_name, damaged, read_record
 from epalm.errors import CacheError
-from epalm.fingerprint import digest_json
 
 CRC_BYTES = 4
-RECORDS, BLOCKS = "records", "blocks"
-_METADATA = "zarr.json"
-_FORMAT = 2  # of records; the arrays of 1, which epalm 0.1 wrote, have no token axis: theirs is one token
 GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n'
-GROUPS = (_METADATA, f"{BLOCKS}/{_METADATA}")  # the set, and its blocks
+GROUPS = (METADATA, f"{BLOCKS}/{METADATA}")  # the set, and its blocks
 _PIECE = 1 << 18  # values looked at together: they stay in the CPU's cache
-_REPAIR = "epalm cache verify lists all damage; epalm cache verify --repair restores or drops it"
-_FIELDS = ("rows", "views", "shape")
 _DIMENSIONS = ("row", "view", "layer", "token", "hidden")
-
-
-class DamageError(CacheError):
-    """A block or its record is not what was written: no fault of the way to it."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One committed block. What has no record does not exist.
-
-    `block` names the content (a digest of rows and views), `folder` is where it lies, `rows` are media digests in
-    order, `checksum` is xxh3-128 (hex) of the decoded bytes, `written` says who, when and with which libraries.
-    """
-
-    block: str
-    folder: str
-    rows: tuple[str, ...]
-    views: tuple[int, ...]
-    shape: tuple[int, int, int, int, int]
-    dtype: str
-    bytes: int
-    checksum: str
-    written: Mapping[str, Any]
-    format: int = _FORMAT
-
-    @staticmethod
-    def key(block: str) -> str:
-        """Where the record of a block lies."""
-        return f"{RECORDS}/{block}.json"
-
-    @property
-    def chunk(self) -> str:
-        """Where the one chunk of the block's array lies."""
-        return f"{BLOCKS}/{self.folder}/{_chunk(len(self.stored_shape))}"
-
-    @property
-    def metadata(self) -> str:
-        """Where the description of the block's array lies."""
-        return f"{BLOCKS}/{self.folder}/{_METADATA}"
-
-    @property
-    def stored_shape(self) -> tuple[int, ...]:
-        """The shape of the block's array as zarr sees it."""
-        return self.shape if self.format > 1 else (*self.shape[:3], self.shape[4])
-
-    @property
-    def time(self) -> float | None:
-        """When it was written (Unix time in seconds), as far as the record says."""
-        said = self.written.get("time")
-        return float(said) if isinstance(said, int | float) else None
-
-    @property
-    def recorded(self) -> Mapping[str, Any]:
-        """What the extraction said of itself: library versions and the choice of encoder, as far as it did."""
-        said = self.written.get("recorded")
-        return said if isinstance(said, dict) else {}
-
-    def to_bytes(self) -> builtins.bytes:
-        """As the record's object holds it."""
-        return json.dumps(asdict(self)).encode()
-
-    @staticmethod
-    def from_bytes(data: builtins.bytes, where: str, block: str) -> "Record":
-        """The record of a block. Raises DamageError when it is damaged, or another block's."""
-        try:
-            value = json.loads(data)
-            fields = {"format": 1, **value, **{key: tuple(value[key]) for key in _FIELDS}}
-            if fields["format"] == 1:
-                fields["shape"] = (*fields["shape"][:3], 1, *fields["shape"][3:])
-            record = Record(**fields)
-            fits = record.shape[:2] == (len(record.rows), len(record.views)) and len(record.shape) == 5
-            fits = fits and isinstance(record.written, dict) and record.format in (1, _FORMAT)
-            size = np.dtype(record.dtype).itemsize * int(np.prod(record.shape, dtype=np.int64))
-            inside = record.folder not in ("", ".", "..") and "/" not in record.folder and "\\" not in record.folder
-            # A digest that differs by one bit would give the features of one medium to another.
-            named = block == record.block == block_id(record.rows, record.views) and isinstance(record.written, dict)
-        except (TypeError, KeyError, ValueError) as error:
-            raise DamageError(f"{where} is no commit record: {error}", hint=_REPAIR) from error
-        if not (fits and size == record.bytes and inside and named):
-            raise DamageError(f"{where} is no commit record: its fields contradict each other", hint=_REPAIR)
-        return record
-
-
-def block_id(rows: Sequence[str], views: Sequence[int]) -> str:
-    """The name of a block: a digest of which rows and views it holds, 16 hex digits."""
-    return digest_json([list(rows), list(views)])[:16]
 
 
 def make_groups(objects: Objects) -> None:
@@ -125,12 +31,6 @@ def make_groups(objects: Objects) -> None:
     for key in GROUPS:
         if objects.size(key) is None:
             objects.write_new(key, GROUP)
-
-
-def read_record(objects: Objects, block: str) -> Record:
-    """A block's record. Raises CacheError when it is missing or damaged."""
-    key = Record.key(block)
-    return Record.from_bytes(objects.read(key), f"{objects.where}/{key}", block)
 
 
 def write_block(
@@ -248,11 +148,6 @@ def require_numbers(values: np.ndarray, record: Record) -> None:
             raise damaged(record, f"{record.chunk} holds values that are not numbers")
 
 
-def damaged(record: Record, fault: str) -> DamageError:
-    """The one error for a block that is not what its record says."""
-    return DamageError(f"block {record.block} is damaged: {fault}", hint=_REPAIR)
-
-
 def _encode(values: np.ndarray) -> dict[str, bytes]:
     """The objects of a Zarr array of one chunk, by name; the chunk comes first, the description last."""
     import zarr
@@ -272,12 +167,7 @@ def _encode(values: np.ndarray) -> dict[str, bytes]:
         config={"write_empty_chunks": True},
     )
     array[...] = values
-    return {key: held[key].to_bytes() for key in (_chunk(values.ndim), _METADATA)}
-
-
-def _chunk(dimensions: int) -> str:
-    """The name of an array's one chunk."""
-    return "c" + ".0" * dimensions
+    return {key: held[key].to_bytes() for key in (chunk_name(values.ndim), METADATA)}
 
 
 def _decode(metadata: bytes, chunk: bytes, dimensions: int) -> np.ndarray:
@@ -285,5 +175,5 @@ def _decode(metadata: bytes, chunk: bytes, dimensions: int) -> np.ndarray:
     from zarr.buffer.cpu import Buffer
     from zarr.storage import MemoryStore
 
-    held: dict[str, Any] = {_METADATA: Buffer.from_bytes(metadata), _chunk(dimensions): Buffer.from_bytes(chunk)}
+    held: dict[str, Any] = {METADATA: Buffer.from_bytes(metadata), chunk_name(dimensions): Buffer.from_bytes(chunk)}
     return np.asarray(zarr.open_array(MemoryStore(held), mode="r")[...])

@@ -5,52 +5,29 @@ other way.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epalm.cache.blocks import (
-    BLOCKS,
-    RECORDS,
-    DamageError,
-    Record,
-    make_groups,
-    read_block,
-    read_record,
-    write_block,
-)
-from epalm.cache.lacking import lacking_views
-from epalm.cache.ledger import Ledger
-from epalm.cache.objects.base import MissingObjectError, Objects
+from epalm.cache.blocks import make_groups, read_block, write_block
+from epalm.cache.ledger import Entry, Ledger
+from epalm.cache.manifest import read_manifests
+from epalm.cache.objects.base import Objects
+from epalm.cache.record import BLOCKS, RECORDS, Fault, Record, missing_views, read_record, require_fit
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 
 if TYPE_CHECKING:
+    import dask.array as da
+    import pandas as pd
+
     from epalm.cache.reader import FeatureReader
+    from epalm.cache.row_index import RowTable
 
 _AT_ONCE = 16  # records read side by side: an object store answers each after a while
 _SUFFIX = ".json"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One block that is not as it should be: what about it, and its record where that is whole.
-
-    `damaged` is false when the storage would not give it, which may pass.
-    """
-
-    block: str
-    error: str
-    record: Record | None
-    damaged: bool = True
-
-    @staticmethod
-    def of(block: str, error: CacheError, record: Record | None) -> "Fault":
-        """What an error says of a block."""
-        return Fault(block, error.message, record, isinstance(error, DamageError | MissingObjectError))
 
 
 class FeatureSet:
@@ -89,7 +66,7 @@ class FeatureSet:
     def note(self, recorded: Mapping[str, str]) -> None:
         """Keep what an extraction says of itself, in place of what an earlier one said."""
         self._said = dict(recorded)
-        self._keep("recorded.json", _json(recorded))
+        self._keep("recorded.json", (json.dumps(dict(recorded), indent=2, sort_keys=True) + "\n").encode())
 
     def records(self) -> list[Record]:
         """Every commit record, in order of name. Raises CacheError when one is damaged."""
@@ -150,7 +127,7 @@ class FeatureSet:
             raise ValueError("a block cannot hold values that are not numbers")
         with self.objects.lock(RECORDS):
             self.records()
-            parts = lacking_views(digests, views, self._rows)
+            parts = missing_views(digests, views, self._rows)
             return sum(self._write(digests, values, tuple(views), part, made) for part in parts.items())
 
     def open(
@@ -169,6 +146,69 @@ class FeatureSet:
             records = [record for record in records if not wanted.isdisjoint(record.rows)]
         return FeatureReader(self.objects, records, self.spec, verify=verify, memory=0 if mapped else None)
 
+    def frame(self) -> "pd.DataFrame":
+        """A row for each medium of each block, in the order of blocks.
+
+        Columns: `digest` of the medium's bytes; `names` that data sets give to it; `views` in this block; `block` and
+        `row` in it; `written` (UTC), `host` and `device`; `versions` of libraries. Raises CacheError for a damaged
+        record or manifest.
+        """
+        from epalm.cache.row_index import rows_frame
+
+        return rows_frame(self.records(), read_manifests(self.objects))
+
+    def digests(self, *, views: Sequence[int] | None = None) -> list[str]:
+        """The media (N,) of `to_dask`, in the order of its rows. Raises as `to_dask`."""
+        return self.table(views=views).digests
+
+    def to_dask(self, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None) -> "da.Array":
+        """All rows as a Dask array (N, V, L, T, D) of float32: sums of float16 overflow. One delayed read a block.
+
+        `layers` are block numbers of the encoder [default: all stored], `views` [default: those that every medium
+        has]; media that lack one of the views are left out.
+
+        Raises:
+            UsageError: the set does not hold these layers or views.
+            CacheError: there is no row, or a record is damaged; when it is computed, for a damaged block.
+        """
+        return self.table(layers=layers, views=views).to_dask()
+
+    def table(self, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None) -> "RowTable":
+        """The rows of `to_dask`, to be read stretch by stretch. Raises as `to_dask`."""
+        from epalm.cache.row_index import RowTable
+
+        return RowTable(self.objects, self.records(), self.spec, layers, views)
+
+    def bad_media(self) -> list[Entry]:
+        """The ledger's errors that still count: neither their content nor what bears their name now has a row.
+
+        Raises:
+            CacheError: a record or a manifest is damaged.
+        """
+        entries, rows = self.ledger.entries(), self.rows()
+        named: dict[str, set[str]] = {}
+        for manifest in read_manifests(self.objects) if entries else ():
+            for name, digest in manifest.digests.items():
+                named.setdefault(name, set()).add(digest)
+
+        def replaced(entry: Entry) -> bool:
+            """Whether all data sets have another content under the entry's name, with a row."""
+            now = named.get(entry.media, set())
+            return bool(now) and entry.digest not in now and now <= rows
+
+        return [entry for entry in entries if entry.digest not in rows and not replaced(entry)]
+
+    def warned_media(self) -> list[Entry]:
+        """The ledger's warnings about contents that have a row. Raises CacheError when a record is damaged."""
+        warnings = self.ledger.warnings()
+        rows = self.rows() if warnings else set[str]()
+        return [entry for entry in warnings if entry.digest in rows]
+
+    def count_warned(self, digests: Iterable[str]) -> int:
+        """How many of these have a row and a warning. Raises CacheError when a record is damaged."""
+        warned = {entry.digest for entry in self.warned_media()}
+        return sum(digest in warned for digest in digests)
+
     def verify(self) -> list[Fault]:
         """Read every block through zarr, with its crc32c, and hold it against its record; the faults found."""
         records, faults = self.sound_records()
@@ -181,7 +221,7 @@ class FeatureSet:
             record = None
             try:
                 record = read_record(self.objects, name)
-                self.require_fit(record)
+                require_fit(record, self.spec)
                 records.append(record)
             except CacheError as error:
                 faults.append(Fault.of(name, error, record))
@@ -198,11 +238,6 @@ class FeatureSet:
             if advance:
                 advance(record.bytes)
         return faults
-
-    def require_fit(self, record: Record) -> None:
-        """Raise CacheError unless a record is of this set's layers, tokens, hidden size and dtype."""
-        if record.shape[2:] != self.spec.row_shape or record.dtype != self.spec.stored_dtype:
-            raise DamageError(f"block {record.block} has another shape or dtype than the feature set {self.name}")
 
     def drop(self, block: str) -> None:
         """Take a block's record away, then its folder: its rows are missing from now on, and can be made again."""
@@ -240,12 +275,8 @@ class FeatureSet:
             self._rows.setdefault(view, set()).update(record.rows)
 
     def _keep(self, key: str, data: bytes) -> None:
-        try:
-            if self.objects.read(key) == data:
-                return
-        except MissingObjectError:
-            pass
-        self.objects.write(key, data)
+        if self.objects.size(key) != len(data) or self.objects.read(key) != data:
+            self.objects.write(key, data)
 
 
 def read_json(objects: Objects, key: str) -> Any:
@@ -256,7 +287,3 @@ def read_json(objects: Objects, key: str) -> Any:
         raise CacheError(
             f"{objects.where}/{key} cannot be read: {error}", hint="epalm cache verify says what is whole"
         ) from error
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(dict(value), indent=2, sort_keys=True) + "\n").encode()

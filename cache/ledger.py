@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from epalm.cache.objects.base import Objects
 
@@ -22,6 +23,10 @@ class Entry:
     hint: str | None
     warning: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return asdict(self)
+
 
 class Ledger:
     """A growing text of entries; the last one of a medium counts. Appending is safe from several processes."""
@@ -36,7 +41,7 @@ class Ledger:
 
     def add_all(self, entries: Iterable[Entry]) -> None:
         """Append entries in one step, which in an object store makes one object of them all. Raises CacheError."""
-        lines = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
+        lines = "".join(json.dumps(entry.to_json(), ensure_ascii=False) + "\n" for entry in entries)
         if lines:
             self._objects.append(LEDGER, lines.encode("utf-8", "surrogateescape"))
 

@@ -33,7 +33,14 @@ class Manifest:
         """The manifest that `to_bytes` gave. Raises CacheError for anything else."""
         try:
             head, *lines = data.split(b"\n")
-            return Manifest(json.loads(head)["data"], dict(json.loads(line) for line in lines if line))
+            rows = [line for line in lines if line]
+            if not all(line.startswith(b"[") and line.endswith(b"]") for line in rows):
+                raise ValueError("a line is not a pair")
+            # All pairs as one flat list: a list for each would cost many times as long.
+            values = json.loads(b"[" + b",".join(line[1:-1] for line in rows) + b"]")
+            if len(values) != 2 * len(rows):
+                raise ValueError("a line is not a pair")
+            return Manifest(json.loads(head)["data"], dict(zip(values[::2], values[1::2], strict=True)))
         except (ValueError, TypeError, KeyError) as error:
             raise CacheError(f"{where} is no manifest: {error}", hint="delete it, then run epalm extract") from error
 
@@ -66,3 +73,13 @@ def look_up(manifests: Iterable[Manifest], data: str) -> dict[str, str | None]:
         for name, digest in manifest.digests.items():
             others[name] = digest if others.get(name, digest) == digest else None
     return {**others, **own}
+
+
+def names_by_digest(manifests: Iterable[Manifest]) -> dict[str, tuple[str, ...]]:
+    """Digest → the names that data sets give to it, each once."""
+    names: dict[str, tuple[str, ...]] = {}
+    for manifest in manifests:
+        for name, digest in manifest.digests.items():
+            known = names.get(digest)
+            names[digest] = (name,) if known is None else known if name in known else (*known, name)
+    return names

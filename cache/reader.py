@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from epalm.cache.blocks import Record, damaged, fill_values, require_checksum, require_numbers, require_size
+from epalm.cache.blocks import fill_values, require_checksum, require_numbers, require_size
 from epalm.cache.objects.base import Objects
 from epalm.cache.objects.spool import Spool
+from epalm.cache.record import Record, require_fit
+from epalm.cache.row_index import NONE, RowIndex
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 
 _MEMORY_SHARE = 0.5  # of what is free: more than this is mapped
 _AT_ONCE = 8  # blocks read side by side
-_NONE = -1
 
 
 class FeatureReader:
@@ -37,10 +38,11 @@ class FeatureReader:
         """`memory` (bytes) [default: half of what is free] is the most that is read rather than mapped."""
         self._objects, self._spec, self._verify = objects, spec, verify
         self._spool = Spool(objects)
-        self._number: dict[str, int] = {}
         self._offsets = np.zeros(len(records) + 1, np.int64)  # of each block in the sequence of (row, view) pairs
         np.cumsum([len(record.rows) * len(record.views) for record in records], out=self._offsets[1:])
-        self._places = self._index(records)
+        index = RowIndex(records)
+        self._number, self.views_of = index.numbers, index.views_of
+        self._places = {view: self._flat_places(view, places, records) for view, places in index.places.items()}
         if sum(record.bytes for record in records) <= (_free_memory() if memory is None else memory):
             self._flat: np.ndarray | None = self._read(records)
         else:
@@ -62,20 +64,15 @@ class FeatureReader:
 
     def rows_of(self, digests: Sequence[str | None]) -> np.ndarray:
         """Row numbers (len(digests),) int64. Raises CacheError when one has no row."""
-        rows = [self._number.get(digest, _NONE) if digest else _NONE for digest in digests]
-        if _NONE in rows:
-            raise CacheError(f"{rows.count(_NONE)} media have no row in the cache", hint="run epalm extract")
+        rows = [self._number.get(digest, NONE) if digest else NONE for digest in digests]
+        if NONE in rows:
+            raise CacheError(f"{rows.count(NONE)} media have no row in the cache", hint="run epalm extract")
         return np.asarray(rows, np.int64)
 
     def has(self, row: int, *, view: int) -> bool:
         """Whether a row is there in that view."""
         places = self._places.get(view)
-        return places is not None and bool(places[row] != _NONE)
-
-    def views_of(self, rows: np.ndarray | None = None) -> tuple[int, ...]:
-        """The views that all these rows [default: all] have."""
-        chosen = {view: places if rows is None else places[rows] for view, places in self._places.items()}
-        return tuple(view for view, places in sorted(chosen.items()) if len(places) and (places != _NONE).all())
+        return places is not None and bool(places[row] != NONE)
 
     def gather(
         self,
@@ -101,31 +98,23 @@ class FeatureReader:
         out[...] = values
         return out
 
-    def _index(self, records: Sequence[Record]) -> dict[int, np.ndarray]:
-        """View → place of each row in the sequence of (row, view) pairs."""
-        found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-        number = self._number
-        for offset, record in zip(self._offsets, records, strict=False):
-            rows = np.fromiter((number.setdefault(row, len(number)) for row in record.rows), np.int64)
-            for column, view in enumerate(record.views):
-                places = offset + column + np.arange(len(rows)) * len(record.views)
-                found.setdefault(view, []).append((rows, places))
-        index = {view: np.full(len(number), _NONE, np.int64) for view in found}
-        for view, parts in found.items():
-            for rows, places in parts:
-                index[view][rows] = places
-        return index
+    def _flat_places(self, view: int, places: np.ndarray, records: Sequence[Record]) -> np.ndarray:
+        """Where each medium's row of a view is in the sequence of (row, view) pairs of all blocks."""
+        blocks, rows = places
+        counts = np.array([len(record.views) for record in records])
+        columns = np.array([record.views.index(view) if view in record.views else NONE for record in records])
+        return np.where(blocks == NONE, NONE, self._offsets[blocks] + rows * counts[blocks] + columns[blocks])
 
     def _find(self, rows: np.ndarray, view: int | np.ndarray) -> np.ndarray:
         if isinstance(view, int):
             chosen = self._places.get(view)
-            places = np.full(len(rows), _NONE) if chosen is None else chosen[rows]
+            places = np.full(len(rows), NONE) if chosen is None else chosen[rows]
         else:
-            places = np.full(len(rows), _NONE, np.int64)
+            places = np.full(len(rows), NONE, np.int64)
             for one in np.unique(view):
                 mine = view == one
                 places[mine] = self._find(rows[mine], int(one))
-        if (places == _NONE).any():
+        if (places == NONE).any():
             raise CacheError("a row has no such view in the cache", hint="run epalm extract with more --views")
         return places
 
@@ -143,7 +132,7 @@ class FeatureReader:
 
         def fill(block: int) -> None:
             record, values = records[block], flat[self._offsets[block] : self._offsets[block + 1]]
-            self._require_fit(record)
+            require_fit(record, self._spec)
             require_size(self._objects, record)
             fill_values(self._objects, record, values)
             if self._verify:
@@ -156,7 +145,7 @@ class FeatureReader:
         return flat
 
     def _map(self, record: Record) -> np.ndarray:
-        self._require_fit(record)
+        require_fit(record, self._spec)
         require_size(self._objects, record)
         path = self._spool.path(record.chunk)
         shape = (record.shape[0] * record.shape[1], *record.shape[2:])
@@ -165,10 +154,6 @@ class FeatureReader:
             require_checksum(values, record)
             require_numbers(values, record)
         return values
-
-    def _require_fit(self, record: Record) -> None:
-        if record.shape[2:] != self._spec.row_shape or record.dtype != self._spec.stored_dtype:
-            raise damaged(record, "its record has another shape or dtype than the feature set")
 
 
 def _free_memory() -> int:

@@ -2,19 +2,29 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from epalm.cache.blocks import RECORDS
 from epalm.cache.feature_set import FeatureSet, read_json
 from epalm.cache.media_index import MediaIndex
 from epalm.cache.objects.base import MissingObjectError, Objects
 from epalm.cache.objects.local import LocalObjects
+from epalm.cache.record import RECORDS
 from epalm.cache.spec import FeatureSpec, parse_layers
+from epalm.cache.uses import last_used
 from epalm.errors import CacheError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FIGURES = [
+    *("set", "modality", "encoder", "media", "views", "layers", "tokens", "width", "dtype", "bytes", "bad", "warned"),
+    *("last_used", "fault"),
+]
+_LEDGER = ["set", "modality", "media", "digest", "error", "hint", "warning"]
 SETS, _INDEX = "sets", "stat-index.sqlite"
 _LATEST = "latest"  # one object for each modality: two extractions at once leave both notes
 _LOCAL = Path(".epalm")  # where the media index lies when the cache is in an object store
@@ -115,6 +125,16 @@ class Cache:
             raise CacheError(f"{fault} named {name!r} in {self.where}; there: {listed}", hint="epalm cache ls")
         return self.load(fitting[0])
 
+    def frame(self) -> "pd.DataFrame":
+        """A row for each feature set: what it holds, its size, when it was last used; `fault` for a damaged one."""
+        import pandas as pd
+
+        return pd.DataFrame([self._figures_or_fault(name) for name in self.set_names()], columns=_FIGURES)
+
+    def ledger(self) -> "pd.DataFrame":
+        """A row for each medium that still has no row, and for each with a `warning`. Raises CacheError."""
+        return ledger_frame(self.sets())
+
     def remember(self, modality: str, name: str, layers: tuple[int, ...], data: str) -> None:
         """Note an extraction as the latest one of its modality, and of all. Raises CacheError."""
         latest = LatestExtraction(modality, name, layers, data, time.time())
@@ -155,6 +175,12 @@ class Cache:
             return features.spec.layers
         return latest.layers if latest.set == features.name else features.spec.layers
 
+    def _figures_or_fault(self, name: str) -> dict[str, Any]:
+        try:
+            return set_figures(self.load(name))
+        except CacheError as error:
+            return {"set": name, "fault": error.message}
+
     def _has_become_set(self, name: str) -> bool:
         described = self.objects.size(f"{SETS}/{name}/spec.json") is not None
         return described or bool(self.objects.names(f"{SETS}/{name}/{RECORDS}"))
@@ -167,3 +193,36 @@ class Cache:
             raise CacheError(
                 f"{self.where}/{_LATEST}/{key} is damaged: {error}", hint="run epalm extract again"
             ) from error
+
+
+def ledger_frame(sets: Iterable[FeatureSet]) -> "pd.DataFrame":
+    """A row for each medium that still has no row, then for each with a warning; see `Cache.ledger`."""
+    import pandas as pd
+
+    noted = [
+        {"set": features.name, "modality": features.spec.modality, **entry.to_json()}
+        for features in sets
+        for entry in (*features.bad_media(), *features.warned_media())
+    ]
+    return pd.DataFrame(noted, columns=_LEDGER).astype({"warning": bool})
+
+
+def set_figures(features: FeatureSet) -> dict[str, Any]:
+    """What `Cache.frame` says of one set. Raises CacheError where it is damaged."""
+    ledger = ledger_frame([features])
+    times = [record.time or 0.0 for record in features.records()]
+    return {
+        "set": features.name,
+        "modality": features.spec.modality,
+        "encoder": str(features.spec.encoder.get("kind", "")),
+        "media": len(features.rows()),
+        "views": list(features.views()),
+        "layers": list(features.spec.layers),
+        "tokens": features.spec.tokens,
+        "width": features.spec.width,
+        "dtype": features.spec.stored_dtype,
+        "bytes": features.stored_bytes(),
+        "bad": ledger.loc[~ledger["warning"], "media"].nunique(),
+        "warned": ledger.loc[ledger["warning"], "media"].nunique(),
+        "last_used": last_used(features.objects) or max(times, default=None),
+    }

@@ -11,13 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from epalm.cache.care.holes import count_warned
 from epalm.cache.care.sweep import sweep_leftovers
-from epalm.cache.care.uses import touch
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, write_manifest
 from epalm.cache.objects.local import LocalObjects
+from epalm.cache.uses import touch
 from epalm.console import Advance, progress, warn
 from epalm.datasets import from_anywhere
 from epalm.errors import CacheError
@@ -102,7 +101,7 @@ def execute(plan: ExtractionPlan) -> ExtractSummary:
         elsewhere=tally.elsewhere,
         equal=plan.equal,
         bad=tally.bad + plan.known_bad + len(plan.unreadable),
-        warned=count_warned(features, plan.digests.values()),
+        warned=features.count_warned(plan.digests.values()),
         strict=plan.encoder.input.limits.strict,
         seconds=plan.seconds + time.perf_counter() - started,
         decode_seconds=tally.decode_seconds,

@@ -9,8 +9,8 @@ import numpy as np
 
 from epalm.cache.exchange.transfer import Transferred, plan_transfer, run_transfer
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.lacking import lacking_views
 from epalm.cache.manifest import Manifest, read_manifests, write_manifest
+from epalm.cache.record import missing_views
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
 from tests.cache.test_feature_set import SPEC
@@ -43,7 +43,7 @@ def make_set(root: str | Path, blocks: Sequence[Block], spec: FeatureSpec = SPEC
     held: dict[int, set[str]] = {}
     for block in blocks:
         digests = [digest(medium) for medium in block.media]
-        for views, places in lacking_views(digests, block.views, held).items():
+        for views, places in missing_views(digests, block.views, held).items():
             media = [block.media[place] for place in places]
             values = np.array([[_values(medium, view, spec) for view in views] for medium in media])
             features.write_block([digests[place] for place in places], values, views)

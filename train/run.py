@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from epalm.cache.care.uses import mark
+from epalm.cache.uses import mark
 from epalm.console import say, warn
 from epalm.errors import UsageError
 from epalm.figures import headline_in_words

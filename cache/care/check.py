@@ -1,41 +1,58 @@
-"""Is a feature set whole? Every object of it is read, and what is not as it should be becomes a finding.
+"""Is a feature set whole? Every object of it is read; what is not as it should be becomes a finding, and is mended.
 
-Finds and names; mends nothing, and knows no models.
+Mending puts right what the rest of the set tells and drops the other damaged blocks: their rows are missing from then
+on, and the next extraction makes them again. Knows no models and opens no media.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
-from epalm.cache.blocks import BLOCKS, GROUP, GROUPS, RECORDS, Record
-from epalm.cache.care.holes import lost_rows
+from epalm.cache.blocks import GROUP, GROUPS
 from epalm.cache.care.sweep import leftovers
-from epalm.cache.feature_set import Fault, FeatureSet
-from epalm.cache.ledger import Entry
-from epalm.cache.manifest import MANIFESTS, Manifest, read_manifest
-from epalm.cache.objects.base import Objects
+from epalm.cache.feature_set import FeatureSet
+from epalm.cache.manifest import MANIFESTS, Manifest, names_by_digest, read_manifest
+from epalm.cache.record import BLOCKS, Fault, Record
+from epalm.cache.row_index import RowIndex
 from epalm.cache.store import Cache
-from epalm.console import size_in_words
+from epalm.console import progress, size_in_words
 from epalm.errors import CacheError
 
 SPEC, RECORDED = "spec.json", "recorded.json"
 _NAMED = 3  # media named in a message; the rest is counted
+_MIB = 2**20
 _MEND = "epalm cache verify --repair"
-_READ = "check the storage, then verify again; what cannot be read is not mended, as it may be whole"
+_READ = "check the storage, then verify again; what cannot be read is not dropped, as it may be whole"
 
 
-@dataclass(frozen=True, slots=True)
+class Outcome(StrEnum):
+    """What became of a finding."""
+
+    RESTORED = "restored"  # no row is missing
+    DROPPED = "dropped"  # rows are missing now
+    LEFT = "left"  # nothing was changed
+
+
+@dataclass
 class Finding:
-    """One thing that is damaged: the key of an object, "block ..." or "rows ...", what about it, what to do.
+    """One thing that is damaged: the key of an object, "block …" or "rows of …"; what about it, what to do.
 
-    `fault` is there for a block; `lost` holds the digests of media whose rows are gone with their record.
+    `fault` is there for a block; `outcome` and `repair`, in words, once it was mended.
     """
 
     what: str
     error: str
     hint: str
     fault: Fault | None = None
-    lost: tuple[str, ...] = ()
+    outcome: Outcome | None = None
+    repair: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """What a report says of it."""
+        told = {"what": self.what, "error": self.error, "block": self.fault and self.fault.block, "hint": self.hint}
+        return told | ({"outcome": self.outcome.value, "repair": self.repair} if self.outcome else {})
 
 
 @dataclass
@@ -54,32 +71,83 @@ class Checkup:
         """What there is to read of blocks."""
         return sum(record.bytes for record in self.records)
 
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is damaged, or all of it was restored."""
+        return all(finding.outcome is Outcome.RESTORED for finding in self.findings)
 
-def begin_checkup(cache: Cache, name: str) -> Checkup:
-    """Look at everything of a set but its blocks."""
+
+def check_sets(cache: Cache, names: Sequence[str]) -> list[Checkup]:
+    """Read everything of these feature sets, with a bar."""
+    checkups = [_look_around(cache, name) for name in names]
+    done = 0
+    with progress("verify", sum(checkup.bytes for checkup in checkups) // _MIB, "MiB") as bar:
+
+        def advance(size: int) -> None:
+            nonlocal done
+            before, done = done // _MIB, done + size
+            bar(done // _MIB - before)
+
+        for checkup in checkups:
+            if checkup.features:
+                faults = checkup.features.damaged_blocks(checkup.records, advance)
+                checkup.findings += [_of_block(fault) for fault in faults]
+                _check_ledger(checkup, checkup.features)
+    return checkups
+
+
+def repair(checkup: Checkup) -> None:
+    """Mend what a checkup has found, and say of each finding what became of it. Raises CacheError."""
+    damaged = {one.fault.block for one in checkup.findings if one.fault}
+    whole = [record for record in checkup.records if record.block not in damaged]
+    for finding in checkup.findings:
+        finding.outcome, finding.repair = Outcome.LEFT, finding.hint
+        if checkup.features:
+            _mend(checkup, checkup.features, finding, whole)
+
+
+def _look_around(cache: Cache, name: str) -> Checkup:
+    """Look at everything of a set but its blocks and its ledger."""
     checkup = Checkup(name)
     try:
         features = checkup.features = cache.load(name)
     except CacheError as error:
-        hint = error.hint or ""
-        checkup.findings.append(Finding(SPEC, error.message, f"{hint}; it says what the rows are, and no record does"))
+        hint = f"{error.hint or ''}; it says what the rows are, and no record does"
+        checkup.findings.append(Finding(SPEC, error.message, hint))
         return checkup
+    for key in (*GROUPS, RECORDED):
+        try:
+            value = json.loads(features.objects.read(key))
+            if not (value == json.loads(GROUP) if key in GROUPS else isinstance(value, dict)):
+                raise ValueError("it has other contents than were written")
+        except (CacheError, ValueError) as error:
+            checkup.findings.append(Finding(key, f"{features.where}/{key} is damaged: {error}", _MEND))
     checkup.records, faults = features.sound_records()
-    checkup.findings += _descriptions(features)
     checkup.findings += [_of_block(fault) for fault in faults]
-    checkup.findings += _read_manifests(features, checkup.manifests)
-    checkup.notes += _twice(checkup.records)
-    checkup.notes += _loose(features)
+    for key in features.objects.names(MANIFESTS):
+        try:
+            checkup.manifests.append(read_manifest(features.objects, key))
+        except CacheError as error:
+            hint = "the next epalm extract on that data set writes it again"
+            checkup.findings.append(Finding(f"{MANIFESTS}/{key}", error.message, hint))
+    if twice := RowIndex(checkup.records).repeated:
+        checkup.notes.append(f"{_count(twice, 'row')} stored more than once; reading takes one of each")
+    if loose := list(leftovers(features.objects)):
+        blocks = {one.key.split("/")[1] for one in loose if one.key.startswith(f"{BLOCKS}/")}
+        size = f"{_count(len(blocks), 'block')} and {size_in_words(sum(one.bytes for one in loose))}"
+        checkup.notes.append(f"{size} left over by killed processes; epalm cache gc frees them")
     return checkup
 
 
-def finish_checkup(checkup: Checkup, advance: Callable[[int], object]) -> None:
-    """Read every block; `advance` is told the bytes of each."""
-    features = checkup.features
-    if features is None:
-        return
-    faults = features.damaged_blocks(checkup.records, advance)
-    checkup.findings += [_of_block(fault) for fault in faults]
+def _of_block(fault: Fault) -> Finding:
+    return Finding(f"block {fault.block}", fault.error, _MEND if fault.damaged else _READ, fault)
+
+
+def _check_ledger(checkup: Checkup, features: FeatureSet) -> None:
+    """Media that the manifests name and nothing else: a finding where a record is damaged or gone, else a note.
+
+    An import may bring names of media that never had a row.
+    """
     try:
         entries, torn = features.ledger.entries(), features.ledger.torn_lines()
     except CacheError as error:
@@ -87,101 +155,66 @@ def finish_checkup(checkup: Checkup, advance: Callable[[int], object]) -> None:
         return
     if torn:
         checkup.notes.append(f"ledger.jsonl: {_count(torn, 'line')} not whole, passed over")
-    _find_lost(features, checkup, entries)
+    faults = [one.fault for one in checkup.findings if one.fault]
+    if any(not fault.damaged and not fault.record for fault in faults):
+        return  # which rows are lost cannot be told from records that cannot be read now
+    recorded = set(features.block_names())
+    folders = [name.partition("-")[0] for name in features.objects.names(BLOCKS) if "-" in name]
+    gone = any(not fault.record for fault in faults) or not recorded.issuperset(folders)
+    # Rows of blocks that were found damaged are named already: only what no record speaks of is lost.
+    known = [*checkup.records, *(fault.record for fault in faults if fault.record)]
+    accounted = {row for record in known if 0 in record.views for row in record.rows}
+    accounted |= {digest for entry in entries for digest in (entry.digest, entry.media) if digest}
+    for manifest in checkup.manifests:
+        lost = [name for name, digest in manifest.digests.items() if not accounted & {name, digest}]
+        if not lost:
+            continue
+        count = _count(len(lost), "medium", "media")
+        what = f"{count} of {manifest.data} with neither a row nor a line in the ledger: {_shown(lost)}"
+        if gone:
+            hint = f"epalm extract --data {manifest.data} makes them again where the media are"
+            checkup.findings.append(Finding(f"rows of {manifest.data}", what, hint))
+        else:
+            checkup.notes.append(f"{what}; epalm extract looks at them again")
 
 
-def orphans(objects: Objects) -> list[str]:
-    """Names of blocks of which a folder is there and no record."""
-    recorded = {name.removesuffix(".json") for name in objects.names(RECORDS)}
-    return sorted({folder.partition("-")[0] for folder in objects.names(BLOCKS) if "-" in folder} - recorded)
+def _mend(checkup: Checkup, features: FeatureSet, finding: Finding, whole: Sequence[Record]) -> None:
+    fault = finding.fault
+    copies = [record for record in checkup.records if record.recorded]  # each has a copy of recorded.json
+    if finding.what in GROUPS:
+        features.objects.write(finding.what, GROUP)
+    elif finding.what == RECORDED and copies:
+        features.note(max(copies, key=lambda record: record.time or 0.0).recorded)
+    elif fault and fault.damaged:
+        features.drop(fault.block)
+        finding.outcome, finding.repair = _dropped(fault.record, whole, checkup.manifests)
+        return
+    else:
+        return
+    finding.outcome, finding.repair = Outcome.RESTORED, "put right from the rest of the set"
 
 
-def rows_stored_twice(records: Sequence[Record]) -> dict[int, int]:
-    """How many rows of each view are in more than one place."""
-    stored: dict[int, list[str]] = {}
-    for record in records:
-        for view in record.views:
-            stored.setdefault(view, []).extend(record.rows)
-    return {view: len(rows) - len(set(rows)) for view, rows in stored.items()}
+def _dropped(record: Record | None, whole: Sequence[Record], manifests: Sequence[Manifest]) -> tuple[Outcome, str]:
+    """Which rows are missing now that a block was dropped, and what makes them again."""
+    if record is None:
+        message = "dropped: its record does not say which rows it held; epalm extract, run as before, makes them again"
+        return Outcome.DROPPED, message
+    held = {(row, view) for one in whole for row in one.rows for view in one.views}
+    rows = [row for row in record.rows if any((row, view) not in held for view in record.views)]
+    if not rows:
+        return Outcome.RESTORED, "dropped: other blocks hold all its rows"
+    names, missing = names_by_digest(manifests), set(rows)
+    shown = _shown([names[row][0] if row in names else f"digest {row[:12]}" for row in rows])
+    sources = [one.data for one in manifests if not missing.isdisjoint(one.digests.values())]
+    again = " and ".join(f"epalm extract --data {data}" for data in sources) or "epalm extract, run as before,"
+    counted = f"{len(rows):,} rows are missing now: {shown}"
+    return Outcome.DROPPED, f"dropped: {counted}; {again} makes those again whose media are there"
 
 
-def _descriptions(features: FeatureSet) -> list[Finding]:
-    found = [
-        Finding(key, f"{features.where}/{key} does not describe a Zarr group", _MEND)
-        for key in GROUPS
-        if not _is_group(features, key)
-    ]
-    try:
-        if not isinstance(features.recorded, dict):
-            raise CacheError(f"{features.where}/{RECORDED} holds no JSON object")
-    except CacheError as error:
-        found.append(Finding(RECORDED, error.message, _MEND))
-    return found
-
-
-def _is_group(features: FeatureSet, key: str) -> bool:
-    """Whether one of the set's Zarr groups is described as it should be."""
-    try:
-        return bool(json.loads(features.objects.read(key)) == json.loads(GROUP))
-    except (CacheError, ValueError):
-        return False
-
-
-def _of_block(fault: Fault) -> Finding:
-    return Finding(f"block {fault.block}", fault.error, _MEND if fault.damaged else _READ, fault)
-
-
-def _read_manifests(features: FeatureSet, into: list[Manifest]) -> list[Finding]:
-    found = []
-    for name in features.objects.names(MANIFESTS):
-        try:
-            into.append(read_manifest(features.objects, name))
-        except CacheError as error:
-            hint = "the next epalm extract on that data set writes it again"
-            found.append(Finding(f"{MANIFESTS}/{name}", error.message, hint))
-    return found
-
-
-def _twice(records: Sequence[Record]) -> list[str]:
-    twice = sum(rows_stored_twice(records).values())
-    return [f"{_count(twice, 'row')} stored more than once; reading takes one of each"] if twice else []
-
-
-def _loose(features: FeatureSet) -> list[str]:
-    loose = list(leftovers(features.objects))
-    if not loose:
-        return []
-    blocks = {one.key.split("/")[1] for one in loose if one.key.startswith(f"{BLOCKS}/")}
-    size = size_in_words(sum(one.bytes for one in loose))
-    return [f"{_count(len(blocks), 'block')} and {size} left over by killed processes; epalm cache gc frees them"]
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def _find_lost(features: FeatureSet, checkup: Checkup, entries: Sequence[Entry]) -> None:
-    """Media that the manifests name and nothing else: a finding where a record is damaged or gone, else a note.
-
-    An import may bring names of media that never had a row.
-    """
-    faults = [one.fault for one in checkup.findings if one.fault]
-    if any(not fault.damaged and not fault.record for fault in faults):
-        return  # which rows are lost cannot be told from records that cannot be read now
-    gone = any(not fault.record for fault in faults) or bool(orphans(features.objects))
-    # Rows of blocks that were found damaged are named already: only what no record speaks of is lost.
-    told = [*checkup.records, *(fault.record for fault in faults if fault.record)]
-    rows = {row for record in told if 0 in record.views for row in record.rows}
-    for manifest in checkup.manifests:
-        names = lost_rows(manifest, rows, entries)
-        if not names:
-            continue
-        shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
-        count = _count(len(names), "medium", "media")
-        error = f"{count} of {manifest.data} with neither a row nor a line in the ledger: {shown}"
-        if gone:
-            lost = tuple(dict.fromkeys(manifest.digests[name] for name in names))
-            hint = f"epalm extract --data {manifest.data} makes them again where the media are"
-            checkup.findings.append(Finding(f"rows of {manifest.data}", error, hint, lost=lost))
-        else:
-            checkup.notes.append(f"{error}; epalm extract looks at them again")

@@ -12,14 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from epalm.cache.blocks import BLOCKS, RECORDS, Record, read_block
-from epalm.cache.care.check import rows_stored_twice
+from epalm.cache.blocks import read_block
 from epalm.cache.care.sweep import GRACE, delete_leftovers, is_draft, leftovers
-from epalm.cache.care.uses import last_used, unread_marks, uses
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import MANIFESTS
 from epalm.cache.objects.base import Objects, Stored
+from epalm.cache.record import BLOCKS, RECORDS, Record
+from epalm.cache.row_index import RowIndex
 from epalm.cache.store import SETS, Cache
+from epalm.cache.uses import last_used, unread_marks, uses
 from epalm.errors import CacheError
 
 
@@ -77,7 +78,7 @@ def collect(cache: Cache, garbage: Sequence[Garbage]) -> int:
 
 def superseded(records: Sequence[Record]) -> list[tuple[Record, list[Record]]]:
     """Blocks all of whose rows and views others hold, the smaller ones first, each with those that hold them."""
-    if not any(rows_stored_twice(records).values()):
+    if not RowIndex(records).repeated:
         return []
     held = Counter((row, view) for record in records for row in record.rows for view in record.views)
     kept, dropped = {record.block: record for record in records}, []

@@ -4,8 +4,8 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 
-from epalm.cache.blocks import BLOCKS, RECORDS, read_record
 from epalm.cache.objects.base import Objects, Stored
+from epalm.cache.record import BLOCKS, RECORDS, read_record
 from epalm.errors import CacheError
 
 GRACE = 24 * 3600.0  # seconds: whoever writes a block is done with it by then
@@ -22,11 +22,9 @@ def leftovers(objects: Objects, *, grace: float = GRACE, walked: Iterable[Stored
     before = time.time() - grace
     every = list(objects.walk() if walked is None else walked)  # before the records: a block comes first
     old = [one for one in every if one.modified < before]
-    kept = _folders_in_use(objects, _folders(every)) if _folders(old) else set()
+    kept = _folders_in_use(objects, {_folder(one) for one in every}) if any(map(_folder, old)) else set()
     for one in old:
-        parts = one.key.split("/")
-        loose = parts[0] == BLOCKS and len(parts) > 2 and parts[1] not in kept
-        if loose or is_draft(one):
+        if is_draft(one) or (_folder(one) and _folder(one) not in kept):
             yield one
 
 
@@ -47,25 +45,25 @@ def delete_leftovers(objects: Objects, found: Iterable[Stored]) -> int:
     for one in found:
         objects.delete(one.key)
         freed += one.bytes
-        if one.key.startswith(f"{BLOCKS}/"):
-            folders.add("/".join(one.key.split("/")[:2]))
-    for folder in folders:
-        if not objects.names(folder):
-            objects.delete_below(folder)
+        folders.add(_folder(one))
+    for folder in filter(None, folders):
+        if not objects.names(f"{BLOCKS}/{folder}"):
+            objects.delete_below(f"{BLOCKS}/{folder}")
     return freed
 
 
-def _folders(objects: Iterable[Stored]) -> set[str]:
-    """Names of the blocks' folders that these objects lie in."""
-    return {one.key.split("/")[1] for one in objects if one.key.startswith(f"{BLOCKS}/") and one.key.count("/") > 1}
+def _folder(one: Stored) -> str:
+    """Name of the block's folder that an object lies in; "" for another object."""
+    parts = one.key.split("/")
+    return parts[1] if parts[0] == BLOCKS and len(parts) > 2 else ""
 
 
 def _folders_in_use(objects: Objects, folders: set[str]) -> set[str]:
     """Which of all these folders a record names; a record is read only where its block has several."""
     candidates: dict[str, set[str]] = {}
-    for folder in folders:
+    for folder in folders - {""}:
         candidates.setdefault(folder.rpartition("-")[0], set()).add(folder)
-    plain = all(_FOLDER.fullmatch(folder) for folder in folders)
+    plain = all(_FOLDER.fullmatch(folder) for folder in folders - {""})
     used = set()
     for name in objects.names(RECORDS):
         block = name.removesuffix(".json")

@@ -5,13 +5,12 @@ Compares what sets say of themselves; knows no models and opens no medium.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import Manifest, read_manifests
 from epalm.cache.spec import FeatureSpec
-from epalm.differences import SHOWN_DIGITS, Leaf, change_in_words, differing_leaves
+from epalm.differences import SHOWN_DIGITS, change_in_words, differing_leaves
 
 # What a spec's fields are called where their names do not say it.
 _WORDS = {
@@ -30,13 +29,14 @@ _CHOICE = "encoder"  # beside the versions in what an extraction records
 def differences(one: FeatureSpec, other: FeatureSpec) -> list[str]:
     """Which inputs differ, each as "preprocessing.size 224 → 384": first `one`'s, then `other`'s."""
     words = {**_WORDS, "version": f"version of the {other.modality} extraction code"}
-    return [f"{words.get(name, name)} {change_in_words(was, now)}" for name, was, now in _leaves(one, other)]
+    leaves = differing_leaves(one.to_json(), other.to_json())
+    return [f"{words.get(name, name)} {change_in_words(was, now)}" for name, was, now in leaves]
 
 
 def nearest(spec: FeatureSpec, sets: Iterable[FeatureSet]) -> FeatureSet | None:
     """The set with the fewest inputs that differ; of equals the first. None when there is no other than its own."""
     others = [features for features in sets if features.spec != spec]
-    return min(others, key=lambda features: len(list(_leaves(features.spec, spec))), default=None)
+    return min(others, key=lambda features: len(differences(features.spec, spec)), default=None)
 
 
 def nearest_difference(spec: FeatureSpec, sets: Iterable[FeatureSet]) -> list[str]:
@@ -48,11 +48,8 @@ def nearest_difference(spec: FeatureSpec, sets: Iterable[FeatureSet]) -> list[st
 def library_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Which recorded versions differ, each as "torch 2.5 → 2.6"."""
     names = [name for name in dict.fromkeys([*one, *other]) if name != _CHOICE]
-    return [
-        f"{name} {change_in_words(one.get(name), other.get(name))}"
-        for name in names
-        if one.get(name) != other.get(name)
-    ]
+    changes = [(name, one.get(name), other.get(name)) for name in names]
+    return [f"{name} {change_in_words(was, now)}" for name, was, now in changes if was != now]
 
 
 def versions_of_blocks(features: FeatureSet) -> list[tuple[dict[str, str], int]]:
@@ -62,28 +59,8 @@ def versions_of_blocks(features: FeatureSet) -> list[tuple[dict[str, str], int]]
         CacheError: a record is damaged.
     """
     records = sorted(features.records(), key=lambda record: record.time or 0.0, reverse=True)
-    counts = Counter(tuple(_versions(record.recorded).items()) for record in records)
+    counts = Counter(tuple(record.versions.items()) for record in records)
     return [(dict(versions), count) for versions, count in counts.items()]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A block that holds a medium's row: which views of it, when it was written, where and by which versions."""
-
-    block: str
-    views: tuple[int, ...]
-    time: float | None
-    host: str | None
-    versions: Mapping[str, str]
-
-
-def places_of(features: FeatureSet, digest: str) -> list[Place]:
-    """The blocks that hold a medium's row. Raises CacheError when a record is damaged."""
-    return [
-        Place(record.block, record.views, record.time, record.written.get("host"), _versions(record.recorded))
-        for record in features.records()
-        if digest in record.rows
-    ]
 
 
 def reason_without_row(features: FeatureSet, digest: str | None, *, path: str, before: str | None = None) -> str:
@@ -100,36 +77,23 @@ def reason_without_row(features: FeatureSet, digest: str | None, *, path: str, b
     rows = features.rows()
     if before and before != digest and before in rows:
         return f"the file's bytes have changed: the row is of what it held before (digest {before[:SHOWN_DIGITS]})"
-    for manifest, name in named(read_manifests(features.objects), path):
+    for manifest, name in _named(read_manifests(features.objects), path):
         then = manifest.digests[name]
         if then != digest and then in rows:
             return (
                 f"the bytes have changed: when {manifest.data} was extracted, {name} had digest {then[:SHOWN_DIGITS]}, "
                 "of which there is a row"
             )
-    if error := next((entry.error for entry in entries if entry.digest is None and _ends(path, entry.media)), None):
-        return f"it is in the ledger: {error}"
+    for entry in entries:
+        if entry.digest is None and (path == entry.media or path.endswith(f"/{entry.media}")):
+            return f"it is in the ledger: {entry.error}"
     return "it was never extracted into this set"
 
 
-def named(manifests: Sequence[Manifest], path: str) -> Iterator[tuple[Manifest, str]]:
+def _named(manifests: Sequence[Manifest], path: str) -> Iterator[tuple[Manifest, str]]:
     """The manifests that hold a name which the path ends with, and the longest such name of each."""
     parts = path.split("/")
     tails = ["/".join(parts[place:]) for place in range(len(parts))]
     for manifest in manifests:
-        for tail in tails:
-            if tail in manifest.digests:
-                yield manifest, tail
-                break
-
-
-def _ends(path: str, name: str) -> bool:
-    return path == name or path.endswith(f"/{name}")
-
-
-def _versions(recorded: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(version) for name, version in sorted(recorded.items()) if name != _CHOICE}
-
-
-def _leaves(one: FeatureSpec, other: FeatureSpec) -> Iterator[Leaf]:
-    yield from differing_leaves(one.to_json(), other.to_json())
+        if name := next((tail for tail in tails if tail in manifest.digests), None):
+            yield manifest, name

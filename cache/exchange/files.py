@@ -1,31 +1,26 @@
 """Feature sets to and from one file: `.h5` goes both ways, `.npz` and `.parquet` are for other programs.
 
-A file is there whole or not at all; what is taken in is checked to the last value before anything is written.
+A file is there whole or not at all; what is imported is checked to the last value before anything is written.
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from epalm.cache.exchange.chosen_rows import ChosenRows
 from epalm.cache.exchange.claims import require_digests
-from epalm.cache.exchange.hdf5_form import ExportedSet, open_hdf5, write_hdf5
-from epalm.cache.exchange.tabular import write_npz, write_parquet
-from epalm.cache.exchange.taking_in import require_room, take_notes
+from epalm.cache.exchange.hdf5 import open_hdf5, write_hdf5
+from epalm.cache.exchange.tables import write_npz, write_parquet
+from epalm.cache.exchange.transfer import add_names, missing_parts, require_room
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.lacking import lacking_views
-from epalm.cache.manifest import Manifest, read_manifests
+from epalm.cache.manifest import read_manifests
 from epalm.cache.objects.durable import draft_of
 from epalm.cache.store import Cache
 from epalm.console import progress
 from epalm.errors import CacheError, UsageError
 
-_Write = Callable[[Path, ChosenRows, dict[str, Any], Sequence[Manifest], Callable[[int], None]], None]
-_FORMS: Mapping[str, _Write] = {".h5": write_hdf5, ".hdf5": write_hdf5, ".npz": write_npz, ".parquet": write_parquet}
+_FORMS = {".h5": write_hdf5, ".hdf5": write_hdf5, ".npz": write_npz, ".parquet": write_parquet}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +55,9 @@ class Imported:
 
 
 def export_set(
-    features: FeatureSet,
-    path: Path,
-    *,
-    layers: Sequence[int] | None = None,
-    views: Sequence[int] | None = None,
+    features: FeatureSet, path: Path, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None
 ) -> Exported:
-    """Write the rows of a set to a file whose ending says the form; see `ChosenRows` for `layers` and `views`.
-
-    What is there already is replaced.
+    """Write the rows of a set to a file whose ending says the form, replacing what is there; see `RowTable`.
 
     Raises:
         UsageError: another ending, no folder for the file, layers or views that are not there.
@@ -79,7 +68,7 @@ def export_set(
         raise UsageError(f"{path} is of no form that is written", hint=f"let it end in {', '.join(_FORMS)}")
     if not path.parent.is_dir():
         raise UsageError(f"{path} cannot be a file", hint="give a file in a folder that is there")
-    rows = ChosenRows(features, layers=layers, views=views)
+    rows = features.table(layers=layers, views=views)
     require_digests(rows.digests, features.where)
     require_room(rows.bytes, shutil.disk_usage(path.parent).free, str(path.parent))
     manifests, recorded = read_manifests(features.objects), features.recorded
@@ -106,27 +95,17 @@ def import_set(cache: Cache, path: Path) -> Imported:
     """
     with open_hdf5(path) as file:
         existing = cache.existing(file.spec)
-        held = {view: existing.rows(view) if existing else set() for view in file.views}
-        lacking = sum(not all(digest in rows for rows in held.values()) for digest in file.digests)
-        require_room(file.bytes // len(file.digests) * lacking, cache.objects.free_bytes(), cache.where)
+        held = {view: existing.rows(view) if existing else set[str]() for view in file.views}
+        new = sum(not all(digest in rows for rows in held.values()) for digest in file.digests)
+        require_room(file.bytes // len(file.digests) * new, cache.objects.free_bytes(), cache.where)
         with progress(f"check {path.name}", len(file.digests), "media") as advance:
             for digests, _ in file:
                 advance(len(digests))
         features = cache.feature_set(file.spec, recorded=existing.recorded if existing else file.recorded)
         with progress(f"import {features.name}", len(file.digests), "media") as advance:
             for digests, values in file:
-                _take_in(features, file, digests, values, held)
+                for rows, views, part in missing_parts(digests, file.views, values, held):
+                    features.write_block(rows, part, views, made={"recorded": file.recorded})
                 advance(len(digests))
-        take_notes(features, file.manifests)
-        return Imported(features.name, lacking, len(file.digests) - lacking, file.views)
-
-
-def _take_in(
-    features: FeatureSet, file: ExportedSet, digests: list[str], values: np.ndarray, held: Mapping[int, set[str]]
-) -> None:
-    """Commit of a stretch what the set lacks: all of it at once, or in parts where media lack different views."""
-    for views, places in lacking_views(digests, file.views, held).items():
-        columns = [file.views.index(view) for view in views]
-        whole = len(places) == len(digests) and views == file.views
-        part = values if whole else values[np.ix_(places, columns)]
-        features.write_block([digests[place] for place in places], part, views, made={"recorded": file.recorded})
+        add_names(features, file.manifests)
+        return Imported(features.name, new, len(file.digests) - new, file.views)

@@ -4,27 +4,29 @@ Either side may be a folder or an object store. A block that is there already is
 replaced, a damaged one here is refused by name. Rows keep the record of how they were made.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from epalm.cache.blocks import DamageError, Record, read_record, read_values, require_size, write_block
+from epalm.cache.blocks import read_values, require_size, write_block
 from epalm.cache.exchange.claims import checked_recorded, checked_spec, require_manifest
-from epalm.cache.exchange.taking_in import require_room, same_place, take_notes
-from epalm.cache.feature_set import Fault, FeatureSet
-from epalm.cache.lacking import lacking_views
+from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
-from epalm.cache.manifest import Manifest, read_manifests
-from epalm.cache.objects.base import MissingObjectError
-from epalm.cache.store import Cache
-from epalm.console import progress
-from epalm.errors import UsageError
+from epalm.cache.manifest import Manifest, read_manifests, write_manifest
+from epalm.cache.objects.base import MissingObjectError, Objects
+from epalm.cache.record import DamageError, Fault, Record, missing_views, read_record, require_fit
+from epalm.cache.store import Cache, LatestExtraction
+from epalm.cache.uses import touch
+from epalm.console import progress, size_in_words
+from epalm.errors import CacheError, UsageError
 
 _AT_ONCE = 8  # blocks on their way
 _MB = 10**6
+_OVERHEAD = 1.01  # of records and descriptions
+_MARGIN = 64 << 20  # bytes that stay free
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -70,7 +72,7 @@ def plan_transfer(source: FeatureSet, target: Cache) -> Transfer:
         UsageError: both are one cache.
         CacheError: the target has another set of that name, or one of the sides cannot be read.
     """
-    if same_place(source.objects, target.objects.below(f"sets/{source.name}")):
+    if _same_place(source.objects, target.objects.below(f"sets/{source.name}")):
         raise UsageError(f"{source.where} is where it would be copied to", hint="give another cache")
     checked_spec(source.spec.to_json(), f"{source.where}/spec.json")
     checked_recorded(source.recorded, f"{source.where}/recorded.json")
@@ -82,7 +84,7 @@ def plan_transfer(source: FeatureSet, target: Cache) -> Transfer:
     for record in whole:
         for view in record.views:
             held.setdefault(view, set()).update(record.rows)
-    blocks = tuple(record for record in records if lacking_views(record.rows, record.views, held))
+    blocks = tuple(record for record in records if missing_views(record.rows, record.views, held))
     return Transfer(
         source=source,
         target=target,
@@ -117,7 +119,7 @@ def run_transfer(plan: Transfer, name: str) -> Transferred:
                 copied += 1
                 advance((done + record.bytes) // _MB - done // _MB)
                 done += record.bytes
-    take_notes(features, plan.manifests, plan.entries)
+    add_names(features, plan.manifests, plan.entries)
     return Transferred(features, copied, done, tuple(faults))
 
 
@@ -128,12 +130,75 @@ def _copy(plan: Transfer, features: FeatureSet, record: Record) -> tuple[Record,
         return record, Fault(record.block, error.message, record)
     if record.block in plan.replaced:
         features.drop(record.block)
-    for views, places in lacking_views(record.rows, record.views, plan.held).items():
-        columns = [record.views.index(view) for view in views]
-        whole = len(places) == len(record.rows) and views == record.views
-        part = values if whole else values[np.ix_(places, columns)]
-        write_block(features.objects, [record.rows[place] for place in places], views, part, record.written)
+    for digests, views, part in missing_parts(record.rows, record.views, values, plan.held):
+        write_block(features.objects, digests, views, part, record.written)
     return record, None
+
+
+def missing_parts(
+    digests: Sequence[str], views: tuple[int, ...], values: np.ndarray, held: Mapping[int, Collection[str]]
+) -> Iterator[tuple[list[str], tuple[int, ...], np.ndarray]]:
+    """What of some rows is not `held` (view → digests), as (digests, views, values), by what they lack."""
+    for missing, places in missing_views(digests, views, held).items():
+        whole = len(places) == len(digests) and missing == views
+        part = values if whole else values[np.ix_(places, [views.index(view) for view in missing])]
+        yield [digests[place] for place in places], missing, part
+
+
+def add_names(features: FeatureSet, manifests: Iterable[Manifest], entries: Iterable[Entry] = ()) -> None:
+    """Add names of media and lines of a ledger to a set's own; of one name in one data set, the new digest counts.
+
+    Two processes that add to one data set's names at once, into an object store, may leave those of one of them.
+    """
+    with features.objects.lock("notes"):
+        mine = {manifest.data: manifest for manifest in read_manifests(features.objects)}
+        for manifest in manifests:
+            known = mine[manifest.data].digests if manifest.data in mine else {}
+            write_manifest(features.objects, Manifest(manifest.data, {**known, **manifest.digests}))
+        there = (*features.ledger.entries(), *features.ledger.warnings())
+        noted = {(entry.media, entry.digest, entry.warning) for entry in there}
+        features.ledger.add_all(one for one in entries if (one.media, one.digest, one.warning) not in noted)
+    touch(features.objects)
+
+
+def note_latest(cache: Cache, features: FeatureSet, other: Cache | None = None) -> LatestExtraction | None:
+    """Remember a set that arrived as the latest extraction, so that training finds it; what was noted.
+
+    The data set is that of the other cache's latest extraction, where it worked on this set, else the one whose
+    manifest has the most media; nothing is noted where there is none.
+    """
+    modality, stored = features.spec.modality, features.spec.layers
+    try:
+        latest = other.latest(modality) if other else None
+    except CacheError:  # it has none, and needs none
+        latest = None
+    manifests = read_manifests(features.objects)
+    if latest and latest.set == features.name and set(latest.layers) <= set(stored) and isinstance(latest.data, str):
+        data, layers = latest.data, latest.layers
+    elif manifests:
+        data, layers = max(manifests, key=lambda one: len(one.digests)).data, stored
+    else:
+        return None
+    cache.remember(modality, features.name, layers, data)
+    return cache.latest(modality)
+
+
+def require_room(count: int, free: int | None, where: str) -> None:
+    """Raise CacheError when `count` bytes of features would not fit into `free` ones, a margin left."""
+    if count and free is not None and int(count * _OVERHEAD) + _MARGIN > free:
+        raise CacheError(
+            f"{size_in_words(count)} do not fit: {size_in_words(free)} are free in {where}, and "
+            f"{size_in_words(_MARGIN)} of them are kept",
+            hint="free space (epalm cache gc), or choose another place",
+        )
+
+
+def _same_place(one: Objects, other: Objects) -> bool:
+    """Whether two roots are one."""
+    paths = one.path(""), other.path("")
+    if paths[0] and paths[1]:
+        return paths[0].resolve() == paths[1].resolve()
+    return one.where.rstrip("/") == other.where.rstrip("/")
 
 
 def _survey(features: FeatureSet, *, sizes: bool) -> tuple[list[Record], list[Fault]]:
@@ -143,7 +208,7 @@ def _survey(features: FeatureSet, *, sizes: bool) -> tuple[list[Record], list[Fa
         record = None
         try:
             record = read_record(features.objects, block)
-            features.require_fit(record)
+            require_fit(record, features.spec)
             if sizes:
                 require_size(features.objects, record)
         except (DamageError, MissingObjectError) as error:

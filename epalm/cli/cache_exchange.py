@@ -121,7 +121,7 @@ def push(
 
         epalm cache push video-timesformer /mnt/shared/cache
     """
-    from epalm.cache.exchange.taking_in import note_latest
+    from epalm.cache.exchange.transfer import note_latest
     from epalm.cache.store import Cache
     from epalm.errors import CacheError
 
@@ -195,7 +195,7 @@ def _transfer(source: "FeatureSet", target: "Cache", verb: str, only_plan: bool,
 
 
 def _say_next(cache: "Cache", features: "FeatureSet", source: "Cache | None" = None) -> None:
-    from epalm.cache.exchange.taking_in import note_latest
+    from epalm.cache.exchange.transfer import note_latest
     from epalm.console import say
 
     latest = note_latest(cache, features, source)

@@ -1,30 +1,23 @@
 """`epalm cache verify` and `epalm cache gc`: whether the cache is whole, and what in it nothing needs."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from epalm.cache.care.check import Checkup
-    from epalm.cache.care.mend import Mended
     from epalm.cache.store import Cache
 
 DAMAGED = 3  # exit code: something is not as its record says
 _HOUR = 3600.0  # seconds
-_MIB = 2**20
 
 
 def verify(
     name: Annotated[str | None, typer.Argument(metavar="[SET]", help="One feature set. [default: all]")] = None,
-    repair: Annotated[
+    mend: Annotated[
         bool, typer.Option("--repair", help="Restore what the rest of the set tells; drop other damaged blocks.")
     ] = False,
     cache: CacheOption = DEFAULT_CACHE,
@@ -41,17 +34,12 @@ def verify(
 
         epalm cache verify image --repair
     """
-    from epalm.cache.care.check import begin_checkup, finish_checkup
+    from epalm.cache.care.check import Outcome, check_sets, repair
     from epalm.cache.store import Cache
     from epalm.console import say, warn
 
-    store = Cache(cache, read_only=not repair)
-    names = _named(store, name) if name else store.set_names()
-    checkups = [begin_checkup(store, one) for one in names]
-    with _megabytes("verify", sum(checkup.bytes for checkup in checkups)) as advance:
-        for checkup in checkups:
-            finish_checkup(checkup, advance)
-    mended: dict[str, list[Mended]] = {}
+    store = Cache(cache, read_only=not mend)
+    checkups = check_sets(store, _named(store, name) if name else store.set_names())
     for checkup in checkups:
         faults = f"{len(checkup.findings):,} damaged" if checkup.findings else "whole"
         say(f"{checkup.set}: {len(checkup.records):,} blocks, {faults}")
@@ -59,14 +47,21 @@ def verify(
             say(f"  {note}")
         for finding in checkup.findings:
             warn(f"{checkup.set}: {finding.error}")
-        if repair and checkup.findings:
-            mended[checkup.set] = _repair(checkup)
-        elif checkup.findings:
+        if mend:
+            repair(checkup)
+            for finding in checkup.findings:
+                show = say if finding.outcome is Outcome.RESTORED else warn
+                show(f"{checkup.set}, {finding.what}: {finding.repair}")
+        else:
             for hint in dict.fromkeys(finding.hint for finding in checkup.findings):
                 say(f"  → {hint}")
     if as_json:
-        typer.echo(json.dumps(_report(checkups, mended)))
-    if _remains(checkups, mended):
+        found = [{"set": one.set, **finding.to_json()} for one in checkups for finding in one.findings]
+        sets = [
+            {"set": one.set, "blocks": len(one.records), "bytes": one.bytes, "notes": one.notes} for one in checkups
+        ]
+        typer.echo(json.dumps({"faults": found, "sets": sets}))
+    if not all(checkup.sound for checkup in checkups):
         raise typer.Exit(DAMAGED)
 
 
@@ -141,52 +136,3 @@ def _named(store: "Cache", name: str) -> list[str]:
         if len(fitting) != 1:
             raise
         return fitting
-
-
-def _repair(checkup: "Checkup") -> "list[Mended]":
-    from epalm.cache.care.mend import Outcome, repair
-    from epalm.console import say, warn
-
-    mended = repair(checkup)
-    for one in mended:
-        (say if one.outcome is Outcome.RESTORED else warn)(f"{checkup.set}, {one.what}: {one.message}")
-    return mended
-
-
-def _report(checkups: "Sequence[Checkup]", mended: "Mapping[str, list[Mended]]") -> dict[str, Any]:
-    faults = []
-    for checkup in checkups:
-        became = {one.what: one for one in mended.get(checkup.set, [])}
-        for finding in checkup.findings:
-            fault: dict[str, Any] = {"set": checkup.set, "what": finding.what, "error": finding.error}
-            fault |= {"block": finding.fault.block if finding.fault else None, "hint": finding.hint}
-            if one := became.get(finding.what):
-                fault |= {"outcome": one.outcome.value, "repair": one.message}
-            faults.append(fault)
-    sets = [{"set": one.set, "blocks": len(one.records), "bytes": one.bytes, "notes": one.notes} for one in checkups]
-    return {"faults": faults, "sets": sets}
-
-
-def _remains(checkups: "Sequence[Checkup]", mended: "Mapping[str, list[Mended]]") -> bool:
-    """Whether something is still not as it should be."""
-    for checkup in checkups:
-        outcomes = {one.outcome.value for one in mended.get(checkup.set, [])}
-        if checkup.findings and (checkup.set not in mended or outcomes & {"dropped", "left"}):
-            return True
-    return False
-
-
-@contextmanager
-def _megabytes(description: str, total: int) -> "Iterator[Callable[[int], object]]":
-    """A bar in MiB that is told bytes."""
-    from epalm.console import progress
-
-    done = 0
-    with progress(description, total // _MIB, "MiB") as bar:
-
-        def advance(size: int) -> None:
-            nonlocal done
-            before, done = done // _MIB, done + size
-            bar(done // _MIB - before)
-
-        yield advance

@@ -1,7 +1,6 @@
 """`epalm cache why`: why something had to be encoded, or has no row."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,7 +79,7 @@ def _why_set(features: "FeatureSet", sets: "list[FeatureSet]", as_json: bool) ->
 
 
 def _why_medium(subject: str, store: "Cache", sets: "list[FeatureSet]", as_json: bool) -> None:
-    from epalm.cache.care.why import places_of, reason_without_row
+    from epalm.cache.care.why import reason_without_row
     from epalm.datasets.listing import modality_of
     from epalm.media import MediaFile
 
@@ -103,9 +102,15 @@ def _why_medium(subject: str, store: "Cache", sets: "list[FeatureSet]", as_json:
     told = []
     for features in sets:
         wanted = [digest] if digest else [one for name, one in names if name == features.name]
-        places = [(one, place) for one in wanted if one for place in places_of(features, one)]
+        places = [
+            {"set": features.name, "digest": one, "block": record.block, "views": record.views, "time": record.time}
+            | {"host": record.written.get("host"), "versions": record.versions}
+            for record in features.records()
+            for one in wanted
+            if one in record.rows
+        ]
         if places:
-            told += [{"set": features.name, "digest": one, **asdict(place)} for one, place in places]
+            told += places
         elif modality is None or features.spec.modality == modality:
             reason = reason_without_row(features, digest, path=where, before=before)
             told.append({"set": features.name, "missing": reason})

@@ -78,13 +78,12 @@ def _weights(choice: "EncoderChoice") -> str:
 
 def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     """Counts, bytes and time; raises CacheError when the rows would not fit."""
-    from epalm.cache.care.holes import count_warned
     from epalm.console import print_table, size_in_words, time_in_words
     from epalm.datasets.listing import in_words
     from epalm.extract.pipeline import probe_seconds
 
     free, other = plan.free_bytes, plan.other_setting()
-    warned = count_warned(plan.existing, plan.digests.values()) if plan.existing else 0
+    warned = plan.existing.count_warned(plan.digests.values()) if plan.existing else 0
     passed_over, linked_roots = plan.dataset.passed_over, plan.dataset.linked_roots()
     # Name in JSON → the same in words, and the count.
     counts = {

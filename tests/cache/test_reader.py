@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epalm.cache.blocks import Record
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.reader import FeatureReader
+from epalm.cache.record import Record
 from epalm.errors import CacheError
 from tests.cache.test_feature_set import SPEC, feature_set, folder, load, names, values
 

@@ -12,9 +12,9 @@ import torch
 import xxhash
 from torch import nn
 
-from epalm.cache.care.uses import touch
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
+from epalm.cache.uses import touch
 from epalm.console import say
 from epalm.errors import UsageError
 from epalm.samples import Dataset, Sample

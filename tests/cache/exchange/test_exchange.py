@@ -18,8 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epalm.cache.exchange import chosen_rows
-from epalm.cache.exchange.chosen_rows import ChosenRows
+from epalm.cache.exchange import hdf5
 from epalm.cache.exchange.files import export_set, import_set
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import read_manifests
@@ -66,7 +65,7 @@ def test_hdf5_comes_back_as_it_was(
     spec = replace(SPEC, layers=tuple(range(depth)), width=width, stored_dtype=dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)  # most of the time, and no part of the question
-        patch.setattr(chosen_rows, "_STRETCH", stretch)
+        patch.setattr(hdf5, "_STRETCH", stretch)
         first = make_set(here / "first", blocks, spec)
         expected = contents(first)
         for view in first.views():  # a file has the media that have all of its views
@@ -114,7 +113,7 @@ def test_a_set_without_a_view_in_common_says_so(tmp_path: Path) -> None:
         export_set(make_set(tmp_path / "none", []), tmp_path / "x.npz")
 
 
-def test_each_block_is_read_once(features: FeatureSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_block_is_read_once(features: FeatureSet) -> None:
     read: list[str] = []
 
     def see(what: str, key: str, data: bytes) -> bytes:
@@ -122,8 +121,7 @@ def test_each_block_is_read_once(features: FeatureSet, monkeypatch: pytest.Monke
         return data
 
     seen = FeatureSet(passing(features.objects, see), features.spec)
-    monkeypatch.setattr(chosen_rows, "_STRETCH", 2)
-    assert sum(len(values) for values in ChosenRows(seen, views=[0])) == 14
+    assert sum(len(values) for values in seen.table(views=[0]).stretches(2)) == 14
     chunks = [key for key in read if key.endswith("c.0.0.0.0.0")]
     assert len(chunks) == len(set(chunks)) == 3
 
@@ -163,7 +161,7 @@ def test_stretches_make_one_file(
     once = (tmp_path / f"one.{form}").read_bytes()
     export_set(features, tmp_path / f"one.{form}")
     assert (tmp_path / f"one.{form}").read_bytes() == once  # the time of writing is not in it
-    monkeypatch.setattr(chosen_rows, "_STRETCH", 3)
+    monkeypatch.setattr(hdf5, "_STRETCH", 3)
     assert export_set(features, tmp_path / f"many.{form}").media == 14
 
 

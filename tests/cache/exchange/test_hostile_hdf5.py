@@ -13,7 +13,7 @@ import pytest
 
 from epalm.cache.blocks import checksum
 from epalm.cache.exchange.files import export_set, import_set
-from epalm.cache.exchange.hdf5_form import open_hdf5
+from epalm.cache.exchange.hdf5 import open_hdf5
 from epalm.cache.store import Cache
 from epalm.errors import CacheError
 from epalm.fingerprint import canonical_json, digest_json

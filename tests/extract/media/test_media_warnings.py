@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from epalm.cache.care.holes import still_bad, still_warned
 from epalm.cache.ledger import LEDGER, Ledger
 from epalm.cache.objects.local import LocalObjects
 from epalm.cache.store import Cache
@@ -98,8 +97,8 @@ def test_a_warned_medium_has_a_row_and_is_counted_from_then_on(tmp_path: Path) -
     again = _run(dataset, cache)
     assert (again.hits, again.encoded, again.bad, again.warned) == (4, 0, 0, 2)
     features = cache.find(first.set_name)
-    assert not still_bad(features)
-    assert [(one.media, one.error, one.hint) for one in still_warned(features)] == [
+    assert not features.bad_media()
+    assert [(one.media, one.error, one.hint) for one in features.warned_media()] == [
         ("r.png", "it is red", "paint it"),
         ("s.png", "it is red", "paint it"),
     ]
@@ -111,7 +110,7 @@ def test_a_warned_medium_whose_row_is_gone_is_encoded_again(tmp_path: Path) -> N
     cache, dataset = Cache(tmp_path / "cache"), _dataset(tmp_path / "media", ["a.png"], ["r.png"])
     features = cache.find(_run(dataset, cache).set_name)
     features.drop(features.block_names()[0])
-    assert not still_warned(features)
+    assert not features.warned_media()
     again = _run(dataset, cache)
     assert (again.hits, again.encoded, again.warned) == (0, 2, 1)
 
@@ -120,7 +119,7 @@ def test_strict_media_refuses_until_it_is_tried_again_without(tmp_path: Path) ->
     cache, dataset = Cache(tmp_path / "cache"), _dataset(tmp_path / "media", ["a.png", "b.png"], ["r.png"])
     strict = _run(dataset, cache, strict=True)
     assert (strict.encoded, strict.bad, strict.warned) == (2, 1, 0)
-    (entry,) = still_bad(cache.find(strict.set_name))
+    (entry,) = cache.find(strict.set_name).bad_media()
     assert entry.error == "it is red" and "--strict-media" in (entry.hint or "")
     assert _run(dataset, cache).bad == 1
     lenient = _run(dataset, cache, retry_bad=True)

@@ -1,24 +1,25 @@
-"""A feature set as a NumPy archive or a Parquet table, for other programs to read; neither is taken in again.
+"""A feature set as a NumPy archive or a Parquet table, for other programs to read; neither is imported again.
 
 Letters: N media, V views, L layers, T tokens, D hidden size. Written stretch by stretch.
 """
 
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from epalm.cache.exchange.chosen_rows import ChosenRows
-from epalm.cache.manifest import Manifest
+from epalm.cache.exchange.hdf5 import stretch_rows
+from epalm.cache.manifest import Manifest, names_by_digest
+from epalm.cache.row_index import RowTable
 from epalm.errors import UsageError
 
 
 def write_npz(
     path: Path,
-    rows: ChosenRows,
+    rows: RowTable,
     recorded: dict[str, Any],
     manifests: Sequence[Manifest],
     advance: Callable[[int], None],
@@ -28,33 +29,30 @@ def write_npz(
     `features` (N, V, L, T, D), `digests` (N,), `views` (V,), `layers` (L,), and as JSON texts `spec`, `recorded` and
     `manifests` (data set → name → digest). Raises OSError, CacheError.
     """
-    texts = {
+    small = {
+        "digests": rows.digests,
+        "views": rows.views,
+        "layers": rows.spec.layers,
         "spec": rows.spec.to_bytes().decode(),
         "recorded": json.dumps(recorded),
         "manifests": json.dumps({one.data: dict(one.digests) for one in manifests}),
-    }
-    small = {
-        "digests": np.array(rows.digests),
-        "views": np.array(rows.views),
-        "layers": np.array(rows.spec.layers),
-        **{name: np.array(text) for name, text in texts.items()},
     }
     with zipfile.ZipFile(path, "w") as archive:
         with archive.open(_member("features", zipfile.ZIP_STORED), "w", force_zip64=True) as file:
             descr = np.lib.format.dtype_to_descr(np.dtype(rows.spec.stored_dtype))
             header = {"descr": descr, "fortran_order": False, "shape": rows.shape}
             np.lib.format.write_array_header_1_0(file, header)
-            for values in rows:
+            for values in rows.stretches(stretch_rows(rows.bytes // len(rows.digests))):
                 file.write(values.reshape(-1).view(np.uint8).data)
                 advance(len(values))
-        for name, array in small.items():
+        for name, value in small.items():
             with archive.open(_member(name, zipfile.ZIP_DEFLATED), "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
+                np.lib.format.write_array(file, np.array(value), allow_pickle=False)
 
 
 def write_parquet(
     path: Path,
-    rows: ChosenRows,
+    rows: RowTable,
     recorded: dict[str, Any],
     manifests: Sequence[Manifest],
     advance: Callable[[int], None],
@@ -73,8 +71,7 @@ def write_parquet(
         from pyarrow import parquet
     except ImportError as error:
         raise UsageError("pyarrow is not installed", hint="pip install 'epalm[parquet]'") from error
-    _, *row = rows.shape
-    width = int(np.prod(row))
+    row = rows.shape[1:]
     number = pa.from_numpy_dtype(np.dtype(rows.spec.stored_dtype))
     metadata = {
         "shape": json.dumps(row),
@@ -82,35 +79,24 @@ def write_parquet(
         "spec": rows.spec.to_bytes(),
         "recorded": json.dumps(recorded),
     }
-    schema = pa.schema(
-        [
-            pa.field("digest", pa.string(), nullable=False),
-            pa.field("names", pa.list_(pa.string()), nullable=False),
-            pa.field("features", pa.list_(pa.field("element", number, nullable=False), width), nullable=False),
-        ],
-        metadata=metadata,
-    )
-    names = _names(manifests)
+    numbers = pa.list_(pa.field("element", number, nullable=False), int(np.prod(row)))
+    columns = {"digest": pa.string(), "names": pa.list_(pa.string()), "features": numbers}
+    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()], metadata=metadata)
+    names = {
+        digest: sorted(name.encode("utf-8", "backslashreplace").decode() for name in found)
+        for digest, found in names_by_digest(manifests).items()
+    }
     start = 0
     # Features do not compress, and a dictionary of them would be a second copy.
     options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": ["digest"]}
     with parquet.ParquetWriter(path, schema, **options) as writer:
-        for values in rows:
+        for values in rows.stretches(stretch_rows(rows.bytes // len(rows.digests))):
             digests = rows.digests[start : start + len(values)]
-            flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=schema.field("features").type)
+            flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=numbers)
             table = pa.table([digests, [names.get(digest, []) for digest in digests], flat], schema=schema)
             writer.write_table(table, row_group_size=len(values))
             start += len(values)
             advance(len(values))
-
-
-def _names(manifests: Iterable[Manifest]) -> dict[str, list[str]]:
-    """Digest → every name that stands for it, in order; what is no text in a name becomes an escape."""
-    found: dict[str, set[str]] = {}
-    for manifest in manifests:
-        for name, digest in manifest.digests.items():
-            found.setdefault(digest, set()).add(name.encode("utf-8", "backslashreplace").decode())
-    return {digest: sorted(names) for digest, names in found.items()}
 
 
 def _member(name: str, compression: int) -> zipfile.ZipInfo:
