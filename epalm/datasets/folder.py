@@ -50,11 +50,11 @@ def read_folder(spec: str, folder: Path, modality: Modality | None = None, *, fo
     if samples and shards:
         warn(f"data {spec!r}: {len(shards):,} tar shards are left alone, as the folder holds media files as well")
     if not samples and (+passed_over).keys().isdisjoint(Modality):
-        said = f"; {in_words(+passed_over)}" if +passed_over else ""
+        counts = f"; {in_words(+passed_over)}" if +passed_over else ""
         linked = "--follow-links follows links; " if passed_over[LINK] else ""
         known = " ".join(sorted(MODALITIES))
         raise UsageError(
-            f"folder {folder} holds no media file and no tar shard{said}",
+            f"folder {folder} holds no media file and no tar shard{counts}",
             hint=f"{linked}known extensions: {known} .tar",
         )
     if with_captions := sum(bool(sample.references) for sample in samples):

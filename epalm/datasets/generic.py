@@ -19,7 +19,7 @@ from epalm.datasets.text_file import NOT_JSON, require_characters
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
 
-SAMPLE_FILES = (".jsonl", ".json", ".csv", ".tsv")  # their extensions; the form is told from what is in them
+SAMPLE_FILES = (".jsonl", ".json", ".csv", ".tsv")  # their extensions; the content decides the form
 _KEYS = ("id", "modality", "media", "task", "split", "prompt", "answers", "raw_answers", "references", "question_type",
          "answer_type")  # fmt: skip
 _KNOWN, _REQUIRED = frozenset(_KEYS), frozenset(("modality", "media", "task", "split"))
@@ -125,8 +125,8 @@ def _cell(key: str, text: str) -> Any:
 def agreed_scores(raw_answers: Sequence[str]) -> dict[str, float]:
     """Each answer with VQA's official accuracy of giving it, before normalisation: of ten, 0.3, 0.6, 0.9, 1, …
 
-    That is min(matches / 3, 1), averaged over leaving out each person in turn (Antol et al., VQA, ICCV 2015). It says
-    nothing of one or two people, where leaving out one leaves no three who agree: their answers have their shares.
+    That is min(matches / 3, 1), averaged over leaving out each person in turn (Antol et al., VQA, ICCV 2015). It is not
+    defined for one or two people, where no three can agree: their answers have their shares.
     """
     people = len(raw_answers)
     counts = Counter(filter(None, map(str.strip, raw_answers)))
@@ -184,7 +184,7 @@ def _share_items(items: tuple[tuple[str, float], ...]) -> Mapping[str, float]:
 
 
 class UniqueIds:
-    """Ids are unique among the samples of one split and modality: what predictions are told apart by."""
+    """Ids are unique among the samples of one split and modality: predictions are matched by them."""
 
     def __init__(self) -> None:
         self._seen = defaultdict[tuple[str, Modality], set[str]](set)

@@ -9,7 +9,7 @@ Members whose paths are equal up to the first dot of their last part are one sam
   a list of them, stands in where there are no references; other keys are not read, nor are values of these that are
   of another form, such as a "task" of the packer's own, which one warning counts
 
-A sample with a prompt is "qa", any other "caption". Its split is what the JSON says, or else the first of "train",
+A sample with a prompt is "qa", any other "caption". Its split is the JSON's, or else the first of "train",
 "val" and "test" that the shard's name begins with, or that its folder is called, or else "train". A medium's name is
 the shard's path below the data root, then the member's: `train-000.tar/cat.jpg`. Members that are not read are counted
 by reason. Where no extension stands for the modality asked for, media that may be of it count: sounds in .webm.
@@ -51,7 +51,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MOST = 100_000  # shards: more is a mistyped range
 _NAMED = 3  # missing shards named in a message; the rest is counted
 _SHOWN = 20  # shards from which a bar is worth its space
-_READ = 8192  # bytes read at once: a header, and little of the medium behind it
+_READ = 8192  # bytes read at once: a header, and little of the medium after it
 _LONGEST_TEXT = 1 << 20  # bytes of a text or JSON
 _LONGEST_NAME = 4096  # bytes
 _ODD = re.compile(r"[\0-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")  # what is between them are bytes that are not UTF-8

@@ -1,4 +1,4 @@
-"""The scenes of the built-in world, their splits, and what is asked and said of them. Knows nothing about pixels.
+"""The scenes of the built-in world, their splits, questions and captions. Knows nothing about pixels.
 
 A scene gives each attribute of its modality one value. No word is a value of two attributes of one modality, so
 an unordered set of values names exactly one scene.
@@ -23,7 +23,7 @@ ATTRIBUTES: Mapping[Modality, Mapping[str, tuple[str, ...]]] = {
         "place": ("left", "right", "top", "bottom", "center"),
         "background": ("black", "white", "gray"),
     },
-    # Neither the motion nor the moment of the flash can be told from one frame.
+    # Neither the motion nor the moment of the flash shows in one frame.
     Modality.VIDEO: {
         "color": ("red", "green", "blue", "yellow", "pink", "cyan"),
         "shape": ("circle", "square", "triangle", "cross"),

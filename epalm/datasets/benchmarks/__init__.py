@@ -62,7 +62,7 @@ def parse_spec(spec: str) -> tuple[Benchmark, str | None, Path] | None:
             return None
         raise UsageError(
             f"data {spec!r} names a benchmark and not where its files lie",
-            hint=f"--data {match[1]}:/root; epalm datasets {match[1]} says what has to be there",
+            hint=f"--data {match[1]}:/root; epalm datasets {match[1]} lists the files that have to be there",
         )
     return benchmark(match[1]), match[2], Path(match[3])
 

@@ -26,7 +26,7 @@ Locate = Callable[[Entry], str]
 def qa_forms(
     clips: tuple[str, ...], list_name: str, locator: Callable[[Files], Locate], mapping: str | None = None
 ) -> tuple[Form, Form]:
-    """The authors' own files, whose clips lie where what `locator` gives says, and lists as `list_name`_train.json."""
+    """The authors' own files, whose clips `locator` finds, and lists named `list_name`_train.json, …"""
     media = {"videos": {"": clips}}
     questions: dict[str, dict[str, str]] = {"questions": {split: f"{split}_qa.json" for split in _SPLITS}}
     questions |= {"names of clips": {"": mapping}} if mapping else {}
