@@ -7,11 +7,11 @@ from typing import Any
 from epalm.console import progress, warn
 from epalm.datasets import load_dataset
 from epalm.errors import EpalmError, MediaError
+from epalm.evaluate.report.previews import Preview, make_previews
 from epalm.evaluate.report.samples import Samples
 from epalm.evaluate.score_files import ScoreFile
 from epalm.extract.decoding.workers import DEFAULT_TIMEOUT
 from epalm.extract.media.limits import Limits
-from epalm.extract.preview import Preview, make_previews
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, with_links
 

@@ -20,11 +20,11 @@ from epalm.evaluate.report import media as report_media
 from epalm.evaluate.report import page as report_page
 from epalm.evaluate.report import samples as report_samples
 from epalm.evaluate.report.page import as_data, curves
+from epalm.evaluate.report.previews import SECONDS, Preview, make_previews
 from epalm.evaluate.report.samples import make_samples
 from epalm.evaluate.score_files import read_scores
 from epalm.extract.decoding import workers
 from epalm.extract.media.limits import Limits
-from epalm.extract.preview import SECONDS, Preview, make_previews
 from epalm.media import MediaFile
 from epalm.samples import Modality
 from tests.conftest import Epalm
