@@ -94,9 +94,7 @@ class Config(Section):
 
 def recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(
-        path.name.removesuffix(".toml") for path in files("epalm.recipes").iterdir() if path.name[-5:] == ".toml"
-    )
+    return sorted(_packaged("."))
 
 
 def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
@@ -108,20 +106,27 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UsageError: no such recipe, or settings that cannot be; all of them are named.
     """
+    use = f"use {', '.join(recipes())}, or a .toml file"
     if recipe in recipes():
-        text = files("epalm.recipes").joinpath(f"{recipe}.toml").read_text(encoding="utf-8")
-    elif recipe.endswith(".toml"):
-        text = _read_recipe(Path(recipe))
+        text = _packaged(".")[recipe]
+    elif not recipe.endswith(".toml"):
+        raise UsageError(f"there is no recipe {recipe!r}{_meant(recipe, recipes())}", hint=use)
     else:
-        meant = _meant(recipe, recipes())
-        raise UsageError(f"there is no recipe {recipe!r}{meant}", hint=f"use {', '.join(recipes())}, or a .toml file")
+        try:
+            text = Path(recipe).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:  # not there, a folder, not to be read, no text
+            raise UsageError(f"the recipe {recipe} cannot be read: {error}", hint=use) from error
     values = _parse(text, recipe)
     own, faults = _own_overlays(values.pop("overlays", {}))
     asked = copy.deepcopy(values)
     for override in overrides:
         _apply(asked, override)
     for name in _chosen_overlays(values, asked):
-        _merge(values, own[name] if name in own else _parse(_packaged_overlays()[name], name))
+        overlay = own[name] if name in own else _parse(_packaged("overlays")[name], name)
+        for section, keys in overlay.items():
+            table = values.setdefault(section, {})
+            if isinstance(table, dict):  # else the validation says so
+                table.update(keys)
     return _validated(values, recipe, overrides, faults)
 
 
@@ -142,26 +147,17 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
         raise UsageError(f"{origin} is no TOML: {error}") from error
 
 
-def _read_recipe(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # not there, a folder, not to be read, no text
-        raise UsageError(
-            f"the recipe {path} cannot be read: {error}", hint=f"use {', '.join(recipes())}, or another .toml file"
-        ) from error
-
-
-def _packaged_overlays() -> dict[str, str]:
-    """Name → TOML."""
-    folder = files("epalm.recipes").joinpath("overlays")
-    return {path.name.removesuffix(".toml"): path.read_text(encoding="utf-8") for path in folder.iterdir()}
+def _packaged(folder: str) -> dict[str, str]:
+    """Name → TOML of what the package has in a folder of its recipes."""
+    there = files("epalm.recipes").joinpath(folder).iterdir()
+    return {path.name[:-5]: path.read_text(encoding="utf-8") for path in there if path.name.endswith(".toml")}
 
 
 def _own_overlays(tables: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """A recipe's own overlays, and what is wrong with them; what they set is checked where one is laid."""
     if not isinstance(tables, dict):
         return {}, ["overlays: must be tables [overlays.NAME]"]
-    names, faults = sorted(_packaged_overlays()), []
+    names, faults = sorted(_packaged("overlays")), []
     for name, table in tables.items():
         if name not in names:
             faults.append(f"overlays.{name}: there is none of that name{_meant(name, names)}, only {', '.join(names)}")
@@ -194,26 +190,19 @@ def _validated(
 def _chosen_overlays(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Names of the overlays that overrides chose, in the order in which they are laid."""
 
+    def value(values: dict[str, Any], section: str, key: str) -> Any:
+        table = values.get(section)
+        return table.get(key) if isinstance(table, dict) else None
+
     def changed(section: str, key: str) -> Any:
-        old, new = (
-            table.get(key) if isinstance(table := values.get(section), dict) else None for values in (before, after)
-        )
-        return new if new != old else None
+        new = value(after, section, key)
+        return new if new != value(before, section, key) else None
 
     names = ["few-shot"] if changed("data", "few_shot") is not None else []
     if changed("model", "variant") == "epalm-pt-l":
-        names += ["epalm-pt-l"]
-        encoder = before.get("encoder")
-        names += ["epalm-pt-l-vit"] if isinstance(encoder, dict) and encoder.get("kind") == "vit" else []
+        names += ["epalm-pt-l", *(["epalm-pt-l-vit"] if value(before, "encoder", "kind") == "vit" else [])]
     names += ["unfrozen"] if True in (changed("lm", "train"), changed("encoder", "train")) else []
     return names
-
-
-def _merge(values: dict[str, Any], overlay: dict[str, Any]) -> None:
-    for section, keys in overlay.items():
-        table = values.setdefault(section, {})
-        if isinstance(table, dict):
-            table.update(keys)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

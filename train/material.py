@@ -31,10 +31,11 @@ class Material:
             drawn = None if described["view_seed"] is None else "a new view"
         else:
             source = f"feature set {described['set']}, layers {described['layers']}"
-            drawn = None if described["views"] == [0] else f"one of views {_span(described['views'])}"
-        views = f"{drawn} of each sample every epoch, view 0 to validate" if drawn else "view 0"
+            views = described["views"]
+            drawn = None if views == [0] else f"one of views {', '.join(map(str, views))}"
+        shown = f"{drawn} of each sample every epoch, view 0 to validate" if drawn else "view 0"
         counts = f"{len(self.training):,} training and {len(self.validation):,} validation samples"
-        return f"features: {source}, {views}; {counts}"
+        return f"features: {source}, {shown}; {counts}"
 
 
 def samples_of(dataset: Dataset, config: Config) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
@@ -101,9 +102,3 @@ def encoder_differences(wanted: EncoderSettings, features: Mapping[str, Any]) ->
         for name, (asked, there) in pairs.items()
         if asked is not None and there is not None and asked != there
     ]
-
-
-def _span(views: Sequence[int]) -> str:
-    """Views as a user reads them: "1 to 4", or "1, 3" where some are missing."""
-    whole = len(views) > 1 and list(views) == list(range(views[0], views[-1] + 1))
-    return f"{views[0]} to {views[-1]}" if whole else ", ".join(map(str, views))

@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +26,6 @@ from epalm.train.step import make_optimiser
 
 _BESIDE_TENSORS = 1 << 15  # bytes of a checkpoint: where the training stands, random generators, names
 _SHOWN = 8  # changes; the rest is counted
-
-
-@dataclass(frozen=True)
-class TrainSummary:
-    """What a training did. Times in seconds, losses in nats per sample."""
-
-    run: str
-    steps: int
-    train_items: int
-    missing_samples: int
-    trainable_parameters: int
-    all_parameters: int
-    seconds: float
-    val_loss: float | None
-    val_exact: float | None
-    val_samples: int  # that the validation took, of `val_of` that there are
-    val_of: int
 
 
 def execute(setup: Setup, *, canary: Callable[..., None], stop: Stop = lambda: False) -> dict[str, Any] | None:
@@ -74,13 +56,12 @@ def execute(setup: Setup, *, canary: Callable[..., None], stop: Stop = lambda: F
                 canary(features, resolved.cache, resolved.dataset, resolved.material.training, str(setup.device))
             # From now on no collection takes the feature set away.
             mark(features.objects, str(chosen.folder.path.resolve()), socket.gethostname())
-        summary = train(setup, chosen.folder, stop=stop, trackers=request.track or ())
-    return None if summary is None else asdict(summary)
+        return train(setup, chosen.folder, stop=stop, trackers=request.track or ())
 
 
 def train(
     setup: Setup, run: RunFolder, *, stop: Stop = lambda: False, trackers: Sequence[str] = ()
-) -> TrainSummary | None:
+) -> dict[str, Any] | None:
     """Train in a run folder, from where it stands to the end; None where `stop` ended it earlier.
 
     Of several processes the first one writes, and all of them read. `trackers` (see `epalm.train.runs.tracking`) are
@@ -95,7 +76,7 @@ def train(
         return _train(setup, run, stop, trackers)
 
 
-def _train(setup: Setup, run: RunFolder, stop: Stop, trackers: Sequence[str]) -> TrainSummary | None:
+def _train(setup: Setup, run: RunFolder, stop: Stop, trackers: Sequence[str]) -> dict[str, Any] | None:
     processes, hyper = setup.processes, setup.hyper
     if processes.first:
         run.sweep()
@@ -144,7 +125,7 @@ def _train(setup: Setup, run: RunFolder, stop: Stop, trackers: Sequence[str]) ->
         return None
     summary = _summary(setup, run, state)
     if processes.first:
-        run.end(asdict(summary))
+        run.end(summary)
         run.finish()
     return summary
 
@@ -179,21 +160,22 @@ def _restored(setup: Setup, run: RunFolder, optimiser: torch.optim.Optimizer) ->
     return state
 
 
-def _summary(setup: Setup, run: RunFolder, state: TrainState) -> TrainSummary:
-    result = state.validation
-    return TrainSummary(
-        run=str(run.path),
-        steps=state.step,
-        train_items=len(setup.batches.items),
-        missing_samples=setup.resolved.material.missing,
-        trainable_parameters=sum(tensor.numel() for tensor in setup.model.trainable_tensors().values()),
-        all_parameters=sum(tensor.numel() for tensor in setup.model.parameters()),
-        seconds=state.seconds,
-        val_loss=result.loss if result else None,
-        val_exact=result.exact if result else None,
-        val_samples=result.samples if result else 0,
-        val_of=len(training_items(setup.resolved.material.validation)),
-    )
+def _summary(setup: Setup, run: RunFolder, state: TrainState) -> dict[str, Any]:
+    """What the training did. Times in seconds, losses in nats per sample."""
+    result, material = state.validation, setup.resolved.material
+    return {
+        "run": str(run.path),
+        "steps": state.step,
+        "train_items": len(setup.batches.items),
+        "missing_samples": material.missing,
+        "trainable_parameters": sum(tensor.numel() for tensor in setup.model.trainable_tensors().values()),
+        "all_parameters": sum(tensor.numel() for tensor in setup.model.parameters()),
+        "seconds": state.seconds,
+        "val_loss": result.loss if result else None,
+        "val_exact": result.exact if result else None,
+        "val_samples": result.samples if result else 0,  # that the validation took, of `val_of` that there are
+        "val_of": len(training_items(material.validation)),
+    }
 
 
 def checkpoint_bytes(tensors: Iterable[torch.Tensor]) -> int:

@@ -54,12 +54,11 @@ class Adapters(nn.ModuleList):
 
     def attach(self, layers: Iterable[nn.Module]) -> list[RemovableHandle]:
         """Let every block of the language model run through its adapters until the handles are removed."""
-        handles = []
+        handles: list[RemovableHandle] = []
         for layer, block in zip(layers, self, strict=True):
-            attention, second = layer.get_submodule("self_attn"), layer.get_submodule("fc2")
             assert isinstance(block, BlockAdapters)
-            handles.append(attention.register_forward_hook(_behind_attention(block.attention)))
-            handles.append(second.register_forward_hook(_behind_linear(block.feed_forward)))
+            places = {"self_attn": block.attention, "fc2": block.feed_forward}
+            handles += [layer.get_submodule(name).register_forward_hook(_behind(one)) for name, one in places.items()]
         return handles
 
 
@@ -67,16 +66,8 @@ def _linear(values: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
     return functional.linear(values, layer.weight.to(values.dtype), layer.bias.to(values.dtype))
 
 
-def _behind_attention(adapter: Bottleneck) -> Any:
-    def hook(_module: nn.Module, _arguments: Any, output: tuple[Any, ...]) -> tuple[Any, ...]:
-        return adapter(output[0]), *output[1:]
-
-    return hook
-
-
-def _behind_linear(adapter: Bottleneck) -> Any:
-    def hook(_module: nn.Module, _arguments: Any, output: torch.Tensor) -> torch.Tensor:
-        adapted: torch.Tensor = adapter(output)
-        return adapted
+def _behind(adapter: Bottleneck) -> Any:
+    def hook(_module: nn.Module, _arguments: Any, output: Any) -> Any:
+        return (adapter(output[0]), *output[1:]) if isinstance(output, tuple) else adapter(output)
 
     return hook

@@ -21,7 +21,7 @@ def quantization(form: str, dtype: torch.dtype) -> Any:
     """
     if form == "none":
         return None
-    _require(("bitsandbytes",), f"lm.quantized {form}", "quantized")
+    _require("bitsandbytes", f"lm.quantized {form}", "quantized")
     from transformers import BitsAndBytesConfig
 
     if form == "8bit":
@@ -37,17 +37,13 @@ def add_lora(lm: nn.Module, *, rank: int, alpha: int) -> None:
     Raises:
         UsageError: peft is not installed.
     """
-    _require(("peft",), "model.adapters lora", "lora")
+    _require("peft", "model.adapters lora", "lora")
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=["q_proj", "v_proj"], lora_dropout=0.0)
     inject_adapter_in_model(config, lm)
 
 
-def _require(packages: tuple[str, ...], setting: str, extra: str) -> None:
-    absent = [name for name in packages if importlib.util.find_spec(name) is None]
-    if absent:
-        raise UsageError(
-            f"{setting} needs {' and '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed",
-            hint=f"pip install 'epalm[{extra}]'",
-        )
+def _require(package: str, setting: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UsageError(f"{setting} needs {package}, which is not installed", hint=f"pip install 'epalm[{extra}]'")

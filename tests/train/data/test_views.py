@@ -168,7 +168,7 @@ def test_training_asks_for_its_epoch_and_validation_for_none(trial: Trial, tmp_p
 def test_the_choice_is_said_and_recorded(trial: Trial) -> None:
     trial.extract("--views", 2)
     augmented = _train(trial, "--set", "data.augment=true", "--run", "augmented")
-    assert "one of views 1 to 2 of each sample every epoch, view 0 to validate" in augmented.err
+    assert "one of views 1, 2 of each sample every epoch, view 0 to validate" in augmented.err
     assert "one view" not in augmented.err
     plain = _train(trial, "--run", "plain")
     assert ", view 0; " in plain.err and "have one view" not in plain.err
