@@ -7,10 +7,9 @@ import typer
 from epalm.cli.bench import bench
 from epalm.cli.cache import cache_app
 from epalm.cli.compare import compare
-from epalm.cli.datasets import DatasetsCommand, datasets
+from epalm.cli.datasets import datasets
 from epalm.cli.demo import demo
 from epalm.cli.doctor import doctor
-from epalm.cli.encoder_names import EncoderCommand
 from epalm.cli.export_run import export_run
 from epalm.cli.extract import extract
 from epalm.cli.import_run import import_run
@@ -49,18 +48,8 @@ def _main(
 ) -> None: ...
 
 
-app.command()(demo)
-app.command(cls=EncoderCommand)(extract)
-app.command()(train)
-app.command()(score)
-app.command()(compare)
-app.command()(report)
-app.command()(predict)
-app.command()(serve)
-app.command()(runs)
-app.command()(recipes)
-app.command(cls=DatasetsCommand)(datasets)
-app.command()(doctor)
+for command in (demo, extract, train, score, compare, report, predict, serve, runs, recipes, datasets, doctor):
+    app.command()(command)
 app.command("import")(import_run)
 app.command("export")(export_run)
 app.command()(bench)

@@ -10,13 +10,13 @@ from epalm.cli.bench_run import PLAYGROUND, Bench, Outcome, Training
 from epalm.errors import UsageError
 from epalm.extract.request import ExtractRequest
 from epalm.figures import hundred, interval_in_words, samples_in_words
-from epalm.grids import PAPER_BANK, Grid, GridMeasure, Row, carried_over, masks_of
+from epalm.grids import PAPER_BANK, Grid, Row, carried_over, masks_of
 from epalm.samples import Modality
 from epalm.settings import OPT_BLOCKS
 from epalm.train.request import RecipeChanges, TrainRequest
 
 Planned = dict[tuple[int, Modality], Training]  # by number of the row
-_HEADINGS = {"here": "here", "parameters": "trained parameters", "share": "of all", "seconds": "training"}
+_HEADINGS = {"here": ["here"], "parameters": ["trained parameters"], "share": ["of all"], "seconds": ["training"]}
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,21 @@ def plan_grid(
 def make_table(grid: Grid, bench: Bench, planned: Planned, outcomes: Mapping[Training, Outcome]) -> Table:
     """The table of a grid whose trainings are done."""
     modalities = list(dict.fromkeys(modality for _, modality in planned))
-    headings, rows, records = [grid.first], [], []
-    for number, row in enumerate(grid.rows):
-        each = {modality: outcomes[planned[number, modality]] for modality in modalities}
-        here = _here(row, planned[number, modalities[0]])
-        rows.append([row.label, *itertools.chain(*(_cells(column, grid, row, here, each) for column in grid.columns))])
-        records += [_record(grid, row, here, modality, outcome) for modality, outcome in each.items()]
-    titles = [
-        f"{modality} {measure.title}" if len(modalities) > 1 else measure.title
-        for modality in modalities
-        for measure in grid.measures
+    records = [
+        _record(grid, grid.rows[number], training, outcomes[training]) for (number, _), training in planned.items()
     ]
-    for column in grid.columns:
-        published = [f"{measure.title}, published" for measure in grid.measures]
-        headings += [_HEADINGS[column]] if column in _HEADINGS else published if column == "published" else titles
+    width = len(modalities)
+    each = [records[first : first + width] for first in range(0, len(records), width)]
+    rows = [[one[0]["row"], *itertools.chain(*(_cells(column, one) for column in grid.columns))] for one in each]
+    names = [measure.heading or measure.name for measure in grid.measures]
+    titles = [f"{modality} {name}" if width > 1 else name for modality in modalities for name in names]
+    published = [f"{name}, published" for name in names]
+    headings = {**_HEADINGS, "measures": titles, "intervals": titles, "published": published}
     if grid.chance:
-        guessed = [hundred(value, ".1f") for one in records[: len(modalities)] for value in one["chance"].values()]
-        cells = [[""] if column in _HEADINGS else guessed for column in grid.columns]
+        guessed = [hundred(value, ".1f") for one in each[0] for value in one["chance"].values()]
+        cells = [guessed if headings[column] is titles else [""] for column in grid.columns]
         rows.append(["chance", *itertools.chain(*cells)])
-    figures = [figure for one in records[: len(modalities)] for figure in one["measured"].values()]
+    figures = [figure for one in each[0] for figure in one["measured"].values()]
     samples = [f"{title} {samples_in_words(figure)}" for title, figure in zip(titles, figures, strict=True)]
     steps = sorted({f"{record['steps']:,}" for record in records}, key=len)
     caption = (
@@ -108,45 +104,42 @@ def make_table(grid: Grid, bench: Bench, planned: Planned, outcomes: Mapping[Tra
     )
     if grid.published:
         caption += f" Published for {grid.published}. Data and models differ: only the order of the rows compares."
-    return Table(grid.name, caption, headings, rows, records)
+    columns = [grid.first, *itertools.chain(*(headings[column] for column in grid.columns))]
+    return Table(grid.name, caption, columns, rows, records)
 
 
-def _cells(column: str, grid: Grid, row: Row, here: str, outcomes: Mapping[Modality, Outcome]) -> list[str]:
-    trained = [outcome.trained for outcome in outcomes.values()]
-    parameters, total = trained[0]["trainable_parameters"], trained[0]["all_parameters"]
-    figures = [_figure(outcome, measure) for outcome in outcomes.values() for measure in grid.measures]
-    values = [hundred(figure["value"], ".1f") for figure in figures]
-    intervals = [interval_in_words(figure, ".1f").replace(" – ", "–") for figure in figures]
-    published = [row.published.get(measure.name) for measure in grid.measures]
-    return {
-        "here": [here],
-        "parameters": [f"{parameters:,}"],
-        "share": [f"{parameters / total:.2%}"],
-        "seconds": [f"{sum(one['seconds'] for one in trained) / len(trained):.0f} s"],
-        "measures": values,
-        "intervals": [f"{value} ({interval})" for value, interval in zip(values, intervals, strict=True)],
-        "published": ["–" if value is None else f"{value:.2f}" for value in published],
-    }[column]
-
-
-def _record(grid: Grid, row: Row, here: str, modality: Modality, outcome: Outcome) -> dict[str, Any]:
-    tasks, names = outcome.scores["tasks"], {measure.name: measure for measure in grid.measures}
+def _record(grid: Grid, row: Row, training: Training, outcome: Outcome) -> dict[str, Any]:
+    """What a reader of the figures wants of one training."""
+    tasks = outcome.scores["tasks"]
     kept = ("run", "steps", "seconds", "trainable_parameters", "all_parameters")
     return {
         "grid": grid.name,
         "row": row.label,
-        "here": here,
-        "modality": modality.value,
+        "here": _here(row, training),
+        "modality": training.extract.modality.value,
         **{key: outcome.trained[key] for key in kept},
-        "measured": {name: _figure(outcome, measure) for name, measure in names.items()},
-        "published": {name: row.published.get(name) for name in names},
-        "chance": {name: tasks[measure.task]["chance"].get(name) for name, measure in names.items()},
+        "measured": {one.name: tasks[one.task]["figures"][one.name] for one in grid.measures},
+        "published": {one.name: row.published.get(one.name) for one in grid.measures},
+        "chance": {one.name: tasks[one.task]["chance"].get(one.name) for one in grid.measures},
     }
 
 
-def _figure(outcome: Outcome, measure: GridMeasure) -> Mapping[str, Any]:
-    figure: Mapping[str, Any] = outcome.scores["tasks"][measure.task]["figures"][measure.name]
-    return figure
+def _cells(column: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The cells of a row in a column, of its records in all modalities."""
+    first = records[0]
+    parameters, total = first["trainable_parameters"], first["all_parameters"]
+    figures = [figure for one in records for figure in one["measured"].values()]
+    values = [hundred(figure["value"], ".1f") for figure in figures]
+    intervals = [interval_in_words(figure, ".1f").replace(" – ", "–") for figure in figures]
+    return {
+        "here": [first["here"]],
+        "parameters": [f"{parameters:,}"],
+        "share": [f"{parameters / total:.2%}"],
+        "seconds": [f"{sum(one['seconds'] for one in records) / len(records):.0f} s"],
+        "measures": values,
+        "intervals": [f"{value} ({interval})" for value, interval in zip(values, intervals, strict=True)],
+        "published": ["–" if value is None else f"{value:.2f}" for value in first["published"].values()],
+    }[column]
 
 
 def _here(row: Row, training: Training) -> str:

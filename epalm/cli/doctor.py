@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,12 +50,11 @@ def doctor(
         epalm doctor --cache s3://bucket/cache --json
     """
     findings = [
-        _finding("Python", _python),
+        Finding("Python", "works", f"{sys.version.split()[0]}, {sys.executable}"),
         _finding("packages", _packages, hint="pip install --upgrade epalm"),
         _finding("extras", _extras),
         _finding("device", _device, hint="pip install --upgrade torch torchvision, or --device cpu"),
-        _finding("FFmpeg", _ffmpeg, hint="pip install --upgrade av"),
-        _finding("libsndfile", _libsndfile, hint="pip install --upgrade soundfile"),
+        _finding("FFmpeg", _ffmpeg, hint="pip install --upgrade av soundfile"),
         _finding("Java", _java, optional=True),
         _finding("SPICE", _spice, optional=True),
         _finding("playground", _playground),
@@ -89,38 +88,28 @@ def _finding(what: str, look: Callable[[], Looked], *, optional: bool = False, h
     return Finding(what, "works", looked) if isinstance(looked, str) else Finding(what, "lacks", *looked)
 
 
-def _python() -> Looked:
-    here = f"{sys.version.split()[0]}, {sys.executable}"
-    if not (3, 11) <= sys.version_info < (3, 14):
-        raise EpalmError(here, hint="use Python 3.11, 3.12 or 3.13")
-    return here
-
-
 def _packages() -> Looked:
-    versions = {name: _version(name) for name in ("epalm", *_required())}
+    versions = {name: _version(name) for name in ("epalm", *_required(""))}
     if absent := [name for name, found in versions.items() if found is None]:
         raise EpalmError(f"not installed: {', '.join(absent)}")
     return ", ".join(f"{name} {found}" for name, found in versions.items())
 
 
 def _extras() -> Looked:
-    extras = {name: extra for name, extra in _required(extras=True).items() if extra and _version(name) is None}
-    if not extras:
+    extras = [extra for extra in metadata("epalm").get_all("Provides-Extra") or () if extra not in ("all", "dev")]
+    absent = {name: extra for extra in extras for name in _required(extra) if _version(name) is None}
+    if not absent:
         return "all are installed"
-    return f"not installed: {', '.join(extras)}", f"pip install 'epalm[{','.join(dict.fromkeys(extras.values()))}]'"
+    return f"not installed: {', '.join(absent)}", f"pip install 'epalm[{','.join(dict.fromkeys(absent.values()))}]'"
 
 
-def _required(*, extras: bool = False) -> dict[str, str]:
-    """Packages that epalm needs, "", or that an extra of it adds, with its name."""
+def _required(extra: str) -> list[str]:
+    """Packages that epalm needs, or that an extra adds."""
     from packaging.requirements import Requirement
 
-    found: dict[str, str] = {}
-    for line in requires("epalm") or ():
-        one = Requirement(line)
-        extra = str(one.marker).rpartition('extra == "')[2].rstrip('"') if "extra" in str(one.marker) else ""
-        if bool(extra) == extras and one.name != "epalm" and extra != "dev":
-            found.setdefault(one.name, extra)
-    return found
+    wanted = [Requirement(line) for line in requires("epalm") or ()]
+    own = [one for one in wanted if bool(extra) == ("extra ==" in str(one.marker))]
+    return [one.name for one in own if one.marker is None or one.marker.evaluate({"extra": extra})]
 
 
 def _version(name: str) -> str | None:
@@ -148,17 +137,12 @@ def _device() -> Looked:
 
 def _ffmpeg() -> Looked:
     import av
-
-    libraries = ", ".join(f"{name} {'.'.join(map(str, numbers))}" for name, numbers in av.library_versions.items())
-    found = f"PyAV {av.__version__}: {libraries}"
-    absent = [name for name in ("h264", "hevc", "vp9", "av1", "aac", "mp3") if name not in av.codecs_available]
-    return (found, f"no decoder of {', '.join(absent)}: pip install --force-reinstall av") if absent else found
-
-
-def _libsndfile() -> Looked:
     import soundfile
 
-    return str(soundfile.__libsndfile_version__)
+    libraries = ", ".join(f"{name} {'.'.join(map(str, numbers))}" for name, numbers in av.library_versions.items())
+    found = f"PyAV {av.__version__}: {libraries}; libsndfile {soundfile.__libsndfile_version__}"
+    absent = [name for name in ("h264", "hevc", "vp9", "av1", "aac", "mp3") if name not in av.codecs_available]
+    return (found, f"no decoder of {', '.join(absent)}: pip install --force-reinstall av") if absent else found
 
 
 def _java() -> Looked:

@@ -43,11 +43,6 @@ class GridMeasure(Section):
     name: str
     heading: str | None = None  # [its name]
 
-    @property
-    def title(self) -> str:
-        """Its heading."""
-        return self.heading or self.name
-
 
 class Grid(Section):
     """One table."""
