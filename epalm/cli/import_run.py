@@ -61,7 +61,7 @@ def import_run(
     from epalm.extract.encoders.registry import build_encoder
     from epalm.extract.run_encoder import choice_of
     from epalm.train.runs.importing import import_run as write
-    from epalm.train.runs.published import read_published
+    from epalm.train.runs.importing import read_published
     from epalm.train.runs.run_folder import RunFolder
     from epalm.train.runs.run_lock import emptied_on_fault
 

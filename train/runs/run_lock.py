@@ -52,19 +52,14 @@ def is_locked(run: RunFolder) -> bool:
         return False
 
 
-def discard_empty(run: RunFolder) -> None:
-    """Take a run folder away in which nothing was begun, and no process works."""
-    if {path.name for path in run.path.iterdir()} <= {_LOCK} and not is_locked(run):
-        (run.path / _LOCK).unlink(missing_ok=True)
-        with suppress(OSError):  # something has come into it: it stays
-            run.path.rmdir()
-
-
 @contextmanager
 def emptied_on_fault(run: RunFolder) -> Iterator[None]:
-    """A fault before anything is written leaves no run folder."""
+    """A fault before anything is written takes the run folder away, unless another process works in it."""
     try:
         yield
     except EpalmError:
-        discard_empty(run)
+        if {path.name for path in run.path.iterdir()} <= {_LOCK} and not is_locked(run):
+            (run.path / _LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # something has come into it: it stays
+                run.path.rmdir()
         raise

@@ -83,7 +83,7 @@ def test_a_published_checkpoint_gives_the_published_logits(
     data = load_file(PARITY / name / "io.safetensors")
     mask = data["attention_mask"]
     with torch.no_grad():
-        logits = loaded.model(data["cls"][:, -4:], data["input_ids"], mask, text_only=False)
+        logits = loaded.model(data["cls"][:, -4:].unsqueeze(2), data["input_ids"], mask, text_only=False)
     real = torch.cat((mask.new_ones(len(mask), loaded.model.lm.front), mask), 1).bool()
     assert (logits - data["logits"])[real].abs().max() <= 1e-4
     model = run.config.model
