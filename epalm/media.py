@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from epalm.fingerprint import digest_file
 
@@ -67,7 +67,8 @@ class _Composed(io.RawIOBase):
     """Nothing is read before it is asked for: a long clip takes no memory."""
 
     def __init__(self, file: BinaryIO, stretches: Iterable[Stretch], owned: bool) -> None:
-        self._file, self._owned = file, owned
+        self._file: Any = file  # whatever kind it is, it has `readinto`, which copies nothing twice
+        self._owned = owned
         self._stretches = [stretch for stretch in stretches if length_of(stretch) > 0]
         self._ends: list[int] = []
         for stretch in self._stretches:
@@ -96,13 +97,13 @@ class _Composed(io.RawIOBase):
         part = memoryview(buffer)[:left]
         done = length_of(stretch) - left
         if isinstance(stretch, bytes):
-            data = stretch[done : done + len(part)]
+            count = len(part)
+            part[:] = stretch[done : done + count]
         else:
             self._file.seek(stretch[0] + done)
-            data = self._file.read(len(part))
-        part[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+            count = self._file.readinto(part) or 0
+        self._position += count
+        return count
 
     def close(self) -> None:
         if self._owned:

@@ -128,8 +128,10 @@ class _Form(NamedTuple):
         silence, one = _SCALES[kind]
         with np.errstate(over="ignore"):  # a double beyond float32 is infinite, and noticed as such
             samples = values.astype(np.float32)
-        samples -= np.float32(silence)
-        samples *= np.float32(1 / one)  # a power of two: nothing is rounded twice
+        if silence:
+            samples -= np.float32(silence)
+        if one != 1:
+            samples *= np.float32(1 / one)  # a power of two: nothing is rounded twice
         return samples
 
 

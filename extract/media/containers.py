@@ -6,7 +6,6 @@ Knows containers; does not know frames or samples.
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any, BinaryIO, cast
 
 import av
@@ -16,7 +15,7 @@ from epalm.errors import MediaError
 from epalm.extract.media.chunks import end_of_tags
 from epalm.extract.media.limits import Limits, out_of_memory, require_status
 from epalm.extract.media.truncation import require_whole
-from epalm.media import MediaFile
+from epalm.media import MediaFile, composed
 from epalm.samples import Modality
 
 # Playlists and scripts (hls, dash, concat, image2, lavfi …) are left out: they open other files or URLs.
@@ -79,7 +78,7 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
     Raises:
         MediaError: also when the file is shorter than it says, or says that it lasts beyond the limits.
     """
-    size = require_status(medium, limits).size
+    status = require_status(medium, limits)
     options = {
         "protocol_whitelist": _NO_PROTOCOL,
         "format_whitelist": _FORMATS,
@@ -88,8 +87,11 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
         "max_samples": str(_SAMPLES),
     }
     try:
-        with _content(medium, medium.size or size).open() as file:
-            whole_file = require_whole(file, what)
+        with medium.open() as file:
+            start, size = end_of_tags(file), medium.size or status.size
+            start = start if start < size else 0
+            # A composed file has no name: whatever that ends in, the content decides.
+            whole_file = require_whole(composed(file, [(start, size - start)]), what)
             head = whole_file.read(22)
             if head[8:16] == b"WAVEfmt " and head[20:] in _PCM:
                 options |= _OF_PCM
@@ -113,14 +115,6 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
         with suppress(OSError), medium.open() as file:
             words, remedy = another_medium(file, (Modality(what), Modality.VIDEO, Modality.AUDIO)) or (words, remedy)
         raise MediaError(f"the {what} cannot be decoded: {words}", hint=remedy) from error
-
-
-def _content(medium: MediaFile, size: int) -> MediaFile:
-    """The medium without the tags before it. A stretch has no name: whatever that ends in, the content decides."""
-    with medium.open() as file:
-        start = end_of_tags(file)
-    start = start if start < size else 0
-    return replace(medium, offset=medium.offset + start, size=size - start)
 
 
 def another_medium(file: BinaryIO, expected: Sequence[Modality]) -> tuple[str, str] | None:
