@@ -171,25 +171,17 @@ def _transfer(source: "FeatureSet", target: "Cache", verb: str, only_plan: bool,
     from epalm.console import say, size_in_words, warn
 
     plan = plan_transfer(source, target)
-    todo = f"{len(plan.blocks):,} blocks, {size_in_words(plan.bytes)}"
-    figures = {"set": source.name, "from": source.where, "to": target.where, "there": plan.there}
-    if only_plan:
-        refused = [{"block": fault.block, "error": fault.error} for fault in plan.faults]
-        if as_json:
-            typer.echo(json.dumps({**figures, "blocks": len(plan.blocks), "bytes": plan.bytes, "refused": refused}))
-        say(f"{source.name}: {todo} to copy to {target.where}; {plan.there:,} are there")
-        for fault in plan.faults:
-            warn(fault.error)
-        return None
-    done = run_transfer(plan, verb)
-    refused = [{"block": fault.block, "error": fault.error} for fault in done.faults]
+    done = None if only_plan else run_transfer(plan, verb)
+    blocks, size = (done.blocks, done.bytes) if done else (len(plan.blocks), plan.bytes)
+    faults = done.faults if done else plan.faults
     if as_json:
-        typer.echo(json.dumps({**figures, "blocks": done.blocks, "bytes": done.bytes, "refused": refused}))
-    say(
-        f"{source.name}: {done.blocks:,} blocks, {size_in_words(done.bytes)} copied to {target.where}; "
-        f"{plan.there:,} were there"
-    )
-    for fault in done.faults:
+        figures = {"set": source.name, "from": source.where, "to": target.where, "there": plan.there}
+        refused = [{"block": fault.block, "error": fault.error} for fault in faults]
+        typer.echo(json.dumps({**figures, "blocks": blocks, "bytes": size, "refused": refused}))
+    state, there = ("copied", "were there") if done else ("to copy", "are there")
+    counted = f"{blocks:,} blocks, {size_in_words(size)} {state}"
+    say(f"{source.name}: {counted} to {target.where}; {plan.there:,} {there}")
+    for fault in faults:
         warn(f"not copied: {fault.error}")
     return done
 
@@ -208,7 +200,7 @@ def _end(done: "Transferred") -> None:
     from epalm.console import say
 
     if done.faults:
-        say("epalm cache verify --repair makes what is damaged again, where media and encoder are at hand")
+        say("epalm cache verify --repair drops what is damaged there, and epalm extract makes it again")
         raise typer.Exit(DAMAGED)
 
 

@@ -157,7 +157,7 @@ def test_many_processes_at_once(tmp_path: Path, media: list[MediaFile]) -> None:
 def test_what_was_hashed_before_the_end_is_kept(
     ended_by: signal.Signals, tmp_path: Path, media: list[MediaFile]
 ) -> None:
-    setup = "hashing.digest_file, hashing._TOGETHER, media_index._show_nothing = stuck, 1, told"
+    setup = "hashing.digest_file, hashing._TOGETHER, media_index.silent = stuck, 1, told"
     if ended_by == signal.SIGKILL:  # who is interrupted keeps what is at hand, who is killed what was committed
         setup += "; media_index._KEEP_ROWS = 1"
     process = _start(tmp_path / "index.sqlite", media, setup)
