@@ -89,7 +89,9 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
     remote = _remote(request)
     folder = RunFolder.find(request.runs, request.run)
     shapes = remote is not None and not dry  # are enough
-    run = load_run(folder, device=request.device, checkpoint=request.checkpoint, lm=request.lm, empty=shapes)
+    run = load_run(
+        folder, device=request.device, checkpoint=request.checkpoint, lm=request.lm, empty=shapes, write=not dry
+    )
     data = with_links(request.data or str(run.inputs["data"]), follow=request.follow_links)
     if not data:
         raise UsageError(f"{folder.path} names no data", hint="--data takes yours")

@@ -57,10 +57,11 @@ def opt_config(source: Source) -> OPTConfig:
     return config
 
 
-def lm_digest(lm: AugmentedOPT, settings: LmSettings, index: Path) -> str:
+def lm_digest(lm: AugmentedOPT, settings: LmSettings, index: Path, *, write: bool = True) -> str:
     """SHA-256 (hex) of the tensors as they were loaded.
 
     The file `index` keeps it beside path, size and times of the model's files: unchanged ones are not hashed again.
+    `write` says whether it may be written.
     """
     files = _file_states(settings.name)
     key = json.loads(json.dumps([settings.dtype, settings.quantized, transformers.__version__, files]))
@@ -69,7 +70,7 @@ def lm_digest(lm: AugmentedOPT, settings: LmSettings, index: Path) -> str:
         if files and known["files"] == key:
             return str(known["digest"])
     digest = digest_tensors(lm.state_dict())
-    if files:
+    if files and write:
         with suppress(OSError):  # a folder that cannot be written: hashed again the next time
             write_atomically(index, json.dumps({"files": key, "digest": digest}).encode())
     return digest

@@ -48,12 +48,19 @@ class LoadedRun:
 
 
 def load_run(
-    folder: RunFolder, *, device: str = "auto", checkpoint: str = "best", lm: str | None = None, empty: bool = False
+    folder: RunFolder,
+    *,
+    device: str = "auto",
+    checkpoint: str = "best",
+    lm: str | None = None,
+    empty: bool = False,
+    write: bool = True,
 ) -> LoadedRun:
     """The run's model with its trained tensors.
 
     `lm` says where the language model is to be found, where that is not at the place that the run names. `empty`: the
-    model has the language model's shapes alone, for who leaves computing to others.
+    model has the language model's shapes alone, for who leaves computing to others. `write`: the run folder may keep
+    the digest of the language model, so that it is not hashed again.
 
     Raises:
         UsageError: a part of the run is missing, or the language model is not the one that it was trained with.
@@ -64,7 +71,7 @@ def load_run(
         weights = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
     except UsageError as error:
         raise UsageError(error.message, hint=f"{error.hint}; --lm names where it is now") from error
-    if not empty and lm_digest(weights, config.lm, folder.path / _LM_FILES) != inputs["lm"]:
+    if not empty and lm_digest(weights, config.lm, folder.path / _LM_FILES, write=write) != inputs["lm"]:
         raise UsageError(
             f"{config.lm.name!r} has other weights than when {folder.name} was trained",
             hint="--lm names where the right one is; else train again",
