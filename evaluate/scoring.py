@@ -172,20 +172,20 @@ def _differs(metric: Metric, found: Mapping[str, Measured]) -> bool:
 
 def _by_type(measured: Mapping[str, tuple[_Asked, Measured]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The figure of each answer type and question type, where the data have them."""
-    import pandas as pd
-
     name = judge(measured)
     if name is None:
         return
     asked, whole = measured[name]
     for kind in ("answer_type", "question_type"):
-        types = pd.Series([getattr(sample, kind) or None for sample in asked.scored], dtype=object)
-        counts, media = asked.counts_by(kind), pd.Series(asked.media(), dtype=object)
+        counts, media, places = asked.counts_by(kind), asked.media(), dict[str, list[int]]()
+        for place, sample in enumerate(asked.scored):
+            if value := getattr(sample, kind):
+                places.setdefault(value, []).append(place)
         parts = {}
-        for value, places in types.groupby(types).indices.items():
-            part = {name: Measured(whole.statistics[places], whole.aggregate)}
-            figure = figures(part, media[places].tolist(), over_samples=False)[name]
-            parts[str(value)] = {"metric": name, **figure, **counts[str(value)]}
+        for value, of in sorted(places.items()):
+            part = {name: Measured(whole.statistics[of], whole.aggregate)}
+            figure = figures(part, [media[place] for place in of], over_samples=False)[name]
+            parts[value] = {"metric": name, **figure, **counts[value]}
         if parts:
             yield f"by_{kind}", parts
 

@@ -155,9 +155,11 @@ def _sums_by_medium(statistics: np.ndarray, media: Sequence[str] | None) -> np.n
     """(N, M) → (G, M), the media in the order of their first samples."""
     if media is None:
         return statistics
-    import pandas as pd
-
-    return pd.DataFrame(statistics).groupby(np.asarray(media, dtype=object), sort=False).sum().to_numpy()
+    order: dict[str, int] = {}
+    places = [order.setdefault(one, len(order)) for one in media]
+    sums = np.zeros((len(order), statistics.shape[1]))
+    np.add.at(sums, places, statistics)
+    return sums
 
 
 def _interval(value: _Value, parts: np.ndarray, drawn: np.ndarray) -> Interval | None:
