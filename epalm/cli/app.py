@@ -10,6 +10,7 @@ from epalm.cli.compare import compare
 from epalm.cli.datasets import datasets
 from epalm.cli.demo import demo
 from epalm.cli.doctor import doctor
+from epalm.cli.encoder_names import EncoderCommand
 from epalm.cli.export_run import export_run
 from epalm.cli.extract import extract
 from epalm.cli.import_run import import_run
@@ -49,7 +50,7 @@ def _main(
 
 
 for command in (demo, extract, train, score, compare, report, predict, serve, runs, recipes, datasets, doctor):
-    app.command()(command)
+    app.command(cls=EncoderCommand if command is extract else None)(command)
 app.command("import")(import_run)
 app.command("export")(export_run)
 app.command()(bench)
