@@ -1,13 +1,15 @@
 """The `epalm` command: its sub-commands in the order in which a newcomer needs them."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from epalm.cli.bench import bench
 from epalm.cli.cache import cache_app
 from epalm.cli.compare import compare
-from epalm.cli.datasets import datasets
+from epalm.cli.datasets import DatasetsCommand, datasets
 from epalm.cli.demo import demo
 from epalm.cli.doctor import doctor
 from epalm.cli.encoder_names import EncoderCommand
@@ -49,8 +51,11 @@ def _main(
 ) -> None: ...
 
 
+# These name what installed packages add.
+_NAMES_IN_HELP: dict[Callable[..., None], type[TyperCommand]] = {extract: EncoderCommand, datasets: DatasetsCommand}
+
 for command in (demo, extract, train, score, compare, report, predict, serve, runs, recipes, datasets, doctor):
-    app.command(cls=EncoderCommand if command is extract else None)(command)
+    app.command(cls=_NAMES_IN_HELP.get(command))(command)
 app.command("import")(import_run)
 app.command("export")(export_run)
 app.command()(bench)

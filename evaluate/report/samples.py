@@ -96,7 +96,8 @@ def _chosen(frames: Sequence[pd.DataFrame], count: int) -> dict[str, None]:
     """Ids, as many worst as best as drawn ones of each task, and as many that changed most where runs are compared."""
     queues: list[pd.Index[Any]] = []
     for _, part in frames[0].groupby("task"):
-        scores = part["score"].loc[sorted(part.index, key=_lot)].fillna(0.0)
+        drawn = pd.Index(sorted(part.index, key=_lot), dtype=object)  # names of files need not be UTF-8
+        scores = part["score"].loc[drawn].fillna(0.0)
         queues += [one.sort_values(kind="stable").index for one in (scores, -scores)]
         queues.append(scores.index)
         for other in frames[1:]:
