@@ -157,3 +157,10 @@ def test_the_playgrounds_models_are_small_and_complete() -> None:
     assert all((folder / "model.safetensors").is_file() for folder in folders)
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl")]
     assert sum(path.stat().st_size for path in files) < 12e6  # bytes
+
+
+def test_no_page_has_two_sides_of_a_merge() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "pyproject.toml", ROOT / "justfile"]
+    assert len(pages) > 10
+    left = [path.name for path in pages if re.search(r"^(<<<<<<<|>>>>>>>) ", path.read_text(), re.MULTILINE)]
+    assert left == []

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -18,6 +17,7 @@ from epalm.errors import UsageError
 from epalm.extract.media.limits import Limits
 from epalm.fingerprint import canonical_json
 from epalm.playground import weights_folder
+from epalm.plugins import load_plugin, plugins
 from epalm.samples import Modality
 
 if TYPE_CHECKING:
@@ -141,26 +141,19 @@ def own_encoders() -> Mapping[str, EncoderKind]:
 
 def encoder_names() -> list[str]:
     """All there are, those of installed packages too; these are not imported for it."""
-    return [*own_encoders(), *sorted(_plug_ins())]
-
-
-def _plug_ins() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=PLUG_INS) if point.name not in own_encoders()}
+    return [*own_encoders(), *sorted(plugins(PLUG_INS).keys() - own_encoders().keys())]
 
 
 def encoder_kind(name: str) -> EncoderKind:
     """What is declared of the encoder with that name. Raises UsageError: there is none, or its package is broken."""
     if name in own_encoders():
         return own_encoders()[name]
-    point = _plug_ins().get(name)
-    if point is None:
+    if name not in encoder_names():
         raise UsageError(f"there is no encoder {name!r}", hint=f"use one of: {', '.join(encoder_names())}")
-    where = f"encoder {name!r} ({point.value} of {point.dist.name if point.dist else 'an unknown package'})"
-    try:
-        kind = point.load()
-    except Exception as error:  # whatever a package raises while it is imported
-        raise UsageError(f"{where} cannot be imported: {error!r}", hint="install or mend that package") from error
+    kind = load_plugin(PLUG_INS, name)
     if not isinstance(kind, EncoderKind):
+        point = plugins(PLUG_INS)[name]
+        where = f"encoder {name!r} ({point.value} of {point.dist.name if point.dist else 'an unknown package'})"
         raise UsageError(f"{where} is a {type(kind).__name__}, no EncoderKind", hint="see docs/encoders.md")
     return kind
 

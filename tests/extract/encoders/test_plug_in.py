@@ -3,12 +3,14 @@
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from epalm import plugins
 from epalm.cache.store import Cache
 from epalm.errors import UsageError
 from epalm.extract.encoders.registry import EncoderChoice, encoder_kind, encoder_names, family, require_fit
@@ -31,6 +33,15 @@ def _install(folder: Path, points: dict[str, str], monkeypatch: pytest.MonkeyPat
     lines = [f"{name} = {where}" for name, where in points.items()]
     (info / "entry_points.txt").write_text("\n".join(["[epalm.encoders]", *lines, ""]))
     monkeypatch.syspath_prepend(folder)
+
+
+@pytest.fixture(autouse=True)
+def _looked_for_anew() -> Iterator[None]:
+    plugins.plugins.cache_clear()
+    plugins.load_plugin.cache_clear()
+    yield
+    plugins.plugins.cache_clear()
+    plugins.load_plugin.cache_clear()
 
 
 @pytest.fixture
@@ -76,7 +87,7 @@ def test_a_package_that_cannot_be_used_is_one_message(tmp_path: Path, monkeypatc
     points = {"broken": "no_such_module:ENCODER", "other": "math:pi", "vit": "no_such_module:ENCODER"}
     _install(tmp_path, points, monkeypatch)
     assert [name for name in encoder_names() if name in points] == ["vit", "broken", "other"]
-    for name, fault in (("broken", "cannot be imported"), ("other", "no EncoderKind")):
+    for name, fault in (("broken", "cannot be loaded"), ("other", "no EncoderKind")):
         with pytest.raises(UsageError, match=fault) as caught:
             encoder_kind(name)
         assert "colour-grid" in caught.value.message
