@@ -84,7 +84,8 @@ class FaultyNetwork:
             possible = [kind for kind in self.only if method == "GET" or not kind.endswith("body")]
             if not possible:
                 return None
-            kind = self.random.choice(possible)
+            # In turn, not drawn: threads' order decides who meets which fault, never whether each kind occurs.
+            kind = min(possible, key=lambda kind: self.done[kind])
             self.done[kind] += 1
             return kind
 
