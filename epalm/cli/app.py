@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
-from epalm.cli.bench import bench
+from epalm.cli.bench.command import bench
 from epalm.cli.cache import cache_app
 from epalm.cli.compare import compare
 from epalm.cli.datasets import DatasetsCommand, datasets

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from epalm.cli.bench_run import PLAYGROUND, Bench, Outcome, Training, logged, run_trainings
+from epalm.cli.bench.trainings import PLAYGROUND, BenchRequest, Outcome, Training, logged, run_trainings
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
 from epalm.cores import usable_cores
 from epalm.extract.request import ExtractRequest
@@ -46,8 +46,7 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     started = time.monotonic()
     folder = runs / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     say("data: the playground, a small built-in world; all messages are in " + str(folder / "logs"))
-    # METEOR alone would take longer to start than to decode.
-    bench = Bench(folder, cache, metrics=tuple(HEADLINE.values()), processes=min(2, usable_cores()))
+    bench = BenchRequest(cache=cache, runs=folder, processes=min(2, usable_cores()))
     trainings = {
         (modality, side): Training(
             ExtractRequest(modality, cache=cache),
@@ -67,7 +66,7 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     for modality in Modality:
         pages.append(folder / f"report-{modality}.html")
         names = [trainings[modality, side].label for side in _SIDES]
-        with logged(bench.log(f"report-{modality}")), redirect_stdout(sys.stderr):
+        with logged(bench, f"report-{modality}"), redirect_stdout(sys.stderr):
             report(names, samples=_SHOWN, out=pages[-1], runs=folder)
     if as_json:
         typer.echo(json.dumps(rows))
@@ -82,7 +81,7 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     say(f"{time.monotonic() - started:.0f} s; runs, scores and logs are in {folder}")
 
 
-def _show_first_answer(bench: Bench, started: float) -> None:
+def _show_first_answer(bench: BenchRequest, started: float) -> None:
     """One question about one picture, answered after a quarter of the steps, so that there is something to see."""
     from epalm import api
     from epalm.console import say
@@ -91,14 +90,14 @@ def _show_first_answer(bench: Bench, started: float) -> None:
 
     steps = 100
     changes = RecipeChanges(settings=[f"optim.max_steps={steps}", f"eval.every_steps={steps}", "eval.val_samples=50"])
-    with logged(bench.log("first")):
+    with logged(bench, "first"):
         features = api.extract(ExtractRequest(Modality.IMAGE, cache=bench.cache)).set_name
         api.train(
             TrainRequest(
                 from_cache=True,
                 feature_set=features,
                 cache=bench.cache,
-                runs=bench.folder,
+                runs=bench.runs,
                 run="first",
                 changes=changes,
             )
@@ -106,7 +105,7 @@ def _show_first_answer(bench: Bench, started: float) -> None:
     data = load_dataset(PLAYGROUND, Modality.IMAGE)
     sample = next(one for one in data.split("test") if one.task is Task.QA)
     picture = data.locate(sample.media).path
-    said = api.load(bench.folder / "first").answer(picture, sample.prompt or "")
+    said = api.load(bench.runs / "first").answer(picture, sample.prompt or "")
     say(f"first answer, after {steps} training steps and {time.monotonic() - started:.0f} s, about {picture}:")
     say(f"  {sample.prompt} → {said} (right: {', '.join(sample.answers)})")
 

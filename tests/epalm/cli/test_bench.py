@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from epalm.cli import bench_run
+from epalm.cli.bench import trainings
 from epalm.cli.marked import replace_marked, require_marks
 from epalm.errors import UsageError
 from epalm.grids import carried_over, grids, load_grid
@@ -30,7 +30,7 @@ ABOVE_BLIND = 0.1  # exact match after so few steps
 def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
     """What is run in place of running it."""
     runner = Runner()
-    monkeypatch.setattr(bench_run, "api", runner)
+    monkeypatch.setattr(trainings, "api", runner)
     monkeypatch.chdir(tmp_path)
     return runner
 
@@ -228,7 +228,7 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
 def test_a_stopped_table_goes_on_and_agrees_with_its_runs(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a few pictures, language model and encoder unfrozen too; questions alone, so that Java is not started."""
     runner = Stopping()
-    monkeypatch.setattr(bench_run, "api", runner)
+    monkeypatch.setattr(trainings, "api", runner)
     save_small_vit(Path("vit"), depth=6)
     few = ("--set", "optim.max_steps=2", "--set", 'data.tasks=["qa"]', "--set", "decode.num_beams=1")
     data = ("--data", trial.world, "--recipe", "playground", "--weights", "vit=vit")

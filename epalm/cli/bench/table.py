@@ -1,22 +1,23 @@
 """The trainings that a grid asks for on the data at hand, and the table that is made of what came of them."""
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epalm.cli.bench_run import PLAYGROUND, Bench, Outcome, Training
+from epalm.cli.bench.trainings import BenchRequest, Outcome, Training
+from epalm.config import load_config
 from epalm.errors import UsageError
+from epalm.extract.encoders.registry import default_kind, encoder_names
 from epalm.extract.request import ExtractRequest
 from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.grids import PAPER_BANK, Grid, Row, carried_over, masks_of
 from epalm.samples import Modality
 from epalm.settings import OPT_BLOCKS
-from epalm.train.request import RecipeChanges, TrainRequest
+from epalm.train.request import PLAYGROUND, RecipeChanges, TrainRequest
 
 Planned = dict[tuple[int, Modality], Training]  # by number of the row
-_HEADINGS = {"here": ["here"], "parameters": ["trained parameters"], "share": ["of all"], "seconds": ["training"]}
+_Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Table:
     caption: str
     columns: list[str]
     rows: list[list[str]]
-    records: list[dict[str, Any]]
+    records: list[_Record]
 
     def markdown(self) -> str:
         """The caption and the table."""
@@ -37,62 +38,53 @@ class Table:
         return f"{self.caption}\n\n{table}"
 
 
-def plan_grid(
-    grid: Grid, bench: Bench, overrides: Sequence[str], weights: Mapping[str, str], modalities: Sequence[Modality]
-) -> Planned:
+def plan_grid(grid: Grid, bench: BenchRequest) -> Planned:
     """The trainings of a grid, in those of its modalities that are asked for; equal rows share one.
-
-    `weights` are those of an encoder, by its kind, where not the published ones.
 
     Raises:
         UsageError: settings that cannot be, or that the rows vary; a model or samples that cannot be found.
     """
-    from epalm.config import load_config
-
-    modalities = [modality for modality in grid.modalities if modality in modalities]
+    recipe, overrides = bench.recipe or PLAYGROUND, bench.settings or []
+    modalities = [one for one in grid.modalities if one in (bench.modalities or Modality)]
     if not modalities:
         raise UsageError(f"{grid.name} is of {', '.join(grid.modalities)}", hint="leave --modality out")
-    config = load_config(bench.recipe, overrides)
+    config = load_config(recipe, overrides)
     if other := [one.task for one in grid.measures if one.task not in config.data.tasks]:
         trains = " and ".join(config.data.tasks)
         raise UsageError(
-            f"{grid.name} is of {other[0]}, and the recipe {bench.recipe} trains {trains}",
-            hint="choose another --recipe",
+            f"{grid.name} is of {other[0]}, and the recipe {recipe} trains {trains}", hint="choose another --recipe"
         )
-    keys = {"model.tokens", "model.start", "model.end"} if any(row.inject for row in grid.rows) else set()
-    keys |= {setting.partition("=")[0].strip() for row in grid.rows for setting in row.set}
-    if fixed := keys & {override.partition("=")[0].strip() for override in overrides}:
+    varied = [setting for row in grid.rows for setting in row.set]
+    varied += ["model.tokens", "model.start", "model.end"] if any(row.inject for row in grid.rows) else []
+    if fixed := _keys(varied) & _keys(overrides):
         raise UsageError(
             f"--set {', '.join(sorted(fixed))} is what {grid.name} varies", hint="leave it out, the rows choose it"
         )
     if bench.data != PLAYGROUND:
         _require_samples(grid, bench, modalities)
-    name = config.lm.name
+    weights, name = _weights_by_kind(bench.weights or []), config.lm.name
     blocks = OPT_BLOCKS.get(name) or _model_config(name, "language model", "lm.name", "num_hidden_layers")[0]
     return {
-        (number, modality): _training(grid, row, modality, bench, overrides, weights, blocks)
+        (number, modality): _training(grid, row, modality, bench, weights, blocks)
         for number, row in enumerate(grid.rows)
         for modality in modalities
     }
 
 
-def make_table(grid: Grid, bench: Bench, planned: Planned, outcomes: Mapping[Training, Outcome]) -> Table:
+def make_table(grid: Grid, bench: BenchRequest, planned: Planned, outcomes: Mapping[Training, Outcome]) -> Table:
     """The table of a grid whose trainings are done."""
     modalities = list(dict.fromkeys(modality for _, modality in planned))
     records = [
         _record(grid, grid.rows[number], training, outcomes[training]) for (number, _), training in planned.items()
     ]
-    width = len(modalities)
-    each = [records[first : first + width] for first in range(0, len(records), width)]
-    rows = [[one[0]["row"], *itertools.chain(*(_cells(column, one) for column in grid.columns))] for one in each]
+    each = [records[first : first + len(modalities)] for first in range(0, len(records), len(modalities))]
     names = [measure.heading or measure.name for measure in grid.measures]
-    titles = [f"{modality} {name}" if width > 1 else name for modality in modalities for name in names]
-    published = [f"{name}, published" for name in names]
-    headings = {**_HEADINGS, "measures": titles, "intervals": titles, "published": published}
+    titles = [f"{modality} {name}" if len(modalities) > 1 else name for modality in modalities for name in names]
+    rows = [_cells(grid, one, titles) for one in each]
+    columns = list(rows[0])
     if grid.chance:
         guessed = [hundred(value, ".1f") for one in each[0] for value in one["chance"].values()]
-        cells = [guessed if headings[column] is titles else [""] for column in grid.columns]
-        rows.append(["chance", *itertools.chain(*cells)])
+        rows.append({grid.first: "chance", **dict(zip(titles, guessed, strict=True))})
     figures = [figure for one in each[0] for figure in one["measured"].values()]
     samples = [f"{title} {samples_in_words(figure)}" for title, figure in zip(titles, figures, strict=True)]
     steps = sorted({f"{record['steps']:,}" for record in records}, key=len)
@@ -104,18 +96,23 @@ def make_table(grid: Grid, bench: Bench, planned: Planned, outcomes: Mapping[Tra
     )
     if grid.published:
         caption += f" Published for {grid.published}. Data and models differ: only the order of the rows compares."
-    columns = [grid.first, *itertools.chain(*(headings[column] for column in grid.columns))]
-    return Table(grid.name, caption, columns, rows, records)
+    return Table(grid.name, caption, columns, [[row.get(one, "") for one in columns] for row in rows], records)
 
 
-def _record(grid: Grid, row: Row, training: Training, outcome: Outcome) -> dict[str, Any]:
+def _record(grid: Grid, row: Row, training: Training, outcome: Outcome) -> _Record:
     """What a reader of the figures wants of one training."""
     tasks = outcome.scores["tasks"]
+    here = row.here or ""  # what the row comes to on the models at hand: as it says, or what it was carried over to
+    if row.here is None and row.masks:
+        here = training.extract.spec_augment
+    elif row.here is None and row.inject:
+        model = json.loads(training.decides)["model"]
+        here = f"{model['tokens']}@{model['start']}:{model['end']}"
     kept = ("run", "steps", "seconds", "trainable_parameters", "all_parameters")
     return {
         "grid": grid.name,
         "row": row.label,
-        "here": _here(row, training),
+        "here": here,
         "modality": training.extract.modality.value,
         **{key: outcome.trained[key] for key in kept},
         "measured": {one.name: tasks[one.task]["figures"][one.name] for one in grid.measures},
@@ -124,47 +121,37 @@ def _record(grid: Grid, row: Row, training: Training, outcome: Outcome) -> dict[
     }
 
 
-def _cells(column: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The cells of a row in a column, of its records in all modalities."""
-    first = records[0]
-    parameters, total = first["trainable_parameters"], first["all_parameters"]
+def _cells(grid: Grid, records: Sequence[_Record], titles: Sequence[str]) -> dict[str, str]:
+    """A row by its headings, of its records in all modalities."""
+    first, cells = records[0], {grid.first: str(records[0]["row"])}
     figures = [figure for one in records for figure in one["measured"].values()]
     values = [hundred(figure["value"], ".1f") for figure in figures]
-    intervals = [interval_in_words(figure, ".1f").replace(" – ", "–") for figure in figures]
-    return {
-        "here": [first["here"]],
-        "parameters": [f"{parameters:,}"],
-        "share": [f"{parameters / total:.2%}"],
-        "seconds": [f"{sum(one['seconds'] for one in records) / len(records):.0f} s"],
-        "measures": values,
-        "intervals": [f"{value} ({interval})" for value, interval in zip(values, intervals, strict=True)],
-        "published": ["–" if value is None else f"{value:.2f}" for value in first["published"].values()],
-    }[column]
-
-
-def _here(row: Row, training: Training) -> str:
-    """What a row comes to on the models at hand: as it says, or what it was carried over to."""
-    if row.here is None and row.masks:
-        return training.extract.spec_augment
-    if row.here is None and row.inject:
-        model = json.loads(training.decides)["model"]
-        return f"{model['tokens']}@{model['start']}:{model['end']}"
-    return row.here or ""
+    for column in grid.columns:
+        match column:
+            case "here":
+                cells["here"] = first["here"]
+            case "parameters":
+                cells["trained parameters"] = f"{first['trainable_parameters']:,}"
+            case "share":
+                cells["of all"] = f"{first['trainable_parameters'] / first['all_parameters']:.2%}"
+            case "seconds":
+                cells["training"] = f"{sum(one['seconds'] for one in records) / len(records):.0f} s"
+            case "measures":
+                cells |= zip(titles, values, strict=True)
+            case "intervals":
+                intervals = [interval_in_words(figure, ".1f").replace(" – ", "–") for figure in figures]
+                cells |= {t: f"{v} ({i})" for t, v, i in zip(titles, values, intervals, strict=True)}
+            case "published":
+                shown = ["–" if value is None else f"{value:.2f}" for value in first["published"].values()]
+                names = [measure.heading or measure.name for measure in grid.measures]
+                cells |= {f"{name}, published": value for name, value in zip(names, shown, strict=True)}
+    return cells
 
 
 def _training(
-    grid: Grid,
-    row: Row,
-    modality: Modality,
-    bench: Bench,
-    overrides: Sequence[str],
-    weights: Mapping[str, str],
-    blocks: int,
+    grid: Grid, row: Row, modality: Modality, bench: BenchRequest, weights: Mapping[str, str], blocks: int
 ) -> Training:
-    from epalm.config import load_config
-    from epalm.extract.encoders.registry import default_kind
-
-    kind = row.encoder or default_kind(modality)
+    kind, recipe = row.encoder or default_kind(modality), bench.recipe or PLAYGROUND
     extract = ExtractRequest(
         modality,
         bench.data,
@@ -188,15 +175,31 @@ def _training(
     if row.inject:
         placed = zip(("tokens", "start", "end"), carried_over(row.inject, blocks), strict=True)
         settings += [f"model.{key}={value}" for key, value in placed]
-    settings += overrides
-    config = load_config(bench.recipe, settings).resolved(blocks)
+    settings += bench.settings or []
+    config = load_config(recipe, settings).resolved(blocks)
     decides = config.model_dump_json(exclude={"description": True, "checkpoint": True, "model": {"variant"}})
-    changes = RecipeChanges(settings=settings)
-    request = TrainRequest(modality=modality, data=bench.data, recipe=bench.recipe, changes=changes)
+    request = TrainRequest(modality=modality, data=bench.data, recipe=recipe, changes=RecipeChanges(settings=settings))
     return Training(extract, request, decides, row.in_loop)
 
 
-def _require_samples(grid: Grid, bench: Bench, modalities: Sequence[Modality]) -> None:
+def _keys(settings: Sequence[str]) -> set[str]:
+    return {setting.partition("=")[0].strip() for setting in settings}
+
+
+def _weights_by_kind(words: Sequence[str]) -> dict[str, str]:
+    weights = {}
+    for word in words:
+        kind, _, name = word.partition("=")
+        if kind not in encoder_names() or not name:
+            raise UsageError(
+                f"--weights {word!r} is not of the form ENCODER=WEIGHTS",
+                hint=f"--weights vit=models/vit; encoders are {', '.join(encoder_names())}",
+            )
+        weights[kind] = name
+    return weights
+
+
+def _require_samples(grid: Grid, bench: BenchRequest, modalities: Sequence[Modality]) -> None:
     from epalm.datasets import load_dataset
     from epalm.evaluate.scoring import is_expected
 
@@ -212,9 +215,8 @@ def _require_samples(grid: Grid, bench: Bench, modalities: Sequence[Modality]) -
                 )
 
 
-def _bank(bench: Bench, weights: Mapping[str, str]) -> tuple[int, int]:
+def _bank(bench: BenchRequest, weights: Mapping[str, str]) -> tuple[int, int]:
     """Mel bins and time frames of the audio encoder."""
-    from epalm.extract.encoders.registry import default_kind
     from epalm.playground import weights_folder
 
     name = str(weights_folder("audio")) if bench.data == PLAYGROUND else weights.get(default_kind(Modality.AUDIO))

@@ -1,7 +1,6 @@
-"""Runs the trainings of a bench: each extracted, trained and scored as a user would ask for it.
+"""The trainings of a bench: each extracted, trained and scored as a user would ask for it, here or on Dask workers.
 
-One after the other in this process, or shared out over Dask workers. Messages go to a log. Knows requests and results;
-does not know what is compared.
+Messages go to one log a training. Knows requests and results; does not know what is compared.
 """
 
 import json
@@ -11,24 +10,66 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from epalm import DEFAULT_CACHE, api
+from epalm import DEFAULT_CACHE, DEFAULT_RUNS, api
 from epalm.cli.train import until_stopped
 from epalm.console import say, time_in_words
 from epalm.errors import EpalmError
 from epalm.evaluate.request import ScoreRequest
 from epalm.extract.request import ExtractRequest
 from epalm.fingerprint import canonical_json, digest_json
-from epalm.train.request import TrainRequest
+from epalm.request_fields import option
+from epalm.samples import Modality
+from epalm.train.request import PLAYGROUND, TrainRequest
 
-PLAYGROUND = "playground"
-METRICS = ("exact match", "VQA soft accuracy", "CIDEr", "BLEU-4")  # of every table: a training may be in several
+METRICS = "exact match,VQA soft accuracy,CIDEr,BLEU-4"  # METEOR alone would take longer to start than to decode
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What a bench works on, and where. Fields without a text of their own are options that several commands share."""
+
+    data: str = PLAYGROUND
+    follow_links: bool = False
+    modalities: list[Modality] | None = option(
+        "Those of a grid's media to work on; may be given several times. [default: all]",
+        None,
+        name="modality",
+        short="-m",
+    )
+    recipe: str | None = None  # [that of the data]
+    weights: list[str] | None = option(
+        "Hub name or folder for one kind of encoder; may be given several times. "
+        "[default: the playground's there, else the published ones]",
+        None,
+        metavar="ENCODER=WEIGHTS",
+    )
+    settings: list[str] | None = option(
+        "Override one key of the recipe; may be given several times.", None, name="set", metavar="KEY=VALUE"
+    )
+    split: str = option("Split to decode and score.", "test")
+    allow_missing: int = option("Go on without up to this many media.", 0, minimum=0)
+    write: Path | None = option(
+        "Put each table into this Markdown file too, between its two lines `<!-- GRID -->` and `<!-- /GRID -->`; "
+        "tables that the file has no place for are left out.",
+        None,
+        writable=True,
+    )
+    cache: str = DEFAULT_CACHE
+    runs: Path = Path(DEFAULT_RUNS)  # takes runs and logs
+    processes: int = option("Trainings at a time on this machine.", 1, minimum=1, maximum=256, panel="Machine")
+    dask: str | None = option(
+        "Train on the workers of the Dask scheduler at this tcp://HOST:PORT; cache, runs and data lie where all of "
+        "them reach them.",
+        None,
+        panel="Machine",
+    )
 
 
 @dataclass(frozen=True)
 class Training:
     """One training: what is extracted for it, and the options of the training, which takes its features from there.
 
-    Trainings of equal features and equal `decides` are one, whatever they are called and however they say it.
+    Trainings of equal features and equal `decides` (the resolved settings) are one, whatever they are called.
     `in_loop`: the encoder runs in the training loop, and the cache is not used.
     """
 
@@ -51,36 +92,14 @@ class Outcome(NamedTuple):
     scores: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Where trainings work, on which split they are scored, and by how many at a time.
-
-    `folder` takes runs and logs. `processes` of this machine, or the workers of the `dask` scheduler, train side by
-    side.
-    """
-
-    folder: Path
-    cache: str = DEFAULT_CACHE
-    data: str = PLAYGROUND
-    recipe: str = PLAYGROUND
-    metrics: tuple[str, ...] = METRICS
-    split: str = "test"
-    allow_missing: int = 0
-    processes: int = 1
-    dask: str | None = None
-
-    def log(self, label: str, suffix: str = "txt") -> Path:
-        """Where messages go; of a training its outcome too, as JSON."""
-        return self.folder / "logs" / f"{label}.{suffix}"
-
-    def done(self, training: Training) -> Outcome | None:
-        """What a training came to earlier; None where it was not trained and scored to the end."""
-        with suppress(OSError, ValueError, TypeError):
-            return Outcome(**json.loads(self.log(training.label, "json").read_text(encoding="utf-8")))
-        return None
+def earlier_outcome(training: Training, bench: BenchRequest) -> Outcome | None:
+    """What a training came to earlier; None where it was not trained and scored to the end."""
+    with suppress(OSError, ValueError, TypeError):
+        return Outcome(**json.loads(_log(bench, training.label, "json").read_text(encoding="utf-8")))
+    return None
 
 
-def run_trainings(trainings: Sequence[Training], bench: Bench) -> dict[Training, Outcome]:
+def run_trainings(trainings: Sequence[Training], bench: BenchRequest) -> dict[Training, Outcome]:
     """Every training's outcome. What is extracted, trained and scored already says so; what was stopped goes on.
 
     Raises:
@@ -89,7 +108,7 @@ def run_trainings(trainings: Sequence[Training], bench: Bench) -> dict[Training,
     each = list(dict.fromkeys(trainings))
     sets = {}
     for request in dict.fromkeys(one.extract for one in each if not one.in_loop):
-        with logged(bench.log(f"extract-{request.modality}-{digest_json(asdict(request))[:8]}")):
+        with logged(bench, f"extract-{request.modality}-{digest_json(asdict(request))[:8]}"):
             summary = api.extract(request)
             if summary.bad > bench.allow_missing:
                 raise EpalmError(f"{summary.bad} media are bad", hint=f"look into {summary.ledger}, or --allow-missing")
@@ -104,21 +123,26 @@ def run_trainings(trainings: Sequence[Training], bench: Bench) -> dict[Training,
 
 
 @contextmanager
-def logged(log: Path) -> Iterator[None]:
+def logged(bench: BenchRequest, label: str) -> Iterator[None]:
     """Add this process's messages to a log; faults name it."""
+    log = _log(bench, label)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file, redirect_stderr(file):
         try:
             yield
         except EpalmError as error:
             hint = "; ".join([*filter(None, [error.hint]), f"more is in {log}"])
-            raise type(error)(f"{log.stem}: {error.message}", hint=hint) from error
+            raise type(error)(f"{label}: {error.message}", hint=hint) from error
+
+
+def _log(bench: BenchRequest, label: str, suffix: str = "txt") -> Path:
+    return bench.runs / "logs" / f"{label}.{suffix}"
 
 
 _Task = tuple[Training, str | None]  # with the feature set that it takes
 
 
-def _results(tasks: Sequence[_Task], bench: Bench) -> Iterator[tuple[_Task, Outcome]]:
+def _results(tasks: Sequence[_Task], bench: BenchRequest) -> Iterator[tuple[_Task, Outcome]]:
     if bench.processes == 1 and bench.dask is None:
         yield from ((task, _train_and_score(*task, bench)) for task in tasks)
         return
@@ -132,7 +156,7 @@ def _results(tasks: Sequence[_Task], bench: Bench) -> Iterator[tuple[_Task, Outc
 class _Trainer:
     """In a worker process, which shares cores and GPUs with the others of its machine."""
 
-    def __init__(self, bench: Bench, number: int | None) -> None:
+    def __init__(self, bench: BenchRequest, number: int | None) -> None:
         from epalm.devices import device_of_worker
 
         self._bench, self._device = bench, device_of_worker("auto", number)
@@ -153,19 +177,18 @@ def _died(task: _Task) -> EpalmError:
     return EpalmError(what, hint="it may need more memory than there is: try fewer --processes")
 
 
-def _train_and_score(training: Training, features: str | None, bench: Bench, device: str = "auto") -> Outcome:
-    places: dict[str, Any] = {"device": device, "cache": bench.cache, "runs": bench.folder}
+def _train_and_score(training: Training, features: str | None, bench: BenchRequest, device: str = "auto") -> Outcome:
+    places: dict[str, Any] = {"device": device, "cache": bench.cache, "runs": bench.runs}
     places["allow_missing"] = bench.allow_missing if features else 0
-    with logged(bench.log(training.label)):
+    with logged(bench, training.label):
         request = replace(training.request, from_cache=bool(features), feature_set=features, **places)
         trained, _ = until_stopped(lambda stop: api.train(request, stop=stop))
         if trained is None:
             raise KeyboardInterrupt
-        before = bench.done(training)
+        before = earlier_outcome(training, bench)
         if bench.data == PLAYGROUND and before and before.trained["run"] == trained["run"]:
             return before  # its test split never changes; other data are scored again, which decodes nothing twice
-        metrics = ",".join(bench.metrics)
-        scores = api.score(ScoreRequest(run=trained["run"], split=bench.split, metrics=metrics, **places))
+        scores = api.score(ScoreRequest(run=trained["run"], split=bench.split, metrics=METRICS, **places))
     outcome = Outcome(trained, scores)
-    bench.log(training.label, "json").write_bytes(canonical_json(outcome._asdict()))
+    _log(bench, training.label, "json").write_bytes(canonical_json(outcome._asdict()))
     return outcome

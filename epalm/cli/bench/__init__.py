@@ -1,0 +1,1 @@
+"""`epalm bench`: grids of trainings from one cache."""

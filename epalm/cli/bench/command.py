@@ -1,0 +1,134 @@
+"""`epalm bench`: what a choice is worth, as a table of trainings from one shared cache."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from epalm.cli.options import JsonOption, PlanOption
+from epalm.cli.request_options import takes_requests
+from epalm.cli.tables import Format, FormatOption, show_listing, write_listing
+
+if TYPE_CHECKING:
+    from epalm.cli.bench.table import Planned
+
+from epalm.cli.bench.trainings import BenchRequest, Training, earlier_outcome, run_trainings
+from epalm.samples import with_links
+from epalm.train.request import PLAYGROUND, recipe_for
+
+
+@takes_requests
+def bench(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="GRID...",
+            help="table-1, table-2, table-3, table-4, variants, all of them, or .toml files.",
+            show_default=False,
+        ),
+    ],
+    *,
+    request: BenchRequest,
+    plan: PlanOption = False,
+    form: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Train and score every row of a grid, from one cache: which choice is worth what.
+
+    `table-1`: what is unfrozen; the last row has its encoder in the loop. `table-2`: video encoder and frames.
+    `table-3`: which of the encoder's layers go to which blocks of the language model. `table-4`: SpecAugment.
+    `variants`: the variants of the method, *blind* (the perceptual token withheld) and *chance*. The paper's tables
+    show the published figures too: data and models differ, so only the order of the rows compares. A grid of your own
+    is a TOML file.
+
+    What is stopped goes on with the same command; what was trained for any table is not trained again.
+
+    Examples:
+
+        epalm bench variants
+
+        epalm bench all --processes 2 --write docs/ablations.md
+
+        epalm bench table-3 --data msvd-qa:/data/msvd --set lm.name=facebook/opt-2.7b --plan
+
+        epalm bench mine.toml --format csv > mine.csv
+    """
+    from epalm.cli.bench.table import make_table, plan_grid
+    from epalm.cli.marked import marked_among, replace_marked
+    from epalm.cli.outputs import data_files, require_output
+    from epalm.console import print_table, say
+    from epalm.grids import grids, load_grid
+
+    form = Format.JSON if as_json else form
+    data = with_links(request.data, follow=request.follow_links)
+    work = replace(request, data=data, recipe=request.recipe or recipe_for(data), runs=request.runs / "bench")
+    names = [each for one in names for each in (grids() if one == "all" else [one])]
+    chosen = [load_grid(name) for name in dict.fromkeys(names)]
+    marked = []
+    if request.write:
+        reads = [*data_files(data), *data_files(work.recipe or "")]
+        require_output(request.write, reads, ours=lambda _: True, force=False)  # its two lines say where to write
+        marked = marked_among(request.write, [grid.name for grid in chosen])
+    planned = {grid.name: plan_grid(grid, work) for grid in chosen}
+    if plan:
+        _show_plan(planned, work, form)
+        return
+    say(f"data: {'the playground, a small built-in world' if data == PLAYGROUND else data}")
+    say(f"messages of the trainings are in {work.runs / 'logs'}")
+    outcomes = run_trainings([training for one in planned.values() for training in one.values()], work)
+    tables = [make_table(grid, work, planned[grid.name], outcomes) for grid in chosen]
+    for table in tables:
+        if request.write and table.name in marked:
+            replace_marked(request.write, table.name, table.markdown())
+        if form is Format.TABLE:
+            print_table(f"{table.name}: {table.caption}", table.columns, table.rows)
+    if form is not Format.TABLE:
+        import pandas as pd
+
+        write_listing(pd.DataFrame([record for table in tables for record in table.records]), form)
+    say(f"runs, scores and logs are in {work.runs}")
+
+
+def _show_plan(planned: "Mapping[str, Planned]", work: BenchRequest, form: Format) -> None:
+    """The trainings, which are done, and how long the others take at the rate of those; one of several grids once."""
+    import pandas as pd
+
+    from epalm.console import time_in_words
+
+    grids_of: dict[Training, list[str]] = {}
+    for name, one in planned.items():
+        for training in dict.fromkeys(one.values()):
+            grids_of.setdefault(training, []).append(name)
+    frame = pd.DataFrame([
+        {
+            "grids": grids,
+            "modality": training.extract.modality.value,
+            "settings": training.request.changes.settings,
+            "features": _features(training),
+            "steps": json.loads(training.decides)["optim"]["max_steps"],
+            "done": earlier_outcome(training, work) is not None,
+        }
+        for training, grids in grids_of.items()
+    ])  # fmt: skip
+    done = [outcome.trained for training in grids_of if (outcome := earlier_outcome(training, work))]
+    notes = [f"{len(frame)} trainings, {len(done)} of them done; these are looked at again, not trained"]
+    frame["seconds"] = None
+    if done:
+        rate = sum(one["seconds"] for one in done) / sum(one["steps"] for one in done)
+        frame["seconds"] = (frame["steps"] * rate).where(~frame["done"])
+        taken = time_in_words(frame["seconds"].sum())
+        notes.append(f"the others take about {taken} one after the other, at the rate of those done")
+    show_listing(frame, form, title="trainings", empty="no trainings", notes=notes)
+
+
+def _features(training: Training) -> str:
+    """What is not as usual in the extraction."""
+    from epalm.extract.request import ExtractRequest
+
+    if training.in_loop:
+        return "encoder in the loop"
+    usual = ExtractRequest(training.extract.modality)
+    extract = {name: value for name, value in asdict(training.extract).items() if value != getattr(usual, name)}
+    return " ".join(f"{name}={value}" for name, value in extract.items() if name not in ("data", "cache"))
