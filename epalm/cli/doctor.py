@@ -2,32 +2,22 @@
 
 import json
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
-from epalm.errors import EpalmError
+from epalm.errors import EpalmError, UsageError
 
 _LITTLE = 5 << 30  # bytes free below which a cache of any benchmark does not fit
-Looked = str | tuple[str, str]  # what works; or what is lacking, and what to do
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing: it works, something optional is lacking, or what epalm cannot do without is broken."""
-
-    what: str
-    state: Literal["works", "lacks", "broken"]
-    found: str
-    hint: str | None = None
+_CODECS = ("h264", "hevc", "vp9", "av1", "aac", "mp3")
+_Checked = str | tuple[str, str]  # what works; or what is lacking, and what to do
 
 
 def doctor(
@@ -50,75 +40,71 @@ def doctor(
         epalm doctor --cache s3://bucket/cache --json
     """
     findings = [
-        Finding("Python", "works", f"{sys.version.split()[0]}, {sys.executable}"),
+        _finding("Python", lambda: f"{sys.version.split()[0]}, {sys.executable}"),
         _finding("packages", _packages, hint="pip install --upgrade epalm"),
         _finding("extras", _extras),
         _finding("device", _device, hint="pip install --upgrade torch torchvision, or --device cpu"),
         _finding("FFmpeg", _ffmpeg, hint="pip install --upgrade av soundfile"),
-        _finding("Java", _java, optional=True),
-        _finding("SPICE", _spice, optional=True),
+        _finding("Java", _java, failed="lacks"),
+        _finding("SPICE", _spice, failed="lacks"),
         _finding("playground", _playground),
-        _finding("Hub models", _hub, optional=True),
+        _finding("Hub models", _hub, failed="lacks"),
         _finding("cache", lambda: _cache(cache, write)),
         _finding("runs", lambda: _folder(runs, write, "--runs DIR")),
     ]
-    broken = [one for one in findings if one.state == "broken"]
+    healthy = all(one["state"] != "broken" for one in findings)
     if as_json:
-        typer.echo(json.dumps({"healthy": not broken, "findings": [asdict(one) for one in findings]}))
+        typer.echo(json.dumps({"healthy": healthy, "findings": findings}))
     else:
-        width = max(len(one.what) for one in findings)
         for one in findings:
-            state = "BROKEN" if one.state == "broken" else one.state
-            typer.echo(f"{state:<7} {one.what:<{width}}  {one.found}")
-            if one.hint:
-                typer.echo(f"{'':<8}{'':<{width}}  → {one.hint}")
-    if broken:
+            state = "BROKEN" if one["state"] == "broken" else one["state"]
+            typer.echo(f"{state:<7} {one['what']:<10}  {one['found']}")
+            if one["hint"]:
+                typer.echo(f"{'':<20}→ {one['hint']}")
+    if not healthy:
         raise typer.Exit(1)
 
 
-def _finding(what: str, look: Callable[[], Looked], *, optional: bool = False, hint: str | None = None) -> Finding:
-    """What a look found; one that fails is broken, or lacking where the thing is optional."""
-    failed: Literal["lacks", "broken"] = "lacks" if optional else "broken"
+def _finding(
+    what: str, check: Callable[[], _Checked], *, failed: str = "broken", hint: str | None = None
+) -> dict[str, str | None]:
+    """What a check came to: it works, something optional lacks, or what epalm cannot do without is broken."""
     try:
-        looked = look()
+        checked = check()
     except EpalmError as error:
-        return Finding(what, failed, error.message, error.hint or hint)
+        return {"what": what, "state": failed, "found": error.message, "hint": error.hint or hint}
     except Exception as error:  # whatever a damaged library raises when it is imported
-        return Finding(what, failed, f"{type(error).__name__}: {error}", hint)
-    return Finding(what, "works", looked) if isinstance(looked, str) else Finding(what, "lacks", *looked)
+        return {"what": what, "state": failed, "found": f"{type(error).__name__}: {error}", "hint": hint}
+    found, lacks = (checked, None) if isinstance(checked, str) else checked
+    return {"what": what, "state": "lacks" if lacks else "works", "found": found, "hint": lacks}
 
 
-def _packages() -> Looked:
-    versions = {name: _version(name) for name in ("epalm", *_required(""))}
+def _packages() -> _Checked:
+    versions = {"epalm": version("epalm"), **{name: found for name, extra, found in _required() if not extra}}
     if absent := [name for name, found in versions.items() if found is None]:
         raise EpalmError(f"not installed: {', '.join(absent)}")
     return ", ".join(f"{name} {found}" for name, found in versions.items())
 
 
-def _extras() -> Looked:
-    extras = [extra for extra in metadata("epalm").get_all("Provides-Extra") or () if extra not in ("all", "dev")]
-    absent = {name: extra for extra in extras for name in _required(extra) if _version(name) is None}
+def _extras() -> _Checked:
+    absent = {name: extra for name, extra, found in _required() if extra not in ("", "all", "dev") and not found}
     if not absent:
         return "all are installed"
     return f"not installed: {', '.join(absent)}", f"pip install 'epalm[{','.join(dict.fromkeys(absent.values()))}]'"
 
 
-def _required(extra: str) -> list[str]:
-    """Packages that epalm needs, or that an extra adds."""
-    from packaging.requirements import Requirement
-
-    wanted = [Requirement(line) for line in requires("epalm") or ()]
-    own = [one for one in wanted if bool(extra) == ("extra ==" in str(one.marker))]
-    return [one.name for one in own if one.marker is None or one.marker.evaluate({"extra": extra})]
-
-
-def _version(name: str) -> str | None:
-    with suppress(PackageNotFoundError):
-        return version(name)
-    return None
+def _required() -> Iterator[tuple[str, str, str | None]]:
+    """The packages that epalm needs: name, the extra that brings it ("" for the core), and the version installed."""
+    for line in requires("epalm") or ():
+        if match := re.match(r"([\w.-]+).*?(?:extra == .(\w+).)?$", line):
+            try:
+                found: str | None = version(match[1])
+            except PackageNotFoundError:
+                found = None
+            yield match[1], match[2] or "", found
 
 
-def _device() -> Looked:
+def _device() -> _Checked:
     import torch
 
     from epalm.devices import pick_device
@@ -135,31 +121,31 @@ def _device() -> Looked:
     return f"no GPU, {torch.get_num_threads()} CPU threads; {built}", hint
 
 
-def _ffmpeg() -> Looked:
+def _ffmpeg() -> _Checked:
     import av
     import soundfile
 
     libraries = ", ".join(f"{name} {'.'.join(map(str, numbers))}" for name, numbers in av.library_versions.items())
     found = f"PyAV {av.__version__}: {libraries}; libsndfile {soundfile.__libsndfile_version__}"
-    absent = [name for name in ("h264", "hevc", "vp9", "av1", "aac", "mp3") if name not in av.codecs_available]
+    absent = [name for name in _CODECS if name not in av.codecs_available]
     return (found, f"no decoder of {', '.join(absent)}: pip install --force-reinstall av") if absent else found
 
 
-def _java() -> Looked:
+def _java() -> _Checked:
     from epalm.evaluate.metrics.java import find_java
 
     java = find_java()
     return f"{java.version}, {java.path}: BLEU, METEOR, ROUGE-L and CIDEr run; exact match and VQA accuracy need none"
 
 
-def _spice() -> Looked:
+def _spice() -> _Checked:
     from epalm.evaluate.metrics.spice import require_spice
 
     require_spice()
     return "SPICE and SPIDEr run"
 
 
-def _playground() -> Looked:
+def _playground() -> _Checked:
     from epalm.playground import weights_folder
 
     if absent := [name for name in ("lm", "image", "video", "audio") if not weights_folder(name).is_dir()]:
@@ -167,7 +153,7 @@ def _playground() -> Looked:
     return "its models are there"
 
 
-def _hub() -> Looked:
+def _hub() -> _Checked:
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -182,7 +168,7 @@ def _hub() -> Looked:
     return f"{len(names)}, {size:.1f} GiB, in {constants.HF_HUB_CACHE}{offline}: {shown or 'none'}"
 
 
-def _cache(where: str, write: bool) -> Looked:
+def _cache(where: str, write: bool) -> _Checked:
     if "://" not in where:
         return _folder(Path(where), write, "--cache DIR")
     from epalm.cache.store import Cache
@@ -191,20 +177,18 @@ def _cache(where: str, write: bool) -> Looked:
     return f"{where}: {count} feature sets can be read; writing was not tried"
 
 
-def _folder(folder: Path, write: bool, option: str) -> Looked:
+def _folder(folder: Path, write: bool, option: str) -> _Checked:
     from epalm.console import size_in_words
     from epalm.train.runs.run_folder import free_bytes
 
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise EpalmError(f"{there} is a file, so {folder} cannot be a folder", hint=f"give another {option}")
     try:
         if write:
             tempfile.TemporaryFile(dir=there).close()
         elif not os.access(there, os.W_OK):
             raise PermissionError("no right to write")
     except OSError as error:
-        raise EpalmError(f"{folder.absolute()} cannot be written: {error}", hint=f"give another {option}") from error
-    free = free_bytes(folder)
-    found = f"{folder.absolute()}: {'no known limit' if free is None else size_in_words(free) + ' free'}"
-    return (found, f"little room: {option} elsewhere") if free is not None and free < _LITTLE else found
+        raise UsageError(f"{folder.absolute()} cannot be written: {error}", hint=f"give another {option}") from error
+    free = free_bytes(folder) or 0
+    found = f"{folder.absolute()}: {size_in_words(free)} free"
+    return (found, f"little room: {option} elsewhere") if free < _LITTLE else found
