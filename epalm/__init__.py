@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from epalm.api import features as features
     from epalm.api import load as load
     from epalm.api import predict as predict
     from epalm.api import runs as runs
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 DEFAULT_CACHE = ".epalm/cache"
 DEFAULT_RUNS = ".epalm/runs"
-FRONT = ("load", "predict", "runs", "score", "scores")  # of `epalm.api`, imported with the first use
+FRONT = ("features", "load", "predict", "runs", "score", "scores")  # of `epalm.api`, imported with the first use
 
 
 def __getattr__(name: str) -> Any:

@@ -8,13 +8,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epalm import DEFAULT_RUNS
+from epalm import DEFAULT_CACHE, DEFAULT_RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import pandas as pd
 
+    from epalm.cache.feature_set import FeatureSet
     from epalm.errors import MediaError
     from epalm.evaluate.loaded_model import LoadedModel
     from epalm.evaluate.request import PredictRequest, ScoreRequest
@@ -77,6 +78,16 @@ def load(
 
     folder = RunFolder.find(Path(path).parent, str(path))
     return LoadedModel(folder, device=device, lm=str(lm) if lm else None, weights=str(weights) if weights else None)
+
+
+def features(name: str, *, cache: str | Path | None = None) -> "FeatureSet":
+    """The feature set of that name, or the only one whose name begins so, in a cache [as of --cache].
+
+    Its `frame()` is a pandas DataFrame of its rows, its `to_dask()` a Dask array; see docs/cache.md. Raises CacheError.
+    """
+    from epalm.cache.store import Cache
+
+    return Cache(str(cache or os.environ.get("EPALM_CACHE", DEFAULT_CACHE)), read_only=True).find(name)
 
 
 def runs(folder: str | Path | None = None) -> "pd.DataFrame":
