@@ -12,13 +12,13 @@ from typing import Any
 
 import typer
 
-from epalm.cli.bench.trainings import PLAYGROUND, BenchRequest, Outcome, Training, logged, run_trainings
+from epalm.cli.bench.trainings import BenchRequest, Outcome, Training, logged, run_trainings
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
 from epalm.cores import usable_cores
 from epalm.extract.request import ExtractRequest
 from epalm.figures import samples_in_words
 from epalm.samples import HEADLINE, Modality
-from epalm.train.request import RecipeChanges, TrainRequest
+from epalm.train.request import PLAYGROUND, RecipeChanges, TrainRequest
 
 _SIDES = ("perception", "blind")
 _COLUMNS = (*_SIDES, "chance")
