@@ -2,7 +2,8 @@
 
 A module counts when a function of it is called with that something among its arguments, from another module. What is
 merely imported does not count, nor do the command line, errors and what is shown on the screen. A return is a call into
-a module that was left before, to a function that was not called the first time: it is visited for another job.
+a module that was left before, to a function that was not called the first time: it is visited for another job. A module
+whose functions wait for what they have called is not left.
 """
 
 import dataclasses
@@ -33,8 +34,11 @@ class Walk:
 def walk(work: Callable[[], Any], followed: Collection[Any]) -> Walk:
     """The modules of this package that work in this thread takes any of `followed` through."""
     result, last = Walk(), [""]
+    waiting: list[tuple[FrameType, str]] = []  # for what they have called
 
     def seen(frame: FrameType, event: str, _: Any) -> None:
+        if event == "return" and waiting and waiting[-1][0] is frame:
+            last[0] = waiting.pop()[1]
         if event != "call" or not frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # the body of a module or a class
             return
         name, function = str(frame.f_globals.get("__name__", "")), frame.f_code.co_name
@@ -44,9 +48,11 @@ def walk(work: Callable[[], Any], followed: Collection[Any]) -> Walk:
             return
         calls = result.modules.setdefault(name, [])
         if function not in calls:
-            if calls and last[0] != name and not function.startswith("_"):
+            here = last[0] == name or any(module == name for _, module in waiting)
+            if calls and not here and not function.startswith("_"):
                 result.returns.append(f"{name}.{function}")
             calls.append(function)
+        waiting.append((frame, name))
         last[0] = name
 
     sys.setprofile(seen)

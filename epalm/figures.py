@@ -20,8 +20,8 @@ def interval_in_words(figure: Figure, form: str = ".2f") -> str:
     if figure["low"] is None:
         return str(figure["interval"])
     words = _range(figure["low"], figure["high"], form)
-    if "over_samples" in figure:
-        low, high = figure["over_samples"]
+    if over_samples := figure.get("over_samples"):
+        low, high = over_samples
         words += f", over samples {_range(low, high, form)}"
     return words
 

@@ -1,6 +1,6 @@
 """Two or more scorings of the same samples: differences with their intervals and p-values, and what changed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 
 from epalm.errors import UsageError
 from epalm.evaluate.metrics.bootstrap import TEST, difference, resampling
-from epalm.evaluate.metrics.metric import Measured, Metric
+from epalm.evaluate.metrics.metric import Measured
 from epalm.evaluate.metrics.registry import judge, metrics
 from epalm.evaluate.score_files import ScoreFile
 
@@ -20,34 +20,29 @@ def compare(first: ScoreFile, others: Sequence[ScoreFile], *, examples: int) -> 
         UsageError: they were scored on different samples, or a file is damaged.
     """
     for other in others:
-        _require_same(first, other)
+        if first.figures["samples"] != other.figures["samples"]:
+            one, two = (
+                f"{file.name}: {file.figures['data']}, split {file.figures['split']}, "
+                f"{sum(task['expected'] for task in file.figures['tasks'].values())} samples"
+                for file in (first, other)
+            )
+            fault = f"these were scored on different samples ({one}; {two})"
+            raise UsageError(fault, hint="score both with the same --data and --split")
     return {
         "first": first.name,
         "data": first.figures["data"],
         "split": first.figures["split"],
         "interval": f"paired {resampling()}",
         "test": TEST,
-        "comparisons": [{"other": other.name, "tasks": dict(_tasks(first, other, examples))} for other in others],
+        "comparisons": [{"other": other.name, "tasks": _tasks(first, other, examples)} for other in others],
     }
 
 
-def _require_same(first: ScoreFile, other: ScoreFile) -> None:
-    if first.figures["samples"] == other.figures["samples"]:
-        return
-    one, two = (
-        f"{file.name}: {file.figures['data']}, split {file.figures['split']}, "
-        f"{sum(task['expected'] for task in file.figures['tasks'].values())} samples"
-        for file in (first, other)
-    )
-    raise UsageError(
-        f"these were scored on different samples ({one}; {two})", hint="score both with the same --data and --split"
-    )
-
-
-def _tasks(first: ScoreFile, other: ScoreFile, examples: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _tasks(first: ScoreFile, other: ScoreFile, examples: int) -> dict[str, Any]:
     # Media are one where their bytes are: by the digest, where either scoring knew it, else by the name.
     named = pd.concat([first.frame, other.frame]).dropna(subset="digest").drop_duplicates("medium")
     digests = named.set_index("medium")["digest"]
+    tasks = {}
     for task, scored in first.figures["tasks"].items():
         ids = first.frame.index[first.frame["task"] == task].intersection(other.frame.index, sort=False)
         if ids.empty:
@@ -59,33 +54,25 @@ def _tasks(first: ScoreFile, other: ScoreFile, examples: int) -> Iterator[tuple[
             key = metric.counts or metric.name
             if key in one and key in two and (both := one[key].notna() & two[key].notna()).any():
                 counts = scored.get("figures", {}).get(name, scored)
+                values = [np.array(frame.loc[both, key].tolist(), dtype=np.float64) for frame in (one, two)]
+                before, after = (Measured(part.reshape(len(part), -1), metric.aggregate) for part in values)
                 measures[name] = {
                     "measure": name,
                     "samples": int(both.sum()),
                     "scored": int(both.sum()),
                     "expected": counts["expected"],
                     "of": counts.get("of", counts["expected"]),
-                    **difference(
-                        _measured(metric, one.loc[both, key]),
-                        _measured(metric, two.loc[both, key]),
-                        media[both].tolist(),
-                    ),
+                    **difference(before, after, media[both].tolist()),
                 }
         either = {name for file in (first, other) for name in file.figures["tasks"].get(task, {}).get("metrics", ())}
-        yield (
-            task,
-            {
-                "samples": len(ids),
-                "left_out": scored["expected"] - len(ids),  # not scored in both
-                "measures": measures,
-                "one_sided": sorted(either - measures.keys()),
-                "changed": _changed(one, two, examples),
-            },
-        )
-
-
-def _measured(metric: Metric, column: "pd.Series[Any]") -> Measured:
-    return Measured(np.array(column.tolist(), dtype=np.float64).reshape(len(column), -1), metric.aggregate)
+        tasks[task] = {
+            "samples": len(ids),
+            "left_out": scored["expected"] - len(ids),  # not scored in both
+            "measures": measures,
+            "one_sided": sorted(either - measures.keys()),
+            "changed": _changed(one, two, examples),
+        }
+    return tasks
 
 
 def _changed(one: pd.DataFrame, two: pd.DataFrame, examples: int) -> dict[str, Any]:

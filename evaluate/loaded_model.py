@@ -17,7 +17,6 @@ from epalm.evaluate.memory_media import as_files, is_many
 from epalm.evaluate.request import PredictRequest
 from epalm.extract.decoding.workers import DEFAULT_TIMEOUT
 from epalm.extract.encoding import decode_pool, encode_each
-from epalm.extract.media.limits import Limits
 from epalm.extract.run_encoder import rebuild_encoder
 from epalm.samples import Modality, Sample, Task
 from epalm.train.runs.loading import load_run
@@ -53,16 +52,9 @@ class LoadedModel:
         features = self.run.inputs["features"]
         self.modality, self._layers = Modality(self.run.inputs["modality"]), features["layers"]
         self._encoder = rebuild_encoder(features, device, self.run.encoder, weights=weights)
+        self.limits = self._encoder.input.limits  # the most that a medium may have
         self._pool = decode_pool(self._encoder, workers, DEFAULT_TIMEOUT)
-
-    @property
-    def limits(self) -> Limits:
-        """The most that a medium may have."""
-        return self._encoder.input.limits
-
-    def close(self) -> None:
-        """End the processes that decode."""
-        self._pool.close()
+        self.close = self._pool.close  # ends the processes that decode
 
     def answer(self, media: Any, question: str | Sequence[str], **decode: Any) -> Any:
         """The answer about a medium, or a list of answers about a list of media, which are decoded together.
@@ -77,9 +69,8 @@ class LoadedModel:
         count = len(media) if is_many(media) else 1
         questions = [question] * count if isinstance(question, str) else list(question)
         if len(questions) != count or not all(isinstance(one, str) and one.strip() for one in questions):
-            raise UsageError(
-                f"{count} media, and not as many questions with words", hint="give one question, or one for each medium"
-            )
+            fault = f"{count} media, and not as many questions with words"
+            raise UsageError(fault, hint="give one question, or one for each medium")
         return self._say(media, questions, decode)
 
     def caption(self, media: Any, **decode: Any) -> Any:
@@ -106,18 +97,17 @@ class LoadedModel:
         """
         for asked in {question for question in questions if question}:
             require_characters(asked, "the question")
-        parts = (media[start : start + _AT_ONCE] for start in range(0, len(media), _AT_ONCE))
-        rows = [row for part in parts for row in self._encode(part)]
-        samples = [
-            Sample(str(number), self.modality, "", Task.QA if question else Task.CAPTION, "test", prompt=question)
-            for number, (row, question) in enumerate(zip(rows, questions, strict=True))
-            if not isinstance(row, MediaError)
+        rows = [
+            row for start in range(0, len(media), _AT_ONCE) for row in self._encode(media[start : start + _AT_ONCE])
         ]
-
-        def gather(some: Sequence[Sample]) -> np.ndarray:
-            return np.stack([rows[int(sample.id)] for sample in some])  # type: ignore[misc]
-
-        batches = decode_batches(self.run, gather, samples, decode)
+        features = {str(number): row for number, row in enumerate(rows) if not isinstance(row, MediaError)}
+        samples = [
+            Sample(name, self.modality, "", Task.QA if question else Task.CAPTION, "test", prompt=question)
+            for name, question in ((name, questions[int(name)]) for name in features)
+        ]
+        batches = decode_batches(
+            self.run, lambda some: np.stack([features[sample.id] for sample in some]), samples, decode
+        )
         texts = {one.id: one.text for batch in batches for one in batch}
         return [row if isinstance(row, MediaError) else texts[str(number)] for number, row in enumerate(rows)]
 
@@ -149,13 +139,14 @@ def predict(files: Sequence[str], request: PredictRequest) -> "tuple[LoadedModel
 
 def _modality_of(files: Sequence[str]) -> Modality:
     """That of all files, as their names have it. Raises EpalmError: there is none, or they have several."""
-    kinds = {file: modality_of(Path(file)) for file in files}
-    for file, kind in kinds.items():
+    kinds: dict[Modality, str] = {}
+    for file in files:
         if not Path(file).is_file():
             raise MediaError(f"{file}: this is not a regular file", hint="name a media file")
+        kind = modality_of(Path(file))
         if kind is None:
             raise UsageError(f"{file}: the name does not say what it is", hint="--modality image, video or audio")
-    known = list(dict.fromkeys(kind for kind in kinds.values() if kind is not None))
-    if len(known) > 1:
-        raise EpalmError(f"the files are {' and '.join(known)} media", hint="name those of one kind, or a --run")
-    return known[0]
+        kinds[kind] = file
+    if len(kinds) > 1:
+        raise EpalmError(f"the files are {' and '.join(kinds)} media", hint="name those of one kind, or a --run")
+    return next(iter(kinds))

@@ -32,7 +32,9 @@ _TIFF_MODES = ("I", "F")
 
 def is_many(media: Any) -> bool:
     """Whether this is a list of media; a pair of a waveform and its rate is one medium."""
-    return isinstance(media, list | tuple) and not (isinstance(media, tuple) and media and _is_array(media[0]))
+    return isinstance(media, list | tuple) and not (
+        isinstance(media, tuple) and bool(media) and isinstance(media[0], np.ndarray)
+    )
 
 
 @contextmanager
@@ -55,13 +57,35 @@ def _as_file(medium: Any, draft: Path, modality: Modality) -> tuple[str, MediaFi
         draft.write_bytes(medium)
     elif modality is Modality.IMAGE and isinstance(medium, Image.Image):
         _write_picture(medium, draft, name)
-    elif modality is not Modality.AUDIO and _is_array(medium):
-        _write_pixels(_pixels(medium, modality, name), draft)
-    elif modality is Modality.AUDIO and isinstance(medium, tuple) and len(medium) == 2 and _is_array(medium[0]):
-        _write_waveform(*medium, draft, name)
+    elif modality is Modality.IMAGE and _are_pixels(medium, 3):
+        Image.fromarray(np.ascontiguousarray(medium)).save(draft, "PNG", compress_level=1)
+    elif modality is Modality.VIDEO and _are_pixels(medium, 4):
+        _write_clip(medium, draft)
+    elif modality is Modality.AUDIO and _is_sound(medium):
+        waveform, rate = medium
+        kept, subtype = (np.float64, "DOUBLE") if waveform.dtype.itemsize > 4 else (np.float32, "FLOAT")
+        soundfile.write(draft, waveform.astype(kept), int(rate), format="WAV", subtype=subtype)
     else:
-        raise _refused(name, _in_words(medium), modality)
+        given = f"({', '.join(map(_in_words, medium))})" if isinstance(medium, tuple) else _in_words(medium)
+        raise UsageError(f"{name} is {given}, and this model takes {modality} media", hint=f"give {_FORMS[modality]}")
     return name, MediaFile(draft)
+
+
+def _are_pixels(medium: Any, axes: int) -> bool:
+    fits = isinstance(medium, np.ndarray) and medium.dtype == np.uint8 and medium.ndim == axes
+    return fits and medium.shape[-1] == 3 and medium.size > 0
+
+
+def _is_sound(medium: Any) -> bool:
+    if not (isinstance(medium, tuple) and len(medium) == 2 and isinstance(medium[0], np.ndarray)):
+        return False
+    waveform, rate = medium
+    fits = waveform.ndim in (1, 2) and waveform.dtype.kind == "f" and waveform.size > 0
+    return bool(fits and waveform.shape[1:] <= (MAX_CHANNELS,) and isinstance(rate, int | np.integer) and rate > 0)
+
+
+def _in_words(value: Any) -> str:
+    return f"a {value.dtype} array {value.shape}" if isinstance(value, np.ndarray) else f"{value!r:.60}"
 
 
 def _write_picture(picture: Image.Image, draft: Path, name: str) -> None:
@@ -75,45 +99,11 @@ def _write_picture(picture: Image.Image, draft: Path, name: str) -> None:
         raise MediaError(f"{name}: the picture cannot be loaded: {error}", hint="open it anew") from error
 
 
-def _pixels(pixels: np.ndarray, modality: Modality, name: str) -> np.ndarray:
-    axes = 3 if modality is Modality.IMAGE else 4
-    if pixels.dtype != np.uint8 or pixels.ndim != axes or pixels.shape[-1] != 3 or not pixels.size:
-        raise _refused(name, _in_words(pixels), modality)
-    return np.ascontiguousarray(pixels)
-
-
-def _write_pixels(pixels: np.ndarray, draft: Path) -> None:
-    """A PNG, or a clip of such."""
-    if pixels.ndim == 3:
-        Image.fromarray(pixels).save(draft, "PNG", compress_level=1)
-        return
+def _write_clip(pixels: np.ndarray, draft: Path) -> None:
     with av.open(str(draft), "w", format="mov") as container:
         stream = container.add_stream("png", rate=Fraction(25))
         stream.height, stream.width = pixels.shape[1:3]
         stream.pix_fmt = "rgb24"
         for frame in pixels:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
-
-
-def _write_waveform(waveform: np.ndarray, rate: Any, draft: Path, name: str) -> None:
-    fits = waveform.ndim in (1, 2) and waveform.dtype.kind == "f" and waveform.size
-    if not fits or waveform.shape[1:] > (MAX_CHANNELS,) or not isinstance(rate, int | np.integer) or rate <= 0:
-        raise _refused(name, f"({_in_words(waveform)}, {rate!r})", Modality.AUDIO)
-    double = waveform.dtype.itemsize > 4
-    values = waveform.astype(np.float64 if double else np.float32)
-    soundfile.write(draft, values, int(rate), format="WAV", subtype="DOUBLE" if double else "FLOAT")
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray)
-
-
-def _in_words(value: Any) -> str:
-    if _is_array(value):
-        return f"a {value.dtype} array {value.shape}"
-    return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
-
-
-def _refused(name: str, given: str, modality: Modality) -> UsageError:
-    return UsageError(f"{name} is {given}, and this model takes {modality} media", hint=f"give {_FORMS[modality]}")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 LAST = "scores.json"
 FOLDER = "scores"
-WRITTEN_BY = {"written_by": "epalm score"}  # how a file of scores begins
 # The columns of `ScoreFile.frame` beside the scores, each with its key in a sample's line.
 COLUMNS = {"id": "id", "task": "task", "medium": "media", "digest": "digest", "question": "prompt"} | {
     "prediction": "text",
@@ -59,7 +58,7 @@ class ScoreFile:
 
         try:
             with self.lines.open(encoding="utf-8") as file:
-                rows = [_row(json.loads(line, parse_constant=_refuse)) for line in file]
+                rows = [_row(json.loads(line)) for line in file]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{self.lines} cannot be read: {error}", hint="epalm score writes it anew") from error
         frame = pd.DataFrame(rows, dtype=object) if rows else pd.DataFrame(columns=list(COLUMNS), dtype=object)
@@ -70,18 +69,14 @@ class ScoreFile:
         return frame
 
 
-def write_scores(path: Path, about: Mapping[str, Any], scores: Scores) -> dict[str, Any]:
-    """Write `path` and, beside it, the line of each sample; returns what `path` holds. Raises EpalmError."""
-    lines = lines_path(path)
-    whole = {**WRITTEN_BY, **about, "tasks": scores.tasks, "per_sample": lines.name}
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # First: who finds the figures finds the lines as well. A lone surrogate, as of a name that is not UTF-8,
-        # becomes its escape, which JSON reads back.
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in scores.per_sample)
-        write_atomically(lines, text.encode(errors="backslashreplace"))
-        write_atomically(path, as_json(whole))
-    return whole
+def _row(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a sample's line. Raises ValueError, KeyError, TypeError: `write_scores` writes no such line."""
+    texts = [line["id"], line["task"], line["media"], line["text"], line["prompt"] or ""]
+    numbers = [part for one in line["scores"].values() for part in (one if isinstance(one, list) else [one])]
+    if not all(isinstance(one, str) for one in texts) or not all(abs(one) < float("inf") for one in numbers):
+        raise ValueError("a line of it is no sample's")
+    lists = {"references": line.get("references", []), "answers": line.get("answers", {})}
+    return {**{column: line.get(key) for column, key in COLUMNS.items()}, **lists, **line["scores"]}
 
 
 def lines_path(path: Path) -> Path:
@@ -89,10 +84,23 @@ def lines_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.per-sample.jsonl")
 
 
-def as_json(figures: Mapping[str, Any]) -> bytes:
-    """The text of a scores file."""
-    text = json.dumps(dict(figures), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return text.encode(errors="backslashreplace")
+def write_scores(path: Path, about: Mapping[str, Any], scores: Scores, *, last: Path | None = None) -> dict[str, Any]:
+    """Write `path`, beside it the line of each sample, and `last`, above it, with the same figures.
+
+    Returns what was written last. Raises EpalmError.
+    """
+    lines = lines_path(path)
+    whole = {"written_by": "epalm score", **about, "samples": scores.digest, "tasks": scores.tasks}
+    # A lone surrogate, as of a name that is not UTF-8, becomes its escape, which JSON reads back.
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in scores.per_sample)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(lines, text.encode(errors="backslashreplace"))  # first: who finds figures finds lines as well
+        for file in [path, last] if last else [path]:
+            whole["per_sample"] = lines.relative_to(file.parent).as_posix()
+            text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
+            write_atomically(file, f"{text}\n".encode(errors="backslashreplace"))
+    return whole
 
 
 def read_scores(name: str | None, runs: Path, split: str | None = None) -> ScoreFile:
@@ -106,14 +114,12 @@ def read_scores(name: str | None, runs: Path, split: str | None = None) -> Score
     if name is not None and name.endswith(".json"):
         return _read(Path(name), Path(name).name.removesuffix(".json").removesuffix(".scores"))
     run = RunFolder.find(runs, name)
-    found = sorted((run.path / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in found:
+    for path in sorted((run.path / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         scores = _read(path, run.name, run)
         if split is None or scores.figures.get("split") == split:
             return scores
-    what = f"of split {split!r}" if split else "yet"
     again = f"epalm score --run {name or run.path}" + (f" --split {split}" if split else "")
-    raise UsageError(f"{run.path} has no scores {what}", hint=again)
+    raise UsageError(f"{run.path} has no scores {f'of split {split!r}' if split else 'yet'}", hint=again)
 
 
 def _read(path: Path, name: str, run: RunFolder | None = None) -> ScoreFile:
@@ -124,17 +130,3 @@ def _read(path: Path, name: str, run: RunFolder | None = None) -> ScoreFile:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}", hint="epalm score writes such files") from error
     return ScoreFile(name, path, figures, run)
-
-
-def _row(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a sample's line. Raises ValueError, KeyError: `write_scores` writes no such line."""
-    texts = [line["id"], line["task"], line["media"], line["text"], line["prompt"] or ""]
-    numbers = [part for one in line["scores"].values() for part in (one if isinstance(one, list) else [one])]
-    if not all(isinstance(one, str) for one in texts) or not all(isinstance(one, int | float) for one in numbers):
-        raise ValueError("a line of it is no sample's")
-    lists = {"references": line.get("references", []), "answers": line.get("answers", {})}
-    return {**{column: line.get(key) for column, key in COLUMNS.items()}, **lists, **line["scores"]}
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no score")

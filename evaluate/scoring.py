@@ -1,10 +1,10 @@
 """Predictions → scores: per task, each figure with its interval, its backend and how many samples it is of."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,43 +20,27 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Scores:
-    """`tasks` as `scores.json` has them, and what each sample got."""
+    """`tasks` as `scores.json` has them, and what each sample got; `digest` as `digest_samples` gives it."""
 
     tasks: dict[str, Any]
     per_sample: list[dict[str, Any]]
+    digest: str
 
 
-@dataclass(frozen=True)
-class _Asked:
+class _Asked(NamedTuple):
     """The samples of a task: those there are, those expected of a limited scoring, and those with a prediction."""
 
     there: Sequence[Sample]
     expected: Sequence[Sample]
     scored: Sequence[Sample]
-    digests: Mapping[str, str]
 
-    def of(self, metric: Metric) -> "_Asked":
-        """Those that the metric scores. Raises MetricError: none of them, and why."""
-        scored, expected, there = map(metric.select, (self.scored, self.expected, self.there))
-        return _Asked(there, expected, scored, self.digests)
-
-    def media(self) -> list[str]:
-        """What each scored sample is about: the digest of its medium, where it is not known its name."""
-        return [self.digests.get(sample.media, sample.media) for sample in self.scored]
-
-    def counts(self) -> dict[str, int]:
-        return _counts(len(self.there), len(self.expected), len(self.scored))
-
-    def counts_by(self, kind: str) -> dict[str, dict[str, int]]:
-        """The counts of the samples of each type."""
-        there, expected, scored = (
-            Counter(getattr(sample, kind) for sample in samples) for samples in (self.there, self.expected, self.scored)
-        )
-        return {given: _counts(there[given], expected[given], scored[given]) for given in there}
-
-
-def _counts(there: int, expected: int, scored: int) -> dict[str, int]:
-    return {"of": there, "expected": expected, "scored": scored, "missing": expected - scored}
+    def counts(self, kind: str = "task") -> dict[Any, dict[str, int]]:
+        """How many samples there are of each task, or of each type of question or answer."""
+        there, expected, scored = (Counter(getattr(sample, kind) for sample in samples) for samples in self)
+        return {
+            one: {"of": of, "expected": expected[one], "scored": scored[one], "missing": expected[one] - scored[one]}
+            for one, of in there.items()
+        }
 
 
 def score_predictions(
@@ -82,19 +66,16 @@ def score_predictions(
     tasks: dict[str, Any] = {}
     lines: list[dict[str, Any]] = []
     for task in Task:
-        expected = _of_task(samples, task)
-        if not expected:
-            continue
-        scored = [sample for sample in expected if sample.id in texts]
-        asked = _Asked(expected if split is None else _of_task(split, task), expected, scored, digests or {})
-        wanted = metrics_for(task, choose_metrics() if metrics is None else metrics)
-        tasks[task.value], per_sample = _score_task(asked, texts, guesses, wanted if scored else [])
-        lines += per_sample
-    return Scores(tasks, lines)
-
-
-def _of_task(samples: Sequence[Sample], task: Task) -> list[Sample]:
-    return [sample for sample in samples if sample.task is task and is_expected(sample)]
+        there, expected = (
+            [sample for sample in some if sample.task is task and is_expected(sample)]
+            for some in (samples if split is None else split, samples)
+        )
+        if expected:
+            asked = _Asked(there, expected, [sample for sample in expected if sample.id in texts])
+            wanted = metrics_for(task, choose_metrics() if metrics is None else metrics) if asked.scored else []
+            tasks[task.value], per_sample = _score_task(asked, texts, guesses, wanted, digests or {})
+            lines += per_sample
+    return Scores(tasks, lines, digest_samples(samples))
 
 
 def is_expected(sample: Sample) -> bool:
@@ -104,116 +85,120 @@ def is_expected(sample: Sample) -> bool:
 
 def digest_samples(samples: Sequence[Sample]) -> str:
     """SHA-256 (hex) of what is asked and expected, in any order: scores of equal digests can be compared."""
-    digests = sorted(sha256(canonical_json(_expectation(sample))).digest() for sample in samples if is_expected(sample))
-    return sha256(b"".join(digests)).hexdigest()
-
-
-def _expectation(sample: Sample) -> list[Any]:
-    texts = [list(sample.raw_answers), list(sample.references)]
-    return [sample.id, sample.media, sample.prompt, dict(sample.answers), *texts, sample.unanswerable]
+    digests = []
+    for one in filter(is_expected, samples):
+        texts = [list(one.raw_answers), list(one.references)]
+        asked = [one.id, one.media, one.prompt, dict(one.answers), *texts, one.unanswerable]
+        digests.append(sha256(canonical_json(asked)).digest())
+    return sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def _score_task(
-    asked: _Asked, texts: Mapping[str, str], guesses: Mapping[str, str], metrics: Sequence[Metric]
+    asked: _Asked,
+    texts: Mapping[str, str],
+    guesses: Mapping[str, str],
+    metrics: Sequence[Metric],
+    digests: Mapping[str, str],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What `scores.json` has of the task, and the line of each sample."""
     measured: dict[str, tuple[_Asked, Measured]] = {}
     made: dict[str, dict[str, Any]] = {}
     chance: dict[str, float] = {}
     skipped: list[Skipped] = []
-    for group in _of_the_same_samples(metrics):
+    notes: list[str] = []
+    groups: dict[Any, list[Metric]] = {}  # metrics that select samples by the same rule: they are resampled alike
+    for metric in metrics:
+        groups.setdefault(type(metric).select, []).append(metric)
+    for group in groups.values():
         try:
-            part = asked.of(group[0])
+            part = _Asked(*map(group[0].select, asked))
         except MetricError as error:
             skipped += [Skipped(one.name, error.message, error.hint) for one in group if not one.other_form_of]
             continue
         if not part.scored:
             continue
-        predicted, guessed = ([some[one.id] for one in part.scored if some] for some in (texts, guesses))
-        inputs = Inputs(part.scored, predicted, guessed)
+        guessed = [guesses[one.id] for one in part.scored] if guesses else []
+        inputs = Inputs(part.scored, [texts[one.id] for one in part.scored], guessed)
         found, without = measure(inputs, group)
         skipped += without
-        found = {one.name: found[one.name] for one in group if one.name in found and _differs(one, found)}
+        values = {name: one.value for name, one in found.items()}
+        for one in group:  # another form of a metric is shown where it gives another value
+            main = values.get(one.other_form_of)
+            if one.name in values and main is not None and abs(values[one.name] - main) < _ROUNDING:
+                del found[one.name]
         if guesses:
-            by_chance, _ = measure(inputs.guessed(), [one for one in group if one.chance and one.name in found])
-            chance |= {name: one.value for name, one in by_chance.items()}
+            guessing = [one for one in group if one.chance and one.name in found]
+            chance |= {name: one.value for name, one in measure(inputs.guessed(), guessing)[0].items()}
+        notes += [note for one in group if one.name in found for note in one.notes(asked.scored, list(found))]
         measured |= {name: (part, one) for name, one in found.items()}
-        if found:
-            made |= {name: {**figure, **part.counts()} for name, figure in figures(found, part.media()).items()}
+        for name, figure in figures(found, _media(part, digests)).items() if found else ():
+            made[name] = {**figure, **next(iter(part.counts().values()))}
     shown = {one.name: one for one in metrics if one.name in measured}
     for name, metric in shown.items():
-        made[name] |= {"backend": metric.backend()}
-        made[name] |= {"resampled": "per-sample counts" if metric.counts else "per-sample scores"}
+        resampled = "per-sample counts" if metric.counts else "per-sample scores"
+        made[name] |= {"backend": metric.backend(), "resampled": resampled}
     return {
-        **asked.counts(),
+        **next(iter(asked.counts().values())),
         "metrics": {name: made[name]["value"] for name in shown},
         "chance": {name: chance[name] for name in shown if name in chance},
         "figures": {name: made[name] for name in shown},
-        "interval": resampling(len(set(asked.media()))),
+        "interval": resampling(len(set(_media(asked, digests)))),
         "skipped": [asdict(one) for one in skipped],
-        "notes": [note for metric in shown.values() for note in metric.notes(asked.scored, list(shown))],
-        **dict(_by_type(measured)),
-    }, _lines(asked, texts, {name: (metric, *measured[name]) for name, metric in shown.items()})
+        "notes": notes,
+        **_by_type(measured, digests),
+    }, _lines(asked, texts, {name: (metric, *measured[name]) for name, metric in shown.items()}, digests)
 
 
-def _of_the_same_samples(metrics: Sequence[Metric]) -> list[list[Metric]]:
-    """Metrics that select samples by the same rule: they are resampled alike."""
-    groups: dict[Any, list[Metric]] = {}
-    for metric in metrics:
-        groups.setdefault(type(metric).select, []).append(metric)
-    return list(groups.values())
+def _media(asked: _Asked, digests: Mapping[str, str]) -> list[str]:
+    """What each scored sample is about: the digest of its medium, where it is not known its name."""
+    return [digests.get(sample.media, sample.media) for sample in asked.scored]
 
 
-def _differs(metric: Metric, found: Mapping[str, Measured]) -> bool:
-    """Whether it is no other form of a metric, or gives another value."""
-    main = found.get(metric.other_form_of)
-    return main is None or abs(found[metric.name].value - main.value) >= _ROUNDING
-
-
-def _by_type(measured: Mapping[str, tuple[_Asked, Measured]]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _by_type(measured: Mapping[str, tuple[_Asked, Measured]], digests: Mapping[str, str]) -> dict[str, Any]:
     """The figure of each answer type and question type, where the data have them."""
-    name = judge(measured)
-    if name is None:
-        return
-    asked, whole = measured[name]
-    for kind in ("answer_type", "question_type"):
-        counts, media, places = asked.counts_by(kind), asked.media(), dict[str, list[int]]()
-        for place, sample in enumerate(asked.scored):
-            if value := getattr(sample, kind):
-                places.setdefault(value, []).append(place)
-        parts = {}
-        for value, of in sorted(places.items()):
-            part = {name: Measured(whole.statistics[of], whole.aggregate)}
-            figure = figures(part, [media[place] for place in of], over_samples=False)[name]
-            parts[value] = {"metric": name, **figure, **counts[value]}
-        if parts:
-            yield f"by_{kind}", parts
+    by_type: dict[str, Any] = {}
+    for name in filter(None, [judge(measured)]):
+        asked, whole = measured[name]
+        media = _media(asked, digests)
+        for kind in ("answer_type", "question_type"):
+            places: dict[str, list[int]] = {}
+            for place, sample in enumerate(asked.scored):
+                places.setdefault(getattr(sample, kind) or "", []).append(place)
+            places.pop("", None)
+            counts = asked.counts(kind)
+            for value, of in sorted(places.items()):
+                part = {name: Measured(whole.statistics[of], whole.aggregate)}
+                figure = figures(part, [media[place] for place in of], over_samples=False)[name]
+                by_type.setdefault(f"by_{kind}", {})[value] = {"metric": name, **figure, **counts[value]}
+    return by_type
 
 
 def _lines(
-    asked: _Asked, texts: Mapping[str, str], measured: Mapping[str, tuple[Metric, _Asked, Measured]]
+    asked: _Asked,
+    texts: Mapping[str, str],
+    measured: Mapping[str, tuple[Metric, _Asked, Measured]],
+    digests: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """Each sample's line, with its scores, and its statistics where these are no score."""
-    lines = {one.id: _line(one, texts[one.id], asked.digests.get(one.media)) for one in asked.scored}
-    done = set()
-    for name, (metric, part, one) in measured.items():
-        values = {name: one.per_sample} if metric.per_sample else {}
-        if metric.counts and metric.counts not in done:
-            done.add(metric.counts)
-            whole = one.statistics.astype(np.int64)
-            values[metric.counts] = whole if (whole == one.statistics).all() else one.statistics
-        for key, column in values.items():
-            for sample, value in zip(part.scored, column.tolist(), strict=True):
-                lines[sample.id]["scores"][key] = value
+    lines: dict[str, dict[str, Any]] = {}
+    for one in asked.scored:
+        line: dict[str, Any] = {"id": one.id, "task": one.task.value, "media": one.media, "prompt": one.prompt}
+        line |= {"digest": digests[one.media]} if one.media in digests else {}
+        if one.task is Task.CAPTION:
+            line["references"] = list(one.references)
+        else:
+            types = {"question_type": one.question_type, "answer_type": one.answer_type}
+            line |= {"answers": dict(one.answers)} | {key: value for key, value in types.items() if value}
+        lines[one.id] = {**line, "text": texts[one.id], "scores": {}}
+    columns: dict[str, tuple[_Asked, np.ndarray]] = {}
+    for name, (metric, part, values) in measured.items():
+        if metric.per_sample:
+            columns[name] = part, values.per_sample
+        if metric.counts:
+            columns.setdefault(metric.counts, (part, values.statistics))
+    for name, (part, column) in columns.items():
+        whole = column.astype(np.int64)
+        numbers = whole if column.ndim == 2 and (whole == column).all() else column
+        for sample, number in zip(part.scored, numbers.tolist(), strict=True):
+            lines[sample.id]["scores"][name] = number
     return list(lines.values())
-
-
-def _line(sample: Sample, text: str, digest: str | None) -> dict[str, Any]:
-    line = {"id": sample.id, "task": sample.task.value, "media": sample.media, "prompt": sample.prompt}
-    line |= {"digest": digest} if digest else {}
-    if sample.task is Task.CAPTION:
-        wanted: dict[str, Any] = {"references": list(sample.references)}
-    else:
-        types = {"question_type": sample.question_type, "answer_type": sample.answer_type}
-        wanted = {"answers": dict(sample.answers)} | {key: value for key, value in types.items() if value}
-    return {**line, **wanted, "text": text, "scores": {}}

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
@@ -51,13 +51,12 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
     decode = DecodeOptions(num_beams=1, max_length=14, batch_size=BATCH)
     plan = scoring.ScorePlan(
         run,
-        dataset,
-        "image",
-        "test",
+        features,
+        decode,
+        about={"data": "trial/world", "split": "test"},
+        there=samples,
         expected=samples,
-        samples=samples,
-        features=features,
-        decode=decode,
+        asked=predictions.what_decides(run, features, samples, decode),
         metrics=metrics,
         remote=_decoder(processes) if processes > 1 else None,
     )
@@ -103,10 +102,11 @@ def _arm(entry: dict[str, Any]) -> None:
     append, write = predictions._append, write_atomically
     dask_cluster._WORKER_STARTS_WITH += f"; from tests.score_host import arm_worker; arm_worker(*{told!r})"
 
-    def appended(path: Path, lines: bytes) -> None:
+    def appended(path: Path, lines: Sequence[bytes]) -> None:
         appends[0] += 1
         if at == "saving" and appends[0] == entry["batch"]:
-            append(path, lines[: 2 * len(lines) // 3])
+            whole = b"".join(lines)
+            append(path, [whole[: 2 * len(whole) // 3]])
             _die()
         append(path, lines)
         if at == "saved" and appends[0] == entry["batch"]:
@@ -122,7 +122,6 @@ def _arm(entry: dict[str, Any]) -> None:
         (scoring, "decode_batches", noted(*told)),
         (predictions, "_append", appended),
         (score_files, "write_atomically", written),
-        (scoring, "write_atomically", written),
     ):
         setattr(module, name, armed)
 

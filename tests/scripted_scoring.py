@@ -11,6 +11,7 @@ import numpy as np
 
 from epalm.config import load_config
 from epalm.evaluate.decoding.options import DecodeOptions
+from epalm.evaluate.decoding.predictions import what_decides
 from epalm.evaluate.decoding.remote import RemoteDecoder
 from epalm.evaluate.run import ScorePlan, execute_score
 from epalm.samples import Dataset, Prediction, Sample, Task
@@ -86,15 +87,15 @@ class World:
         """What `epalm score` writes, but for names of files."""
         dataset = Dataset("data", folder, tuple(self.samples))
         samples = dataset.split(self.split)[: self.limit]
+        run = self.run(folder)
         plan = ScorePlan(
-            self.run(folder),
-            dataset,
-            "image",
-            self.split,
+            run,
+            self.features,
+            self.decode,
+            about={"data": "data", "split": self.split, "limit": self.limit},
+            there=dataset.split(self.split),
             expected=samples,
-            samples=samples,
-            features=self.features,
-            decode=self.decode,
+            asked=what_decides(run, self.features, samples, self.decode),
             metrics=("exact match",),
             remote=cast(RemoteDecoder, engine),
         )

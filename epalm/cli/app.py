@@ -8,20 +8,20 @@ from typer.core import TyperCommand
 
 from epalm.cli.bench.command import bench
 from epalm.cli.cache import cache_app
-from epalm.cli.compare import compare
 from epalm.cli.datasets import DatasetsCommand, datasets
 from epalm.cli.demo import demo
 from epalm.cli.doctor import doctor
 from epalm.cli.encoder_names import EncoderCommand
+from epalm.cli.evaluate.compare import compare
+from epalm.cli.evaluate.predict import predict
+from epalm.cli.evaluate.report import report
+from epalm.cli.evaluate.score import score
+from epalm.cli.evaluate.serve import serve
 from epalm.cli.export_run import export_run
 from epalm.cli.extract import extract
 from epalm.cli.import_run import import_run
-from epalm.cli.predict import predict
 from epalm.cli.recipes import recipes
-from epalm.cli.report import report
 from epalm.cli.runs import runs
-from epalm.cli.score import score
-from epalm.cli.serve import serve
 from epalm.cli.train import train
 
 app = typer.Typer(

@@ -38,7 +38,7 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
 
         epalm demo --runs /tmp/runs --json
     """
-    from epalm.cli.report import report
+    from epalm.cli.evaluate.report import report
     from epalm.console import print_table, say
     from epalm.figures import hundred
     from epalm.train.runs.run_folder import RunFolder

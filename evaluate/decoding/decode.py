@@ -5,36 +5,33 @@ Knows the trained model and where features come from; does not know scores.
 Letters: B samples, L layers, D_enc encoder width.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from epalm.console import say
 from epalm.errors import EpalmError, UsageError
-from epalm.evaluate.decoding.answers import AnswerTree
-from epalm.evaluate.decoding.generate import choose_answers, generate
+from epalm.evaluate.decoding.generate import AnswerTree, choose_answers, generate
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.samples import Prediction, Sample, Task
-from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import last_layers
 from epalm.train.data.text import SHORTEST_ANSWER, TextFormat
 from epalm.train.runs.loading import LoadedRun
 
 _ON_GPU, _ON_CPU = 512, 64  # of a batch whose size is found out: to begin with; more are not faster on a CPU
-_LACK = ("can't allocate memory", "out of memory")  # as a CPU says it, and Apple's GPU
+_LACK = ("can't allocate memory", "out of memory")  # as a CPU says it, and a GPU
 
 Gather = Callable[[Sequence[Sample]], np.ndarray]
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def decode_batches(
     run: LoadedRun, gather: Gather, samples: Sequence[Sample], options: DecodeOptions, size: "BatchSize | None" = None
-) -> Iterator[list[Prediction]]:
+) -> Generator[list[Prediction]]:
     """Predictions batch by batch; a batch holds questions of one length, so nothing is padded.
 
     What is produced for a sample therefore does not depend on which others it is decoded with. `max_length` counts
@@ -43,11 +40,10 @@ def decode_batches(
     (B, L, D_enc) of some samples.
 
     Raises:
-        UsageError: that is more than the language model has positions, or there are more beams than tokens.
+        UsageError: see `length_groups`.
         EpalmError: the memory does not suffice.
     """
     model, text, device = run.model, run.text, run.model.device
-    groups = length_groups(run, samples, options)
     tree = _tree(text, options.answers, int(model.lm.config.vocab_size), device) if options.answers else None
 
     def decode(batch: Sequence[Sample]) -> list[Prediction]:
@@ -69,6 +65,7 @@ def decode_batches(
             texts = [text.decode(tokens) for tokens in produced]
         return [Prediction(sample.id, words) for sample, words in zip(batch, texts, strict=True)]
 
+    groups = length_groups(run, samples, options)
     yield from (size or BatchSize(options.batch_size, device)).batches(groups, decode)
 
 
@@ -86,46 +83,27 @@ def length_groups(run: LoadedRun, samples: Sequence[Sample], options: DecodeOpti
     Raises:
         UsageError: more is asked for than the language model has positions or tokens for.
     """
-    text = run.text
-    lengths = {sample.id: len(text.given(sample)) for sample in samples}
+    text, config = run.text, run.model.lm.config
 
     def alike(sample: Sample) -> tuple[int, bool]:
-        return lengths[sample.id], bool(options.answers) and sample.task is Task.QA
+        return len(text.given(sample)), bool(options.answers) and sample.task is Task.QA
 
     groups = [list(group) for _, group in groupby(sorted(samples, key=alike), alike)]
-    _require_decodable(run.model, text, groups, options)
+    needs = [
+        (f"--max-length {options.max_length}", options.max_length, config.max_position_embeddings, "positions"),
+        (f"--num-beams {options.num_beams}", 2 * options.num_beams, config.vocab_size, "tokens"),
+    ]
+    for longest in (group[0] for group in groups[-1:]):
+        question, ids = len(text.given(longest)), text.tokenise(options.answers)
+        most = max(range(len(ids)), key=lambda place: len(ids[place]), default=None)
+        answer, of = (SHORTEST_ANSWER, "") if most is None else (len(ids[most]) + 1, f" {options.answers[most]!r}")
+        what = f"the question of {longest.id} with an answer{of}"
+        needs.append((what, question + answer, config.max_position_embeddings, "positions"))
+    for what, needed, there, of_what in needs:
+        if needed > there:
+            fault = f"{what} takes {needed:,} {of_what}, and the language model has {there:,}"
+            raise UsageError(fault, hint="ask for less, or take what is too long out of the data or answers")
     return groups
-
-
-def _require_decodable(
-    model: EpalmModel, text: TextFormat, groups: Sequence[Sequence[Sample]], options: DecodeOptions
-) -> None:
-    positions, tokens = model.lm.config.max_position_embeddings, model.lm.config.vocab_size
-    if options.max_length > positions:
-        raise UsageError(
-            f"--max-length {options.max_length} is more than the language model's {positions:,} positions",
-            hint=f"--max-length {positions} is the most",
-        )
-    for sample in groups[-1][:1] if groups else ():
-        if (length := len(text.given(sample))) + SHORTEST_ANSWER > positions:
-            raise UsageError(
-                f"the question of {sample.id} has {length:,} tokens, and the language model has {positions:,} "
-                "positions for it and its answer",
-                hint="shorten it or take it out of the data",
-            )
-    if options.sampling is None and 2 * options.num_beams > tokens:
-        raise UsageError(
-            f"--num-beams {options.num_beams:,} is more than the language model's {tokens:,} tokens allow",
-            hint=f"--num-beams {tokens // 2:,} is the most",
-        )
-    longest = [group[0] for group in groups if group[0].task is Task.QA][-1:]
-    for answer, ids in zip(options.answers, text.tokenise(options.answers), strict=True) if longest else ():
-        if (room := positions - len(text.given(longest[0]))) < len(ids) + 1:
-            raise UsageError(
-                f"--rank-answers: {answer!r} has {len(ids) + 1:,} tokens with its end, and behind the question of "
-                f"{longest[0].id} the language model has {max(0, room):,} positions left",
-                hint="take that answer out of the file",
-            )
 
 
 class BatchSize:
@@ -136,42 +114,32 @@ class BatchSize:
     """
 
     def __init__(self, asked: int | None, device: torch.device) -> None:
-        self._on_gpu, self._fixed = device.type != "cpu", asked is not None
-        self._most = asked or (_ON_GPU if self._on_gpu else _ON_CPU)
+        self._fixed, self._most = asked is not None, asked or (_ON_CPU if device.type == "cpu" else _ON_GPU)
 
-    def batches(self, groups: Iterable[Sequence[Item]], work: Callable[[Sequence[Item]], Result]) -> Iterator[Result]:
+    def batches(self, groups: Iterable[Sequence[Any]], work: Callable[[Sequence[Any]], Result]) -> Iterator[Result]:
         """What `work` makes of each batch; a batch is of one group. Where the size is halved, that is said.
 
         Raises:
             EpalmError: the memory does not suffice for as many items as were asked for, or for one.
         """
         for group in groups:
-            place, halved = 0, False
+            place = 0
             while place < len(group):
                 batch = group[place : place + self._most]
                 try:
-                    result = work(batch)
-                except (torch.OutOfMemoryError, RuntimeError) as error:
-                    if not isinstance(error, torch.OutOfMemoryError) and not any(one in str(error) for one in _LACK):
+                    yield work(batch)
+                    place += len(batch)
+                    continue
+                except RuntimeError as error:
+                    if not any(words in str(error) for words in _LACK):
                         raise
                     if self._fixed or len(batch) == 1:
-                        raise self._too_little(len(batch)) from error
-                else:
-                    if halved:
-                        say(f"the memory holds batches of {self._most:,} samples")
-                        halved = False
-                    place += len(batch)
-                    yield result
-                    continue
+                        raise EpalmError(
+                            f"the memory does not suffice to decode {len(batch):,} samples at once",
+                            hint="--batch-size auto finds how many it holds, --num-beams 1 needs least",
+                        ) from error
                 # Behind the handler: the error held what the batch had in memory.
-                self._most, halved = len(batch) // 2, True
+                self._most = len(batch) // 2
+                say(f"the memory does not hold {len(batch):,} samples: from here batches of {self._most:,} samples")
                 if torch.cuda.is_initialized():
                     torch.cuda.empty_cache()
-
-    def _too_little(self, samples: int) -> EpalmError:
-        smaller = "--batch-size auto finds how many it holds" if samples > 1 else "--num-beams 1 needs least"
-        return EpalmError(
-            f"the {'GPU' if self._on_gpu else 'computer'}'s memory does not suffice to decode {samples:,} "
-            f"sample{'s' if samples > 1 else ''} at once",
-            hint=smaller,
-        )

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache
 
-from epalm.evaluate.decoding.answers import AnswerTree
 from epalm.evaluate.decoding.options import Sampling
 from epalm.train.bridge.model import EpalmModel
 
@@ -41,14 +40,40 @@ def generate(
     by its name. `reference` attention recomputes all at every step, whatever `use_cache` says.
     """
     rows = Continuation(model, features, input_ids, use_cache=use_cache)
-    limits = {"most": max_length - input_ids.shape[1], "eos": model.lm.config.eos_token_id}
+    most, eos = max_length - input_ids.shape[1], model.lm.config.eos_token_id
     if sampling is not None:
-        numbers = draws(list(names), limits["most"], seed=sampling.seed).to(input_ids.device)
+        numbers = draws(names, most, seed=sampling.seed).to(input_ids.device)
         choose = drawn(numbers, temperature=sampling.temperature, top_p=sampling.top_p)
-        return token_by_token(rows, choose, **limits)
+        return token_by_token(rows, choose, most=most, eos=eos)
     if num_beams == 1:
-        return token_by_token(rows, likeliest, **limits)
-    return beam_search(rows, beams=num_beams, **limits)
+        return token_by_token(rows, lambda logits, *_: logits.float().argmax(-1), most=most, eos=eos)
+    return beam_search(rows, beams=num_beams, most=most, eos=eos)
+
+
+class AnswerTree:
+    """A list of answers as a tree of their tokens: which may follow each beginning. Node 0 is before every answer."""
+
+    def __init__(self, answers: Sequence[Sequence[int]], vocabulary: int, device: torch.device) -> None:
+        """No answer may be the beginning of another: each ends with `</s>`, and has it nowhere else."""
+        self.places = {tuple(answer): place for place, answer in enumerate(answers)}
+        self.longest, self._vocabulary = max(map(len, self.places)), vocabulary
+        beginnings = {answer[:length] for answer in self.places for length in range(len(answer) + 1)}
+        # By length, so that an edge's number is that of the node it leads to.
+        nodes = {way: node for node, way in enumerate(sorted(beginnings, key=lambda way: (len(way), way)))}
+        edges = [nodes[way[:-1]] * vocabulary + way[-1] for way in nodes if way]  # node and token as one number, sorted
+        self._edges = torch.tensor(edges, device=device)
+
+    def allowed(self, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens that may follow nodes (R,): of each the row in `nodes`, and the token."""
+        first = torch.searchsorted(self._edges, nodes * self._vocabulary)
+        counts = torch.searchsorted(self._edges, (nodes + 1) * self._vocabulary) - first
+        rows = torch.repeat_interleave(torch.arange(len(nodes), device=nodes.device), counts)
+        places = torch.arange(len(rows), device=nodes.device) - (counts.cumsum(0) - counts - first)[rows]
+        return rows, self._edges[places] % self._vocabulary
+
+    def follow(self, nodes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The nodes behind nodes and tokens of one shape; where a token is not allowed, any."""
+        return torch.searchsorted(self._edges, nodes * self._vocabulary + tokens) + 1
 
 
 @torch.no_grad()
@@ -60,13 +85,14 @@ def choose_answers(
     It is the likeliest of all where there are as many beams as answers, else the likeliest that the search finds.
     Beams are at most half as many as tokens in the vocabulary.
     """
-    beams = min(beams, int(model.lm.config.vocab_size) // 2)
+    config = model.lm.config
+    beams = min(beams, int(config.vocab_size) // 2)
     some = max(1, _ROWS // beams)
-    found: list[list[int]] = []
+    chosen: list[list[int]] = []
     for values, ids in zip(features.split(some), input_ids.split(some), strict=True):
         rows = Continuation(model, values, ids)
-        found += beam_search(rows, beams=beams, most=tree.longest, eos=model.lm.config.eos_token_id, tree=tree)
-    return [tree.places[tuple(answer)] for answer in found]
+        chosen += beam_search(rows, beams=beams, most=tree.longest, eos=config.eos_token_id, tree=tree)
+    return [tree.places[tuple(answer)] for answer in chosen]
 
 
 class Continuation:
@@ -118,11 +144,6 @@ def token_by_token(rows: Continuation, choose: Choose, *, most: int, eos: int) -
     return found
 
 
-def likeliest(logits: torch.Tensor, who: torch.Tensor, step: int) -> torch.Tensor:
-    """The likeliest token of each row."""
-    return logits.float().argmax(-1)
-
-
 def drawn(numbers: torch.Tensor, *, temperature: float, top_p: float) -> Choose:
     """Tokens drawn by numbers (rows, steps) in [0, 1): from the likeliest that have `top_p` of the probability."""
 
@@ -138,31 +159,13 @@ def drawn(numbers: torch.Tensor, *, temperature: float, top_p: float) -> Choose:
     return choose
 
 
-def draws(names: list[str], steps: int, *, seed: int) -> torch.Tensor:
+def draws(names: Sequence[str], steps: int, *, seed: int) -> torch.Tensor:
     """Numbers in [0, 1) (names, steps) float64: of each name its own, whatever others are drawn beside it."""
     rows = []
     for name in names:
         digest = hashlib.sha256(f"{seed}/{name}".encode(errors="surrogatepass")).digest()
         rows.append(np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16]))).random(steps))
     return torch.from_numpy(np.stack(rows))
-
-
-class _Finished:
-    """The best `beams` texts that ended, of each sample, with their scores."""
-
-    def __init__(self, samples: int, beams: int, device: torch.device) -> None:
-        self.scores = torch.full((samples, beams), _NONE, device=device)  # best first
-        self.tokens = torch.empty((samples, beams, 0), dtype=torch.long, device=device)  # (S, B, T)
-
-    def add(self, scores: torch.Tensor, tokens: torch.Tensor, pad: int) -> None:
-        """Keep the best of those there and of these: scores (S, N), tokens (S, N, T), one more than before."""
-        longer = torch.nn.functional.pad(self.tokens, (0, 1), value=pad)
-        self.scores, places = torch.cat((self.scores, scores), 1).topk(self.scores.shape[1])
-        self.tokens = _of_beams(torch.cat((longer, tokens), 1), places)
-
-    def keep(self, samples: torch.Tensor) -> None:
-        """Go on with these samples alone."""
-        self.scores, self.tokens = self.scores[samples], self.tokens[samples]
 
 
 def beam_search(
@@ -176,7 +179,8 @@ def beam_search(
     device, samples = rows.logits.device, len(rows.logits)
     found: list[list[int]] = [[] for _ in range(samples)]
     who = torch.arange(samples, device=device)  # (S,) the number that a sample had at the beginning
-    finished = _Finished(samples, beams, device)
+    best = torch.full((samples, beams), _NONE, device=device)  # (S, B) scores of the best texts that ended, best first
+    best_texts = torch.empty((samples, beams, 0), dtype=torch.long, device=device)  # (S, B, T)
     scores = torch.zeros(samples, 1, device=device)  # (S, B), all from one beam at first
     running = torch.empty((samples, 1, 0), dtype=torch.long, device=device)  # (S, B, T)
     nodes = who.new_zeros(samples, 1)  # (S, B) of the tree
@@ -192,31 +196,28 @@ def beam_search(
         origin, tokens = places // width, places % width
         texts = torch.cat((_of_beams(running, origin), tokens[:, :, None]), 2)
         ends = tokens == eos if length < most else torch.ones_like(tokens, dtype=torch.bool)
-        counts = ends[:, :beams]  # what ends below the best is dropped
         per = 1 if tree is not None else length
-        finished.add((top[:, :beams] / per).masked_fill(~counts, _NONE), texts[:, :beams], eos)
+        ended = (top / per).masked_fill(~ends, _NONE)[:, :beams]  # what ends below the best is dropped
+        best, places = torch.cat((best, ended), 1).topk(beams)
+        longer = torch.nn.functional.pad(best_texts, (0, 1), value=eos)
+        best_texts = _of_beams(torch.cat((longer, texts[:, :beams]), 1), places)
         scores, places = top.masked_fill(ends, _NONE).topk(beams)
-        going = (scores[:, 0] / per > finished.scores[:, -1]) & (length < most)
+        going = (scores[:, 0] / per > best[:, -1]) & (length < most)
         done = (~going).nonzero().flatten()
-        for place, text in zip(who[done].tolist(), finished.tokens[done, 0].tolist(), strict=True):
-            found[place] = _up_to(text, eos)
+        for place, text in zip(who[done].tolist(), best_texts[done, 0].tolist(), strict=True):
+            found[place] = text[: text.index(eos) + 1] if eos in text else text
         if len(done) == len(who):
             break
         kept = going.nonzero().flatten()
         first = (kept * origin.new_tensor(running.shape[1])).unsqueeze(1)
-        places, scores, who = places[kept], scores[kept], who[kept]
+        places, scores, who, best, best_texts = (one[kept] for one in (places, scores, who, best, best_texts))
         rows.go_on((first + origin[kept].gather(1, places)).flatten(), tokens[kept].gather(1, places).flatten())
         if tree is not None:
             nodes = tree.follow(nodes[kept].gather(1, origin[kept]), tokens[kept]).gather(1, places)
         running = _of_beams(texts[kept], places)
-        finished.keep(kept)
     return found
 
 
 def _of_beams(texts: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Texts (S, N, T) at places (S, M) → (S, M, T)."""
     return texts.gather(1, places[:, :, None].expand(-1, -1, texts.shape[2]))
-
-
-def _up_to(text: list[int], eos: int) -> list[int]:
-    return text[: text.index(eos) + 1] if eos in text else text

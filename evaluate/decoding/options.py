@@ -1,6 +1,5 @@
 """How to decode: the options of a user, and the plain values that they give with a recipe. Knows no model."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,7 @@ if TYPE_CHECKING:
 
 MOST_EXACT = 64  # answers of a list of which the likeliest is found for sure
 _BEAMS = 16  # at least, in the search among more answers
-_MOST_BYTES = 16 << 20  # of a file of answers
 _MOST_ANSWERS = 100_000
-_LONGEST = 200  # characters of an answer
-_HINT = "--rank-answers takes one answer a line, UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +43,12 @@ class DecodeOptions:
 
     def deciding(self) -> dict[str, Any]:
         """What decides the predictions, as JSON; of answers, their number and digest."""
-        drawn = {"num_beams": self.num_beams} if self.sampling is None else {"sampling": asdict(self.sampling)}
-        of_list = {"answers": len(self.answers), "answers_digest": digest_json(list(self.answers))}
-        ranked = {**of_list, "answer_beams": self.answer_beams} if self.answers else {}
-        return {**drawn, "max_length": self.max_length, **ranked}
+        how = {"num_beams": self.num_beams} if self.sampling is None else {"sampling": asdict(self.sampling)}
+        decides: dict[str, Any] = {**how, "max_length": self.max_length}
+        if self.answers:
+            decides |= {"answers": len(self.answers), "answers_digest": digest_json(list(self.answers))}
+            decides["answer_beams"] = self.answer_beams
+        return decides
 
 
 @dataclass(frozen=True)
@@ -81,94 +79,60 @@ class DecodeChoice:
         """The values with those of a recipe. `batch_size` is a number of samples decoded together, or auto.
 
         Raises:
-            UsageError: options that do not go together, values that they cannot have, or a file of answers that cannot
-                be used.
+            UsageError: options that do not go together, values out of range, or an unusable file of answers.
         """
         for name, least in (("num_beams", 1), ("max_length", 2), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= least):
-                words = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{words} {value!r} is no whole number from {least} on", hint=f"{words} {least + 2}")
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} {value!r} is no whole number from {least} on", hint=f"{flag} {least + 2}")
         # Who asks for beams does not get the draws of the recipe.
         draws = (recipe.sampling and self.num_beams is None) if self.sampling is None else self.sampling
         if draws and (self.num_beams or 1) > 1:
-            raise UsageError(
-                f"--sampling draws tokens, and --num-beams {self.num_beams} searches for likely ones",
-                hint="leave out one",
-            )
-        of_sampling = {"--temperature": self.temperature, "--top-p": self.top_p, "--seed": self.seed}
-        given = [words for words, value in of_sampling.items() if value is not None]
+            raise UsageError(f"--sampling draws tokens, without the {self.num_beams} beams", hint="leave out one")
+        own = {name: getattr(self, name) for name in ("temperature", "top_p", "seed")}
+        given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value is not None]
         if given and not draws:
             raise UsageError(f"{given[0]} is of drawn tokens", hint="add --sampling")
-        names = ("temperature", "top_p", "seed")
-        drawn = Sampling(*(getattr(recipe if getattr(self, name) is None else self, name) for name in names))
-        for words, number, most in (("--temperature", drawn.temperature, 100), ("--top-p", drawn.top_p, 1)):
+        drawn = Sampling(**{name: getattr(recipe, name) if value is None else value for name, value in own.items()})
+        for flag, number, most in (("--temperature", drawn.temperature, 100), ("--top-p", drawn.top_p, 1)):
             if not 0 < number <= most:  # not a number is neither
-                raise UsageError(f"{words} {number} is not above 0 and at most {most}", hint=f"{words} 0.7")
+                raise UsageError(f"{flag} {number} is not above 0 and at most {most}", hint=f"{flag} 0.7")
+        size = None if batch_size.strip().lower() == "auto" else batch_size
+        if size is not None and not (size.isdecimal() and int(size)):
+            raise UsageError(f"--batch-size {size!r} is neither a number of samples nor auto", hint="--batch-size 64")
         return DecodeOptions(
             num_beams=self.num_beams or recipe.num_beams,
             max_length=self.max_length or recipe.max_length,
             sampling=drawn if draws else None,
             answers=read_answers(self.rank_answers) if self.rank_answers else (),
-            batch_size=_batch_size(batch_size),
+            batch_size=int(size) if size else None,
         )
 
 
 def require_questions(decode: DecodeOptions, questions: int, captions: int) -> None:
     """Say that only questions are answered from a list. Raises UsageError where there is a list and no question."""
-    if not decode.answers:
-        return
-    if not questions:
+    if decode.answers and not questions:
         raise UsageError("--rank-answers answers questions, and here is none", hint="leave out --rank-answers")
-    if captions:
+    if decode.answers and captions:
         say(f"--rank-answers answers {questions:,} questions; {captions:,} captions are decoded as usual")
 
 
 def read_answers(path: Path) -> tuple[str, ...]:
-    """The answers of a file, one a line, without white space around them; empty lines are passed over.
+    """The answers of a UTF-8 file, one a line, without white space around them; empty lines are passed over.
 
     Raises:
-        UsageError: it cannot be read, is empty or too large, has an answer twice or one that is too long.
+        UsageError: it cannot be read, has no answers, too many, or one of them twice.
     """
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8", hint=_HINT) from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", hint=_HINT) from error
-    if len(data) > _MOST_BYTES:
-        raise UsageError(f"{path} is larger than {_MOST_BYTES >> 20} MiB", hint=_HINT)
-    answers = tuple(_checked(path, text))
-    if not answers:
-        raise UsageError(f"{path} has no answers", hint=_HINT)
-    if len(answers) > _MOST_ANSWERS:
-        raise UsageError(
-            f"{path} has {len(answers):,} answers, the most are {_MOST_ANSWERS:,}", hint="keep the most common ones"
-        )
-    return answers
+    from epalm.datasets.text_file import reading
 
-
-def _checked(path: Path, text: str) -> Iterator[str]:
-    lines: dict[str, int] = {}
-    for number, answer in enumerate((line.strip() for line in text.split("\n")), 1):
-        if len(answer) > _LONGEST:
-            raise UsageError(
-                f"{path}, line {number}: the answer has {len(answer):,} characters, the most are {_LONGEST}", hint=_HINT
-            )
-        if answer in lines:
-            raise UsageError(
-                f"{path}, line {number}: {answer!r} is there already, in line {lines[answer]}", hint="keep one"
-            )
-        if answer:
-            lines[answer] = number
-            yield answer
-
-
-def _batch_size(words: str) -> int | None:
-    if words.strip().lower() == "auto":
-        return None
-    if not (words.isascii() and words.isdecimal() and 0 < len(words) < 10 and int(words)):
-        raise UsageError(f"--batch-size {words!r} is neither a number of samples nor auto", hint="--batch-size 64")
-    return int(words)
+    with reading(path, not_text="--rank-answers takes one answer a line, UTF-8"):
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    places: dict[str, int] = {}
+    for number, answer in enumerate(map(str.strip, lines), 1):
+        if answer and places.setdefault(answer, number) != number:
+            text = f"{path}, line {number}: {answer!r} is there already, in line {places[answer]}"
+            raise UsageError(text, hint="keep one")
+    if not 0 < len(places) <= _MOST_ANSWERS:
+        raise UsageError(f"{path} has {len(places):,} answers", hint=f"write 1 to {_MOST_ANSWERS:,}, one a line")
+    return tuple(places)

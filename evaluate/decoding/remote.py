@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,11 +31,30 @@ _LARGEST = 128  # samples of a task where each worker finds its own batch size
 
 
 @dataclass(frozen=True)
-class RemoteDecoder:
-    """The workers that decode a run."""
+class Job:
+    """What all tasks of a scoring share."""
 
-    checkpoint: str  # of the run, as `load_run` takes it
+    run: str  # absolute path
+    checkpoint: str  # as `load_run` takes it
+    lm: str  # an absolute path where the language model is a folder
+    digest: str  # of what of the run decides predictions
     device: str  # of each worker
+    options: DecodeOptions
+
+
+class Task(NamedTuple):
+    """Samples of one question length; features (B, K, D_enc) in their order."""
+
+    samples: tuple[Sample, ...]
+    features: np.ndarray
+
+
+@dataclass(frozen=True)
+class RemoteDecoder:
+    """The workers that decode a run: a checkpoint of it, each on such a device."""
+
+    checkpoint: str
+    device: str
     cluster: Cluster = Cluster()
 
     def decode(
@@ -47,37 +67,20 @@ class RemoteDecoder:
             EpalmError: see `run_tasks`.
         """
         groups = length_groups(run, samples, options)
-        job = Job(
-            str(run.folder.path.resolve()),
-            self.checkpoint,
-            run.config.from_anywhere().lm.name,
-            digest_json(run.decides()),
-            self.device,
-            options,
-        )
-        with closing(run_tasks(self.cluster, Decoder, job, _tasks(job, run, features, groups), _died)) as results:
+        folder, lm = str(run.folder.path.resolve()), run.config.from_anywhere().lm.name
+        job = Job(folder, self.checkpoint, lm, digest_json(run.decides()), self.device, options)
+
+        def tasks() -> Iterator[Task]:
+            """Batches of one group each; their features are gathered when the task is taken."""
+            size = options.batch_size or _LARGEST
+            for batch in (group[first : first + size] for group in groups for first in range(0, len(group), size)):
+                tokens = features.gather(batch)[:, features.layers - run.config.model.tokens :]
+                bare = (replace(sample, answers={}, raw_answers=(), references=()) for sample in batch)
+                yield Task(tuple(bare), np.ascontiguousarray(tokens))
+
+        with closing(run_tasks(self.cluster, Decoder, job, tasks(), _died)) as results:
             for _, predictions in results:
                 yield predictions
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all tasks of a scoring share."""
-
-    run: str  # absolute path
-    checkpoint: str
-    lm: str  # an absolute path where the language model is a folder
-    digest: str  # of what of the run decides predictions
-    device: str
-    options: DecodeOptions
-
-
-@dataclass(frozen=True)
-class Task:
-    """Samples of one question length; features (B, K, D_enc) in their order."""
-
-    samples: tuple[Sample, ...]
-    features: np.ndarray
 
 
 class Decoder:
@@ -85,8 +88,7 @@ class Decoder:
 
     def __init__(self, job: Job, number: int | None) -> None:
         """`number`: see `run_tasks`. Raises UsageError: the run is not here, or is another one here."""
-        self._options = job.options
-        folder = RunFolder(Path(job.run))
+        self._options, folder = job.options, RunFolder(Path(job.run))
         if not folder.has_begun:
             raise UsageError(f"{job.run} is no run folder here", hint="put --runs where all machines reach it")
         self._run = load_run(folder, device=device_of_worker(job.device, number), checkpoint=job.checkpoint, lm=job.lm)
@@ -101,26 +103,17 @@ class Decoder:
         """A prediction for each sample."""
         torch.set_num_threads(threads)
         rows = {sample.id: row for sample, row in zip(task.samples, task.features, strict=True)}
-
-        def gather(samples: Sequence[Sample]) -> np.ndarray:
-            return np.stack([rows[sample.id] for sample in samples])
-
-        batches = decode_batches(self._run, gather, task.samples, self._options, self._size)
+        batches = decode_batches(
+            self._run,
+            lambda samples: np.stack([rows[sample.id] for sample in samples]),
+            task.samples,
+            self._options,
+            self._size,
+        )
         return [prediction for batch in batches for prediction in batch]
 
     def close(self) -> None:
         """Nothing is open: the model goes with this object."""
-
-
-def _tasks(job: Job, run: LoadedRun, features: FeatureSource, groups: Sequence[Sequence[Sample]]) -> Iterator[Task]:
-    """Batches of one group each; their features are gathered when the task is taken."""
-    size = job.options.batch_size or _LARGEST
-    for group in groups:
-        for first in range(0, len(group), size):
-            samples = group[first : first + size]
-            tokens = features.gather(samples)[:, features.layers - run.config.model.tokens :]
-            bare = (replace(sample, answers={}, raw_answers=(), references=()) for sample in samples)
-            yield Task(tuple(bare), np.ascontiguousarray(tokens))
 
 
 def _died(task: Task) -> EpalmError:

@@ -1,27 +1,49 @@
-"""What a report shows of media: read where the data are, as JSON values with everything in data URLs."""
+"""What a report shows of media: a thumbnail, a few frames, or some seconds of sound with their spectrogram.
 
+The media are decoded in processes of their own, with the limits of an extraction; what comes back is encoded anew, so
+that none of a medium's own bytes get into the page, and stands there as data URLs. The same media give the same bytes.
+"""
+
+import io
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from epalm.console import progress, warn
 from epalm.datasets import load_dataset
 from epalm.errors import EpalmError, MediaError
-from epalm.evaluate.report.previews import Preview, make_previews
 from epalm.evaluate.report.samples import Samples
 from epalm.evaluate.score_files import ScoreFile
-from epalm.extract.decoding.workers import DEFAULT_TIMEOUT
+from epalm.extract.decoding.workers import DecodePool, Request
+from epalm.extract.inputs.augment import VIEW_0, View
+from epalm.extract.media.audio import read_waveform
+from epalm.extract.media.image import read_image
 from epalm.extract.media.limits import Limits
+from epalm.extract.media.video import middle_frames, read_frames
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, with_links
 
 MAX_BYTES = 64 << 20  # of all media of a page
-_TYPES = {b"RIFF": "image/webp", b"\x89PNG": "image/png", b"fLaC": "audio/flac"}
+RATE = 16_000  # Hz, of the sound in a page
+SECONDS = 10  # of a recording that are heard
+FRAMES = 4
+_SIDE, _FRAME_SIDE = 320, 200  # pixels, of a picture's and a frame's longer side
+_LOSSLESS = 96  # pixels; smaller pictures are kept as they are
+_QUALITY = 80  # of WebP
+_COLUMNS, _MEL_BINS = 320, 64  # pixels of a spectrogram
+_DARKEST = 5  # per cent of the energies that are shown black
+# From silence to loud: dark violet, red, yellow, as bright in grey as in colour.
+_COLOURS = ((5, 4, 20), (63, 15, 98), (130, 37, 110), (196, 62, 86), (245, 125, 60), (252, 200, 110), (252, 253, 191))
+Shown = dict[str, Any]  # "pictures", "sound" and "seconds" of a medium, or its "fault"
 
 
 def shown_media(
     scored: ScoreFile, samples: Samples, data: str | None, *, follow_links: bool, workers: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Shown]:
     """Name of each medium of the rows that are shown → its "pictures", "sound" and "seconds", or a "fault".
 
     `data`: where the media are now, where not in the data that were scored.
@@ -42,25 +64,23 @@ def shown_media(
         warn(f"the media are not shown: {error.message}; --data says where they are")
         return {name: {"fault": error.message} for name in names}
     kinds = {sample.media: sample.modality for sample in dataset.samples}
-    shown = {name: {"fault": "the data do not have it any more"} for name in names if name not in kinds}
+    shown: dict[str, Shown] = {name: {"fault": "the data do not have it any more"} for name in names}
     used = 0
-    with progress("media", len(names), "media", done=len(shown)) as advance:
+    with progress("media", len(names), "media") as advance:
         for kind in Modality:
-            for name, found in _previews(dataset, [name for name in names if kinds.get(name) is kind], kind, workers):
-                used += (size := sum(map(len, [*found.get("pictures", []), found.get("sound", "")])))
-                shown[name] = found
-                if used > MAX_BYTES:
-                    used -= size
-                    shown[name] = {"fault": f"left out: the media of a page may take {MAX_BYTES >> 20} MiB"}
+            for name, preview in _previews(dataset, [one for one in names if kinds.get(one) is kind], kind, workers):
+                size = sum(map(len, [*preview.get("pictures", []), preview.get("sound", "")]))
+                shown[name] = preview
+                if used + size > MAX_BYTES:
+                    size, shown[name] = 0, {"fault": f"left out: the media of a page may take {MAX_BYTES >> 20} MiB"}
+                used += size
                 advance()
     if faults := [one["fault"] for one in shown.values() if "fault" in one]:
         warn(f"{len(faults)} of {len(names)} media are not shown, each with its reason; the first: {faults[0]}")
     return shown
 
 
-def _previews(
-    dataset: Dataset, names: Sequence[str], modality: Modality, workers: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _previews(dataset: Dataset, names: Sequence[str], modality: Modality, workers: int) -> Iterator[tuple[str, Shown]]:
     files: dict[str, MediaFile] = {}
     for name in names:
         try:
@@ -68,17 +88,98 @@ def _previews(
         except MediaError as error:
             yield name, {"fault": error.message}
     if files:
-        made = make_previews(list(files.values()), modality, workers=workers, limits=Limits(), timeout=DEFAULT_TIMEOUT)
-        yield from ((name, _as_json(one)) for name, one in zip(files, made, strict=True))
+        yield from zip(files, make_previews(list(files.values()), modality, workers=workers), strict=True)
 
 
-def _as_json(found: Preview | Exception) -> dict[str, Any]:
-    if isinstance(found, Exception):
-        return {"fault": str(found)}
-    sound = {"sound": _data_url(found.sound), "seconds": round(found.seconds, 2)} if found.sound is not None else {}
-    return {"pictures": [_data_url(picture) for picture in found.pictures], **sound}
+def make_previews(media: Sequence[MediaFile], modality: Modality, *, workers: int) -> Iterator[Shown]:
+    """What a page shows of each medium, in order, or the "fault" why there is nothing.
+
+    Raises:
+        EpalmError: no decoding process can be started.
+    """
+    read, make, limits = *_WAYS[modality], Limits()
+    with DecodePool(partial(read, limits=limits), workers, memory_limit=limits.memory) as pool:
+        for decoded in pool.decode([Request(medium, (VIEW_0,)) for medium in media], ahead=max(1, 2 * workers)):
+            result = decoded.result
+            yield {"fault": str(result)} if isinstance(result, MediaError) else make(result)
 
 
-def _data_url(data: bytes) -> str:
-    kind = _TYPES.get(data[:4], "audio/mpeg")
-    return f"data:{kind};base64,{b64encode(data).decode()}"
+def _thumbnail(medium: MediaFile, _: Sequence[View], limits: Limits) -> np.ndarray:
+    """(1, H, W, 3) uint8."""
+    return _smaller(read_image(medium, limits, least=(_SIDE, _SIDE)).pixels, _SIDE)[None]
+
+
+def _strip(medium: MediaFile, _: Sequence[View], limits: Limits) -> np.ndarray:
+    """(N, H, W, 3) uint8 of the middles of at most four equal intervals."""
+    (frames,) = read_frames(
+        medium,
+        lambda total: [middle_frames(total, min(FRAMES, total))],
+        lambda _, frame: _smaller(frame, _FRAME_SIDE),
+        limits,
+    )
+    return np.stack([frame for frame in frames if frame.shape == frames[0].shape])
+
+
+def _recording(medium: MediaFile, _: Sequence[View], limits: Limits) -> np.ndarray:
+    """(N,) float32 in −1 … 1 at 16 kHz."""
+    wave: np.ndarray = read_waveform(medium, limits, rate=RATE, keep=RATE * SECONDS).samples
+    return wave.clip(-1, 1)
+
+
+def _smaller(pixels: np.ndarray, side: int) -> np.ndarray:
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    scale = side / max(picture.size)
+    if scale < 1:
+        width, height = (max(1, round(length * scale)) for length in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BOX, reducing_gap=None)
+    return np.asarray(picture)
+
+
+def _of_pixels(pictures: np.ndarray) -> Shown:
+    return {"pictures": [_picture(pixels) for pixels in pictures]}
+
+
+def _of_wave(wave: np.ndarray) -> Shown:
+    import soundfile
+
+    file = io.BytesIO()
+    kind = "MP3" if "MP3" in soundfile.available_formats() else "FLAC"  # Ogg would have a random number in it
+    soundfile.write(file, wave, RATE, format=kind)
+    sound = _data_url("audio/mpeg" if kind == "MP3" else "audio/flac", file)
+    return {"pictures": [_picture(_spectrogram(wave))], "sound": sound, "seconds": round(len(wave) / RATE, 2)}
+
+
+def _picture(pixels: np.ndarray) -> str:
+    file = io.BytesIO()
+    if max(pixels.shape[:2]) <= _LOSSLESS:
+        Image.fromarray(pixels).save(file, "PNG", optimize=True)
+        return _data_url("image/png", file)
+    Image.fromarray(pixels).save(file, "WEBP", quality=_QUALITY)
+    return _data_url("image/webp", file)
+
+
+def _data_url(kind: str, file: io.BytesIO) -> str:
+    return f"data:{kind};base64,{b64encode(file.getvalue()).decode()}"
+
+
+def _spectrogram(wave: np.ndarray) -> np.ndarray:
+    """(bins, time, 3) uint8, low tones at the bottom."""
+    from epalm.extract.inputs.filterbank import filter_bank
+
+    bank = filter_bank(wave, rate=RATE, mel_bins=_MEL_BINS)
+    if not len(bank):
+        bank = np.zeros((1, _MEL_BINS), np.float32)
+    low, high = np.percentile(bank, _DARKEST), bank.max()
+    shade = np.clip((bank - low) / max(high - low, 1e-6), 0, 1)
+    grey = Image.fromarray((255 * shade.T[::-1]).astype(np.uint8)).resize((_COLUMNS, 2 * _MEL_BINS))
+    steps = np.linspace(0, 255, len(_COLOURS))
+    table = np.stack([np.interp(np.arange(256), steps, channel) for channel in zip(*_COLOURS, strict=True)], axis=1)
+    coloured: np.ndarray = table.astype(np.uint8)[np.asarray(grey)]
+    return coloured
+
+
+_WAYS: dict[Modality, tuple[Callable[..., np.ndarray], Callable[[np.ndarray], Shown]]] = {
+    Modality.IMAGE: (_thumbnail, _of_pixels),
+    Modality.VIDEO: (_strip, _of_pixels),
+    Modality.AUDIO: (_recording, _of_wave),
+}

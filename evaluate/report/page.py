@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, StrictUndefined
 
 from epalm import __version__
 from epalm.errors import UsageError
@@ -26,8 +27,7 @@ from epalm.samples import HEADLINE, Task
 
 _TASKS = {Task.QA.value: "Questions", Task.CAPTION.value: "Captions"}
 _SCRIPTS = ("elements.js", "plots.js", "cards.js", "gallery.js", "page.js")
-_LEFT_OUT = ("data_root", "parts")  # where the data lay is private, and parts repeat what is there
-_SHOWN_PARTS = ("training", "validation", "versions", "device")
+_SHOWN_PARTS = ("training", "validation", "versions", "device")  # of what a run was made of: others repeat
 # The curves, by their names in metrics.jsonl: the plot that each belongs to, and whether it is of validation.
 _CURVES = {"loss": ("loss", False), "val_loss": ("loss", True), "val_exact": ("exact", True)}
 _POINTS = 300  # of one curve
@@ -41,8 +41,12 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
     Raises:
         UsageError: the runs were scored on different samples, or a file of a run cannot be read.
     """
-    style = _read("page.css")
-    script = "\n".join(map(_read, _SCRIPTS))
+    style, script = _read("page.css"), "\n".join(map(_read, _SCRIPTS))
+    own = {kind: b64encode(sha256(text.encode()).digest()).decode() for kind, text in (("s", style), ("j", script))}
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{own['s']}'; script-src 'sha256-{own['j']}'; img-src data:; "
+        "media-src data:; base-uri 'none'; form-action 'none'"
+    )
     compared = compare(runs[0], runs[1:], examples=0)
     tasks = list(runs[0].figures["tasks"].values())
     described = [_described(run) for run in runs]
@@ -56,7 +60,7 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
     }
     values = {
         "title": " and ".join(run.name for run in runs),
-        "policy": _policy(style, script),
+        "policy": policy,
         "style": style,
         "script": script,
         "data": as_data(data),
@@ -78,27 +82,36 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
         "resampled": "; ".join(dict.fromkeys(one["interval"] for one in tasks)),
         "media_shown": sum(row["shown"] for row in samples.rows),
     }
-    text: str = _template().render(values)
-    return text.encode("utf-8", "replace")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "hundred": lambda value, form=".1f": hundred(value, form).replace("-", "−"),
+        "interval": lambda figure, form=".1f": interval_in_words(figure, form).replace("-", "−"),
+        "samples": samples_in_words,
+        "side": _side,
+        # The largest number on the scale of a difference.
+        "reach": lambda one: 1.1 * max(abs(one[key] or 0.0) for key in ("difference", "low", "high")) or 1e-9,
+        "place": lambda value, low, high: f"{100 * min(1.0, max(0.0, (value - low) / (high - low))):.2f}%",
+    }
+    return environment.from_string(_read("page.html")).render(values).encode("utf-8", "replace")
 
 
 def _task_figures(runs: Sequence[ScoreFile]) -> list[dict[str, Any]]:
     """For each task its "headline" metric, "measures", "notes", and those that were "skipped", with the reason."""
-    found = []
+    tasks = []
     for task, title in _TASKS.items():
         parts = [run.figures["tasks"].get(task) or {} for run in runs]
         if not parts[0]:
             continue
-        names = dict.fromkeys(name for part in parts for name in part.get("figures", ()))
-        measures = [_measure(name, parts) for name in names]
+        measures = [
+            _measure(name, parts) for name in dict.fromkeys(name for part in parts for name in part.get("figures", ()))
+        ]
         headline = next(iter([one for one in measures if one["name"] == HEADLINE[Task(task)]] or measures), None)
         skipped: dict[tuple[str, str], dict[str, None]] = {}  # once for all metrics of the same reason
         for one in (one for part in parts for one in part.get("skipped", ())):
             skipped.setdefault((one["reason"], one["hint"] or ""), {})[one["metric"]] = None
         notes = dict.fromkeys(note for part in parts for note in part.get("notes", ()))
-        values = {"title": title, "headline": headline, "measures": measures, "skipped": skipped, "notes": notes}
-        found.append(values)
-    return found
+        tasks.append({"title": title, "headline": headline, "measures": measures, "skipped": skipped, "notes": notes})
+    return tasks
 
 
 def _measure(name: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -122,25 +135,12 @@ def _side(measure: Mapping[str, Any]) -> str:
     return "better" if up == metrics()[measure["measure"]].higher_is_better else "worse"
 
 
-def _reach(measure: Mapping[str, Any]) -> float:
-    """The largest number on the scale of a difference."""
-    return 1.1 * max(abs(measure[key] or 0.0) for key in ("difference", "low", "high")) or 1e-9
-
-
 def as_data(value: Any) -> str:
     """JSON that may stand in an HTML element: plain ASCII without a character that means something to HTML."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def _policy(style: str, script: str) -> str:
-    own = {kind: b64encode(sha256(text.encode()).digest()).decode() for kind, text in (("s", style), ("j", script))}
-    return (
-        f"default-src 'none'; style-src 'sha256-{own['s']}'; script-src 'sha256-{own['j']}'; img-src data:; "
-        "media-src data:; base-uri 'none'; form-action 'none'"
-    )
 
 
 def _described(run: ScoreFile) -> dict[str, Any]:
@@ -154,9 +154,8 @@ def _described(run: ScoreFile) -> dict[str, Any]:
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{run.run.path} cannot be read: {error}", hint="train again, or take another run") from error
     inputs = run.run.inputs
-    parts = inputs.get("parts", {})
-    made_of = {key: value for key, value in inputs.items() if key not in _LEFT_OUT}
-    made_of |= {key: parts[key] for key in _SHOWN_PARTS if key in parts}
+    parts = {key: value for key, value in inputs.get("parts", {}).items() if key in _SHOWN_PARTS}
+    made_of = {key: value for key, value in inputs.items() if key not in ("parts", "data_root")} | parts  # private root
     leaves = sorted((name, str(value)) for name, value in _leaves(made_of))
     return described | {"recipe": recipe, "inputs": inputs, "leaves": leaves, "curves": drawn}
 
@@ -174,26 +173,8 @@ def curves(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 def _leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, value) of each value in nested mappings."""
     for key, part in value.items():
-        if isinstance(part, Mapping):
-            yield from _leaves(part, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", part
+        yield from _leaves(part, f"{path}{key}.") if isinstance(part, Mapping) else [(f"{path}{key}", part)]
 
 
 def _read(name: str) -> str:
     return (files("epalm.evaluate.report") / "page" / name).read_text(encoding="utf-8")
-
-
-def _template() -> Any:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "hundred": lambda value, form=".1f": hundred(value, form).replace("-", "−"),
-        "interval": lambda figure, form=".1f": interval_in_words(figure, form).replace("-", "−"),
-        "samples": samples_in_words,
-        "side": _side,
-        "reach": _reach,
-        "place": lambda value, low, high: f"{100 * min(1.0, max(0.0, (value - low) / (high - low))):.2f}%",
-    }
-    return environment.from_string(_read("page.html"))

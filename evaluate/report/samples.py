@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from itertools import islice, zip_longest
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ import pandas as pd
 from epalm.evaluate.metrics.bootstrap import figures
 from epalm.evaluate.metrics.metric import Measured
 from epalm.evaluate.metrics.registry import judge, metrics
-from epalm.evaluate.score_files import COLUMNS, ScoreFile
+from epalm.evaluate.score_files import ScoreFile
 from epalm.samples import Task
 
 MAX_ROWS = 20_000
@@ -24,8 +24,7 @@ _MISTAKES = 12
 _BINS = 12  # of a histogram
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """`rows` as the page lists them; `judged`: the metric that stands for the samples of each task.
 
     `frames` has the samples of each run by id (see `ScoreFile.frame`), with the "score" by that metric, the "grade"
@@ -48,11 +47,10 @@ def make_samples(runs: Sequence[ScoreFile], shown: int) -> Samples:
     judged = {task: name for task, columns in tasks.items() if (name := judge(columns))}
     frames = [_with_scores(run.frame, judged) for run in runs]
     chosen = _chosen(frames, shown)
-    others = sorted((name for name in first.index if name not in chosen), key=_lot)
-    kept = {*chosen, *others[: max(0, MAX_ROWS - len(chosen))]}
-    ids = [name for name in first.index if name in kept]
+    others = (name for name in sorted(first.index, key=_lot) if name not in chosen)
+    kept = {*chosen, *islice(others, max(0, MAX_ROWS - len(chosen)))}
     records: list[Any] = [frame[frame.index.isin(kept)].to_dict("index") for frame in frames]
-    rows = [_row([one.get(name) for one in records]) | {"shown": name in chosen} for name in ids]
+    rows = [_row([one.get(name) for one in records]) | {"shown": name in chosen} for name in records[0]]
     return Samples(rows, judged, frames)
 
 
@@ -77,22 +75,21 @@ def _with_scores(frame: pd.DataFrame, judged: Mapping[str, str]) -> pd.DataFrame
         "right": score >= _RIGHT,
         "partly": score > 0,
     }
-    pairs = zip(frame["references"], frame["answers"], strict=True)
+    wanted = [
+        references or sorted(answers, key=lambda text: (-answers[text], text))
+        for references, answers in zip(frame["references"], frame["answers"], strict=True)
+    ]
     starts = zip(frame["question_type"], frame["question"], strict=True)
     return frame.assign(
         score=score,
         grade=np.select(list(grades.values()), list(grades), "wrong"),
-        wanted=pd.Series([texts or _best_first(answers) for texts, answers in pairs], frame.index, object),
+        wanted=pd.Series(wanted, frame.index, object),
         # The first two words of a question stand for its type where the data set names none.
         start=[kind or " ".join((question or "").lower().split()[:2])[:40] for kind, question in starts],
     )
 
 
-def _best_first(answers: Mapping[str, float]) -> list[str]:
-    return sorted(answers, key=lambda text: (-answers[text], text))
-
-
-def _chosen(frames: Sequence[pd.DataFrame], count: int) -> dict[str, None]:
+def _chosen(frames: Sequence[pd.DataFrame], count: int) -> set[str]:
     """Ids, as many worst as best as drawn ones of each task, and as many that changed most where runs are compared."""
     queues: list[pd.Index[Any]] = []
     for _, part in frames[0].groupby("task"):
@@ -103,14 +100,8 @@ def _chosen(frames: Sequence[pd.DataFrame], count: int) -> dict[str, None]:
         for other in frames[1:]:
             change = (other["score"].reindex(scores.index).fillna(0.0) - scores).abs()
             queues.append((-change[change > 0]).sort_values(kind="stable").index)
-    chosen: dict[str, None] = {}
-    turns = [iter(queue) for queue in queues]
-    while turns and len(chosen) < count:
-        turn = turns.pop(0)
-        if (name := next((one for one in turn if one not in chosen), None)) is not None:
-            chosen[name] = None
-            turns.append(turn)
-    return chosen
+    in_turn = (name for turn in zip_longest(*queues) for name in turn if name is not None)
+    return set(islice(dict.fromkeys(in_turn), count))
 
 
 def _lot(name: str) -> bytes:
@@ -120,6 +111,10 @@ def _lot(name: str) -> bytes:
 
 def _row(records: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
     first = records[0] or {}
+    scores = [
+        {key: round(value, 5) for key, value in (one or {}).items() if isinstance(value, float) and not np.isnan(value)}
+        for one in records
+    ]
     return {
         "id": short(first["id"], 200),
         "task": first["task"],
@@ -130,15 +125,10 @@ def _row(records: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
         "type": first["answer_type"] or "",
         "start": first["start"],
         "texts": [one and short(one["prediction"]) for one in records],
-        "scores": [None if one is None or np.isnan(one["score"]) else round(one["score"], 5) for one in records],
+        "scores": [one.pop("score", None) for one in scores],
         "grades": [one["grade"] if one else "none" for one in records],
-        "all": [_all_scores(one or {}) for one in records],
+        "all": scores,
     }
-
-
-def _all_scores(record: Mapping[str, Any]) -> dict[str, float]:
-    scores = {name: one for name, one in record.items() if name not in COLUMNS and name != "score"}
-    return {name: round(one, 5) for name, one in scores.items() if isinstance(one, float) and not np.isnan(one)}
 
 
 def type_tables(runs: Sequence[ScoreFile], samples: Samples) -> list[dict[str, Any]]:
@@ -147,29 +137,27 @@ def type_tables(runs: Sequence[ScoreFile], samples: Samples) -> list[dict[str, A
     Where the data set names no type of question, the first two words stand for it.
     """
     scored = [run.figures["tasks"].get(Task.QA, {}) for run in runs]
+    kinds = {"answer": [one.get("by_answer_type", {}) for one in scored]}
+    kinds["question"] = [one.get("by_question_type", {}) for one in scored]
+    if Task.QA in samples.judged and not any(kinds["question"]):
+        kinds["question: its first two words"] = _by_start(samples)
     tables = []
-    for key, title in (("by_answer_type", "By type of answer"), ("by_question_type", "By type of question")):
-        parts = [one.get(key, {}) for one in scored]
-        if parts[0]:
-            tables.append(_table(title, parts))
-    if Task.QA in samples.judged and not any(one.get("by_question_type") for one in scored):
-        tables.append(_table("By the question's first two words", _by_start(samples)))
-    return [table for table in tables if table["rows"]]
-
-
-def _table(title: str, parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    names = sorted(parts[0], key=lambda name: (-parts[0][name]["scored"], name))
-    rows = [{"type": short(name, 60), "figures": [part.get(name) for part in parts]} for name in names[:_TYPES]]
-    measure = parts[0][names[0]]["metric"]
-    return {"title": title, "measure": measure, "rows": rows, "left_out": max(0, len(names) - _TYPES)}
+    for kind, parts in kinds.items():
+        names = sorted(parts[0], key=lambda name: (-parts[0][name]["scored"], name))
+        rows = [{"type": short(name, 60), "figures": [part.get(name) for part in parts]} for name in names[:_TYPES]]
+        if rows:
+            measure, left_out = parts[0][names[0]]["metric"], max(0, len(names) - _TYPES)
+            tables.append({"title": f"By type of {kind}", "measure": measure, "rows": rows, "left_out": left_out})
+    return tables
 
 
 def _by_start(samples: Samples) -> list[dict[str, dict[str, Any]]]:
+    """The figure of each beginning of a question, of each run."""
     name = samples.judged[Task.QA]
     asked = [frame[(frame["task"] == Task.QA) & frame["score"].notna()] for frame in samples.frames]
     sizes = asked[0].groupby("start").size()
     shown = set(sorted(sizes.index, key=lambda start: (-sizes[start], start))[:_TYPES])  # others need no interval
-    found = []
+    tables = []
     for frame in asked:
         parts: dict[str, dict[str, Any]] = {}
         for start, part in frame.groupby("start"):
@@ -178,8 +166,8 @@ def _by_start(samples: Samples) -> list[dict[str, dict[str, Any]]]:
                 measured = {"": Measured(part[["score"]].to_numpy(), metrics()[name].aggregate)}
                 media = part["digest"].fillna(part["medium"]).tolist()
                 parts[str(start)] |= figures(measured, media, over_samples=False)[""]
-        found.append(parts)
-    return found
+        tables.append(parts)
+    return tables
 
 
 def mistakes(samples: Samples) -> list[dict[str, Any]]:

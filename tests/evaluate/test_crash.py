@@ -81,7 +81,7 @@ def _asked(names: str) -> list[Asked]:
 @pytest.mark.parametrize("cut", [1, 4])  # bytes; the first is the line's end alone
 def test_a_torn_line_is_cut_and_decoded_again(cut: int, tmp_path: Path) -> None:
     asked, path = _asked("012"), tmp_path / "p.jsonl"
-    predict_samples(asked[:2], path, lambda missing: iter([[Prediction(s.id, "\u2028é") for s in missing]]))
+    predict_samples(asked[:2], path, lambda missing: ([Prediction(s.id, "\u2028é") for s in missing] for _ in "1"))
     path.write_bytes(path.read_bytes()[:-cut])
     decoded: list[str] = []
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from epalm.evaluate.given import _is_literal, read_given
+from epalm.evaluate.given import read_given
 from epalm.samples import Modality, Sample, Task
 from tests.conftest import Epalm
 from tests.shared_files import shared_case
@@ -91,8 +91,6 @@ def test_any_text_is_read_as_it_was_written(
     path = tmp_path_factory.getbasetemp() / "said"
     path.write_bytes(write(said).encode())
     samples = [Sample(name, Modality.IMAGE, "m", Task.QA, "val", "?", {"cat": 1.0}) for name in said]
-    if path.read_bytes().startswith(b'"id"') and any(_is_literal(text) for text in said.values()):
-        return  # refused in tables
     assert {one.id: one.text for one in read_given(path, samples).predictions} == said
 
 

@@ -18,13 +18,13 @@ def test_a_sample_passes_few_modules_on_its_way_to_a_score(trial: Trial, tmp_pat
         runs=tmp_path / "runs", cache=str(trial.cache), decode=DecodeChoice(num_beams=1), metrics="exact match"
     )
     planned = plan_score(request)
-    sample = next(sample for sample in planned.samples if sample.prompt)
-    (digest,) = planned.features.digests([sample])
+    asked = next(one for one in planned.asked if one.sample.prompt)
+    sample = asked.sample
 
     def score() -> None:
         assert execute_score(planned)["tasks"]["qa"]["scored"]
 
-    found = walk(score, {sample.id, sample.media, str(sample.prompt), digest})
+    found = walk(score, {sample.id, sample.media, str(sample.prompt), asked.medium})
     print(found.show())
     assert {"epalm.evaluate.run", "epalm.evaluate.decoding.decode", "epalm.evaluate.scoring"} <= found.modules.keys()
-    assert len(found.modules) <= MOST, found.show()
+    assert len(found.modules) <= MOST and not found.returns, found.show()

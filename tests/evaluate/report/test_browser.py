@@ -98,6 +98,7 @@ def test_filters_search_and_order_do_what_they_say(url: str, open_page: OpenPage
     texts = page.locator(".card").all_inner_texts()
     assert texts and all("test/00001/" in text for text in texts)
     page.fill("#query", "")
+    page.uncheck("#with-media")
     kind = page.locator("#type option").nth(1).text_content() or ""
     page.select_option("#type", kind)
     questions = page.locator(".card .question").all_inner_texts()

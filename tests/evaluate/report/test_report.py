@@ -5,8 +5,10 @@ import json
 import re
 import shlex
 import shutil
+from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from epalm.errors import MediaError
 from epalm.evaluate.report import media as report_media
 from epalm.evaluate.report import page as report_page
 from epalm.evaluate.report import samples as report_samples
 from epalm.evaluate.report.page import as_data, curves
-from epalm.evaluate.report.previews import SECONDS, Preview, make_previews
 from epalm.evaluate.report.samples import make_samples
 from epalm.evaluate.score_files import read_scores
 from epalm.extract.decoding import workers
-from epalm.extract.media.limits import Limits
 from epalm.media import MediaFile
 from epalm.samples import Modality
 from tests.conftest import Epalm
@@ -197,28 +196,32 @@ def test_the_commands_of_the_document(here: Path, epalm: Epalm) -> None:
         assert done.code == 0, done.err
 
 
-def _previews(path: Path, modality: Modality) -> Preview | MediaError:
-    (found,) = make_previews([MediaFile(path)], modality, workers=0, limits=Limits(), timeout=60)
-    return found
+def _preview(path: Path, modality: Modality) -> dict[str, Any]:
+    (preview,) = report_media.make_previews([MediaFile(path)], modality, workers=0)
+    return preview
+
+
+def _bytes(url: str) -> io.BytesIO:
+    return io.BytesIO(b64decode(url.partition(";base64,")[2]))
 
 
 def test_previews_are_small_and_made_anew(tmp_path: Path) -> None:
     Image.effect_noise((900, 600), 60).convert("RGB").save(tmp_path / "a.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    picture = _previews(tmp_path / "a.png", Modality.IMAGE)
-    assert isinstance(picture, Preview) and picture == _previews(tmp_path / "a.png", Modality.IMAGE)
-    with Image.open(io.BytesIO(picture.pictures[0])) as image:
+    picture = _preview(tmp_path / "a.png", Modality.IMAGE)
+    assert picture == _preview(tmp_path / "a.png", Modality.IMAGE)
+    with Image.open(_bytes(picture["pictures"][0])) as image:
         assert (image.format, image.size) == ("WEBP", (320, 213))
-    assert isinstance(_previews(tmp_path / "bad.png", Modality.IMAGE), MediaError)
+    assert "picture" in _preview(tmp_path / "bad.png", Modality.IMAGE)["fault"]
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "a.wav", rng.uniform(-0.1, 0.1, (44_100 * 12, 2)), 44_100)
-    sound = _previews(tmp_path / "a.wav", Modality.AUDIO)
-    assert isinstance(sound, Preview) and sound.sound is not None and sound.seconds == SECONDS
-    assert soundfile.info(io.BytesIO(sound.sound)).duration == pytest.approx(SECONDS, abs=0.2)
-    assert sound == _previews(tmp_path / "a.wav", Modality.AUDIO)
+    sound = _preview(tmp_path / "a.wav", Modality.AUDIO)
+    assert sound["seconds"] == report_media.SECONDS
+    assert soundfile.info(_bytes(sound["sound"])).duration == pytest.approx(report_media.SECONDS, abs=0.2)
+    assert sound == _preview(tmp_path / "a.wav", Modality.AUDIO)
 
 
 def test_a_clip_becomes_a_strip_of_frames(worlds: Mapping[Modality, Path]) -> None:
     clip = next(iter(sorted((worlds[Modality.VIDEO] / "test").iterdir())))
-    strip = _previews(clip, Modality.VIDEO)
-    assert isinstance(strip, Preview) and len(strip.pictures) == 4 and strip.sound is None
+    strip = _preview(clip, Modality.VIDEO)
+    assert len(strip["pictures"]) == 4 and "sound" not in strip

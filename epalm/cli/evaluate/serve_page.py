@@ -72,17 +72,14 @@ def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
                 answer = gr.HTML(elem_id="answer", min_height=120)
         gr.HTML(f'<p id="runs">{about}</p>')
         # Neither event is queued: Gradio's stream of queued ones now and then loses the second of two close together.
-        upload.change(_preview, upload, shown, api_visibility="private", show_progress="hidden", queue=False)
-        gr.on(
-            [ask.click, question.submit],
-            lambda file, text: _answer(models, file, text, turn),
-            [upload, question],
-            answer,
-            api_visibility="private",
-            queue=False,
-        )
-    for component in blocks.blocks.values():
-        _refuse_addresses(component)
+        private: dict[str, Any] = {"api_visibility": "private", "queue": False}
+        upload.change(_preview, upload, shown, show_progress="hidden", **private)
+        answered = partial(_answer, models, turn)
+        gr.on([ask.click, question.submit], answered, [upload, question], answer, **private)
+    for component in blocks.blocks.values():  # a request may name an address in place of an upload, to be fetched
+        for name in ("move_resource_to_block_cache", "async_move_resource_to_block_cache"):
+            if move := getattr(component, name, None):
+                setattr(component, name, partial(_move_upload, move))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if host in _LOOPBACK:  # a page elsewhere whose name is made to point here is not let in
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK])
@@ -92,13 +89,6 @@ def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
     )  # fmt: skip
     blocks.has_launched = True  # only then Gradio looks whether a file that a request names was uploaded
     return served
-
-
-def _refuse_addresses(component: Any) -> None:
-    """A request may name an address in place of an upload, which Gradio would fetch."""
-    for name in ("move_resource_to_block_cache", "async_move_resource_to_block_cache"):
-        if move := getattr(component, name, None):
-            setattr(component, name, partial(_move_upload, move))
 
 
 def _move_upload(move: Callable[..., Any], place: Any) -> Any:
@@ -112,15 +102,20 @@ def _preview(file: str | None) -> str:
     return _SHOWN[modality].format(f"/gradio_api/file={quote(str(file))}") if modality else ""
 
 
-def _answer(models: "Sequence[LoadedModel]", file: str | None, question: str, turn: Lock) -> str:
+def _answer(models: "Sequence[LoadedModel]", turn: Lock, file: str | None, question: str) -> str:
     """What each run of the file's modality says, as HTML; or what is wrong."""
+    path, question, said = Path(str(file)), question.strip(), []
     try:
-        with turn:
-            return "".join(
-                _said(model, Path(str(file)), question.strip()) for model in _fitting(models, file, question)
-            )
+        for model in _fitting(models, file, question):
+            with turn:
+                started = time.perf_counter()
+                text = model.answer(path, question) if question else model.caption(path)
+                seconds = time.perf_counter() - started
+            by = f"{'answer' if question else 'caption'} by {model.run.folder.name} in {seconds:.1f} s"
+            said.append(f'<p class="said">{escape(text) or "(it said nothing)"}</p><p class="by">{escape(by)}</p>')
+        return "".join(said)
     except EpalmError as error:
-        message = error.message.replace(str(file), Path(str(file)).name)
+        message = error.message.replace(str(file), path.name)
         hint = f"<br>→ {escape(error.hint)}" if error.hint else ""
         return f'<p class="fault" role="alert">{escape(message)}{hint}</p>'
 
@@ -140,10 +135,3 @@ def _fitting(models: "Sequence[LoadedModel]", file: str | None, question: str) -
         return fitting
     hint = f"epalm extract -m {modality}, epalm train --from-cache, and start epalm serve again"
     raise UsageError(f"{name}: no run for {modality} is served", hint=hint)
-
-
-def _said(model: "LoadedModel", file: Path, question: str) -> str:
-    started = time.perf_counter()
-    text = model.answer(file, question) if question else model.caption(file)
-    by = f"{'answer' if question else 'caption'} by {model.run.folder.name} in {time.perf_counter() - started:.1f} s"
-    return f'<p class="said">{escape(text) or "(it said nothing)"}</p><p class="by">{escape(by)}</p>'

@@ -50,7 +50,7 @@ def client(model: _Model, tmp_path_factory: pytest.TempPathFactory) -> "Iterator
         pytest.importorskip("gradio", reason="no Gradio: pip install --editable '.[dev]'")
         from starlette.testclient import TestClient
 
-        from epalm.cli.serve_page import page
+        from epalm.cli.evaluate.serve_page import page
 
         with TestClient(page(cast(Any, [model]), "127.0.0.1"), base_url="http://127.0.0.1") as client:
             yield client
@@ -122,7 +122,7 @@ def test_neither_large_files_nor_other_names_are_let_in(client: "TestClient") ->
 
 
 def test_without_gradio_it_says_what_to_install(epalm: Epalm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("epalm.cli.serve.find_spec", lambda _: None)
+    monkeypatch.setattr("epalm.cli.evaluate.serve.find_spec", lambda _: None)
     done = epalm("serve")
     assert done.code == 1 and "pip install 'epalm[serve]'" in done.err
 

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,22 +72,18 @@ def _latest(runs: Path) -> "list[RunFolder]":
     """The latest run of each modality. Raises UsageError: there is none."""
     from epalm.train.runs.run_folder import RunFolder
 
-    found, faults = [], []
+    found = []
     for modality in Modality:
-        try:
+        with suppress(UsageError):
             found.append(RunFolder.latest_of(runs, modality))
-        except UsageError as fault:
-            faults.append(fault)
-    if not found:
-        raise faults[0]
-    return found
+    return found or [RunFolder.latest_of(runs, Modality.IMAGE)]
 
 
 def _listen(models: "list[LoadedModel]", host: str, port: int) -> None:
     """Serve until a signal comes. Raises EpalmError: the address cannot be had."""
     import uvicorn
 
-    from epalm.cli.serve_page import page
+    from epalm.cli.evaluate.serve_page import page
     from epalm.cli.stopping import asked_to_stop
     from epalm.console import say
 

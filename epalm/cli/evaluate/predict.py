@@ -53,17 +53,18 @@ def predict(
 
     files, question = _files_and_question(words or [], request.question)
     model, texts = loaded_model.predict(files, replace(request, question=question))
-    answers = [(file, text) for file, text in zip(files, texts, strict=True) if not isinstance(text, MediaError)]
+    outcomes = list(zip(files, texts, strict=True))
+    answers = [(file, text) for file, text in outcomes if not isinstance(text, MediaError)]
+    faults = [text for text in texts if isinstance(text, MediaError)]
     if as_json:
-        for file, text in zip(files, texts, strict=True):
+        for file, text in outcomes:
             outcome = {"text": None, "error": str(text)} if isinstance(text, MediaError) else {"text": text}
             line = {"file": file, "question": question, **outcome, "run": str(model.run.folder.path)}
             typer.echo(json.dumps(line))
     elif len(files) > 1 and answers:
         print_table(question or "captions", ("file", "answer" if question else "caption"), answers)
-    else:
-        typer.echo("".join(text for _, text in answers), nl=bool(answers))
-    faults = [text for text in texts if isinstance(text, MediaError)]
+    elif answers:
+        typer.echo(answers[0][1])
     for fault in faults:
         show_error(fault)
     if faults:
@@ -72,13 +73,10 @@ def predict(
 
 def _files_and_question(words: Sequence[str], question: str | None) -> tuple[list[str], str | None]:
     """Which of the arguments are files, and what is asked. Raises EpalmError: one is neither."""
-    others = [word for word in words if not os.path.lexists(word)] if question is None else []
-    files = [word for word in words if word not in others]
-    absent = [word for word in files if not os.path.lexists(word)]
-    absent += [word for word in others if _FILE_LIKE.fullmatch(word)]
-    if absent:
-        hint = "check the path" if question is not None else "check the path; a question goes after -q"
-        raise MediaError(f"{absent[0]}: there is no such file", hint=hint)
+    files, others = ([word for word in words if os.path.lexists(word) is there] for there in (True, False))
+    for word in others:
+        if question is not None or _FILE_LIKE.fullmatch(word):
+            raise MediaError(f"{word}: there is no such file", hint="check the path; a question goes after -q")
     if len(others) > 1:
         several = ", ".join(map(repr, others))
         raise UsageError(f"these are {len(others)} questions, or no files: {several}", hint="quote one question")

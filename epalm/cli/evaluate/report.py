@@ -68,8 +68,7 @@ def report(
 
     scored = [read_scores(name, runs, split) for name in (names or (None,))]
     first = scored[0]
-    beside = first.run.path / _NAME if first.run else first.path.with_name(f"{first.name}.{_NAME}")
-    path = out or beside
+    path = out or (first.run.path / _NAME if first.run else first.path.with_name(f"{first.name}.{_NAME}"))
     reads = [one.run.path if one.run else one.path for one in scored] + [one.lines for one in scored]
     require_output(path, [*reads, *data_files(data or str(first.figures["data"]))], ours=is_own("report"), force=force)
     listed = make_samples(scored, samples)

@@ -1,0 +1,1 @@
+"""The commands of stage 3, and the page of `epalm serve`."""
