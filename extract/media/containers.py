@@ -12,9 +12,8 @@ import av
 from av.container import Flags, InputContainer
 
 from epalm.errors import MediaError
-from epalm.extract.media.chunks import end_of_tags
+from epalm.extract.media.chunks import end_of_tags, require_whole
 from epalm.extract.media.limits import Limits, out_of_memory, require_status
-from epalm.extract.media.truncation import require_whole
 from epalm.media import MediaFile, composed
 from epalm.samples import Modality
 
@@ -31,7 +30,7 @@ VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen
 
 # Uncompressed WAVE: larger packets than FFmpeg's, which are a few ms; and only the first is searched for another
 # format in disguise (DTS on a CD), which takes longer than to decode most recordings.
-_PCM = (b"\x01\0", b"\x03\0", b"\xfe\xff")  # integers, floats, or either with more said of them
+_PCM = re.compile(rb".{8}WAVEfmt .{4}(\x01\0|\x03\0|\xfe\xff)", re.DOTALL)  # integers, floats, either with more said
 _OF_PCM = {"max_size": "32768", "max_probe_packets": "1"}
 _GUESS_TIMES: int = cast(Any, Flags.gen_pts).value
 
@@ -45,11 +44,8 @@ _KINDS: tuple[tuple[bytes, str, Modality | None], ...] = (
     (rb"RIFF....WEBP", "a WebP picture", _PICTURE),
     (rb"BM.{4}\0\0\0\0", "a BMP picture", _PICTURE),
     (rb"II[*+]\0|MM\0[*+]", "a TIFF picture", _PICTURE),
-    (rb"8BPS", "a Photoshop picture", _PICTURE),
-    (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL picture", _PICTURE),
     (rb"\0\0\0\x0cjP {2}|\xff\x4f\xff\x51", "a JPEG 2000 picture", _PICTURE),
     (rb"....ftyp(avif|heic|heix|mif1)", "a HEIF or AVIF picture", _PICTURE),
-    (rb"....ftyp(M4A|M4B)", "an MPEG-4 recording", _SOUND),
     (rb"....(ftyp|moov|mdat|wide|moof)", "an MP4 or QuickTime clip", _CLIP),
     (rb"\x1a\x45\xdf\xa3", "a Matroska or WebM clip", _CLIP),
     (rb"RIFF....AVI ", "an AVI clip", _CLIP),
@@ -61,7 +57,6 @@ _KINDS: tuple[tuple[bytes, str, Modality | None], ...] = (
     (rb"ID3|\xff[\xfb\xf3\xf2]", "an MP3 recording", _SOUND),
     (rb"%PDF", "a PDF document", None),
     (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!", "an archive", None),
-    (rb"\x93NUMPY", "a NumPy array", None),
     (rb"version https://git-lfs", "a pointer of Git LFS, whose file was not downloaded", None),
     (rb"\s*<(!doctype html|html)", "a web page", None),
     (rb"\0{16}", "zeros, as far as was looked", None),
@@ -92,8 +87,7 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
             start = start if start < size else 0
             # A composed file has no name: whatever that ends in, the content decides.
             whole_file = require_whole(composed(file, [(start, size - start)]), what)
-            head = whole_file.read(22)
-            if head[8:16] == b"WAVEfmt " and head[20:] in _PCM:
+            if _PCM.match(whole_file.read(22)):
                 options |= _OF_PCM
             whole_file.seek(0)
             with av.open(whole_file, "r", options=options, metadata_errors="replace") as container:
@@ -104,13 +98,14 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
                         stream.codec_context.options = {name: options[name] for name in ("max_pixels", "max_samples")}
                 if container.format.name not in _ESTIMATED:
                     # Some containers say when they end instead, which is as long only where they begin at 0.
-                    limits.check_seconds(((container.duration or 0) - max(0, container.start_time or 0)) / av.time_base)
+                    units = (container.duration or 0) - max(0, container.start_time or 0)
+                    limits.check("seconds", units / av.time_base)
                 yield container
     except MemoryError as error:  # FFmpeg's is one, too
         raise out_of_memory(what) from error
     except (av.FFmpegError, UnicodeDecodeError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        words = f"{reason[:1].lower()}{reason[1:]}"
+        words = getattr(error, "strerror", None) or str(error)
+        words = words[:1].lower() + words[1:]
         remedy = f"play it with a media player, and convert or download the {what} again"
         with suppress(OSError), medium.open() as file:
             words, remedy = another_medium(file, (Modality(what), Modality.VIDEO, Modality.AUDIO)) or (words, remedy)

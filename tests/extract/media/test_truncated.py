@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epalm.errors import MediaError
+from epalm.extract.media.chunks import require_whole
 from epalm.extract.media.limits import Limits
-from epalm.extract.media.truncation import require_whole
 from epalm.extract.media.video import middle_frames, read_frames
 from epalm.media import MediaFile
 
