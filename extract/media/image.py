@@ -4,7 +4,7 @@ Pillow keeps more than 8 bits of greys alone, and not always at their place; wha
 files and pixels; does not know sizes or statistics of encoders.
 """
 
-import os
+import re
 import struct
 import warnings
 import zlib
@@ -18,7 +18,6 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from epalm.errors import MediaError
-from epalm.extract.media.chunks import BOXES, walk
 from epalm.extract.media.containers import another_medium
 from epalm.extract.media.limits import Limits, out_of_memory, require_status
 from epalm.extract.media.orientation import FIRST_SIDEWAYS, TURNS, UPRIGHT
@@ -36,14 +35,15 @@ _HUNGRY = {"WEBP": 2, "AVIF": 2, "JPEG2000": 2}
 _STRIP = 1 << 20  # pixels that are converted at once
 # What Pillow's plug-ins raise on damaged bytes, beside their own errors.
 _FAULTS = (
-    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, RuntimeError, struct.error,
+    zlib.error, AssertionError,
 )  # fmt: skip
 _HINT = "open it in an image viewer, and save or download it again"
 _BITS, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339  # TIFF tags
 _WHITE_IS_ZERO, _SEPARATE, _SIGNED = 0, 2, 2
 _GREY_STEPS = {"L;2": 85, "L;4": 17}  # between greys of 2 and 4 bits, as Pillow loads them
-_SIZ = b"\xff\x4f\xff\x51"  # how a JPEG 2000 codestream begins: the components' precisions follow
+# How a JPEG 2000 codestream begins: sizes, the number of components, and precision and steps of each.
+_CODESTREAM = re.compile(rb"\xff\x4f\xff\x51.{36}(..)(.*)", re.DOTALL)
 
 
 class Picture(NamedTuple):
@@ -56,6 +56,17 @@ class Picture(NamedTuple):
     pixels: np.ndarray
     size: tuple[int, int]
     margins: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class _Depth:
+    """What a loaded picture's values mean where Pillow does not say it."""
+
+    white: int = 65535  # of a grey that is held in more than 8 bits
+    inverted: bool = False
+    key: tuple[int, ...] | None = None  # a grey or colour that is transparent, in the file's depth
+    low: Image.Image | None = None  # the lower bytes of a colour of 16 bits, where `key` is one
+    step: float = 1.0  # by which greys and colours of less than 8 bits are to be stretched
 
 
 def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | None = None) -> Picture:
@@ -71,20 +82,16 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
     # Pillow's own limit is twice this number, and holds for pictures inside pictures, which `image.size` hides.
     Image.MAX_IMAGE_PIXELS = (limits.pixels + 1) // 2
     try:
-        with warnings.catch_warnings():
-            # Pillow's warnings are about sizes, which are checked here, and about metadata.
-            warnings.simplefilter("ignore")
-            with medium.open() as file:
-                return _read(*without_metadata(file), limits, least)
+        with warnings.catch_warnings(action="ignore"), medium.open() as file:  # of sizes, and of metadata
+            return _read(*without_metadata(file), limits, least)
     except Image.DecompressionBombError as error:
-        raise MediaError(
-            f"the picture has too many pixels: {_reason(error).partition(',')[0]}",
-            hint="scale it down, or raise --max-pixels",
-        ) from error
+        fault = str(error).partition(",")[0]
+        hint = "scale it down, or raise --max-pixels"
+        raise MediaError(f"the picture has too many pixels: {fault}", hint=hint) from error
     except MemoryError as error:
         raise out_of_memory("picture") from error
     except _FAULTS as error:
-        words, remedy = _reason(error), _HINT
+        words, remedy = (str(error).splitlines() or [type(error).__name__])[0], _HINT
         if isinstance(error, UnidentifiedImageError):
             words = "it is of no known image format, or of a kind of it that is not read"
             with suppress(OSError), medium.open() as file:
@@ -92,17 +99,12 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
         raise MediaError(f"the picture cannot be decoded: {words}", hint=remedy) from error
 
 
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _read(file: BinaryIO, orientation: int, limits: Limits, least: tuple[int, int] | None) -> Picture:
+def _read(file: BinaryIO, exif: bytes, limits: Limits, least: tuple[int, int] | None) -> Picture:
     with Image.open(file, formats=_FORMATS) as image:
         kind = str(image.format)
         limits.check_pixels(*image.size, share=_HUNGRY.get(kind, 1), of=f"{kind} pictures")
         width, height = image.size
-        if kind == "AVIF":
-            orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)  # of its boxes, not of its EXIF
+        orientation = _orientation(exif or image.info.get("exif", b""))
         sideways, scale = orientation >= FIRST_SIDEWAYS, 1
         if least and kind == "JPEG" and (drafted := image.draft(None, least if sideways else least[::-1])):
             scale = round(width / drafted[1][2])  # 1, 2, 4 or 8
@@ -110,22 +112,21 @@ def _read(file: BinaryIO, orientation: int, limits: Limits, least: tuple[int, in
         image.load()
         # TIFF is turned by loading, and a reduced one's size has been rounded up.
         stored_size = (width, height) if scale > 1 else image.size
-        turn, sides = TURNS[orientation]
+        turn, sides, _ = TURNS[orientation]
         stored = (0.0, 0.0, image.width - stored_size[0] / scale, image.height - stored_size[1] / scale)
         left, top, right, bottom = (stored[side] for side in sides)
         size = stored_size if sideways else stored_size[::-1]
         return Picture(turn(_to_rgb(image, depth)), size, (left, top, right, bottom))
 
 
-@dataclass(frozen=True)
-class _Depth:
-    """What a loaded picture's values mean where Pillow does not say it."""
-
-    white: int = 65535  # of a grey that is held in more than 8 bits
-    inverted: bool = False
-    key: tuple[int, ...] | None = None  # a grey or colour that is transparent, in the file's depth
-    low: Image.Image | None = None  # the lower bytes of a colour of 16 bits, where `key` is one
-    step: float = 1.0  # by which greys and colours of less than 8 bits are to be stretched
+def _orientation(exif: bytes) -> int:
+    tags = Image.Exif()
+    try:
+        tags.load(exif)
+        orientation = tags.get(ExifTags.Base.Orientation, UPRIGHT)
+    except Exception:  # Pillow's reader raises anything on damaged bytes
+        return UPRIGHT
+    return orientation if orientation in TURNS else UPRIGHT
 
 
 def _to_rgb(image: Image.Image, depth: _Depth) -> np.ndarray:
@@ -155,11 +156,11 @@ def _strip_to_rgb(strip: Image.Image, top: int, depth: _Depth) -> np.ndarray:
     if depth.key is not None:
         pixels, key = np.array(strip.convert("RGB")), np.array(depth.key)
         if depth.low is None:
-            transparent = (pixels == key).all(axis=2)
+            transparent = pixels == key
         else:
             low = np.asarray(depth.low.crop((0, top, strip.width, top + strip.height)))
-            transparent = ((pixels == key >> 8) & (low == key & 255)).all(axis=2)
-        pixels[transparent] = 255
+            transparent = (pixels == key >> 8) & (low == key & 255)
+        pixels[transparent.all(axis=2)] = 255
         return pixels
     if depth.step != 1:
         table = [min(255, round(value * depth.step)) for value in range(256)]
@@ -181,11 +182,17 @@ def _depth_of(image: Image.Image, file: BinaryIO) -> _Depth:
     if not isinstance(image, PngImageFile) or image.mode == "P" or key is None:
         return _Depth()
     raw, key = str(image.tile[0].args), key if isinstance(key, tuple) else (key,)
-    if raw == "RGB;16B":
-        return _Depth(key=key, low=_low_bytes(file))
-    if image.mode == "I;16":
-        return _Depth(key=key)
-    return _Depth(key=tuple(value * _GREY_STEPS.get(raw, 1) & 255 for value in key))
+    if raw != "RGB;16B":
+        largest = 65535 if image.mode == "I;16" else 255
+        return _Depth(key=tuple(value * _GREY_STEPS.get(raw, 1) & largest for value in key))
+    # Of 16 bits a colour Pillow reads the upper bytes; the lower ones take another reading.
+    place = file.tell()
+    file.seek(0)
+    with Image.open(file, formats=["PNG"]) as low:
+        low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
+        low.load()
+    file.seek(place)
+    return _Depth(key=key, low=low)
 
 
 def _of_tiff(image: TiffImageFile) -> _Depth:
@@ -204,34 +211,17 @@ def _of_tiff(image: TiffImageFile) -> _Depth:
 def _of_jpeg2000(image: Image.Image, file: BinaryIO) -> _Depth:
     """Pillow shifts values to 8 or 16 bits, so that white is not white."""
     place = file.tell()
-    boxes = walk(file, BOXES, file.seek(0, os.SEEK_END))
-    size = b""
-    for start in (0, *(box.start for box in boxes if box.name == b"jp2c")):  # a codestream may lie in a box
-        file.seek(start)
-        if (head := file.read(1 << 16)).startswith(_SIZ):
-            size = head
-            break
+    file.seek(0)
+    sizes = _CODESTREAM.search(file.read(1 << 16))
     file.seek(place)
-    count = int.from_bytes(size[40:42], "big")
-    bits = {1 + (value & 127) for value in size[42 : 42 + 3 * count : 3]}
+    count, components = (int.from_bytes(sizes[1], "big"), sizes[2]) if sizes else (0, b"")
+    bits = {1 + (value & 127) for value in components[: 3 * count : 3]}
     if max(bits, default=0) > 8 and image.mode != "I;16":  # white would wrap to black
-        raise MediaError(
-            "colours of more than 8 bits in JPEG 2000 are not read", hint="save it with 8 bits, or as PNG or TIFF"
-        )
+        hint = "save it with 8 bits, or as PNG or TIFF"
+        raise MediaError("colours of more than 8 bits in JPEG 2000 are not read", hint=hint)
     if len(bits) != 1 or image.mode == "P":
         return _Depth()
     depth = bits.pop()
     held = 16 if image.mode.startswith("I") else 8
     white = (2**depth - 1) << (held - depth) if depth < held else 2**held - 1
     return _Depth(white=white, step=255 / white if held == 8 else 1.0)
-
-
-def _low_bytes(file: BinaryIO) -> Image.Image:
-    """The lower bytes of a PNG with 16 bits a colour, of which Pillow's own reading takes the upper ones."""
-    place = file.tell()
-    file.seek(0)
-    with Image.open(file, formats=["PNG"]) as image:
-        image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
-        image.load()
-    file.seek(place)
-    return image

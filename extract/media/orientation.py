@@ -8,28 +8,19 @@ from collections.abc import Callable
 import numpy as np
 
 Turn = Callable[[np.ndarray], np.ndarray]
+Four = tuple[int, int, int, int]
 UPRIGHT, FIRST_SIDEWAYS = 1, 5
-# From pixels as stored to pixels as shown, and which stored side becomes left, top, right, bottom.
-TURNS: dict[int, tuple[Turn, tuple[int, int, int, int]]] = {
-    UPRIGHT: (lambda pixels: pixels, (0, 1, 2, 3)),
-    2: (np.fliplr, (2, 1, 0, 3)),
-    3: (lambda pixels: np.rot90(pixels, 2), (2, 3, 0, 1)),
-    4: (np.flipud, (0, 3, 2, 1)),
-    FIRST_SIDEWAYS: (lambda pixels: pixels.swapaxes(0, 1), (1, 0, 3, 2)),
-    6: (lambda pixels: np.rot90(pixels, -1), (3, 0, 1, 2)),
-    7: (lambda pixels: np.rot90(pixels.swapaxes(0, 1), 2), (3, 2, 1, 0)),
-    8: (np.rot90, (1, 2, 3, 0)),
-}
-# Where a step to the right and a step down lead, as (right, down, right, down).
-_STEPS = {
-    (1, 0, 0, 1): UPRIGHT,
-    (-1, 0, 0, 1): 2,
-    (-1, 0, 0, -1): 3,
-    (1, 0, 0, -1): 4,
-    (0, 1, 1, 0): FIRST_SIDEWAYS,
-    (0, 1, -1, 0): 6,
-    (0, -1, -1, 0): 7,
-    (0, -1, 1, 0): 8,
+# From pixels as stored to pixels as shown; which stored side becomes left, top, right, bottom; and where a step to the
+# right and a step down lead, as (right, down, right, down).
+TURNS: dict[int, tuple[Turn, Four, Four]] = {
+    UPRIGHT: (lambda pixels: pixels, (0, 1, 2, 3), (1, 0, 0, 1)),
+    2: (np.fliplr, (2, 1, 0, 3), (-1, 0, 0, 1)),
+    3: (lambda pixels: np.rot90(pixels, 2), (2, 3, 0, 1), (-1, 0, 0, -1)),
+    4: (np.flipud, (0, 3, 2, 1), (1, 0, 0, -1)),
+    FIRST_SIDEWAYS: (lambda pixels: pixels.swapaxes(0, 1), (1, 0, 3, 2), (0, 1, 1, 0)),
+    6: (lambda pixels: np.rot90(pixels, -1), (3, 0, 1, 2), (0, 1, -1, 0)),
+    7: (lambda pixels: np.rot90(pixels.swapaxes(0, 1), 2), (3, 2, 1, 0), (0, -1, -1, 0)),
+    8: (np.rot90, (1, 2, 3, 0), (0, -1, 1, 0)),
 }
 _TOLERANCE = 0.01  # about half a degree, within which FFmpeg's command takes an angle for a multiple of 90
 
@@ -43,8 +34,5 @@ def of_display_matrix(matrix: np.ndarray) -> int | None:
     lengths = np.hypot(*steps.T)[:, None]
     if not lengths.all():
         return None
-    units = steps / lengths
-    nearest = np.rint(units)
-    if np.abs(units - nearest).max() > _TOLERANCE:
-        return None
-    return _STEPS.get(tuple(nearest.astype(int).ravel().tolist()))
+    units = (steps / lengths).ravel()
+    return next((number for number, (*_, four) in TURNS.items() if np.abs(units - four).max() <= _TOLERANCE), None)

@@ -57,7 +57,7 @@ def test_turns_put_each_pixel_where_the_matrix_does(orientation: int, height: in
     to_right, to_down = to_right - to_right.min(), to_down - to_down.min()
     shown = np.empty((to_down.max() + 1, to_right.max() + 1, 3), int)
     shown[to_down, to_right] = pixels
-    turn, sides = TURNS[orientation]
+    turn, sides, _ = TURNS[orientation]
     np.testing.assert_array_equal(turn(pixels), shown)
     # Which stored side becomes left, top, right, bottom: told by the outermost pixels.
     stored = (pixels[:, 0], pixels[0], pixels[:, -1], pixels[-1])
@@ -98,7 +98,7 @@ def test_as_ffmpeg_shows_it(tmp_path: Path, extension: str, orientation: int) ->
     with collected_warnings() as warnings:
         ours, theirs = read_clip(path)[-1].astype(int), shown_by_ffmpeg(path)[-1].astype(int)
     assert not warnings
-    turn, _ = TURNS[orientation]
+    turn, *_ = TURNS[orientation]
     assert ours.shape == theirs.shape == turn(PICTURE).shape
     assert np.abs(ours - theirs).max() <= 2
     assert np.abs(ours - turn(PICTURE)).max() <= 4
@@ -137,7 +137,7 @@ def test_pictures_and_clips_of_pictures_are_turned_alike(tmp_path: Path, orienta
             packet.stream, packet.pts, packet.dts, packet.is_keyframe = stream, number, number, True
             packet.time_base = Fraction(1, 10)
             container.mux(packet)
-    turn, _ = TURNS[orientation]
+    turn, *_ = TURNS[orientation]
     shown = read_clip(tmp_path / "a.avi")[-1].astype(int)
     assert shown.shape == turn(PICTURE).shape
     assert np.abs(shown - turn(PICTURE)).max() <= 8
@@ -148,5 +148,5 @@ def test_given_clips() -> None:
     for name, orientation in (("hflip.mp4", 2), ("zero.mp4", UPRIGHT)):
         with av.open(str(folder / name)) as container:
             stored = next(container.decode(video=0)).to_ndarray(format="rgb24")
-        turn, _ = TURNS[orientation]
+        turn, *_ = TURNS[orientation]
         np.testing.assert_array_equal(read_clip(folder / name, [0])[0], turn(stored))

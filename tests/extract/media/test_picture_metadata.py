@@ -130,10 +130,7 @@ def test_jpeg(tmp_path: Path) -> None:
 
 def test_webp(tmp_path: Path) -> None:
     for name, kind, content in _webp_parts():
-        whole = _with_webp_part(kind, content)
-        np.testing.assert_array_equal(_read(whole, tmp_path), NOISE, name)
-        if kind != b"ICCP" and content:
-            np.testing.assert_array_equal(_read(whole[:-5], tmp_path), NOISE, f"{name}, cut")
+        np.testing.assert_array_equal(_read(_with_webp_part(kind, content), tmp_path), NOISE, name)
 
 
 def test_jpeg_2000(tmp_path: Path) -> None:
