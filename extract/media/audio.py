@@ -7,7 +7,6 @@ less is there. Sound is decoded in pieces and only its beginning is kept, so mem
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -18,10 +17,10 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from epalm.errors import MediaError
+from epalm.extract.media.chunks import announced_frames
 from epalm.extract.media.containers import open_container
 from epalm.extract.media.limits import Limits, out_of_memory
 from epalm.extract.media.media_warnings import warn_about
-from epalm.extract.media.truncation import announced_frames
 from epalm.media import MediaFile
 
 RATES = (100, 10_000_000)  # Hz; resampling from others takes long, or makes too much of too little
@@ -70,12 +69,11 @@ def read_waveform(medium: MediaFile, limits: Limits, *, rate: int, keep: int) ->
                 first_rate = own_rate
                 resampler = soxr.ResampleStream(own_rate, rate, 1, dtype="float32")
             if own_rate != first_rate:
-                raise MediaError(
-                    f"the sampling rate changes from {first_rate} to {own_rate} Hz", hint="convert it to one rate"
-                )
+                fault = f"the sampling rate changes from {first_rate} to {own_rate} Hz"
+                raise MediaError(fault, hint="convert it to one rate")
             total += float(average.sum(dtype=np.float64))
             count += len(average)
-            limits.check_seconds(count / own_rate)
+            limits.check("seconds", count / own_rate)
             if length < keep:
                 in_channels += float(np.vdot(piece, piece)) / piece.shape[1]
                 in_average += float(np.vdot(average, average))
@@ -111,28 +109,20 @@ def _average(piece: np.ndarray) -> np.ndarray:
     return average
 
 
-class _Form(NamedTuple):
-    """What samples are, as a frame says: it may change within a recording."""
-
-    kind: str
-    channels: int
-    rate: int  # Hz
-
-    def samples(self, arrays: list[np.ndarray]) -> np.ndarray:
-        """What frames hold, one after the other, as (N, channels) float32 in about −1 … 1."""
-        kind, planar = self.kind.removesuffix("p"), self.kind.endswith("p")  # planar: (channels, N) each
-        if kind not in _SCALES:
-            raise MediaError(f"samples of the kind {kind} are not supported", hint="convert it to 16 bits or float")
-        joined = np.concatenate(arrays, axis=1)
-        values = np.ascontiguousarray(joined.T) if planar else joined.reshape(-1, self.channels)
-        silence, one = _SCALES[kind]
-        with np.errstate(over="ignore"):  # a double beyond float32 is infinite, and noticed as such
-            samples = values.astype(np.float32)
-        if silence:
-            samples -= np.float32(silence)
-        if one != 1:
-            samples *= np.float32(1 / one)  # a power of two: nothing is rounded twice
-        return samples
+def _samples(kind: str, channels: int, arrays: list[np.ndarray]) -> np.ndarray:
+    """What frames of FFmpeg's `kind` hold, one after the other, as (N, channels) float32 in about −1 … 1."""
+    if kind.removesuffix("p") not in _SCALES:
+        raise MediaError(f"samples of the kind {kind} are not supported", hint="convert it to 16 bits or float")
+    silence, one = _SCALES[kind.removesuffix("p")]
+    joined = np.concatenate(arrays, axis=1)
+    values = np.ascontiguousarray(joined.T) if kind.endswith("p") else joined.reshape(-1, channels)
+    with np.errstate(over="ignore"):  # a double beyond float32 is infinite, and noticed as such
+        samples = values.astype(np.float32)
+    if silence:
+        samples -= np.float32(silence)
+    if one != 1:
+        samples *= np.float32(1 / one)  # a power of two: nothing is rounded twice
+    return samples
 
 
 def _pieces(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, int]]:
@@ -150,32 +140,27 @@ def _pieces(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, int
         context.thread_count = 1  # several files are decoded at once instead
         if context.name in _CHECKED:
             context.options = {**context.options, "err_detect": "crccheck+explode"}
-        form, waiting, size = _Form("", 0, 0), list[np.ndarray](), 0
+        form, waiting, size = ("", 0, 0), list[np.ndarray](), 0  # kind, channels, and rate: these may change
         for frame in _frames(medium, container, streams[0]):
-            now = _Form(frame.format.name, frame.layout.nb_channels, frame.sample_rate)
+            now = frame.format.name, frame.layout.nb_channels, frame.sample_rate
             if waiting and (now != form or size >= PIECE):
-                yield form.samples(waiting), form.rate
+                yield _samples(*form[:2], waiting), form[2]
                 waiting, size = [], 0
             form = now
             waiting.append(frame.to_ndarray())
             size += waiting[-1].size
         if waiting:
-            yield form.samples(waiting), form.rate
-            yield np.zeros((0, 1), np.float32), form.rate
-
-
-def _readable(frame: AudioFrame) -> AudioFrame:
-    """PyAV would read beyond the planes where channels are more than eight: they take turns in one instead."""
-    if not frame.format.is_planar or frame.layout.nb_channels <= _PLANES:
-        return frame
-    (packed,) = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate).resample(frame)
-    return packed
+            yield _samples(*form[:2], waiting), form[2]
+            yield np.zeros((0, 1), np.float32), form[2]
 
 
 def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
     """All of them. Packets that do not decode are passed over, as players do, if they are the fewer: with a warning."""
     samples, decoded, faulty, fault, end = 0, 0, 0, None, 0.0
-    for packet in _packets(container, stream):
+    announced = 0  # 0 for unknown
+    if container.format.name in _COUNTED and stream.duration and stream.time_base:
+        announced = round(stream.duration * stream.time_base * stream.codec_context.sample_rate)
+    for packet in _packets(container, stream, whatever_follows=announced > 0):
         try:
             frames = stream.codec_context.decode(packet)
         except MemoryError:  # FFmpeg's is one of its errors, too
@@ -188,16 +173,19 @@ def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -
             if frame.samples:
                 samples += frame.samples
                 end = (frame.time or 0) * frame.sample_rate + frame.samples
-                yield _readable(frame)
+                many = frame.format.is_planar and frame.layout.nb_channels > _PLANES  # PyAV would read beyond them
+                packed = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate) if many else None
+                yield from packed.resample(frame) if packed else [frame]
+    there, what, is_whole = samples, "samples", end >= announced - 0.5
     if container.format.name == "mp3":
         there, what = decoded, "frames"
-        announced, whole = _of_first_frame(medium, decoded)
-    else:
-        there, what, announced = samples, "samples", _samples_announced(container, stream)
-        whole = end >= announced - 0.5
+        with medium.open() as file:
+            announced, last = announced_frames(file)
+            is_whole = last is not None and last <= file.seek(0, os.SEEK_END)
+        announced -= decoded == announced - 1 and (last is None or is_whole)  # one too many, as some writers have it
     if there < announced:
         # A recording of which the end is there, and most of the rest, has holes; another one is cut off.
-        if not whole or 2 * there < announced:
+        if not is_whole or 2 * there < announced:
             raise MediaError(
                 f"the recording is cut off, or damaged: it announces {announced:,} {what}, and {there:,} decode",
                 hint="download or copy it again",
@@ -209,33 +197,18 @@ def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -
         _warn(f"{faulty:,} of {faulty + decoded:,} packets do not decode")
 
 
-def _packets(container: InputContainer, stream: AudioStream) -> Iterator["Packet[AudioStream] | None"]:
+def _packets(
+    container: InputContainer, stream: AudioStream, *, whatever_follows: bool
+) -> Iterator["Packet[AudioStream] | None"]:
     """Those with content, for an empty one would tell the decoder that this is the end; then None, which does."""
     try:
         yield from (packet for packet in container.demux(stream) if packet.size)
-    except av.InvalidDataError:  # behind the last one there may be anything
-        if not _samples_announced(container, stream):
+    except av.InvalidDataError:  # behind the last one of a known number there may be anything
+        if not whatever_follows:
             raise
     yield None
 
 
-def _samples_announced(container: InputContainer, stream: AudioStream) -> int:
-    """0 for unknown."""
-    if container.format.name not in _COUNTED or not stream.duration or not stream.time_base:
-        return 0
-    return round(stream.duration * stream.time_base * stream.codec_context.sample_rate)
-
-
-def _of_first_frame(medium: MediaFile, decoded: int) -> tuple[int, bool]:
-    """For MP3: the frames announced, 0 for unknown, and whether as many bytes are there as are announced."""
-    with medium.open() as file:
-        announced, end = announced_frames(file)
-        whole = end is not None and end <= file.seek(0, os.SEEK_END)
-    one_too_many = decoded == announced - 1 and (end is None or whole)  # as some writers have it
-    return announced - one_too_many, whole
-
-
 def _warn(holes: str) -> None:
-    warn_about(
-        f"the recording is damaged, and the damage left out: {holes}", "play it, and convert or download it again"
-    )
+    hint = "play it, and convert or download it again"
+    warn_about(f"the recording is damaged, and the damage left out: {holes}", hint)

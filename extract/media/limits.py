@@ -6,12 +6,18 @@ same limits hold again while it is decoded.
 
 import stat
 from dataclasses import dataclass
+from typing import Literal
 
 from epalm.errors import MediaError
 from epalm.media import MediaFile, Status
 
 # A picture at the limit of its format was measured to need 4 to 14 bytes a pixel while it is decoded.
 _BYTES_A_PIXEL = 15
+_EXCESS = {
+    "bytes": "the medium has {:,} bytes: more than {:,}",
+    "frames": "the video has {:,} frames or more: more than {:,}",
+    "seconds": "the medium lasts {:,.0f} s or more: more than {:,.0f} s",
+}
 _LEAST_MEMORY = 1024**3  # of which torch, that a filter bank is made with, was measured to take 0.7
 
 
@@ -38,29 +44,19 @@ class Limits:
         """
         return max(_LEAST_MEMORY, _BYTES_A_PIXEL * self.pixels)
 
-    def check_bytes(self, size: int) -> None:
-        """Raises MediaError."""
-        _check(size, self.bytes, "bytes", f"the medium has {size:,} bytes")
+    def check(self, of: Literal["bytes", "frames", "seconds"], value: float) -> None:
+        """Raises MediaError when the value is more than the limit `of` that name."""
+        most = getattr(self, of)
+        if value > most:
+            raise MediaError(_EXCESS[of].format(value, most), hint=f"shorten it, or raise --max-{of}")
 
     def check_pixels(self, width: int, height: int, *, share: int = 1, of: str = "a picture") -> None:
         """For media whose decoders need `share` times as much memory per pixel; `of` names them. Raises MediaError."""
-        note = f", of which {of} may have 1/{share}" if share > 1 else ""
-        fault = f"{width}×{height} pixels, {width * height:,} in all"
-        _check(width * height, self.pixels // share, "pixels", fault, f" for {of}", f"scale it down{{}}{note}")
-
-    def check_frames(self, count: int) -> None:
-        """Raises MediaError."""
-        _check(count, self.frames, "frames", f"the video has {count:,} frames or more")
-
-    def check_seconds(self, seconds: float) -> None:
-        """Raises MediaError."""
-        _check(seconds, self.seconds, "seconds", f"the medium lasts {seconds:,.0f} s or more", " s")
-
-
-def _check(value: float, most: float, option: str, fault: str, unit: str = "", remedy: str = "shorten it{}") -> None:
-    if value > most:
-        hint = remedy.format(f", or raise --max-{option}")
-        raise MediaError(f"{fault}: more than {most:,.0f}{unit}", hint=hint)
+        most = self.pixels // share
+        if width * height > most:
+            note = f", of which {of} may have 1/{share}" if share > 1 else ""
+            fault = f"{width}×{height} pixels, {width * height:,} in all: more than {most:,} for {of}"
+            raise MediaError(fault, hint=f"scale it down, or raise --max-pixels{note}")
 
 
 def require_status(medium: MediaFile, limits: Limits | None = None) -> Status:
@@ -88,7 +84,7 @@ def require_status(medium: MediaFile, limits: Limits | None = None) -> Status:
             hint="download or copy the shard again",
         )
     if limits:
-        limits.check_bytes(size)
+        limits.check("bytes", size)
     return Status(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 

@@ -84,12 +84,11 @@ def index_packets(container: InputContainer, stream: VideoStream, limits: Limits
         MediaError: more frames or seconds than the limits allow.
     """
     sought = container.format.name in _CONTAINERS and stream.codec_context.codec.canonical_name in _CODECS
-    doubtful, torn = not sought, False
     unit = float(stream.time_base or 0)
     # Of each packet in the file's order: whether it is of the clip, its place and bytes, when it is shown and sent,
-    # whether it is a key frame, and damaged. An array, as tuples would take ten times the memory.
-    table, end = array("q"), 0
-    count, first, last = 0, 0, 0  # frames, times
+    # whether it is a key frame, damaged, and cut away by an edit list: decoded and not shown. An array, as tuples would
+    # take ten times the memory.
+    table, count, end, torn = array("q"), 0, 0, False
     for packet in container.demux():
         mine, size = packet.stream_index == stream.index, packet.size
         if not size and packet.dts is None:  # the last one tells the end
@@ -97,34 +96,32 @@ def index_packets(container: InputContainer, stream: VideoStream, limits: Limits
         place = end if packet.pos is None else packet.pos  # without one it goes on where the one before has ended
         end = place + size
         times = [_UNKNOWN if time is None else time for time in (packet.pts, packet.dts)]
-        table.extend((mine, place, size, *times, packet.is_keyframe, packet.is_corrupt))
-        if not mine or not size:
-            continue
-        # Packets cut away by an edit list are decoded and not shown.
-        doubtful |= packet.pts is None or packet.is_discard or packet.is_corrupt
-        torn = torn or (sought and _ZEROS in bytes(packet))
-        limits.check_frames(count + 1)
-        at = packet.dts if packet.pts is None else packet.pts
-        if at is not None:
-            first, last = (min(first, at), max(last, at)) if count else (at, at)
-            limits.check_seconds((last - first) * unit)
-        count += 1
-    rows = np.frombuffer(table, np.int64).reshape(-1, 7)
+        table.extend((mine, place, size, *times, packet.is_keyframe, packet.is_corrupt, packet.is_discard))
+        if mine and size:
+            count += 1
+            limits.check("frames", count)
+            torn = torn or (sought and _ZEROS in bytes(packet))
+    rows = np.frombuffer(table, np.int64).reshape(-1, 8)
+    _, _, _, shown, sent, key, corrupt, discarded = rows[(rows[:, 0] == 1) & (rows[:, 2] > 0)].T
+    has_time = shown != _UNKNOWN
+    times = np.where(has_time, shown, sent)
+    times = times[times != _UNKNOWN]
+    limits.check("seconds", float(np.ptp(times)) * unit if len(times) else 0)
     announced_end = (container.duration or 0) / av.time_base / (unit or 1)
     lost = _lost_frames(rows, container.format.name, container.size, announced_end, stream.frames)
-    _, _, _, shown, sent, key, _ = rows[(rows[:, 0] == 1) & (rows[:, 2] > 0)].T
-    shown = np.where(shown == _UNKNOWN, 0, shown)
+    shown = np.where(has_time, shown, 0)
     starts = np.where(sent == _UNKNOWN, shown, np.minimum(shown, sent))
     packets = np.argsort(shown, kind="stable")
     keys = np.flatnonzero(key[packets])
     in_order = len(keys) > 0 and keys[0] == 0 and packets[0] == 0  # decoders drop what is shown before the first key
     in_order = in_order and not (np.diff(packets[keys]) < 0).any() and not (np.diff(shown[packets]) == 0).any()
+    sound = has_time.all() and not (corrupt | discarded).any() and stream.frames in (0, count)
     return PacketIndex(
         times=shown[packets],
         packets=packets,
         keys=keys,
         starts=starts[packets[keys]],
-        doubtful=doubtful or torn or not in_order or stream.frames not in (0, count),
+        doubtful=not (sought and sound and in_order) or torn,
         torn=torn,
         lost=lost,
     )
@@ -137,10 +134,10 @@ def _lost_frames(rows: np.ndarray, container: str, file_size: int, end: float, a
     as AVI's header says, whose times count what is there.
     """
     between = _BETWEEN.get(container)
-    _, clip_places, clip_sizes, times, sent, _, _ = rows[rows[:, 0] == 1].T
+    _, clip_places, clip_sizes, times, sent, *_ = rows[rows[:, 0] == 1].T
     if between is None or len(times) <= _LEAST_LOST:
         return 0
-    _, begins, sizes, _, _, is_key, is_corrupt = rows[np.argsort(rows[:, 1], kind="stable")].T
+    _, begins, sizes, _, _, is_key, is_corrupt, _ = rows[np.argsort(rows[:, 1], kind="stable")].T
     corrupt, ends = begins[is_corrupt == 1], np.maximum.accumulate(begins + sizes)
     bare = begins[1:] - ends[:-1]
     holes = np.flatnonzero(bare >= _LEAST_BYTES + between)
@@ -203,34 +200,26 @@ def seek_frames(
     while waiting:
         key = index.key_of(waiting[-1])
         container.seek(int(index.starts[key]), stream=stream)
-        for number, read, frame in _frames_from(container, stream, index, int(index.keys[key])):
+        expected = first = int(index.keys[key])
+        for read, frame in _decode_from(container, stream, index, first):
+            number = index.number_of(frame.pts)
+            # The container's word for a key frame is not enough: the decoder sees it in the frame.
+            if number != expected or frame.is_corrupt or (number == first and not frame.key_frame):
+                raise DoubtError
+            expected += 1
             if number == waiting[-1]:
                 yield number, frame
                 waiting.pop()
             if not waiting or index.packets[index.keys[index.key_of(waiting[-1])]] > read:
                 break
-
-
-def _frames_from(
-    container: InputContainer, stream: VideoStream, index: PacketIndex, first: int
-) -> Iterator[tuple[int, int, av.VideoFrame]]:
-    """From the key frame `first` on, each frame's number and the last packet that was read for it."""
-    expected = first
-    for read, frames in _decode_from(container, stream, index, first):
-        for frame in frames:
-            number = index.number_of(frame.pts)
-            # The container's word for a key frame is not enough: the decoder sees it in the frame.
-            if number != expected or frame.is_corrupt or (number == first and not frame.key_frame):
-                raise DoubtError
-            yield number, read, frame
-            expected += 1
-    raise DoubtError  # the clip has ended, and frames are still waited for
+        else:
+            raise DoubtError  # the clip has ended, and frames are still waited for
 
 
 def _decode_from(
     container: InputContainer, stream: VideoStream, index: PacketIndex, first_shown: int
-) -> Iterator[tuple[int, list[av.VideoFrame]]]:
-    """From a key frame's packet on, each packet's number and the frames that came out when it went in."""
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """From a key frame's packet on, each frame, and the number of the packet at whose going in it came out."""
     first, expected = int(index.packets[first_shown]), None
     for packet in container.demux(stream):
         if not packet.size:
@@ -244,7 +233,7 @@ def _decode_from(
         expected = number + 1
         # What is shown before the key frame and sent after it is made of what came before, and nothing of it.
         if shown >= first_shown:
-            yield number, packet.decode()
+            yield from ((number, frame) for frame in packet.decode())
     if expected is None:
         raise DoubtError
-    yield expected - 1, stream.codec_context.decode(None)  # what the decoder still holds
+    yield from ((expected - 1, frame) for frame in stream.codec_context.decode(None))  # what it still holds

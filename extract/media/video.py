@@ -6,6 +6,7 @@ what becomes of a frame.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar, cast
 
 import av
@@ -54,11 +55,9 @@ def random_frames(total: int, wanted: int, rng: np.random.Generator) -> list[int
     """
     if total < wanted:
         return middle_frames(total, wanted)
-    bounds = [interval * total // wanted for interval in range(wanted + 1)]
+    bounds = pairwise(interval * total // wanted for interval in range(wanted + 1))
     ats = rng.random(wanted).tolist()
-    return [
-        min(low + int(at * (high - low)), high - 1) for at, low, high in zip(ats, bounds[:-1], bounds[1:], strict=True)
-    ]
+    return [min(low + int(at * (high - low)), high - 1) for at, (low, high) in zip(ats, bounds, strict=True)]
 
 
 def read_frames(
@@ -87,15 +86,15 @@ def read_frames(
             torn = index.torn  # decoding all of it shows what there is
         except av.FFmpegError:
             torn = True
-        selections = choose(max(1, index.count))
+    total = index.count
     for _ in range(2):  # what is listed and what comes out may differ (edit lists, hidden and dropped frames)
-        damage = _Damage()
+        selections, damage = choose(max(1, total)), _Damage()
         with open_container(medium, "video", limits) as container:
             stream = _video_stream(container, limits)
             kept, decoded = _collect(_decoded(container, stream, limits, damage), selections, keep)
-        if decoded in (0, index.count):
+        if decoded in (0, total):
             break
-        selections = choose(decoded)
+        total = decoded
     if not decoded:
         raise MediaError("the video has no frame", hint="check the file with a media player")
     # Decoders patch small errors without a word, unless they are told to refuse what has any.
@@ -147,7 +146,7 @@ def _decoded(
             damage.failed += begun
             continue
         for frame in frames:
-            limits.check_frames(count + 1)
+            limits.check("frames", count + 1)
             # A recording that begins between two key frames has none of what its first frames build on.
             damage.patched += frame.is_corrupt and begun and (frame.pts is None or frame.pts >= first_key)
             yield count, frame
@@ -199,5 +198,5 @@ def _pixels(frame: av.VideoFrame) -> np.ndarray:
             "its display matrix neither turns by a multiple of 90° nor mirrors: the frames are taken as stored",
             hint="convert the clip, so that its frames are stored as they are to be shown",
         )
-    turn, _ = TURNS[orientation or UPRIGHT]
+    turn, *_ = TURNS[orientation or UPRIGHT]
     return turn(pixels)

@@ -173,15 +173,15 @@ def test_the_shortest_clips(tmp_path: Path, name: str, count: int) -> None:
 
 def test_little_is_decoded(clips: dict[str, tuple[Path, list[np.ndarray]]], monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = 0
-    frames_from = packets_module._frames_from
+    decode_from = packets_module._decode_from
 
     def counted(*arguments: Any) -> Iterator[Any]:
         nonlocal decoded
-        for frame in frames_from(*arguments):
+        for frame in decode_from(*arguments):
             decoded += 1
             yield frame
 
-    monkeypatch.setattr(packets_module, "_frames_from", counted)
+    monkeypatch.setattr(packets_module, "_decode_from", counted)
     path, _ = clips["two.mkv"]
     _by_seeking(path, [3, 20, 21, 50])
     assert decoded <= 7
