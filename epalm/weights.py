@@ -8,8 +8,8 @@ message that says what to do.
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,19 +46,6 @@ class Source:
         path = Path(self.name) if self.name else None
         return path.resolve() if path and path.is_dir() else None
 
-    def require_loadable(self, what: str) -> None:
-        """Raise UsageError where a name that looks like a path leads nowhere, or the folder's files are not whole."""
-        if self.folder:
-            if not self.random:
-                _require_whole(self.folder, what)
-            return
-        name = self.name or ""
-        if name and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
-            raise UsageError(
-                f"{self.option} {name!r}, for the {what}, is not a folder",
-                hint="give a folder with config.json and model.safetensors, or a Hub name",
-            )
-
 
 def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
     """`build()`, whose faults become one message.
@@ -66,10 +53,22 @@ def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
     Raises:
         UsageError: the weights are not there, not whole, not reachable, or of another architecture.
     """
-    source.require_loadable(what)
+    from transformers.utils.logging import disable_progress_bar
+
+    name = source.name or ""
+    if source.folder:
+        if not source.random:
+            _require_whole(source.folder, what)
+    elif name and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UsageError(
+            f"{source.option} {name!r}, for the {what}, is not a folder",
+            hint="give a folder with config.json and model.safetensors, or a Hub name",
+        )
+    disable_progress_bar()
+    silenced = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # of the libraries while they try: what matters is in the error
     try:
-        with _quiet():
-            return build()
+        return build()
     except EpalmError:
         raise
     except Exception as error:  # of a dozen libraries, whose own are children of this class alone
@@ -83,27 +82,8 @@ def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
             if source.option == "--weights":
                 hint += "; --random-weights tries the pipeline without"
         raise UsageError(message, hint=hint) from error
-
-
-@contextlib.contextmanager
-def offline() -> Iterator[None]:
-    """Only what is on this machine already is loaded: the Hub is not asked."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
     finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-@contextlib.contextmanager
-def seeded(source: Source) -> Iterator[None]:
-    """Random initialisation depends on the seed alone, and nobody else's random numbers on it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(source.seed)
-        yield
+        logging.disable(silenced)
 
 
 def from_pretrained(
@@ -137,38 +117,25 @@ def from_pretrained(
     return load(source, what, build)
 
 
-def load_encoder(
-    source: Source,
-    what: str,
-    model_class: Any,
-    settings_of: Callable[[str], tuple[dict[str, Any], Any]],
-    *,
-    default: str,
-    adapt: Callable[[Any], None] = lambda config: None,
-) -> tuple[Any, dict[str, Any]]:
-    """An encoder of transformers, and what its folder says of its preprocessing, read by `settings_of`.
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Only what is on this machine already is loaded: the Hub is not asked."""
+    from huggingface_hub import constants
 
-    `default` are the weights where `source` names none; `adapt` may change the configuration before the model is made.
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
-    Raises:
-        UsageError: see `from_pretrained`; also when the weights are another architecture's.
-    """
-    named = source if source.name or source.random else replace(source, name=default)
-    config_class = model_class.config_class
-    config, settings = config_class(), dict[str, Any]()
-    if named.name:
-        where = str(named.folder or named.name)
-        config = load(named, what, lambda: config_class.from_pretrained(where))
-        if config.model_type != config_class.model_type:
-            raise UsageError(
-                f"{named.name!r} is a {config.model_type}, no {config_class.model_type}", hint="see --encoder"
-            )
-        settings = load(named, what, lambda: settings_of(where)[0])
-    adapt(config)
-    if not source.random:
-        return from_pretrained(model_class, named, what, config), settings
-    with seeded(source):
-        return model_class(config), settings
+
+@contextlib.contextmanager
+def seeded(source: Source) -> Iterator[None]:
+    """Random initialisation depends on the seed alone, and nobody else's random numbers on it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(source.seed)
+        yield
 
 
 def freeze(model: nn.Module) -> str:
@@ -185,83 +152,51 @@ def require_tokenizer(folder: Path) -> None:
             f"{folder} holds no tokenizer for the language model",
             hint="copy tokenizer.json, or vocab.json and merges.txt, from where its weights were published",
         )
-    _require_objects(folder, _OF_TOKENIZERS)
-    for name in names:
-        _require_no_pointer(folder / name)
-    _require_objects(folder, [name for name in names if name.endswith(".json")])
+    for path in (folder / name for name in (*_OF_TOKENIZERS, *names)):
+        if path.is_file():
+            _read(path)
 
 
 def _require_whole(folder: Path, what: str) -> None:
     """Raise UsageError where weights or settings are cut off, damaged, or pointers of Git LFS."""
-    from safetensors import SafetensorError, safe_open
-
-    _require_objects(folder, _SETTINGS)
-    for path in _weight_files(folder):
-        if not path.is_file():
-            raise UsageError(f"{path}, a part of the weights for the {what}, is not there", hint=_AGAIN)
-        _require_no_pointer(path)
-        if path.suffix == ".safetensors":
-            try:
-                with safe_open(path, framework="pt"):  # reads the header and holds it against the file's size
-                    pass
-            except (SafetensorError, OSError) as error:
-                raise UsageError(f"{path} is cut off or damaged: {error}", hint=_AGAIN) from error
-
-
-def _weight_files(folder: Path) -> Iterator[Path]:
-    """The files that loading reads, those of an index included; none where there are no weights."""
+    paths = [folder / name for name in _SETTINGS if (folder / name).is_file()]
     for name in _WHOLE:
-        if (folder / name).is_file():
-            yield folder / name
-            return
         index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            paths.append(folder / name)
+            break
         if index.is_file():
-            parts = _read_object(index).get("weight_map")
+            parts = _read(index).get("weight_map")
             names: set[str] = set(map(str, parts.values())) if isinstance(parts, dict) else set()
             if not names or not all(Path(part).name == part and Path(part).suffix for part in names):
                 raise UsageError(f"{index} does not name the files that it is an index of", hint=_AGAIN)
-            yield from (folder / part for part in sorted(names))
-            return
+            paths += [folder / part for part in sorted(names)]
+            break
+    for path in paths:
+        if not path.is_file():
+            raise UsageError(f"{path}, a part of the weights for the {what}, is not there", hint=_AGAIN)
+        _read(path)
 
 
-def _require_objects(folder: Path, names: Iterable[str]) -> None:
-    for name in names:
-        if (folder / name).is_file():
-            _read_object(folder / name)
+def _read(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, {} of another. Raises UsageError: cut off, damaged, or a pointer of Git LFS."""
+    from safetensors import SafetensorError, safe_open
 
-
-def _read_object(path: Path) -> dict[str, Any]:
-    _require_no_pointer(path)
+    value: Any = {}
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is cut off, or no JSON: {error}", hint=_AGAIN) from error
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise UsageError(
+                    f"{path} is a pointer of Git LFS, not the file itself: its repository was cloned without git-lfs",
+                    hint="git lfs install && git lfs pull in that repository, or download the file",
+                )
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt"):  # reads the header and holds it against the file's size
+                pass
+        elif path.suffix == ".json":
+            value = json.loads(path.read_bytes())
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is cut off or damaged: {error}", hint=_AGAIN) from error
     if not isinstance(value, dict):
         raise UsageError(f"{path} holds no JSON object", hint=_AGAIN)
     return value
-
-
-def _require_no_pointer(path: Path) -> None:
-    with path.open("rb") as file:
-        if file.read(len(_POINTER)) == _POINTER:
-            raise UsageError(
-                f"{path} is a pointer of Git LFS, not the file itself: its repository was cloned without git-lfs",
-                hint="git lfs install && git lfs pull in that repository, or download the file",
-            )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No log lines and bars from the libraries while they try: what matters is in the error."""
-    from transformers.utils import logging as bars
-
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "transformers", "timm")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -5,6 +5,7 @@ group `epalm.encoders` that an installed package declares (see docs/encoders.md)
 their model library when they build, as the command line reads the names for `--help`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -23,15 +24,17 @@ from epalm.samples import Modality
 if TYPE_CHECKING:
     import torch
 
-    from epalm.extract.encoders.transformer import Compute
     from epalm.extract.inputs.preprocess import Input
     from epalm.weights import Source
 
 PLUG_INS = "epalm.encoders"  # group of entry points
-_OTHER_FILES = {"registry", "transformer"}  # of this folder: no encoders
 PLAYGROUND = "playground"
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pictures that CLIP was trained on
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+PRECISIONS = ("float32", "bfloat16", "float16")
+_OTHER_FILES = {"registry", "transformer"}  # of this folder: no encoders
+_CLIP_STATISTICS = {  # of the pictures that CLIP was trained on
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+}
 SPEC_AUGMENT = (24, 96)  # method: SpecAugment of the paper's best AudioCaps run
 
 
@@ -65,10 +68,7 @@ class Encoder(Protocol):
 class TrainableEncoder(Encoder, Protocol):
     """An encoder whose model can be trained: gradients flow through `encode` once its tensors ask for them."""
 
-    @property
-    def module(self) -> "torch.nn.Module":
-        """The model itself."""
-        ...
+    module: "torch.nn.Module"
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,19 @@ class EncoderChoice:
 
 
 @dataclass(frozen=True)
+class Compute:
+    """Where and how an encoder computes.
+
+    Weights stay float32; `precision` is that of the matrix products, under autocast. `compiled` has torch.compile make
+    kernels for the blocks: minutes once, then faster; rounding may differ.
+    """
+
+    device: "torch.device"
+    precision: str = "float32"
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
 class EncoderKind:
     """An encoder as its file declares it. `build` gets the choice, where the weights are, and how to compute.
 
@@ -132,10 +145,9 @@ class EncoderKind:
 @cache
 def own_encoders() -> Mapping[str, EncoderKind]:
     """The encoders of this folder, by name."""
-    files = [name for _, name, _ in iter_modules([str(Path(__file__).parent)]) if name not in _OTHER_FILES]
     kinds: dict[str, EncoderKind] = {}
-    for name in files:
-        kinds |= import_module(f"{__package__}.{name}").ENCODERS
+    for _, name, _ in iter_modules([str(Path(__file__).parent)]):
+        kinds |= {} if name in _OTHER_FILES else import_module(f"{__package__}.{name}").ENCODERS
     return kinds
 
 
@@ -146,11 +158,9 @@ def encoder_names() -> list[str]:
 
 def encoder_kind(name: str) -> EncoderKind:
     """What is declared of the encoder with that name. Raises UsageError: there is none, or its package is broken."""
-    if name in own_encoders():
-        return own_encoders()[name]
     if name not in encoder_names():
         raise UsageError(f"there is no encoder {name!r}", hint=f"use one of: {', '.join(encoder_names())}")
-    kind = load_plugin(PLUG_INS, name)
+    kind = own_encoders().get(name) or load_plugin(PLUG_INS, name)
     if not isinstance(kind, EncoderKind):
         point = plugins(PLUG_INS)[name]
         where = f"encoder {name!r} ({point.value} of {point.dist.name if point.dist else 'an unknown package'})"
@@ -188,12 +198,13 @@ def build_encoder(
         UsageError: no such encoder, option or device, or its weights cannot be loaded.
     """
     from epalm.devices import pick_device
-    from epalm.extract.encoders.transformer import Compute
     from epalm.weights import Source
 
     kind, name = encoder_kind(choice.kind), choice.weights
     if choice.frames is not None and not kind.has_frames:
         raise UsageError(f"encoder {choice.kind!r} has no --frames", hint="leave the option out")
+    if choice.precision not in PRECISIONS:
+        raise UsageError(f"--precision {choice.precision!r} is unknown", hint=f"use {', '.join(PRECISIONS)}")
     if name == PLAYGROUND:
         name = str(weights_folder(kind.playground)) if kind.playground else None
     source = Source(name, choice.random_weights, choice.seed)
@@ -204,32 +215,30 @@ def build_encoder(
 
 def parse_spec_augment(text: str) -> tuple[int, int] | None:
     """(frequency, time) of "24/96", None of "off". Raises UsageError."""
-    if text == "off":
-        return None
-    widths = text.split("/")
-    if len(widths) != 2 or not all(width.isascii() and width.isdigit() and len(width) < 6 for width in widths):
+    widths = re.fullmatch("([0-9]{1,5})/([0-9]{1,5})", text)
+    if widths is None and text != "off":
         raise UsageError(f"--spec-augment {text!r} is of no known form", hint="use 24/96, or off")
-    return int(widths[0]), int(widths[1])
+    return (int(widths[1]), int(widths[2])) if widths else None
 
 
-def _with_options(read: "Input", choice: EncoderChoice, limits: Limits) -> "Input":
+def _with_options(read: Any, choice: EncoderChoice, limits: Limits) -> "Input":
     """What the encoder reads, as the choice has it augmented and limited."""
     from epalm.extract.inputs.augment import SpecAugment
-    from epalm.extract.inputs.preprocess import AudioInput, ImageInput
 
     options: dict[str, Any] = {"limits": limits}
     if not choice.augmented:
         options["augmentation"] = None
-    elif isinstance(read, AudioInput):
+    elif read.modality is Modality.AUDIO:
         options["augmentation"] = SpecAugment(*choice.spec_augment)
     if choice.statistics == "clip":
-        if isinstance(read, AudioInput):
+        if read.modality is Modality.AUDIO:
             raise UsageError("--statistics clip is for pixels", hint="leave the option out")
-        options["pixels"] = replace(read.pixels, mean=_CLIP_MEAN, std=_CLIP_STD)  # type: ignore[attr-defined]
+        options["pixels"] = replace(read.pixels, **_CLIP_STATISTICS)
     elif choice.statistics != "own":
         raise UsageError(f"--statistics {choice.statistics!r} is unknown", hint="use own or clip")
     if choice.reduced_jpeg:
-        if not isinstance(read, ImageInput):
+        if read.modality is not Modality.IMAGE:
             raise UsageError("--reduced-jpeg is for pictures", hint="leave the option out")
         options["reduced_jpeg"] = True
-    return replace(read, **options)
+    changed: Input = replace(read, **options)
+    return changed

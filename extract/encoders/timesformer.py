@@ -5,17 +5,13 @@ embedding. It reads pictures as well as the middle frame of clips, so that what 
 tested on videos.
 """
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from epalm.errors import UsageError
-from epalm.extract.encoders.registry import EncoderChoice, EncoderKind
+from epalm.extract.encoders.registry import Compute, Encoder, EncoderChoice, EncoderKind
 from epalm.samples import Modality
 
 if TYPE_CHECKING:
-    from transformers import TimesformerModel
-
-    from epalm.extract.encoders.transformer import Compute, TransformerEncoder
-    from epalm.extract.inputs.preprocess import Interpolation, Pixels
     from epalm.weights import Source
 
 _DEFAULT_WEIGHTS = "facebook/timesformer-base-finetuned-k400"  # method: encoders of eP-ALM
@@ -27,7 +23,7 @@ _KINETICS: dict[str, Any] = {"image_mean": (0.45,) * 3, "image_std": (0.225,) * 
 _SPACE_ONLY = "timesformer-space"
 
 
-def build(choice: EncoderChoice, source: "Source", compute: "Compute") -> "TransformerEncoder":
+def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     """A TimeSformer with `source`'s weights: a Hub name or a folder that transformers saved.
 
     Frames of a clip [default: as many as it was trained with; 1 when space-only]. Raises UsageError.
@@ -36,64 +32,48 @@ def build(choice: EncoderChoice, source: "Source", compute: "Compute") -> "Trans
     from PIL import Image
     from transformers import TimesformerModel, VideoMAEImageProcessor
 
-    from epalm.extract.inputs.preprocess import Pixels
-    from epalm.weights import load_encoder, seeded
+    from epalm.extract.encoders.transformer import TransformerEncoder, load_model
+    from epalm.extract.inputs.preprocess import ImageInput, Pixels, VideoInput
+    from epalm.weights import seeded
+
+    space_only = choice.kind == _SPACE_ONLY
 
     def adapt(config: Any) -> None:
-        if choice.kind == _SPACE_ONLY:
+        if space_only:
             config.attention_type, config.num_frames = "space_only", 1
+        elif config.attention_type == "space_only":
+            raise UsageError("these weights know no time", hint=f"use --encoder {_SPACE_ONLY}")
 
-    settings_of = VideoMAEImageProcessor.get_image_processor_dict
-    model, settings = load_encoder(
-        source, "video encoder", TimesformerModel, settings_of, default=_DEFAULT_WEIGHTS, adapt=adapt
+    model, settings = load_model(
+        source,
+        "video encoder",
+        TimesformerModel,
+        VideoMAEImageProcessor.get_image_processor_dict,
+        default=_DEFAULT_WEIGHTS,
+        adapt=adapt,
     )
     if source.random:
         with seeded(source):
             for parameter in model.parameters():
                 if not parameter.any() and parameter.ndim == 3:  # embeddings that start at zero
                     torch.nn.init.trunc_normal_(parameter, std=0.02)
-    settings = _KINETICS | settings
-    side = model.config.image_size
-    pixels = Pixels(
-        (side, side),
-        cast("Interpolation", Image.Resampling(int(settings["resample"])).name.lower()),
-        tuple(settings["image_mean"]),
-        tuple(settings["image_std"]),
-    )
-    modality = (choice.modality or Modality.IMAGE) if choice.kind == _SPACE_ONLY else Modality.VIDEO
-    return timesformer_encoder(
-        model, pixels, compute, frames=choice.frames or model.config.num_frames, modality=modality
-    )
-
-
-def timesformer_encoder(
-    model: "TimesformerModel", pixels: "Pixels", compute: "Compute", *, frames: int, modality: Modality = Modality.VIDEO
-) -> "TransformerEncoder":
-    """`modality` says whether it reads videos or (space-only) pictures. Raises UsageError."""
-    from epalm.extract.encoders.transformer import TransformerEncoder
-    from epalm.extract.inputs.preprocess import ImageInput, VideoInput
-
-    config = model.config
-    space_only = config.attention_type == "space_only"
-    if space_only and frames != 1:
-        raise UsageError("space-only attention reads one frame", hint="leave out --frames")
-    trained_frames = 1 if space_only else config.num_frames
+    settings, config = _KINETICS | settings, model.config
+    mean, std = tuple(settings["image_mean"]), tuple(settings["image_std"])
+    interpolation: Any = Image.Resampling(int(settings["resample"])).name.lower()
+    pixels = Pixels((config.image_size, config.image_size), interpolation, mean, std)
+    deciding = {key: getattr(config, key) for key in _DECIDING}
+    architecture = {"family": "transformers Timesformer", "frames": config.num_frames, **deciding}
     # The blocks share the configuration; the time embedding is interpolated to the frames there are.
-    config.num_frames = frames
+    config.num_frames = choice.frames or config.num_frames
+    reads_pictures = space_only and choice.modality is not Modality.VIDEO
     return TransformerEncoder(
-        _SPACE_ONLY if space_only else "timesformer",
-        modality,
+        choice.kind,
         model,
         model.encoder.layer,
         model.layernorm,
-        reads=ImageInput(pixels) if modality is Modality.IMAGE else VideoInput(pixels, frames),
-        width=config.hidden_size,
-        architecture={
-            "family": "transformers Timesformer",
-            "frames": trained_frames,
-            **{key: getattr(config, key) for key in _DECIDING},
-        },
-        compute=compute,
+        ImageInput(pixels) if reads_pictures else VideoInput(pixels, config.num_frames),
+        compute,
+        architecture,
         run=lambda inputs: model(inputs if inputs.ndim == 5 else inputs.unsqueeze(1)),  # a picture is one frame
     )
 

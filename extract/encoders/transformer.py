@@ -4,54 +4,20 @@ Knows that blocks put out hidden states (B, N, D), `[CLS]` token at position 0; 
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from epalm.errors import UsageError
+from epalm.extract.encoders.registry import Compute
 from epalm.extract.inputs.preprocess import Input
-from epalm.samples import Modality
-from epalm.weights import freeze
+from epalm.weights import Source, freeze, from_pretrained, load, seeded
 
 TOKEN_RULE = "final LayerNorm of each block's output at position 0"
-PRECISIONS = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True)
-class Compute:
-    """Where and how an encoder computes.
-
-    Weights stay float32; `precision` is that of the matrix products, under autocast. `compiled` has torch.compile make
-    kernels for the blocks: minutes once, then faster; rounding may differ.
-    """
-
-    device: torch.device
-    precision: str = "float32"
-    compiled: bool = False
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"--precision {self.precision!r} is unknown", hint=f"use {', '.join(PRECISIONS)}")
-
-    def place(self, model: Any, blocks: Iterable[nn.Module]) -> Any:
-        """The model on the device; its blocks compiled if that is wanted."""
-        if self.device.type == "cuda":
-            model.to(memory_format=torch.channels_last)  # patches are cut by a convolution
-        if self.compiled:
-            for block in blocks:
-                # The forward alone: hooks on the block stay outside of what is compiled.
-                block.forward = torch.compile(block.forward)
-        return model.to(self.device)
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The context of a forward pass."""
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, getattr(torch, self.precision))
 
 
 class ClsTokens:
@@ -93,45 +59,73 @@ class TransformerEncoder:
     def __init__(
         self,
         kind: str,
-        modality: Modality,
         model: Any,
         blocks: Iterable[nn.Module],
         norm: nn.Module,
-        *,
         reads: Input,
-        width: int,
-        architecture: Mapping[str, Any],
         compute: Compute,
+        architecture: dict[str, Any],
+        *,
         run: Callable[[torch.Tensor], object] | None = None,
         mean_of_frames: bool = False,
     ) -> None:
         blocks = list(blocks)
-        self.kind, self.modality, self.input = kind, modality, reads
-        self.depth, self.width = len(blocks), width
+        self.kind, self.modality, self.input = kind, reads.modality, reads
+        self.depth, self.width = len(blocks), int(norm.weight.shape[0])  # type: ignore[index]
         self.device, self.precision = compute.device, compute.precision
-        self._architecture, self._compute, self._mean = dict(architecture), compute, mean_of_frames
-        self._weights = freeze(model)
-        self._model: Any = compute.place(model, blocks)
-        self._run = run or self._model
+        rule = f"{TOKEN_RULE}, mean over frames" if mean_of_frames else TOKEN_RULE
+        self._description = {"kind": kind, "architecture": architecture, "weights": freeze(model), "token": rule}
+        if compute.device.type == "cuda":
+            model.to(memory_format=torch.channels_last)  # patches are cut by a convolution
+        if compute.compiled:
+            for block in blocks:
+                block.forward = torch.compile(block.forward)  # alone: hooks stay outside of what is compiled
+        self.module: nn.Module = model.to(compute.device)
+        self._run, self._mean = run or self.module, mean_of_frames
         self._tokens = ClsTokens(blocks, norm)
 
     def describe(self) -> dict[str, Any]:
         """See `Encoder`."""
-        rule = f"{TOKEN_RULE}, mean over frames" if self._mean else TOKEN_RULE
-        return {"kind": self.kind, "architecture": self._architecture, "weights": self._weights, "token": rule}
-
-    @property
-    def module(self) -> nn.Module:
-        """See `TrainableEncoder`."""
-        module: nn.Module = self._model
-        return module
+        return dict(self._description)
 
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """Inputs (B, ...), as `input` normalises them, → (B, depth, D)."""
         inputs = batch.to(self.device)
-        with self._compute.autocast():
-            if not self._mean:
-                return self._tokens.of(lambda: self._run(inputs))
-            tokens = self._tokens.of(lambda: self._run(inputs.flatten(0, 1)))  # (B·T, depth, D)
-            frames: torch.Tensor = tokens.unflatten(0, inputs.shape[:2])
-        return frames.mean(dim=1)
+        pictures = inputs.flatten(0, 1) if self._mean else inputs
+        lower = self.precision != "float32"
+        with torch.autocast(self.device.type, getattr(torch, self.precision)) if lower else nullcontext():
+            tokens = self._tokens.of(lambda: self._run(pictures))
+        return tokens.unflatten(0, inputs.shape[:2]).mean(dim=1) if self._mean else tokens
+
+
+def load_model(
+    source: Source,
+    what: str,
+    model_class: Any,
+    settings_of: Callable[[str], tuple[dict[str, Any], Any]],
+    *,
+    default: str,
+    adapt: Callable[[Any], None] = lambda config: None,
+) -> tuple[Any, dict[str, Any]]:
+    """A model of transformers, and what its folder says of its preprocessing, read by `settings_of`.
+
+    `default` are the weights where `source` names none; `adapt` may change the configuration before the model is made.
+
+    Raises:
+        UsageError: see `from_pretrained`; also when the weights are another architecture's.
+    """
+    named = source if source.name or source.random else replace(source, name=default)
+    config_class = model_class.config_class
+    config, settings = config_class(), dict[str, Any]()
+    if named.name:
+        where = str(named.folder or named.name)
+        config = load(named, what, lambda: config_class.from_pretrained(where))
+        if config.model_type != config_class.model_type:
+            fault = f"{named.name!r} is a {config.model_type}, no {config_class.model_type}"
+            raise UsageError(fault, hint="see --encoder")
+        settings = load(named, what, lambda: settings_of(where)[0])
+    adapt(config)
+    if not source.random:
+        return from_pretrained(model_class, named, what, config), settings
+    with seeded(source):
+        return model_class(config), settings

@@ -28,7 +28,6 @@ GREY = (128, 128, 128)  # what a moved picture leaves behind
 _SHEAR = 0.3  # columns per row, or rows per column
 _SHIFT = 10 / 224  # of the picture's side: ten pixels where the paper's encoders look
 _DEGREES = 30.0
-_FACTOR = (0.1, 1.8)  # of brightness and sharpness: 0.1 + 1.8 × magnitude / 10, so that 5 changes nothing
 Operation = Callable[[Image.Image, float], Image.Image]
 
 
@@ -51,13 +50,7 @@ VIEW_0 = View(0, 0)
 
 
 def view_of(digest: str, number: int, seed: int) -> View:
-    """View `number` of the medium whose bytes have that digest, under the augmentation seed `seed`.
-
-    Raises:
-        ValueError: a negative number.
-    """
-    if number < 0:
-        raise ValueError(f"view {number}: views are numbered from 0")
+    """View `number` of the medium whose bytes have that digest, under the augmentation seed `seed`."""
     return View(number, _digest("view", digest, number, seed)) if number else VIEW_0
 
 
@@ -187,16 +180,17 @@ def _affine(image: Image.Image, *coefficients: float) -> Image.Image:
     return image.transform(image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR, fillcolor=GREY)
 
 
-def _factor(magnitude: float) -> float:
-    return _FACTOR[0] + _FACTOR[1] * magnitude
+def _enhanced(enhancer: Callable[[Image.Image], Any]) -> Operation:
+    """By 0.1 + 1.8 × magnitude, so that 5 of 10 changes nothing."""
+    return lambda image, magnitude: enhancer(image).enhance(0.1 + 1.8 * magnitude)
 
 
 OPERATIONS: dict[str, Operation] = {
     "Identity": lambda image, magnitude: image,
     "AutoContrast": lambda image, magnitude: ImageOps.autocontrast(image),
     "Equalize": lambda image, magnitude: ImageOps.equalize(image),
-    "Brightness": lambda image, magnitude: ImageEnhance.Brightness(image).enhance(_factor(magnitude)),
-    "Sharpness": lambda image, magnitude: ImageEnhance.Sharpness(image).enhance(_factor(magnitude)),
+    "Brightness": _enhanced(ImageEnhance.Brightness),
+    "Sharpness": _enhanced(ImageEnhance.Sharpness),
     "ShearX": lambda image, magnitude: _affine(image, 1, _SHEAR * magnitude, 0, 0, 1, 0),
     "ShearY": lambda image, magnitude: _affine(image, 1, 0, 0, _SHEAR * magnitude, 1, 0),
     "TranslateX": lambda image, magnitude: _affine(image, 1, 0, _SHIFT * magnitude * image.width, 0, 1, 0),

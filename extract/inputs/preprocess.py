@@ -6,7 +6,7 @@ decides its numbers. Knows no encoder by name.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,7 @@ from epalm.extract.media.image import read_image
 from epalm.extract.media.limits import Limits
 from epalm.extract.media.video import middle_frames, random_frames, read_frames
 from epalm.media import MediaFile
+from epalm.samples import Modality
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,7 @@ class Input:
     Media beyond the `limits` are refused. `augmentation` draws the views other than 0; None: they are view 0 again.
     """
 
+    modality: ClassVar[Modality]
     limits: Limits = field(default_factory=Limits, kw_only=True)
     augmentation: PixelAugmentation | SpecAugment | None = field(default=None, kw_only=True)
 
@@ -68,11 +70,6 @@ class Pixels:
     mean: Triple
     std: Triple
 
-    @property
-    def resampling(self) -> Image.Resampling:
-        """Pillow's name of the interpolation."""
-        return Image.Resampling[self.interpolation.upper()]
-
     def describe(self) -> dict[str, Any]:
         """All of it, as JSON."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -96,14 +93,14 @@ class _PixelInput(Input):
 
         Of what is not drawn, `margins` (left, top, right, bottom) in pixels are left out.
         """
+        size, resampling = self.pixels.size, Image.Resampling[self.pixels.interpolation.upper()]
         if draw:
-            return draw.apply(picture, self.pixels.size, self.pixels.resampling)
-        if picture.shape[:2] == self.pixels.size and not any(margins):
+            return draw.apply(picture, size, resampling)
+        if picture.shape[:2] == size and not any(margins):
             return np.ascontiguousarray(picture)
         image = Image.fromarray(np.ascontiguousarray(picture))
         left, top, right, bottom = margins
-        box = (left, top, image.width - right, image.height - bottom)
-        return np.asarray(image.resize(self.pixels.size[::-1], self.pixels.resampling, box))
+        return np.asarray(image.resize(size[::-1], resampling, (left, top, image.width - right, image.height - bottom)))
 
     def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
         """(..., H, W, 3) uint8 → (..., 3, H, W) float32 with the encoder's mean and standard deviation."""
@@ -122,6 +119,7 @@ class ImageInput(_PixelInput):
     1.2 for photographs and 4 for saturated patterns finer than the encoder's pixels.
     """
 
+    modality = Modality.IMAGE
     reduced_jpeg: bool = False
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
@@ -145,6 +143,7 @@ class VideoInput(_PixelInput):
     View 0 has the middle frame of each of `frames` equal intervals, the others a random one of each.
     """
 
+    modality = Modality.VIDEO
     frames: int
 
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
@@ -153,7 +152,12 @@ class VideoInput(_PixelInput):
 
         def choose(total: int) -> list[list[int]]:
             draws.clear()
-            return [self._numbers(total, view) for view in views]
+            return [
+                random_frames(total, self.frames, view.rng("frames"))
+                if view.number and self.augmentation
+                else middle_frames(total, self.frames)
+                for view in views
+            ]
 
         def keep(place: int, frame: np.ndarray) -> np.ndarray:
             if place not in draws:
@@ -161,11 +165,6 @@ class VideoInput(_PixelInput):
             return self._fit(frame, draws[place])
 
         return np.stack([np.stack(kept) for kept in read_frames(medium, choose, keep, self.limits)])
-
-    def _numbers(self, total: int, view: View) -> list[int]:
-        if view.number == 0 or self.augmentation is None:
-            return middle_frames(total, self.frames)
-        return random_frames(total, self.frames, view.rng("frames"))
 
     def describe(self) -> dict[str, Any]:
         """See `Input`."""
@@ -181,6 +180,7 @@ class VideoInput(_PixelInput):
 class AudioInput(Input):
     """Audio file → (V, frames, mel_bins) float32: log-mel bank, padded or cut; normalised (x − mean) / (2·std)."""
 
+    modality = Modality.AUDIO
     rate: int  # Hz
     mel_bins: int
     frames: int  # of 10 ms
@@ -196,10 +196,8 @@ class AudioInput(Input):
         wave = read_waveform(medium, self.limits, rate=self.rate, keep=samples_for(self.frames, self.rate))
         bank = filter_bank(wave.samples, rate=self.rate, mel_bins=self.mel_bins, mean=wave.mean)
         if not len(bank):
-            raise MediaError(
-                f"the recording is shorter than one window: {len(wave.samples)} samples",
-                hint="use a longer one",
-            )
+            fault = f"the recording is shorter than one window: {len(wave.samples)} samples"
+            raise MediaError(fault, hint="use a longer one")
         if not np.isfinite(bank).all():
             raise MediaError("the recording is louder than can be computed with", hint="scale it to −1 … 1")
         fitted, masks = fit_frames(bank, self.frames), self.augmentation

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, TimesformerConfig, TimesformerModel
 
 from epalm.errors import UsageError
-from epalm.extract.encoders.ast import ast_encoder
 from epalm.extract.encoders.registry import (
     Encoder,
     EncoderChoice,
@@ -21,9 +20,6 @@ from epalm.extract.encoders.registry import (
     own_encoders,
     require_fit,
 )
-from epalm.extract.encoders.timesformer import timesformer_encoder
-from epalm.extract.encoders.transformer import Compute
-from epalm.extract.encoders.vit import vit_encoder
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Pixels, VideoInput
 from epalm.fingerprint import canonical_json
 from epalm.samples import Modality
@@ -55,26 +51,26 @@ class Folders:
         return EncoderChoice(kind, str(getattr(self, family)), **options)
 
 
+def _save_vit(folder: Path, tensors: dict[str, torch.Tensor], **sizes: int) -> None:
+    save_file(tensors, folder / "model.safetensors")
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 0,
+        "model_args": VIT | sizes,
+        "pretrained_cfg": {
+            "input_size": [3, SIDE, SIDE], "interpolation": "bilinear", "mean": [0.1, 0.2, 0.3], "std": [0.4] * 3,
+        },
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("models")
     (root / "vit").mkdir()
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, **VIT)
-    save_file({name: value.half() for name, value in vit.state_dict().items()}, root / "vit/model.safetensors")
-    cfg = {
-        "input_size": [3, SIDE, SIDE],
-        "interpolation": "bilinear",
-        "mean": [0.1, 0.2, 0.3],
-        "std": [0.4] * 3,
-    }
-    config = {
-        "architecture": "vit_tiny_patch16_224",
-        "num_classes": 0,
-        "model_args": VIT,
-        "pretrained_cfg": cfg,
-    }
-    (root / "vit/config.json").write_text(json.dumps(config))
+    _save_vit(root / "vit", {name: value.half() for name, value in vit.state_dict().items()})
     TimesformerModel(TimesformerConfig(**TIMESFORMER)).save_pretrained(root / "timesformer")
     settings = {
         "image_mean": [0.1] * 3,
@@ -204,27 +200,21 @@ def test_more_frames_than_trained_with(folders: Folders) -> None:
 
 
 @pytest.mark.parametrize("name", ["vit", "timesformer", "ast"])
-def test_parity(name: str) -> None:
+def test_parity(name: str, folders: Folders, tmp_path: Path) -> None:
     path = PARITY / f"encoder_{name}.safetensors"
     if not path.exists():
         pytest.skip(f"no {path}")
     numbers = load_file(path)
     weights = {key.removeprefix("weights."): value for key, value in numbers.items() if key.startswith("weights.")}
-    pixels = Pixels((SIDE, SIDE), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    cpu = torch.device("cpu")
-    encoder: Encoder
     if name == "vit":
-        model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **{**VIT, "depth": 4})
-        model.load_state_dict(weights)
-        encoder = vit_encoder(model, pixels, Compute(cpu))
-    elif name == "timesformer":
-        video = TimesformerModel(TimesformerConfig(**TIMESFORMER))
-        video.load_state_dict(weights)
-        encoder = timesformer_encoder(video, pixels, Compute(cpu), frames=4)
+        _save_vit(tmp_path, weights, depth=4)
     else:
-        audio = ASTModel(ASTConfig(**AST))
-        audio.load_state_dict(weights)
-        encoder = ast_encoder(audio, AudioInput(16_000, 32, 64, 0.0, 1.0), Compute(cpu))
+        model = ASTModel(ASTConfig(**AST)) if name == "ast" else TimesformerModel(TimesformerConfig(**TIMESFORMER))
+        model.load_state_dict(weights)
+        model.save_pretrained(tmp_path)
+        for file in getattr(folders, name).glob("preprocessor_config.json"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    encoder = build_encoder(EncoderChoice(name, str(tmp_path)), device="cpu")
     given = numbers["input_values" if name == "ast" else "pixel_values"]
     torch.testing.assert_close(encoder.encode(given), numbers["cls"], atol=1e-5, rtol=0)
 

@@ -55,11 +55,6 @@ def test_purposes_have_numbers_of_their_own(view: View) -> None:
     assert not np.intersect1d(view.rng("frames").random(8), first).size
 
 
-def test_a_negative_view_is_a_bug() -> None:
-    with pytest.raises(ValueError, match="view -1"):
-        view_of(DIGEST, -1, 0)
-
-
 # A change of the numbers below changes every augmented row there is: it needs the extraction version raised, so that
 # rows drawn before and after are never taken for the same.
 def test_draws_known_from_before() -> None:
