@@ -73,8 +73,6 @@ def score_given(request: ScoreRequest, out: Path) -> dict[str, Any]:
     expected = [sample for sample in samples if sample.task in tasks]  # COCO's results leave questions aside
     say(f"predictions: {predictions}; data: {data}, split {split}")
     by_id = len(predicted) - len(given.compared)
-    if given.compared:
-        say(f"{len(given.compared):,} of {len(predicted):,} have the question or the medium that the data have")
     if by_id:
         say(f"{by_id:,} of {len(predicted):,} go by their id alone: they have neither question nor medium")
     for name, difference in list(given.others.items())[:1]:

@@ -86,10 +86,8 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
         raise UsageError(f"{folder.path} names no data", hint="--data takes yours")
     modality = request.modality or Modality(run.inputs["modality"])
     if request.feature_set is None and modality != run.inputs["modality"]:
-        raise UsageError(
-            f"{folder.path} was trained on {run.inputs['modality']} media",
-            hint=f"for {modality} media name the features: --feature-set NAME; epalm cache ls shows them",
-        )
+        fault = f"{folder.path} was trained on {run.inputs['modality']} media"
+        raise UsageError(fault, hint=f"--feature-set names features of {modality} media; epalm cache ls shows them")
     cached = request.feature_set is not None or trained["source"] == "cache"
     dataset = load_dataset(data, modality, media_here=not cached, write=not dry)
     say(f"run: {folder.path}, step {run.step}; data: {data}, split {split}")

@@ -7,8 +7,8 @@ Letters: B samples, K perceptual tokens, D_enc encoder width, R rows, S samples 
 T tokens so far, V vocabulary.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -42,7 +42,10 @@ def generate(
     rows = Continuation(model, features, input_ids, use_cache=use_cache)
     most, eos = max_length - input_ids.shape[1], model.lm.config.eos_token_id
     if sampling is not None:
-        numbers = draws(names, most, seed=sampling.seed).to(input_ids.device)
+        # Of each name its own numbers, whatever others are drawn beside it.
+        digests = (sha256(f"{sampling.seed}/{name}".encode(errors="surrogatepass")).digest() for name in names)
+        streams = (np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16]))) for digest in digests)
+        numbers = torch.from_numpy(np.stack([stream.random(most) for stream in streams])).to(input_ids.device)
         choose = drawn(numbers, temperature=sampling.temperature, top_p=sampling.top_p)
         return token_by_token(rows, choose, most=most, eos=eos)
     if num_beams == 1:
@@ -157,15 +160,6 @@ def drawn(numbers: torch.Tensor, *, temperature: float, top_p: float) -> Choose:
         return tokens.gather(1, places).squeeze(1)
 
     return choose
-
-
-def draws(names: Sequence[str], steps: int, *, seed: int) -> torch.Tensor:
-    """Numbers in [0, 1) (names, steps) float64: of each name its own, whatever others are drawn beside it."""
-    rows = []
-    for name in names:
-        digest = hashlib.sha256(f"{seed}/{name}".encode(errors="surrogatepass")).digest()
-        rows.append(np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16]))).random(steps))
-    return torch.from_numpy(np.stack(rows))
 
 
 def beam_search(

@@ -25,7 +25,7 @@ from epalm.extract.media.image import read_image
 from epalm.extract.media.limits import Limits
 from epalm.extract.media.video import middle_frames, read_frames
 from epalm.media import MediaFile
-from epalm.samples import Dataset, Modality, with_links
+from epalm.samples import Modality, with_links
 
 MAX_BYTES = 64 << 20  # of all media of a page
 RATE = 16_000  # Hz, of the sound in a page
@@ -63,12 +63,17 @@ def shown_media(
             raise
         warn(f"the media are not shown: {error.message}; --data says where they are")
         return {name: {"fault": error.message} for name in names}
-    kinds = {sample.media: sample.modality for sample in dataset.samples}
     shown: dict[str, Shown] = {name: {"fault": "the data do not have it any more"} for name in names}
+    files: dict[Modality, dict[str, MediaFile]] = {kind: {} for kind in Modality}
+    for name, kind in {one.media: one.modality for one in dataset.samples if one.media in shown}.items():
+        try:
+            files[kind][name] = dataset.locate(name)
+        except MediaError as error:
+            shown[name] = {"fault": error.message}
     used = 0
     with progress("media", len(names), "media") as advance:
-        for kind in Modality:
-            for name, preview in _previews(dataset, [one for one in names if kinds.get(one) is kind], kind, workers):
+        for kind, some in files.items():
+            for name, preview in zip(some, make_previews(list(some.values()), kind, workers=workers), strict=True):
                 size = sum(map(len, [*preview.get("pictures", []), preview.get("sound", "")]))
                 shown[name] = preview
                 if used + size > MAX_BYTES:
@@ -80,17 +85,6 @@ def shown_media(
     return shown
 
 
-def _previews(dataset: Dataset, names: Sequence[str], modality: Modality, workers: int) -> Iterator[tuple[str, Shown]]:
-    files: dict[str, MediaFile] = {}
-    for name in names:
-        try:
-            files[name] = dataset.locate(name)
-        except MediaError as error:
-            yield name, {"fault": error.message}
-    if files:
-        yield from zip(files, make_previews(list(files.values()), modality, workers=workers), strict=True)
-
-
 def make_previews(media: Sequence[MediaFile], modality: Modality, *, workers: int) -> Iterator[Shown]:
     """What a page shows of each medium, in order, or the "fault" why there is nothing.
 
@@ -98,6 +92,8 @@ def make_previews(media: Sequence[MediaFile], modality: Modality, *, workers: in
         EpalmError: no decoding process can be started.
     """
     read, make, limits = *_WAYS[modality], Limits()
+    if not media:
+        return
     with DecodePool(partial(read, limits=limits), workers, memory_limit=limits.memory) as pool:
         for decoded in pool.decode([Request(medium, (VIEW_0,)) for medium in media], ahead=max(1, 2 * workers)):
             result = decoded.result

@@ -131,7 +131,6 @@ def test_question_and_medium_are_those_of_the_data(data: Path, epalm: Epalm) -> 
     done = epalm("score", "--predictions", path, "--data", data, *WORDS, "--json")
     assert done.code == 0, done.err
     told = " ".join(done.err.split())
-    assert "2 of 3 have the question or the medium that the data have" in told
     assert "1 of 3 go by their id alone: they have neither question nor medium" in told
     assert "1 are of another question or medium and are not scored; of '2', 'image' is '3.jpg', not '2.jpg'" in told
     scores = json.loads(done.out)
@@ -150,7 +149,7 @@ def test_what_it_wrote_itself_is_compared_and_scores_the_same(data: Path, epalm:
     first = json.loads(epalm("score", "--predictions", path, "--data", data, *WORDS, "--json").out)
     again = epalm("score", "--predictions", data.with_name(first["per_sample"]), "--data", data, *WORDS, "--json")
     assert json.loads(again.out)["tasks"] == first["tasks"]
-    assert "5 of 5 have the question or the medium" in again.err and "id alone" not in again.err
+    assert "id alone" not in again.err
 
 
 def test_ids_that_two_modalities_share_are_refused(data: Path, epalm: Epalm) -> None:

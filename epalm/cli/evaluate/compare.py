@@ -1,8 +1,7 @@
 """`epalm compare`: runs, or predictions that were scored, side by side on the same samples."""
 
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,13 +16,10 @@ def compare(
             metavar="RUN...",
             help="Two or more runs that were scored, by name or folder, or files that `epalm score --predictions` "
             "wrote. The first is what the others are compared with.",
-            show_default=False,
         ),
     ],
     *,
-    split: Annotated[
-        str | None, typer.Option(help="Scores of this split. [default: of the last scoring]", show_default=False)
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="Scores of this split. [default: of the last scoring]")] = None,
     examples: Annotated[int, typer.Option(help="Samples shown of those that changed most.", min=0)] = 3,
     runs: RunsOption = DEFAULT_RUNS,
     form: FormatOption = Format.TABLE,
@@ -46,6 +42,7 @@ def compare(
     """
     import pandas as pd
 
+    from epalm.console import say
     from epalm.errors import UsageError
     from epalm.evaluate.comparing import compare as compare_scores
     from epalm.evaluate.score_files import read_scores
@@ -58,17 +55,23 @@ def compare(
         typer.echo(json.dumps(compared))
         return
     parts = [(one["other"], task, part) for one in compared["comparisons"] for task, part in one["tasks"].items()]
-    show_listing(
-        pd.DataFrame(
-            [{"run": name, "task": task, **row} for name, task, part in parts for row in part["measures"].values()]
-        ),
-        form,
-        title=f"{compared['data']}, split {compared['split']}, against {compared['first']}, values × 100",
-        cells=_cells,
-        empty="no sample is scored in both",
-    )
+    rows = [{"run": name, "task": task, **row} for name, task, part in parts for row in part["measures"].values()]
+    title = f"{compared['data']}, split {compared['split']}, against {compared['first']}, values × 100"
+    show_listing(pd.DataFrame(rows), form, title=title, cells=_cells, empty="no sample is scored in both")
     for name, task, part in parts if form is Format.TABLE else ():
-        _show_changes(f"{name}, {task}" if len(others) > 1 else task, part)
+        label, changed = f"{name}, {task}" if len(others) > 1 else task, part["changed"]
+        if part["left_out"]:
+            say(f"{label}: {part['left_out']} samples are not scored in both and are left out")
+        if part["one_sided"]:
+            say(f"{label}: only one of the two was scored by {', '.join(part['one_sided'])}: score both alike")
+        text = f"{label}: {changed['texts']} of {part['samples']} predictions differ"
+        if changed["by"]:
+            text += f"; by {changed['by']}, {changed['better']} samples are better and {changed['worse']} worse"
+        typer.echo(text)
+        for one in changed["examples"]:
+            texts = (f"{one[side]!r} ({100 * one[f'{side}_score']:.1f})" for side in ("first", "other"))
+            question = f"{one['prompt']} " if one["prompt"] else ""
+            typer.echo(f"  {one['id']} ({one['media']}): {question}{' → '.join(texts)}")
 
 
 def _cells(row: Record) -> dict[str, str]:
@@ -84,21 +87,3 @@ def _cells(row: Record) -> dict[str, str]:
         "p": f"{row['p']:.4f}",
         "samples": samples_in_words(row),
     }
-
-
-def _show_changes(label: str, part: Mapping[str, Any]) -> None:
-    from epalm.console import say
-
-    changed = part["changed"]
-    if part["left_out"]:
-        say(f"{label}: {part['left_out']} samples are not scored in both and are left out")
-    if part["one_sided"]:
-        say(f"{label}: only one of the two was scored by {', '.join(part['one_sided'])}: score both alike")
-    text = f"{label}: {changed['texts']} of {part['samples']} predictions differ"
-    if changed["by"]:
-        text += f"; by {changed['by']}, {changed['better']} samples are better and {changed['worse']} worse"
-    typer.echo(text)
-    for one in changed["examples"]:
-        question = f"{one['prompt']} " if one["prompt"] else ""
-        texts = (f"{one[side]!r} ({100 * one[f'{side}_score']:.1f})" for side in ("first", "other"))
-        typer.echo(f"  {one['id']} ({one['media']}): {question}{' → '.join(texts)}")

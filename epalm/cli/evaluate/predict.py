@@ -24,7 +24,6 @@ def predict(
         typer.Argument(
             metavar="FILE... [QUESTION]",
             help="Images, videos or sounds, and what to ask about each; without a question: captions.",
-            show_default=False,
         ),
     ] = None,
     *,

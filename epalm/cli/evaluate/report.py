@@ -19,24 +19,19 @@ def report(
             metavar="[RUN]...",
             help="Runs that were scored, by name or folder, or files that `epalm score --predictions` wrote. With "
             "several, the first is what the others are compared with. [default: the latest run]",
-            show_default=False,
         ),
     ] = None,
     *,
-    split: Annotated[
-        str | None, typer.Option(help="Scores of this split. [default: of the last scoring]", show_default=False)
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="Scores of this split. [default: of the last scoring]")] = None,
     samples: Annotated[
         int, typer.Option(help="Samples shown with their media: worst, best, most changed and drawn ones.", min=0)
     ] = 200,
     data: Annotated[
-        str | None,
-        typer.Option(help="Where the media are now. [default: the data that were scored]", show_default=False),
+        str | None, typer.Option(help="Where the media are now. [default: the data that were scored]")
     ] = None,
     follow_links: FollowLinksOption = False,
     out: Annotated[
-        Path | None,
-        typer.Option(help="File to write. [default: report.html beside the scores]", writable=True, show_default=False),
+        Path | None, typer.Option(help="File to write. [default: report.html beside the scores]", writable=True)
     ] = None,
     force: ForceOption = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,

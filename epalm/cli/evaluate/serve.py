@@ -4,18 +4,13 @@ import os
 import tempfile
 from contextlib import ExitStack, closing, suppress
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from epalm.cli.options import DEFAULT_RUNS, DeviceOption, LmOption, RunsOption, WeightsOption
 from epalm.errors import EpalmError, UsageError
 from epalm.samples import Modality
-
-if TYPE_CHECKING:
-    from epalm.evaluate.loaded_model import LoadedModel
-    from epalm.train.runs.run_folder import RunFolder
 
 _PORT = 7860  # Gradio's
 # Read when Gradio is imported: nothing is sent anywhere, and nothing kept in the browser.
@@ -26,10 +21,7 @@ def serve(
     *,
     run: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A run's name or folder; may be given several times. [default: the latest of each modality]",
-            show_default=False,
-        ),
+        typer.Option(help="A run's name or folder; may be given several times. [default: the latest of each modality]"),
     ] = None,
     runs: RunsOption = DEFAULT_RUNS,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
@@ -51,50 +43,33 @@ def serve(
     """
     if find_spec("gradio") is None:
         raise UsageError("epalm serve needs Gradio, which is not installed", hint="pip install 'epalm[serve]'")
+    import uvicorn
+
+    from epalm.cli.stopping import asked_to_stop
     from epalm.console import say
     from epalm.evaluate.loaded_model import LoadedModel
     from epalm.train.runs.run_folder import RunFolder
 
-    named = [RunFolder.find(runs, name) for name in dict.fromkeys(run or ())]
+    folders = [RunFolder.find(runs, name) for name in dict.fromkeys(run or ())]
+    for modality in () if folders else Modality:
+        with suppress(UsageError):
+            folders.append(RunFolder.latest_of(runs, modality))
     with ExitStack() as held:
         uploads = held.enter_context(tempfile.TemporaryDirectory(prefix="epalm-serve-"))
         os.environ.update(_QUIET, GRADIO_TEMP_DIR=uploads)
+        from epalm.cli.evaluate.serve_page import page
+
         models = []
-        for folder in named or _latest(runs):
+        for folder in folders or [RunFolder.latest_of(runs, Modality.IMAGE)]:  # which says how to train one
             model = LoadedModel(folder, workers=1, device=device, lm=lm, weights=weights)
             models.append(held.enter_context(closing(model)))
             say(f"{model.modality}: {folder.path}, {model.run.config.lm.name}")
-        _listen(models, host, port)
-    say("stopped; the uploads are deleted")
-
-
-def _latest(runs: Path) -> "list[RunFolder]":
-    """The latest run of each modality. Raises UsageError: there is none."""
-    from epalm.train.runs.run_folder import RunFolder
-
-    found = []
-    for modality in Modality:
-        with suppress(UsageError):
-            found.append(RunFolder.latest_of(runs, modality))
-    return found or [RunFolder.latest_of(runs, Modality.IMAGE)]
-
-
-def _listen(models: "list[LoadedModel]", host: str, port: int) -> None:
-    """Serve until a signal comes. Raises EpalmError: the address cannot be had."""
-    import uvicorn
-
-    from epalm.cli.evaluate.serve_page import page
-    from epalm.cli.stopping import asked_to_stop
-    from epalm.console import say
-
-    server = uvicorn.Server(
-        uvicorn.Config(page(models, host), host, port, log_level="warning", timeout_graceful_shutdown=1)
-    )
-    try:
-        listening = server.config.bind_socket()
-    except SystemExit:  # which is how uvicorn says so
-        raise EpalmError(f"{host}:{port} cannot be listened on", hint="give another --port or --host") from None
-    with listening:
+        config = uvicorn.Config(page(models, host), host, port, log_level="warning", timeout_graceful_shutdown=1)
+        try:
+            listening = held.enter_context(config.bind_socket())
+        except SystemExit:  # which is how uvicorn says so
+            raise EpalmError(f"{host}:{port} cannot be listened on", hint="give another --port or --host") from None
         say(f"open http://{host}:{listening.getsockname()[1]}/  Ctrl-C stops it")
         with asked_to_stop(lambda: None):  # uvicorn stops at a signal, and then hands it on
-            server.run(sockets=[listening])
+            uvicorn.Server(config).run(sockets=[listening])
+    say("stopped; the uploads are deleted")
