@@ -139,14 +139,10 @@ def predict(files: Sequence[str], request: PredictRequest) -> "tuple[LoadedModel
 
 def _modality_of(files: Sequence[str]) -> Modality:
     """That of all files, as their names have it. Raises EpalmError: there is none, or they have several."""
-    kinds: dict[Modality, str] = {}
-    for file in files:
-        if not Path(file).is_file():
-            raise MediaError(f"{file}: this is not a regular file", hint="name a media file")
-        kind = modality_of(Path(file))
-        if kind is None:
-            raise UsageError(f"{file}: the name does not say what it is", hint="--modality image, video or audio")
-        kinds[kind] = file
-    if len(kinds) > 1:
-        raise EpalmError(f"the files are {' and '.join(kinds)} media", hint="name those of one kind, or a --run")
-    return next(iter(kinds))
+    kinds = {modality_of(Path(file)): file for file in files}
+    if None in kinds:
+        raise UsageError(f"{kinds[None]}: the name does not say what it is", hint="--modality image, video or audio")
+    known = [kind for kind in kinds if kind is not None]
+    if len(known) > 1:
+        raise EpalmError(f"the files are {' and '.join(known)} media", hint="name those of one kind, or a --run")
+    return known[0]

@@ -208,7 +208,7 @@ def test_a_file_that_cannot_be_read_leaves_the_others(
         (("a.png", "-q", " "), "the question is empty"),
         (("a.png", ""), "the question is empty"),
         (("a.png", "b.wav"), "image and audio"),
-        (("folder",), "not a regular file"),
+        (("folder",), "does not say what it is"),
         (("a.xyz",), "does not say what it is"),
     ],
 )
