@@ -78,7 +78,7 @@ def _sources(world: World, cache: Cache) -> tuple[CachedFeatures, LiveFeatures]:
     """The last six layers' tokens of the same media: extracted into `cache`, and encoded when asked for."""
     layers = tuple(range(world.encoder.depth - 6, world.encoder.depth))
     summary = extract_world(world, layers, cache)
-    cached = CachedFeatures(cache.find(summary.set_name), cache, world.dataset, world.dataset.split("train"))
+    cached = CachedFeatures(cache, summary.set_name, world.dataset, world.dataset.split("train"))
     return cached, LiveFeatures(world.encoder, layers, world.dataset)
 
 

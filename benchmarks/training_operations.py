@@ -33,7 +33,7 @@ def run(root: Path, *, quick: bool) -> list[Line]:
     world, cache = playground_world(root, Modality.IMAGE, 16 if quick else 64), Cache(root / "cache-operations")
     layers = tuple(range(world.encoder.depth - 6, world.encoder.depth))
     summary = extract_world(world, layers, cache)
-    features = CachedFeatures(cache.find(summary.set_name), cache, world.dataset, world.dataset.split("train"))
+    features = CachedFeatures(cache, summary.set_name, world.dataset, world.dataset.split("train"))
     places = [f"optim.batch_size={_BATCH}", "model.tokens=6", "model.start=19", "model.end=31"]
     ways: dict[str, Step] = {}
     counted: dict[str, float] = {}

@@ -53,7 +53,7 @@ def rates(config: Config, items: int) -> tuple[list[float], list[float]]:
 def _draw(axis: Any, title: str, config: Config, items: int) -> None:
     epochs, values = rates(config, items)
     axis.plot(epochs, values, linewidth=1.2, label="connector")
-    if config.model.prompt_form != "none":
+    if config.model.forms[1] != "none":
         axis.plot([0, epochs[-1]], [config.optim.fixed_lr] * 2, linewidth=0.8, linestyle="--", label="prompt")
     if config.lm.train:
         axis.plot([0, epochs[-1]], [config.optim.lm_lr] * 2, linewidth=0.8, linestyle=":", label="language model")

@@ -6,6 +6,7 @@ dictionary order and memory layout never count.
 
 import hashlib
 import json
+import math
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -43,26 +44,21 @@ def digest_file(
         OSError: unreadable, a pipe, device or folder, or no `size` bytes there.
     """
     hasher = hashlib.sha256()
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would block until someone writes
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+    left = math.inf if size is None else size
+    # A pipe would block until someone writes.
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(f"{path} is not a regular file")
-        if size is not None:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-        left = status.st_size + 1 if size is None else size  # one more: the read that finds the end
+        file.seek(offset)
         while left > 0:
             if pulse is not None:
                 pulse()
-            chunk = os.read(descriptor, min(_READ, left))
-            if not chunk:
+            if not (chunk := file.read(int(min(_READ, left)))):
                 break
             hasher.update(chunk)
-            left = max(left - len(chunk), 1 if size is None else 0)  # a file that grows is read to its new end
-        if size is not None and left:
-            raise OSError(f"{path} ends {left} bytes early")
-    finally:
-        os.close(descriptor)
+            left -= len(chunk)
+    if size is not None and left:
+        raise OSError(f"{path} ends {left} bytes early")
     return hasher.hexdigest()
 
 

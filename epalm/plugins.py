@@ -1,5 +1,9 @@
-"""What other installed packages add to epalm, by their entry points. Nothing of them is imported before it is used."""
+"""Other installed packages: what they add to epalm by their entry points, and those that only some settings need.
 
+Nothing of them is imported before it is used.
+"""
+
+import importlib.util
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -25,3 +29,9 @@ def load_plugin(group: str, name: str) -> Any:
             f"{name!r} of the package {package} cannot be loaded ({point.value}): {type(error).__name__}: {error}",
             hint=f"repair or uninstall {package}",
         ) from error
+
+
+def require_package(name: str, setting: str, extra: str) -> None:
+    """Raise UsageError where a package is not installed that epalm does not bring and `setting` needs."""
+    if importlib.util.find_spec(name) is None:
+        raise UsageError(f"{setting} needs {name}, which is not installed", hint=f"pip install 'epalm[{extra}]'")

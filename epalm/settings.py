@@ -6,10 +6,18 @@ supplementary material).
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from epalm.errors import UsageError
 from epalm.samples import Task
@@ -40,9 +48,8 @@ FORMER = {  # keys of 0.1, and what they are called now
     "optim.accumulate": "optim.micro_batches",
     "optim.checkpointing": "optim.gradient_checkpointing",
 }
-Checked = TypeVar("Checked")
-Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, le=10)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
@@ -50,12 +57,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    def conflicts(self) -> dict[str, bool]:
+        """What cannot go together, in words, and whether it is asked for."""
+        return {}
 
-def refuse(section: Checked, faults: Sequence[str]) -> Checked:
-    """The section, where there are no faults. Raises ValueError, which becomes one message with all others."""
-    if faults:
-        raise ValueError("; ".join(faults))
-    return section
+    @model_validator(mode="after")
+    def _refuse_conflicts(self) -> Self:
+        if faults := [fault for fault, asked in self.conflicts().items() if asked]:
+            raise ValueError("; ".join(faults))
+        return self
 
 
 class LmSettings(Section):
@@ -66,14 +76,11 @@ class LmSettings(Section):
     quantized: Literal["8bit", "4bit", "none"] = "none"  # frozen weights, through bitsandbytes
     train: bool = False  # unfrozen: every weight is trained, at optim.lm_lr
 
-    @model_validator(mode="after")
-    def _together(self) -> "LmSettings":
-        faults = []
-        if self.train and self.dtype != "float32":
-            faults.append(f"lm.train needs lm.dtype float32: steps of 1e-7 are lost in {self.dtype}")
-        if self.train and self.quantized != "none":
-            faults.append(f"lm.train cannot change {self.quantized} weights: model.adapters lora trains beside them")
-        return refuse(self, faults)
+    def conflicts(self) -> dict[str, bool]:
+        """See `Section`."""
+        precise = f"lm.train needs lm.dtype float32: steps of 1e-7 are lost in {self.dtype}"
+        whole = f"lm.train cannot change {self.quantized} weights: model.adapters lora trains beside them"
+        return {precise: self.train and self.dtype != "float32", whole: self.train and self.quantized != "none"}
 
 
 class EncoderSettings(Section):
@@ -81,9 +88,9 @@ class EncoderSettings(Section):
 
     kind: str | None = None  # [by modality]
     weights: str | None = None  # Hub name or folder
-    frames: Positive | None = None  # of a clip
-    size: Positive | None = None  # pixels a side; the weights decide, this is what the recipe counts on
-    spec_augment: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (24, 96)  # mel bins, frames
+    frames: PositiveInt | None = None  # of a clip
+    size: PositiveInt | None = None  # pixels a side; the weights decide, this is what the recipe counts on
+    spec_augment: tuple[NonNegativeInt, NonNegativeInt] = (24, 96)  # mel bins, frames
     train: bool = False  # unfrozen, at optim.encoder_lr: no cached features
 
 
@@ -91,54 +98,45 @@ class ModelSettings(Section):
     """What is put around the language model."""
 
     variant: Variant = "epalm"
-    tokens: Positive = 6  # perceptual tokens K: the last K layers that the cache holds
-    start: Annotated[int, Field(ge=0)] | None = None  # first block that sees one [12 before `end`]
-    end: Positive | None = None  # first block that gets no new one [the LM's last block]
+    tokens: PositiveInt = 6  # perceptual tokens K: the last K layers that the cache holds
+    start: NonNegativeInt | None = None  # first block that sees one [12 before `end`]
+    end: PositiveInt | None = None  # first block that gets no new one [the LM's last block]
     attention: Literal["causal", "reference"] = "causal"
     connector: str | None = None  # a bridge by its name: shared, separate [by variant]
     prompt: PromptForm | None = None  # [by variant]
-    prompt_length: Positive = 10
+    prompt_length: PositiveInt = 10
     deep_prompt: bool = False  # every block has prompt vectors of its own
     adapters: AdapterForm | None = None  # [by variant]
-    adapter_factor: Positive = 8  # a bottleneck's width is the hidden size divided by this
-    lora_rank: Positive = 8  # peft's default, as the next
-    lora_alpha: Positive = 8
+    adapter_factor: PositiveInt = 8  # a bottleneck's width is the hidden size divided by this
+    lora_rank: PositiveInt = 8  # peft's default, as the next
+    lora_alpha: PositiveInt = 8
     blind: bool = False  # withhold the perceptual token: what the text alone gives away
 
     @property
-    def connector_form(self) -> str:
-        """The bridge's name: as set, else the variant's."""
-        return self.connector or FORMS[self.variant][0]
+    def forms(self) -> tuple[str, PromptForm, AdapterForm]:
+        """The forms of bridge, prompt and adapters: as set, else the variant's."""
+        connector, prompt, adapters = FORMS[self.variant]
+        return self.connector or connector, self.prompt or prompt, self.adapters or adapters
 
-    @property
-    def prompt_form(self) -> PromptForm:
-        """The prompt's form: as set, else the variant's."""
-        return self.prompt or FORMS[self.variant][1]
-
-    @property
-    def adapter_form(self) -> AdapterForm:
-        """The adapters' form: as set, else the variant's."""
-        return self.adapters or FORMS[self.variant][2]
-
-    @model_validator(mode="after")
-    def _together(self) -> "ModelSettings":
-        faults = []
-        if self.start is not None and self.end is not None and self.start >= self.end:
-            faults.append(f"model.start ({self.start}) must be below model.end ({self.end})")
-        if self.deep_prompt and self.prompt_form == "none":
-            faults.append("model.deep_prompt needs a prompt: model.prompt plain or mlp")
-        return refuse(self, faults)
+    def conflicts(self) -> dict[str, bool]:
+        """See `Section`."""
+        order = f"model.start ({self.start}) must be below model.end ({self.end})"
+        prompt = "model.deep_prompt needs a prompt: model.prompt plain or mlp"
+        return {
+            order: self.start is not None and self.end is not None and self.start >= self.end,
+            prompt: self.deep_prompt and self.forms[1] == "none",
+        }
 
 
 class OptimSettings(Section):
     """AdamW, its learning rates, the loss. The connector's rate warms up per step, then falls per epoch (cosine)."""
 
-    epochs: Positive = 8
-    min_steps: Positive | None = None  # as many more epochs as these take
-    max_steps: Positive | None = None  # end earlier
-    batch_size: Positive = 64  # samples a step, of all processes together
-    micro_batches: Positive = 1  # parts that a process does its share of a step in: less memory, the same gradients
-    warmup_steps: Annotated[int, Field(ge=0)] = 400
+    epochs: PositiveInt = 8
+    min_steps: PositiveInt | None = None  # as many more epochs as these take
+    max_steps: PositiveInt | None = None  # end earlier
+    batch_size: PositiveInt = 64  # samples a step, of all processes together
+    micro_batches: PositiveInt = 1  # parts that a process does its share of a step in: less memory, the same gradients
+    warmup_steps: NonNegativeInt = 400
     warmup_share: Annotated[float, Field(ge=0, lt=1)] | None = None  # of all steps, in place of warmup_steps
     warmup_lr: Rate = 1e-5
     peak_lr: Rate = 2e-5
@@ -146,14 +144,12 @@ class OptimSettings(Section):
     fixed_lr: Rate = 1e-5  # of prompt and adapters
     lm_lr: Rate = 1e-7  # of an unfrozen language model
     encoder_lr: Rate = 1e-7  # of an unfrozen encoder
-    weight_decay: Annotated[float, Field(ge=0)] = 0.02
-    loss_weight: Annotated[float, Field(gt=0)] = 0.1
+    weight_decay: NonNegativeFloat = 0.02
+    loss_weight: PositiveFloat = 0.1
     loss_on: Literal["all", "answer"] = "all"  # every real token, question included, or the answer's alone
-    gradient_checkpointing: bool = (
-        False  # blocks that run with autograd run again for the gradient: less memory, more time
-    )
+    gradient_checkpointing: bool = False  # blocks with autograd run again for the gradient: less memory, more time
     compiled: bool = False  # torch.compile makes kernels for the blocks: minutes once, then faster
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: NonNegativeInt = 0
 
     def fitted(self, items: int) -> "OptimSettings":
         """With epochs and warm-up for so many training items in place of `min_steps` and `warmup_share`."""
@@ -171,42 +167,35 @@ class DataSettings(Section):
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = (Task.QA,)
     train_split: str = "train"
     val_split: str = "val"
-    few_shot: int | float | None = None  # so many training samples, or such a share of them; drawn by the seed
+    # So many training samples (16), or such a share of them (0.01); drawn by the seed.
+    few_shot: Annotated[PositiveInt, Field(strict=True)] | Annotated[Share, Field(strict=True)] | None = None
     balanced: bool = False  # few_shot draws from each type of question in turn
     augment: bool = True  # train on augmented views, another one each epoch, where the features have them
-
-    @field_validator("few_shot", mode="before")
-    @classmethod
-    def _amount(cls, value: object) -> object:
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if value is not None and not whole and not (isinstance(value, float) and 0 < value <= 1):
-            raise ValueError("must be a count of samples (16) or a share (0.01)")
-        return value
 
 
 class EvalSettings(Section):
     """Validation while training."""
 
-    every_steps: Positive = 1000
-    val_samples: Positive = 1000
+    every_steps: PositiveInt = 1000
+    val_samples: PositiveInt = 1000
 
 
 class CheckpointSettings(Section):
     """When a training is saved beside each validation. Changes no result, and so is no part of what names a run."""
 
-    every_minutes: Annotated[float, Field(gt=0)] = 5.0  # what a kill can cost
-    every_steps: Positive | None = None
+    every_minutes: PositiveFloat = 5.0  # what a kill can cost
+    every_steps: PositiveInt | None = None
 
 
 class DecodeSettings(Section):
     """Decoding."""
 
-    num_beams: Positive = 3
+    num_beams: PositiveInt = 3
     max_length: Annotated[int, Field(ge=2)] = 30  # tokens in all, the question included
     sampling: bool = False  # draw tokens; there are no beams then
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # below 1 likely tokens are drawn more often
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # draw from the likeliest that have this share together
-    seed: Annotated[int, Field(ge=0)] = 0  # of what is drawn
+    top_p: Share = 1.0  # draw from the likeliest that have this share together
+    seed: NonNegativeInt = 0  # of what is drawn
 
 
 def parse_inject(text: str) -> tuple[int, int, int]:
@@ -214,5 +203,4 @@ def parse_inject(text: str) -> tuple[int, int, int]:
     match = re.fullmatch(r"(\d{1,4})@(\d{1,4}):(\d{1,4})", text.strip(), re.ASCII)
     if match is None:
         raise UsageError(f"--inject {text!r} is not of the form tokens@start:end", hint="--inject 6@19:31")
-    tokens, start, end = (int(number) for number in match.groups())
-    return tokens, start, end
+    return int(match[1]), int(match[2]), int(match[3])

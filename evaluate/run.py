@@ -132,7 +132,7 @@ def _cached_features(
             f"{run.folder.path} was trained on feature set {name}, which is not in {cache.where} any more",
             hint="epalm extract, as before, makes it again; --cache names another cache, --feature-set another set",
         )
-    features = CachedFeatures.open(cache, name, dataset, samples, trained["layers"])
+    features = CachedFeatures(cache, name, dataset, samples, trained["layers"])
     if request.feature_set is not None:
         own = {**trained, "encoder": {}} if run.encoder else trained  # no cache has features of one that was trained
         require_same_encoder(own, features.describe(), run=run.folder.name)

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from transformers import OPTConfig
 
 from epalm.train.bridge.connector import Connector
-from epalm.train.bridge.model import EpalmModel
-from epalm.train.bridge.prompt import MlpPrompt, PlainPrompt
+from epalm.train.bridge.model import EpalmModel, Prompt
 from epalm.train.lm.adapters import Adapters
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.injection import Attention, Injection
@@ -46,8 +45,8 @@ def small_model(
         for tensor in adapters.parameters() if adapters else ():
             tensor.mul_(300)
     lm.augment(injection, length, adapters)
-    kind = MlpPrompt if mlp else PlainPrompt
-    prompt = kind(length, config.word_embed_proj_dim, config.num_hidden_layers if deep else 1) if length else None
+    blocks = config.num_hidden_layers if deep else 1
+    prompt = Prompt(length, config.word_embed_proj_dim, blocks=blocks, mlp=mlp) if length else None
     connector = Connector(injection.tokens, WIDTH, config.hidden_size, shared=False)
     return EpalmModel(lm, connector, prompt, adapters).eval()
 

@@ -47,7 +47,7 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
     told = run.inputs["features"]
     dataset = load_dataset("trial/world", Modality.IMAGE)
     samples = dataset.split("test")
-    features = CachedFeatures.open(Cache("trial/cache"), told["set"], dataset, samples, told["layers"])
+    features = CachedFeatures(Cache("trial/cache"), told["set"], dataset, samples, told["layers"])
     decode = DecodeOptions(num_beams=1, max_length=14, batch_size=BATCH)
     plan = scoring.ScorePlan(
         run,

@@ -67,7 +67,7 @@ def cached_material(
             hint="leave out --from-cache, or --unfreeze encoder",
         )
     parts = samples_of(dataset, config)
-    features = CachedFeatures.open(cache, name, dataset, parts[0] + parts[1], layers, mapped=mapped)
+    features = CachedFeatures(cache, name, dataset, parts[0] + parts[1], layers, mapped=mapped)
     for difference in encoder_differences(config.encoder, features.describe()):
         warn(difference)
     kept = {sample.id for sample in features.with_rows(parts[0] + parts[1], allow_missing=allow_missing)}

@@ -26,8 +26,7 @@ from epalm.train.bridge.build import build_model, require_bridge
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.checks import length_warnings, require_short, schedule_warnings, text_warnings
 from epalm.train.data.batches import Batch, Batches, training_items
-from epalm.train.data.device_features import DeviceFeatures, fit_on_device, free_beside
-from epalm.train.data.features import CachedFeatures, FeatureSource, TrainableSource
+from epalm.train.data.features import FeatureSource, TrainableSource
 from epalm.train.data.text import TextFormat, load_text_format, require_language_model
 from epalm.train.lm.load import load_lm
 from epalm.train.lm.processes import ALONE, Processes
@@ -150,13 +149,10 @@ def set_up(resolved: Resolved, *, processes: Processes = ALONE, device: str | No
     if request.shard_lm:
         shard_lm(lm, where, processes)
     layers = config.model.tokens
-    source: FeatureSource | DeviceFeatures = features
-    if isinstance(features, CachedFeatures) and fit_on_device(features, training, layers, free_beside(model, where)):
-        source = DeviceFeatures(features, training, layers=layers, device=where)
     batches = Batches(
         items,
         text,
-        source,
+        features,
         layers=layers,
         batch_size=config.optim.batch_size,
         seed=config.optim.seed,
@@ -211,7 +207,7 @@ def validation_batches(setup: Setup) -> Sequence[Batch]:
 def _require_fit(config: Config, dataset: Dataset, features: FeatureSource, items: int) -> None:
     """What can be known before the language model is loaded. Raises UsageError."""
     config.at_known_depth()
-    require_bridge(config.model.connector_form)
+    require_bridge(config.model.forms[0])
     if not items:
         tasks = " or ".join(config.data.tasks)
         raise UsageError(

@@ -10,11 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 
 from epalm.errors import UsageError
 from epalm.samples import Modality, Task
-from epalm.settings import Positive, Section, parse_inject
+from epalm.settings import Section, parse_inject
 
 PAPER_BLOCKS = 32  # of the language model that a row's `inject` counts in
 PAPER_BANK = (128, 1024)  # mel bins and time frames of the filter bank that a row's `masks` are widths in
@@ -29,9 +29,9 @@ class Row(Section):
     set: tuple[str, ...] = ()  # settings, as of --set
     inject: str | None = None  # tokens@start:end in the paper's 32 blocks
     masks: tuple[int, int] | None = None  # widest frequency and time mask in the paper's filter bank
-    views: Positive | None = None  # augmented views in the cache
+    views: PositiveInt | None = None  # augmented views in the cache
     encoder: str | None = None
-    frames: Positive | None = None  # of a clip
+    frames: PositiveInt | None = None  # of a clip
     in_loop: bool = False  # the encoder runs in the training loop, and the cache is not used
     published: Mapping[str, float] = Field(default_factory=dict)  # × 100, by name of the measure
 
@@ -57,7 +57,7 @@ class Grid(Section):
         Literal["here", "parameters", "share", "seconds", "measures", "intervals", "published"], ...
     ] = ("parameters", "intervals")  # fmt: skip
     published: str | None = None  # on what the published figures were measured
-    playground_steps: Positive | None = None  # optim.max_steps on the playground
+    playground_steps: PositiveInt | None = None  # optim.max_steps on the playground
     chance: bool = False  # a last row: what guessing the training split's most common answers and caption gives
 
 

@@ -7,13 +7,13 @@ import json
 import random
 import shutil
 import uuid
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from epalm.errors import UsageError
 from epalm.playground.draw import write_medium
-from epalm.playground.world import QUESTIONS, SPLITS, Scene, captions, draw_scenes
+from epalm.playground.world import QUESTIONS, SPLITS, captions, draw_scenes
 from epalm.samples import Modality, Task
 
 _VERSION = 2  # raised whenever the same seed would give other files
@@ -69,15 +69,13 @@ def _expected(modality: Modality, seed: int, counts: tuple[int, int, int]) -> di
     return {"version": _VERSION, "modality": modality, "seed": seed, "media": list(counts)}
 
 
-def _marker(root: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads((root / _MARKER).read_text())
-    except (OSError, json.JSONDecodeError):
-        return None
-    return value if isinstance(value, dict) else None
+def _marker(root: Path) -> Any:
+    with suppress(OSError, ValueError):
+        return json.loads((root / _MARKER).read_text())
 
 
 def _write(folder: Path, modality: Modality, seed: int, counts: tuple[int, int, int]) -> None:
+    """The media, and of each one question per attribute, in one of its wordings, and one sample of captions."""
     folder.mkdir(parents=True)
     rng = random.Random(f"{seed}/{modality}")
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as lines:
@@ -87,12 +85,9 @@ def _write(folder: Path, modality: Modality, seed: int, counts: tuple[int, int, 
                 stem = f"{split}/{number:05d}"
                 media = write_medium(scene, folder / stem, rng).relative_to(folder).as_posix()
                 base = {"modality": modality, "media": media, "split": split}
-                lines.writelines(json.dumps(row) + "\n" for row in _samples(scene, stem, base, rng))
-
-
-def _samples(scene: Scene, stem: str, base: dict[str, str], rng: random.Random) -> Iterator[dict[str, Any]]:
-    """One question per attribute, in one of its wordings, and one sample of captions."""
-    for attribute, wordings in QUESTIONS[scene.modality].items():
-        question, answers = rng.choice(wordings), {scene[attribute]: 1.0}
-        yield {"id": f"{stem}/{attribute}", **base, "task": Task.QA, "prompt": question, "answers": answers}
-    yield {"id": f"{stem}/caption", **base, "task": Task.CAPTION, "references": captions(scene)}
+                for attribute, wordings in QUESTIONS[modality].items():
+                    asked = {"prompt": rng.choice(wordings), "answers": {scene[attribute]: 1.0}}
+                    row = {"id": f"{stem}/{attribute}", **base, "task": Task.QA, **asked}
+                    lines.write(json.dumps(row) + "\n")
+                row = {"id": f"{stem}/caption", **base, "task": Task.CAPTION, "references": captions(scene)}
+                lines.write(json.dumps(row) + "\n")

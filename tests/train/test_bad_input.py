@@ -55,7 +55,7 @@ def test_all_faults_of_a_recipe_file_are_told_at_once(tmp_path: Path) -> None:
         "optim.epochs: ",
         "model.start (5) must be below model.end (4)",
         "dta: there is no such setting (did you mean data?)",
-        "overlays.few_shot: there is none of that name (did you mean few-shot?)",
+        "overlays.few_shot: must be tables [overlays.NAME.SECTION], NAME of epalm-pt-l, ",
         "lm.dtype: ",
     ):
         assert told in caught.value.message
@@ -65,8 +65,8 @@ def test_all_faults_of_a_recipe_file_are_told_at_once(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("overlays = 3", "overlays: must be tables"),
-        ("[overlays]\nfew-shot = 3", "overlays.few-shot: must be of tables"),
-        ("[overlays.few-shot]\nepochs = 3", "overlays.few-shot: must be of tables"),
+        ("[overlays]\nfew-shot = 3", "overlays.few-shot: must be tables"),
+        ("[overlays.few-shot]\nepochs = 3", "overlays.few-shot: must be tables"),
         (b"\xff\xfe", "cannot be read"),
         (None, "cannot be read"),
     ],

@@ -15,14 +15,10 @@ from torch import nn
 from epalm.config import Config
 from epalm.errors import UsageError
 from epalm.train import bridge
-from epalm.train.bridge.model import EpalmModel
-from epalm.train.bridge.prompt import MlpPrompt, PlainPrompt
-from epalm.train.lm.adapters import Adapters
+from epalm.train.bridge.model import EpalmModel, Prompt
+from epalm.train.lm.adapters import Adapters, add_lora
 from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.lm.extras import add_lora
 from epalm.train.lm.injection import Injection
-
-_PROMPTS = {"plain": PlainPrompt, "mlp": MlpPrompt}
 
 
 @cache
@@ -47,26 +43,26 @@ def build_model(config: Config, lm: AugmentedOPT, width: int, encoder: nn.Module
         UsageError: no such bridge, adapters that the hidden size is too small for, or LoRA without its package.
     """
     settings = config.model
+    bridge_name, prompt_form, adapter_form = settings.forms
     hidden, blocks = lm.config.hidden_size, lm.config.num_hidden_layers
     if settings.start is None or settings.end is None:
         raise ValueError("the settings are not resolved")
-    require_bridge(settings.connector_form)
-    if settings.adapter_form == "bottleneck" and settings.adapter_factor > hidden:
+    require_bridge(bridge_name)
+    if adapter_form == "bottleneck" and settings.adapter_factor > hidden:
         raise UsageError(
             f"model.adapter_factor {settings.adapter_factor} leaves nothing of a hidden size of {hidden}",
             hint="--set model.adapter_factor=8",
         )
-    prompt: MlpPrompt | PlainPrompt | None = None
-    adapters = None
+    prompt = adapters = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.optim.seed)
-        connector = bridges()[settings.connector_form](settings.tokens, width, hidden)
-        if settings.prompt_form != "none":
-            prompts = blocks if settings.deep_prompt else 1
-            prompt = _PROMPTS[settings.prompt_form](settings.prompt_length, lm.config.word_embed_proj_dim, prompts)
-        if settings.adapter_form == "bottleneck":
+        connector = bridges()[bridge_name](settings.tokens, width, hidden)
+        if prompt_form != "none":
+            deep, words = blocks if settings.deep_prompt else 1, lm.config.word_embed_proj_dim
+            prompt = Prompt(settings.prompt_length, words, blocks=deep, mlp=prompt_form == "mlp")
+        if adapter_form == "bottleneck":
             adapters = Adapters(blocks, hidden, settings.adapter_factor)
-        elif settings.adapter_form == "lora":
+        elif adapter_form == "lora":
             add_lora(lm, rank=settings.lora_rank, alpha=settings.lora_alpha)
     injection = Injection(settings.tokens, settings.start, settings.end, settings.attention, settings.blind)
     lm.augment(injection, settings.prompt_length if prompt else 0, adapters)

@@ -3,19 +3,42 @@
 Modules take plain numbers; `build_model` reads the settings. Does not know where features come from.
 
 Letters: B batch, G groups (layers of the encoder), T tokens of a layer, D_enc encoder width, F front positions (here
-1), D hidden size, P prompt length, N text length, V vocabulary.
+1), D hidden size, E word-embedding width, P prompt length, N text length, V vocabulary.
 """
+
+from typing import Any
 
 import torch
 from torch import nn
 from transformers.cache_utils import Cache
 
-from epalm.train.bridge.prompt import PlainPrompt
 from epalm.train.lm.adapters import Adapters
-from epalm.train.lm.augmented_opt import AugmentedOPT, AugmentedOutput
+from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.loss import Losses, label_positions
 
 _LORA = ".lora_"  # in the names that peft gives its tensors
+
+
+class Prompt(nn.Module):
+    """The soft prompt (eP-ALM, section 3): P trained vectors of width E before the text.
+
+    A deep one has P for each of `blocks`, in place of the hidden states at the prompt's positions on entry to it. They
+    are free, one tensor (blocks · P, E), or, with `mlp`, behind linear → tanh → linear, all of width E.
+    """
+
+    def __init__(self, length: int, width: int, *, blocks: int = 1, mlp: bool = False) -> None:
+        super().__init__()
+        self.length = length
+        self.embedding = nn.Parameter(torch.randn(blocks * length, width))
+        self.mlp = mlp
+        if mlp:
+            self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self) -> tuple[torch.Tensor, ...]:
+        """The prompt (P, E) of each block that has one."""
+        vectors: torch.Tensor = self.outer(torch.tanh(self.inner(self.embedding))) if self.mlp else self.embedding
+        prompts: tuple[torch.Tensor, ...] = vectors.split(self.length)
+        return prompts
 
 
 class EpalmModel(nn.Module):
@@ -25,7 +48,7 @@ class EpalmModel(nn.Module):
         self,
         lm: AugmentedOPT,
         connector: nn.Module,
-        prompt: PlainPrompt | None,
+        prompt: Prompt | None,
         adapters: Adapters | None = None,
         *,
         train_lm: bool = False,
@@ -100,8 +123,8 @@ class EpalmModel(nn.Module):
         `rows` (B, G, T, D_enc), for a trained encoder its raw inputs (B, ...); `input_ids` and `attention_mask` (B, N),
         padded on either side; None: no padding.
         """
-        output = self._run(rows, input_ids, attention_mask, logits_to_keep=input_ids.shape[1] if text_only else 0)
-        logits: torch.Tensor = output.logits
+        inputs = self._with_front(rows, input_ids, attention_mask)
+        logits: torch.Tensor = self.lm(**inputs, logits_to_keep=input_ids.shape[1] if text_only else 0).logits
         return logits
 
     def losses(
@@ -111,9 +134,8 @@ class EpalmModel(nn.Module):
         if self.lm.injection.attention == "causal":
             # Of a text's last token nothing is predicted, and what stands behind a position changes nothing there.
             input_ids, attention_mask = input_ids[:, :-1], None
-        positions = label_positions(labels, width=input_ids.shape[1])
-        losses = self._run(rows, input_ids, attention_mask, labels=positions).losses
-        assert losses is not None
+        labelled = label_positions(labels, width=input_ids.shape[1])
+        losses: Losses = self.lm.losses(**self._with_front(rows, input_ids, attention_mask), labels=labelled)
         return losses
 
     @torch.no_grad()
@@ -122,46 +144,26 @@ class EpalmModel(nn.Module):
     ) -> torch.Tensor:
         """Logits (B, V) of the token behind `input_ids` (B, N), which are without padding.
 
-        A `cache` is filled; once it is, `input_ids` are what comes behind what it holds, and `rows` (B, G, T, D_enc),
-        which are never an encoder's inputs, are not read. It is exact in `causal` mode alone.
+        A `cache` is filled; once it is, `input_ids` are what comes behind what it holds, and `rows` (B, G, T, D_enc)
+        are not read. It is exact in `causal` mode alone.
         """
-        filled = cache is not None and cache.get_seq_length() > 0
-        logits: torch.Tensor = self.lm(
-            input_ids if filled else self._with_front(input_ids, None)[0],
-            cache=cache,
-            perceptual=None if rows is None else self._perceptual(rows),
-            prompt=None if filled or self.prompt is None else self.prompt(),
-            use_cache=cache is not None,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        return logits
-
-    def _run(
-        self, rows: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **options: object
-    ) -> AugmentedOutput:
-        if self.encoder is not None:
-            rows = self.encoder(rows)
-        ids, mask = self._with_front(input_ids, attention_mask)
-        prompt = None if self.prompt is None else self.prompt()
-        output: AugmentedOutput = self.lm(
-            ids, attention_mask=mask, perceptual=self._perceptual(rows), prompt=prompt, **options
-        )
-        return output
-
-    def _perceptual(self, rows: torch.Tensor) -> torch.Tensor:
-        """(B, G, T, D_enc) → (B, G, D): the language model has one front position for them, so F is 1."""
-        groups: torch.Tensor = self.connector(rows)
-        return groups.squeeze(2)
+        inputs: dict[str, Any] = {"input_ids": input_ids}
+        if rows is not None and (cache is None or not cache.get_seq_length()):
+            inputs = self._with_front(rows, input_ids, None)
+        logits: torch.Tensor = self.lm(**inputs, cache=cache, use_cache=cache is not None, logits_to_keep=1).logits
+        return logits[:, -1]
 
     def _with_front(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Ids and mask (B, 1 + P + N) with placeholders, which are real positions, in front."""
+        self, rows: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> dict[str, Any]:
+        """What the language model takes: ids and mask (B, 1 + P + N) with placeholders in front, tokens and prompt."""
+        groups: torch.Tensor = self.connector(rows if self.encoder is None else self.encoder(rows))
         size = (len(input_ids), self.lm.front)
         ids = torch.cat((input_ids.new_full(size, self.lm.config.pad_token_id or 0), input_ids), 1)
-        if attention_mask is None:
-            return ids, None
-        return ids, torch.cat((attention_mask.new_ones(size), attention_mask), 1)
+        mask = None if attention_mask is None else torch.cat((attention_mask.new_ones(size), attention_mask), 1)
+        prompt = None if self.prompt is None else self.prompt()
+        # The language model has one front position for the groups, so F is 1.
+        return {"input_ids": ids, "attention_mask": mask, "perceptual": groups.squeeze(2), "prompt": prompt}
 
 
 def _checkpoint_name(name: str) -> str:

@@ -4,25 +4,23 @@ Letters: B batch, G layers of the encoder, T tokens of a layer, D_enc encoder wi
 """
 
 import math
+import operator
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 
 from epalm.samples import Sample, Task
-from epalm.train.data.device_features import DeviceFeatures
 from epalm.train.data.features import FeatureSource, TrainableSource
-from epalm.train.data.text import TextFormat, pad_right
-from epalm.train.data.texts import Texts
+from epalm.train.data.text import TextFormat, Texts, pad_right
 from epalm.train.lm.loss import IGNORED
 from epalm.train.lm.processes import ALONE, Processes
 
-_TENSORS = ("features", "input_ids", "attention_mask", "labels")  # of a batch
 _POOL = 32  # batches within which samples are grouped by length: little padding, still random
 _AHEAD = 2  # batches that a thread may be ahead
 Result = TypeVar("Result")
@@ -69,7 +67,7 @@ class Batch:
     def pinned(self, device: torch.device) -> "Batch":
         """The same in memory that a GPU reads by itself."""
         with torch.cuda.device(device):  # a thread's own is the first one
-            return self._each(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
+            return self._each(torch.Tensor.pin_memory)
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """In `count` parts of rows, or as many as there are rows."""
@@ -77,17 +75,13 @@ class Batch:
         count = min(count, rows)
         for part in range(count):
             first, end = rows * part // count, rows * (part + 1) // count
-            cut = self._each(partial(_rows, first=first, end=end))
+            cut = self._each(operator.itemgetter(slice(first, end)))
             yield replace(cut, counted=min(max(self.own_samples - first, 0), end - first), whole=self.all_samples)
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        held = {name: getattr(self, name) for name in _TENSORS}
-        changed: dict[str, Any] = {name: change(tensor) for name, tensor in held.items() if tensor is not None}
-        return replace(self, **changed)
-
-
-def _rows(tensor: torch.Tensor, *, first: int, end: int) -> torch.Tensor:
-    return tensor[first:end]
+        mask = None if self.attention_mask is None else change(self.attention_mask)
+        ids, labels = change(self.input_ids), change(self.labels)
+        return replace(self, features=change(self.features), input_ids=ids, attention_mask=mask, labels=labels)
 
 
 def training_items(samples: Sequence[Sample]) -> list[Item]:
@@ -109,7 +103,7 @@ class Batches:
         self,
         items: Sequence[Item],
         text: TextFormat,
-        features: FeatureSource | DeviceFeatures,
+        features: FeatureSource,
         *,
         layers: int,
         batch_size: int,

@@ -3,12 +3,11 @@
 The name never stands in for a file that is here: a changed file has no row, whatever it is called.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import Entry
 from epalm.cache.manifest import look_up, read_manifests
 from epalm.cache.store import Cache
 from epalm.datasets import from_anywhere
@@ -34,53 +33,44 @@ class MissingFeature:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Lookup:
     """Media with the digest of their row, and those without one; `sourceless` have a row and no file."""
 
-    digests: Mapping[str, str]
-    missing: Mapping[str, MissingFeature]
-    sourceless: int
+    digests: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, MissingFeature] = field(default_factory=dict)
+    sourceless: int = 0
 
 
 def look_up_features(features: FeatureSet, cache: Cache, dataset: Dataset, media: Sequence[str]) -> Lookup:
     """Find the rows of these media. Raises CacheError when the set is damaged."""
-    files: dict[str, MediaFile] = {}
-    missing: dict[str, MissingFeature] = {}
+    found, files = Lookup(), dict[str, MediaFile]()
     for name in media:
         try:
             files[name] = dataset.locate(name)
         except MediaError as error:
-            missing[name] = MissingFeature(Reason.ABSENT, error.message)
+            found.missing[name] = MissingFeature(Reason.ABSENT, error.message)
     hashed = dict(zip(files, cache.media.digests(list(files.values())), strict=True))
     rows = features.rows()
-    digests = {name: digest for name, digest in hashed.items() if digest in rows}
-    if len(digests) == len(media):
-        return Lookup(digests, {}, 0)
+    found.digests = {name: digest for name, digest in hashed.items() if digest in rows}
+    if len(found.digests) == len(media):
+        return found
     ledger = {entry.media: entry for entry in features.ledger.entries()}
     by_name = look_up(read_manifests(features.objects), from_anywhere(dataset.spec))
-    sourceless = 0
-    for name in media:
-        if name in digests or name in missing:
-            continue
-        digest, named = hashed[name], by_name.get(name)
+    for name in [name for name in hashed if name not in found.digests]:
+        digest, named, entry = hashed[name], by_name.get(name), ledger.get(name)
         if digest is None and named in rows and files[name].status() is None:
-            digests[name] = str(named)
-            sourceless += 1
+            found.digests[name] = str(named)
+            found.sourceless += 1
+        elif entry and (entry.digest or None) == digest:
+            found.missing[name] = MissingFeature(Reason.BAD, entry.error)
+        elif digest and named in rows:
+            found.missing[name] = MissingFeature(Reason.STALE, "the file has changed since it was extracted")
+        elif digest:
+            found.missing[name] = MissingFeature(Reason.NEW, "not extracted yet")
         else:
-            several = name in by_name and named is None
-            missing[name] = _missing(digest, ledger.get(name), extracted=named in rows, several=several)
-    return Lookup(digests, missing, sourceless)
-
-
-def _missing(digest: str | None, entry: Entry | None, *, extracted: bool, several: bool) -> MissingFeature:
-    """Of a file with this digest (None: it cannot be read); `extracted`: its name has a row, of other bytes."""
-    if entry and (entry.digest == digest if digest else not entry.digest):
-        return MissingFeature(Reason.BAD, entry.error)
-    if digest and extracted:
-        return MissingFeature(Reason.STALE, "the file has changed since it was extracted")
-    if digest:
-        return MissingFeature(Reason.NEW, "not extracted yet")
-    if several:
-        return MissingFeature(Reason.ABSENT, "the file is not here, and in the cache its name stands for several media")
-    return MissingFeature(Reason.ABSENT, "the file is missing or unreadable")
+            several = (
+                ", and in the cache its name stands for several media" if name in by_name and named is None else ""
+            )
+            found.missing[name] = MissingFeature(Reason.ABSENT, f"the file is missing or cannot be read{several}")
+    return found

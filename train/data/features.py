@@ -1,4 +1,4 @@
-"""Where a sample's features come from, as training and decoding see it.
+"""Where a sample's features come from, as training and decoding see it: the cache, or an encoder in the loop.
 
 Letters: B batch, L layers, T tokens of a layer, D_enc encoder width; N media, V views.
 """
@@ -12,7 +12,6 @@ import torch
 import xxhash
 from torch import nn
 
-from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
 from epalm.cache.uses import touch
 from epalm.console import say
@@ -53,14 +52,6 @@ class TrainableSource(FeatureSource, Protocol):
         ...
 
 
-def frozen_features() -> UsageError:
-    """What is wrong with cached features for an encoder that is trained."""
-    return UsageError(
-        "encoder.train changes the encoder at every step, and cached features are of the encoder as it was",
-        hint="leave out --from-cache, or --unfreeze encoder",
-    )
-
-
 class CachedFeatures:
     """Rows of one feature set; media are found by the digest of their bytes.
 
@@ -70,24 +61,28 @@ class CachedFeatures:
 
     def __init__(
         self,
-        features: FeatureSet,
         cache: Cache,
+        name: str,
         dataset: Dataset,
         samples: Sequence[Sample],
+        layers: str | Sequence[int] | None = None,
         *,
-        layers: Sequence[int] | None = None,
         mapped: bool = False,
     ) -> None:
-        """`layers` are the encoder's block numbers to give [default: all that are stored].
+        """The rows of these samples' media in the feature set `name`; `layers` as typed, or as block numbers.
 
         `mapped`: the processes of a machine that read these rows have them in memory once.
 
         Raises:
-            UsageError: the set does not hold these layers.
+            UsageError: layers of no known form, or that the set does not hold.
+            CacheError: there is no such set, or it is damaged.
         """
-        self._features = features
+        self._features = features = cache.find(name)
+        if not cache.read_only:
+            touch(features.objects)
         stored = features.spec.layers
-        self._layers = tuple(stored if layers is None else layers)
+        typed = layers is None or isinstance(layers, str)
+        self._layers = tuple(cache.chosen_layers(features, layers) if typed else layers)  # type: ignore[arg-type]
         if absent := [layer for layer in self._layers if layer not in stored]:
             raise UsageError(
                 f"{features.name} does not hold layers {absent}; it has {list(stored)}",
@@ -102,32 +97,8 @@ class CachedFeatures:
         self.layers, self.width = len(self._layers), features.spec.width
         self._seed = 0
         self.training_views: tuple[int, ...] = (0,)  # that training epochs draw from
-
-    @classmethod
-    def open(
-        cls,
-        cache: Cache,
-        name: str,
-        dataset: Dataset,
-        samples: Sequence[Sample],
-        layers: str | Sequence[int] | None,
-        *,
-        mapped: bool = False,
-    ) -> "CachedFeatures":
-        """The rows of these samples' media in the feature set `name`; `layers` as typed, or as block numbers.
-
-        Raises:
-            UsageError: layers of no known form, or that the set does not hold.
-            CacheError: there is no such set, or it is damaged.
-        """
-        found = cache.find(name)
-        if not cache.read_only:
-            touch(found.objects)
-        chosen = cache.chosen_layers(found, layers) if layers is None or isinstance(layers, str) else layers
-        features = cls(found, cache, dataset, samples, layers=chosen, mapped=mapped)
-        if features.sourceless:
-            say(f"{features.sourceless:,} media are not here: their rows are found by the names of the extraction")
-        return features
+        if self.sourceless:
+            say(f"{self.sourceless:,} media are not here: their rows are found by the names of the extraction")
 
     def draw_from(self, samples: Sequence[Sample], *, seed: int) -> tuple[int, ...]:
         """From now on, draw training views of these samples; the views drawn from: 1 … V, or 0 where there are none.
@@ -199,17 +170,12 @@ class CachedFeatures:
     def coverage(self) -> dict[str, int]:
         """How many media have a row (`in_cache`, of which `sourceless` have no file), how many have none, by reason."""
         reasons = Counter(one.reason for one in self.missing.values())
-        return {
-            "media": len(self._rows) + len(self.missing),
-            "in_cache": len(self._rows),
-            "sourceless": self.sourceless,
-            **{reason.value: reasons[reason] for reason in Reason},
-        }
+        counts = {"media": len(self._rows) + len(self.missing), "in_cache": len(self._rows)}
+        return {**counts, "sourceless": self.sourceless, **{reason.value: reasons[reason] for reason in Reason}}
 
     def with_one_view(self, samples: Sequence[Sample]) -> int:
         """How many media of these samples have view 0 alone."""
-        views = [view for view in self._features.views() if view]
-        augmented = set[str]().union(*(self._features.rows(view) for view in views))
+        augmented = set[str]().union(*(self._features.rows(view) for view in self._features.views() if view))
         return len({self._digests[sample.media] for sample in samples} - augmented)
 
 

@@ -2,11 +2,15 @@
 
 QA: `</s>` question `?</a>` answer `</s>`; caption: `</s>` caption `</s>`. `</s>` stands in front, as OPT wants it.
 These control tokens are put in as ids: where a text has their characters, these are encoded as any others.
+
+Letters: B batch, T tokens, N items, M targets of all items together.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import accumulate, chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,14 +62,12 @@ class TextFormat:
         """What decoding starts from: the question with `</a>`, or `</s>` alone for a caption."""
         words = self.question(sample)
         if words not in self._known:
-            self._known[words] = tuple(self.questions([words])[0].tolist())
-        return (self.bos, *self._known[words])
+            self._known[words] = (self.bos, *self.questions([words])[0].tolist())
+        return self._known[words]
 
     def question(self, sample: Sample) -> str:
         """The question as it is encoded; empty for a caption, which has none."""
-        if sample.task is Task.CAPTION:
-            return ""
-        return f"{(sample.prompt or '').strip().rstrip('?').rstrip()}?"
+        return "" if sample.task is Task.CAPTION else f"{(sample.prompt or '').strip().rstrip('?').rstrip()}?"
 
     def questions(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids (T,) int64 that a target follows: each question's with `</a>`, none for an empty one."""
@@ -91,15 +93,66 @@ class TextFormat:
         return text.strip()
 
 
+class Text(NamedTuple):
+    """Token ids (T,) int64 of one training text; its target begins at `target`."""
+
+    ids: np.ndarray
+    target: int
+
+
+class Texts:
+    """All that items may become as texts, tokenised once; targets are numbered through, item after item."""
+
+    def __init__(
+        self,
+        text: TextFormat,
+        given: Sequence[str],
+        targets: Sequence[Sequence[str]],
+        shares: Sequence[Sequence[float]],
+    ) -> None:
+        """`given` are the N items' questions, empty for a caption; `shares` are cumulative, the last of each is 1."""
+        self._text = text
+        # What several items have in common is tokenised once.
+        questions: dict[str, int] = {}
+        answers: dict[str, int] = {}
+        numbers = [questions.setdefault(words, len(questions)) for words in given]
+        self._given = np.array(numbers, np.int64)  # (N,)
+        numbers = [answers.setdefault(words.strip(), len(answers)) for words in chain.from_iterable(targets)]
+        self._target = np.array(numbers, np.int64) + len(questions)  # (M,)
+        self._rows = [*text.questions(list(questions)), *text.tokenise(list(answers))]
+        self._lengths = np.fromiter(map(len, self._rows), np.int64, len(self._rows))
+        self._starts = np.fromiter(accumulate(map(len, targets), initial=0), np.int64, len(targets) + 1)
+        self._shares = np.fromiter(chain.from_iterable(shares), np.float64, len(self._target))  # (M,)
+        self._shares += np.repeat(np.arange(len(targets)), np.diff(self._starts))
+
+    def draw(self, chances: np.ndarray) -> np.ndarray:
+        """Each item's target (N,), in proportion to its share; `chances` (N,) are in [0, 1)."""
+        drawn: np.ndarray = np.searchsorted(self._shares, np.arange(len(chances)) + chances, side="right")
+        return drawn.clip(self._starts[:-1], self._starts[1:] - 1)  # a sum may round up to the next item
+
+    def lengths(self, targets: np.ndarray) -> np.ndarray:
+        """How many tokens (N,) each item's text has, with these targets (N,)."""
+        lengths: np.ndarray = self._lengths[self._given] + self._lengths[self._target[targets]] + 2  # both ends
+        return lengths
+
+    def decoded_lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every target: tokens (M,) that decoding starts from, and tokens (M,) when it has produced the target."""
+        given = 1 + np.repeat(self._lengths[self._given], np.diff(self._starts))
+        return given, given + self._lengths[self._target]
+
+    def text(self, item: int, target: int) -> Text:
+        """An item's text with one of its targets."""
+        given, wanted = self._rows[self._given[item]], self._rows[self._target[target]]
+        return Text(np.concatenate(([self._text.bos], given, wanted, [self._text.eos])), 1 + len(given))
+
+
 def pad_right(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Ids and mask (B, T), padded behind; no mask where nothing is padded."""
-    length = max(map(len, rows))
-    ids = np.full((len(rows), length), pad, np.int64)
-    mask = np.zeros((len(rows), length), np.int64)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-        mask[place, : len(row)] = 1
-    return torch.from_numpy(ids), None if mask.all() else torch.from_numpy(mask)
+    lengths = np.array([len(row) for row in rows])
+    real = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(real.shape, pad, np.int64)
+    ids[real] = np.concatenate(rows)
+    return torch.from_numpy(ids), None if real.all() else torch.from_numpy(real.astype(np.int64))
 
 
 def load_text_format(name: str, lm: AugmentedOPT) -> TextFormat:
@@ -120,26 +173,22 @@ def require_language_model(name: str) -> None:
 def _text_format(source: Source, config: OPTConfig) -> TextFormat:
     if source.folder:
         require_tokenizer(source.folder)
-    where = str(source.folder or source.name)
+    where, model = str(source.folder or source.name), f"lm.name {source.name!r}"
     tokenizer: PreTrainedTokenizerBase = load(
         source, "tokenizer", lambda: AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     )
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:
-        raise UsageError(f"lm.name {source.name!r} has no tokenizer that makes tokens of text", hint=_TOKENIZER_HINT)
+        raise UsageError(f"{model} has no tokenizer that makes tokens of text", hint=_TOKENIZER_HINT)
     for role in ("bos", "eos", "pad"):
         wanted, own = getattr(config, f"{role}_token_id"), getattr(tokenizer, f"{role}_token_id")
-        if own is not None and own != wanted:
-            raise UsageError(
-                f"lm.name {source.name!r} has another model's tokenizer: its {role} token is {own}, the language "
-                f"model's {wanted}",
-                hint=_TOKENIZER_HINT,
-            )
+        if own not in (None, wanted):
+            fault = f"its {role} token is {own}, the language model's {wanted}"
+            raise UsageError(f"{model} has another model's tokenizer: {fault}", hint=_TOKENIZER_HINT)
     text = TextFormat(tokenizer, bos=config.bos_token_id, eos=config.eos_token_id, pad=config.pad_token_id)
     highest = max(tokenizer.get_vocab().values())
     if highest >= config.vocab_size:
         raise UsageError(
-            f"lm.name {source.name!r} has {config.vocab_size:,} word embeddings, and its tokenizer, with {ANSWER}, ids "
-            f"up to {highest:,}",
+            f"{model} has {config.vocab_size:,} word embeddings, and its tokenizer with {ANSWER} ids up to {highest:,}",
             hint="the published OPT sizes have room; pad this model's embeddings first, or take its own tokenizer",
         )
     return text

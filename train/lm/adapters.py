@@ -1,12 +1,13 @@
-"""Bottleneck adapters: small trained detours inside every block of the frozen language model. eP-ALM, section 3.
+"""Small trained parts inside the blocks of the frozen language model: bottlenecks (eP-ALM, section 3) and LoRA.
 
-Knows an OPT's blocks by the names of their parts, and nothing about training. `Adapters` holds the trained tensors;
-the language model's own tensors and their names stay as they are.
+Knows an OPT's blocks by the names of their parts, and nothing about training. The language model's own tensors and
+their names stay as they are.
 
 Letters: D hidden size, F down-sampling factor.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-_STD = 1e-3
-_LIMIT = 2e-3
+from epalm.plugins import require_package
+
+_STD, _LIMIT = 1e-3, 2e-3
+_PLACES = {"self_attn": "attention", "fc2": "feed_forward"}  # parts of a block, and the adapters behind them
 
 
 class Bottleneck(nn.Module):
@@ -31,43 +34,44 @@ class Bottleneck(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., D) → (..., D), in the dtype of `hidden`: the trained tensors stay in their own."""
-        inner = functional.relu(_linear(hidden, self.down))
-        return hidden + _linear(inner, self.up)
 
+        def linear(values: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
+            return functional.linear(values, layer.weight.to(hidden.dtype), layer.bias.to(hidden.dtype))
 
-class BlockAdapters(nn.Module):
-    """The two adapters of one block."""
-
-    def __init__(self, hidden_size: int, factor: int) -> None:
-        super().__init__()
-        self.attention = Bottleneck(hidden_size, factor)  # behind self-attention
-        self.feed_forward = Bottleneck(hidden_size, factor)  # behind the feed-forward's second linear
+        return hidden + linear(functional.relu(linear(hidden, self.down)), self.up)
 
 
 class Adapters(nn.ModuleList):
-    """The adapters of every block."""
+    """The adapters of every block: one behind self-attention, one behind the feed-forward's second linear."""
 
     def __init__(self, blocks: int, hidden_size: int, factor: int) -> None:
-        if hidden_size < factor:
-            raise ValueError(f"a hidden size of {hidden_size} cannot be divided by {factor}")
-        super().__init__(BlockAdapters(hidden_size, factor) for _ in range(blocks))
+        super().__init__(
+            nn.ModuleDict({name: Bottleneck(hidden_size, factor) for name in _PLACES.values()}) for _ in range(blocks)
+        )
 
     def attach(self, layers: Iterable[nn.Module]) -> list[RemovableHandle]:
         """Let every block of the language model run through its adapters until the handles are removed."""
-        handles: list[RemovableHandle] = []
-        for layer, block in zip(layers, self, strict=True):
-            assert isinstance(block, BlockAdapters)
-            places = {"self_attn": block.attention, "fc2": block.feed_forward}
-            handles += [layer.get_submodule(name).register_forward_hook(_behind(one)) for name, one in places.items()]
-        return handles
+        return [
+            layer.get_submodule(part).register_forward_hook(partial(_adapted, adapters.get_submodule(name)))
+            for layer, adapters in zip(layers, self, strict=True)
+            for part, name in _PLACES.items()
+        ]
 
 
-def _linear(values: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
-    return functional.linear(values, layer.weight.to(values.dtype), layer.bias.to(values.dtype))
+def _adapted(adapter: nn.Module, _part: nn.Module, _arguments: Any, output: Any) -> Any:
+    return (adapter(output[0]), *output[1:]) if isinstance(output, tuple) else adapter(output)
 
 
-def _behind(adapter: Bottleneck) -> Any:
-    def hook(_module: nn.Module, _arguments: Any, output: Any) -> Any:
-        return (adapter(output[0]), *output[1:]) if isinstance(output, tuple) else adapter(output)
+def add_lora(lm: nn.Module, *, rank: int, alpha: int) -> None:
+    """Put low-rank matrices beside the query and value projections of every block, float32, zero to begin with.
 
-    return hook
+    LoRA (Hu et al., 2021), section 4.2: these two projections; scaled by alpha / rank. What a model got before stays.
+
+    Raises:
+        UsageError: peft is not installed.
+    """
+    require_package("peft", "model.adapters lora", "lora")
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=["q_proj", "v_proj"], lora_dropout=0.0)
+    inject_adapter_in_model(config, lm)

@@ -10,7 +10,6 @@ Letters: B batch, K perceptual tokens, D hidden size, E word-embedding width, P 
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,18 +20,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.opt.modeling_opt import OPTDecoderLayer
 
 from epalm.train.lm.adapters import Adapters
-from epalm.train.lm.injection import Injection, Masks, attention_masks
+from epalm.train.lm.injection import Injection, attention_masks
 from epalm.train.lm.loss import LabelPositions, Losses, sample_losses
 
 # transformers calls its key/value cache by this name from 5.24 on, and by the other before.
 _CACHE = "cache" if "cache" in inspect.signature(OPTDecoderLayer.forward).parameters else "past_key_values"
-
-
-@dataclass
-class AugmentedOutput(CausalLMOutputWithPast):
-    """Logits, or, where `forward` was given labels, the losses alone."""
-
-    losses: Losses | None = None
 
 
 class AugmentedOPT(OPTForCausalLM):
@@ -50,7 +42,7 @@ class AugmentedOPT(OPTForCausalLM):
         """
         for handle in getattr(self, "adapted", ()):
             handle.remove()
-        self.adapted = adapters.attach(self.model.decoder.layers) if adapters is not None else []
+        self.adapted = [] if adapters is None else adapters.attach(self.model.decoder.layers)
         self.beside_blocks = [] if adapters is None else list(adapters)  # no part of this model: it is the caller's
         self.injection = injection
         self.prompt_length = prompt_length
@@ -77,59 +69,67 @@ class AugmentedOPT(OPTForCausalLM):
         prompt: Sequence[torch.Tensor] | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
-        labels: LabelPositions | None = None,
         past_key_values: Cache | None = None,
         **_: Any,
-    ) -> AugmentedOutput:
+    ) -> CausalLMOutputWithPast:
         """Logits (B, positions, V) for `input_ids` (B, 1 + P + T), whose first 1 + P ids are placeholders.
 
         `perceptual` (B, K, D) and `prompt`, (P, E) for the first block or for each, are read when those positions
         are; later calls with a filled `cache` (or `past_key_values`, its older name) do not need them.
         `attention_mask` (B, past + positions) is 1 for all but padding; None means no padding. `logits_to_keep` > 0
-        computes only the last so many positions' logits; `labels`, whose positions count the text alone,
-        the losses there and no logits.
+        computes only the last so many positions' logits.
         """
         cache = past_key_values if cache is None else cache
-        past = cache.get_seq_length() if cache is not None else 0
+        hidden = self._run(input_ids, attention_mask, perceptual, prompt, cache, use_cache=bool(use_cache))
+        hidden = hidden[:, -logits_to_keep:]  # all where it is 0
+        return CausalLMOutputWithPast(logits=self.lm_head(self._into_head(hidden)), **{_CACHE: cache})
+
+    def losses(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        perceptual: torch.Tensor,
+        prompt: Sequence[torch.Tensor] | None,
+        labels: LabelPositions,
+    ) -> Losses:
+        """The losses where there are labels, whose positions count the text alone; no logits are kept. As `forward`."""
+        hidden = self._run(input_ids, attention_mask, perceptual, prompt)[:, self.front :]
+        hidden = hidden.flatten(0, 1).index_select(0, labels.positions)
+        return sample_losses(self._into_head(hidden), self.lm_head.weight, labels)
+
+    def _run(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        perceptual: torch.Tensor | None,
+        prompt: Sequence[torch.Tensor] | None,
+        cache: Cache | None = None,
+        *,
+        use_cache: bool = False,
+    ) -> torch.Tensor:
+        """Hidden states behind the last block."""
+        past = 0 if cache is None else cache.get_seq_length()
         real = None if attention_mask is None else attention_mask.bool()
         hidden = self._embed(input_ids if past else input_ids[:, self.front :], real, prompt, past)
-        if cache is not None and not past:
+        front = 0 if cache is None else 1
+        if front and not past:
             hidden = torch.cat((hidden.new_zeros(len(hidden), 1, hidden.shape[2]), hidden), 1)
         masks = attention_masks(
             input_ids.shape[1], past, real, self.injection.attention, dtype=hidden.dtype, device=hidden.device
         )
-        perceptual = None if past or perceptual is None else perceptual.to(hidden.dtype)
-        hidden = self._run(hidden, masks, perceptual, None if past else prompt, cache, use_cache=bool(use_cache))
-        if labels is not None:
-            hidden = hidden[:, self.front :].flatten(0, 1).index_select(0, labels.positions)
-            return AugmentedOutput(losses=sample_losses(self._into_head(hidden), self.lm_head.weight, labels))
-        if logits_to_keep:
-            hidden = hidden[:, -logits_to_keep:]
-        return AugmentedOutput(logits=self.lm_head(self._into_head(hidden)), **{_CACHE: cache})
-
-    def _run(
-        self,
-        hidden: torch.Tensor,
-        masks: Masks,
-        perceptual: torch.Tensor | None,
-        prompt: Sequence[torch.Tensor] | None,
-        cache: Cache | None,
-        *,
-        use_cache: bool,
-    ) -> torch.Tensor:
-        """Hidden states behind the last block, for those on entry to the first."""
-        front = 0 if cache is None else 1
-        for block, token in enumerate(self.token_of_block):
-            if perceptual is not None and token is not None:
-                hidden = torch.cat((perceptual[:, token : token + 1], hidden[:, front:]), 1)
+        for block, (layer, token) in enumerate(zip(self.model.decoder.layers, self.token_of_block, strict=True)):
+            if perceptual is not None and token is not None and not past:
+                hidden = torch.cat((perceptual[:, token : token + 1].to(hidden.dtype), hidden[:, front:]), 1)
                 front = 1
-            if prompt is not None and len(prompt) > 1 and block:
+            if prompt is not None and len(prompt) > 1 and block and not past:
                 own = self._project_in(prompt[block].to(hidden.dtype)).expand(len(hidden), -1, -1)
                 hidden = torch.cat((hidden[:, :front], own, hidden[:, front + self.prompt_length :]), 1)
             seen = block >= self.injection.start and not self.injection.blind
             mask = masks.visible if seen else masks.hidden if front else masks.without
-            layer = self.model.decoder.layers[block]
-            learns = torch.is_grad_enabled() and (hidden.requires_grad or self._is_trained(block))
+            # Below the first trained tensor's influence, gradients are not needed.
+            parts = (layer, *self.beside_blocks[block : block + 1])
+            trained = hidden.requires_grad or any(one.requires_grad for part in parts for one in part.parameters())
+            learns = torch.is_grad_enabled() and trained
             with torch.set_grad_enabled(learns):
                 if learns and self.gradient_checkpointing and cache is None:
                     hidden = checkpoint(
@@ -139,17 +139,11 @@ class AugmentedOPT(OPTForCausalLM):
                     hidden = layer(hidden, attention_mask=mask, use_cache=use_cache, **{_CACHE: cache})
         return hidden
 
-    def _is_trained(self, block: int) -> bool:
-        """Whether a tensor of the block, or of the adapters beside it, is trained."""
-        parts = (self.model.decoder.layers[block], *self.beside_blocks[block : block + 1])
-        return any(tensor.requires_grad for part in parts for tensor in part.parameters())
-
     def _into_head(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., D) behind the last block → (..., E), what the head makes logits of."""
-        decoder = self.model.decoder
-        if decoder.final_layer_norm is not None:
-            hidden = decoder.final_layer_norm(hidden)
-        return hidden if decoder.project_out is None else decoder.project_out(hidden)
+        for module in (self.model.decoder.final_layer_norm, self.model.decoder.project_out):
+            hidden = hidden if module is None else module(hidden)
+        return hidden
 
     def _embed(
         self, text: torch.Tensor, real: torch.Tensor | None, prompt: Sequence[torch.Tensor] | None, past: int

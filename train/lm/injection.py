@@ -7,7 +7,7 @@ Letters: B batch, K perceptual tokens, Q query positions, S key positions (front
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -39,17 +39,12 @@ class Injection:
         return min((block - self.start) // step, self.tokens - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Masks:
-    """Additive masks (B or 1, 1, Q, S), by what a block lets its positions see; None: all but what comes later.
+class Masks(NamedTuple):
+    """Additive masks (B or 1, 1, Q, S), by what a block lets its positions see; None: all but what comes later."""
 
-    `without` is for hidden states without the front position, which is then no query and no key either; `hidden` hides
-    it from all others; `visible` does not.
-    """
-
-    without: torch.Tensor | None
-    hidden: torch.Tensor | None
-    visible: torch.Tensor | None
+    without: torch.Tensor | None  # for hidden states without the front position: it is no query and no key
+    hidden: torch.Tensor | None  # hides the front position from all others
+    visible: torch.Tensor | None  # does not
 
 
 def attention_masks(
@@ -66,31 +61,29 @@ def attention_masks(
     `real` (B, S) is true where a key is no padding, None when all are.
     """
     total = past + queries
-    if real is None and queries == 1 and past:
-        hidden = torch.zeros(1, 1, 1, total, dtype=dtype, device=device)
-        hidden[..., 0] = -torch.inf
-        return Masks(None, hidden, None)
+    if real is None and queries == 1 and past:  # while decoding
+        masked = torch.zeros(1, 1, 1, total, dtype=dtype, device=device)
+        masked[..., 0] = -torch.inf
+        return Masks(None, masked, None)
     rows = torch.arange(past, total, device=device).unsqueeze(1)
     columns = torch.arange(total, device=device)
-    visible = columns <= rows  # (Q, S)
-    visible = visible[None, None]
+    own = rows == columns
+
+    def additive(allowed: torch.Tensor) -> torch.Tensor:
+        # A padding row that may see nothing sees itself: softmax over nothing is NaN, and 0 × NaN would spread.
+        allowed = allowed | (own & ~allowed.any(-1, keepdim=True))
+        return torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, -torch.inf)
+
+    visible = (columns <= rows)[None, None]  # (1, 1, Q, S)
     if real is not None:
         visible = visible & real[:, None, None, :]
     if attention == "reference":
         visible = visible | (rows == 0)  # padding as well, as published
-    hidden_front = visible & ((columns > 0) | (rows == 0))
-    own = rows == columns
-    masked = _additive(hidden_front, own, dtype)
-    # Nothing but order is left to say: attention has kernels for that which need no mask.
+    hidden = additive(visible & ((columns > 0) | (rows == 0)))
+    # Where nothing but order is left to say, attention has kernels that need no mask.
     in_order = real is None and not past
     return Masks(
-        without=None if in_order else masked[:, :, 1:, 1:],
-        hidden=masked,
-        visible=None if in_order and attention == "causal" else _additive(visible, own, dtype),
+        without=None if in_order else hidden[:, :, 1:, 1:],
+        hidden=hidden,
+        visible=None if in_order and attention == "causal" else additive(visible),
     )
-
-
-def _additive(allowed: torch.Tensor, own: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    # A padding row that may see nothing sees itself: softmax over nothing is NaN, and 0 × NaN would spread.
-    allowed = allowed | (own & ~allowed.any(-1, keepdim=True))
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)

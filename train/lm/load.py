@@ -9,18 +9,17 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
-from transformers import OPTConfig
+from transformers import BitsAndBytesConfig, OPTConfig
 
 from epalm.cache.objects.durable import write_atomically
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
 from epalm.playground import weights_folder
+from epalm.plugins import require_package
 from epalm.settings import LmSettings
 from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.lm.extras import quantization
 from epalm.weights import Source, from_pretrained, load
 
-PLAYGROUND = "playground"
 _SETTLED = 2.0  # seconds since a file's last change: one that is changed again at once may keep its size and times
 
 
@@ -28,23 +27,27 @@ def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty
     """An OPT by Hub id or folder, or the playground's, frozen; `empty`: its shapes alone, on the meta device.
 
     Raises:
-        UsageError: it cannot be loaded, is no OPT, or a package for `quantized` weights is not installed.
+        UsageError: it cannot be loaded, is no OPT, or the package for `quantized` weights is not installed.
     """
-    source = lm_source(name)
+    source, precision = lm_source(name), getattr(torch, dtype)
     config = opt_config(source)
+    form = None
+    if quantized != "none":
+        require_package("bitsandbytes", f"lm.quantized {quantized}", "quantized")
+        four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": precision}
+        form = BitsAndBytesConfig(load_in_8bit=quantized == "8bit", load_in_4bit=quantized == "4bit", **four)
     if empty:
         with torch.device("meta"):
-            shapes: AugmentedOPT = AugmentedOPT(config).to(getattr(torch, dtype))
-        shapes.eval().requires_grad_(False)
-        return shapes
-    form = quantization(quantized, getattr(torch, dtype))
-    lm = from_pretrained(AugmentedOPT, source, "language model", config, getattr(torch, dtype), form)
-    return lm.eval().requires_grad_(False)  # type: ignore[return-value]
+            lm = AugmentedOPT(config).to(precision)
+    else:
+        lm = from_pretrained(AugmentedOPT, source, "language model", config, precision, form)
+    frozen: AugmentedOPT = lm.eval().requires_grad_(False)
+    return frozen
 
 
 def lm_source(name: str) -> Source:
     """Where the language model of that name comes from."""
-    return Source(str(weights_folder("lm")) if name == PLAYGROUND else name, option="lm.name")
+    return Source(str(weights_folder("lm")) if name == "playground" else name, option="lm.name")
 
 
 def opt_config(source: Source) -> OPTConfig:
@@ -64,7 +67,7 @@ def lm_digest(lm: AugmentedOPT, settings: LmSettings, index: Path, *, write: boo
     `write` says whether it may be written.
     """
     files = _file_states(settings.name)
-    key = json.loads(json.dumps([settings.dtype, settings.quantized, transformers.__version__, files]))
+    key = [settings.dtype, settings.quantized, transformers.__version__, files]
     with suppress(OSError, ValueError, TypeError, KeyError):
         known = json.loads(index.read_bytes())
         if files and known["files"] == key:

@@ -60,9 +60,9 @@ class _TokenLosses(torch.autograd.Function):
         ready = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
         gradient = torch.empty_like(hidden, dtype=losses.dtype) if ready else None
         for piece in _pieces(hidden, weight):
-            probabilities, losses[piece], likeliest[piece] = _softmax(hidden[piece], weight, targets[piece])
+            of_logits, losses[piece], likeliest[piece] = _cross_entropy(hidden[piece], weight, targets[piece])
             if gradient is not None:
-                gradient[piece] = _through_head(_logit_gradient(probabilities, targets[piece]), weight)
+                gradient[piece] = _through_head(of_logits, weight)
         ctx.mark_non_differentiable(likeliest)
         ctx.dtype = hidden.dtype
         ctx.save_for_backward(gradient, *(() if ready else (hidden, weight, targets)))
@@ -78,8 +78,7 @@ class _TokenLosses(torch.autograd.Function):
         to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         to_weight = torch.zeros_like(weight)
         for piece in _pieces(hidden, weight):
-            probabilities, _, _ = _softmax(hidden[piece], weight, targets[piece])
-            of_logits = _logit_gradient(probabilities, targets[piece]).mul_(outer[piece, None])
+            of_logits = _cross_entropy(hidden[piece], weight, targets[piece])[0].mul_(outer[piece, None])
             to_weight.addmm_(of_logits.to(weight.dtype).T, hidden[piece])
             if to_hidden is not None:
                 to_hidden[piece] = _through_head(of_logits, weight)
@@ -91,23 +90,22 @@ def _pieces(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, len(hidden), rows))
 
 
-def _softmax(
+def _cross_entropy(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Probabilities (N, V), losses (N,), whether the target is the likeliest (N,); in float32 or more."""
+    """Its gradient with regard to the logits (N, V), losses (N,), whether the target is the likeliest (N,).
+
+    In float32 or more. The gradient is the probabilities, less one at the target.
+    """
     logits = (hidden @ weight.T).to(_precise(hidden))
     own = logits.gather(1, targets[:, None])
     highest = logits.amax(1, keepdim=True)
     exponentials = logits.sub_(highest).exp_()
     total = exponentials.sum(1, keepdim=True)
     losses = total.log() + highest - own
-    return exponentials.div_(total), losses.squeeze(1), (own >= highest).squeeze(1)
-
-
-def _logit_gradient(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The loss's gradient with regard to the logits (N, V), in place: probabilities less one at the target."""
-    probabilities[torch.arange(len(targets), device=targets.device), targets] -= 1
-    return probabilities
+    gradient = exponentials.div_(total)
+    gradient[torch.arange(len(targets), device=targets.device), targets] -= 1
+    return gradient, losses.squeeze(1), (own >= highest).squeeze(1)
 
 
 def _through_head(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

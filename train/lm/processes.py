@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from epalm.console import screen
+from epalm.devices import pick_device
 from epalm.errors import EpalmError, UsageError
 
 _TIMEOUT = timedelta(minutes=30)  # for the slowest process: it loads a language model, or encodes a canary
@@ -28,7 +29,7 @@ _LOST = ("gloo", "Connection closed", "Connection reset", "Broken pipe", "NCCL",
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process is number `rank` of `count`."""
+    """This process is number `rank` of `count`; the first one writes and prints."""
 
     rank: int = 0
     count: int = 1
@@ -52,15 +53,13 @@ class Processes:
         if small:
             flat = torch.cat([tensor.reshape(-1) for tensor in small])
             dist.all_reduce(flat)
-            for tensor, summed in zip(small, flat.split([tensor.numel() for tensor in small]), strict=True):
-                tensor.copy_(summed.view_as(tensor))
+            torch.nn.utils.vector_to_parameters(flat, small)
 
     def from_first(self, value: Any) -> Any:
         """The first process's value; the others' own are ignored."""
-        if self.count == 1:
-            return value
         values = [value]
-        dist.broadcast_object_list(values, 0, device=torch.device("cpu"))
+        if self.count > 1:
+            dist.broadcast_object_list(values, 0, device=torch.device("cpu"))
         return values[0]
 
     @contextmanager
@@ -88,8 +87,8 @@ ALONE = Processes()
 def joined(device: str) -> Iterator[tuple[Processes, str]]:
     """The processes that a launcher has started, this one among them, and this one's device for `device`.
 
-    The first process alone prints. Only one process reports an error: the others, which met the same one or lost the
-    connection, end with exit code 1 and no message.
+    Only one process reports an error: the others, which met the same one or lost the connection, end with exit code 1
+    and no message.
 
     Raises:
         UsageError: the launcher's variables or the device make no sense.
@@ -107,8 +106,7 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
             raise SystemExit(1) from None
         screen.quiet = False
         if isinstance(error, EpalmError):
-            place = "" if processes.first else f"process {processes.rank} of {processes.count}: "
-            raise type(error)(f"{place}{error.message}", hint=error.hint) from error
+            raise (error if processes.first else error.at(f"process {processes.rank} of {processes.count}")) from error
         if type(error) in (RuntimeError, dist.DistBackendError) and any(sign in str(error) for sign in _LOST):
             raise EpalmError(
                 "another process of this training has ended without a message",
@@ -119,9 +117,11 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
 
 
 def _join(device: str) -> tuple[Processes, str]:
-    rank, count = int(_variable("RANK")), int(_variable("WORLD_SIZE"))
-    own = _own_device(device, int(_variable("LOCAL_RANK", str(rank))))
-    gpu = own.startswith("cuda")
+    rank, count = _number("RANK"), _number("WORLD_SIZE")
+    if device not in ("auto", "cuda", "cpu"):
+        raise UsageError(f"--device {device} cannot be every process's", hint="leave it out: each takes its own GPU")
+    gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    own = str(pick_device(f"cuda:{_number('LOCAL_RANK', str(rank))}" if gpu else "cpu"))
     if gpu:
         torch.cuda.set_device(own)
     try:
@@ -137,27 +137,14 @@ def _join(device: str) -> tuple[Processes, str]:
     return Processes(rank, count, store), own
 
 
-def _own_device(device: str, local: int) -> str:
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if device not in ("auto", "cuda"):
-        raise UsageError(f"--device {device} cannot be every process's", hint="leave it out: each takes its own GPU")
-    if local >= torch.cuda.device_count():
-        raise UsageError(
-            f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}",
-            hint=f"--nproc-per-node {max(1, torch.cuda.device_count())}",
-        )
-    return f"cuda:{local}"
-
-
-def _variable(name: str, default: str | None = None) -> str:
+def _number(name: str, default: str | None = None) -> int:
     value = os.environ.get(name, default)
     if value is None or not value.isascii() or not value.isdigit():
         raise UsageError(
             f"several processes were started, and {name} {'is not set' if value is None else f'is {value!r}'}",
             hint="torchrun and accelerate launch set it; unset WORLD_SIZE to go on alone",
         )
-    return value
+    return int(value)
 
 
 def _reports(processes: Processes) -> bool:
@@ -173,4 +160,4 @@ def _reports(processes: Processes) -> bool:
                 time.sleep(_WAIT / 20)
         return mine
     except RuntimeError:  # process 0 kept the store, and was killed
-        return processes.rank == 1
+        return processes.first

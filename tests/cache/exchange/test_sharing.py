@@ -45,7 +45,7 @@ def test_a_set_that_was_pulled_serves_where_the_media_are_not(
     latest = cache.latest("image")
     assert (latest.set, latest.layers, latest.data) == (features.name, SPEC.layers[1:], str(data))
     dataset = load_dataset(latest.data, Modality.IMAGE)
-    source = CachedFeatures(cache.load(latest.set), cache, dataset, dataset.samples, layers=latest.layers)
+    source = CachedFeatures(cache, latest.set, dataset, dataset.samples, latest.layers)
     assert (source.missing, source.sourceless) == ({}, 14)
     gathered = source.gather(dataset.samples)
     expected = contents(features)

@@ -125,7 +125,7 @@ def _features(cache: Path, data: str) -> CachedFeatures:
     store = Cache(cache)
     (features,) = store.sets()
     dataset = load_dataset(data, Modality.IMAGE)
-    return CachedFeatures(features, store, dataset, dataset.samples)
+    return CachedFeatures(store, features.name, dataset, dataset.samples)
 
 
 def test_data_sets_that_are_called_alike_are_not_mixed_up(

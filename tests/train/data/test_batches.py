@@ -17,8 +17,7 @@ from epalm.errors import EpalmError, MediaError
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch, Batches, in_order, training_items
-from epalm.train.data.text import TextFormat, load_text_format
-from epalm.train.data.texts import Texts
+from epalm.train.data.text import TextFormat, Texts, load_text_format
 from epalm.train.lm.load import load_lm
 from epalm.train.lm.processes import Processes
 from epalm.train.step import take_step
@@ -150,7 +149,7 @@ def test_a_lack_of_memory_says_the_batch_and_what_to_change(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(model.lm, "forward", fail)
+    monkeypatch.setattr(model.lm, "losses", fail)
     with pytest.raises(EpalmError) as caught:
         take_step(model, optimiser, batch, loss_weight=0.1, micro_batches=2)
     assert f"5 samples × {batch.labels.shape[1]} tokens in 2 parts" in caught.value.message
@@ -164,6 +163,6 @@ def test_another_fault_of_a_step_is_a_bug(text: TextFormat, monkeypatch: pytest.
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(model.lm, "forward", fail)
+    monkeypatch.setattr(model.lm, "losses", fail)
     with pytest.raises(RuntimeError, match="shapes"):
         take_step(model, optimiser, batch, loss_weight=0.1)

@@ -19,8 +19,7 @@ from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
 from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batches, training_items
-from epalm.train.data.text import TextFormat, load_text_format, pad_right
-from epalm.train.data.texts import Text, Texts
+from epalm.train.data.text import Text, TextFormat, Texts, load_text_format, pad_right
 from epalm.train.lm.load import load_lm
 from epalm.train.lm.loss import IGNORED
 from epalm.train.runs.run_folder import RunFolder

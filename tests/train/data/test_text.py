@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from epalm.playground import weights_folder
 from epalm.samples import Modality, Sample, Task
-from epalm.train.data.text import TextFormat, load_text_format
-from epalm.train.data.texts import Texts
+from epalm.train.data.text import TextFormat, Texts, load_text_format
 from epalm.train.lm.load import load_lm
 
 CONTROL = ("</s>", "</a>", "<pad>", "<s>", "<unk>")

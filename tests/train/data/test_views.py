@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +17,6 @@ from epalm.extract.encoders.registry import EncoderChoice, build_encoder
 from epalm.extract.live import LiveFeatures
 from epalm.extract.spec_builder import feature_spec
 from epalm.samples import Dataset, Modality, Sample, Task
-from epalm.train.data.device_features import DeviceFeatures, fit_on_device
 from epalm.train.data.features import CachedFeatures, draw_views
 from epalm.train.material import Material
 from epalm.train.request import TrainRequest
@@ -72,7 +70,7 @@ def _cached(trial: Trial) -> tuple[CachedFeatures, Dataset]:
     cache = Cache(trial.cache)
     dataset = load_dataset(str(trial.world), Modality.IMAGE)
     (features,) = cache.sets()
-    return CachedFeatures(features, cache, dataset, dataset.samples), dataset
+    return CachedFeatures(cache, features.name, dataset, dataset.samples, features.spec.layers), dataset
 
 
 def test_training_gets_the_drawn_views_and_all_else_view_0(trial: Trial) -> None:
@@ -123,31 +121,10 @@ def test_what_several_processes_read_is_mapped_from_the_cache_and_shared(trial: 
     alone, dataset = _cached(trial)
     (found,) = Cache(trial.cache).sets()
     assert str(trial.cache) not in maps.read_text()
-    features = CachedFeatures(found, Cache(trial.cache), dataset, dataset.samples, mapped=True)
+    features = CachedFeatures(Cache(trial.cache), found.name, dataset, dataset.samples, found.spec.layers, mapped=True)
     mapped = [line.split()[1] for line in maps.read_text().splitlines() if str(trial.cache) in line]
     assert mapped and set(mapped) == {"r--s"}  # read only, the pages those of all who map the file
     assert np.array_equal(features.gather(dataset.samples), alone.gather(dataset.samples))
-
-
-@pytest.mark.parametrize("views", [0, 2])
-def test_features_on_the_device_are_the_features(trial: Trial, views: int) -> None:
-    """As on a GPU, where they fit there."""
-    if views:
-        trial.extract("--views", views)
-    cached, dataset = _cached(trial)
-    samples = dataset.split("train")
-    cached.draw_from(samples, seed=0)
-    there = DeviceFeatures(cached, samples, layers=2, device=torch.device("cpu"))
-    drawn = set()
-    for epoch in range(6):
-        expected = cached.gather(samples[::-1], epoch=epoch)[:, -2:]
-        values = torch.as_tensor(there.gather(samples[::-1], epoch=epoch))
-        assert torch.equal(values, torch.from_numpy(expected.copy()))
-        drawn.add(expected.tobytes())
-    assert len(drawn) > 1 or not views
-    media = len({sample.media for sample in samples})
-    size = media * 2 * cached.width * len(cached.training_views) * expected.itemsize
-    assert fit_on_device(cached, samples, 2, 4 * size) and not fit_on_device(cached, samples, 2, 4 * size - 4)
 
 
 def test_training_asks_for_its_epoch_and_validation_for_none(trial: Trial, tmp_path: Path) -> None:

@@ -81,10 +81,8 @@ def _gradients(model: EpalmModel, losses: torch.Tensor) -> dict[str, torch.Tenso
 
 def _all_of_it(model: EpalmModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses and exactness from every position's logits, the front position in every block: as decoding computes."""
-    ids, mask = model._with_front(batch.input_ids, batch.attention_mask)
-    prompt = None if model.prompt is None else model.prompt()
-    perceptual = model.connector(batch.features)[:, :, 0]
-    logits = model.lm(ids, mask, cache=DynamicCache(), perceptual=perceptual, prompt=prompt).logits
+    inputs = model._with_front(batch.features, batch.input_ids, batch.attention_mask)
+    logits = model.lm(**inputs, cache=DynamicCache()).logits
     logits, targets = logits[:, model.lm.front : -1], batch.labels[:, 1:]
     losses = functional.cross_entropy(logits.mT, targets, ignore_index=IGNORED, reduction="none").sum(1)
     return losses, ((logits.argmax(-1) == targets) | (targets == IGNORED)).all(1)

@@ -11,8 +11,7 @@ from transformers import OPTConfig
 
 from epalm.evaluate.decoding.generate import generate
 from epalm.train.bridge.connector import Connector
-from epalm.train.bridge.model import EpalmModel
-from epalm.train.bridge.prompt import MlpPrompt, PlainPrompt
+from epalm.train.bridge.model import EpalmModel, Prompt
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.injection import Injection
 from epalm.train.lm.loss import IGNORED
@@ -39,16 +38,14 @@ def _model(folder: Path) -> tuple[EpalmModel, dict[str, Any]]:
     name = "connector.{}." if "connector.0.weight" in state else "connector."
     connector.weight.data = torch.stack([state[name.format(layer) + "weight"] for layer in layers])
     connector.bias.data = torch.stack([state[name.format(layer) + "bias"] for layer in layers])
-    prompt: PlainPrompt | MlpPrompt | None = None
+    prompt = None
     if form:
         trained = {k.removeprefix("prompt_module.prefix_embedding."): v for k, v in state.items() if "prompt_mod" in k}
-        kind = MlpPrompt if form["mlp"] else PlainPrompt
-        prompt = kind(form["length"], meta["lm"]["word_embed_proj_dim"])
+        prompt = Prompt(form["length"], meta["lm"]["word_embed_proj_dim"], mlp=form["mlp"])
         prompt.embedding.data = trained["0.weight" if form["mlp"] else next(iter(trained))]
-        if isinstance(prompt, MlpPrompt):
-            for mine, theirs in (("inner", "1"), ("outer", "3")):
-                getattr(prompt, mine).weight.data = trained[f"{theirs}.weight"]
-                getattr(prompt, mine).bias.data = trained[f"{theirs}.bias"]
+        for mine, theirs in (("inner", "1"), ("outer", "3")) if form["mlp"] else ():
+            getattr(prompt, mine).weight.data = trained[f"{theirs}.weight"]
+            getattr(prompt, mine).bias.data = trained[f"{theirs}.bias"]
     return EpalmModel(lm, connector, prompt).eval(), meta
 
 
