@@ -30,8 +30,8 @@ from epalm.evaluate.scoring import score_predictions
 from epalm.extract.run_encoder import live_features, require_same_encoder
 from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Modality, Prediction, Sample, Task, with_links
+from epalm.train.data.batches import chosen_samples
 from epalm.train.data.features import CachedFeatures, FeatureSource
-from epalm.train.data.few_shot import chosen_samples
 from epalm.train.runs.loading import LoadedRun, load_run
 from epalm.train.runs.run_folder import RunFolder
 

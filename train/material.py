@@ -10,8 +10,8 @@ from epalm.console import warn
 from epalm.errors import UsageError
 from epalm.samples import Dataset, Sample
 from epalm.settings import EncoderSettings
+from epalm.train.data.batches import chosen_samples, few_shot
 from epalm.train.data.features import CachedFeatures, FeatureSource
-from epalm.train.data.few_shot import chosen_samples, few_shot
 
 
 @dataclass(frozen=True)

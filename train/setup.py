@@ -28,7 +28,7 @@ from epalm.train.checks import length_warnings, require_short, schedule_warnings
 from epalm.train.data.batches import Batch, Batches, training_items
 from epalm.train.data.features import FeatureSource, TrainableSource
 from epalm.train.data.text import TextFormat, load_text_format, require_language_model
-from epalm.train.lm.load import load_lm
+from epalm.train.lm.load import load_lm, require_shardable, shard_lm
 from epalm.train.lm.processes import ALONE, Processes
 from epalm.train.material import Material, cached_material, samples_of
 from epalm.train.request import PLAYGROUND, TrainRequest, recipe_for
@@ -131,8 +131,6 @@ def set_up(resolved: Resolved, *, processes: Processes = ALONE, device: str | No
     _require_fit(config, dataset, features, len(items))
     where = pick_device(device or request.device)
     if request.shard_lm:
-        from epalm.train.lm.sharding import require_shardable, shard_lm  # a second, for what few need
-
         require_shardable(config, processes)
     empty = request.shard_lm and not processes.first
     lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
@@ -181,7 +179,7 @@ def set_up(resolved: Resolved, *, processes: Processes = ALONE, device: str | No
     processes.require_same(digest_json([inputs["key"], inputs["versions"]]), "what is trained on")
     warnings = (
         *schedule_warnings(hyper.schedule, hyper.steps, len(batches), config.optim.max_steps),
-        *length_warnings(*batches.decoded_lengths(), config.decode.max_length, positions),
+        *length_warnings(*batches.texts.decoded_lengths(), config.decode.max_length, positions),
         *text_warnings(training, text),
     )
     return Setup(resolved, config, text, model, batches, hyper, where, warnings, inputs, processes)

@@ -69,9 +69,10 @@ def _expected(modality: Modality, seed: int, counts: tuple[int, int, int]) -> di
     return {"version": _VERSION, "modality": modality, "seed": seed, "media": list(counts)}
 
 
-def _marker(root: Path) -> Any:
+def _marker(root: Path) -> object:
     with suppress(OSError, ValueError):
         return json.loads((root / _MARKER).read_text())
+    return None
 
 
 def _write(folder: Path, modality: Modality, seed: int, counts: tuple[int, int, int]) -> None:

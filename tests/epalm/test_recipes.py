@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from epalm.config import Config, load_config, read_config, recipes
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
-from epalm.train.data.few_shot import few_shot, question_type
+from epalm.train.data.batches import few_shot, question_type
 from epalm.train.request import recipe_for
 from epalm.train.step import Schedule
 from tests.conftest import Epalm

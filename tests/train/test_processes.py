@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from epalm.config import load_config
 from epalm.errors import UsageError
+from epalm.train.lm.load import require_shardable
 from epalm.train.lm.processes import Processes
-from epalm.train.lm.sharding import require_shardable
 from tests import process_host
 from tests.conftest import Epalm
 from tests.process_host import STEPS

@@ -1,11 +1,11 @@
-"""Samples into batches of equal length, in an order that depends on seed and epoch alone.
+"""The samples of a training, all or a few of them, into batches, in an order that depends on seed and epoch alone.
 
 Letters: B batch, G layers of the encoder, T tokens of a layer, D_enc encoder width, N text length.
 """
 
 import math
 import operator
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,7 +15,9 @@ from typing import Literal, TypeVar
 import numpy as np
 import torch
 
-from epalm.samples import Sample, Task
+from epalm.config import Config
+from epalm.errors import UsageError
+from epalm.samples import Dataset, Sample, Task
 from epalm.train.data.features import FeatureSource, TrainableSource
 from epalm.train.data.text import TextFormat, Texts, pad_right
 from epalm.train.lm.loss import IGNORED
@@ -23,7 +25,50 @@ from epalm.train.lm.processes import ALONE, Processes
 
 _POOL = 32  # batches within which samples are grouped by length: little padding, still random
 _AHEAD = 2  # batches that a thread may be ahead
+_TYPE_WORDS = 2  # of a question: "how many", "what color", "is the"
 Result = TypeVar("Result")
+
+
+def chosen_samples(dataset: Dataset, config: Config, split: str) -> tuple[Sample, ...]:
+    """A split's samples of the recipe's tasks."""
+    return tuple(sample for sample in dataset.split(split) if sample.task in config.data.tasks)
+
+
+def few_shot(
+    samples: Sequence[Sample], amount: int | float | None, *, seed: int, balanced: bool = False
+) -> tuple[Sample, ...]:
+    """`amount` samples that can be trained on, a count or (a float) a share of them; None: all.
+
+    Which ones is a pure function of seed and samples. `balanced` draws from each type of question in turn, as long as
+    it has some. What a smaller amount gives is part of what a larger one gives, and file order is kept.
+
+    Raises:
+        UsageError: fewer are there than are asked for.
+    """
+    if amount is None:
+        return tuple(samples)
+    usable = [n for n, s in enumerate(samples) if (s.references if s.task is Task.CAPTION else s.answers)]
+    wanted = amount if isinstance(amount, int) else math.ceil(amount * len(usable))
+    if wanted > len(usable):
+        raise UsageError(
+            f"data.few_shot asks for {wanted:,} samples, and there are {len(usable):,} to train on",
+            hint=f"--few-shot {max(1, len(usable))}, or leave it out",
+        )
+    order = [usable[place] for place in np.random.default_rng(seed).permutation(len(usable))]
+    if balanced:  # first the first of each type, then the second of each, …; types in the order in which they come
+        drawn: Counter[str] = Counter()
+        rounds = []
+        for place in order:
+            kind = question_type(samples[place])
+            rounds.append(drawn[kind])
+            drawn[kind] += 1
+        order = [order[at] for at in np.argsort(rounds, kind="stable")]
+    return tuple(samples[place] for place in sorted(order[:wanted]))
+
+
+def question_type(sample: Sample) -> str:
+    """The data set's own type of the question, else its first words, lower case; a caption has one type."""
+    return sample.question_type or " ".join((sample.prompt or "").lower().split()[:_TYPE_WORDS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +78,18 @@ class Item:
     sample: Sample
     targets: tuple[str, ...]
     shares: tuple[float, ...]  # cumulative, the last is 1
+
+
+def training_items(samples: Sequence[Sample]) -> list[Item]:
+    """What an epoch goes through: each answered question once, each reference of a captioned medium once."""
+    items = []
+    for sample in samples:
+        if sample.task is Task.CAPTION:
+            items += [Item(sample, (reference,), (1.0,)) for reference in sample.references]
+        elif sample.answers:
+            shares = np.cumsum(list(sample.answers.values()))
+            items.append(Item(sample, tuple(sample.answers), tuple(shares / shares[-1])))
+    return items
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +141,6 @@ class Batch:
         return replace(self, features=change(self.features), input_ids=ids, attention_mask=mask, labels=labels)
 
 
-def training_items(samples: Sequence[Sample]) -> list[Item]:
-    """What an epoch goes through: each answered question once, each reference of a captioned medium once."""
-    items = []
-    for sample in samples:
-        if sample.task is Task.CAPTION:
-            items += [Item(sample, (reference,), (1.0,)) for reference in sample.references]
-        elif sample.answers:
-            shares = np.cumsum(list(sample.answers.values()))
-            items.append(Item(sample, tuple(sample.answers), tuple(shares / shares[-1])))
-    return items
-
-
 class Batches:
     """Batches of one epoch; which samples, targets and order is a pure function of (seed, epoch)."""
 
@@ -120,12 +165,8 @@ class Batches:
         self.items, self.text, self.features = items, text, features
         self.layers, self.batch_size, self.seed, self.loss_on = layers, batch_size, seed, loss_on
         self.processes, self.workers, self._pinned_for = processes, workers, pinned_for
-        self._texts = Texts(
-            text,
-            [text.question(item.sample) for item in items],
-            [item.targets for item in items],
-            [item.shares for item in items],
-        )
+        questions = [text.question(item.sample) for item in items]
+        self.texts = Texts(text, questions, [item.targets for item in items], [item.shares for item in items])
 
     def __len__(self) -> int:
         return math.ceil(len(self.items) / self.batch_size)
@@ -139,15 +180,11 @@ class Batches:
         view_epoch = epoch if augmented else None
         return in_order((partial(self._batch, group, targets, view_epoch) for group in groups[first:]), self.workers)
 
-    def decoded_lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """See `Texts`."""
-        return self._texts.decoded_lengths()
-
     def _order(self, epoch: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """Each item's target in an epoch, and the items of its batches, grouped by length within pools."""
         rng = np.random.default_rng([self.seed, epoch])
-        targets = self._texts.draw(rng.random(len(self.items)))
-        lengths = self._texts.lengths(targets)
+        targets = self.texts.draw(rng.random(len(self.items)))
+        lengths = self.texts.lengths(targets)
         order = rng.permutation(len(self.items))
         pool = _POOL * self.batch_size
         groups: list[np.ndarray] = []
@@ -162,7 +199,7 @@ class Batches:
         share = group[self.processes.rank :: self.processes.count].tolist()
         length = math.ceil(len(group) / self.processes.count)
         places = share + group[:1].tolist() * (length - len(share))
-        texts = [self._texts.text(place, targets[place]) for place in places]
+        texts = [self.texts.text(place, targets[place]) for place in places]
         ids, mask = pad_right([text.ids for text in texts], self.text.pad)
         # Nothing predicts the first token: before it stands the prompt, which is no text.
         firsts = torch.tensor([[1 if self.loss_on == "all" else text.target] for text in texts])
@@ -170,18 +207,17 @@ class Batches:
         positions = torch.arange(ids.shape[1])
         labels = ids.masked_fill((positions < firsts) | (positions >= ends), IGNORED)
         samples = [self.items[place].sample for place in places]
-        batch = Batch(self._features(samples, epoch), ids, mask, labels, len(share), len(group))
+        if isinstance(self.features, TrainableSource):
+            features = self.features.inputs(samples, epoch=epoch)
+        else:
+            features = last_layers(self.features.gather(samples, epoch=epoch), self.layers)
+        batch = Batch(features, ids, mask, labels, len(share), len(group))
         return batch if self._pinned_for is None else batch.pinned(self._pinned_for)
 
-    def _features(self, samples: list[Sample], epoch: int | None) -> torch.Tensor:
-        if isinstance(self.features, TrainableSource):
-            return self.features.inputs(samples, epoch=epoch)
-        return last_layers(self.features.gather(samples, epoch=epoch), self.layers)
 
-
-def last_layers(features: np.ndarray | torch.Tensor, layers: int) -> torch.Tensor:
+def last_layers(features: np.ndarray, layers: int) -> torch.Tensor:
     """The last `layers` (B, G, T, D_enc) of gathered features."""
-    return torch.as_tensor(features)[:, features.shape[1] - layers :].contiguous()
+    return torch.from_numpy(np.ascontiguousarray(features[:, -layers:]))
 
 
 def in_order(tasks: Iterable[Callable[[], Result]], workers: int) -> Generator[Result]:

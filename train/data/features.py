@@ -5,19 +5,23 @@ Letters: B batch, L layers, T tokens of a layer, D_enc encoder width; N media, V
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import xxhash
 from torch import nn
 
+from epalm.cache.feature_set import FeatureSet
+from epalm.cache.manifest import look_up, read_manifests
 from epalm.cache.store import Cache
 from epalm.cache.uses import touch
 from epalm.console import say
-from epalm.errors import UsageError
+from epalm.datasets import from_anywhere
+from epalm.errors import MediaError, UsageError
+from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample
-from epalm.train.data.feature_lookup import Reason, look_up_features
 
 _NAMED = 5  # media named in a message; the rest is counted
 
@@ -50,6 +54,22 @@ class TrainableSource(FeatureSource, Protocol):
     def inputs(self, samples: Sequence[Sample], *, epoch: int | None = None) -> torch.Tensor:
         """Raw inputs (B, ...) for `encoder`; views as `gather`'s."""
         ...
+
+
+class Reason(StrEnum):
+    """Why a medium has no row."""
+
+    NEW = "new"  # not extracted yet
+    STALE = "stale"  # its file has changed since it was extracted
+    BAD = "bad"  # in the ledger
+    ABSENT = "absent"  # no file, and no row by its name
+
+
+class MissingFeature(NamedTuple):
+    """A medium without a row: the reason, and what to tell the user."""
+
+    reason: Reason
+    message: str
 
 
 class CachedFeatures:
@@ -89,14 +109,14 @@ class CachedFeatures:
                 hint="epalm extract --layers makes a set that does",
             )
         self._positions = None if self._layers == stored else [stored.index(layer) for layer in self._layers]
-        found = look_up_features(features, cache, dataset, list(dict.fromkeys(sample.media for sample in samples)))
-        self.missing, self.sourceless, self._digests = found.missing, found.sourceless, found.digests
-        self._reader = features.open(only=set(found.digests.values()), mapped=mapped)
-        numbers = self._reader.rows_of(list(found.digests.values())).tolist()
-        self._rows: dict[str, int] = dict(zip(found.digests, numbers, strict=True))
+        media = list(dict.fromkeys(sample.media for sample in samples))
+        self._digests, self.missing, self.sourceless = _look_up(features, cache, dataset, media)
+        self._reader = features.open(only=set(self._digests.values()), mapped=mapped)
+        numbers = self._reader.rows_of(list(self._digests.values())).tolist()
+        self._rows: dict[str, int] = dict(zip(self._digests, numbers, strict=True))
         self.layers, self.width = len(self._layers), features.spec.width
+        self._views: tuple[int, ...] = (0,)  # that training epochs draw from
         self._seed = 0
-        self.training_views: tuple[int, ...] = (0,)  # that training epochs draw from
         if self.sourceless:
             say(f"{self.sourceless:,} media are not here: their rows are found by the names of the extraction")
 
@@ -106,27 +126,16 @@ class CachedFeatures:
         A view is a pure function of (seed, epoch, medium, sample). Only views that all these media have are drawn.
         """
         self._seed = seed
-        self.training_views = tuple(view for view in self._reader.views_of(self.rows_of(samples)) if view) or (0,)
-        return self.training_views
+        self._views = tuple(view for view in self._reader.views_of(self._rows_of(samples)) if view) or (0,)
+        return self._views
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         """See `FeatureSource`; in the stored dtype."""
-        return self.rows(self.rows_of(samples), 0 if epoch is None else self.draw(samples, epoch=epoch))
-
-    def draw(self, samples: Sequence[Sample], *, epoch: int) -> np.ndarray:
-        """The view (B,) of each sample in a training epoch."""
-        if len(self.training_views) == 1:
-            return np.full(len(samples), self.training_views[0])
-        names = [f"{self._digests[sample.media]}/{sample.id}" for sample in samples]
-        return draw_views(names, self.training_views, seed=self._seed, epoch=epoch)
-
-    def rows(self, rows: np.ndarray, view: int | np.ndarray) -> np.ndarray:
-        """Rows (N,), by number, in one view or in one each: (N, L, T, D_enc) in the stored dtype."""
-        return self._reader.gather(rows, view=view, layers=self._positions)
-
-    def rows_of(self, samples: Sequence[Sample]) -> np.ndarray:
-        """The number of each sample's row (B,)."""
-        return np.fromiter((self._rows[sample.media] for sample in samples), np.int64, len(samples))
+        view: int | np.ndarray = 0 if epoch is None else self._views[0]
+        if epoch is not None and len(self._views) > 1:
+            names = [f"{self._digests[sample.media]}/{sample.id}" for sample in samples]
+            view = draw_views(names, self._views, seed=self._seed, epoch=epoch)
+        return self._reader.gather(self._rows_of(samples), view=view, layers=self._positions)
 
     def digests(self, samples: Sequence[Sample]) -> list[str]:
         """See `FeatureSource`."""
@@ -142,7 +151,7 @@ class CachedFeatures:
             "encoder": dict(spec.encoder),
             "layers": list(self._layers),
             "preprocessing": dict(spec.preprocessing),
-            "views": list(self.training_views),
+            "views": list(self._views),
             "choice": recorded if "encoder" in recorded else None,
         }
 
@@ -177,6 +186,47 @@ class CachedFeatures:
         """How many media of these samples have view 0 alone."""
         augmented = set[str]().union(*(self._features.rows(view) for view in self._features.views() if view))
         return len({self._digests[sample.media] for sample in samples} - augmented)
+
+    def _rows_of(self, samples: Sequence[Sample]) -> np.ndarray:
+        return np.fromiter((self._rows[sample.media] for sample in samples), np.int64, len(samples))
+
+
+def _look_up(
+    features: FeatureSet, cache: Cache, dataset: Dataset, media: Sequence[str]
+) -> tuple[dict[str, str], dict[str, MissingFeature], int]:
+    """The digests of the media that have a row, those without one, and how many of the first have no file.
+
+    A medium's name never stands in for a file that is here: a changed file has no row, whatever it is called.
+    """
+    missing, files = dict[str, MissingFeature](), dict[str, MediaFile]()
+    for name in media:
+        try:
+            files[name] = dataset.locate(name)
+        except MediaError as error:
+            missing[name] = MissingFeature(Reason.ABSENT, error.message)
+    hashed = dict(zip(files, cache.media.digests(list(files.values())), strict=True))
+    rows = features.rows()
+    digests = {name: digest for name, digest in hashed.items() if digest in rows}
+    if len(digests) == len(media):
+        return digests, missing, 0
+    here = len(digests)
+    ledger = {entry.media: entry for entry in features.ledger.entries()}
+    by_name = look_up(read_manifests(features.objects), from_anywhere(dataset.spec))
+    for name in [name for name in hashed if name not in digests]:
+        digest, named, entry = hashed[name], by_name.get(name), ledger.get(name)
+        if digest is None and named in rows and files[name].status() is None:
+            digests[name] = str(named)
+        elif entry and (entry.digest or None) == digest:
+            missing[name] = MissingFeature(Reason.BAD, entry.error)
+        elif digest and named in rows:
+            missing[name] = MissingFeature(Reason.STALE, "the file has changed since it was extracted")
+        elif digest:
+            missing[name] = MissingFeature(Reason.NEW, "not extracted yet")
+        else:
+            several = name in by_name and named is None
+            why = ", and in the cache its name stands for several media" if several else ""
+            missing[name] = MissingFeature(Reason.ABSENT, f"the file is missing or cannot be read{why}")
+    return digests, missing, len(digests) - here
 
 
 def draw_views(names: Sequence[str], views: Sequence[int], *, seed: int, epoch: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A frozen OPT by Hub id or folder, and the digest of its tensors, remembered beside the state of its files."""
+"""A frozen OPT by Hub id or folder, whole or divided among processes, and the digest of its tensors."""
 
 import json
 import time
@@ -12,12 +12,14 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import BitsAndBytesConfig, OPTConfig
 
 from epalm.cache.objects.durable import write_atomically
+from epalm.config import Config
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
 from epalm.playground import weights_folder
 from epalm.plugins import require_package
 from epalm.settings import LmSettings
 from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.processes import Processes
 from epalm.weights import Source, from_pretrained, load
 
 _SETTLED = 2.0  # seconds since a file's last change: one that is changed again at once may keep its size and times
@@ -89,3 +91,38 @@ def _file_states(name: str) -> list[Any]:
     if any(time.time() - max(state.st_mtime, state.st_ctime) < _SETTLED for _, state in states):
         return []
     return [[path, state.st_size, state.st_mtime_ns, state.st_ctime_ns] for path, state in states]
+
+
+def require_shardable(config: Config, processes: Processes) -> None:
+    """Raise UsageError where weights are trained or quantized, or there is nobody to divide them among."""
+    faults = {
+        "lm.train trains every weight, and only frozen ones are divided": config.lm.train,
+        "model.adapters lora trains inside the blocks that are divided": config.model.forms[2] == "lora",
+        f"{config.lm.quantized} weights are no numbers that can be put together": config.lm.quantized != "none",
+        "there is one process; see torchrun --nproc-per-node 2 -m epalm train …": processes.count == 1,
+    }
+    for fault, there in faults.items():
+        if there:
+            raise UsageError(f"--shard-lm: {fault}", hint="leave out --shard-lm, or change that")
+
+
+def shard_lm(lm: AugmentedOPT, device: torch.device, processes: Processes) -> None:
+    """Divide the frozen model among the processes; the first one's weights are taken, the others' may be meta.
+
+    Each keeps a part of every block's weights on `device`, and one tensor more at a time. A block's are put together
+    while it computes, and let go after it, forward and backward (PyTorch's FSDP). Embeddings and head are whole
+    everywhere, and so is everything that is trained.
+    """
+    # A second, for what few need.
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    weights = lm.state_dict() if processes.first else {}
+    mesh = init_device_mesh(device.type, (processes.count,))
+    lm.to("meta")
+    for block in lm.model.decoder.layers:
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    lm.to_empty(device=device)
+    lm.tie_weights()  # what was one tensor in two places has become two
+    set_model_state_dict(lm, weights, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))

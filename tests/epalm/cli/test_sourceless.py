@@ -15,8 +15,7 @@ from epalm.datasets import from_anywhere, load_dataset
 from epalm.errors import UsageError
 from epalm.extract import plan as planning
 from epalm.samples import Modality, _media_root
-from epalm.train.data.feature_lookup import Reason
-from epalm.train.data.features import CachedFeatures
+from epalm.train.data.features import CachedFeatures, Reason
 from tests.conftest import Done, Epalm, save_small_vit
 from tests.small_disk import make_read_only, small_disk
 from tests.trials import TEST, TRAIN, Trial, latest_tensors

@@ -109,9 +109,9 @@ def test_what_answers_share_is_computed_once(monkeypatch: pytest.MonkeyPatch) ->
     computed: list[tuple[int, ...]] = []
     forward = AugmentedOPT.forward
 
-    def counted(lm: AugmentedOPT, ids: torch.Tensor, **words: Any) -> Any:
-        computed.append(tuple(ids.shape))
-        return forward(lm, ids, **words)
+    def counted(lm: AugmentedOPT, input_ids: torch.Tensor, **words: Any) -> Any:
+        computed.append(tuple(input_ids.shape))
+        return forward(lm, input_ids, **words)
 
     monkeypatch.setattr(AugmentedOPT, "forward", counted)
     choose_answers(model, features, ids, AnswerTree(answers, VOCABULARY, CPU), beams=len(answers))
