@@ -44,7 +44,7 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
     for stage in STAGES:
         expected |= {f"epalm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / stage).rglob("*.py")}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "epalm").rglob("*.py")}
-    for folder in ("epalm/recipes", "epalm/grids"):
+    for folder in ("epalm/recipes", "epalm/grids", "epalm/playground"):
         expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.toml")}
     expected |= {f"epalm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "evaluate/report/page").iterdir()}
     weights = ROOT / "epalm/playground/weights"
