@@ -1,23 +1,17 @@
-"""The sections of a run's settings: every key with its meaning and default, and which keys go together.
+"""The settings of a run by sections: every key with its meaning and default, and which keys go together.
 
-Knows no files and no recipes. Figures without another source are the paper's (eP-ALM, ICCV 2023, section 4 and
-supplementary material).
+Only builders read them; modules take plain numbers. Knows no recipes. Figures without another source are the paper's
+(eP-ALM, ICCV 2023, section 4 and supplementary material).
 """
 
 import math
 import re
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from epalm.errors import UsageError
 from epalm.samples import Task
@@ -48,6 +42,7 @@ FORMER = {  # keys of 0.1, and what they are called now
     "optim.accumulate": "optim.micro_batches",
     "optim.checkpointing": "optim.gradient_checkpointing",
 }
+_INJECTED_BLOCKS = 12  # of OPT-2.7B: 19 to 31, of OPT-350M: 11 to 23; the last block gets no token of its own
 Rate = Annotated[float, Field(ge=0, le=10)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -196,6 +191,63 @@ class DecodeSettings(Section):
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # below 1 likely tokens are drawn more often
     top_p: Share = 1.0  # draw from the likeliest that have this share together
     seed: NonNegativeInt = 0  # of what is drawn
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    description: str = ""
+    lm: LmSettings = LmSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    model: ModelSettings = ModelSettings()
+    optim: OptimSettings = OptimSettings()
+    data: DataSettings = DataSettings()
+    eval: EvalSettings = EvalSettings()
+    decode: DecodeSettings = DecodeSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+
+    def conflicts(self) -> dict[str, bool]:
+        """See `Section`."""
+        lora = "model.adapters lora is what is trained in place of the language model: leave out lm.train"
+        blind = "encoder.train changes nothing where model.blind withholds the perceptual token"
+        return {
+            lora: self.lm.train and self.model.forms[2] == "lora",
+            blind: self.encoder.train and self.model.blind,
+        }
+
+    def with_lm(self, name: str) -> "Config":
+        """With another name for the language model."""
+        return self.model_copy(update={"lm": self.lm.model_copy(update={"name": name})})
+
+    def from_anywhere(self) -> "Config":
+        """The same for other working folders: a language model in a folder has its whole path as name."""
+        folder = Path(self.lm.name)
+        return self.with_lm(str(folder.resolve())) if self.lm.name != "playground" and folder.is_dir() else self
+
+    def resolved(self, blocks: int) -> "Config":
+        """With `start` and `end` for a language model of that many blocks, and the variant's forms, filled in.
+
+        Raises:
+            UsageError: the blocks are not there.
+        """
+        end = self.model.end or max(1, blocks - 1)
+        start = max(0, end - _INJECTED_BLOCKS) if self.model.start is None else self.model.start
+        if not start < end <= blocks:
+            raise UsageError(
+                f"model.start {start} and model.end {end} do not fit a language model of {blocks} blocks",
+                hint=f"--set model.end={blocks} is the last that fits",
+            )
+        forms = dict(zip(("connector", "prompt", "adapters"), self.model.forms, strict=True))
+        return self.model_copy(update={"model": self.model.model_copy(update={"start": start, "end": end, **forms})})
+
+    def at_known_depth(self) -> "Config":
+        """Resolved where the language model is a published OPT, else as it is. Raises UsageError as `resolved`."""
+        blocks = OPT_BLOCKS.get(self.lm.name)
+        return self if blocks is None else self.resolved(blocks)
+
+    def to_toml(self) -> str:
+        """As TOML that `read_config` takes; what is None is left out."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
 def parse_inject(text: str) -> tuple[int, int, int]:

@@ -78,12 +78,10 @@ def cached_material(
     if missing:
         warn(f"{missing} samples are left out: {len(features.missing)} media have no features")
     if config.data.augment and training and features.draw_from(training, seed=config.optim.seed) == (0,):
-        media, bare = len({sample.media for sample in training}), features.with_one_view(training)
-        have = "these features have" if bare == media else f"{bare:,} of {media:,} training media have"
-        have = f"{have} one view" if bare else "the training media have no augmented view in common"
         warn(
-            f"the recipe augments its media, and {have}: training sees the same pixels each epoch. "
-            "epalm extract --views 4 adds views; --set data.augment=false says that one is meant"
+            "the recipe augments its media, and these features have one view, or others of some media alone: training "
+            "sees the same pixels each epoch. epalm extract --views 4 adds views; --set data.augment=false says that "
+            "one is meant"
         )
     return Material(features, training, validation, missing)
 

@@ -182,11 +182,6 @@ class CachedFeatures:
         counts = {"media": len(self._rows) + len(self.missing), "in_cache": len(self._rows)}
         return {**counts, "sourceless": self.sourceless, **{reason.value: reasons[reason] for reason in Reason}}
 
-    def with_one_view(self, samples: Sequence[Sample]) -> int:
-        """How many media of these samples have view 0 alone."""
-        augmented = set[str]().union(*(self._features.rows(view) for view in self._features.views() if view))
-        return len({self._digests[sample.media] for sample in samples} - augmented)
-
     def _rows_of(self, samples: Sequence[Sample]) -> np.ndarray:
         return np.fromiter((self._rows[sample.media] for sample in samples), np.int64, len(samples))
 
