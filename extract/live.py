@@ -19,8 +19,7 @@ from epalm.extract.decoding.workers import default_workers
 from epalm.extract.encoders.registry import Encoder, EncoderChoice, TrainableEncoder
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.inputs.augment import VIEW_0, View, view_of
-from epalm.extract.media.limits import require_status
-from epalm.extract.media.media_warnings import collected_warnings, joined
+from epalm.extract.media.limits import collected_warnings, joined, require_status
 from epalm.extract.spec_builder import feature_spec
 from epalm.fingerprint import digest_json
 from epalm.media import MediaFile

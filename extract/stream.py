@@ -21,7 +21,7 @@ from epalm.extract.decoding.workers import Request, default_workers
 from epalm.extract.encoders.registry import Encoder
 from epalm.extract.encoding import BatchEncoder, decode_pool
 from epalm.extract.inputs.augment import view_of
-from epalm.extract.media.media_warnings import MediaWarning
+from epalm.extract.media.limits import MediaWarning
 from epalm.extract.plan import Pending
 from epalm.extract.request import ExtractRequest
 

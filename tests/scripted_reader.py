@@ -18,7 +18,7 @@ from epalm.errors import MediaError
 from epalm.extract.decoding.answers import HEADER
 from epalm.extract.decoding.workers import Decoded, DecodePool, Request
 from epalm.extract.inputs.augment import VIEW_0, View
-from epalm.extract.media.media_warnings import warn_about
+from epalm.extract.media.limits import warn_about
 from epalm.media import MediaFile
 
 Views = Sequence[View]

@@ -9,8 +9,7 @@ import soundfile
 from av.audio.stream import AudioStream
 
 from epalm.extract.media.audio import read_waveform
-from epalm.extract.media.limits import Limits
-from epalm.extract.media.media_warnings import collected_warnings
+from epalm.extract.media.limits import Limits, collected_warnings
 from epalm.media import MediaFile
 from tests.shared_files import program
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from epalm.errors import MediaError
-from epalm.extract.media.media_warnings import MediaWarning
+from epalm.extract.media.limits import MediaWarning
 
 MAX_BYTES = 1 << 30  # of one array
 HEADER = struct.Struct("<dIBB8Q")  # seconds, bytes of texts, type (0: no array), axes, lengths of these

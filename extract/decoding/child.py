@@ -20,8 +20,7 @@ import numpy as np
 from epalm.errors import MediaError
 from epalm.extract.decoding.answers import Answer, plain, send_answer, sendable
 from epalm.extract.inputs.augment import View
-from epalm.extract.media.limits import out_of_memory
-from epalm.extract.media.media_warnings import collected_warnings, joined
+from epalm.extract.media.limits import collected_warnings, joined, out_of_memory
 from epalm.media import MediaFile
 
 _SIGNAL_OF_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG

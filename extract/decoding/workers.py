@@ -18,7 +18,7 @@ from epalm.errors import MediaError
 from epalm.extract.decoding.child import Reader, attempt
 from epalm.extract.decoding.process import ClosedError, DecodingProcess, Job, Jobs
 from epalm.extract.inputs.augment import View
-from epalm.extract.media.media_warnings import MediaWarning
+from epalm.extract.media.limits import MediaWarning
 from epalm.media import MediaFile
 
 DEFAULT_TIMEOUT = 120.0  # seconds for one file

@@ -19,8 +19,7 @@ from av.packet import Packet
 from epalm.errors import MediaError
 from epalm.extract.media.chunks import announced_frames
 from epalm.extract.media.containers import open_container
-from epalm.extract.media.limits import Limits, out_of_memory
-from epalm.extract.media.media_warnings import warn_about
+from epalm.extract.media.limits import Limits, out_of_memory, warn_about
 from epalm.media import MediaFile
 
 RATES = (100, 10_000_000)  # Hz; resampling from others takes long, or makes too much of too little

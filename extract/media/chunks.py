@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from epalm.errors import MediaError
-from epalm.extract.media.media_warnings import warn_about
+from epalm.extract.media.limits import warn_about
 from epalm.media import Stretch, composed
 
 _AGAIN = "download or copy it again"

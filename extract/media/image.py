@@ -20,7 +20,6 @@ from PIL.TiffImagePlugin import TiffImageFile
 from epalm.errors import MediaError
 from epalm.extract.media.containers import another_medium
 from epalm.extract.media.limits import Limits, out_of_memory, require_status
-from epalm.extract.media.orientation import FIRST_SIDEWAYS, TURNS, UPRIGHT
 from epalm.extract.media.picture_metadata import without_metadata
 from epalm.media import MediaFile
 from epalm.samples import Modality
@@ -42,6 +41,15 @@ _HINT = "open it in an image viewer, and save or download it again"
 _BITS, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339  # TIFF tags
 _WHITE_IS_ZERO, _SEPARATE, _SIGNED = 0, 2, 2
 _GREY_STEPS = {"L;2": 85, "L;4": 17}  # between greys of 2 and 4 bits, as Pillow loads them
+Steps = tuple[int, int, int, int]
+UPRIGHT: Steps = (1, 0, 0, 1)
+# The eight ways in which pixels may be stored, of pictures and of clips alike, by their EXIF numbers: where a step to
+# the right and a step down lead when they are shown, as (right, down, right, down).
+ORIENTATIONS: dict[int, Steps] = {
+    1: UPRIGHT, 2: (-1, 0, 0, 1), 3: (-1, 0, 0, -1), 4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0), 6: (0, 1, -1, 0), 7: (0, -1, -1, 0), 8: (0, -1, 1, 0),
+}  # fmt: skip
+_TOLERANCE = 0.01  # about half a degree, within which FFmpeg's command takes an angle for a multiple of 90
 # How a JPEG 2000 codestream begins: sizes, the number of components, and precision and steps of each.
 _CODESTREAM = re.compile(rb"\xff\x4f\xff\x51.{36}(..)(.*)", re.DOTALL)
 
@@ -104,29 +112,52 @@ def _read(file: BinaryIO, exif: bytes, limits: Limits, least: tuple[int, int] | 
         kind = str(image.format)
         limits.check_pixels(*image.size, share=_HUNGRY.get(kind, 1), of=f"{kind} pictures")
         width, height = image.size
-        orientation = _orientation(exif or image.info.get("exif", b""))
-        sideways, scale = orientation >= FIRST_SIDEWAYS, 1
+        steps = _orientation(exif or image.info.get("exif", b""))
+        sideways, scale = not steps[0], 1
         if least and kind == "JPEG" and (drafted := image.draft(None, least if sideways else least[::-1])):
             scale = round(width / drafted[1][2])  # 1, 2, 4 or 8
         depth = _depth_of(image, file)
         image.load()
         # TIFF is turned by loading, and a reduced one's size has been rounded up.
-        stored_size = (width, height) if scale > 1 else image.size
-        turn, sides, _ = TURNS[orientation]
-        stored = (0.0, 0.0, image.width - stored_size[0] / scale, image.height - stored_size[1] / scale)
-        left, top, right, bottom = (stored[side] for side in sides)
-        size = stored_size if sideways else stored_size[::-1]
-        return Picture(turn(_to_rgb(image, depth)), size, (left, top, right, bottom))
+        size = (height, width) if scale > 1 else (image.height, image.width)
+        margins = [(0.0, image.height - size[0] / scale), (0.0, image.width - size[1] / scale)]
+        if sideways:
+            size, margins = size[::-1], margins[::-1]
+        (top, bottom), (left, right) = (pair[::step] for pair, step in zip(margins, _strides(steps), strict=True))
+        return Picture(turned(_to_rgb(image, depth), steps), size, (left, top, right, bottom))
 
 
-def _orientation(exif: bytes) -> int:
+def _orientation(exif: bytes) -> Steps:
     tags = Image.Exif()
     try:
         tags.load(exif)
-        orientation = tags.get(ExifTags.Base.Orientation, UPRIGHT)
+        return ORIENTATIONS.get(tags.get(ExifTags.Base.Orientation, 1), UPRIGHT)
     except Exception:  # Pillow's reader raises anything on damaged bytes
         return UPRIGHT
-    return orientation if orientation in TURNS else UPRIGHT
+
+
+def of_display_matrix(matrix: np.ndarray) -> Steps | None:
+    """The orientation of a clip's display matrix (9,), whatever its scale.
+
+    None where it is none of the eight: all zeros, singular, a shear, or an angle between.
+    """
+    steps = matrix.reshape(3, 3)[:2, :2].astype(np.float64)
+    lengths = np.hypot(*steps.T)[:, None]
+    if not lengths.all():
+        return None
+    units = (steps / lengths).ravel()
+    return next((one for one in ORIENTATIONS.values() if np.abs(units - one).max() <= _TOLERANCE), None)
+
+
+def turned(pixels: np.ndarray, steps: Steps) -> np.ndarray:
+    """Pixels as stored (H, W, ...) → as shown."""
+    down, right = _strides(steps)
+    return (pixels if steps[0] else pixels.swapaxes(0, 1))[::down, ::right]
+
+
+def _strides(steps: Steps) -> tuple[int, int]:
+    """1, or −1 where pixels are mirrored: downwards, and to the right."""
+    return steps[1] + steps[3], steps[0] + steps[2]
 
 
 def _to_rgb(image: Image.Image, depth: _Depth) -> np.ndarray:

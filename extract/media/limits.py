@@ -1,10 +1,13 @@
-"""How much of a machine one medium may take, so that no file stops an extraction. Knows figures; knows no format.
+"""How much of a machine one medium may take, so that no file stops an extraction; and warnings of those that are odd.
 
 Every limit is checked before the step that would be expensive. What a file says of itself is not believed: the
-same limits hold again while it is decoded.
+same limits hold again while it is decoded. Knows figures; knows no format.
 """
 
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,3 +97,40 @@ def out_of_memory(what: str) -> MediaError:
         f"decoding the {what} takes more memory than a decoding process may have",
         hint="convert it to a common format, or raise --max-pixels, with which the memory grows",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class MediaWarning:
+    """What is odd about a medium, in one line, and what can be done."""
+
+    message: str
+    hint: str | None = None
+
+
+_COLLECTED: ContextVar[list[MediaWarning] | None] = ContextVar("media_warnings", default=None)
+
+
+def warn_about(message: str, hint: str | None = None) -> None:
+    """Note this of the medium that is being decoded, once; does nothing outside of `collected_warnings`."""
+    collected, warning = _COLLECTED.get(), MediaWarning(message, hint)
+    if collected is not None and warning not in collected:
+        collected.append(warning)
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[MediaWarning]]:
+    """The list that grows by what `warn_about` is called with inside the `with` block."""
+    warnings: list[MediaWarning] = []
+    token = _COLLECTED.set(warnings)
+    try:
+        yield warnings
+    finally:
+        _COLLECTED.reset(token)
+
+
+def joined(warnings: list[MediaWarning]) -> MediaWarning | None:
+    """All of them as one; None when there is none."""
+    if not warnings:
+        return None
+    hints = dict.fromkeys(warning.hint for warning in warnings if warning.hint)
+    return MediaWarning("; ".join(warning.message for warning in warnings), "; ".join(hints) or None)

@@ -37,11 +37,9 @@ _COUNTING = {"avi", "ogg"}  # whose times go on behind a hole as if there were n
 _UNKNOWN = -(1 << 63)  # time
 _LEAST_LOST = 2  # frames
 _LEAST_BYTES = 128  # of a stretch; containers put less between two packets
-_BYTES_A_FRAME = 24  # that a lost one took at least: containers may have an empty entry for one shown again
-_SHARE = 0.1  # of the usual frame's bytes that each lost one took
+_BYTES_A_FRAME, _SHARE = 24, 0.1  # of a lost one at least: empty ones are shown again; and of the usual frame's
 _INDEX_ENTRY = 32  # bytes that an index at the end of the file takes for a packet from which decoding can begin
 _NEIGHBOURS = 8  # packets: those of neighbouring frames lie so near to each other in the file
-_MOST_BOXES = 100_000
 
 
 class DoubtError(Exception):
@@ -134,19 +132,16 @@ def _lost_frames(rows: np.ndarray, container: str, file_size: int, end: float, a
     as AVI's header says, whose times count what is there.
     """
     between = _BETWEEN.get(container)
-    _, clip_places, clip_sizes, times, sent, *_ = rows[rows[:, 0] == 1].T
-    if between is None or len(times) <= _LEAST_LOST:
+    _, places, clip_sizes, times, sent, *_ = rows[rows[:, 0] == 1].T
+    times = sent if (times == _UNKNOWN).any() else times  # MPEG has the times of some
+    if between is None or len(times) <= _LEAST_LOST or (times == _UNKNOWN).any():
         return 0
     _, begins, sizes, _, _, is_key, is_corrupt, _ = rows[np.argsort(rows[:, 1], kind="stable")].T
     corrupt, ends = begins[is_corrupt == 1], np.maximum.accumulate(begins + sizes)
     bare = begins[1:] - ends[:-1]
     holes = np.flatnonzero(bare >= _LEAST_BYTES + between)
-    if (times == _UNKNOWN).any():  # MPEG has the times of some
-        times = sent
-    if (times == _UNKNOWN).any():
-        return 0
     order = np.argsort(times, kind="stable")
-    times, places = times[order], clip_places[order]
+    times, places = times[order], places[order]
     last, index = int(places[-_NEIGHBOURS:].max()), _INDEX_ENTRY * int(is_key.sum())
     if container == "avi":
         times, end, index = np.arange(len(times)), announced, _INDEX_ENTRY * max(announced, len(begins))
@@ -158,7 +153,7 @@ def _lost_frames(rows: np.ndarray, container: str, file_size: int, end: float, a
     lost = 0
     for gap in np.flatnonzero(gaps >= _LEAST_LOST).tolist():
         near = places[max(0, gap - _NEIGHBOURS) : gap + 2 + _NEIGHBOURS]
-        low, high = int(near.min()), int(near.max())
+        low, high = near.min(), near.max()
         inside = holes[(begins[holes + 1] > low) & (ends[holes] <= high)]
         if bare[inside].sum() >= frame * gaps[gap] or ((corrupt >= low) & (corrupt <= high)).any():
             lost += int(gaps[gap])
@@ -173,7 +168,7 @@ def unreachable_bytes(file: BinaryIO) -> int:
     0 where only zeros follow: recorders reserve room.
     """
     size, fragments = file.seek(0, os.SEEK_END), False
-    for box in walk(file, BOXES, size, most=_MOST_BOXES):
+    for box in walk(file, BOXES, size, most=100_000):
         if not box.name.isalnum():
             file.seek(box.place)
             blocks = iter(lambda: file.read(1 << 20), b"")

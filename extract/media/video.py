@@ -18,9 +18,8 @@ from av.video.stream import VideoStream
 
 from epalm.errors import MediaError
 from epalm.extract.media.containers import VIDEO_SHARE, open_container
-from epalm.extract.media.limits import Limits
-from epalm.extract.media.media_warnings import warn_about
-from epalm.extract.media.orientation import TURNS, UPRIGHT, of_display_matrix
+from epalm.extract.media.image import UPRIGHT, of_display_matrix, turned
+from epalm.extract.media.limits import Limits, warn_about
 from epalm.extract.media.packets import DoubtError, PacketIndex, index_packets, seek_frames, unreachable_bytes
 from epalm.media import MediaFile
 
@@ -192,11 +191,10 @@ def _pixels(frame: av.VideoFrame) -> np.ndarray:
     if Type.DISPLAYMATRIX not in side_data:
         return pixels
     matrix = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), np.int32)
-    orientation = of_display_matrix(matrix)
-    if orientation is None and matrix[[0, 1, 3, 4]].any():
+    steps = of_display_matrix(matrix)
+    if steps is None and matrix[[0, 1, 3, 4]].any():
         warn_about(
             "its display matrix neither turns by a multiple of 90° nor mirrors: the frames are taken as stored",
             hint="convert the clip, so that its frames are stored as they are to be shown",
         )
-    turn, *_ = TURNS[orientation or UPRIGHT]
-    return turn(pixels)
+    return turned(pixels, steps or UPRIGHT)

@@ -11,7 +11,7 @@ from av.audio.stream import AudioStream
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from epalm.extract.media.media_warnings import MediaWarning, collected_warnings
+from epalm.extract.media.limits import MediaWarning, collected_warnings
 from tests.clips import numbered_frames, read_clip, write_clip
 from tests.conftest import Epalm
 from tests.shared_files import shared_case

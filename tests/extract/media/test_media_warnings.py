@@ -18,8 +18,7 @@ from epalm.extract.decoding.workers import DecodePool
 from epalm.extract.inputs.augment import VIEW_0, View
 from epalm.extract.inputs.preprocess import ImageInput, Pixels
 from epalm.extract.live import LiveFeatures
-from epalm.extract.media.limits import Limits
-from epalm.extract.media.media_warnings import MediaWarning, warn_about
+from epalm.extract.media.limits import Limits, MediaWarning, warn_about
 from epalm.extract.pipeline import ExtractSummary
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from epalm.errors import MediaError
 from epalm.extract.media.audio import read_waveform
-from epalm.extract.media.limits import Limits
-from epalm.extract.media.media_warnings import MediaWarning, collected_warnings
+from epalm.extract.media.limits import Limits, MediaWarning, collected_warnings
 from epalm.media import MediaFile
 
 RATE = 48_000

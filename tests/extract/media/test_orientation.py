@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from epalm.extract.media.media_warnings import collected_warnings
-from epalm.extract.media.orientation import TURNS, UPRIGHT, of_display_matrix
+from epalm.extract.media.image import ORIENTATIONS, of_display_matrix, read_image, turned
+from epalm.extract.media.limits import Limits, collected_warnings
+from epalm.media import MediaFile
 from tests.clips import read_clip, shown_by_ffmpeg, write_clip
 from tests.shared_files import shared_case
 
@@ -57,12 +58,21 @@ def test_turns_put_each_pixel_where_the_matrix_does(orientation: int, height: in
     to_right, to_down = to_right - to_right.min(), to_down - to_down.min()
     shown = np.empty((to_down.max() + 1, to_right.max() + 1, 3), int)
     shown[to_down, to_right] = pixels
-    turn, sides, _ = TURNS[orientation]
-    np.testing.assert_array_equal(turn(pixels), shown)
-    # Which stored side becomes left, top, right, bottom: told by the outermost pixels.
-    stored = (pixels[:, 0], pixels[0], pixels[:, -1], pixels[-1])
-    for side, edge in zip(sides, (shown[:, 0], shown[0], shown[:, -1], shown[-1]), strict=True):
-        assert sorted(stored[side].ravel()) == sorted(edge.ravel())
+    np.testing.assert_array_equal(turned(pixels, ORIENTATIONS[orientation]), shown)
+
+
+@pytest.mark.parametrize("orientation", EIGHT)
+def test_the_margins_of_a_reduced_picture_turn_with_it(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.zeros((601, 803, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    picture = read_image(MediaFile(tmp_path / "a.jpg"), Limits(), least=(75, 75))
+    below, beside = 76 - 601 / 8, 101 - 803 / 8
+    a, b, c, d = EIGHT[orientation]  # where the stored right side and the lower one come to lie
+    sides = {(1, 0): 2, (-1, 0): 0, (0, 1): 3, (0, -1): 1}
+    expected = [0.0] * 4
+    expected[sides[a, b]], expected[sides[c, d]] = beside, below
+    assert picture.margins == pytest.approx(expected)
 
 
 @given(
@@ -78,7 +88,7 @@ def test_scale_shift_and_rounding_do_not_matter(
     angle = math.radians(degrees)
     tilt = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     steps = np.concatenate([scales[0] * right @ tilt, scales[1] * down @ tilt])
-    assert of_display_matrix(_matrix(tuple(steps.tolist()), shift)) == orientation
+    assert of_display_matrix(_matrix(tuple(steps.tolist()), shift)) == EIGHT[orientation]
 
 
 @given(orientation=st.sampled_from(list(EIGHT)), degrees=st.floats(1, 89))
@@ -98,10 +108,10 @@ def test_as_ffmpeg_shows_it(tmp_path: Path, extension: str, orientation: int) ->
     with collected_warnings() as warnings:
         ours, theirs = read_clip(path)[-1].astype(int), shown_by_ffmpeg(path)[-1].astype(int)
     assert not warnings
-    turn, *_ = TURNS[orientation]
-    assert ours.shape == theirs.shape == turn(PICTURE).shape
+    expected = turned(PICTURE, ORIENTATIONS[orientation])
+    assert ours.shape == theirs.shape == expected.shape
     assert np.abs(ours - theirs).max() <= 2
-    assert np.abs(ours - turn(PICTURE)).max() <= 4
+    assert np.abs(ours - expected).max() <= 4
 
 
 @pytest.mark.parametrize("name", DEGENERATE)
@@ -137,16 +147,16 @@ def test_pictures_and_clips_of_pictures_are_turned_alike(tmp_path: Path, orienta
             packet.stream, packet.pts, packet.dts, packet.is_keyframe = stream, number, number, True
             packet.time_base = Fraction(1, 10)
             container.mux(packet)
-    turn, *_ = TURNS[orientation]
+    expected = turned(PICTURE, ORIENTATIONS[orientation])
     shown = read_clip(tmp_path / "a.avi")[-1].astype(int)
-    assert shown.shape == turn(PICTURE).shape
-    assert np.abs(shown - turn(PICTURE)).max() <= 8
+    assert shown.shape == expected.shape
+    assert np.abs(shown - expected).max() <= 8
 
 
 def test_given_clips() -> None:
     folder = shared_case("display-matrix")
-    for name, orientation in (("hflip.mp4", 2), ("zero.mp4", UPRIGHT)):
+    for name, orientation in (("hflip.mp4", 2), ("zero.mp4", 1)):
         with av.open(str(folder / name)) as container:
             stored = next(container.decode(video=0)).to_ndarray(format="rgb24")
-        turn, *_ = TURNS[orientation]
-        np.testing.assert_array_equal(read_clip(folder / name, [0])[0], turn(stored))
+        expected = turned(stored, ORIENTATIONS[orientation])
+        np.testing.assert_array_equal(read_clip(folder / name, [0])[0], expected)
