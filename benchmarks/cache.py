@@ -32,7 +32,7 @@ def run(root: Path, *, quick: bool) -> list[Line]:
     order = np.random.default_rng(0).permutation(rows)
     reader, mapped = (
         features.open(),
-        FeatureReader(features.objects, features.records(), features.spec, verify=True, memory=0),
+        FeatureReader(features.objects, features.records(), features.spec, memory=0),
     )
     memory = np.concatenate([reader.gather(np.arange(first, first + _BLOCK)) for first in range(0, rows, _BLOCK)])
     ways: dict[str, Callable[[], object]] = {

@@ -65,7 +65,7 @@ def _look_up(world: ManyMedia) -> Callable[[], object]:
     dataset = world.dataset()
     files = [dataset.locate(name) for name in dataset.media(Modality.IMAGE)]
     statuses = [file.status() for file in files]
-    return lambda: world.cache.media.known(files, statuses)
+    return lambda: world.cache.media.digests(files, statuses)
 
 
 def _plan(world: ManyMedia) -> Callable[[], object]:

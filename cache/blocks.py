@@ -1,36 +1,170 @@
-"""A block: a Zarr v3 array of one uncompressed chunk, which counts once its record is there.
+"""A block of rows: a Zarr v3 array of one uncompressed chunk, and its commit record. What has no record does not exist.
 
 Letters: R rows, V views, L layers, T tokens, D hidden size. An uncompressed chunk object is the array's bytes
 with four of crc32c behind them, so it can be read and mapped without zarr.
 """
 
 import contextlib
+import json
 import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from epalm.cache.objects.base import Objects
-from epalm.cache.record import BLOCKS, METADATA, Record, block_id, chunk_name, damaged, read_record
+from epalm.cache.objects.base import MissingObjectError, Objects
+from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
+from epalm.fingerprint import digest_json
 
-CRC_BYTES = 4
+RECORDS, BLOCKS = "records", "blocks"
+METADATA = "zarr.json"
 GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n'
-GROUPS = (METADATA, f"{BLOCKS}/{METADATA}")  # the set, and its blocks
+GROUPS = (METADATA, f"{BLOCKS}/{METADATA}")  # the set and its blocks, described for other readers of Zarr
+_FORMAT = 2  # of records; the arrays of 1, which epalm 0.1 wrote, have no token axis: theirs is one token
+_CRC_BYTES = 4
 _PIECE = 1 << 18  # values looked at together: they stay in the CPU's cache
 _DIMENSIONS = ("row", "view", "layer", "token", "hidden")
+_REPAIR = "epalm cache verify lists all damage; epalm cache verify --repair restores or drops it"
 
 
-def make_groups(objects: Objects) -> None:
-    """Describe the set and its blocks as Zarr groups, for other readers. By `write_new`, as zarr's own way races."""
-    for key in GROUPS:
-        if objects.size(key) is None:
-            objects.write_new(key, GROUP)
+class DamageError(CacheError):
+    """A block or its record is not what was written: no fault of the way to it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One committed block.
+
+    `block` names the content (a digest of rows and views), `folder` is where it lies, `rows` are media digests in
+    order, `checksum` is xxh3-128 (hex) of the decoded bytes, `written` says who, when and with which libraries.
+    """
+
+    block: str
+    folder: str
+    rows: tuple[str, ...]
+    views: tuple[int, ...]
+    shape: tuple[int, int, int, int, int]
+    dtype: str
+    bytes: int
+    checksum: str
+    written: Mapping[str, Any]
+    format: int = _FORMAT
+
+    @staticmethod
+    def key(block: str) -> str:
+        """Where the record of a block lies."""
+        return f"{RECORDS}/{block}.json"
+
+    @property
+    def chunk(self) -> str:
+        """Where the one chunk of the block's array lies."""
+        return f"{BLOCKS}/{self.folder}/c{'.0' * len(self.stored_shape)}"
+
+    @property
+    def metadata(self) -> str:
+        """Where the description of the block's array lies."""
+        return f"{BLOCKS}/{self.folder}/{METADATA}"
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape of the block's array as zarr sees it."""
+        return self.shape if self.format > 1 else (*self.shape[:3], self.shape[4])
+
+    @property
+    def time(self) -> float | None:
+        """When it was written (Unix time in seconds), as far as the record says."""
+        time = self.written.get("time")
+        return float(time) if isinstance(time, int | float) else None
+
+    @property
+    def recorded(self) -> Mapping[str, Any]:
+        """What the extraction said of itself: library versions and the choice of encoder, as far as it did."""
+        recorded = self.written.get("recorded")
+        return recorded if isinstance(recorded, dict) else {}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The library versions among these."""
+        return {name: str(version) for name, version in sorted(self.recorded.items()) if name != "encoder"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One block that is not as it should be: what about it, and its record where that is whole.
+
+    `damaged` is false when the storage would not give it, which may pass.
+    """
+
+    block: str
+    error: str
+    record: Record | None
+    damaged: bool = True
+
+    @staticmethod
+    def of(block: str, error: CacheError, record: Record | None) -> "Fault":
+        """What an error says of a block."""
+        return Fault(block, error.message, record, isinstance(error, DamageError | MissingObjectError))
+
+
+def read_record(objects: Objects, block: str) -> Record:
+    """A block's record. Raises CacheError when it is missing, damaged or another block's."""
+    key = Record.key(block)
+    try:
+        value = json.loads(objects.read(key))
+        fields = {"format": 1, **value, **{name: tuple(value[name]) for name in ("rows", "views", "shape")}}
+        if fields["format"] == 1:
+            fields["shape"] = (*fields["shape"][:3], 1, *fields["shape"][3:])
+        record = Record(**fields)
+        size = np.dtype(record.dtype).itemsize * int(np.prod(record.shape, dtype=np.int64))
+        consistent = (
+            record.format in (1, _FORMAT)
+            # A digest that differs by one bit would give the features of one medium to another.
+            and block == record.block == block_id(record.rows, record.views)
+            and len(record.shape) == 5
+            and record.shape[:2] == (len(record.rows), len(record.views))
+            and size == record.bytes
+            and record.folder not in ("", ".", "..")
+            and not {"/", "\\"} & set(record.folder)
+            and isinstance(record.written, dict)
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        raise DamageError(f"{objects.where}/{key} is no commit record: {error}", hint=_REPAIR) from error
+    if not consistent:
+        raise DamageError(f"{objects.where}/{key} is no commit record: its fields contradict each other", hint=_REPAIR)
+    return record
+
+
+def block_id(rows: Sequence[str], views: Sequence[int]) -> str:
+    """The name of a block: a digest of which rows and views it holds, 16 hex digits."""
+    return digest_json([list(rows), list(views)])[:16]
+
+
+def damaged(record: Record, fault: str) -> DamageError:
+    """The one error for a block that is not what its record says."""
+    return DamageError(f"block {record.block} is damaged: {fault}", hint=_REPAIR)
+
+
+def require_fit(record: Record, spec: FeatureSpec) -> None:
+    """Raise CacheError unless a record is of a set's layers, tokens, hidden size and dtype."""
+    if record.shape[2:] != spec.row_shape or record.dtype != spec.stored_dtype:
+        raise damaged(record, "its record has another shape or dtype than the feature set")
+
+
+def missing_views(
+    digests: Sequence[str], views: Sequence[int], held: Mapping[int, Collection[str]]
+) -> dict[tuple[int, ...], list[int]]:
+    """Views that are missing → the positions of the digests that lack just these; `held` is view → digests."""
+    parts: dict[tuple[int, ...], list[int]] = {}
+    for position, digest in enumerate(digests):
+        if missing := tuple(view for view in views if digest not in held.get(view, ())):
+            parts.setdefault(missing, []).append(position)
+    return parts
 
 
 def write_block(
@@ -62,7 +196,7 @@ def write_block(
             objects.delete_below(f"{BLOCKS}/{folder}")
         raise
     # When this fails the record may be there all the same: the block stays, and is swept up if nothing names it.
-    first = objects.write_new(Record.key(name), record.to_bytes())
+    first = objects.write_new(Record.key(name), json.dumps(asdict(record)).encode())
     # A store whose answer got lost may say "there already" of our own record.
     if not first and read_record(objects, name).folder != folder:
         objects.delete_below(f"{BLOCKS}/{folder}")
@@ -76,24 +210,25 @@ def read_block(objects: Objects, record: Record) -> np.ndarray:
     Raises:
         CacheError: something is missing or is not what the record says.
     """
+    import zarr
+    from zarr.buffer.cpu import Buffer
+    from zarr.storage import MemoryStore
+
     require_size(objects, record)
-    chunk = objects.read(record.chunk)
+    stored = {key.rpartition("/")[2]: objects.read(key) for key in (record.chunk, record.metadata)}
     try:
-        metadata = objects.read(record.metadata)
-        values = _decode(metadata, chunk, len(record.stored_shape))
-    except CacheError:
-        raise
+        held: dict[str, Any] = {name: Buffer.from_bytes(data) for name, data in stored.items()}
+        values = np.asarray(zarr.open_array(MemoryStore(held), mode="r")[...])
     except Exception as error:  # zarr has no common error for a chunk or metadata it cannot read
         raise damaged(record, f"{record.folder} cannot be decoded: {error}") from error
     if values.shape != record.stored_shape or values.dtype.name != record.dtype:
         raise damaged(record, f"{record.folder} is {values.dtype} {values.shape}, its record says otherwise")
-    require_checksum(values, record)
-    require_numbers(values, record)
+    require_values(values, record)
     return values.reshape(record.shape)
 
 
-def read_values(objects: Objects, record: Record) -> np.ndarray:
-    """A block's values (R, V, L, T, D), straight from its chunk and held against the record's checksum: fast.
+def read_values(objects: Objects, record: Record, out: np.ndarray | None = None) -> np.ndarray:
+    """A block's values (R, V, L, T, D), straight from its chunk into `out` and held against the record: fast.
 
     What only zarr needs, its description and its crc32c, is for `read_block` to check.
 
@@ -101,18 +236,12 @@ def read_values(objects: Objects, record: Record) -> np.ndarray:
         CacheError: something is missing or is not what the record says.
     """
     require_size(objects, record)
-    values = np.empty(record.shape, record.dtype)
-    fill_values(objects, record, values)
-    require_checksum(values, record)
-    require_numbers(values, record)
-    return values
-
-
-def fill_values(objects: Objects, record: Record, values: np.ndarray) -> None:
-    """Put a block's values into an array of as many, unchecked. Raises CacheError when there are fewer."""
+    values = np.empty(record.shape, record.dtype) if out is None else out
     target: Any = values.reshape(-1).view(np.uint8)
     if objects.read_into(record.chunk, memoryview(target)) != record.bytes:
         raise damaged(record, f"{record.chunk} ended early")
+    require_values(values, record)
+    return values
 
 
 def checksum(values: np.ndarray) -> str:
@@ -122,21 +251,19 @@ def checksum(values: np.ndarray) -> str:
 
 def require_size(objects: Objects, record: Record) -> None:
     """Raise CacheError unless the chunk is there and as long as its record says."""
-    size = objects.size(record.chunk)
-    if size is None:
-        raise damaged(record, f"{record.chunk} is missing")
-    if size != record.bytes + CRC_BYTES:
-        raise damaged(record, f"{record.chunk} has {size:,} bytes instead of {record.bytes + CRC_BYTES:,}")
+    size, expected = objects.size(record.chunk), record.bytes + _CRC_BYTES
+    if size != expected:
+        fault = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
+        raise damaged(record, f"{record.chunk} {fault}")
 
 
-def require_checksum(values: np.ndarray, record: Record) -> None:
-    """Raise CacheError unless the decoded values are those that were committed."""
+def require_values(values: np.ndarray, record: Record) -> None:
+    """Raise CacheError unless decoded values are those that were committed, and all of them numbers.
+
+    Nothing commits an infinite value or one that is no number, but a checksum may cover it.
+    """
     if checksum(values) != record.checksum:
         raise damaged(record, f"{record.chunk} has other bytes than were written")
-
-
-def require_numbers(values: np.ndarray, record: Record) -> None:
-    """Raise CacheError where a value is infinite or no number: nothing commits one, but a checksum may cover it."""
     flat = values.reshape(-1)
     kind = np.dtype(f"i{values.itemsize}")
     signed, unsigned = flat.view(kind), flat.view(f"u{values.itemsize}")
@@ -167,13 +294,4 @@ def _encode(values: np.ndarray) -> dict[str, bytes]:
         config={"write_empty_chunks": True},
     )
     array[...] = values
-    return {key: held[key].to_bytes() for key in (chunk_name(values.ndim), METADATA)}
-
-
-def _decode(metadata: bytes, chunk: bytes, dimensions: int) -> np.ndarray:
-    import zarr
-    from zarr.buffer.cpu import Buffer
-    from zarr.storage import MemoryStore
-
-    held: dict[str, Any] = {METADATA: Buffer.from_bytes(metadata), chunk_name(dimensions): Buffer.from_bytes(chunk)}
-    return np.asarray(zarr.open_array(MemoryStore(held), mode="r")[...])
+    return {key: held[key].to_bytes() for key in sorted(held)}

@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epalm.cache.blocks import make_groups, read_block, write_block
+from epalm.cache.blocks import (
+    BLOCKS,
+    GROUP,
+    GROUPS,
+    RECORDS,
+    Fault,
+    Record,
+    missing_views,
+    read_block,
+    read_record,
+    require_fit,
+    write_block,
+)
 from epalm.cache.ledger import Entry, Ledger
 from epalm.cache.manifest import read_manifests
 from epalm.cache.objects.base import Objects
-from epalm.cache.record import BLOCKS, RECORDS, Fault, Record, missing_views, read_record, require_fit
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 
@@ -24,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from epalm.cache.reader import FeatureReader
-    from epalm.cache.row_index import RowTable
+    from epalm.cache.row_table import RowTable
 
 _AT_ONCE = 16  # records read side by side: an object store answers each after a while
 _SUFFIX = ".json"
@@ -37,18 +48,17 @@ class FeatureSet:
         self.objects, self.spec, self.name = objects, spec, spec.name
         self.where = objects.where
         self.ledger = Ledger(objects)
-        self._said: dict[str, str] | None = None  # of itself, by the extraction that this instance belongs to
-        self._known: dict[str, Record] = {}  # records never change once they are there
-        self._rows: dict[int, set[str]] = {}  # view → media, of the records that are known
+        self._own_recorded: dict[str, str] | None = None  # by the extraction that this instance belongs to
+        self._records: dict[str, Record] = {}  # by block, as far as they are known: they never change
+        self._rows: dict[int, set[str]] = {}  # view → media, of these records
 
     @staticmethod
     def load(objects: Objects, name: str) -> "FeatureSet":
         """The feature set in a folder. Raises CacheError when there is none that this version reads."""
         spec = FeatureSpec.from_json(read_json(objects, "spec.json"))
         if spec.name != name:  # the name holds the fingerprint: a changed spec would label rows wrongly
-            raise CacheError(
-                f"{objects.where} is not the feature set of its name", hint="move it away, then extract again"
-            )
+            hint = "move it away, then extract again"
+            raise CacheError(f"{objects.where} is not the feature set of its name", hint=hint)
         return FeatureSet(objects, spec)
 
     @property
@@ -59,26 +69,27 @@ class FeatureSet:
 
     def prepare(self, recorded: Mapping[str, str]) -> None:
         """Create what is missing of the folder, and note what the extraction says of itself."""
-        make_groups(self.objects)
+        for key in GROUPS:
+            if self.objects.size(key) is None:
+                self.objects.write_new(key, GROUP)  # zarr's own way of making groups races
         self.note(recorded)
         self._keep("spec.json", self.spec.to_bytes())
 
     def note(self, recorded: Mapping[str, str]) -> None:
         """Keep what an extraction says of itself, in place of what an earlier one said."""
-        self._said = dict(recorded)
-        self._keep("recorded.json", (json.dumps(dict(recorded), indent=2, sort_keys=True) + "\n").encode())
+        self._own_recorded = dict(recorded)
+        self._keep("recorded.json", (json.dumps(self._own_recorded, indent=2, sort_keys=True) + "\n").encode())
 
     def records(self) -> list[Record]:
         """Every commit record, in order of name. Raises CacheError when one is damaged."""
         names = self.block_names()
-        if not self._known.keys() <= set(names):  # dropped, here or by another process
-            self._known, self._rows = {}, {}
-        new = [name for name in names if name not in self._known]
-        if new:
+        if not self._records.keys() <= set(names):  # dropped, here or by another process
+            self._records, self._rows = {}, {}
+        if new := [name for name in names if name not in self._records]:
             with ThreadPoolExecutor(min(_AT_ONCE, len(new))) as pool:
                 for record in pool.map(lambda name: read_record(self.objects, name), new):
-                    self._note(record)
-        return [self._known[name] for name in names]
+                    self._add(record)
+        return [self._records[name] for name in names]
 
     def block_names(self) -> list[str]:
         """Names of all committed blocks, damaged ones included."""
@@ -89,16 +100,20 @@ class FeatureSet:
         self.records()
         return set(self._rows.get(view, ()))
 
+    def views(self) -> tuple[int, ...]:
+        """Every view that some row has."""
+        self.records()
+        return tuple(sorted(self._rows))
+
+    def stored_bytes(self) -> int:
+        """Of all committed values."""
+        return sum(record.bytes for record in self.records())
+
     def lost_blocks(self) -> list[Record]:
         """Committed blocks whose values are not there any more; by one listing, so that no block is read."""
         records = self.records()  # before the listing: a block is there before its record
         there = {f"{BLOCKS}/{one.key}" for one in self.objects.below(BLOCKS).walk() if one.bytes} if records else set()
         return [record for record in records if record.chunk not in there]
-
-    def views(self) -> tuple[int, ...]:
-        """Every view that some row has."""
-        self.records()
-        return tuple(sorted(self._rows))
 
     def write_block(
         self,
@@ -125,26 +140,33 @@ class FeatureSet:
             raise ValueError("a block needs at least one digest, each once, and its views in order")
         if not np.isfinite(values).all():
             raise ValueError("a block cannot hold values that are not numbers")
+        count = 0
         with self.objects.lock(RECORDS):
             self.records()
-            parts = missing_views(digests, views, self._rows)
-            return sum(self._write(digests, values, tuple(views), part, made) for part in parts.items())
+            for missing, places in missing_views(digests, views, self._rows).items():
+                part = values
+                if len(places) < len(digests) or missing != tuple(views):
+                    part = values[np.ix_(places, [views.index(view) for view in missing])]
+                recorded = self.recorded if self._own_recorded is None else self._own_recorded
+                rows, written = [digests[place] for place in places], {"recorded": recorded, **(made or {})}
+                if record := write_block(self.objects, rows, missing, part, written):
+                    self._add(record)
+                    count += len(rows)
+        return count
 
-    def open(
-        self, *, only: Collection[str] | None = None, verify: bool = True, mapped: bool = False
-    ) -> "FeatureReader":
-        """A reader of the rows that are committed now.
+    def open(self, *, only: Collection[str] | None = None, mapped: bool = False) -> "FeatureReader":
+        """A reader of the rows that are committed now, every block that is read checked once.
 
-        `only` these media's blocks are read [default: all]; `verify` checks every block that is read, once. `mapped`:
-        files are mapped even where memory would suffice, so that several processes have them in memory once.
+        `only` these media's blocks are read [default: all]. `mapped`: files are mapped even where memory would suffice,
+        so that several processes have them in memory once.
         """
         from epalm.cache.reader import FeatureReader
 
         records = self.records()
         if only is not None:
-            wanted = only if isinstance(only, set | frozenset) else set(only)
+            wanted = set(only)
             records = [record for record in records if not wanted.isdisjoint(record.rows)]
-        return FeatureReader(self.objects, records, self.spec, verify=verify, memory=0 if mapped else None)
+        return FeatureReader(self.objects, records, self.spec, memory=0 if mapped else None)
 
     def frame(self) -> "pd.DataFrame":
         """A row for each medium of each block, in the order of blocks.
@@ -153,7 +175,7 @@ class FeatureSet:
         `row` in it; `written` (UTC), `host` and `device`; `versions` of libraries. Raises CacheError for a damaged
         record or manifest.
         """
-        from epalm.cache.row_index import rows_frame
+        from epalm.cache.row_table import rows_frame
 
         return rows_frame(self.records(), read_manifests(self.objects))
 
@@ -175,7 +197,7 @@ class FeatureSet:
 
     def table(self, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None) -> "RowTable":
         """The rows of `to_dask`, to be read stretch by stretch. Raises as `to_dask`."""
-        from epalm.cache.row_index import RowTable
+        from epalm.cache.row_table import RowTable
 
         return RowTable(self.objects, self.records(), self.spec, layers, views)
 
@@ -186,23 +208,17 @@ class FeatureSet:
             CacheError: a record or a manifest is damaged.
         """
         entries, rows = self.ledger.entries(), self.rows()
-        named: dict[str, set[str]] = {}
+        named: dict[str, set[str]] = {}  # the contents that data sets have under a name
         for manifest in read_manifests(self.objects) if entries else ():
             for name, digest in manifest.digests.items():
                 named.setdefault(name, set()).add(digest)
-
-        def replaced(entry: Entry) -> bool:
-            """Whether all data sets have another content under the entry's name, with a row."""
-            now = named.get(entry.media, set())
-            return bool(now) and entry.digest not in now and now <= rows
-
-        return [entry for entry in entries if entry.digest not in rows and not replaced(entry)]
+        replaced = {name for name, contents in named.items() if contents <= rows}
+        return [entry for entry in entries if entry.digest not in rows and entry.media not in replaced]
 
     def warned_media(self) -> list[Entry]:
         """The ledger's warnings about contents that have a row. Raises CacheError when a record is damaged."""
-        warnings = self.ledger.warnings()
-        rows = self.rows() if warnings else set[str]()
-        return [entry for entry in warnings if entry.digest in rows]
+        rows = self.rows()
+        return [entry for entry in self.ledger.warnings() if entry.digest in rows]
 
     def count_warned(self, digests: Iterable[str]) -> int:
         """How many of these have a row and a warning. Raises CacheError when a record is damaged."""
@@ -247,30 +263,8 @@ class FeatureSet:
                 if folder.startswith(f"{block}-"):
                     self.objects.delete_below(f"{BLOCKS}/{folder}")
 
-    def stored_bytes(self) -> int:
-        """Of all committed values."""
-        return sum(record.bytes for record in self.records())
-
-    def _write(
-        self,
-        digests: Sequence[str],
-        values: np.ndarray,
-        views: tuple[int, ...],
-        part: tuple[tuple[int, ...], list[int]],
-        made: Mapping[str, Any] | None,
-    ) -> int:
-        """Commit some rows in some of their views; how many that were."""
-        chosen, places = part
-        if len(places) < len(digests) or chosen != views:
-            values = values[np.ix_(places, [views.index(view) for view in chosen])]
-        written = {"recorded": self.recorded if self._said is None else self._said, **(made or {})}
-        record = write_block(self.objects, [digests[place] for place in places], chosen, values, written)
-        if record:
-            self._note(record)
-        return len(places) if record else 0
-
-    def _note(self, record: Record) -> None:
-        self._known[record.block] = record
+    def _add(self, record: Record) -> None:
+        self._records[record.block] = record
         for view in record.views:
             self._rows.setdefault(view, set()).update(record.rows)
 
@@ -284,6 +278,5 @@ def read_json(objects: Objects, key: str) -> Any:
     try:
         return json.loads(objects.read(key))
     except ValueError as error:
-        raise CacheError(
-            f"{objects.where}/{key} cannot be read: {error}", hint="epalm cache verify says what is whole"
-        ) from error
+        hint = "epalm cache verify says what is whole"
+        raise CacheError(f"{objects.where}/{key} cannot be read: {error}", hint=hint) from error

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from epalm.cache.objects.base import Objects
 
@@ -23,10 +22,6 @@ class Entry:
     hint: str | None
     warning: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return asdict(self)
-
 
 class Ledger:
     """A growing text of entries; the last one of a medium counts. Appending is safe from several processes."""
@@ -41,8 +36,7 @@ class Ledger:
 
     def add_all(self, entries: Iterable[Entry]) -> None:
         """Append entries in one step, which in an object store makes one object of them all. Raises CacheError."""
-        lines = "".join(json.dumps(entry.to_json(), ensure_ascii=False) + "\n" for entry in entries)
-        if lines:
+        if lines := "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries):
             self._objects.append(LEDGER, lines.encode("utf-8", "surrogateescape"))
 
     def entries(self) -> list[Entry]:
@@ -65,9 +59,7 @@ class Ledger:
         text = self._objects.lines(LEDGER).decode("utf-8", "surrogateescape")
         last: dict[tuple[str, str | None, bool], Entry] = {}
         torn = 0
-        for line in text.split("\n"):  # splitlines would also split at U+2028 and U+0085, which names may hold
-            if not line:
-                continue
+        for line in filter(None, text.split("\n")):  # splitlines would split at U+2028 and U+0085, which names may hold
             try:
                 entry = Entry(**json.loads(line))
                 last[entry.media, entry.digest, entry.warning] = entry

@@ -1,21 +1,54 @@
-"""Digests of media, remembered by place, size and modification time so that nothing is hashed twice.
+"""Digests of media, remembered in an SQLite file by place, size and times so that nothing is hashed twice.
 
-Only saves time: losing its file changes no result.
+The file only saves time, so no fault of it is an error: a damaged one is begun anew, one that cannot be written is only
+read, and a row that is not as it was written, by its own checksum, counts as damage. It keeps a rollback journal, as
+write-ahead logs need memory shared by all who read, and folders on a network have none.
 """
 
+import json
 import os
+import sqlite3
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from epalm.cache.hashing import hash_media
-from epalm.cache.index_file import IndexFile, Row
+import xxhash
+
 from epalm.console import progress, silent, warn
+from epalm.fingerprint import digest_file
 from epalm.media import MediaFile, Status
 
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS digests "
+    "(key TEXT PRIMARY KEY, size INT, mtime INT, ctime INT, digest TEXT, before TEXT, sum INT) WITHOUT ROWID"
+)
+_GET = (
+    "SELECT asked.key, size, mtime, ctime, digest, before, sum "
+    "FROM json_each(?) AS asked CROSS JOIN digests ON digests.key = asked.value"
+)
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: another table than ours
+_FAULTS = (OSError, sqlite3.Error, UnicodeError)  # UnicodeError: SQLite quotes a damaged file
+_PATIENCE = 30  # seconds to wait for another process's commit
+_ASKED = 10_000  # keys of one query
 _SHOWN = 2_000  # media to hash from which a bar is worth its space
-_KEEP_ROWS, _KEEP_SECONDS = 5_000, 2.0  # digests are committed after so many or so long: all that a kill can lose
+_COMMIT_EVERY = 1.0  # seconds: all that a kill can lose
+_FRESH = 2_000_000_000  # ns: a file changed this shortly before it was hashed may change again unnoticed
+_MOST_THREADS = 8
+
+
+class _Row(NamedTuple):
+    """What is known of a medium: the file's `Status`, its digest (hex) then and the one before that, "" for none."""
+
+    size: int
+    mtime: int
+    ctime: int
+    digest: str
+    before: str
 
 
 class MediaIndex:
@@ -35,106 +68,141 @@ class MediaIndex:
 
     def digests(self, media: Sequence[MediaFile], statuses: Sequence[Status | None] | None = None) -> list[str | None]:
         """Each medium's digest (hex) in order, hashed where it is not known; None for one that cannot be read."""
-        statuses = _statuses(media) if statuses is None else statuses
-        with IndexFile(self._path, read_only=self._read_only) as file:
-            found, old = _look_up(file, media, statuses)
-            if file.begun_anew:  # what was still readable of a damaged file
-                file.put(list(_rows(media, statuses, found)))
-            missing: dict[MediaFile, list[int]] = {}
-            for position, (digest, status) in enumerate(zip(found, statuses, strict=True)):
-                if digest is None and status is not None:
-                    missing.setdefault(media[position], []).append(position)
-            if missing:
-                self._hash(file, missing, found, old)
-        return found
-
-    def known(self, media: Sequence[MediaFile], statuses: Sequence[Status | None] | None = None) -> list[str | None]:
-        """Each medium's digest (hex) in order; None for one that would have to be hashed first."""
-        with IndexFile(self._path, read_only=True) as file:
-            return _look_up(file, media, _statuses(media) if statuses is None else statuses)[0]
+        statuses = [medium.status() for medium in media] if statuses is None else statuses
+        digests: list[str | None] = [None] * len(media)
+        outdated = {}
+        for position, row in self._rows(media):
+            if statuses[position] == row[:3]:
+                digests[position] = row.digest
+            else:
+                outdated[position] = row
+        missing = {
+            media[position]: outdated.get(position)
+            for position, digest in enumerate(digests)
+            if digest is None and statuses[position] is not None
+        }
+        if missing:
+            hashed = self._hash(missing)
+            digests = [digest or hashed.get(medium) for digest, medium in zip(digests, media, strict=True)]
+        return digests
 
     def previous(
         self, media: Sequence[MediaFile], statuses: Sequence[Status | None] | None = None
     ) -> dict[MediaFile, str]:
         """The digests (hex) that media had before their files changed, of those of which one is remembered."""
-        statuses = _statuses(media) if statuses is None else statuses
+        statuses = [medium.status() for medium in media] if statuses is None else statuses
         before = {}
-        with IndexFile(self._path, read_only=True) as file:
-            for position, row in file.read([_key(medium) for medium in media]):
-                status = statuses[position]
-                digest = row.before if status == row[:3] else row.digest
-                if digest and status is not None:
-                    before[media[position]] = digest
+        for position, row in self._rows(media):
+            status = statuses[position]
+            digest = row.before if status == row[:3] else row.digest
+            if digest and status is not None:
+                before[media[position]] = digest
         return before
 
-    def _hash(
-        self, file: IndexFile, missing: dict[MediaFile, list[int]], found: list[str | None], old: dict[int, Row]
-    ) -> None:
-        """Put the digests of `missing` (medium → its positions) into `found`, and keep them in `file`."""
-        media = list(missing)
-        rows: list[tuple[str, Row]] = []
-        lost, kept_at = 0, time.monotonic()
-
-        def keep() -> None:
-            nonlocal lost, kept_at
-            if rows and not file.put(rows):
-                lost += len(rows)
-            rows.clear()
-            kept_at = time.monotonic()
-
-        shown = progress("hash media", len(media), "files") if len(media) >= _SHOWN else nullcontext(silent)
+    def _rows(self, media: Sequence[MediaFile]) -> Iterator[tuple[int, _Row]]:
+        """The rows that the file has of these media, by position; damage ends them early."""
+        keys = [_key(medium) for medium in media]
+        order = sorted(range(len(keys)), key=keys.__getitem__)  # as the file has them: each page is read once
         try:
-            with shown as advance, closing(hash_media(media)) as hashes:
-                for done in hashes:
-                    for position, digest, status in done:
-                        medium = media[position]
-                        for place in missing[medium]:
-                            found[place] = digest
-                        if digest is not None and status is not None:
-                            rows.append((_key(medium), _row(digest, status, old.get(missing[medium][0]))))
-                    if len(rows) >= _KEEP_ROWS or time.monotonic() - kept_at > _KEEP_SECONDS:
-                        keep()
-                    advance(len(done))
+            with closing(self._connect()) as connection:
+                for first in range(0, len(order), _ASKED):
+                    asked = order[first : first + _ASKED]
+                    for number, *values, total in connection.execute(_GET, [json.dumps([keys[p] for p in asked])]):
+                        position, row = asked[number], _Row(*values)
+                        if _sum(keys[position], row) != total:
+                            raise sqlite3.DatabaseError("a row that is not as it was written")
+                        yield position, row
+        except _FAULTS as error:
+            self._drop_if_damaged(error)
+
+    def _keep(self, rows: Mapping[MediaFile, _Row]) -> None:
+        """Commit rows, replacing those of the same media."""
+        values = [(key := _key(medium), *row, _sum(key, row)) for medium, row in rows.items()]
+        if not values or self._read_only:
+            return
+        try:
+            with closing(self._connect()) as connection, connection:
+                connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        except _FAULTS as error:  # damaged, a full disk, or a lock held too long
+            self._drop_if_damaged(error)
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._read_only:
+            return sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", timeout=_PATIENCE, uri=True)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=_PATIENCE)
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(_TABLE)
+        return connection
+
+    def _drop_if_damaged(self, error: Exception) -> None:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if self._read_only or isinstance(error, OSError) or code not in _DAMAGE:
+            return
+        warn(f"{self._path} cannot be used and is begun anew; media are hashed again")
+        with suppress(OSError):
+            # The journals go first: one that is left would be played into the file that comes next.
+            for suffix in ("-journal", "-wal", "-shm", ""):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+    def _hash(self, missing: Mapping[MediaFile, _Row | None]) -> dict[MediaFile, str]:
+        """The digests of media that can be read, kept as they become known; `missing` has their outdated rows."""
+        digests: dict[MediaFile, str] = {}
+        shown = progress("hash media", len(missing), "files") if len(missing) >= _SHOWN else nullcontext(silent)
+        with shown as advance, closing(_hashed(list(missing))) as batches:
+            for batch in batches:
+                rows = {}
+                for medium, digest, status in batch:
+                    digests[medium] = digest
+                    if status is not None:
+                        old = missing[medium]
+                        before = "" if old is None else old.before if old.digest == digest else old.digest
+                        rows[medium] = _Row(*status, digest, before)
+                self._keep(rows)
+                advance(len(batch))
+        return digests
+
+
+def _hashed(media: Sequence[MediaFile]) -> Generator[list[tuple[MediaFile, str, Status | None]], None, None]:
+    """Digests of the media that can be read, some at a time and in no order; closing the iterator ends the reading.
+
+    Each comes with the state of the file whose digest it is; None where that cannot be told: the file changed
+    meanwhile, or so shortly before that it may do so again within one tick of its clock.
+    """
+    left, done = iter(media), deque[tuple[MediaFile, str, Status | None]]()
+    stopped = threading.Event()
+
+    def pulse() -> None:
+        if stopped.is_set():
+            raise CancelledError
+
+    def work() -> None:
+        for medium in left:  # a step of this iterator is one step: threads share it without a lock
+            before, began = medium.status(), time.time_ns()
+            with suppress(OSError):
+                digest = digest_file(medium.path, medium.offset, medium.size, pulse=pulse)
+                settled = before is not None and began - before.mtime > _FRESH and medium.status() == before
+                done.append((medium, digest, before if settled else None))
+
+    threads = min(_MOST_THREADS, os.cpu_count() or 1, len(media))
+    with ThreadPoolExecutor(threads, "hash") as pool:
+        try:
+            running = {pool.submit(work) for _ in range(threads)}
+            while running:
+                finished, running = wait(running, timeout=_COMMIT_EVERY)
+                yield [done.popleft() for _ in range(len(done))]
+                for thread in finished:
+                    thread.result()
         finally:
-            keep()
-        if lost >= _SHOWN and not self._read_only:
-            warn(f"{lost:,} digests could not be kept in {self._path}; the next command hashes these media again")
-
-
-def _statuses(media: Iterable[MediaFile]) -> list[Status | None]:
-    return [medium.status() for medium in media]
-
-
-def _look_up(
-    file: IndexFile, media: Sequence[MediaFile], statuses: Sequence[Status | None]
-) -> tuple[list[str | None], dict[int, Row]]:
-    """Each medium's digest, None where it is not known, and the rows of files that have changed, by position."""
-    found: list[str | None] = [None] * len(media)
-    old = {}
-    for position, row in file.read([_key(medium) for medium in media]):
-        if statuses[position] == row[:3]:
-            found[position] = row.digest
-        else:
-            old[position] = row
-    return found, old
-
-
-def _rows(
-    media: Sequence[MediaFile], statuses: Sequence[Status | None], digests: Sequence[str | None]
-) -> Iterator[tuple[str, Row]]:
-    for medium, status, digest in zip(media, statuses, digests, strict=True):
-        if digest is not None and status is not None:
-            yield _key(medium), Row(*status, digest, "")
-
-
-def _row(digest: str, status: Status, old: Row | None) -> Row:
-    before = "" if old is None else old.before if old.digest == digest else old.digest
-    return Row(*status, digest, before)
+            stopped.set()
 
 
 def _key(medium: MediaFile) -> str:
     """Where the medium's bytes lie, as text; absolute paths hold no "//" behind their first character."""
-    path = str(medium.path.absolute())
-    if not path.isascii():
-        path = os.fsencode(path).decode("utf-8", "backslashreplace")
+    path = os.fsencode(medium.path.absolute()).decode("utf-8", "backslashreplace")
     return path if medium.size is None else f"{path}//{medium.offset}+{medium.size}"
+
+
+def _sum(key: str, row: _Row) -> int:
+    """Of everything that the row says. SQLite has no checksums: a flipped bit would be another medium's digest."""
+    return xxhash.xxh3_64_intdigest("\0".join(map(str, (key, *row))).encode()) >> 1  # SQLite's integers have a sign

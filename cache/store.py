@@ -1,4 +1,4 @@
-"""The cache: feature sets, the media index, and which extraction was the latest. Knows no models."""
+"""The cache: feature sets, the media index, which extraction was the latest, and who uses a set. Knows no models."""
 
 import json
 import time
@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epalm.cache.feature_set import FeatureSet, read_json
+from epalm.cache.blocks import RECORDS
+from epalm.cache.feature_set import FeatureSet
 from epalm.cache.media_index import MediaIndex
 from epalm.cache.objects.base import MissingObjectError, Objects
 from epalm.cache.objects.local import LocalObjects
-from epalm.cache.record import RECORDS
 from epalm.cache.spec import FeatureSpec, parse_layers
-from epalm.cache.uses import last_used
 from epalm.errors import CacheError
+from epalm.fingerprint import digest_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,7 @@ _FIGURES = [
 _LEDGER = ["set", "modality", "media", "digest", "error", "hint", "warning"]
 SETS, _INDEX = "sets", "stat-index.sqlite"
 _LATEST = "latest"  # one object for each modality: two extractions at once leave both notes
+_USES, _LAST_USED = "uses", "used.json"  # with each set: marks that keep it from being collected
 _LOCAL = Path(".epalm")  # where the media index lies when the cache is in an object store
 
 
@@ -41,21 +42,29 @@ class LatestExtraction:
     time: float
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A run folder (absolute path, and the machine that it lies on) that was trained on a set, and when."""
+
+    run: str
+    host: str
+    time: float
+
+
 def open_objects(where: str | Path) -> Objects:
     """The storage that the user names: a folder, or a URL such as `s3://bucket/cache`; nothing is created.
 
     Raises:
         CacheError: a URL of a kind that nothing here reads.
     """
-    text = str(where)
-    scheme, separator, rest = text.partition("://")
+    scheme, separator, rest = str(where).partition("://")
     if not separator:
-        return LocalObjects(Path(text))
+        return LocalObjects(Path(where))
     if scheme in ("file", "local"):
         return LocalObjects(Path(rest))
     from epalm.cache.objects.remote import RemoteObjects  # obstore takes a moment to import
 
-    return RemoteObjects(text)
+    return RemoteObjects(str(where))
 
 
 class Cache:
@@ -70,7 +79,12 @@ class Cache:
 
     def set_names(self) -> list[str]:
         """Names of all feature sets, in order; also of those whose description is damaged or gone."""
-        return [name for name in self.folder_names() if self._has_become_set(name)]
+
+        def is_set(name: str) -> bool:
+            described = self.objects.size(f"{SETS}/{name}/spec.json") is not None
+            return described or bool(self.objects.names(f"{SETS}/{name}/{RECORDS}"))
+
+        return [name for name in self.folder_names() if is_set(name)]
 
     def folder_names(self) -> list[str]:
         """Names of all folders for feature sets, also of those that have not become one yet."""
@@ -87,33 +101,28 @@ class Cache:
     def existing(self, spec: FeatureSpec) -> FeatureSet | None:
         """The set of that spec, if it is there. Raises CacheError when a folder of its name is another's."""
         try:
-            found = self.load(spec.name)
+            return self.load(spec.name)
         except MissingObjectError:
             return None
-        if found.spec.fingerprint != spec.fingerprint:
-            raise CacheError(
-                f"{found.where} is not the feature set of its name", hint="move it away, then extract again"
-            )
-        return found
 
     def serving(self, spec: FeatureSpec) -> list[FeatureSet]:
         """The sets whose rows hold what `spec` asks for: its own first, then those with more layers."""
         exact = self.existing(spec)
-        begin = spec.name[: -len(spec.name.rpartition("-")[2])]  # modality and encoder
-        wider = []
+        serving = [exact] if exact else []
+        prefix = spec.name.rpartition("-")[0]  # modality and encoder
         for name in self.set_names():
-            if name.startswith(begin) and name != spec.name:
+            if name.rpartition("-")[0] == prefix and name != spec.name:
                 with suppress(CacheError):  # a damaged set serves nobody; `cache ls` and `verify` name it
-                    found = self.load(name)
-                    if found.spec.serves(spec):
-                        wider.append(found)
-        return [*([exact] if exact else []), *wider]
+                    features = self.load(name)
+                    if features.spec.serves(spec):
+                        serving.append(features)
+        return serving
 
     def feature_set(self, spec: FeatureSpec, *, recorded: Mapping[str, str]) -> FeatureSet:
         """The set of that spec, created where it is missing; `recorded` says which libraries are at work."""
-        found = self.existing(spec) or FeatureSet(self.objects.below(f"{SETS}/{spec.name}"), spec)
-        found.prepare(recorded)
-        return found
+        features = self.existing(spec) or FeatureSet(self.objects.below(f"{SETS}/{spec.name}"), spec)
+        features.prepare(recorded)
+        return features
 
     def find(self, name: str) -> FeatureSet:
         """The set of that name, or the only one whose name starts so. Raises CacheError otherwise."""
@@ -129,7 +138,13 @@ class Cache:
         """A row for each feature set: what it holds, its size, when it was last used; `fault` for a damaged one."""
         import pandas as pd
 
-        return pd.DataFrame([self._figures_or_fault(name) for name in self.set_names()], columns=_FIGURES)
+        def figures(name: str) -> dict[str, Any]:
+            try:
+                return set_figures(self.load(name))
+            except CacheError as error:
+                return {"set": name, "fault": error.message}
+
+        return pd.DataFrame([figures(name) for name in self.set_names()], columns=_FIGURES)
 
     def ledger(self) -> "pd.DataFrame":
         """A row for each medium that still has no row, and for each with a `warning`. Raises CacheError."""
@@ -142,23 +157,18 @@ class Cache:
 
     def forget(self, name: str) -> None:
         """Let no extraction into the set of that name be the latest one any more."""
-        for key in self.objects.names(_LATEST):
-            with suppress(CacheError):  # damaged: it names nothing
-                if self._noted(key).set == name:
-                    self.objects.delete(f"{_LATEST}/{key}")
+        for latest in self._every_latest():
+            if latest.set == name:
+                self.objects.delete(f"{_LATEST}/{latest.modality}.json")
 
     def latest(self, modality: str | None = None) -> LatestExtraction:
         """The latest extraction, of one modality or of all. Raises CacheError when there is none."""
-        keys = self.objects.names(_LATEST)
-        if modality is not None:
-            keys = [key for key in keys if key == f"{modality}.json"]
-        if not keys:
-            which = modality or "image"
-            raise CacheError(
-                f"nothing{f' of modality {modality}' if modality else ''} has been extracted into {self.where} yet",
-                hint=f"epalm extract --modality {which}",
-            )
-        return max(map(self._noted, keys), key=lambda one: one.time)
+        candidates = [latest for latest in self._every_latest() if modality in (None, latest.modality)]
+        if not candidates:
+            of = f" of modality {modality}" if modality else ""
+            hint = f"epalm extract --modality {modality or 'image'}"
+            raise CacheError(f"nothing{of} has been extracted into {self.where} yet", hint=hint)
+        return max(candidates, key=lambda latest: latest.time)
 
     def chosen_layers(self, features: FeatureSet, asked: str | None) -> tuple[int, ...]:
         """The layers asked for, else those of the latest extraction where it worked on this set, else all stored.
@@ -169,47 +179,36 @@ class Cache:
         if asked is not None:
             depth = int(dict(features.spec.encoder.get("architecture", {})).get("depth", max(features.spec.layers) + 1))
             return parse_layers(asked, depth)
-        try:
+        with suppress(CacheError):
             latest = self.latest(features.spec.modality)
-        except CacheError:
-            return features.spec.layers
-        return latest.layers if latest.set == features.name else features.spec.layers
+            if latest.set == features.name:
+                return latest.layers
+        return features.spec.layers
 
-    def _figures_or_fault(self, name: str) -> dict[str, Any]:
-        try:
-            return set_figures(self.load(name))
-        except CacheError as error:
-            return {"set": name, "fault": error.message}
-
-    def _has_become_set(self, name: str) -> bool:
-        described = self.objects.size(f"{SETS}/{name}/spec.json") is not None
-        return described or bool(self.objects.names(f"{SETS}/{name}/{RECORDS}"))
-
-    def _noted(self, key: str) -> LatestExtraction:
-        try:
-            value = read_json(self.objects, f"{_LATEST}/{key}")
-            return LatestExtraction(**{**value, "layers": tuple(value["layers"])})
-        except (TypeError, KeyError) as error:
-            raise CacheError(
-                f"{self.where}/{_LATEST}/{key} is damaged: {error}", hint="run epalm extract again"
-            ) from error
+    def _every_latest(self) -> list[LatestExtraction]:
+        """That of each modality; damaged notes are passed over."""
+        latest = []
+        for key in self.objects.names(_LATEST):
+            with suppress(MissingObjectError, ValueError, TypeError, KeyError):
+                value = json.loads(self.objects.read(f"{_LATEST}/{key}"))
+                latest.append(LatestExtraction(**{**value, "layers": tuple(value["layers"])}))
+        return latest
 
 
 def ledger_frame(sets: Iterable[FeatureSet]) -> "pd.DataFrame":
     """A row for each medium that still has no row, then for each with a warning; see `Cache.ledger`."""
     import pandas as pd
 
-    noted = [
-        {"set": features.name, "modality": features.spec.modality, **entry.to_json()}
+    entries = [
+        {"set": features.name, "modality": features.spec.modality, **asdict(entry)}
         for features in sets
         for entry in (*features.bad_media(), *features.warned_media())
     ]
-    return pd.DataFrame(noted, columns=_LEDGER).astype({"warning": bool})
+    return pd.DataFrame(entries, columns=_LEDGER).astype({"warning": bool})
 
 
 def set_figures(features: FeatureSet) -> dict[str, Any]:
     """What `Cache.frame` says of one set. Raises CacheError where it is damaged."""
-    ledger = ledger_frame([features])
     times = [record.time or 0.0 for record in features.records()]
     return {
         "set": features.name,
@@ -222,7 +221,41 @@ def set_figures(features: FeatureSet) -> dict[str, Any]:
         "width": features.spec.width,
         "dtype": features.spec.stored_dtype,
         "bytes": features.stored_bytes(),
-        "bad": ledger.loc[~ledger["warning"], "media"].nunique(),
-        "warned": ledger.loc[ledger["warning"], "media"].nunique(),
+        "bad": len({entry.media for entry in features.bad_media()}),
+        "warned": len({entry.media for entry in features.warned_media()}),
         "last_used": last_used(features.objects) or max(times, default=None),
     }
+
+
+def touch(objects: Objects) -> None:
+    """Note that a set is used now. A cache that cannot be written is used all the same."""
+    with suppress(CacheError):
+        objects.write(_LAST_USED, json.dumps({"time": time.time()}).encode())
+
+
+def last_used(objects: Objects) -> float | None:
+    """When a set was last used (Unix time in seconds); None when that is not known."""
+    with suppress(CacheError, ValueError, TypeError, KeyError):
+        return float(json.loads(objects.read(_LAST_USED))["time"])
+    return None
+
+
+def mark(objects: Objects, run: str, host: str) -> None:
+    """Note that a run uses a set: it is not collected while the run folder is there."""
+    with suppress(CacheError):
+        use = json.dumps(asdict(Use(run, host, time.time()))).encode()
+        objects.write(f"{_USES}/{digest_json([host, run])[:16]}.json", use)
+
+
+def uses(objects: Objects) -> list[Use]:
+    """The runs that have marked a set, oldest first; damaged marks are passed over."""
+    found = []
+    for name in objects.names(_USES):
+        with suppress(MissingObjectError, ValueError, TypeError):
+            found.append(Use(**json.loads(objects.read(f"{_USES}/{name}"))))
+    return sorted(found, key=lambda use: use.time)
+
+
+def unread_marks(objects: Objects) -> int:
+    """How many marks of a set are damaged: of a run that is not known."""
+    return len(objects.names(_USES)) - len(uses(objects))

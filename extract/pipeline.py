@@ -16,7 +16,7 @@ from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, write_manifest
 from epalm.cache.objects.local import LocalObjects
-from epalm.cache.uses import touch
+from epalm.cache.store import touch
 from epalm.console import Advance, progress, warn
 from epalm.datasets import from_anywhere
 from epalm.errors import CacheError

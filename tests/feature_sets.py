@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from epalm.cache.blocks import missing_views
 from epalm.cache.exchange.transfer import Transferred, plan_transfer, run_transfer
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import Manifest, read_manifests, write_manifest
-from epalm.cache.record import missing_views
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
 from tests.cache.test_feature_set import SPEC
@@ -65,10 +65,9 @@ def contents(features: FeatureSet) -> Rows:
     reader = features.open()
     rows: Rows = {}
     for view in features.views():
-        for name in reader.digests:
-            row = reader.row_of(name)
-            assert row is not None
-            if reader.has(row, view=view):
+        held = features.rows(view)
+        for row, name in enumerate(reader.digests):
+            if name in held:
                 rows[name, view] = reader.gather(np.array([row]), view=view).tobytes()
     return rows
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from epalm.cache.uses import mark
+from epalm.cache.store import mark
 from epalm.console import say, warn
 from epalm.errors import UsageError
 from epalm.figures import headline_in_words

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from epalm.cache.blocks import GROUP, GROUPS
+from epalm.cache.blocks import BLOCKS, GROUP, GROUPS, Fault, Record
 from epalm.cache.care.sweep import leftovers
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import MANIFESTS, Manifest, names_by_digest, read_manifest
-from epalm.cache.record import BLOCKS, Fault, Record
-from epalm.cache.row_index import RowIndex
+from epalm.cache.reader import RowIndex
 from epalm.cache.store import Cache
 from epalm.console import progress, size_in_words
 from epalm.errors import CacheError

@@ -12,15 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from epalm.cache.blocks import read_block
+from epalm.cache.blocks import BLOCKS, RECORDS, Record, read_block
 from epalm.cache.care.sweep import GRACE, delete_leftovers, is_draft, leftovers
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import MANIFESTS
 from epalm.cache.objects.base import Objects, Stored
-from epalm.cache.record import BLOCKS, RECORDS, Record
-from epalm.cache.row_index import RowIndex
-from epalm.cache.store import SETS, Cache
-from epalm.cache.uses import last_used, unread_marks, uses
+from epalm.cache.reader import RowIndex
+from epalm.cache.store import SETS, Cache, last_used, unread_marks, uses
 from epalm.errors import CacheError
 
 

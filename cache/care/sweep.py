@@ -4,8 +4,8 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 
+from epalm.cache.blocks import BLOCKS, RECORDS, read_record
 from epalm.cache.objects.base import Objects, Stored
-from epalm.cache.record import BLOCKS, RECORDS, read_record
 from epalm.errors import CacheError
 
 GRACE = 24 * 3600.0  # seconds: whoever writes a block is done with it by then

@@ -23,7 +23,7 @@ import numpy as np
 from epalm.cache.blocks import checksum
 from epalm.cache.exchange import claims
 from epalm.cache.manifest import Manifest
-from epalm.cache.row_index import RowTable
+from epalm.cache.row_table import RowTable
 from epalm.errors import CacheError
 from epalm.fingerprint import digest_json
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from epalm.cache.exchange.hdf5 import stretch_rows
 from epalm.cache.manifest import Manifest, names_by_digest
-from epalm.cache.row_index import RowTable
+from epalm.cache.row_table import RowTable
 from epalm.errors import UsageError
 
 

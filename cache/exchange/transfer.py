@@ -11,15 +11,23 @@ from typing import TypeVar
 
 import numpy as np
 
-from epalm.cache.blocks import read_values, require_size, write_block
+from epalm.cache.blocks import (
+    DamageError,
+    Fault,
+    Record,
+    missing_views,
+    read_record,
+    read_values,
+    require_fit,
+    require_size,
+    write_block,
+)
 from epalm.cache.exchange.claims import checked_recorded, checked_spec, require_manifest
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, read_manifests, write_manifest
 from epalm.cache.objects.base import MissingObjectError, Objects
-from epalm.cache.record import DamageError, Fault, Record, missing_views, read_record, require_fit
-from epalm.cache.store import Cache, LatestExtraction
-from epalm.cache.uses import touch
+from epalm.cache.store import Cache, LatestExtraction, touch
 from epalm.console import progress, size_in_words
 from epalm.errors import CacheError, UsageError
 

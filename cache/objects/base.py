@@ -5,7 +5,7 @@ names only; every fault of the store becomes a CacheError.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,60 +33,51 @@ class Objects(Protocol):
 
     def below(self, folder: str) -> "Objects":
         """The same storage with a folder of it as its root."""
-        ...
 
     def read(self, key: str) -> bytes:
         """An object's bytes. Raises MissingObjectError, or CacheError when it cannot be read."""
-        ...
 
     def read_into(self, key: str, target: memoryview) -> int:
         """Fill `target` (bytes) with an object's beginning; how much there was. Raises as `read`."""
-        ...
+        data = self.read(key)[: len(target)]
+        target[: len(data)] = data
+        return len(data)
 
     def size(self, key: str) -> int | None:
         """An object's size in bytes, None when there is none."""
-        ...
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         """Put an object, replacing one of that name in one step."""
-        ...
 
     def write_new(self, key: str, data: bytes) -> bool:
         """Put an object unless one of that name is there; whether this call was the first."""
-        ...
 
     def append(self, key: str, line: bytes) -> None:
         """Add a line or some, line ends included, to a growing text; safe from several processes and machines."""
-        ...
 
     def lines(self, key: str) -> bytes:
         """All of a growing text, empty when there is none; a kill may have left a torn line in it."""
-        ...
 
     def names(self, folder: str) -> list[str]:
         """Names directly below a folder, of objects and folders, sorted; none when there is no such folder."""
-        ...
 
     def walk(self) -> Iterator[Stored]:
         """Every object at any depth, drafts included."""
-        ...
 
     def delete(self, key: str) -> None:
         """Take an object away, if it is there."""
-        ...
 
     def delete_below(self, folder: str) -> None:
         """Take a folder with all that is in it away, if it is there."""
-        ...
 
     def path(self, key: str) -> Path | None:
         """Where an object can be mapped into memory; None where it has to be read."""
-        ...
+        return None
 
     def free_bytes(self) -> int | None:
         """What still fits; None where there is no known limit."""
-        ...
+        return None
 
     def lock(self, key: str) -> AbstractContextManager[None]:
-        """Keep others out of what the key stands for, where the storage can: see the implementations."""
-        ...
+        """Keep others out of what the key stands for, where the storage has locks that end with their holder."""
+        return nullcontext()

@@ -11,25 +11,22 @@ from pathlib import Path
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems without locks say
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Put `data` at `path`, replacing what is there in one step."""
-    draft = _draft(path, data)
+def write_atomically(path: Path, data: bytes | memoryview, *, replace: bool = True) -> bool:
+    """Put `data` at `path` in one step, replacing what is there unless not `replace`; whether it was put."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    fsync_directory(path.parent)
-
-
-def link_first_wins(path: Path, data: bytes | memoryview) -> bool:
-    """Put `data` at `path` unless something is there already; whether this call was the first."""
-    draft = _draft(path, data)
-    try:
-        os.link(draft, path)
+        with draft.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            draft.replace(path)
+        else:
+            os.link(draft, path)
     except FileExistsError:
         return False
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     fsync_directory(path.parent)
     return True
 
@@ -44,17 +41,19 @@ def draft_of(path: Path) -> Iterator[Path]:
         BlockingIOError: another process is writing it.
     """
     draft = path.with_name(f".{path.name}.part")
-    descriptor = _open_alone(draft)
-    try:
-        os.ftruncate(descriptor, 0)
-        yield draft
-        os.fsync(descriptor)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
+    with draft.open("ab") as file:
+        alone = take_lock(file.fileno())
+        # Between opening and locking, another process may have made the draft the finished file.
+        if not (alone and draft.exists() and os.path.samestat(draft.lstat(), os.fstat(file.fileno()))):
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(path))
+        try:
+            file.truncate(0)
+            yield draft
+            os.fsync(file.fileno())
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
     fsync_directory(path.parent)
 
 
@@ -85,31 +84,3 @@ def take_lock(descriptor: int, *, shared: bool = False) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
     return True
-
-
-def _draft(path: Path, data: bytes | memoryview) -> Path:
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with draft.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-    return draft
-
-
-def _open_alone(path: Path) -> int:
-    """A descriptor of a file that no other process has opened so, made where it is missing."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
-            if not take_lock(descriptor):
-                raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(path))
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # between the two calls it has become the finished file, or was taken away

@@ -7,92 +7,100 @@ credentials. Knows objects and names; what they hold is not known here.
 
 import contextlib
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
-from epalm.cache.objects.base import MissingObjectError, Stored
-from epalm.cache.objects.store_errors import AGAIN, SIGN_IN, codes_of, final_error, text_of, without_user
+from epalm.cache.objects.base import MissingObjectError, Objects, Stored
 from epalm.errors import CacheError
 
 Result = TypeVar("Result")
 
-_S3, _GOOGLE = ("s3", "s3a"), ("gs", "gcs")
+_SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "memory": "memory"}
 _THREADS = 8  # for many small objects: a request is mostly waiting
 _TIMEOUT = timedelta(minutes=5)  # for one request; a block takes seconds
+_PATIENCE = (60.0, 0.2, 10.0)  # seconds: of faults in all, before the second try, at most between two tries
+_TRANSIENT = {  # codes that are worth another try
+    *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded"),
+    *("InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict"),
+    *("IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"),
+    *("408", "409", "429", "500", "502", "503", "504"),
+}
+_CREDENTIALS = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301", "307"}
+_SIGN_IN = {
+    "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with aws",
+    "gs": "run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS",
+    "memory": "",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a store's faults are borne, in seconds: in all, before the second try, and at most between two tries."""
-
-    total: float = 60.0
-    first: float = 0.2
-    longest: float = 10.0
-
-
-class RemoteObjects:
+class RemoteObjects(Objects):
     """See `Objects`; safe from several threads, and goes along into spawned processes.
 
     A store puts an object whole, in one request or a multipart upload that is completed or aborted (of a killed one
     nothing is listed; a lifecycle rule of the bucket frees its parts).
     """
 
-    def __init__(self, url: str, patience: Patience | None = None) -> None:
+    def __init__(self, url: str, patience: tuple[float, float, float] = _PATIENCE) -> None:
         """What a URL names; nothing is connected or created. A user or password in it is left out of `where`.
 
         Raises:
             CacheError: a URL of a kind that is not known here, or without a bucket.
         """
-        self._url, self._patience = url, patience or Patience()
-        self.where = without_user(url).rstrip("/")
+        self._url, self._patience = url, patience
+        self.where = _without_user(url).rstrip("/")
         scheme, _, rest = url.partition("://")
-        self._scheme = "s3" if scheme in _S3 else "gs" if scheme in _GOOGLE else scheme
         self._bucket, _, self._root = rest.rpartition("@")[2].strip("/").partition("/")
-        if self._scheme not in SIGN_IN:
-            raise CacheError(
-                f"{self.where} is of a kind that is not known here",
-                hint="give a folder, s3://bucket/folder or gs://bucket/folder",
-            )
+        if scheme not in _SCHEMES:
+            hint = "give a folder, s3://bucket/folder or gs://bucket/folder"
+            raise CacheError(f"{self.where} is of a kind that is not known here", hint=hint)
         if not self._bucket:
             raise CacheError(f"{self.where}// names no bucket", hint=f"give {scheme}://bucket/folder")
+        self._scheme = _SCHEMES[scheme]
 
     def __reduce__(self) -> tuple[object, ...]:
         return RemoteObjects, (self._url, self._patience)
 
     def below(self, folder: str) -> "RemoteObjects":
-        """See `Objects`."""
         inside = RemoteObjects(f"{self._url.rstrip('/')}/{folder}", self._patience)
         if "_store" in self.__dict__:
             inside._store = self._store  # one pool of connections
         return inside
 
     def read(self, key: str) -> bytes:
-        """See `Objects`. Its length is held against the size that the store announces."""
-        return self._get(key, {"offset": 0}, None)
+        """See `Objects`. Its length is held against the object's size, which the answer to a range names."""
+        path = self._path(key)
 
-    def read_into(self, key: str, target: memoryview) -> int:
-        """See `Objects`. One request, held in memory once more until it is whole."""
-        data = self._get(key, (0, len(target)), len(target))
-        target[: len(data)] = data
-        return len(data)
+        def action(store: Any) -> bytes:
+            try:
+                answer = store.get(path, options={"range": {"offset": 0}})
+                data = bytes(answer.bytes())
+            except FileNotFoundError:
+                raise
+            except Exception:
+                if store.head(path)["size"] == 0:  # of nothing there is no range
+                    return b""
+                raise
+            if len(data) != answer.meta["size"]:
+                raise ConnectionError(f"{len(data):,} bytes came instead of {answer.meta['size']:,}")
+            return data
+
+        return self._call(key, action)
 
     def size(self, key: str) -> int | None:
-        """See `Objects`."""
         try:
             return int(self._call(key, lambda store: store.head(self._path(key)))["size"])
         except MissingObjectError:
-            next(self._list(key), None)  # which tells a bucket that is not there
+            self._list(key)  # which tells a bucket that is not there
             return None
 
     def write(self, key: str, data: bytes | memoryview) -> None:
-        """See `Objects`."""
         self._call(key, lambda store: store.put(self._path(key), data))
 
     def write_new(self, key: str, data: bytes) -> bool:
@@ -124,13 +132,17 @@ class RemoteObjects:
 
     def lines(self, key: str) -> bytes:
         """See `Objects`. An object of the name itself, copied there from a disk, comes first."""
-        segments = [f"{key}.d/{name}" for name in self.names(f"{key}.d")]
+
+        def read(part: str) -> bytes:
+            with contextlib.suppress(MissingObjectError):
+                text = self.read(part)
+                return text if not text or text.endswith(b"\n") else text + b"\n"
+            return b""
+
         with ThreadPoolExecutor(_THREADS) as pool:
-            parts = list(pool.map(self._read_or_nothing, [key, *segments]))
-        return b"".join(part if not part or part.endswith(b"\n") else part + b"\n" for part in parts)
+            return b"".join(pool.map(read, [key, *(f"{key}.d/{name}" for name in self.names(f"{key}.d"))]))
 
     def names(self, folder: str) -> list[str]:
-        """See `Objects`."""
         path = self._path(folder)
         here = self._call(folder, lambda store: store.list_with_delimiter(path or None))
         inside = [*here["common_prefixes"], *(one["path"] for one in here["objects"])]
@@ -138,11 +150,9 @@ class RemoteObjects:
         return sorted(name for name in names if name and not name.startswith("."))
 
     def walk(self) -> Iterator[Stored]:
-        """See `Objects`."""
         yield from sorted(self._list(""), key=lambda one: one.key)
 
     def delete(self, key: str) -> None:
-        """See `Objects`."""
         with contextlib.suppress(MissingObjectError):
             self._call(key, lambda store: store.delete(self._path(key)))
 
@@ -151,18 +161,6 @@ class RemoteObjects:
         inside = self.below(folder)
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(inside.delete, [one.key for one in inside.walk()]))
-
-    def path(self, key: str) -> Path | None:
-        """See `Objects`: None; `epalm.cache.objects.spool` makes local copies to map."""
-        return None
-
-    def free_bytes(self) -> int | None:
-        """See `Objects`: None."""
-        return None
-
-    def lock(self, key: str) -> contextlib.AbstractContextManager[None]:
-        """Nothing: stores have no locks that end with their holder; `write_new` tells who is first."""
-        return contextlib.nullcontext()
 
     @cached_property
     def _store(self) -> Any:
@@ -176,39 +174,10 @@ class RemoteObjects:
     def _path(self, key: str) -> str:
         return "/".join(part for part in (self._root, key) if part)
 
-    def _list(self, folder: str) -> Iterator[Stored]:
-        path = self._path(folder)
-        start = len(f"{self._root}/") if self._root else 0
-        pages = self._call(folder, lambda store: [one for page in store.list(path or None) for one in page])
-        for one in pages:
-            yield Stored(one["path"][start:], int(one["size"]), one["last_modified"].timestamp())
-
-    def _get(self, key: str, span: Any, most: int | None) -> bytes:
-        """An object's bytes in a range, no fewer than announced: answers to a range name the size of the whole."""
-
-        def action(store: Any) -> bytes:
-            path = self._path(key)
-            try:
-                answer = store.get(path, options={"range": span})
-                data = bytes(answer.bytes())
-            except FileNotFoundError:
-                raise
-            except Exception:
-                if most == 0 or store.head(path)["size"] == 0:  # of nothing there is no range
-                    return b""
-                raise
-            size = answer.meta["size"] if most is None else min(answer.meta["size"], most)
-            if len(data) != size:
-                raise ConnectionError(f"{len(data):,} bytes came instead of {size:,}")
-            return data
-
-        return self._call(key, action)
-
-    def _read_or_nothing(self, key: str) -> bytes:
-        try:
-            return self.read(key)
-        except MissingObjectError:
-            return b""
+    def _list(self, folder: str) -> list[Stored]:
+        path, start = self._path(folder), len(f"{self._root}/") if self._root else 0
+        found = self._call(folder, lambda store: [one for page in store.list(path or None) for one in page])
+        return [Stored(one["path"][start:], int(one["size"]), one["last_modified"].timestamp()) for one in found]
 
     def _call(self, key: str, action: Callable[[Any], Result]) -> Result:
         """What `action` makes of the store, tried again while the store or the network has a bad moment.
@@ -218,26 +187,26 @@ class RemoteObjects:
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
         where = f"{self.where}/{key}" if key else self.where
-        began, pause = time.monotonic(), self._patience.first
+        began, (total, pause, longest) = time.monotonic(), self._patience
         while True:
             try:
                 return action(self._store)
             except (BaseError, OSError) as error:
-                codes = codes_of(error)
+                codes = set(re.findall(r"(?:<Code>|status code: )(\w+)", str(error)))
                 if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in codes:
                     hint = "epalm cache verify says what is whole"
                     raise MissingObjectError(f"{where} is missing", hint=hint) from error
                 refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-                if refused or (codes and not codes & AGAIN):
-                    raise final_error(where, self._scheme, codes, error) from error
+                if refused or (codes and not codes & _TRANSIENT):
+                    raise _final_error(where, self._scheme, codes, error) from error
                 spent = time.monotonic() - began
-                if spent + pause > self._patience.total:
+                if spent + pause > total:
                     hint = "see that the store and the way to it work; the same command again goes on from here"
-                    text = f"{where}: the store has failed for {spent:.0f} s: {text_of(error)}"
+                    text = f"{where}: the store has failed for {spent:.0f} s: {_text_of(error)}"
                     raise CacheError(text, hint=hint) from error
             # Workers that failed together must not come back together.
             time.sleep(random.uniform(pause / 2, pause))
-            pause = min(pause * 2, self._patience.longest)
+            pause = min(pause * 2, longest)
 
 
 def _s3_store(bucket: str, where: str, options: dict[str, Any]) -> Any:
@@ -253,15 +222,15 @@ def _s3_store(bucket: str, where: str, options: dict[str, Any]) -> Any:
     try:
         session = boto3.Session()
         client = session.client("s3")
-        if session.get_credentials() is None:
-            raise CacheError(f"{where}: Unable to locate credentials", hint=SIGN_IN["s3"])
+        credentials = session.get_credentials()
     except BotoCoreError as error:
-        raise CacheError(f"{where}: {text_of(error)}", hint=SIGN_IN["s3"]) from error
+        raise CacheError(f"{where}: {_text_of(error)}", hint=_SIGN_IN["s3"]) from error
+    if credentials is None:
+        raise CacheError(f"{where}: Unable to locate credentials", hint=_SIGN_IN["s3"])
     endpoint, region = client.meta.endpoint_url, session.region_name or "us-east-1"
     options["client_options"]["allow_http"] = endpoint.startswith("http://")
-    return S3Store(
-        bucket, endpoint=endpoint, region=region, credential_provider=Boto3CredentialProvider(session), **options
-    )
+    provider = Boto3CredentialProvider(session)
+    return S3Store(bucket, endpoint=endpoint, region=region, credential_provider=provider, **options)
 
 
 @cache
@@ -270,3 +239,29 @@ def _memory_store(name: str) -> Any:
     from obstore.store import MemoryStore
 
     return MemoryStore()
+
+
+def _final_error(where: str, scheme: str, codes: set[str], error: Exception) -> CacheError:
+    """The one error for a fault that no further try mends."""
+    if "NoSuchBucket" in codes:
+        return CacheError(f"{where}: there is no such bucket", hint="create the bucket, or correct the URL")
+    if codes & _REGION:
+        hint = "set AWS_DEFAULT_REGION to the bucket's region, and AWS_ENDPOINT_URL where the store is not Amazon's"
+    elif codes & _CREDENTIALS or "401" in codes:
+        hint = _SIGN_IN[scheme]
+    elif "403" in codes:
+        hint = f"ask for the right to list, read, write and delete there, or take other credentials: {_SIGN_IN[scheme]}"
+    else:
+        hint = "correct the URL or the settings of the store"
+    return CacheError(f"{where}: {_text_of(error)}", hint=hint)
+
+
+def _text_of(error: Exception) -> str:
+    """The text of a fault, on one line, without what signs or authorises a request."""
+    words = " ".join(str(error).partition("Debug source")[0].split()) or type(error).__name__
+    return re.sub(r"\?[^\s\"']*=[^\s\"']*", "", _without_user(words))  # signatures travel in query strings
+
+
+def _without_user(url: str) -> str:
+    """A URL, or a text with URLs, without the user and password that may stand before the host."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", url)

@@ -19,7 +19,7 @@ def users_of(features: "FeatureSet", runs: Runs) -> list[str]:
 
     A marked run on this machine whose folder is gone is none any more.
     """
-    from epalm.cache.uses import uses
+    from epalm.cache.store import uses
 
     here = socket.gethostname()
     marks = [use for use in uses(features.objects) if use.host != here or Path(use.run).exists()]

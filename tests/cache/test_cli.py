@@ -9,8 +9,7 @@ import pytest
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import Manifest, write_manifest
-from epalm.cache.store import Cache
-from epalm.cache.uses import mark, touch
+from epalm.cache.store import Cache, mark, touch
 from tests.cache.test_feature_set import SPEC, feature_set, folder, names, values
 from tests.conftest import Epalm
 

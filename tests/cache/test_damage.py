@@ -156,10 +156,10 @@ def test_a_damaged_spec_labels_no_rows(text: str, features: FeatureSet, tmp_path
 
 @pytest.mark.parametrize("memory", [None, 0])
 @pytest.mark.parametrize("damage", [b"", b"\0" * 94], ids=["empty", "zeros"])
-def test_without_verification_sizes_are_still_held_to(damage: bytes, memory: int | None, features: FeatureSet) -> None:
+def test_sizes_are_held_to(damage: bytes, memory: int | None, features: FeatureSet) -> None:
     _chunk(features).write_bytes(damage[:-1])
     with pytest.raises(CacheError, match="bytes instead of 94"):
-        FeatureReader(features.objects, features.records(), SPEC, verify=False, memory=memory)
+        FeatureReader(features.objects, features.records(), SPEC, memory=memory)
 
 
 @pytest.mark.parametrize("name", ["a\u2028b", "a\x85b", "a\x1cb", "a\r\nb", "a\0b", "bad\udcff"], ids=ascii)

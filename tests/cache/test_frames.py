@@ -10,9 +10,10 @@ import dask
 import numpy as np
 import pytest
 
-from epalm.cache import blocks, row_index
+from epalm.cache import blocks, row_table
+from epalm.cache.blocks import Record
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.record import Record
+from epalm.cache.objects.base import Objects
 from epalm.cache.store import Cache
 from epalm.errors import CacheError, UsageError
 from tests.cache.test_feature_set import SPEC, folder
@@ -76,11 +77,11 @@ def test_one_delayed_read_a_block(features: FeatureSet, monkeypatch: pytest.Monk
     read: list[str] = []
     original = blocks.read_values
 
-    def reading(objects: object, record: Record) -> np.ndarray:
+    def reading(objects: Objects, record: Record) -> np.ndarray:
         read.append(record.block)
-        return original(objects, record)  # type: ignore[arg-type]
+        return original(objects, record)
 
-    monkeypatch.setattr(row_index, "read_values", reading)
+    monkeypatch.setattr(row_table, "read_values", reading)
     array = features.to_dask(views=[0, 2])
     assert not read
     array.mean().compute()

@@ -15,8 +15,7 @@ from torch import nn
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import look_up, read_manifests
-from epalm.cache.store import Cache
-from epalm.cache.uses import touch
+from epalm.cache.store import Cache, touch
 from epalm.console import say
 from epalm.datasets import from_anywhere
 from epalm.errors import MediaError, UsageError

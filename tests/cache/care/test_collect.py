@@ -14,8 +14,7 @@ import pytest
 from epalm.cache import blocks
 from epalm.cache.care.collect import Garbage, collect, find_garbage
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.store import Cache
-from epalm.cache.uses import mark, touch
+from epalm.cache.store import Cache, mark, touch
 from epalm.errors import CacheError
 from tests.cache.test_feature_set import SPEC, feature_set, folder, names, values
 from tests.conftest import Epalm

@@ -17,6 +17,7 @@ from epalm.cache.blocks import read_block
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.reader import FeatureReader
 from epalm.cache.store import Cache
+from epalm.errors import CacheError
 from epalm.extract.pipeline import ExtractSummary
 from epalm.samples import Modality
 from tests import crash_host
@@ -162,22 +163,23 @@ def test_a_url_of_a_folder_is_that_folder(tmp_path: Path, epalm: Epalm, small_vi
     assert _ok(epalm(*words, "--cache", tmp_path / "cache", "--json"))["hits"] == 5
 
 
-def test_what_does_not_fit_into_memory_is_spooled(
+def test_what_does_not_fit_into_memory_is_mapped_from_copies(
     s3_url: str, faulty_network: FaultyNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "spool"))
-    (tmp_path / "spool").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "copies"))
+    (tmp_path / "copies").mkdir()
     _extract(pictures(tmp_path / "media", 30), f"{s3_url}/cache")
     faulty_network.fail(CHANCE, seed=8)
     features = _set(f"{s3_url}/cache")
     read = features.open()
-    mapped = FeatureReader(features.objects, features.records(), features.spec, verify=True, memory=0)
+    mapped = FeatureReader(features.objects, features.records(), features.spec, memory=0)
     order = np.random.default_rng(0).permutation(30)
     assert np.array_equal(mapped.gather(order), read.gather(order))
-    (folder,) = [one for one in (tmp_path / "spool").iterdir() if any(one.iterdir())]
-    assert len(list(folder.iterdir())) == len(features.records())
-    del mapped
-    assert not folder.exists()
+    assert not any((tmp_path / "copies").iterdir())  # they have no names, so that no kill leaves any
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(CacheError, match="cannot be copied") as caught:
+        features.open(mapped=True)
+    assert "TMPDIR" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("grace", [3600.0, -1.0])

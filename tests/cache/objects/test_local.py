@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -68,13 +69,15 @@ def test_a_disk_that_refuses_is_one_error_and_leaves_what_was(
     assert [one.key for one in objects.walk() if one.key.startswith(".")] in ([], [".log.lock"])
 
 
-def test_a_disk_that_takes_half_a_line_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_takes_half_a_line_is_full(tmp_path: Path) -> None:
     objects = LocalObjects(tmp_path)
-    whole = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: whole(descriptor, data[: len(data) // 2]))
-    with pytest.raises(CacheError, match=os.strerror(errno.ENOSPC)):
-        objects.append("log", b"a torn line\n")
-    monkeypatch.undo()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6, hard))
+    try:
+        with pytest.raises(CacheError, match=os.strerror(errno.ENOSPC)):
+            objects.append("log", b"a torn line\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     objects.append("log", b"a whole one\n")
     assert objects.lines("log").split(b"\n")[1:] == [b"a whole one", b""]
 

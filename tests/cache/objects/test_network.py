@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from epalm.cache.objects.base import MissingObjectError
-from epalm.cache.objects.remote import Patience, RemoteObjects
+from epalm.cache.objects.remote import RemoteObjects
 from epalm.errors import CacheError
 from tests.faulty_network import FAULTS, FaultyNetwork
 
-PATIENT = Patience(total=60, first=0.002, longest=0.02)
-HASTY = Patience(total=0.3, first=0.01, longest=0.05)
+PATIENT = (60, 0.002, 0.02)
+HASTY = (0.3, 0.01, 0.05)
 THREADS = 6
 
 

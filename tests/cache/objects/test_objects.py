@@ -11,9 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from epalm.cache.objects.base import MissingObjectError, Objects
-from epalm.cache.objects.local import LocalObjects
 from epalm.cache.objects.remote import RemoteObjects
-from epalm.cache.objects.spool import Spool
 from epalm.cache.store import open_objects
 from epalm.errors import CacheError
 
@@ -203,21 +201,6 @@ def test_any_name_will_do(objects: Objects, name: str) -> None:
     assert objects.lines(f"{name}/log") == b"4\n"
     objects.delete_below(name)
     assert [one.key for one in objects.walk()] == ["other/x"]
-
-
-@every_store
-def test_a_spool_has_files_to_map(objects: Objects) -> None:
-    objects.write("a/block", b"x" * 1000)
-    spool = Spool(objects)
-    paths = together(4, lambda _: spool.path("a/block"))
-    assert len(set(paths)) == 1
-    path = paths[0]
-    assert isinstance(path, Path)
-    assert path.read_bytes() == b"x" * 1000
-    assert [one.name for one in path.parent.iterdir()] == [path.name]
-    spool.close()
-    assert path.exists() == isinstance(objects, LocalObjects)
-    assert objects.read("a/block") == b"x" * 1000
 
 
 @every_store

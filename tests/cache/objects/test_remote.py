@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from epalm.cache.objects.remote import Patience, RemoteObjects
+from epalm.cache.objects.remote import RemoteObjects
 from epalm.cache.store import open_objects
 from epalm.errors import CacheError
 from tests.s3_emulator import S3Server
 
-HASTY = Patience(total=0.3, first=0.01, longest=0.05)
+HASTY = (0.3, 0.01, 0.05)
 
 
 def test_a_bucket_that_is_not_there(s3_url: str) -> None:
