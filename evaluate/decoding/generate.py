@@ -7,7 +7,7 @@ Letters: B samples, K perceptual tokens, D_enc encoder width, R rows, S samples 
 T tokens so far, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 
 import numpy as np
@@ -17,7 +17,6 @@ from transformers.cache_utils import DynamicCache
 from epalm.evaluate.decoding.options import Sampling
 from epalm.train.bridge.model import EpalmModel
 
-Choose = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 _NONE = -1e9  # log-likelihood of a beam that is not there
 _ROWS = 512  # beams of all samples that are searched together for answers
 
@@ -41,16 +40,38 @@ def generate(
     """
     rows = Continuation(model, features, input_ids, use_cache=use_cache)
     most, eos = max_length - input_ids.shape[1], model.lm.config.eos_token_id
+    if sampling is None and num_beams > 1:
+        return beam_search(rows, beams=num_beams, most=most, eos=eos)
+    texts: list[list[int]] = [[] for _ in input_ids]
+    who = torch.arange(len(texts), device=input_ids.device)  # the number that a row had at the beginning
+    streams = []  # of numbers, of each name its own, whatever others are drawn beside it
     if sampling is not None:
-        # Of each name its own numbers, whatever others are drawn beside it.
-        digests = (sha256(f"{sampling.seed}/{name}".encode(errors="surrogatepass")).digest() for name in names)
-        streams = (np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16]))) for digest in digests)
-        numbers = torch.from_numpy(np.stack([stream.random(most) for stream in streams])).to(input_ids.device)
-        choose = drawn(numbers, temperature=sampling.temperature, top_p=sampling.top_p)
-        return token_by_token(rows, choose, most=most, eos=eos)
-    if num_beams == 1:
-        return token_by_token(rows, lambda logits, *_: logits.float().argmax(-1), most=most, eos=eos)
-    return beam_search(rows, beams=num_beams, most=most, eos=eos)
+        for name in names:
+            digest = sha256(f"{sampling.seed}/{name}".encode(errors="surrogatepass")).digest()
+            streams.append(np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16]))).random(most))
+    numbers = torch.from_numpy(np.array(streams)).to(input_ids.device)
+    for step in range(most):
+        if sampling is None:
+            tokens = rows.logits.float().argmax(-1)
+        else:
+            tokens = draw(rows.logits, numbers[who, step], temperature=sampling.temperature, top_p=sampling.top_p)
+        for place, token in zip(who.tolist(), tokens.tolist(), strict=True):
+            texts[place].append(token)
+        kept = (tokens != eos).nonzero().flatten()
+        if step == most - 1 or not len(kept):
+            break
+        who = who[kept]
+        rows.go_on(kept, tokens[kept])
+    return texts
+
+
+def draw(logits: torch.Tensor, numbers: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
+    """Tokens (R,) drawn by numbers (R,) in [0, 1): from the likeliest that have `top_p` of the probability together."""
+    ordered, tokens = (logits.double() / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+    below = ordered.cumsum(-1)
+    # The likeliest is always there; of the others those before which less than `top_p` is.
+    below = below.masked_fill(below - ordered >= top_p, 0).cummax(-1).values
+    return tokens.gather(1, torch.searchsorted(below, numbers.unsqueeze(1) * below[:, -1:])).squeeze(1)
 
 
 class AnswerTree:
@@ -125,41 +146,6 @@ class Continuation:
         if not torch.equal(rows, torch.arange(len(self.logits), device=rows.device)):
             self._cache.reorder_cache(rows)
         self.logits = self._model.next_logits(None, tokens.unsqueeze(1), self._cache)
-
-
-def token_by_token(rows: Continuation, choose: Choose, *, most: int, eos: int) -> list[list[int]]:
-    """New tokens of each row, one after the other, at most `most`; `eos` ends a text, and its row leaves the batch.
-
-    `choose` makes of logits (R, V), of the rows' numbers at the beginning (R,) and of the step (0, 1, …) tokens (R,).
-    """
-    device = rows.logits.device
-    found: list[list[int]] = [[] for _ in rows.logits]
-    who = torch.arange(len(found), device=device)
-    for step in range(most):
-        tokens = choose(rows.logits, who, step)
-        for place, token in zip(who.tolist(), tokens.tolist(), strict=True):
-            found[place].append(token)
-        kept = (tokens != eos).nonzero().flatten()
-        if step == most - 1 or not len(kept):
-            break
-        who = who[kept]
-        rows.go_on(kept, tokens[kept])
-    return found
-
-
-def drawn(numbers: torch.Tensor, *, temperature: float, top_p: float) -> Choose:
-    """Tokens drawn by numbers (rows, steps) in [0, 1): from the likeliest that have `top_p` of the probability."""
-
-    def choose(logits: torch.Tensor, who: torch.Tensor, step: int) -> torch.Tensor:
-        ordered, tokens = (logits.double() / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
-        below = ordered.cumsum(-1)
-        # The likeliest is always there; of the others those before which less than `top_p` is.
-        below = below.masked_fill(below - ordered >= top_p, 0).cummax(-1).values
-        wanted = numbers[who, step].unsqueeze(1) * below[:, -1:]
-        places = torch.searchsorted(below, wanted)
-        return tokens.gather(1, places).squeeze(1)
-
-    return choose
 
 
 def beam_search(

@@ -156,8 +156,7 @@ def _described(run: ScoreFile) -> dict[str, Any]:
     inputs = run.run.inputs
     parts = {key: value for key, value in inputs.get("parts", {}).items() if key in _SHOWN_PARTS}
     made_of = {key: value for key, value in inputs.items() if key not in ("parts", "data_root")} | parts  # private root
-    leaves = sorted((name, str(value)) for name, value in _leaves(made_of))
-    return described | {"recipe": recipe, "inputs": inputs, "leaves": leaves, "curves": drawn}
+    return described | {"recipe": recipe, "inputs": inputs, "made_of": made_of, "curves": drawn}
 
 
 def curves(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -168,12 +167,6 @@ def curves(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             size = -(-len(curve) // _POINTS)
             means = curve.groupby(np.arange(len(curve)) // size).mean().round({"step": 1, key: 5})
             yield {"plot": plot, "validation": validation, "points": means.to_numpy().tolist()}
-
-
-def _leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted path, value) of each value in nested mappings."""
-    for key, part in value.items():
-        yield from _leaves(part, f"{path}{key}.") if isinstance(part, Mapping) else [(f"{path}{key}", part)]
 
 
 def _read(name: str) -> str:

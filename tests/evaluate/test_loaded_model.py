@@ -13,8 +13,7 @@ from PIL import Image
 
 import epalm as package
 from epalm.errors import MediaError, UsageError
-from epalm.evaluate.loaded_model import LoadedModel
-from epalm.evaluate.memory_media import as_files
+from epalm.evaluate.loaded_model import LoadedModel, as_files
 from epalm.extract.media.limits import Limits
 from epalm.extract.media.video import read_frames
 from epalm.playground import weights_folder

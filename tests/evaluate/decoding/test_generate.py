@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
-from epalm.evaluate.decoding.generate import Continuation, drawn, generate
+from epalm.evaluate.decoding.generate import Continuation, draw, generate
 from epalm.evaluate.decoding.options import Sampling
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.lm.injection import Injection
@@ -110,8 +110,8 @@ def test_drawn_ids_depend_on_seed_and_name_alone() -> None:
 )
 def test_tokens_are_drawn_as_often_as_they_are_likely(temperature: float, top_p: float, expected: list[float]) -> None:
     count = 20_000
-    numbers = ((torch.arange(count, dtype=torch.float64) + 0.5) / count).unsqueeze(1)
+    numbers = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     logits = torch.tensor([0.15, 0.5, 0.05, 0.3]).log().expand(count, -1)
-    tokens = drawn(numbers, temperature=temperature, top_p=top_p)(logits, torch.arange(count), 0)
+    tokens = draw(logits, numbers, temperature=temperature, top_p=top_p)
     shares = tokens.bincount(minlength=4)[[1, 3, 0, 2]] / count
     torch.testing.assert_close(shares, torch.tensor(expected), atol=1e-3, rtol=0)
