@@ -13,14 +13,7 @@ from epalm.datasets import load_dataset
 from epalm.errors import CacheError, UsageError
 from epalm.evaluate.decoding.decode import decode_batches
 from epalm.evaluate.decoding.options import DecodeOptions, require_questions
-from epalm.evaluate.decoding.predictions import (
-    Asked,
-    find_reusable,
-    predict_samples,
-    prediction_line,
-    run_inputs,
-    what_decides,
-)
+from epalm.evaluate.decoding.predictions import Asked, find_reusable, predict_samples, prediction_line, what_decides
 from epalm.evaluate.decoding.remote import RemoteDecoder
 from epalm.evaluate.metrics.chance import chance_predictions
 from epalm.evaluate.metrics.registry import choose_metrics
@@ -28,7 +21,6 @@ from epalm.evaluate.request import ScoreRequest
 from epalm.evaluate.score_files import FOLDER, LAST, write_scores
 from epalm.evaluate.scoring import score_predictions
 from epalm.extract.run_encoder import live_features, require_same_encoder
-from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Modality, Prediction, Sample, Task, with_links
 from epalm.train.data.batches import chosen_samples
 from epalm.train.data.features import CachedFeatures, FeatureSource
@@ -49,15 +41,10 @@ class ScorePlan:
     there: Sequence[Sample]  # the split's samples of the recipe's tasks
     expected: Sequence[Sample]  # those of them that are to be scored
     asked: Sequence[Asked]  # those of them that have features, with what decides their predictions
+    path: Path  # of the predictions
     chance: Sequence[Prediction] = ()  # guesses to set beside the predictions
     metrics: Sequence[str] | None = None  # None: all
     remote: RemoteDecoder | None = None  # who decodes; None: this process
-
-    @property
-    def path(self) -> Path:
-        """Of the predictions."""
-        digest = digest_json(run_inputs(self.run, self.features, self.decode))[:16]
-        return self.run.folder.path / "predictions" / f"{self.about['split']}-{digest}.jsonl"
 
 
 def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
@@ -105,17 +92,22 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
         samples = features.with_rows(expected, allow_missing=None if dry else request.allow_missing)
     else:
         features = live_features(trained, dataset, request.device, run.encoder, request.weights)
+    training = chosen_samples(dataset, config, config.data.train_split)
+    chance = chance_predictions(training, expected) if training else ()
+    asked, path = what_decides(run, features, samples, decode, split)
     about = {
+        "run": folder.name,
         "data": dataset.spec,
         "modality": modality,
         "split": split,
         "limit": request.limit,
+        "checkpoint_step": run.step,
+        "blind": config.model.blind,
+        "decode": decode.deciding(),
         "samples_without_features": len(expected) - len(samples),
+        "predictions": str(path),
     }
-    training = chosen_samples(dataset, config, config.data.train_split)
-    chance = chance_predictions(training, expected) if training else ()
-    asked = what_decides(run, features, samples, decode)
-    return ScorePlan(run, features, decode, about, there, expected, asked, chance, metrics, remote)
+    return ScorePlan(run, features, decode, about, there, expected, asked, path, chance, metrics, remote)
 
 
 def _cached_features(
@@ -149,28 +141,19 @@ def execute_score(plan: ScorePlan) -> dict[str, Any]:
     Raises:
         EpalmError: the run folder cannot be written, or has too little room.
     """
-    run, features, path = plan.run, plan.features, plan.path
 
     def decode(samples: Sequence[Sample]) -> Generator[list[Prediction]]:
         if plan.remote is not None:
-            return plan.remote.decode(run, features, samples, plan.decode)
-        return decode_batches(run, features.gather, samples, plan.decode)
+            return plan.remote.decode(plan.run, plan.features, samples, plan.decode)
+        return decode_batches(plan.run, plan.features.gather, samples, plan.decode)
 
-    predictions = predict_samples(plan.asked, path, decode)
+    predictions = predict_samples(plan.asked, plan.path, decode)
     digests = {one.sample.media: one.medium for one in plan.asked if one.medium}
-    found = score_predictions(
+    scores = score_predictions(
         plan.expected, predictions, plan.chance, metrics=plan.metrics, split=plan.there, digests=digests
     )
-    about = {
-        "run": run.folder.name,
-        **plan.about,
-        "checkpoint_step": run.step,
-        "blind": run.config.model.blind,
-        "decode": plan.decode.deciding(),
-        "predictions": str(path),
-    }
-    folder = run.folder.path
-    return write_scores(folder / FOLDER / f"{path.stem}.json", about, found, last=folder / LAST)
+    folder = plan.run.folder.path
+    return write_scores(folder / FOLDER / f"{plan.path.stem}.json", plan.about, scores, last=folder / LAST)
 
 
 def estimate_score(plan: ScorePlan) -> dict[str, Any]:
@@ -187,7 +170,7 @@ def estimate_score(plan: ScorePlan) -> dict[str, Any]:
     share = len(found.to_decode) / max(1, len(by_id))
     return {
         "samples": len(plan.expected),
-        "without_features": plan.about["samples_without_features"],
+        "without_features": len(plan.expected) - len(plan.asked),
         "decoded_already": found.reused,
         "equal_to_another": found.shared,
         "to_decode": len(found.to_decode),

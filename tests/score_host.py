@@ -49,6 +49,7 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
     samples = dataset.split("test")
     features = CachedFeatures(Cache("trial/cache"), told["set"], dataset, samples, told["layers"])
     decode = DecodeOptions(num_beams=1, max_length=14, batch_size=BATCH)
+    asked, path = predictions.what_decides(run, features, samples, decode, "test")
     plan = scoring.ScorePlan(
         run,
         features,
@@ -56,7 +57,8 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
         about={"data": "trial/world", "split": "test"},
         there=samples,
         expected=samples,
-        asked=predictions.what_decides(run, features, samples, decode),
+        asked=asked,
+        path=path,
         metrics=metrics,
         remote=_decoder(processes) if processes > 1 else None,
     )

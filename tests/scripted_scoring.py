@@ -88,6 +88,7 @@ class World:
         dataset = Dataset("data", folder, tuple(self.samples))
         samples = dataset.split(self.split)[: self.limit]
         run = self.run(folder)
+        asked, path = what_decides(run, self.features, samples, self.decode, self.split)
         plan = ScorePlan(
             run,
             self.features,
@@ -95,7 +96,8 @@ class World:
             about={"data": "data", "split": self.split, "limit": self.limit},
             there=dataset.split(self.split),
             expected=samples,
-            asked=what_decides(run, self.features, samples, self.decode),
+            asked=asked,
+            path=path,
             metrics=("exact match",),
             remote=cast(RemoteDecoder, engine),
         )

@@ -25,7 +25,7 @@ from epalm.train.runs.loading import LoadedRun
 from epalm.train.runs.run_folder import require_room, writing
 
 _VERSION = 1  # raised when code changes what is decoded by itself
-_NAMES_ONLY = {"set", "choice"}  # of features: the others decide the numbers
+_NAMES = {"set", "choice"}  # of features: the others decide the numbers
 _LEAST = 100  # bytes that a prediction takes at least, written
 _NEW = "of samples that are new"
 _WORDS = {
@@ -51,29 +51,27 @@ class Asked:
 
 
 def what_decides(
-    run: LoadedRun, features: FeatureSource, samples: Sequence[Sample], decode: DecodeOptions
-) -> list[Asked]:
-    """Each sample with what decides its prediction."""
-    captions = replace(decode, answers=())
-    of_task = {task: run_inputs(run, features, decode if task is Task.QA else captions) for task in Task}
+    run: LoadedRun, features: FeatureSource, samples: Sequence[Sample], decode: DecodeOptions, split: str
+) -> tuple[list[Asked], Path]:
+    """Each sample with what decides its prediction, and the file of the split's predictions."""
+
+    def of_all(decode: DecodeOptions) -> dict[str, str]:
+        return {
+            "template": run.text.digest,
+            "decoding": digest_json([_VERSION, decode.deciding()]),
+            "weights": digest_json(run.decides()),
+            "features": digest_json({key: value for key, value in features.describe().items() if key not in _NAMES}),
+        }
+
+    of_task = {Task.QA: of_all(decode), Task.CAPTION: of_all(replace(decode, answers=()))}
     asked = []
     for sample, medium in zip(samples, features.digests(samples), strict=True):
         own = {"question": digest_json(run.text.question(sample)), "medium": medium, "task": sample.task.value}
         inputs = own | of_task[sample.task] | ({"draw": digest_json(sample.id)} if decode.sampling else {})
         short = {name: value[:16] for name, value in inputs.items()}
         asked.append(Asked(sample, short, digest_json(inputs), medium))
-    return asked
-
-
-def run_inputs(run: LoadedRun, features: FeatureSource, decode: DecodeOptions) -> dict[str, str]:
-    """What decides the predictions of all samples."""
-    numbers = {key: value for key, value in features.describe().items() if key not in _NAMES_ONLY}
-    return {
-        "template": run.text.digest,
-        "decoding": digest_json([_VERSION, decode.deciding()]),
-        "weights": digest_json(run.decides()),
-        "features": digest_json(numbers),
-    }
+    digest = digest_json(of_task[Task.QA])
+    return asked, run.folder.path / "predictions" / f"{split}-{digest[:16]}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -86,14 +84,6 @@ class Reuse:
     reused: int  # samples that have one
     shared: int  # samples that get that of an equal sample in `to_decode`
     reasons: dict[str, int]  # how many of `to_decode` have none, and why: the commonest first
-
-    def __str__(self) -> str:
-        shared = f", {self.shared:,} equal to another one" if self.shared else ""
-        why = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items())
-        anew = f"{len(self.to_decode):,} decoded anew: {why}" if self.to_decode else "none decoded anew"
-        if self.reasons.keys() == {_NEW}:
-            anew = f"{len(self.to_decode):,} decoded for the first time"
-        return f"{self.reused:,} reused{shared}, {anew}"
 
 
 def find_reusable(asked: Sequence[Asked], path: Path) -> Reuse:
@@ -146,8 +136,14 @@ def predict_samples(
     with _alone(path):
         reuse = find_reusable(asked, path)
         require_room(path.parent, _LEAST * len(reuse.to_copy + reuse.to_decode))
-        say(f"predictions: {reuse}")
-        texts = reuse.texts
+        texts, shared, anew = reuse.texts, "", "none decoded anew"
+        if reuse.shared:
+            shared = f", {reuse.shared:,} equal to another one"
+        if reuse.to_decode:
+            why = ", ".join(f"{count:,} {reason}" for reason, count in reuse.reasons.items())
+            first = reuse.reasons.keys() == {_NEW}
+            anew = f"{len(reuse.to_decode):,} decoded {'for the first time' if first else f'anew: {why}'}"
+        say(f"predictions: {reuse.reused:,} reused{shared}, {anew}")
         if reuse.to_copy:
             _append(path, [prediction_line(texts[one.key], one) for one in reuse.to_copy])
         if reuse.to_decode:

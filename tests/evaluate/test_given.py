@@ -1,10 +1,12 @@
 """`epalm score --predictions`: anybody's predictions, in many forms; every fault is one message that says where."""
 
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from tests.benchmark_files import write_form
@@ -248,3 +250,12 @@ def test_official_results_of_published_benchmarks(
     done = epalm("score", "--predictions", path, *words)
     assert done.code == 0, done.err
     assert json.loads(done.out)["tasks"]["caption"]["metrics"]["ROUGE-L"] == pytest.approx(1)
+
+
+def test_figures_are_a_listing(data: Path, epalm: Epalm) -> None:
+    path = _write(data.with_name("p.jsonl"), [{"id": str(n), "text": "Cat"} for n in range(4)])
+    done = epalm("score", "--predictions", path, "--data", data, *WORDS, "--format", "csv")
+    assert done.code == 0, done.err
+    frame = pd.read_csv(io.StringIO(done.out))
+    told = json.loads(path.with_name("p.scores.json").read_text())["tasks"]["qa"]["metrics"]
+    assert dict(zip(frame["metric"], frame["value"], strict=True)) == told and set(frame["task"]) == {"qa"}

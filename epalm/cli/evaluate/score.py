@@ -1,7 +1,7 @@
 """`epalm score`: stage 3. Decodes a split with a trained run and scores it."""
 
 import json
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Any
 
 import typer
@@ -47,7 +47,7 @@ def score(
 
         epalm score --predictions results.json --data vqa.jsonl --split val
     """
-    from epalm.console import say
+    from epalm.console import say, warn
 
     if request.predictions is not None:
         from epalm.evaluate.given import score_given
@@ -78,11 +78,16 @@ def score(
             raise typer.Exit(_STOPPED) from None
     if as_json:
         typer.echo(json.dumps(scores))
-    elif not scores["tasks"]:
-        say("no sample has answers or references: there are predictions, and nothing to score them against")
     else:
         _show_figures(scores, form)
-    skipped = _say_what_is_not_scored(scores)
+    if scores.get("samples_without_features"):
+        warn(f"{scores['samples_without_features']} samples have no features and are not scored")
+    for note in (note for figures in scores["tasks"].values() for note in figures["notes"]):
+        say(note)
+    skipped = [one for figures in scores["tasks"].values() for one in figures["skipped"]]
+    for reason, hint in dict.fromkeys((one["reason"], one["hint"]) for one in skipped):
+        names = ", ".join(one["metric"] for one in skipped if one["reason"] == reason)
+        say(f"skipped: {names}: {reason}" + (f"\n  → {hint}" if hint else ""))
     say(f"scores {path}; predictions {scores['predictions']}")
     if skipped and request.metrics is not None:
         raise typer.Exit(_SKIPPED)
@@ -92,26 +97,10 @@ def _require_nothing_to_decode(request: ScoreRequest, plan: bool) -> None:
     """Raises UsageError when an option was given that says how to decode."""
     usual = ScoreRequest()
     given = [name for name in _OF_RUNS if getattr(request, name) != getattr(usual, name)]
-    given += ["plan"] if plan else []
-    given += [field.name for field in fields(request.decode) if getattr(request.decode, field.name) is not None]
-    if given:
-        option = f"--{given[0].replace('_', '-')}"
+    given += [name for name, value in asdict(request.decode).items() if value is not None]
+    for name in [*given, "plan"] if plan else given:
+        option = f"--{name.replace('_', '-')}"
         raise UsageError(f"{option} does not go with --predictions, which decodes nothing", hint=f"leave {option}")
-
-
-def _say_what_is_not_scored(scores: dict[str, Any]) -> bool:
-    """Whether metrics were skipped."""
-    from epalm.console import say, warn
-
-    if scores.get("samples_without_features"):
-        warn(f"{scores['samples_without_features']} samples have no features and are not scored")
-    for note in (note for figures in scores["tasks"].values() for note in figures["notes"]):
-        say(note)
-    skipped = [one for figures in scores["tasks"].values() for one in figures["skipped"]]
-    for reason, hint in dict.fromkeys((one["reason"], one["hint"]) for one in skipped):
-        names = ", ".join(one["metric"] for one in skipped if one["reason"] == reason)
-        say(f"skipped: {names}: {reason}" + (f"\n  → {hint}" if hint else ""))
-    return bool(skipped)
 
 
 def _show_figures(scores: dict[str, Any], form: Format) -> None:
@@ -144,6 +133,6 @@ def _show_figures(scores: dict[str, Any], form: Format) -> None:
         form,
         title=f"{scores['modality']}, split {scores['split']} of {scores['data']}, values × 100",
         cells=cells,
-        empty="no metric was computed",
+        empty="no metric was computed" if scores["tasks"] else "no sample has answers or references to score against",
         notes=[f"95 % intervals: {words}" for words in intervals],
     )

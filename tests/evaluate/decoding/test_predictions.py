@@ -173,8 +173,7 @@ def test_a_file_name_that_is_not_utf8_is_kept(world: World, tmp_path: Path) -> N
     world.media["\udce9.png"] = "z"
     world.samples = [_sample("\udce9", "what is it?", "\udce9.png")]
     world.score(tmp_path, engine := Scripted())
-    asked = what_decides(world.run(tmp_path), world.features, world.samples, world.decode)
-    (path,) = (tmp_path / "predictions").iterdir()
+    asked, path = what_decides(world.run(tmp_path), world.features, world.samples, world.decode, "test")
     assert find_reusable(asked, path).reused == len(engine.asked) == 1
     assert json.loads(path.read_text())["media"] == "\udce9.png"
 
