@@ -45,11 +45,6 @@ class RowIndex:
                     self.places[view] = np.full(len(self.numbers), NONE, np.int64)
                 self.places[view][numbers] = pairs[:, column]
 
-    @property
-    def repeated(self) -> int:
-        """How many rows, each view counted, are stored more than once."""
-        return int(self.offsets[-1]) - sum(int((places != NONE).sum()) for places in self.places.values())
-
     def views_of(self, media: np.ndarray | slice = slice(None)) -> tuple[int, ...]:
         """The views that all these media [default: all] have, in order."""
         chosen = {view: places[media] for view, places in sorted(self.places.items())}

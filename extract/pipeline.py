@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from epalm.cache.care.sweep import sweep_leftovers
+from epalm.cache.care.collect import delete_all, leftovers
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, write_manifest
@@ -82,7 +82,7 @@ def execute(plan: ExtractionPlan) -> ExtractSummary:
         with progress(f"extract {plan.request.modality}", len(plan.pending), "media") as advance:
             tally = encode(plan, features, advance)
     with suppress(CacheError):  # of a cache that cannot be written nothing is swept, and nothing is lost by it
-        sweep_leftovers(features.objects)
+        delete_all(features.objects, leftovers(features.objects))
     try:
         write_manifest(features.objects, Manifest(from_anywhere(plan.dataset.spec), plan.digests))
     except CacheError:

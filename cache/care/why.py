@@ -4,13 +4,18 @@ Compares what sets say of themselves; knows no models and opens no medium.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.manifest import Manifest, read_manifests
+from epalm.cache.manifest import read_manifests
 from epalm.cache.spec import FeatureSpec
+from epalm.cache.store import Cache
+from epalm.datasets.listing import modality_of
 from epalm.differences import SHOWN_DIGITS, change_in_words, differing_leaves
+from epalm.errors import CacheError
+from epalm.media import MediaFile
 
 # What a spec's fields are called where their names do not say it.
 _WORDS = {
@@ -52,48 +57,79 @@ def library_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> lis
     return [f"{name} {change_in_words(was, now)}" for name, was, now in changes if was != now]
 
 
-def versions_of_blocks(features: FeatureSet) -> list[tuple[dict[str, str], int]]:
-    """The library versions that the set's blocks were made with, and how many with each, the latest first.
+def why_set(features: FeatureSet, sets: Iterable[FeatureSet]) -> dict[str, Any]:
+    """What a set differs in from the `nearest` other one, in `inputs` and in recorded `libraries`.
 
-    Raises:
-        CacheError: a record is damaged.
+    `blocks` has the library versions that its own blocks were made with and how many with each, the latest first.
+    Raises CacheError where a record is damaged.
     """
+    other = nearest(features.spec, sets)
     records = sorted(features.records(), key=lambda record: record.time or 0.0, reverse=True)
-    counts = Counter(tuple(record.versions.items()) for record in records)
-    return [(dict(versions), count) for versions, count in counts.items()]
+    made = Counter(tuple(record.versions.items()) for record in records)
+    return {
+        "set": features.name,
+        "nearest": other.name if other else None,
+        "inputs": differences(other.spec, features.spec) if other else [],
+        "libraries": library_differences(other.recorded, features.recorded) if other else [],
+        "blocks": [{"versions": dict(versions), "blocks": count} for versions, count in made.items()],
+    }
 
 
-def reason_without_row(features: FeatureSet, digest: str | None, *, path: str, before: str | None = None) -> str:
-    """Why a set has no row of a medium that lies at `path` (absolute, POSIX).
+def why_medium(cache: Cache, subject: str, sets: Sequence[FeatureSet]) -> dict[str, Any]:
+    """Where the rows of a medium are: a file, or one that is not here, by its name in a data set.
 
-    `digest` is of its bytes, None when there is no such file; `before` of what the file held at an earlier time.
+    `sets` has a dictionary for each place of a row, and for each set of that modality without one, with the reason as
+    `missing`.
 
     Raises:
-        CacheError: a record or a manifest is damaged.
+        CacheError: it is no file and no name, or a record or a manifest is damaged.
     """
-    entries = features.ledger.entries()
+    path = Path(subject)
+    is_file = path.is_file()
+    digest = cache.media.digest(MediaFile(path.absolute())) if is_file else None
+    digests = {features.name: [digest] if is_file else _digests_of(subject, features) for features in sets}
+    if not is_file and not any(digests.values()):
+        raise CacheError(
+            f"{subject!r} is no file, no feature set and no name of a medium in {cache.where}",
+            hint=f"give a path; the feature sets are: {', '.join(digests) or 'none'}",
+        )
+    modality, found = modality_of(path), []
+    for features in sets:
+        places = [
+            {"set": features.name, "digest": one, "block": record.block, "views": record.views, "time": record.time}
+            | {"host": record.written.get("host"), "versions": record.versions}
+            for record in features.records()
+            for one in digests[features.name]
+            if one in record.rows
+        ]
+        if not places and modality in (None, features.spec.modality):
+            reason = _reason_without_row(features, digest, path.absolute().as_posix() if is_file else subject)
+            places = [{"set": features.name, "missing": reason}]
+        found += places
+    return {"media": subject, "digest": digest, "sets": found}
+
+
+def _digests_of(name: str, features: FeatureSet) -> list[str | None]:
+    """What a set's manifests and its ledger have under a name; None where it was not hashed."""
+    named = [one.digests[name] for one in read_manifests(features.objects) if name in one.digests]
+    return list(dict.fromkeys([*named, *(one.digest for one in features.ledger.entries() if one.media == name)]))
+
+
+def _reason_without_row(features: FeatureSet, digest: str | None, path: str) -> str:
+    """Why a set has no row of a medium of that digest (None: there is no file) at `path` (absolute, POSIX)."""
+    entries, rows, parts = features.ledger.entries(), features.rows(), path.split("/")
     if error := next((entry.error for entry in entries if digest and entry.digest == digest), None):
         return f"it is in the ledger: {error}"
-    rows = features.rows()
-    if before and before != digest and before in rows:
-        return f"the file's bytes have changed: the row is of what it held before (digest {before[:SHOWN_DIGITS]})"
-    for manifest, name in _named(read_manifests(features.objects), path):
-        then = manifest.digests[name]
+    tails = ["/".join(parts[place:]) for place in range(len(parts))]  # the longest that a data set has is the medium's
+    for manifest in read_manifests(features.objects):
+        name = next((tail for tail in tails if tail in manifest.digests), None)
+        then = manifest.digests[name] if name else digest
         if then != digest and then in rows:
             return (
-                f"the bytes have changed: when {manifest.data} was extracted, {name} had digest {then[:SHOWN_DIGITS]}, "
-                "of which there is a row"
+                f"the bytes have changed: when {manifest.data} was extracted, {name} had digest "
+                f"{str(then)[:SHOWN_DIGITS]}, of which there is a row"
             )
     for entry in entries:
-        if entry.digest is None and (path == entry.media or path.endswith(f"/{entry.media}")):
+        if entry.digest is None and entry.media in tails:
             return f"it is in the ledger: {entry.error}"
     return "it was never extracted into this set"
-
-
-def _named(manifests: Sequence[Manifest], path: str) -> Iterator[tuple[Manifest, str]]:
-    """The manifests that hold a name which the path ends with, and the longest such name of each."""
-    parts = path.split("/")
-    tails = ["/".join(parts[place:]) for place in range(len(parts))]
-    for manifest in manifests:
-        if name := next((tail for tail in tails if tail in manifest.digests), None):
-            yield manifest, name

@@ -1,111 +1,152 @@
 """Feature sets to and from one file: `.h5` goes both ways, `.npz` and `.parquet` are for other programs.
 
 A file is there whole or not at all; what is imported is checked to the last value before anything is written.
+Letters: N media, V views, L layers, T tokens, D hidden size.
 """
 
+import io
+import json
 import shutil
+import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from epalm.cache.exchange.claims import require_digests
-from epalm.cache.exchange.hdf5 import open_hdf5, write_hdf5
-from epalm.cache.exchange.tables import write_npz, write_parquet
-from epalm.cache.exchange.transfer import add_names, missing_parts, require_room
+import numpy as np
+
+from epalm.cache.exchange.claims import checked
+from epalm.cache.exchange.hdf5 import Contents, open_hdf5, write_hdf5
+from epalm.cache.exchange.transfer import add_names, require_room
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.manifest import read_manifests
+from epalm.cache.manifest import names_by_digest, read_manifests
 from epalm.cache.objects.durable import draft_of
 from epalm.cache.store import Cache
 from epalm.console import progress
 from epalm.errors import CacheError, UsageError
 
-_FORMS = {".h5": write_hdf5, ".hdf5": write_hdf5, ".npz": write_npz, ".parquet": write_parquet}
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What an export wrote; `left_out` media lack one of the views."""
-
-    file: str
-    set: str
-    media: int
-    views: tuple[int, ...]
-    layers: tuple[int, ...]
-    bytes: int
-    left_out: int
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What an import took in; `there` media were in the set already, in all of the file's views."""
-
-    set: str
-    media: int
-    there: int
-    views: tuple[int, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return asdict(self)
-
 
 def export_set(
     features: FeatureSet, path: Path, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None
-) -> Exported:
+) -> dict[str, Any]:
     """Write the rows of a set to a file whose ending says the form, replacing what is there; see `RowTable`.
+
+    Gives the name of what the file holds as `set`, how many `media` in which `views` and `layers`, their `bytes`, and
+    how many media are `left_out` as they lack one of the views.
 
     Raises:
         UsageError: another ending, no folder for the file, layers or views that are not there.
         CacheError: a damaged block, no rows, or a disk that refuses; no file is written then.
     """
     write = _FORMS.get(path.suffix.lower())
-    if write is None:
-        raise UsageError(f"{path} is of no form that is written", hint=f"let it end in {', '.join(_FORMS)}")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path} cannot be a file", hint="give a file in a folder that is there")
+    if write is None or not path.parent.is_dir():
+        raise UsageError(
+            f"{path} cannot be written", hint=f"name a file in a folder that is there: {', '.join(_FORMS)}"
+        )
     rows = features.table(layers=layers, views=views)
-    require_digests(rows.digests, features.where)
-    require_room(rows.bytes, shutil.disk_usage(path.parent).free, str(path.parent))
     manifests, recorded = read_manifests(features.objects), features.recorded
+    checked(features.where, features.spec.to_json(), recorded, manifests, rows.digests)
+    require_room(rows.bytes, shutil.disk_usage(path.parent).free, str(path.parent))
     try:
         with draft_of(path) as draft, progress(f"export {features.name}", len(rows.digests), "media") as advance:
-            write(draft, rows, recorded, manifests, advance)
+            write(draft, Contents(rows, recorded, manifests, advance))
     except BlockingIOError as error:
         raise CacheError(f"another process is writing {path}", hint="wait for it, or choose another name") from error
     except OSError as error:
-        raise CacheError(
-            f"{path} cannot be written: {error.strerror or error}",
-            hint="free space or rights, or choose another folder",
-        ) from error
-    return Exported(
-        str(path), rows.spec.name, len(rows.digests), rows.views, rows.spec.layers, rows.bytes, rows.left_out
-    )
+        message = f"{path} cannot be written: {error.strerror or error}"
+        raise CacheError(message, hint="free space or rights, or choose another folder") from error
+    facts = {"file": str(path), "set": rows.spec.name, "media": len(rows.digests), "views": rows.views}
+    return facts | {"layers": rows.spec.layers, "bytes": rows.bytes, "left_out": rows.left_out}
 
 
-def import_set(cache: Cache, path: Path) -> Imported:
-    """Take an HDF5 file of `export_set` into the set that it names, rows that are there already left out.
+def import_set(cache: Cache, path: Path) -> dict[str, Any]:
+    """Take an HDF5 file of `export_set` into the `set` that it names, in the file's `views`.
+
+    `media` are new in it; those that are `there` already, in all of the views, are left out.
 
     Raises:
         CacheError: the file is not what an export writes, and nothing was written; or the cache cannot be written.
     """
     with open_hdf5(path) as file:
-        existing = cache.existing(file.spec)
-        held = {view: existing.rows(view) if existing else set[str]() for view in file.views}
-        new = sum(not all(digest in rows for rows in held.values()) for digest in file.digests)
-        require_room(file.bytes // len(file.digests) * new, cache.objects.free_bytes(), cache.where)
-        with progress(f"check {path.name}", len(file.digests), "media") as advance:
+        existing, count = cache.existing(file.spec), len(file.digests)
+        held = set[str].intersection(*(existing.rows(view) for view in file.views)) if existing else set[str]()
+        new = sum(digest not in held for digest in file.digests)
+        require_room(file.bytes // count * new, cache.objects.free_bytes(), cache.where)
+        with progress(f"check {path.name}", count, "media") as advance:
             for digests, _ in file:
                 advance(len(digests))
         features = cache.feature_set(file.spec, recorded=existing.recorded if existing else file.recorded)
-        with progress(f"import {features.name}", len(file.digests), "media") as advance:
+        with progress(f"import {features.name}", count, "media") as advance:
             for digests, values in file:
-                for rows, views, part in missing_parts(digests, file.views, values, held):
-                    features.write_block(rows, part, views, made={"recorded": file.recorded})
+                features.write_block(digests, values, file.views, made={"recorded": file.recorded})
                 advance(len(digests))
         add_names(features, file.manifests)
-        return Imported(features.name, new, len(file.digests) - new, file.views)
+        return {"set": features.name, "media": new, "there": count - new, "views": file.views}
+
+
+def _write_npz(path: Path, contents: Contents) -> None:
+    """Fill an archive that `numpy.load` opens without pickle; without times: equal content, equal bytes.
+
+    `features` (N, V, L, T, D), `digests` (N,), `views` (V,), `layers` (L,), and as JSON texts `spec`, `recorded` and
+    `manifests` (data set → name → digest).
+    """
+    rows = contents.rows
+    small = {
+        "digests": rows.digests,
+        "views": rows.views,
+        "layers": rows.spec.layers,
+        "spec": rows.spec.to_bytes().decode(),
+        "recorded": json.dumps(contents.recorded),
+        "manifests": json.dumps({one.data: dict(one.digests) for one in contents.manifests}),
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open(zipfile.ZipInfo("features.npy"), "w", force_zip64=True) as file:
+            descr = np.lib.format.dtype_to_descr(np.dtype(rows.spec.stored_dtype))
+            np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": rows.shape})
+            for values in contents.stretches():
+                file.write(values.reshape(-1).view(np.uint8).data)
+        for name, value in small.items():
+            data = io.BytesIO()
+            np.save(data, np.array(value), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), data.getbuffer(), zipfile.ZIP_DEFLATED)
+
+
+def _write_parquet(path: Path, contents: Contents) -> None:
+    """Fill a table of a row a medium.
+
+    Columns: `digest`; `names`, those that the manifests give it; `features`, a list of V · L · T · D numbers.
+    The schema's metadata hold `shape` ([V, L, T, D]), `views`, `spec` and `recorded` as JSON. Raises UsageError without
+    pyarrow.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UsageError("pyarrow is not installed", hint="pip install 'epalm[parquet]'") from error
+    rows, row = contents.rows, contents.rows.shape[1:]
+    metadata = {
+        "shape": json.dumps(row),
+        "views": json.dumps(rows.views),
+        "spec": rows.spec.to_bytes(),
+        "recorded": json.dumps(contents.recorded),
+    }
+    number = pa.field("element", pa.from_numpy_dtype(np.dtype(rows.spec.stored_dtype)), nullable=False)
+    numbers = pa.list_(number, int(np.prod(row)))
+    columns = {"digest": pa.string(), "names": pa.list_(pa.string()), "features": numbers}
+    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()], metadata=metadata)
+    names = {
+        digest: sorted(name.encode("utf-8", "backslashreplace").decode() for name in given)
+        for digest, given in names_by_digest(contents.manifests).items()
+    }
+    start = 0
+    # Features do not compress, and a dictionary of them would be a second copy.
+    options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": ["digest"]}
+    with parquet.ParquetWriter(path, schema, **options) as writer:
+        for values in contents.stretches():
+            digests = rows.digests[start : start + len(values)]
+            flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=numbers)
+            table = pa.table([digests, [names.get(digest, []) for digest in digests], flat], schema=schema)
+            writer.write_table(table, row_group_size=len(values))
+            start += len(values)
+
+
+_FORMS = {".h5": write_hdf5, ".hdf5": write_hdf5, ".npz": _write_npz, ".parquet": _write_parquet}

@@ -4,10 +4,9 @@ Either side may be a folder or an object store. A block that is there already is
 replaced, a damaged one here is refused by name. Rows keep the record of how they were made.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
@@ -22,21 +21,18 @@ from epalm.cache.blocks import (
     require_size,
     write_block,
 )
-from epalm.cache.exchange.claims import checked_recorded, checked_spec, require_manifest
+from epalm.cache.exchange.claims import checked
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, read_manifests, write_manifest
 from epalm.cache.objects.base import MissingObjectError, Objects
-from epalm.cache.store import Cache, LatestExtraction, touch
+from epalm.cache.store import SETS, Cache, LatestExtraction, touch
 from epalm.console import progress, size_in_words
 from epalm.errors import CacheError, UsageError
 
 _AT_ONCE = 8  # blocks on their way
-_MB = 10**6
 _OVERHEAD = 1.01  # of records and descriptions
 _MARGIN = 64 << 20  # bytes that stay free
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,6 @@ class Transfer:
     there: int
     held: Mapping[int, set[str]]
     manifests: tuple[Manifest, ...]
-    entries: tuple[Entry, ...]
     faults: tuple[Fault, ...]
 
     @property
@@ -80,11 +75,10 @@ def plan_transfer(source: FeatureSet, target: Cache) -> Transfer:
         UsageError: both are one cache.
         CacheError: the target has another set of that name, or one of the sides cannot be read.
     """
-    if _same_place(source.objects, target.objects.below(f"sets/{source.name}")):
+    if _place(source.objects) == _place(target.objects.below(f"{SETS}/{source.name}")):
         raise UsageError(f"{source.where} is where it would be copied to", hint="give another cache")
-    checked_spec(source.spec.to_json(), f"{source.where}/spec.json")
-    checked_recorded(source.recorded, f"{source.where}/recorded.json")
-    manifests = tuple(require_manifest(one, f"{source.where}/manifests") for one in read_manifests(source.objects))
+    manifests = tuple(read_manifests(source.objects))
+    checked(source.where, source.spec.to_json(), source.recorded, manifests)
     records, faults = _survey(source, sizes=False)
     existing = target.existing(source.spec)
     whole, broken = _survey(existing, sizes=True) if existing else ([], [])
@@ -93,17 +87,8 @@ def plan_transfer(source: FeatureSet, target: Cache) -> Transfer:
         for view in record.views:
             held.setdefault(view, set()).update(record.rows)
     blocks = tuple(record for record in records if missing_views(record.rows, record.views, held))
-    return Transfer(
-        source=source,
-        target=target,
-        blocks=blocks,
-        replaced=frozenset(fault.block for fault in broken) & {record.block for record in blocks},
-        there=len(records) - len(blocks),
-        held=held,
-        manifests=manifests,
-        entries=(*source.ledger.entries(), *source.ledger.warnings()),
-        faults=tuple(faults),
-    )
+    replaced = frozenset(fault.block for fault in broken) & {record.block for record in blocks}
+    return Transfer(source, target, blocks, replaced, len(records) - len(blocks), held, manifests, tuple(faults))
 
 
 def run_transfer(plan: Transfer, name: str) -> Transferred:
@@ -118,51 +103,41 @@ def run_transfer(plan: Transfer, name: str) -> Transferred:
     require_room(plan.bytes, target.objects.free_bytes(), target.where)
     existing = target.existing(source.spec)
     features = target.feature_set(source.spec, recorded=existing.recorded if existing else source.recorded)
-    faults, copied, done = list(plan.faults), 0, 0
-    with progress(f"{name} {source.name}", max(1, plan.bytes // _MB), "MB") as advance:
-        for record, fault in _each(lambda record: _copy(plan, features, record), plan.blocks):
-            if fault:
-                faults.append(fault)
-            else:
-                copied += 1
-                advance((done + record.bytes) // _MB - done // _MB)
-                done += record.bytes
-    add_names(features, plan.manifests, plan.entries)
-    return Transferred(features, copied, done, tuple(faults))
+    faults, copied = list(plan.faults), []
+    bar = progress(f"{name} {source.name}", len(plan.blocks), "blocks")
+    with bar as advance, ThreadPoolExecutor(_AT_ONCE) as pool:
+        for record, fault in pool.map(lambda record: (record, _copy(plan, features, record)), plan.blocks):
+            faults += [fault] if fault else []
+            copied += [] if fault else [record.bytes]
+            advance()
+    add_names(features, plan.manifests, (*source.ledger.entries(), *source.ledger.warnings()))
+    return Transferred(features, len(copied), sum(copied), tuple(faults))
 
 
-def _copy(plan: Transfer, features: FeatureSet, record: Record) -> tuple[Record, Fault | None]:
+def _copy(plan: Transfer, features: FeatureSet, record: Record) -> Fault | None:
+    """Write what the other side lacks of a block, in parts where its rows lack different views."""
     try:
         values = read_values(plan.source.objects, record)
     except (DamageError, MissingObjectError) as error:
-        return record, Fault(record.block, error.message, record)
+        return Fault(record.block, error.message, record)
     if record.block in plan.replaced:
         features.drop(record.block)
-    for digests, views, part in missing_parts(record.rows, record.views, values, plan.held):
-        write_block(features.objects, digests, views, part, record.written)
-    return record, None
+    for views, places in missing_views(record.rows, record.views, plan.held).items():
+        whole = len(places) == len(record.rows) and views == record.views
+        part = values if whole else values[np.ix_(places, [record.views.index(view) for view in views])]
+        write_block(features.objects, [record.rows[place] for place in places], views, part, record.written)
+    return None
 
 
-def missing_parts(
-    digests: Sequence[str], views: tuple[int, ...], values: np.ndarray, held: Mapping[int, Collection[str]]
-) -> Iterator[tuple[list[str], tuple[int, ...], np.ndarray]]:
-    """What of some rows is not `held` (view → digests), as (digests, views, values), by what they lack."""
-    for missing, places in missing_views(digests, views, held).items():
-        whole = len(places) == len(digests) and missing == views
-        part = values if whole else values[np.ix_(places, [views.index(view) for view in missing])]
-        yield [digests[place] for place in places], missing, part
-
-
-def add_names(features: FeatureSet, manifests: Iterable[Manifest], entries: Iterable[Entry] = ()) -> None:
+def add_names(features: FeatureSet, manifests: Iterable[Manifest], entries: Sequence[Entry] = ()) -> None:
     """Add names of media and lines of a ledger to a set's own; of one name in one data set, the new digest counts.
 
     Two processes that add to one data set's names at once, into an object store, may leave those of one of them.
     """
     with features.objects.lock("notes"):
-        mine = {manifest.data: manifest for manifest in read_manifests(features.objects)}
-        for manifest in manifests:
-            known = mine[manifest.data].digests if manifest.data in mine else {}
-            write_manifest(features.objects, Manifest(manifest.data, {**known, **manifest.digests}))
+        known = {manifest.data: manifest.digests for manifest in read_manifests(features.objects)}
+        for data, digests in ((manifest.data, manifest.digests) for manifest in manifests):
+            write_manifest(features.objects, Manifest(data, {**known.get(data, {}), **digests}))
         there = (*features.ledger.entries(), *features.ledger.warnings())
         noted = {(entry.media, entry.digest, entry.warning) for entry in there}
         features.ledger.add_all(one for one in entries if (one.media, one.digest, one.warning) not in noted)
@@ -175,17 +150,16 @@ def note_latest(cache: Cache, features: FeatureSet, other: Cache | None = None) 
     The data set is that of the other cache's latest extraction, where it worked on this set, else the one whose
     manifest has the most media; nothing is noted where there is none.
     """
-    modality, stored = features.spec.modality, features.spec.layers
+    modality, layers = features.spec.modality, features.spec.layers
+    manifests = read_manifests(features.objects)
+    data = max(manifests, key=lambda one: len(one.digests)).data if manifests else None
     try:
         latest = other.latest(modality) if other else None
     except CacheError:  # it has none, and needs none
         latest = None
-    manifests = read_manifests(features.objects)
-    if latest and latest.set == features.name and set(latest.layers) <= set(stored) and isinstance(latest.data, str):
+    if latest and latest.set == features.name and set(latest.layers) <= set(layers) and isinstance(latest.data, str):
         data, layers = latest.data, latest.layers
-    elif manifests:
-        data, layers = max(manifests, key=lambda one: len(one.digests)).data, stored
-    else:
+    if data is None:
         return None
     cache.remember(modality, features.name, layers, data)
     return cache.latest(modality)
@@ -201,12 +175,10 @@ def require_room(count: int, free: int | None, where: str) -> None:
         )
 
 
-def _same_place(one: Objects, other: Objects) -> bool:
-    """Whether two roots are one."""
-    paths = one.path(""), other.path("")
-    if paths[0] and paths[1]:
-        return paths[0].resolve() == paths[1].resolve()
-    return one.where.rstrip("/") == other.where.rstrip("/")
+def _place(objects: Objects) -> str:
+    """The same for two roots that are one."""
+    path = objects.path("")
+    return str(path.resolve()) if path else objects.where.rstrip("/")
 
 
 def _survey(features: FeatureSet, *, sizes: bool) -> tuple[list[Record], list[Fault]]:
@@ -223,16 +195,6 @@ def _survey(features: FeatureSet, *, sizes: bool) -> tuple[list[Record], list[Fa
             return Fault(block, error.message, record)
         return record
 
-    found = list(_each(look, features.block_names()))
-    records = [one for one in found if isinstance(one, Record)]
-    return sorted(records, key=lambda record: record.block), [one for one in found if isinstance(one, Fault)]
-
-
-def _each(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The results of several threads as they come; the first error ends what has not begun."""
-    pool = ThreadPoolExecutor(_AT_ONCE)
-    try:
-        for future in as_completed([pool.submit(work, item) for item in items]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = list(pool.map(look, features.block_names()))
+    return [one for one in found if isinstance(one, Record)], [one for one in found if isinstance(one, Fault)]

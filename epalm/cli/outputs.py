@@ -5,7 +5,7 @@ Every option that names an output is declared `writable=True`, and goes through 
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -27,10 +27,10 @@ ForceOption = Annotated[
 ]
 
 
-def require_output(path: Path, inputs: Iterable[Path | str], *, ours: Callable[[Path], bool], force: bool) -> None:
+def require_output(path: Path, inputs: Iterable[Path | str], *, ours: bool, force: bool) -> None:
     """That a file may be written at `path`. `inputs` are files, or folders with files, that the command reads.
 
-    `ours` says of a file whether epalm wrote it, and for this purpose.
+    `ours`: epalm wrote the file that is there, and for this purpose.
 
     Raises:
         UsageError: a folder or device is there, an input, whatever it is called, or without `force` a file of others.
@@ -39,29 +39,24 @@ def require_output(path: Path, inputs: Iterable[Path | str], *, ours: Callable[[
         return
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}", hint="name a file to write")
-    mine = path.exists() and ours(path)
+    ours = ours and path.exists()  # no link that leads nowhere
     for given in map(Path, inputs):
-        inside = given.is_dir() and not mine and path.resolve().is_relative_to(given.resolve())
+        inside = given.is_dir() and not ours and path.resolve().is_relative_to(given.resolve())
         if inside or (given.is_file() and path.exists() and path.samefile(given)):
             raise UsageError(f"{path} is an input of this command: it would be overwritten", hint="name another file")
-    if not (mine or force):
+    if not (ours or force):
         raise UsageError(
             f"{path} is there already, and epalm did not write it for this purpose",
             hint="name another file; --force replaces it",
         )
 
 
-def is_own(kind: str) -> Callable[[Path], bool]:
+def is_own(path: Path, kind: str) -> bool:
     """Whether a file is what epalm writes as "scores", lines of "samples", or "report"."""
-
-    def own(path: Path) -> bool:
-        try:
-            with path.open("rb") as file:
-                return re.search(_OWN[kind], file.read(_HEAD)) is not None
-        except OSError:
-            return False
-
-    return own
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return re.search(_OWN[kind], file.read(_HEAD)) is not None
 
 
 def file_for_scores(request: ScoreRequest) -> Path:
@@ -71,8 +66,9 @@ def file_for_scores(request: ScoreRequest) -> Path:
     predictions = request.predictions or Path()
     out = request.out or predictions.with_name(f"{predictions.stem}.scores.json")
     reads = [predictions, *data_files(request.data or "")]
-    require_output(out, reads, ours=is_own("scores"), force=request.force)
-    require_output(lines_path(out), reads, ours=is_own("samples"), force=request.force)
+    require_output(out, reads, ours=is_own(out, "scores"), force=request.force)
+    lines = lines_path(out)
+    require_output(lines, reads, ours=is_own(lines, "samples"), force=request.force)
     return out
 
 

@@ -41,14 +41,19 @@ def show_listing(
     cells: Callable[[Record], Mapping[str, str]] | None = None,
     empty: str,
     notes: Sequence[str] = (),
+    as_json: Any = None,
 ) -> None:
     """Print a frame. For `table` each record becomes the `cells` of a row, by heading [its values]; notes go to stderr.
 
-    `empty` is the message, on stderr, in place of a table without rows. CSV, JSON and Parquet have the frame's columns.
+    `empty` is the message, on stderr, in place of a table without rows. CSV and Parquet have the frame's columns, and
+    so have the objects of JSON, unless `as_json` is what it prints.
 
     Raises:
         UsageError: Parquet is asked for on a terminal, or without pyarrow.
     """
+    if form is Format.JSON and as_json is not None:
+        typer.echo(json.dumps(as_json))
+        return
     if form is not Format.TABLE:
         write_listing(frame, form)
         return
@@ -57,9 +62,7 @@ def show_listing(
     rows = [(cells or _plain_cells)(record) for record in records_of(frame)]
     if rows:
         print_table(title, list(rows[0]), [list(row.values()) for row in rows])
-    else:
-        say(empty)
-    for note in notes:
+    for note in notes if rows else [empty, *notes]:
         say(note)
 
 
@@ -81,7 +84,9 @@ def write_listing(frame: "pd.DataFrame", form: Format) -> None:
         return
     flat = frame.copy()
     for column in flat.select_dtypes("object"):  # values that are no plain cell
-        flat[column] = [json.dumps(value) if isinstance(value, dict | list) else value for value in flat[column]]
+        flat[column] = [
+            json.dumps(value) if isinstance(value, dict | list | tuple) else value for value in flat[column]
+        ]
     if form is Format.CSV:
         typer.echo(flat.to_csv(index=False), nl=False)
         return

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -51,7 +52,7 @@ def train(*, request: TrainRequest, plan: PlanOption = False, as_json: JsonOptio
 def _train(request: TrainRequest, processes: "Processes", device: str, *, plan: bool, as_json: bool) -> int:
     """The exit code of the command in this process; the first one alone prints."""
     from epalm import api
-    from epalm.cli.work_plan import show_train_plan
+    from epalm.cli.work_plan import show_plan
     from epalm.train.data.features import CachedFeatures
     from epalm.train.plan import plan_training
 
@@ -59,7 +60,7 @@ def _train(request: TrainRequest, processes: "Processes", device: str, *, plan: 
         setup = api.set_up_training(request, processes, device, planning=True)
         features, counted = setup.resolved.material.features, plan_training(setup)
         if processes.first:
-            show_train_plan(counted, features, request.runs, as_json)
+            show_plan("train", asdict(counted), features, request.runs, as_json)
         if isinstance(features, CachedFeatures):
             features.require_rows(request.allow_missing)
         return 0

@@ -39,5 +39,5 @@ def test_it_is_added_to_and_copied(old: Path, tmp_path: Path) -> None:
 
 
 def test_an_export_of_0_1_is_taken_in(old: Path, tmp_path: Path) -> None:
-    assert import_set(Cache(tmp_path / "there"), old / "features.h5").media == 5
+    assert import_set(Cache(tmp_path / "there"), old / "features.h5")["media"] == 5
     assert contents(Cache(tmp_path / "there").find("image")) == contents(make_set(tmp_path / "new", [Block(range(5))]))

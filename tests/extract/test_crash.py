@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from epalm.cache.care.sweep import GRACE, leftovers
+from epalm.cache.care.collect import GRACE, leftovers
 from epalm.cache.store import Cache
 from tests import crash_host
 

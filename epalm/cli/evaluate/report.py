@@ -65,7 +65,9 @@ def report(
     first = scored[0]
     path = out or (first.run.path / _NAME if first.run else first.path.with_name(f"{first.name}.{_NAME}"))
     reads = [one.run.path if one.run else one.path for one in scored] + [one.lines for one in scored]
-    require_output(path, [*reads, *data_files(data or str(first.figures["data"]))], ours=is_own("report"), force=force)
+    require_output(
+        path, [*reads, *data_files(data or str(first.figures["data"]))], ours=is_own(path, "report"), force=force
+    )
     listed = make_samples(scored, samples)
     media = shown_media(first, listed, data, follow_links=follow_links, workers=default_workers())
     page = render_page(scored, listed, media)

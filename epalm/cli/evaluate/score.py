@@ -58,7 +58,7 @@ def score(
     else:
         if request.out is not None or request.force:
             raise UsageError("--out and --force go with --predictions", hint="a run's scores lie in its folder")
-        from epalm.cli.work_plan import show_score_plan
+        from epalm.cli.work_plan import show_plan
         from epalm.evaluate.run import estimate_score, execute_score, plan_score
         from epalm.evaluate.score_files import LAST
         from epalm.train.data.features import CachedFeatures
@@ -66,7 +66,7 @@ def score(
         planned = plan_score(request, dry=plan)
         folder = planned.run.folder.path
         if plan:
-            show_score_plan(estimate_score(planned), planned.features, folder, as_json)
+            show_plan("score", estimate_score(planned), planned.features, folder, as_json)
             if isinstance(planned.features, CachedFeatures):
                 planned.features.require_rows(request.allow_missing)
             return

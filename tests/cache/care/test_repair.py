@@ -172,8 +172,6 @@ def test_a_block_whose_rows_are_all_in_others_is_dropped_and_nothing_is_missing(
     record = max(features.records(), key=lambda record: record.bytes)
     values = read_block(features.objects, record)
     assert write_block(features.objects, record.rows[::-1], record.views, values[::-1], {})
-    assert "3 rows stored more than once" not in verify(epalm, features).err  # nine: three views each
-    assert "9 rows stored more than once" in verify(epalm, features).err
     (Path(features.where) / record.chunk).write_bytes(b"")
     assert verify(epalm, features, "--repair").code == 0
     assert record.block not in features.block_names()

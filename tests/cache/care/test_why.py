@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from epalm.cache.blocks import write_block
-from epalm.cache.care.why import differences, library_differences, nearest, nearest_difference, versions_of_blocks
+from epalm.cache.care.why import differences, library_differences, nearest, nearest_difference, why_set
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import Manifest, write_manifest
 from epalm.cache.spec import FeatureSpec
@@ -91,7 +91,8 @@ def test_blocks_of_one_set_that_other_versions_made_are_told_apart(tmp_path: Pat
     features = _set(tmp_path, SPEC, torch="2.5")
     again = Cache(tmp_path).feature_set(SPEC, recorded={"torch": "2.6"})
     again.write_block(names(2, "e"), values(2))
-    assert versions_of_blocks(again) == [({"torch": "2.6"}, 1), ({"torch": "2.5"}, 1)]
+    made = [(one["versions"]["torch"], one["blocks"]) for one in why_set(again, [])["blocks"]]
+    assert made == [("2.6", 1), ("2.5", 1)]
     done = epalm("cache", "why", features.name[:-2], "--cache", tmp_path)
     assert done.code == 0 and "torch 2.5 → 2.6" in done.out and "only feature set" in done.err
 

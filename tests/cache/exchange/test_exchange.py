@@ -85,14 +85,14 @@ def test_hdf5_comes_back_as_it_was(
 
 def test_views_that_all_media_have_are_written_and_others_can_be_chosen(features: FeatureSet, tmp_path: Path) -> None:
     every = export_set(features, tmp_path / "all.h5")
-    assert (every.media, every.views, every.left_out) == (14, (0,), 0)
+    assert (every["media"], every["views"], every["left_out"]) == (14, (0,), 0)
     two = export_set(features, tmp_path / "two.h5", views=[1, 0])
-    assert (two.media, two.views, two.left_out) == (5, (0, 1), 9)
+    assert (two["media"], two["views"], two["left_out"]) == (5, (0, 1), 9)
     both = export_set(features, tmp_path / "both.h5", views=[0, 2], layers=[5, 3])
-    assert (both.media, both.layers, both.set) == (5, (3, 5), replace(SPEC, layers=(3, 5)).name)
+    assert (both["media"], both["layers"], both["set"]) == (5, (3, 5), replace(SPEC, layers=(3, 5)).name)
     cache = Cache(tmp_path / "other")
     import_set(cache, tmp_path / "both.h5")
-    reader = cache.load(both.set).open()
+    reader = cache.load(both["set"]).open()
     assert reader.views_of() == (0, 2)
     expected = _values(features, reader.digests, (2,), (3, 5))
     np.testing.assert_array_equal(reader.gather(np.arange(5), view=2), expected[:, 0])
@@ -162,7 +162,7 @@ def test_stretches_make_one_file(
     export_set(features, tmp_path / f"one.{form}")
     assert (tmp_path / f"one.{form}").read_bytes() == once  # the time of writing is not in it
     monkeypatch.setattr(hdf5, "_STRETCH", 3)
-    assert export_set(features, tmp_path / f"many.{form}").media == 14
+    assert export_set(features, tmp_path / f"many.{form}")["media"] == 14
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -247,7 +247,7 @@ def test_a_killed_export_leaves_no_file_and_the_next_one_cleans_up(tmp_path: Pat
     for file in tmp_path.glob("*.h5"):
         with h5py.File(file) as opened:
             assert opened["features"].shape == (4096, 1, 3, 1, 2048)
-        assert import_set(Cache(tmp_path / file.stem), file).media == 4096
+        assert import_set(Cache(tmp_path / file.stem), file)["media"] == 4096
 
 
 def test_export_and_import_as_they_are_typed(epalm: Epalm, features: FeatureSet, tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_the_changes_alone_are_what_is_refused(path: Path) -> None:
         for name in ("features", "digests", "spec.json", "recorded.json", "manifests/0000.jsonl"):
             _put(file, name, file[name][...])
         _spec()(file)
-    assert import_set(Cache(path.parent / "cache"), path).media == MEDIA
+    assert import_set(Cache(path.parent / "cache"), path)["media"] == MEDIA
 
 
 @pytest.mark.parametrize("text", [b"", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"{}", b"\0" * 4096], ids=repr)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from epalm.cache.care.sweep import leftovers, sweep_leftovers
+from epalm.cache.care.collect import delete_all, leftovers
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
 from epalm.errors import CacheError
@@ -114,6 +114,6 @@ def test_killed_at_random_moments_a_transfer_goes_on(tmp_path: Path) -> None:
     objects = Cache(tmp_path / "there").load(features.name).objects
     parts = {one.key.split("/")[1] for one in leftovers(objects, grace=-1) if one.key.startswith("blocks/")}
     assert len(parts) <= AT_ONCE * killed
-    sweep_leftovers(objects, grace=-1)
+    delete_all(objects, leftovers(objects, grace=-1))
     require_same(features, tmp_path / "there")
     assert sum(one.key.endswith("/c.0.0.0.0.0") for one in objects.walk()) == len(features.records())

@@ -186,7 +186,7 @@ def test_what_does_not_fit_into_memory_is_mapped_from_copies(
 def test_requests_grow_with_blocks_and_not_with_media(
     s3_url: str, faulty_network: FaultyNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace: float
 ) -> None:
-    monkeypatch.setattr("epalm.extract.pipeline.sweep_leftovers.__kwdefaults__", {"grace": grace})
+    monkeypatch.setattr("epalm.extract.pipeline.leftovers.__kwdefaults__", {"grace": grace, "walked": None})
     media = pictures(tmp_path / "media", 120)
     for number in range(60):
         (media / f"bad{number}.png").write_text(f"no picture {number}")

@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epalm.cli.cache.care import DAMAGED
+from epalm.cli.cache.sets import SetArgument
 from epalm.cli.options import DEFAULT_CACHE, CacheOption, JsonOption, PlanOption
 from epalm.cli.outputs import ForceOption, require_output
+from epalm.errors import CacheError, UsageError
 
 if TYPE_CHECKING:
-    from epalm.cache.exchange.transfer import Transferred
     from epalm.cache.feature_set import FeatureSet
     from epalm.cache.store import Cache
 
-_SetArgument = Annotated[str, typer.Argument(metavar="SET", help="Name of a feature set, or how it begins.")]
 _UrlArgument = Annotated[
     str, typer.Argument(metavar="URL", help="Another cache: a folder, or a URL such as s3://bucket/cache.")
 ]
 
 
 def export_features(
-    name: _SetArgument,
+    name: SetArgument,
     file: Annotated[
         Path,
         typer.Argument(metavar="FILE", help="Ends in .h5 (can be imported again), .npz or .parquet.", writable=True),
@@ -55,7 +56,7 @@ def export_features(
     from epalm.cache.store import Cache
     from epalm.console import say, size_in_words, warn
 
-    require_output(file, [cache], ours=lambda _: False, force=force)
+    require_output(file, [cache], ours=False, force=force)
     store = Cache(cache)
     features = store.find(name)
     done = export_set(
@@ -64,13 +65,13 @@ def export_features(
         layers=None if layers is None else store.chosen_layers(features, layers),
         views=None if views is None else _numbers(views),
     )
-    if done.left_out:
-        warn(f"{done.left_out:,} media lack one of the views {list(done.views)} and are left out")
+    if done["left_out"]:
+        warn(f"{done['left_out']:,} media lack one of the views {list(done['views'])} and are left out")
     if as_json:
-        typer.echo(json.dumps(done.to_json()))
+        typer.echo(json.dumps(done))
     say(
-        f"{done.media:,} media, views {list(done.views)}, layers {list(done.layers)}: "
-        f"{size_in_words(done.bytes)} in {done.file}"
+        f"{done['media']:,} media, views {list(done['views'])}, layers {list(done['layers'])}: "
+        f"{size_in_words(done['bytes'])} in {done['file']}"
     )
 
 
@@ -96,13 +97,13 @@ def import_features(
     store = Cache(cache)
     done = import_set(store, file)
     if as_json:
-        typer.echo(json.dumps(done.to_json()))
-    say(f"{done.set}: {done.media:,} media taken in, {done.there:,} were there")
-    _say_next(store, store.load(done.set))
+        typer.echo(json.dumps(done))
+    say(f"{done['set']}: {done['media']:,} media taken in, {done['there']:,} were there")
+    _say_next(store, store.load(done["set"]))
 
 
 def push(
-    name: _SetArgument,
+    name: SetArgument,
     url: _UrlArgument,
     plan: PlanOption = False,
     cache: CacheOption = DEFAULT_CACHE,
@@ -123,16 +124,16 @@ def push(
     """
     from epalm.cache.exchange.transfer import note_latest
     from epalm.cache.store import Cache
-    from epalm.errors import CacheError
 
     source, target = Cache(cache, read_only=plan), Cache(url, read_only=plan)
-    done = _transfer(source.find(name), target, "push", plan, as_json)
-    if done:
+    features = source.find(name)
+    code = _transfer(features, target, "push", plan, as_json)
+    if not plan:
         try:
-            target.latest(done.features.spec.modality)
+            target.latest(features.spec.modality)
         except CacheError:  # whoever trains from there finds this set; who extracted there keeps theirs
-            note_latest(target, done.features, source)
-        _end(done)
+            note_latest(target, target.load(features.name), source)
+    raise typer.Exit(code)
 
 
 def pull(
@@ -160,30 +161,35 @@ def pull(
     from epalm.cache.store import Cache
 
     source, target = Cache(url, read_only=True), Cache(cache, read_only=plan)
-    done = _transfer(source.find(_only(source) if name is None else name), target, "pull", plan, as_json)
-    if done:
-        _say_next(target, done.features, source)
-        _end(done)
+    features = source.find(name or "")
+    code = _transfer(features, target, "pull", plan, as_json)
+    if not plan:
+        _say_next(target, target.load(features.name), source)
+    raise typer.Exit(code)
 
 
-def _transfer(source: "FeatureSet", target: "Cache", verb: str, only_plan: bool, as_json: bool) -> "Transferred | None":
+def _transfer(source: "FeatureSet", target: "Cache", verb: str, only_plan: bool, as_json: bool) -> int:
+    """Copy a set, or say what there is to copy; the exit code."""
     from epalm.cache.exchange.transfer import plan_transfer, run_transfer
     from epalm.console import say, size_in_words, warn
 
     plan = plan_transfer(source, target)
     done = None if only_plan else run_transfer(plan, verb)
-    blocks, size = (done.blocks, done.bytes) if done else (len(plan.blocks), plan.bytes)
-    faults = done.faults if done else plan.faults
+    blocks, size, faults = (
+        (done.blocks, done.bytes, done.faults) if done else (len(plan.blocks), plan.bytes, plan.faults)
+    )
     if as_json:
         figures = {"set": source.name, "from": source.where, "to": target.where, "there": plan.there}
         refused = [{"block": fault.block, "error": fault.error} for fault in faults]
         typer.echo(json.dumps({**figures, "blocks": blocks, "bytes": size, "refused": refused}))
-    state, there = ("copied", "were there") if done else ("to copy", "are there")
-    counted = f"{blocks:,} blocks, {size_in_words(size)} {state}"
-    say(f"{source.name}: {counted} to {target.where}; {plan.there:,} {there}")
+    counted = f"{blocks:,} blocks, {size_in_words(size)} {'copied' if done else 'to copy'}"
+    say(f"{source.name}: {counted} to {target.where}; {plan.there:,} {'were' if done else 'are'} there")
     for fault in faults:
         warn(f"not copied: {fault.error}")
-    return done
+    if not faults or only_plan:
+        return 0
+    say("epalm cache verify --repair drops what is damaged there, and epalm extract makes it again")
+    return DAMAGED
 
 
 def _say_next(cache: "Cache", features: "FeatureSet", source: "Cache | None" = None) -> None:
@@ -195,35 +201,9 @@ def _say_next(cache: "Cache", features: "FeatureSet", source: "Cache | None" = N
         say(f"next: epalm train --from-cache --modality {latest.modality} --data {latest.data}")
 
 
-def _end(done: "Transferred") -> None:
-    from epalm.cli.cache_health import DAMAGED
-    from epalm.console import say
-
-    if done.faults:
-        say("epalm cache verify --repair drops what is damaged there, and epalm extract makes it again")
-        raise typer.Exit(DAMAGED)
-
-
-def _only(cache: "Cache") -> str:
-    from epalm.errors import CacheError, UsageError
-
-    names = cache.set_names()
-    if not names:
-        raise CacheError(f"{cache.where} holds no feature set", hint="epalm cache push SET URL puts one there")
-    if len(names) > 1:
-        raise UsageError(
-            f"{cache.where} holds {len(names)} feature sets: {', '.join(names)}",
-            hint=f"epalm cache pull {cache.where} {names[0]}",
-        )
-    return names[0]
-
-
 def _numbers(text: str) -> list[int]:
     """View numbers of "0", "0-4" or "0,2,3". Raises UsageError."""
-    from epalm.errors import UsageError
-
-    if match := re.fullmatch(r"(\d{1,4})-(\d{1,4})", text):
-        return list(range(int(match[1]), int(match[2]) + 1))
-    if re.fullmatch(r"\d{1,4}(,\d{1,4})*", text):
-        return [int(number) for number in text.split(",")]
-    raise UsageError(f"--views {text!r} is of no known form", hint="use 0, 0-4 or 0,2,3")
+    if not re.fullmatch(r"\d{1,4}(-\d{1,4}|(,\d{1,4})*)", text):
+        raise UsageError(f"--views {text!r} is of no known form", hint="use 0, 0-4 or 0,2,3")
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last) + 1)) if last else [int(number) for number in text.split(",")]

@@ -1,4 +1,4 @@
-"""`epalm cache` as it is typed."""
+"""`epalm cache ls`, `info` and `ledger` as they are typed."""
 
 import json
 import socket
@@ -108,57 +108,3 @@ def test_ledger_passes_over_damaged_sets_but_not_over_the_one_asked_for(
     done = epalm("cache", "ledger", "--cache", tmp_path)
     assert done.code == 0 and "bad.png" in done.out and other.name in done.err
     assert epalm("cache", "ledger", other.name, "--cache", tmp_path).code == 1
-
-
-def test_verify_reports_every_set_and_finds_damage(epalm: Epalm, tmp_path: Path, features: FeatureSet) -> None:
-    assert epalm("cache", "verify", "--cache", tmp_path).code == 0
-    (record,) = features.records()
-    (folder(features) / record.chunk).write_bytes(b"")
-    other = Cache(tmp_path).feature_set(replace(SPEC, version=2), recorded={})
-    (folder(other) / "spec.json").write_text("{")
-    found = epalm("cache", "verify", "--cache", tmp_path, "--json")
-    assert found.code == 3
-    told = json.loads(found.out)
-    assert {(fault["set"], fault["what"]) for fault in told["faults"]} == {
-        (features.name, f"block {record.block}"),
-        (other.name, "spec.json"),
-    }
-    assert [one["set"] for one in told["sets"]] == sorted([features.name, other.name])
-    assert epalm("cache", "verify", other.name, "--cache", tmp_path).code == 3  # by name, though it cannot be opened
-
-
-@pytest.mark.parametrize("key", ["zarr.json", "blocks/zarr.json", "recorded.json"])
-def test_what_surrounds_the_blocks_is_checked_and_mended_from_the_rest(
-    key: str, epalm: Epalm, tmp_path: Path, features: FeatureSet
-) -> None:
-    path = folder(features) / key
-    whole = json.loads(path.read_text())
-    path.write_text("[")
-    found = epalm("cache", "verify", "--cache", tmp_path, "--json")
-    assert found.code == 3 and [fault["what"] for fault in json.loads(found.out)["faults"]] == [key]
-    assert epalm("cache", "verify", "--repair", "--cache", tmp_path).code == 0
-    assert json.loads(path.read_text()) == whole
-    assert epalm("cache", "verify", "--cache", tmp_path).code == 0
-
-
-def test_a_damaged_manifest_is_named_and_left_to_the_next_extraction(
-    epalm: Epalm, tmp_path: Path, features: FeatureSet
-) -> None:
-    manifest = Manifest("data.jsonl", {"a.png": "d0"})
-    write_manifest(features.objects, manifest)
-    (path,) = (folder(features) / "manifests").iterdir()
-    path.write_bytes(path.read_bytes()[:-3])
-    for words in ((), ("--repair",)):
-        done = epalm("cache", "verify", *words, "--cache", tmp_path)
-        assert done.code == 3 and path.name in done.err and "epalm extract" in done.err
-    write_manifest(features.objects, manifest)
-    assert epalm("cache", "verify", "--cache", tmp_path).code == 0
-
-
-def test_what_is_odd_but_not_damaged_is_a_note(epalm: Epalm, tmp_path: Path, features: FeatureSet) -> None:
-    write_manifest(features.objects, Manifest("data.jsonl", {"never.png": "none of them"}))  # as an import brings
-    with (folder(features) / "ledger.jsonl").open("a") as file:
-        file.write('{"media": "torn')
-    done = epalm("cache", "verify", "--cache", tmp_path, "--json")
-    (told,) = json.loads(done.out)["sets"]
-    assert done.code == 0 and len(told["notes"]) == 2

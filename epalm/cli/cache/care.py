@@ -1,0 +1,187 @@
+"""`epalm cache why`, `verify` and `gc`: why something was encoded, whether all is whole, and what nothing needs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epalm.cli.cache.sets import OptionalSetArgument, day, of_each
+from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption
+from epalm.cli.tables import Format, FormatOption, Record, show_listing
+
+DAMAGED = 3  # exit code: something is not as its record says
+_HOUR = 3600.0  # seconds
+
+
+def why(
+    subject: Annotated[
+        str, typer.Argument(metavar="MEDIA|SET", help="A media file, or a feature set's name or how it begins.")
+    ],
+    cache: CacheOption = DEFAULT_CACHE,
+    form: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a feature set differs in from the nearest other one, or where the rows of a medium are and are not.
+
+    A medium that is not here is found by its name in a data set.
+
+    Examples:
+
+        epalm cache why image-vit
+
+        epalm cache why photos/cat.jpg --json
+    """
+    import pandas as pd
+
+    from epalm.cache.care.why import library_differences, why_medium, why_set
+    from epalm.cache.store import Cache
+    from epalm.console import say
+
+    store, form = Cache(cache, read_only=True), Format.JSON if as_json else form
+    sets = of_each(store.set_names(), store.load)
+    if Path(subject).is_file() or not any(features.name.startswith(subject) for features in sets):
+        facts = why_medium(store, subject, sets)
+        digest = facts["digest"]
+        say(f"{subject}: " + (f"digest {digest}" if digest else "the file is not here; found by its name"))
+        frame = pd.DataFrame(facts["sets"], dtype=object)
+        show_listing(frame, form, title="rows", cells=_row_cells, empty="there is no feature set for it", as_json=facts)
+        return
+    facts = why_set(store.find(subject), sets)
+    latest, *older = facts["blocks"] or [{"versions": {}}]
+    rows = [("another input", line) for line in facts["inputs"]]
+    rows += [("another library, recorded", line) for line in facts["libraries"]]
+    for made in older:
+        changed = ", ".join(library_differences(made["versions"], latest["versions"])) or "nothing"
+        rows.append((f"{made['blocks']:,} of its own blocks are older", changed))
+    than = f", against {facts['nearest']}" if facts["nearest"] else ""
+    if not than:
+        say(f"{facts['set']} is the only feature set in the cache: there is none to compare it with")
+    frame = pd.DataFrame(rows, columns=["what differs", "there → here"])
+    show_listing(frame, form, title=f"{facts['set']}{than}", empty="nothing differs", as_json=facts)
+
+
+def verify(
+    name: OptionalSetArgument = None,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Restore what the rest of the set tells; drop other damaged blocks.")
+    ] = False,
+    cache: CacheOption = DEFAULT_CACHE,
+    form: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Read everything that is stored and hold it against its record; the exit code is 3 when something is damaged.
+
+    With --repair, what the rest of a set tells is put right, and other damaged blocks are dropped: their rows are
+    named, the exit code stays 3, and the next epalm extract makes them again.
+
+    Examples:
+
+        epalm cache verify
+
+        epalm cache verify image --repair
+    """
+    import pandas as pd
+
+    from epalm.cache.care.check import COLUMNS, RESTORED, check_set
+    from epalm.cache.store import Cache
+    from epalm.console import say
+
+    store = Cache(cache, read_only=not mend)
+    names = [one for one in store.set_names() if one.startswith(name or "")]  # also of damaged sets
+    if name and len(names) != 1:
+        names = [store.find(name).name]  # which says what there is
+    checkups = [check_set(store, one, mend=mend) for one in names]
+    for checkup in checkups:
+        damaged = f"{len(checkup.findings):,} damaged" if checkup.findings else "whole"
+        say(f"{checkup.set}: {checkup.blocks:,} blocks, {damaged}")
+    findings = [finding for checkup in checkups for finding in checkup.findings]
+    sets = [{"set": one.set, "blocks": one.blocks, "bytes": one.bytes} for one in checkups]
+    show_listing(
+        pd.DataFrame(findings, columns=COLUMNS, dtype=object),
+        Format.JSON if as_json else form,
+        title="damaged",
+        cells=lambda one: {
+            "what": one["what"],
+            "set": one["set"],
+            "why": one["error"],
+            "repair" if mend else "what to do": one["repair" if mend else "hint"],
+        },
+        empty="nothing is damaged",
+        as_json={"faults": findings, "sets": sets},
+    )
+    if any(finding["outcome"] != RESTORED for finding in findings):
+        raise typer.Exit(DAMAGED)
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted; delete nothing.")] = False,
+    grace: Annotated[
+        float,
+        typer.Option(
+            metavar="HOURS",
+            help="Leave alone what was written or used within so many hours. With 0, nothing else may be running.",
+            min=0.0,
+        ),
+    ] = 24.0,
+    unused: Annotated[
+        bool, typer.Option("--unused", help="Also delete feature sets that no run uses, with all their rows.")
+    ] = False,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--runs",
+            envvar="EPALM_RUNS",
+            help="Folder of run folders whose sets are kept; may be given several times. [default: .epalm/runs]",
+            show_default=False,
+        ),
+    ] = None,
+    cache: CacheOption = DEFAULT_CACHE,
+    form: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Free space: leftovers of killed processes, and with --unused whole feature sets that no run refers to.
+
+    A run that was trained on a set has marked it: it counts while its folder is there, and always when it lies on
+    another machine.
+
+    Examples:
+
+        epalm cache gc --dry-run
+
+        epalm cache gc --unused --runs /data/runs --grace 72
+    """
+    import pandas as pd
+
+    from epalm.cache.care.collect import find_garbage
+    from epalm.cache.store import Cache
+    from epalm.console import say, size_in_words
+    from epalm.train.runs.listing import runs_of_sets
+
+    store = Cache(cache, read_only=True)
+    users = runs_of_sets(runs or [DEFAULT_RUNS], strict=True) if unused else {}
+    garbage = find_garbage(store, grace=grace * _HOUR, unused=unused, runs=users)
+    size = sum(one.bytes for one in garbage)
+    if not dry_run:
+        for one in garbage:
+            one.delete()
+    items = [{"folder": one.folder, "what": one.what, "bytes": one.bytes} for one in garbage]
+    show_listing(
+        pd.DataFrame(items, columns=["folder", "what", "bytes"]),
+        Format.JSON if as_json else form,
+        title="would be deleted" if dry_run else "deleted",
+        cells=lambda one: {"folder": one["folder"] or ".", "what": one["what"], "size": size_in_words(one["bytes"])},
+        empty=f"there is nothing to free in {cache}",
+        as_json={"dry_run": dry_run, "found": items, "bytes": size, "freed": 0 if dry_run else size},
+    )
+    if garbage:
+        say(f"{size_in_words(size)} would be freed; nothing was deleted" if dry_run else f"{size_in_words(size)} freed")
+
+
+def _row_cells(one: Record) -> dict[str, str]:
+    if one.get("missing"):
+        return {"set": one["set"], "row": f"no row: {one['missing']}"}
+    versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+    parts = [f"views {', '.join(map(str, one['views']))}", f"block {one['block']}", f"written {day(one['time'])}"]
+    parts += [f"on {one['host']}"] if one["host"] else []
+    parts += [f"by {versions}"] if versions else []
+    return {"set": one["set"], "row": ", ".join(parts)}
