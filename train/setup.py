@@ -27,7 +27,7 @@ from epalm.train.bridge.model import EpalmModel
 from epalm.train.checks import length_warnings, require_short, schedule_warnings, text_warnings
 from epalm.train.data.batches import Batch, Batches, training_items
 from epalm.train.data.features import FeatureSource, TrainableSource
-from epalm.train.data.text import TextFormat, load_text_format, require_language_model
+from epalm.train.data.text import TextFormat, load_text_format
 from epalm.train.lm.load import load_lm, require_shardable, shard_lm
 from epalm.train.lm.processes import ALONE, Processes
 from epalm.train.material import Material, cached_material, samples_of
@@ -93,7 +93,7 @@ def resolve(
         say("data: the playground, a small built-in world (--data takes your own)")
     recipe = request.recipe or recipe_for(data)
     config = load_config(recipe, request.changes.overrides())
-    require_language_model(config.lm.name)
+    load_text_format(config.lm.name)  # its faults are known before its weights are loaded, or media read
     blind = config.model.blind
     say(f"recipe: {recipe}, variant {config.model.variant}{', blind' if blind else ''}, {config.lm.name}")
     used: FeatureSet | None = None

@@ -55,8 +55,17 @@ def write_medium(scene: Scene, stem: Path, rng: random.Random) -> Path:
         path = stem.with_suffix(rng.choice((".png", ".jpg")))
         Image.fromarray(draw_image(scene, rng)).save(path, quality=95, subsampling=0)
     elif scene.modality is Modality.VIDEO:
-        path = stem.with_suffix(".mp4")
-        _write_video(path, draw_video(scene, rng))
+        import av
+
+        path, frames = stem.with_suffix(".mp4"), draw_video(scene, rng)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=Fraction(FRAMES_PER_SECOND))
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt, stream.thread_count = "yuv420p", 1  # with more, the same frames give other bytes
+            stream.options = {"qp": _QUANTISER, "preset": "veryfast"}
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
     else:
         import soundfile
 
@@ -156,18 +165,3 @@ def _tone(timbre: str, pitch: float, octaves: float, samples: int) -> np.ndarray
         wave = np.sum([np.sin(n * phase) / n**0.7 for n in range(1, 11)], axis=0) * 0.6
     fade = np.minimum(1, np.minimum(np.arange(samples), np.arange(samples)[::-1]) / (0.008 * RATE))
     return (0.8 * wave * fade).astype(np.float32)
-
-
-def _write_video(path: Path, frames: np.ndarray) -> None:
-    """Frames (T, H, W, 3) uint8 as H.264; one thread, so that the same frames give the same bytes."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(FRAMES_PER_SECOND))
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1
-        stream.options = {"qp": _QUANTISER, "preset": "veryfast"}
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())

@@ -16,7 +16,7 @@ from epalm.playground.draw import write_medium
 from epalm.playground.world import QUESTIONS, SPLITS, captions, draw_scenes
 from epalm.samples import Modality, Task
 
-_VERSION = 2  # raised whenever the same seed would give other files
+_VERSION, _SEED = 2, 0  # the version is raised whenever the same seed would give other files
 _MARKER = "playground.json"
 COUNTS = {  # media per split: train, val, test
     Modality.IMAGE: (1500, 80, 150),
@@ -25,19 +25,17 @@ COUNTS = {  # media per split: train, val, test
 }
 
 
-def generate_playground(
-    root: Path, modality: Modality, *, seed: int = 0, counts: tuple[int, int, int] | None = None
-) -> Path:
+def generate_playground(root: Path, modality: Modality, *, counts: tuple[int, int, int] | None = None) -> Path:
     """Draw the media of one modality below `root`, with `samples.jsonl` beside them, and return `root`.
 
-    A folder that already holds exactly this is left alone; one of another version, seed or size is replaced.
+    A folder that already holds exactly this is left alone; one of another version or size is replaced.
     `counts` are the media of the train, val and test split [default: `COUNTS`].
 
     Raises:
         UsageError: `root` holds something else, which is never deleted.
     """
     counts = counts or COUNTS[modality]
-    marker, there = _expected(modality, seed, counts), _marker(root)
+    marker, there = _expected(modality, counts), _marker(root)
     if there == marker:
         return root
     if there is None and root.exists() and any(root.iterdir()):
@@ -46,7 +44,7 @@ def generate_playground(
         )
     draft = root.parent / f".{root.name}-{uuid.uuid4().hex[:8]}"
     try:
-        _write(draft, modality, seed, counts)
+        _write(draft, modality, counts)
         (draft / _MARKER).write_text(json.dumps(marker))
         if _marker(root) not in (None, marker):
             shutil.rmtree(root)
@@ -62,23 +60,24 @@ def generate_playground(
 
 def is_drawn(root: Path, modality: Modality) -> bool:
     """Whether the playground lies there, whole and of this version."""
-    return _marker(root) == _expected(modality, 0, COUNTS[modality])
+    return _marker(root) == _expected(modality, COUNTS[modality])
 
 
-def _expected(modality: Modality, seed: int, counts: tuple[int, int, int]) -> dict[str, Any]:
-    return {"version": _VERSION, "modality": modality, "seed": seed, "media": list(counts)}
+def _expected(modality: Modality, counts: tuple[int, int, int]) -> dict[str, Any]:
+    return {"version": _VERSION, "modality": modality, "seed": _SEED, "media": list(counts)}
 
 
 def _marker(root: Path) -> object:
     with suppress(OSError, ValueError):
-        return json.loads((root / _MARKER).read_text())
+        marker = json.loads((root / _MARKER).read_text())
+        return marker if isinstance(marker, dict) else None
     return None
 
 
-def _write(folder: Path, modality: Modality, seed: int, counts: tuple[int, int, int]) -> None:
+def _write(folder: Path, modality: Modality, counts: tuple[int, int, int]) -> None:
     """The media, and of each one question per attribute, in one of its wordings, and one sample of captions."""
     folder.mkdir(parents=True)
-    rng = random.Random(f"{seed}/{modality}")
+    rng = random.Random(f"{_SEED}/{modality}")
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as lines:
         for split, count in zip(SPLITS, counts, strict=True):
             (folder / split).mkdir()

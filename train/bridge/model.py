@@ -71,9 +71,9 @@ class EpalmModel(nn.Module):
     def train(self, mode: bool = True) -> "EpalmModel":
         """Training mode for all but language model and encoder: their dropout stays off."""
         super().train(mode)
-        self.lm.eval()
-        if self.encoder is not None:
-            self.encoder.eval()
+        for frozen in (self.lm, self.encoder):
+            if frozen is not None:
+                frozen.eval()
         return self
 
     @property
@@ -102,29 +102,22 @@ class EpalmModel(nn.Module):
             ValueError: a name is missing or too many, or a shape differs.
         """
         own = self.trainable_tensors()
-        if own.keys() != tensors.keys():
-            differ = sorted(own.keys() ^ tensors.keys())
+        shapes, given = ({name: tensor.shape for name, tensor in some.items()} for some in (own, tensors))
+        if differ := sorted({name for name, _ in shapes.items() ^ given.items()}):
             raise ValueError(f"the checkpoint is of another model: {', '.join(differ)}")
         for name, tensor in tensors.items():
-            if own[name].shape != tensor.shape:
-                raise ValueError(f"{name} is {tuple(tensor.shape)}, the model's is {tuple(own[name].shape)}")
             own[name].data.copy_(tensor)
 
     def forward(
-        self,
-        rows: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        *,
-        text_only: bool = True,
+        self, rows: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Logits (B, N, V) of the text; with `text_only=False` (B, 1 + P + N, V), the front positions first.
+        """Logits (B, N, V) of the text.
 
         `rows` (B, G, T, D_enc), for a trained encoder its raw inputs (B, ...); `input_ids` and `attention_mask` (B, N),
         padded on either side; None: no padding.
         """
         inputs = self._with_front(rows, input_ids, attention_mask)
-        logits: torch.Tensor = self.lm(**inputs, logits_to_keep=input_ids.shape[1] if text_only else 0).logits
+        logits: torch.Tensor = self.lm(**inputs, logits_to_keep=input_ids.shape[1]).logits
         return logits
 
     def losses(

@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, OPTConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json
 from epalm.samples import Sample, Task
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.load import lm_source, opt_config
-from epalm.weights import Source, load, require_tokenizer
+from epalm.weights import load, require_tokenizer
 
 ANSWER = "</a>"  # the token that ends the question
 SHORTEST_ANSWER = 5  # tokens that an answer gets at least when it is decoded, however long its question
@@ -155,22 +155,14 @@ def pad_right(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch
     return torch.from_numpy(ids), None if real.all() else torch.from_numpy(real.astype(np.int64))
 
 
-def load_text_format(name: str, lm: AugmentedOPT) -> TextFormat:
-    """The language model's tokenizer, with `</a>` as one token.
+def load_text_format(name: str, lm: AugmentedOPT | None = None) -> TextFormat:
+    """The language model's tokenizer, with `</a>` as one token; `lm` need not be loaded for it.
 
     Raises:
         UsageError: there is none, it is another model's, or the embedding table has no row left for `</a>`.
     """
-    return _text_format(lm_source(name), lm.config)
-
-
-def require_language_model(name: str) -> None:
-    """Raise UsageError where its folder or tokenizer do not serve: known before weights are loaded, or media read."""
     source = lm_source(name)
-    _text_format(source, opt_config(source))
-
-
-def _text_format(source: Source, config: OPTConfig) -> TextFormat:
+    config = opt_config(source) if lm is None else lm.config
     if source.folder:
         require_tokenizer(source.folder)
     where, model = str(source.folder or source.name), f"lm.name {source.name!r}"

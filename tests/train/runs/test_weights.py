@@ -20,7 +20,7 @@ from epalm.fingerprint import digest_tensors
 from epalm.playground import weights_folder
 from epalm.samples import Modality
 from epalm.settings import LmSettings
-from epalm.train.data.text import load_text_format, require_language_model
+from epalm.train.data.text import load_text_format
 from epalm.train.lm import load as lm_load
 from epalm.train.lm.load import load_lm
 from tests.conftest import save_small_vit
@@ -166,7 +166,7 @@ def test_a_tokenizer_that_does_not_serve_is_one_message(how: str, tmp_path: Path
     shutil.copytree(weights_folder("lm"), folder)
     spoil, told = TOKENIZERS[how]
     spoil(folder)
-    for load in (require_language_model, lambda name: load_text_format(name, load_lm("playground"))):
+    for load in (load_text_format, lambda name: load_text_format(name, load_lm("playground"))):
         with pytest.raises(UsageError) as caught:
             load(str(folder))
         assert told in caught.value.message and caught.value.hint, caught.value.message
