@@ -128,7 +128,7 @@ class EpalmModel(nn.Module):
             # Of a text's last token nothing is predicted, and what stands behind a position changes nothing there.
             input_ids, attention_mask = input_ids[:, :-1], None
         labelled = label_positions(labels, width=input_ids.shape[1])
-        losses: Losses = self.lm.losses(**self._with_front(rows, input_ids, attention_mask), labels=labelled)
+        losses: Losses = self.lm.losses(labelled, **self._with_front(rows, input_ids, attention_mask))
         return losses
 
     @torch.no_grad()

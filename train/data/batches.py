@@ -141,32 +141,24 @@ class Batch:
         return replace(self, features=change(self.features), input_ids=ids, attention_mask=mask, labels=labels)
 
 
+@dataclass
 class Batches:
     """Batches of one epoch; which samples, targets and order is a pure function of (seed, epoch)."""
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        text: TextFormat,
-        features: FeatureSource,
-        *,
-        layers: int,
-        batch_size: int,
-        seed: int,
-        loss_on: Literal["all", "answer"] = "all",
-        processes: Processes = ALONE,
-        workers: int = 0,
-        pinned_for: torch.device | None = None,
-    ) -> None:
-        """`batch_size` is of all processes together. `workers` threads put batches together ahead of the step.
+    items: Sequence[Item]
+    text: TextFormat
+    features: FeatureSource
+    layers: int  # G: the last of the features
+    batch_size: int  # of all processes together
+    seed: int
+    loss_on: Literal["all", "answer"] = "all"
+    processes: Processes = ALONE
+    workers: int = 0  # threads that put batches together ahead of the step
+    pinned_for: torch.device | None = None  # the GPU that batches are copied to
 
-        The last `layers` (G) of the features are taken. `pinned_for` is the GPU that batches are copied to.
-        """
-        self.items, self.text, self.features = items, text, features
-        self.layers, self.batch_size, self.seed, self.loss_on = layers, batch_size, seed, loss_on
-        self.processes, self.workers, self._pinned_for = processes, workers, pinned_for
-        questions = [text.question(item.sample) for item in items]
-        self.texts = Texts(text, questions, [item.targets for item in items], [item.shares for item in items])
+    def __post_init__(self) -> None:
+        targets, shares = [item.targets for item in self.items], [item.shares for item in self.items]
+        self.texts = Texts(self.text, [self.text.question(item.sample) for item in self.items], targets, shares)
 
     def __len__(self) -> int:
         return math.ceil(len(self.items) / self.batch_size)
@@ -212,7 +204,7 @@ class Batches:
         else:
             features = last_layers(self.features.gather(samples, epoch=epoch), self.layers)
         batch = Batch(features, ids, mask, labels, len(share), len(group))
-        return batch if self._pinned_for is None else batch.pinned(self._pinned_for)
+        return batch if self.pinned_for is None else batch.pinned(self.pinned_for)
 
 
 def last_layers(features: np.ndarray, layers: int) -> torch.Tensor:

@@ -5,7 +5,6 @@ Letters: B batch, L layers, T tokens of a layer, D_enc encoder width; N media, V
 
 from collections import Counter
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +21,7 @@ from epalm.errors import MediaError, UsageError
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample
 
+REASONS = ("new", "stale", "bad", "absent")  # bad: it is in the ledger; absent: no file, and no row by its name
 _NAMED = 5  # media named in a message; the rest is counted
 
 
@@ -55,19 +55,10 @@ class TrainableSource(FeatureSource, Protocol):
         ...
 
 
-class Reason(StrEnum):
-    """Why a medium has no row."""
-
-    NEW = "new"  # not extracted yet
-    STALE = "stale"  # its file has changed since it was extracted
-    BAD = "bad"  # in the ledger
-    ABSENT = "absent"  # no file, and no row by its name
-
-
 class MissingFeature(NamedTuple):
-    """A medium without a row: the reason, and what to tell the user."""
+    """A medium without a row: the reason, one of `REASONS`, and what to tell the user."""
 
-    reason: Reason
+    reason: str
     message: str
 
 
@@ -179,7 +170,7 @@ class CachedFeatures:
         """How many media have a row (`in_cache`, of which `sourceless` have no file), how many have none, by reason."""
         reasons = Counter(one.reason for one in self.missing.values())
         counts = {"media": len(self._rows) + len(self.missing), "in_cache": len(self._rows)}
-        return {**counts, "sourceless": self.sourceless, **{reason.value: reasons[reason] for reason in Reason}}
+        return {**counts, "sourceless": self.sourceless, **{reason: reasons[reason] for reason in REASONS}}
 
     def _rows_of(self, samples: Sequence[Sample]) -> np.ndarray:
         return np.fromiter((self._rows[sample.media] for sample in samples), np.int64, len(samples))
@@ -197,7 +188,7 @@ def _look_up(
         try:
             files[name] = dataset.locate(name)
         except MediaError as error:
-            missing[name] = MissingFeature(Reason.ABSENT, error.message)
+            missing[name] = MissingFeature("absent", error.message)
     hashed = dict(zip(files, cache.media.digests(list(files.values())), strict=True))
     rows = features.rows()
     digests = {name: digest for name, digest in hashed.items() if digest in rows}
@@ -211,15 +202,15 @@ def _look_up(
         if digest is None and named in rows and files[name].status() is None:
             digests[name] = str(named)
         elif entry and (entry.digest or None) == digest:
-            missing[name] = MissingFeature(Reason.BAD, entry.error)
+            missing[name] = MissingFeature("bad", entry.error)
         elif digest and named in rows:
-            missing[name] = MissingFeature(Reason.STALE, "the file has changed since it was extracted")
+            missing[name] = MissingFeature("stale", "the file has changed since it was extracted")
         elif digest:
-            missing[name] = MissingFeature(Reason.NEW, "not extracted yet")
+            missing[name] = MissingFeature("new", "not extracted yet")
         else:
             several = name in by_name and named is None
             why = ", and in the cache its name stands for several media" if several else ""
-            missing[name] = MissingFeature(Reason.ABSENT, f"the file is missing or cannot be read{why}")
+            missing[name] = MissingFeature("absent", f"the file is missing or cannot be read{why}")
     return digests, missing, len(digests) - here
 
 

@@ -84,17 +84,9 @@ class AugmentedOPT(OPTForCausalLM):
         hidden = hidden[:, -logits_to_keep:]  # all where it is 0
         return CausalLMOutputWithPast(logits=self.lm_head(self._into_head(hidden)), **{_CACHE: cache})
 
-    def losses(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        perceptual: torch.Tensor,
-        prompt: Sequence[torch.Tensor] | None,
-        labels: LabelPositions,
-    ) -> Losses:
-        """The losses where there are labels, whose positions count the text alone; no logits are kept. As `forward`."""
-        hidden = self._run(input_ids, attention_mask, perceptual, prompt)[:, self.front :]
-        hidden = hidden.flatten(0, 1).index_select(0, labels.positions)
+    def losses(self, labels: LabelPositions, **inputs: Any) -> Losses:
+        """The losses where there are labels, whose positions count the text alone; `inputs` are `forward`'s."""
+        hidden = self._run(**inputs)[:, self.front :].flatten(0, 1).index_select(0, labels.positions)
         return sample_losses(self._into_head(hidden), self.lm_head.weight, labels)
 
     def _run(
@@ -153,8 +145,7 @@ class AugmentedOPT(OPTForCausalLM):
         embedded = decoder.embed_tokens(text)  # (B, T, E)
         length = 0 if past else self.prompt_length
         if length:
-            if prompt is None:
-                raise ValueError("this model has a soft prompt, and none was passed")
+            assert prompt is not None
             embedded = torch.cat((prompt[0].to(embedded.dtype).expand(len(embedded), -1, -1), embedded), 1)
         embedded = self._project_in(embedded)
         first = past - self.front if past else 0

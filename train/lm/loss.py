@@ -70,18 +70,16 @@ class _TokenLosses(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, outer: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx: Any, outer: torch.Tensor, _: Any) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         gradient, *given = ctx.saved_tensors
         if not given:
             return (gradient * outer[:, None]).to(ctx.dtype), None, None
         hidden, weight, targets = given
-        to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        to_weight = torch.zeros_like(weight)
+        to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         for piece in _pieces(hidden, weight):
             of_logits = _cross_entropy(hidden[piece], weight, targets[piece])[0].mul_(outer[piece, None])
             to_weight.addmm_(of_logits.to(weight.dtype).T, hidden[piece])
-            if to_hidden is not None:
-                to_hidden[piece] = _through_head(of_logits, weight)
+            to_hidden[piece] = _through_head(of_logits, weight)
         return to_hidden, to_weight, None
 
 
