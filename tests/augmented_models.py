@@ -51,6 +51,14 @@ def small_model(
     return EpalmModel(lm, connector, prompt, adapters).eval()
 
 
+def all_logits(
+    model: EpalmModel, rows: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Of the front positions, too."""
+    logits: torch.Tensor = model.lm(**model._with_front(rows, ids, mask)).logits
+    return logits
+
+
 @st.composite
 def models(draw: st.DrawFn, attention: Attention = "causal") -> EpalmModel:
     blocks = draw(st.integers(2, 5))

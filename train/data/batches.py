@@ -164,27 +164,22 @@ class Batches:
         return math.ceil(len(self.items) / self.batch_size)
 
     def epoch(self, epoch: int, *, augmented: bool = True, first: int = 0) -> Generator[Batch]:
-        """Every item once, shuffled; `augmented`: in views drawn for the epoch, else in view 0.
+        """Every item once, shuffled, with others of its length; `augmented`: in views drawn for the epoch, else view 0.
 
         `first` batches are left out, and not put together either. Close what is not read to its end.
         """
-        targets, groups = self._order(epoch)
-        view_epoch = epoch if augmented else None
-        return in_order((partial(self._batch, group, targets, view_epoch) for group in groups[first:]), self.workers)
-
-    def _order(self, epoch: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Each item's target in an epoch, and the items of its batches, grouped by length within pools."""
         rng = np.random.default_rng([self.seed, epoch])
         targets = self.texts.draw(rng.random(len(self.items)))
         lengths = self.texts.lengths(targets)
-        order = rng.permutation(len(self.items))
-        pool = _POOL * self.batch_size
+        order, pool = rng.permutation(len(self.items)), _POOL * self.batch_size
         groups: list[np.ndarray] = []
-        for first in range(0, len(order), pool):
-            part = order[first : first + pool]
+        for start in range(0, len(order), pool):
+            part = order[start : start + pool]
             part = part[np.argsort(lengths[part], kind="stable")]
             groups += [part[at : at + self.batch_size] for at in range(0, len(part), self.batch_size)]
-        return targets, [groups[group] for group in rng.permutation(len(groups))]
+        places = rng.permutation(len(groups))[first:]
+        views = epoch if augmented else None
+        return in_order((partial(self._batch, groups[place], targets, views) for place in places), self.workers)
 
     def _batch(self, group: np.ndarray, targets: np.ndarray, epoch: int | None) -> Batch:
         """This process's share of a batch: neighbours in length go to different processes."""

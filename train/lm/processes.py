@@ -105,8 +105,8 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         if not _reports(processes):
             raise SystemExit(1) from None
         screen.quiet = False
-        if isinstance(error, EpalmError):
-            raise (error if processes.first else error.at(f"process {processes.rank} of {processes.count}")) from error
+        if isinstance(error, EpalmError) and not processes.first:
+            raise error.at(f"process {processes.rank} of {processes.count}") from error
         if type(error) in (RuntimeError, dist.DistBackendError) and any(sign in str(error) for sign in _LOST):
             raise EpalmError(
                 "another process of this training has ended without a message",

@@ -15,6 +15,7 @@ from epalm.train.bridge.model import EpalmModel, Prompt
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.injection import Injection
 from epalm.train.lm.loss import IGNORED
+from tests.augmented_models import all_logits
 
 PARITY = Path(__file__).parents[3].parent / "shared" / "parity"
 MODELS = ("epalm", "epalm_pt", "epalm_lin")
@@ -67,7 +68,7 @@ def test_logits_and_losses(case: Case) -> None:
     model, meta, data, _ = case
     features, ids, mask = _features(meta, data), data["input_ids"], data["attention_mask"]
     with torch.no_grad():
-        logits = model(features, ids, mask, text_only=False)
+        logits = all_logits(model, features, ids, mask)
         text = model(features, ids, mask)
     assert logits.shape == data["logits"].shape
     real = torch.cat((mask.new_ones(len(mask), model.lm.front), mask), 1).bool()

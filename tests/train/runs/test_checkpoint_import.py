@@ -18,6 +18,7 @@ from epalm.playground import weights_folder
 from epalm.train.lm.adapters import Adapters
 from epalm.train.runs.loading import load_run
 from epalm.train.runs.run_folder import RunFolder
+from tests.augmented_models import all_logits
 from tests.conftest import Epalm
 
 PARITY = Path(__file__).parents[3].parent / "shared" / "parity"
@@ -83,7 +84,7 @@ def test_a_published_checkpoint_gives_the_published_logits(
     data = load_file(PARITY / name / "io.safetensors")
     mask = data["attention_mask"]
     with torch.no_grad():
-        logits = loaded.model(data["cls"][:, -4:].unsqueeze(2), data["input_ids"], mask, text_only=False)
+        logits = all_logits(loaded.model, data["cls"][:, -4:].unsqueeze(2), data["input_ids"], mask)
     real = torch.cat((mask.new_ones(len(mask), loaded.model.lm.front), mask), 1).bool()
     assert (logits - data["logits"])[real].abs().max() <= 1e-4
     model = run.config.model
