@@ -1,19 +1,28 @@
-"""Where a medium's bytes lie: in a file of its own, or in a stretch of a tar shard. Knows files; knows no format."""
+"""Where a medium's bytes lie: in a file below the data root, or in a stretch of a tar shard. Knows no format."""
 
+import errno
 import io
 import os
+import re
+import stat
+import time
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from epalm.errors import MediaError
 from epalm.fingerprint import digest_file
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 Stretch = tuple[int, int] | bytes  # (offset, size) of a file, or what stands there instead
+# http:, file:, concat:, data: … FFmpeg reads many; and what Windows writes. Files may have such names.
+_ODD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|.*\\", re.DOTALL)
+_PLAIN_NAME = re.compile(r"(?!\.{1,2}\Z)[^\0\\/]+")
+_TRUST = 1.0  # seconds for which a folder counts as still being what it was
 
 
 class Status(NamedTuple):
@@ -109,3 +118,89 @@ class _Composed(io.RawIOBase):
         if self._owned:
             self._file.close()
         super().close()
+
+
+class MediaRoot:
+    """The data root, for locating many media: a folder is resolved once for all the files in it.
+
+    Data files are untrusted: absolute paths, `..`, URLs and links that lead out of the root are refused. A file that
+    became a link is always noticed; a folder that did, after `trust` seconds at the latest.
+
+    With `follow_links`, links are the user's own and may lead out; `linked` has the folders that they led to.
+    """
+
+    def __init__(self, root: Path, *, trust: float = _TRUST, follow_links: bool = False) -> None:
+        self._given, self._trust, self._follow = root, trust, follow_links
+        self.linked: set[str] = set()
+        self._forget()
+
+    def locate(self, media: str) -> Path:
+        """The real path of `media` below the root. It need not exist; that is for the decoder to say.
+
+        Raises:
+            MediaError: the path leads outside the root.
+        """
+        if time.monotonic() - self._since >= self._trust:
+            self._forget()
+        cut = media.rfind("/") + 1
+        written, name = media[:cut], media[cut:]
+        if _PLAIN_NAME.fullmatch(name) and (written or not _ODD.match(name)):
+            if written not in self._folders:
+                self._folders[written] = self._resolve_folder(written)
+            folder = self._folders[written]
+            if folder is not None and not _is_link(folder + name):
+                return Path(folder + name)
+        return Path(self._resolve(media))
+
+    def _forget(self) -> None:
+        self._folders: dict[str, str | None] = {}  # as written → real path with "/"; None: not inside the root
+        self._since = time.monotonic()
+        self._root = os.path.realpath(self._given)
+
+    def _resolve_folder(self, written: str) -> str | None:
+        """Where a folder really is, or None where its files have to be looked at one by one."""
+        try:
+            return os.path.join(self._resolve(written) if written else self._root, "")  # noqa: PTH118
+        except MediaError:
+            return None
+
+    def _resolve(self, media: str) -> str:
+        """The real path of any text, every link on its way followed."""
+        hint = f"media paths are relative to the data root {self._given}"
+        pure = PurePosixPath(media)
+        odd = _ODD.match(media) and not os.path.lexists(os.path.join(self._root, media))  # noqa: PTH118
+        if not media or "\0" in media or odd:
+            raise MediaError(f"{media!r} is not a media path", hint=hint)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise MediaError(f"{media!r} leads outside the data root", hint=hint)
+        try:
+            path = os.path.realpath(os.path.join(self._root, pure))  # noqa: PTH118
+            if _is_link(path):  # which `realpath` leaves in its answer where links lead to each other
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        except (OSError, ValueError) as error:
+            raise MediaError(f"{media!r} is not a media path: {error}", hint=hint) from error
+        if not Path(path).is_relative_to(self._root):
+            if not self._follow:
+                hint = f"--follow-links, where links below the data root {self._given} are your own"
+                raise MediaError(f"{media!r} is a link that leads outside the data root", hint=hint)
+            self._note_linked(pure)
+        return path
+
+    def _note_linked(self, media: PurePosixPath) -> None:
+        """Keep the folders out of the root, and out of each other, that the links on a path's way lead to."""
+        root = Path(self._root)
+        for part in (*reversed(media.parents), media):
+            path = Path(self._root, part).resolve()
+            if not path.is_relative_to(root):
+                root = path if path.is_dir() else path.parent
+                self.linked.add(str(root))
+
+
+def _is_link(path: str) -> bool:
+    """Whether it is a link, leads through a loop of links, or is text that no file name can be."""
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    except ValueError:
+        return True

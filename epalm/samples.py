@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epalm.errors import MediaError
-from epalm.media import MediaFile
+from epalm.media import MediaFile, MediaRoot
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from epalm.datasets.paths import MediaRoot
 
 
 class Modality(StrEnum):
@@ -33,8 +31,6 @@ class Task(StrEnum):
 
 # The measure that stands for a task.
 HEADLINE = {Task.QA: "exact match", Task.CAPTION: "CIDEr"}
-
-
 LINKS = "follow-links:"  # before the name of a data set whose links may lead out of its folder
 
 
@@ -119,10 +115,7 @@ class Dataset:
 
 
 @lru_cache(maxsize=16)
-def _media_root(root: Path, follow_links: bool) -> "MediaRoot":
-    # Here, because the modules beside it make samples, and so import this one.
-    from epalm.datasets.paths import MediaRoot
-
+def _media_root(root: Path, follow_links: bool) -> MediaRoot:
     return MediaRoot(root, follow_links=follow_links)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from epalm.console import say, warn
 from epalm.datasets import load_dataset
-from epalm.datasets.rows import Row, read_rows
+from epalm.datasets.entries import Entry, read_rows
 from epalm.datasets.text_file import NOT_JSON, walk_json
 from epalm.errors import UsageError
 from epalm.evaluate.metrics.chance import chance_predictions
@@ -144,7 +144,7 @@ def read_given(path: Path, samples: Sequence[Sample]) -> Given:
     raise UsageError(f"{path}: {fault}", hint=f"check --data and --split; a prediction is {_HINT}")
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[Entry]:
     """Those of the file; each member of one object {id: text} is one."""
     value: Any = None
     with suppress(OSError, *NOT_JSON):
@@ -152,7 +152,7 @@ def _rows(path: Path) -> Iterator[Row]:
             value = json.loads(path.read_text(encoding="utf-8-sig"))
     try:
         if isinstance(value, dict) and value and not value.keys() & _KEYS:
-            yield from (Row(repr(name), {"id": name, "text": text}) for name, _, text in walk_json(path))
+            yield from (Entry(path, name, 0, {"id": name, "text": text}) for name, _, text in walk_json(path))
         else:
             yield from read_rows(path)
     except UsageError as error:
@@ -161,7 +161,7 @@ def _rows(path: Path) -> Iterator[Row]:
         raise UsageError(error.message, hint=f"one JSON object a line, or a list of them: {_HINT}") from error
 
 
-def _entry(row: Row, where: str) -> tuple[str, str]:
+def _entry(row: Entry, where: str) -> tuple[str, str]:
     """The id and the text. Raises UsageError."""
     keys = row.columns or tuple(row.values)
     key = next((key for key in FORMS if key in keys), None)
@@ -182,7 +182,7 @@ def _entry(row: Row, where: str) -> tuple[str, str]:
     return str(name), str(text)
 
 
-def _difference(row: Row, sample: Sample) -> str | None:
+def _difference(row: Entry, sample: Sample) -> str | None:
     """How question or medium of the row differ from the sample's, "" where they do not; None: it has neither."""
     difference = None
     for key in (*_MEDIA, *_QUESTIONS):

@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from epalm.cli.options import FollowLinksOption, JsonOption
-from epalm.cli.tables import Format, FormatOption, Record, records_of, show_listing
+from epalm.cli.tables import Format, FormatOption, Record, records_of, show_listing, write_listing
 from epalm.samples import with_links
+
+if TYPE_CHECKING:
+    from epalm.datasets.benchmark import Benchmark
 
 _ALL = "[default: list all]"
 
@@ -58,41 +61,39 @@ def datasets(
 
     if name is None:
         if root is not None:
-            raise UsageError(
-                "--root is the folder of one benchmark", hint="name it: epalm datasets vqa-v2 --root /data"
-            )
+            hint = "name it: epalm datasets vqa-v2 --root /data"
+            raise UsageError("--root is the folder of one benchmark", hint=hint)
         _show_all(form, as_json)
         return
     title, _, asked = name.partition("/")
     one = benchmark(title)
-    if asked:
-        one.form(asked)
+    forms = one.asked(asked or None)
     if root is not None and not root.is_dir():
         raise UsageError(f"{root} is not a folder", hint=f"epalm datasets {name} lists what has to be in it")
     files = one.layout(root, follow_links=follow_links)
-    files = files[files["form"] == asked] if asked else files
-    facts = {"name": title, "title": one.title, "source": one.source, "splits_are": one.splits}
-    facts |= {"modality": one.modality.value, "task": one.task.value}
-    if not as_json and form is Format.TABLE:
-        typer.echo(f"{one.title}\nfrom {one.source}\nsplits: {one.splits}")
-        typer.echo(f"epalm extract -m {one.modality} --data {title}:{root or '/root'}")
-        for each in one.forms:
-            shown = files[files["form"] == each.name]
-            if len(shown):
-                heading = f"form {title}/{each.name}: {each.description}"
-                show_listing(shown, form, title=heading, cells=lambda file: _file_cells(file, root), empty="")
-    elif not as_json:
-        show_listing(files, form, title="", cells=dict, empty="")
+    files = files[files["form"].isin([each.name for each in forms])]
+    if form is not Format.TABLE and not as_json:
+        write_listing(files, form)
         return
-    splits = []
+    if not as_json:
+        typer.echo(f"{one.title}\nfrom {one.source}")
+        typer.echo(f"epalm extract -m {one.modality} --data {title}:{root or '/root'}")
+        for each in forms:
+            shown, heading = files[files["form"] == each.name], f"form {title}/{each.name}: {each.description}"
+            show_listing(shown, form, title=heading, cells=lambda file: _file_cells(file, root), empty="")
+    spec, splits = f"{name}:{root}", list[Record]()
     if root is not None:
-        spec = f"{name}:{root}"
         counts = count_splits(load_dataset(with_links(spec, follow=follow_links), media_here=False))
         splits = records_of(counts)
         if not as_json:
             show_listing(counts, form, title=f"splits of --data {spec}", cells=_split_cells, empty="no samples")
     if as_json:
-        typer.echo(json.dumps({**facts, "files": records_of(files), "splits": splits}))
+        typer.echo(json.dumps({**_facts(one), "files": records_of(files), "splits": splits}))
+
+
+def _facts(one: "Benchmark") -> Record:
+    facts = {"name": one.name, "title": one.title, "modality": one.modality.value, "task": one.task.value}
+    return facts | {"forms": ", ".join(form.name for form in one.forms), "source": one.source}
 
 
 def _show_all(form: Format, as_json: bool) -> None:
@@ -100,56 +101,37 @@ def _show_all(form: Format, as_json: bool) -> None:
 
     from epalm.datasets.benchmarks import benchmarks
 
-    frame = pd.DataFrame(
-        {
-            "name": one.name,
-            "title": one.title,
-            "modality": one.modality.value,
-            "task": one.task.value,
-            "forms": ", ".join(each.name for each in one.forms),
-            "source": one.source,
-        }
-        for one in benchmarks().values()
-    )
+    facts = {name: _facts(one) for name, one in benchmarks().items()}
     if as_json:
-        typer.echo(json.dumps({one["name"]: one for one in records_of(frame)}))
+        typer.echo(json.dumps(facts))
         return
-    show_listing(
-        frame,
-        form,
-        title="benchmarks: --data NAME:/root",
-        cells=lambda one: {"name": one["name"], "what": one["title"], "forms": one["forms"]},
-        empty="none",
-    )
+    frame = pd.DataFrame(facts.values())
+    columns = ["name", "title", "modality", "task", "forms"] if form is Format.TABLE else frame.columns
+    show_listing(frame[columns], form, title="benchmarks: --data NAME:/root", empty="none")
 
 
 def _file_cells(file: Record, root: Path | None) -> dict[str, str]:
+    from epalm.console import size_in_words
+    from epalm.datasets.listing import in_words
+
     cells = {
         "below the root": f"{file['expected']}{'/' if file['folder'] else ''}",
         "split": "all" if file["split"] in ("", file["expected"]) else file["split"],
         "what": file["what"],
     }
-    return cells if root is None else {**cells, "there": _there(file)}
-
-
-def _there(file: Record) -> str:
-    from epalm.console import size_in_words
-    from epalm.datasets.listing import in_words
-
+    if root is None:
+        return cells
+    there = f"{file['size']:,} file{'s' * (file['size'] != 1)}" if file["folder"] else size_in_words(file["size"])
+    if file["passed_over"]:
+        there += f"; {in_words(file['passed_over'])}"
     if file["found"] is None:
-        return "missing" if file["needed"] else "missing, not always needed"
-    size = size_in_words(file["size"])
-    if file["folder"]:
-        size = f"{file['size']:,} file{'' if file['size'] == 1 else 's'}"
-        size += f"; {in_words(file['passed_over'])}" if file["passed_over"] else ""
-    return size if file["found"] == file["expected"] else f"{size}, as {file['found']}"
+        there = "missing" if file["needed"] else "missing, not always needed"
+    elif file["found"] != file["expected"]:
+        there += f", as {file['found']}"
+    return {**cells, "there": there}
 
 
 def _split_cells(split: Record) -> dict[str, str]:
-    return {
-        "split": split["name"],
-        "samples": f"{split['samples']:,}",
-        "with answers or captions": f"{split['with_answers']:,}",
-        "media": f"{split['media']:,}",
-        "missing": f"{split['media'] - split['media_there']:,}",
-    }
+    counts = {"samples": split["samples"], "with answers or captions": split["with_answers"], "media": split["media"]}
+    counts["missing"] = split["media"] - split["media_there"]
+    return {"split": split["name"]} | {heading: f"{count:,}" for heading, count in counts.items()}

@@ -1,20 +1,23 @@
-"""Data sets: from what the user types for `--data` to samples. One file per form."""
+"""Data sets: from what the user types for `--data` to samples. One file per form; folders are read here."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epalm.datasets.benchmarks import parse_spec, read_benchmark
-from epalm.datasets.folder import read_folder
-from epalm.datasets.generic import SAMPLE_FILES, read_samples, without_cycles
-from epalm.datasets.listing import is_shard
+from epalm.datasets.benchmarks import parse_spec
+from epalm.datasets.generic import SAMPLE_FILES, read_samples
+from epalm.datasets.listing import MODALITIES, UNKNOWN, in_words, is_shard, list_files, media_of, split_of
+from epalm.datasets.text_file import reading
 from epalm.datasets.webdataset import find_shards, read_shards
 from epalm.errors import MediaError, UsageError
-from epalm.samples import LINKS, Dataset, Modality
+from epalm.media import MediaRoot
+from epalm.samples import LINKS, Dataset, Modality, Sample, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,41 +46,118 @@ def load_dataset(
         UsageError: there is no such data set, it is malformed, or it has nothing of that modality.
     """
     plain = spec.removeprefix(LINKS)
-    with without_cycles():
-        dataset = _load(plain, modality, media_here=media_here, write=write, follow_links=plain != spec)
-    return replace(dataset, spec=spec, follow_links=plain != spec)
-
-
-def _load(spec: str, modality: Modality | None, *, media_here: bool, write: bool, follow_links: bool) -> Dataset:
-    if spec == PLAYGROUND:
-        return _playground(modality, write)
-    if benchmark := read_benchmark(spec, media_here=media_here, follow_links=follow_links):
-        return _of_modality(benchmark, modality)
-    shards = find_shards(spec)
-    path, root = (Path(spec), None) if shards else _split_root(spec, media_here)
-    if shards:
-        dataset = read_shards(spec, *shards, modality)
-    elif path.is_dir():
-        dataset = read_folder(spec, path, modality, follow_links=follow_links)
-    elif path.suffix.lower() in SAMPLE_FILES:
-        dataset = Dataset(spec, root or path.parent, read_samples(path, root))
-    else:
-        state = "is of no form that can be read" if path.exists() else "does not exist"
-        raise UsageError(f"data {spec!r} {state}", hint=f"--data takes {_FORMS}")
-    return _of_modality(dataset, modality)
-
-
-def _of_modality(dataset: Dataset, modality: Modality | None) -> Dataset:
-    if modality is None:
-        return dataset
-    kept = tuple(sample for sample in dataset.samples if sample.modality == modality)
-    if not kept:
+    follow_links, collecting = plain != spec, gc.isenabled()
+    gc.disable()  # samples have no reference cycles, and walking a million again and again takes long
+    try:
+        if plain == PLAYGROUND:
+            dataset = _read_playground(modality, write)
+        elif named := parse_spec(plain):
+            benchmark, form, root = named
+            dataset = benchmark.read(root, form, media_here=media_here, follow_links=follow_links)
+        elif shards := find_shards(plain):
+            dataset = read_shards(plain, *shards, modality)
+        else:
+            dataset = _read_path(plain, modality, media_here, follow_links)
+    finally:
+        if collecting:
+            gc.enable()
+    samples = tuple(sample for sample in dataset.samples if modality in (None, sample.modality))
+    if not samples:
         others = {reason for reason in dataset.passed_over if reason in set(Modality)}
-        there = ", ".join(sorted({sample.modality for sample in dataset.samples} | others)) or "nothing"
+        there = ", ".join(sorted({sample.modality for sample in dataset.samples} | others))
+        if there:
+            raise UsageError(
+                f"data {plain!r} has no {modality} media; it has {there}", hint="choose another --modality"
+            )
+        counts = f"; {in_words(dataset.passed_over)}" if dataset.passed_over else ""
         raise UsageError(
-            f"data {dataset.spec!r} has no {modality} media; it has {there}", hint="choose another --modality"
+            f"data {plain!r} holds no media file and no tar shard with one{counts}",
+            hint=f"known extensions: {' '.join(sorted(MODALITIES))} .tar",
         )
-    return replace(dataset, samples=kept)
+    return replace(dataset, spec=spec, samples=samples, follow_links=follow_links)
+
+
+def _read_playground(modality: Modality | None, write: bool) -> Dataset:
+    from epalm.playground.generate import generate_playground, is_drawn
+
+    if modality is None:
+        raise UsageError("the playground has three modalities", hint="add --modality image, video or audio")
+    root = PLAYGROUND_ROOT / modality
+    if not write and not is_drawn(root, modality):
+        folder = tempfile.mkdtemp(prefix="epalm-playground-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        root = Path(folder) / modality
+    root = generate_playground(root, modality)
+    return Dataset(PLAYGROUND, root, read_samples(root / "samples.jsonl"))
+
+
+def _read_path(spec: str, modality: Modality | None, media_here: bool, follow_links: bool) -> Dataset:
+    path, root = _split_root(spec)
+    if root and media_here and not root.is_dir():
+        raise UsageError(f"{str(root)!r}, the data root in --data {spec!r}, is not a folder", hint="give FILE:/root")
+    if path.is_dir():
+        return _read_folder(spec, path, modality, follow_links)
+    if path.suffix.lower() in SAMPLE_FILES:
+        return Dataset(spec, root or path.parent, read_samples(path, root))
+    state = "is of no form that can be read" if path.exists() else "does not exist"
+    raise UsageError(f"data {spec!r} {state}", hint=f"--data takes {_FORMS}")
+
+
+def _read_folder(spec: str, folder: Path, modality: Modality | None, follow_links: bool) -> Dataset:
+    """The samples that the folder's own file lists, or one caption sample per media file, in name order, or its shards.
+
+    Beside a medium, a text of the same stem (cat.jpg, cat.txt) holds its captions, one a line. Where there are any, the
+    split is the first of a medium's folders that is called train, val or test, or else "train". Media without captions
+    are of split "test": they can be extracted and decoded, not trained on or scored.
+    """
+    for extension in SAMPLE_FILES:
+        if (own := folder / f"samples{extension}").is_file():
+            return Dataset(spec, folder, read_samples(own))
+    files, passed_over = list_files(folder, follow_links=follow_links)
+    texts, shards = {file for file in files if file.endswith(".txt")}, [file for file in files if is_shard(file)]
+    media = media_of((file for file in files if file not in texts and not is_shard(file)), modality, passed_over)
+    if shards and not media:
+        root = MediaRoot(folder, follow_links=follow_links)
+        for shard in shards:
+            root.locate(shard)  # refuses a link that leads out
+        return read_shards(spec, folder, [folder / shard for shard in shards], modality)
+    samples, used = list[Sample](), set[str]()
+    for name, kind in media.items():
+        captions, text = tuple[str, ...](), f"{name.rpartition('.')[0]}.txt"
+        if text in texts:
+            with reading(folder / text):
+                lines = (folder / text).read_text(encoding="utf-8-sig").splitlines()
+            captions = tuple(filter(None, map(str.strip, lines)))
+            used.add(text)
+        split = split_of(name.split("/")[:-1]) if captions else "test"
+        samples.append(Sample(name, kind, name, Task.CAPTION, split, references=captions))
+    passed_over += Counter({UNKNOWN: len(texts - used), "tar shards": len(shards)})
+    return Dataset(spec, folder, tuple(samples), passed_over=dict(passed_over))
+
+
+def _split_root(spec: str) -> tuple[Path, Path | None]:
+    """(file or folder, root) of FILE:/root."""
+    file, colon, root = spec.rpartition(":")
+    return (Path(file), Path(root)) if colon and not Path(spec).exists() else (Path(spec), None)
+
+
+def from_anywhere(spec: str) -> str:
+    """The same data set as any working folder may name it: what tells it from others that are called alike."""
+    if spec.startswith(LINKS):
+        return LINKS + from_anywhere(spec.removeprefix(LINKS))
+    if spec == PLAYGROUND:
+        return spec
+    if named := parse_spec(spec):
+        return f"{spec.partition(':')[0]}:{named[2].absolute()}"
+    if is_shard(spec) or Path(spec).exists():
+        return os.path.abspath(spec)  # noqa: PTH100 (patterns are no paths, and Path keeps "..")
+    file, root = _split_root(spec)
+    return f"{file.absolute()}:{root.absolute()}" if root and file.exists() else spec
+
+
+def short_name(spec: str) -> str:
+    """What a data set is called, without where it lies."""
+    return spec.partition(":")[0] if parse_spec(spec) else _split_root(spec)[0].name
 
 
 def count_splits(dataset: Dataset) -> "pd.DataFrame":
@@ -100,45 +180,3 @@ def _is_there(dataset: Dataset, media: str) -> bool:
         return dataset.locate(media).status() is not None
     except MediaError:
         return False
-
-
-def from_anywhere(spec: str) -> str:
-    """The same data set as any working folder may name it: what tells it from others that are called alike."""
-    if spec.startswith(LINKS):
-        return LINKS + from_anywhere(spec.removeprefix(LINKS))
-    if spec == PLAYGROUND:
-        return spec
-    if named := parse_spec(spec):
-        return f"{spec.partition(':')[0]}:{named[2].absolute()}"
-    if is_shard(spec) or Path(spec).exists():
-        return os.path.abspath(spec)  # noqa: PTH100 (patterns are no paths, and Path keeps "..")
-    file, root = _split_root(spec, media_here=False)
-    return f"{file.absolute()}:{root.absolute()}" if root and file.exists() else spec
-
-
-def short_name(spec: str) -> str:
-    """What a data set is called, without where it lies."""
-    return spec.partition(":")[0] if parse_spec(spec) else _split_root(spec, media_here=False)[0].name
-
-
-def _playground(modality: Modality | None, write: bool) -> Dataset:
-    from epalm.playground.generate import generate_playground, is_drawn
-
-    if modality is None:
-        raise UsageError("the playground has three modalities", hint="add --modality image, video or audio")
-    root = PLAYGROUND_ROOT / modality
-    if not write and not is_drawn(root, modality):
-        folder = tempfile.mkdtemp(prefix="epalm-playground-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        root = Path(folder) / modality
-    root = generate_playground(root, modality)
-    return Dataset(PLAYGROUND, root, read_samples(root / "samples.jsonl"))
-
-
-def _split_root(spec: str, media_here: bool) -> tuple[Path, Path | None]:
-    file, colon, root = spec.rpartition(":")
-    if colon and not Path(spec).exists():
-        if media_here and not Path(root).is_dir():
-            raise UsageError(f"{root!r}, the data root in --data {spec!r}, is not a folder", hint="give FILE:/root")
-        return Path(file), Path(root)
-    return Path(spec), None

@@ -1,40 +1,44 @@
-"""Samples, and the generic forms: one sample per JSON object, or per row of a table with the same columns.
+"""Samples, and the generic form of a user's own: one sample per JSON object, or per row of a table with the same keys.
 
 Every fault names file, line and key. Media are not opened here: a missing file is the extraction's to report.
 """
 
-import gc
 import json
+import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, TypeVar
+from pathlib import Path, PurePosixPath
+from sys import intern
+from typing import Any
 
-from epalm.datasets.paths import relative_to
-from epalm.datasets.rows import read_rows
+from epalm.datasets.entries import LISTS, Entry, read_rows
 from epalm.datasets.text_file import NOT_JSON, require_characters
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
 
 SAMPLE_FILES = (".jsonl", ".json", ".csv", ".tsv")  # their extensions; the content decides the form
-_KEYS = ("id", "modality", "media", "task", "split", "prompt", "answers", "raw_answers", "references", "question_type",
-         "answer_type")  # fmt: skip
-_KNOWN, _REQUIRED = frozenset(_KEYS), frozenset(("modality", "media", "task", "split"))
-_TEXTS = ("id", "media", "split", "prompt", "question_type", "answer_type")
-_LISTS = {
-    "answers": '{"cat": 1.0}',
-    "raw_answers": '["a cat", "a black cat"]',
-    "references": '["a cat", "a black cat"]',
-}
-_LITERAL = re.compile(  # meant as a list or mapping; "[music]" is not
-    r"\s*(\[\s*['\"].*\]|\{\s*['\"].*\})\s*", re.DOTALL
-)
+_KEYS = dict.fromkeys(("id", "modality", "media", "task", "split", "prompt", *LISTS, "question_type", "answer_type"))
+_LITERAL = re.compile(r"\s*(\[\s*['\"].*\]|\{\s*['\"].*\})\s*", re.DOTALL)  # meant as one; "[music]" is not
 _MODALITIES, _TASKS = {one.value: one for one in Modality}, {one.value: one for one in Task}
-Choice = TypeVar("Choice", Modality, Task)
-ENOUGH = 3  # people who agree make an answer fully right
+_ENOUGH = 3  # people who agree make an answer fully right
+
+
+class SampleList:
+    """Samples whose ids are unique in a split and modality: predictions are matched by them."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self._ids = defaultdict[tuple[str, Modality], set[str]](set)
+
+    def add(self, sample: Sample, entry: Entry) -> None:
+        """Take a sample that is made of an entry. Raises UsageError where its id is used twice."""
+        ids = self._ids[sample.split, sample.modality]
+        if sample.id in ids:
+            raise entry.fault(f"id {sample.id!r} is used twice in split {sample.split!r}", "make ids unique in a split")
+        ids.add(sample.id)
+        self.samples.append(sample)
 
 
 def read_samples(path: Path, root: Path | None = None) -> tuple[Sample, ...]:
@@ -43,83 +47,74 @@ def read_samples(path: Path, root: Path | None = None) -> tuple[Sample, ...]:
     Raises:
         UsageError: unreadable file, unknown or missing key, wrong value, id used twice in a split, or no sample.
     """
-    samples: list[Sample] = []
-    ids = UniqueIds()
-    relative = relative_to(root or path.parent)
-    for where, row, columns in read_rows(path):
-        try:
-            if columns:
-                row.update((key, _cell(key, row[key])) for key in _LISTS if key in row)
-            media = row.get("media")
-            if isinstance(media, str) and (media[:1] == "/" or "\\" in media):
-                row["media"] = relative(media)
-            sample = to_sample(row, f"{path.name}:{where.rpartition(' ')[2]}")
-            ids.add(sample)
-        except UsageError as error:
-            raise error.at(f"{path}, {where}") from None
-        samples.append(sample)
-    if not samples:
+    samples = SampleList()
+    folder = root or path.parent
+    folders = [os.path.join(one, "") for one in (os.path.abspath(folder), os.path.realpath(folder))]  # noqa: PTH100, PTH118
+    for entry in read_rows(path):
+        values = entry.values
+        if entry.columns:
+            values.update((key, _cell(key, entry)) for key in LISTS if key in values)
+        media = values.get("media")
+        if isinstance(media, str) and (media[:1] == "/" or "\\" in media):
+            values["media"] = _relative(media, folders)
+        samples.add(to_sample(entry, f"{path.name}:{entry.number}"), entry)
+    if not samples.samples:
         raise UsageError(f"{path} holds no sample")
-    return tuple(samples)
+    return tuple(samples.samples)
 
 
-def to_sample(row: dict[str, Any], fallback_id: str) -> Sample:
-    """A row in the generic form as a sample.
+def _relative(media: str, folders: Sequence[str]) -> str:
+    """A path as data files write it below the root: an absolute one that lies there, or one with backslashes.
 
-    Raises:
-        UsageError: names the key, and leaves the place of the row to the caller.
+    Any other text is given back, for `MediaRoot` to judge.
     """
-    if not _REQUIRED <= row.keys() <= _KNOWN:
-        faults = [f"unknown key {key!r}" for key in row if key not in _KNOWN]
-        faults += [f"missing key {key!r}" for key in _KEYS if key in _REQUIRED and key not in row]
-        raise UsageError(", ".join(faults), hint=f"the keys are {', '.join(_KEYS)}")
-    if type(row.get("id")) is int:
-        row["id"] = str(row["id"])
-    for key in _TEXTS:
-        value = row.get(key)
-        if (not value or value.isspace()) if isinstance(value, str) else value is not None or key in _REQUIRED:
-            raise UsageError(f"{key!r} must be a text that is not empty")
-    modality, task = _choice(_MODALITIES, row, "modality"), _choice(_TASKS, row, "task")
-    answers, prompt = row.get("answers") or None, row.get("prompt")
-    if answers is not None and not isinstance(answers, dict):
-        raise UsageError("'answers' must map each answer to its score", hint=f'"answers": {_LISTS["answers"]}')
-    for text, score in (answers or {}).items():
-        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 < score <= 1:
-            raise UsageError(f"the score of answer {text!r} is {score!r}; it must be above 0, at most 1")
-    raw_answers, references = row.get("raw_answers") or [], row.get("references") or []
-    for key, texts in ("raw_answers", raw_answers), ("references", references):
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise UsageError(f"{key!r} must be a list of texts", hint=f'"{key}": {_LISTS[key]}')
-    if task is Task.QA and prompt is None:
-        raise UsageError("a qa sample needs 'prompt', the question")
-    name, types = row.get("id") or fallback_id, (row.get("question_type"), row.get("answer_type"))
-    return build_sample(
-        name, modality, row["media"], task, row["split"], prompt, answers, raw_answers, references, types
-    )
+    if "\\" in media and not os.path.lexists(folders[0] + media):
+        media = media.replace("\\", "/")
+    for folder in folders:
+        if media.startswith(folder) and ".." not in PurePosixPath(media).parts:
+            return media.removeprefix(folder).lstrip("/")
+    return media
 
 
-def _choice(known: Mapping[str, Choice], row: dict[str, Any], key: str) -> Choice:
-    value = row[key]
-    if not isinstance(value, str) or value not in known:
-        raise UsageError(f"{key!r} is {value!r}", hint=f"use one of: {', '.join(known)}")
-    return known[value]
-
-
-def _cell(key: str, text: str) -> Any:
+def _cell(key: str, entry: Entry) -> Any:
     """A list or mapping column holds JSON; any other text in one stands for a single answer or reference."""
+    text = entry.values[key]
     try:
         value = json.loads(text)
     except NOT_JSON:
-        if _LITERAL.fullmatch(text):
-            raise UsageError(
-                f"column {key!r} has {text[:60]}, which is not JSON", hint=f"write it as {_LISTS[key]}"
-            ) from None
         value = None
+        if _LITERAL.fullmatch(text):
+            hint = f"write it as {LISTS[key]}"
+            raise entry.fault(f"column {key!r} has {text[:60]}, which is not JSON", hint) from None
     if not isinstance(value, list | dict):  # a number, null or true: an answer as it is written
-        return {text: 1.0} if key == "answers" else [text]
-    if "\\u" in text:
-        require_characters({key: value}, f"column {key!r}")
+        return text if key == "answers" else [text]
+    require_characters({key: value}, f"{entry.file}, {entry.where}")
     return value
+
+
+def to_sample(entry: Entry, fallback_id: str) -> Sample:
+    """An entry in the generic form as a sample. Raises UsageError."""
+    values = entry.values
+    if not values.keys() <= _KEYS.keys():
+        unknown = next(key for key in values if key not in _KEYS)
+        raise entry.fault(f"unknown key {unknown!r}", f"the keys are {', '.join(_KEYS)}")
+    if type(values.get("id")) is int:
+        values["id"] = str(values["id"])
+    task, prompt = entry.choice("task", _TASKS), entry.text_or_none("prompt")
+    if task is Task.QA and prompt is None:
+        raise entry.fault("a qa sample needs 'prompt', the question")
+    return build_sample(
+        entry.text_or_none("id") or fallback_id,
+        entry.choice("modality", _MODALITIES),
+        entry.text("media"),
+        task,
+        entry.text("split"),
+        prompt,
+        entry.scores("answers") or None,
+        entry.texts("raw_answers") if "raw_answers" in entry else (),
+        entry.texts("references") if "references" in entry else (),
+        (entry.text_or_none("question_type"), entry.text_or_none("answer_type")),
+    )
 
 
 def agreed_scores(raw_answers: Sequence[str]) -> dict[str, float]:
@@ -130,19 +125,15 @@ def agreed_scores(raw_answers: Sequence[str]) -> dict[str, float]:
     """
     people = len(raw_answers)
     counts = Counter(filter(None, map(str.strip, raw_answers)))
-    if people < ENOUGH:
+    if people < _ENOUGH:
         return {answer: count / people for answer, count in counts.items()}
     return {answer: score for answer, count in counts.items() if (score := _agreed(count, people)) > 0}
 
 
 @lru_cache(maxsize=1024)
 def _agreed(count: int, people: int) -> float:
-    own, others = min(1.0, (count - 1) / ENOUGH), min(1.0, count / ENOUGH)
+    own, others = min(1.0, (count - 1) / _ENOUGH), min(1.0, count / _ENOUGH)
     return round((count * own + (people - count) * others) / people, 6)
-
-
-# The first of equal texts: samples often share prompts, media and answers.
-share = lru_cache(maxsize=1 << 16)(str)
 
 
 def build_sample(
@@ -165,47 +156,19 @@ def build_sample(
     return Sample(
         name,
         modality,
-        share(media),
+        intern(media),
         task,
-        share(split),
-        prompt and share(prompt),
+        intern(split),
+        prompt and intern(prompt),
         _share_items(tuple(scores.items())),
-        tuple(map(share, raw_answers)),
-        tuple(map(share, references)),
-        types[0] and share(types[0]),
-        types[1] and share(types[1]),
+        tuple(map(intern, raw_answers)),
+        tuple(map(intern, references)),
+        types[0] and intern(types[0]),
+        types[1] and intern(types[1]),
         unanswerable=not scores and (answers is not None or bool(raw_answers)),
     )
 
 
 @lru_cache(maxsize=1 << 16)
 def _share_items(items: tuple[tuple[str, float], ...]) -> Mapping[str, float]:
-    return {share(text): float(score) for text, score in items}
-
-
-class UniqueIds:
-    """Ids are unique among the samples of one split and modality: predictions are matched by them."""
-
-    def __init__(self) -> None:
-        self._seen = defaultdict[tuple[str, Modality], set[str]](set)
-
-    def add(self, sample: Sample) -> None:
-        """Note a sample's id. Raises UsageError where it is used twice."""
-        ids = self._seen[sample.split, sample.modality]
-        if sample.id in ids:
-            raise UsageError(
-                f"id {sample.id!r} is used twice in split {sample.split!r}", hint="make ids unique in a split"
-            )
-        ids.add(sample.id)
-
-
-@contextmanager
-def without_cycles() -> Iterator[None]:
-    """Without the search for reference cycles: samples have none, and walking a million again and again takes long."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+    return {intern(text): float(score) for text, score in items}

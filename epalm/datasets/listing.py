@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
 
 from epalm.samples import Modality
@@ -27,19 +28,17 @@ EXTENSIONS = {
     ),
 }  # fmt: skip
 MODALITIES = {extension: modality for modality, known in EXTENSIONS.items() for extension in known}
-SPLITS = ("train", "val", "test")
-UNKNOWN, HIDDEN, LINK, TWICE = "of unknown kind", "hidden", "link", "link to what is read already"
-_UNREADABLE = "folder that cannot be read"
 # Extensions of another modality whose files may be this one's as well: clips have sound, and some have nothing else.
 _MAY_BE = {
     Modality.IMAGE: (),
     Modality.VIDEO: (".gif", ".apng", ".webp", ".ogg"),
     Modality.AUDIO: EXTENSIONS[Modality.VIDEO],
 }
+UNKNOWN, HIDDEN, LINK, TWICE = "of unknown kind", "hidden", "linked", "linked and read already"
 # Compressed shards count as shards, to be refused by name where they are read.
 _SHARDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 _LEFT_BEHIND = frozenset(("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin"))
-_SPLIT_FOLDER = re.compile(r"(train|val|test)(ing|id|idation)?")
+_SPLIT = re.compile(r"(train|val|test)(ing|id|idation)?")
 
 
 def modality_of(path: PurePath) -> Modality | None:
@@ -62,85 +61,67 @@ def is_shard(name: str) -> bool:
     return name.lower().endswith(_SHARDS)
 
 
-def split_of_folder(name: str) -> str | None:
-    """Of "train", "val" and "test" the one that a folder is called, longer spellings included, or None."""
-    match = _SPLIT_FOLDER.fullmatch(name.lower())
-    return match[1] if match else None
+def split_of(folders: Iterable[str]) -> str:
+    """The first of the folders' names that is "train", "val" or "test", longer spellings included; else "train"."""
+    return next((match[1] for name in folders if (match := _SPLIT.fullmatch(name.lower()))), "train")
 
 
 def in_words(passed_over: Mapping[str, int]) -> str:
-    """One line: 12 files passed over: 9 of unknown kind, 2 hidden, 1 link (--follow-links reads what links lead to)."""
+    """One line: 12 files passed over: 9 of unknown kind, 2 hidden, 1 linked (--follow-links …)."""
     count = sum(passed_over.values())
-    reasons = ", ".join(_reason(*item) for item in sorted(passed_over.items(), key=lambda item: -item[1]))
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in Counter(passed_over).most_common())
     remedy = " (--follow-links reads what links lead to)" if passed_over.get(LINK) else ""
     return f"{count:,} file{'s' * (count != 1)} passed over: {reasons}{remedy}"
 
 
-def _reason(reason: str, count: int) -> str:
-    noun, space, rest = reason.partition(" ")
-    plural = count != 1 and noun in (LINK, "folder", "sample")
-    return f"{count:,} {noun}{'s' * plural}{space}{rest}"
+def list_files(
+    root: Path, starts: Sequence[str] = ("",), *, follow_links: bool = False
+) -> tuple[list[str], Counter[str]]:
+    """The files below some folders of a root: those that are not hidden, and how many were passed over, by reason.
 
-
-class Listing:
-    """What is below some folders of a root: `files`, POSIX paths that are not hidden, and `passed_over`, by reason.
-
-    Folder by folder, in name order. Links to folders are passed over, or with `follow_links` walked after all that is
-    no link. No folder is walked twice, so that circles of links end. Links to files are files.
+    POSIX paths below the root, folder by folder, in name order. Links to folders are passed over, or with
+    `follow_links` walked after all that is no link. No folder is walked twice, so that circles of links end. Links to
+    files are files.
     """
+    files, passed_over, links = list[str](), Counter[str](), list(starts)
+    walked = set[tuple[int, int]]()
 
-    def __init__(self, root: Path, starts: Sequence[str] = ("",), *, follow_links: bool = False) -> None:
-        self.files: list[str] = []
-        self.passed_over: Counter[str] = Counter()
-        self._walked: set[tuple[int, int]] = set()
-        links = list(starts)
-        while links:
-            folders, links = [(link, False) for link in reversed(links)], []
-            while folders:
-                below, hidden = folders.pop()
-                inner, leading = self._look_into(root, below, hidden=hidden)
-                folders += reversed(inner)
-                links += leading
-            if not follow_links:
-                self.passed_over.update({LINK: len(links)})
-                break
-        self.passed_over = +self.passed_over
+    def unreadable(_: OSError) -> None:
+        passed_over["in folders that cannot be read"] += 1
 
-    def _look_into(self, root: Path, below: str, *, hidden: bool) -> tuple[list[tuple[str, bool]], list[str]]:
-        """Note a folder's files; gives the folders in it, with whether they are hidden, and the links to folders."""
-        try:
-            status = os.stat(root / below)  # noqa: PTH116
-            with os.scandir(root / below) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-        except OSError:
-            self.passed_over[_UNREADABLE] += 1
-            return [], []
-        if (status.st_dev, status.st_ino) in self._walked:
-            self.passed_over[TWICE] += (root / below).is_symlink()
-            return [], []
-        self._walked.add((status.st_dev, status.st_ino))
-        folders, links = [], []
-        for entry in entries:
-            path = f"{below}/{entry.name}" if below else entry.name
-            secret = hidden or is_hidden(entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                folders.append((path, secret))
-            elif secret:
-                self.passed_over[HIDDEN] += 1
-            elif entry.is_symlink() and entry.is_dir():
-                links.append(path)
-            else:
-                self.files.append(path)
-        return folders, links
+    while links:
+        tops, links = links, []
+        for folder, inner, names in chain.from_iterable(os.walk(root / top, onerror=unreadable) for top in tops):
+            status = os.stat(folder)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in walked:
+                passed_over[TWICE] += Path(folder).is_symlink()
+                inner.clear()
+                continue
+            walked.add((status.st_dev, status.st_ino))
+            leading = {name for name in inner if Path(folder, name).is_symlink()}
+            inner[:] = sorted({*inner} - leading)
+            below = os.path.join(folder, "").removeprefix(os.path.join(root, ""))  # noqa: PTH118
+            hidden = any(map(is_hidden, below.split("/")))
+            for name in sorted([*names, *leading]):
+                if hidden or is_hidden(name):
+                    passed_over[HIDDEN] += 1
+                else:
+                    (links if name in leading else files).append(below + name)
+        if not follow_links:
+            passed_over[LINK] += len(links)
+            break
+    return files, +passed_over
 
 
-def media_of(files: Iterable[str], modality: Modality | None, passed_over: Counter[str]) -> dict[str, Modality]:
+def media_of(
+    files: Iterable[str], modality: Modality | None, passed_over: Counter[str], *, either: bool = False
+) -> dict[str, Modality]:
     """Of some files the media, and with a modality those of it alone; counts the others in `passed_over`.
 
-    Where no file's extension stands for the modality, files that may be of it count: sounds in .webm or .mp4.
+    With `either`, or where no file's extension stands for the modality, files that may be of it count: sounds in .mp4.
     """
     kinds = {file: modality_of(PurePosixPath(file)) for file in files}
-    if modality is not None and modality not in kinds.values():
+    if modality is not None and (either or modality not in kinds.values()):
         kinds |= {file: modality for file in kinds if may_be(PurePosixPath(file), modality)}
     passed_over.update(kind or UNKNOWN for kind in kinds.values() if kind is None or modality not in (None, kind))
     return {file: kind for file, kind in kinds.items() if kind and modality in (None, kind)}

@@ -14,19 +14,18 @@ from typing import Any, TextIO
 from epalm.errors import UsageError
 
 NOT_JSON = (ValueError, RecursionError)  # beside faults of form: numbers without end, brackets without end
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # JSON's escape of what may be half of a character
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # JSON's escape of what may be half of a character
 _PATH_KEYS = ("id", "media")  # where a name that is not UTF-8 may stand, its bytes as Python's surrogates
 _CHUNK = 1 << 22  # characters read at a time
 _LONGEST = 1 << 24  # characters of one entry
-_MOST_BYTES = 8 << 30  # of a file; the largest of the benchmarks' has about one GB
-_ENDS = ",]} \t\n\r"  # what may follow a number
+_ENDS = frozenset(":,]} \t\n\r")  # what may follow a value
 _SPACE = re.compile(r"[ \t\n\r]*")
 _AGAIN = "the file may be cut off: download or unpack it again"
 
 
 @contextmanager
-def reading(path: Path, *, not_text: str = "save it as UTF-8") -> Iterator[None]:
-    """Around opening and reading a file as UTF-8; `not_text` is what to do where it is none.
+def reading(path: Path, hint: str = "save it as UTF-8") -> Iterator[None]:
+    """Around opening and reading a file as UTF-8; `hint` is what to do where it is none.
 
     Raises:
         UsageError: it is no file, cannot be read, or is not UTF-8.
@@ -38,31 +37,20 @@ def reading(path: Path, *, not_text: str = "save it as UTF-8") -> Iterator[None]
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text", hint=not_text) from error
-
-
-def parse_json(text: str, where: str, hint: str | None = None) -> Any:
-    """The value of a JSON text. Raises UsageError that begins with `where`."""
-    try:
-        value = json.loads(text)
-    except NOT_JSON as error:
-        raise UsageError(f"{where}: not JSON ({str(error)[:80]})", hint=hint) from error
-    if _HALF.search(text):
-        require_characters(value, where)
-    return value
+        raise UsageError(f"{path} is not UTF-8 text", hint=hint) from error
 
 
 def require_characters(value: Any, where: str) -> None:
     """Refuse text with half a character (a lone surrogate), which no file and no tokenizer takes. Raises UsageError."""
     for key, part in value.items() if isinstance(value, dict) else [("", value)]:
+        errors = "surrogateescape" if key in _PATH_KEYS else "strict"
         try:
-            key.encode()
-            json.dumps(part, ensure_ascii=False).encode(errors="surrogateescape" if key in _PATH_KEYS else "strict")
+            json.dumps([key, part], ensure_ascii=False).encode(errors=errors)
         except UnicodeEncodeError as error:
-            half = f"{error.object[error.start]!a}"
-            named = f"{key!a} has" if key else "there is"
+            what = f"{where}: {key!a} has" if key else f"{where}: there is"
             raise UsageError(
-                f"{where}: {named} {half}, half of a character", hint="write the character whole, or remove it"
+                f"{what} {error.object[error.start]!a}, half of a character",
+                hint="write the character whole, or remove it",
             ) from None
 
 
@@ -73,35 +61,32 @@ def walk_json(path: Path) -> Iterator[tuple[str, int, Any]]:
     of its entries and their numbers from 1; any other member whole, with the number 0.
 
     Raises:
-        UsageError: unreadable, not UTF-8, not JSON, cut off, too large, neither a list nor an object.
+        UsageError: unreadable, not UTF-8, not JSON, cut off, neither a list nor an object.
     """
-    with reading(path, not_text=_AGAIN):
-        if (size := path.stat().st_size) > _MOST_BYTES:
-            raise UsageError(f"{path} has {size:,} bytes; of annotations, {_MOST_BYTES:,} are read at most")
-        with path.open(encoding="utf-8-sig") as file:
-            scan = _Scanner(file, path)
-            if scan.take("[{") == "[":
-                yield from scan.entries("")
-            else:
-                for _ in scan.elements("}"):
-                    if scan.next() != '"':
-                        raise scan.fault("a member without a name")
-                    section = scan.section = scan.value()
-                    scan.take(":")
-                    if scan.next() == "[":
-                        scan.take("[")
-                        yield from scan.entries(section)
-                    else:
-                        yield section, 0, scan.value()
-            scan.section = ""
-            if scan.next():
-                raise scan.fault("something follows")
+    with reading(path, _AGAIN), path.open(encoding="utf-8-sig") as file:
+        scan = _Scanner(file, path)
+        if scan.take("[{") == "[":
+            yield from scan.entries("")
+        else:
+            for _ in scan.elements("}"):
+                if scan.next() != '"':
+                    raise scan.fault("a member without a name")
+                section = scan.section = scan.value()
+                scan.take(":")
+                if scan.next() == "[":
+                    scan.take("[")
+                    yield from scan.entries(section)
+                else:
+                    yield section, 0, scan.value()
+        scan.section = ""
+        if scan.next():
+            raise scan.fault("something follows")
 
 
 def place(section: str, number: int) -> str:
     """An entry in words: entry 3, entry 3 of 'questions', or the member 'info'."""
     if not number:
-        return repr(section)
+        return repr(section) if section else "outside of all entries"
     return f"entry {number:,} of {section!r}" if section else f"entry {number:,}"
 
 
@@ -124,25 +109,23 @@ class _Scanner:
 
     def take(self, wanted: str) -> str:
         """The next character, which is one of `wanted`, passed over."""
-        found = self.next()
-        if not found or found not in wanted:
-            raise self.fault(f"{found!r} in place of {' or '.join(wanted)}" if found else "the file ends there")
+        mark = self.next()
+        if not mark or mark not in wanted:
+            raise self.fault(f"{mark!r} in place of {' or '.join(wanted)}" if mark else "the file ends there")
         self._at += 1
-        return found
+        return mark
 
     def elements(self, end: str) -> Iterator[int]:
-        """1, 2, … as long as an element follows, for the caller to read."""
-        number, ended = 0, self.next() == end
-        if ended:
-            self.take(end)
-        while not ended:
+        """1, 2, … as long as an element follows, for the caller to read; `end` is passed over."""
+        number = 0
+        while self.next() != end if number == 0 else self.take("," + end) != end:
             number += 1
             yield number
-            ended = self.take("," + end) == end
+        if number == 0:
+            self.take(end)
 
     def entries(self, section: str) -> Iterator[tuple[str, int, Any]]:
         """The elements of a list, with their numbers."""
-        self.section = section
         for number in self.elements("]"):
             self.number = number
             yield section, number, self.value()
@@ -154,26 +137,20 @@ class _Scanner:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
-            except json.JSONDecodeError as error:
-                if self._whole:
-                    raise self.fault("the file ends there" if error.pos >= len(self._text) else error.msg) from error
             except NOT_JSON as error:
-                raise self.fault(str(error)[:80]) from error
+                if self._whole or not isinstance(error, json.JSONDecodeError):
+                    raise self.fault(str(getattr(error, "msg", error))[:80]) from error
             else:
                 # Of a number that the window cuts, the first part is a number as well: 1 of 1.5e3.
-                ended = end < len(self._text) and (type(value) not in (int, float) or self._text[end] in _ENDS)
-                if ended or self._whole:
-                    if _HALF.search(self._text, self._at, end):
-                        require_characters(value, f"{self._path}, {self._place()}")
+                if self._whole or self._text[end : end + 1] in _ENDS:
+                    if HALF.search(self._text, self._at, end):
+                        require_characters(value, f"{self._path}, {place(self.section, self.number)}")
                     self._at = end
                     return value
             self._more()
 
     def fault(self, what: str) -> UsageError:
-        return UsageError(f"{self._path}, {self._place()}: not JSON ({what})", hint=_AGAIN)
-
-    def _place(self) -> str:
-        return place(self.section, self.number) if self.section or self.number else "outside of all entries"
+        return UsageError(f"{self._path}, {place(self.section, self.number)}: not JSON ({what})", hint=_AGAIN)
 
     def _more(self) -> None:
         rest = self._text[self._at :]

@@ -126,7 +126,7 @@ def read_answers(path: Path) -> tuple[str, ...]:
     """
     from epalm.datasets.text_file import reading
 
-    with reading(path, not_text="--rank-answers takes one answer a line, UTF-8"):
+    with reading(path, hint="--rank-answers takes one answer a line, UTF-8"):
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     places: dict[str, int] = {}
     for number, answer in enumerate(map(str.strip, lines), 1):

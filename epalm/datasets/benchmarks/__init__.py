@@ -1,4 +1,4 @@
-"""The benchmarks: one file each in this folder, or a package's entry point of the group `epalm.datasets`.
+"""The benchmarks: a file in this folder for each, or a package's entry point of the group `epalm.datasets`.
 
 A file has a `Benchmark` at its top level, and so is one. An entry point names one, for example in a `pyproject.toml`:
 `[project.entry-points."epalm.datasets"]` with `my-data = "my_package.my_data:BENCHMARK"`.
@@ -10,11 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
-from epalm.console import warn
 from epalm.datasets.benchmark import Benchmark
 from epalm.errors import UsageError
 from epalm.plugins import load_plugin, plugins
-from epalm.samples import Dataset
 
 GROUP = "epalm.datasets"
 _SPEC = re.compile(r"([a-z0-9-]+)(?:/([a-z0-9-]+))?(?::(.*))?", re.DOTALL)
@@ -55,39 +53,11 @@ def parse_spec(spec: str) -> tuple[Benchmark, str | None, Path] | None:
         UsageError: a benchmark without a root.
     """
     match = _SPEC.fullmatch(spec)
-    if match is None or match[1] not in benchmark_names():
+    if match is None or match[1] not in benchmark_names() or (not match[3] and Path(spec).exists()):
         return None
     if not match[3]:
-        if Path(spec).exists():
-            return None
         raise UsageError(
             f"data {spec!r} names a benchmark and not where its files lie",
             hint=f"--data {match[1]}:/root; epalm datasets {match[1]} lists the files that have to be there",
         )
     return benchmark(match[1]), match[2], Path(match[3])
-
-
-def read_benchmark(spec: str, *, media_here: bool = True, follow_links: bool = False) -> Dataset | None:
-    """The data set that NAME:/root names, all splits; None where `spec` names no benchmark.
-
-    Media that are not there are counted in one line where clips are known by their names, unless `media_here` is
-    false; they stay samples, for the extraction to report.
-
-    Raises:
-        UsageError: no such files, a file that cannot be used, or an id that a split uses twice.
-    """
-    named = parse_spec(spec)
-    if named is None:
-        return None
-    one, form, root = named
-    files = one.read(root, form, follow_links=follow_links)
-    samples = files.samples()
-    for note in dict.fromkeys(files.notes):
-        warn(f"data {spec!r}: {note}")
-    if media_here and files.media and files.media.absent:
-        absent, media = len(files.media.absent), len({sample.media for sample in samples})
-        warn(
-            f"data {spec!r}: {absent:,} of {media:,} media are not there, such as {min(files.media.absent)}; training "
-            f"goes on without them with --allow-missing {absent}"
-        )
-    return Dataset(spec, root, samples, passed_over=dict(files.media.passed_over) if files.media else {})

@@ -9,77 +9,68 @@ Captions. Official: {"videos": [{"video_id", "split"}, …], "sentences": [{"vid
 where the caption is a text or a list of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 
-from epalm.datasets.benchmark import Benchmark, Form, form
+from epalm.datasets.benchmark import Benchmark, Files
 from epalm.datasets.entries import Entry, json_entries
-from epalm.datasets.published import Files
 from epalm.samples import Modality, Task
 
-_SPLITS = ("train", "val", "test")
-_SPLIT_NAMES = {"train": "train", "validate": "val", "val": "val", "test": "test"}
-_CLIPS = ("videos/all", "videos", "video", "all", "TrainValVideo", "TestVideo")
-_EXTENSIONS = ("mp4", "avi", "mkv", "webm", "mov")
-Locate = Callable[[Entry], str]
+MSRVTT_QA = Benchmark(
+    "msrvtt-qa", "MSRVTT-QA", "https://github.com/xudejing/video-question-answering", Modality.VIDEO, Task.QA
+)
+MSRVTT_CAPTION = Benchmark(
+    "msrvtt-caption",
+    "MSRVTT captions",
+    "https://www.microsoft.com/en-us/research/publication/"
+    "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
+    Modality.VIDEO,
+    Task.CAPTION,
+)
+_SPLITS = {"train": "train", "validate": "val", "val": "val", "test": "test"}
+_CLIPS = {"videos": ("videos/all", "videos", "video", "all", "TrainValVideo", "TestVideo")}
+_EXTENSIONS = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 
 
-def qa_forms(
-    clips: tuple[str, ...], list_name: str, locator: Callable[[Files], Locate], mapping: str | None = None
-) -> tuple[Form, Form]:
-    """The authors' own files, whose clips `locator` finds, and lists named `list_name`_train.json, …"""
-    media = {"videos": {"": clips}}
-    questions: dict[str, dict[str, str]] = {"questions": {split: f"{split}_qa.json" for split in _SPLITS}}
-    questions |= {"names of clips": {"": mapping}} if mapping else {}
-
-    @form("official", "the authors' questions", questions, media, optional=("names of clips",))
-    def official(files: Files) -> None:
-        locate = locator(files)
-        for entry in files.json("questions", ""):
-            _add_answered(files, entry, locate(entry))
-
-    lists = {"questions with labels": {split: f"{list_name}_{split}.json" for split in _SPLITS}}
-
-    @form("list", "lists of questions with labels", lists, media)
-    def listed(files: Files) -> None:
-        for entry in files.json("questions with labels", ""):
-            if "sent" in entry:
-                files.add_labelled(entry, _listed_clip(files, entry))
-            else:
-                _add_answered(files, entry, _listed_clip(files, entry))
-
-    return official, listed
-
-
-def _add_answered(files: Files, entry: Entry, clip: str) -> None:
-    key = next((key for key in ("id", "question_id") if key in entry), None)
-    name = entry.name(key) if key else f"{entry.file.stem}:{entry.number}"
+def add_question(files: Files, entry: Entry, clip: str) -> None:
+    """Add an entry of a list of questions: as LXMERT keeps them, or as the authors do."""
+    if "sent" in entry:
+        files.add_labelled(entry, clip)
+        return
+    key = "id" if "id" in entry else "question_id"
+    name = entry.name(key) if key in entry else f"{entry.file.stem}:{entry.number}"
     types = (None, entry.text_or_none("answer_type"))
     files.add_question(entry, name, clip, entry.text("question"), {entry.text("answer"): 1.0}, types=types)
 
 
-def _listed_clip(files: Files, entry: Entry) -> str:
-    """Where the clip lies that an entry of a list calls `video`: a file's path or name, with or without extension."""
-    return files.locate([_stem(entry)], f"{files.folder()}/{entry.path('video')}")
+def add_list_form(benchmark: Benchmark, name: str, clips: Mapping[str, Sequence[str]]) -> None:
+    """The form of lists called `name`_train.json, …"""
+
+    @benchmark.form("list: lists of questions with labels", {"questions with labels": f"{name}_{{}}.json"}, clips)
+    def _list(files: Files) -> None:
+        for entry in files.json("questions with labels", ""):
+            add_question(files, entry, _listed_clip(files, entry)[1])
 
 
-def _stem(entry: Entry) -> str:
-    name = entry.path("video").rpartition("/")[2]
-    stem, dot, extension = name.rpartition(".")
-    return stem if dot and extension.lower() in _EXTENSIONS else name
+def _listed_clip(files: Files, entry: Entry) -> tuple[str, str]:
+    """Name and place of the clip that an entry calls `video`: a file's path or name, with or without extension."""
+    path = PurePosixPath(entry.text("video"))
+    stem = path.stem if path.suffix.lower() in _EXTENSIONS else path.name
+    return stem, files.locate([stem], f"{files.folder()}/{path.name}")
 
 
-def _locator(files: Files) -> Locate:
-    def locate(entry: Entry) -> str:
-        name = entry.name("video_id")
-        stem = f"video{name}" if name.isdigit() else name
-        return files.locate([stem], f"{files.folder()}/{stem}.mp4")
-
-    return locate
+@MSRVTT_QA.form("official: the authors' questions", {"questions": "{}_qa.json"}, _CLIPS)
+def _questions(files: Files) -> None:
+    for entry in files.json("questions", ""):
+        clip = f"video{entry.name('video_id').removeprefix('video')}"
+        add_question(files, entry, files.locate([clip], f"{files.folder()}/{clip}.mp4"))
 
 
-@form(
-    "official",
-    "videos and sentences in one file, or in one of train and val and one of test",
+add_list_form(MSRVTT_QA, "msrvtt_vqa", _CLIPS)
+
+
+@MSRVTT_CAPTION.form(
+    "official: videos and sentences in one file, or in one of train and val and one of test",
     {
         "videos and sentences": {
             "": ("MSRVTT_data.json", "msrvtt_data/MSRVTT_data.json"),
@@ -87,61 +78,33 @@ def _locator(files: Files) -> Locate:
             "test": "test_videodatainfo.json",
         }
     },
-    {"videos": {"": _CLIPS}},
+    _CLIPS,
     optional=("videos and sentences",),
 )
-def _official(files: Files) -> None:
+def _captions(files: Files) -> None:
     paths = dict(files.paths("videos and sentences"))
     for path in [paths[""]] if "" in paths else paths.values():
-        split_of: dict[str, str] = {}
+        splits: dict[str, str] = {}
         for entry in json_entries(path, "", "videos"):
             name = entry.name("video_id")
-            if name in split_of:
+            if name in splits:
                 raise entry.fault(f"video_id {name!r} is used twice")
-            split = split_of[name] = entry.choice("split", _SPLIT_NAMES)
-            files.add_captions(entry, name, files.locate([name], f"{files.folder()}/{name}.mp4"), split=split)
+            splits[name] = entry.choice("split", _SPLITS)
+            files.add_captions(entry, name, files.locate([name], f"{files.folder()}/{name}.mp4"), (), splits[name])
         for entry in json_entries(path, "", "sentences"):
             name = entry.name("video_id")
-            if name not in split_of:
+            if name not in splits:
                 raise entry.fault(f"video_id {name!r} is not among the file's videos", hint="download the file again")
-            files.add_captions(entry, name, "", [entry.text("caption")], split=split_of[name])
+            files.add_captions(entry, name, "", [entry.text("caption")], splits[name])
 
 
-@form(
-    "list",
-    "lists of clips with captions",
-    {
-        "captions": {
-            "train": ("msrvtt_caption_train.json", "msrvtt_caption_train7k.json"),
-            "val": "msrvtt_caption_val.json",
-            "test": "msrvtt_caption_test.json",
-        }
-    },
-    {"videos": {"": _CLIPS}},
+@MSRVTT_CAPTION.form(
+    "list: lists of clips with captions",
+    {"captions": ("msrvtt_caption_{}.json", "msrvtt_caption_{}7k.json")},
+    _CLIPS,
 )
-def _list(files: Files) -> None:
+def _listed_captions(files: Files) -> None:
     for entry in files.json("captions", ""):
         several = isinstance(entry.get("caption"), list)
         captions = entry.texts("caption") if several else [entry.text("caption")]
-        files.add_captions(entry, _stem(entry), _listed_clip(files, entry), captions)
-
-
-QUESTIONS = Benchmark(
-    "msrvtt-qa",
-    "MSRVTT-QA: video question answering",
-    "https://github.com/xudejing/video-question-answering",
-    Modality.VIDEO,
-    Task.QA,
-    "train, val, test",
-    qa_forms(_CLIPS, "msrvtt_vqa", _locator),
-)
-CAPTIONS = Benchmark(
-    "msrvtt-caption",
-    "MSRVTT captions: video captions",
-    "https://www.microsoft.com/en-us/research/publication/"
-    "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
-    Modality.VIDEO,
-    Task.CAPTION,
-    "train, val (validate in the files), test",
-    (_official, _list),
-)
+        files.add_captions(entry, *_listed_clip(files, entry), captions)

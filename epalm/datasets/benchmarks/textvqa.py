@@ -5,23 +5,17 @@ one caption, {"image_id", "caption_str"}, and may repeat all of its picture's as
 for each picture (textvqa.org/textcaps/dataset). The pictures of train and val lie in `train_images`.
 """
 
-from epalm.datasets.benchmark import Benchmark, form
-from epalm.datasets.published import Files
+from epalm.datasets.benchmark import Benchmark, Files
 from epalm.samples import Modality, Task
 
-_SPLITS = ("train", "val", "test")
+TEXTVQA = Benchmark("textvqa", "TextVQA", "https://textvqa.org/dataset/", Modality.IMAGE, Task.QA)
+TEXTCAPS = Benchmark("textcaps", "TextCaps", "https://textvqa.org/textcaps/dataset/", Modality.IMAGE, Task.CAPTION)
 _TRAIN = ("train_images", "images/train_images", "train_val_images/train_images", "images")
-_PICTURES = {
-    "images": {"train": _TRAIN, "val": _TRAIN, "test": ("test_images", "images/test_images", "images")},
-}
+_TEST = ("test_images", "images/test_images", "images")
+_PICTURES = {"images": {"train": _TRAIN, "val": _TRAIN, "test": _TEST}}
 
 
-@form(
-    "official",
-    "a file of questions for each split",
-    {"questions": {split: f"TextVQA_0.5.1_{split}.json" for split in _SPLITS}},
-    _PICTURES,
-)
+@TEXTVQA.form("official: a file of questions for each split", {"questions": "TextVQA_0.5.1_{}.json"}, _PICTURES)
 def _questions(files: Files) -> None:
     for entry in files.json("questions", "data"):
         picture = f"{files.folder(entry.split)}/{entry.name('image_id')}.jpg"
@@ -29,12 +23,7 @@ def _questions(files: Files) -> None:
         files.add_question(entry, entry.name("question_id"), picture, entry.text("question"), None, raw)
 
 
-@form(
-    "official",
-    "a file of captions for each split",
-    {"captions": {split: f"TextCaps_0.1_{split}.json" for split in _SPLITS}},
-    _PICTURES,
-)
+@TEXTCAPS.form("official: a file of captions for each split", {"captions": "TextCaps_0.1_{}.json"}, _PICTURES)
 def _captions(files: Files) -> None:
     whole: set[tuple[str, str]] = set()  # pictures that have all of their captions
     for entry in files.json("captions", "data"):
@@ -44,23 +33,3 @@ def _captions(files: Files) -> None:
             captions = entry.texts("reference_strs") if several else [entry.text("caption_str")]
             whole |= {(entry.split, name)} if several else set()
         files.add_captions(entry, name, f"{files.folder(entry.split)}/{name}.jpg", captions)
-
-
-TEXTVQA = Benchmark(
-    "textvqa",
-    "TextVQA: questions about what is written in a picture",
-    "https://textvqa.org/dataset/",
-    Modality.IMAGE,
-    Task.QA,
-    "train, val, test (without answers)",
-    (_questions,),
-)
-TEXTCAPS = Benchmark(
-    "textcaps",
-    "TextCaps: captions that read what is written in a picture",
-    "https://textvqa.org/textcaps/dataset/",
-    Modality.IMAGE,
-    Task.CAPTION,
-    "train, val, test (without captions)",
-    (_captions,),
-)

@@ -178,13 +178,10 @@ def test_half_of_the_official_annotations_is_left_alone(tmp_path: Path, capsys: 
     assert "v2_mscoco_train2014_annotations.json alone does not have" in capsys.readouterr().err
 
 
-def test_of_several_names_the_first_is_read_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_several_names_the_first_is_read(tmp_path: Path) -> None:
     write_form("msrvtt-caption/list", tmp_path)
     (tmp_path / "msrvtt_caption_train.json").write_text('[{"video": "video0.mp4", "caption": "another"}]')
-    first = load_dataset(f"msrvtt-caption:{tmp_path}").samples[0]
-    assert first.references == ("another",)
-    told = capsys.readouterr().err
-    assert "of msrvtt_caption_train.json, msrvtt_caption_train7k.json the first is read" in told
+    assert load_dataset(f"msrvtt-caption:{tmp_path}").samples[0].references == ("another",)
 
 
 def test_files_lie_in_the_folders_that_people_use(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_page_names_every_file_and_its_commands_are_commands() -> None:
     assert {words[words.index("--recipe") + 1] for words in commands if "--recipe" in words} <= set(recipes())
 
 
-def test_captions_lie_beside_the_media_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_captions_lie_beside_the_media_of_a_folder(tmp_path: Path) -> None:
     for name, text in (("val/cat.jpg", "a cat\n\n a grey cat \n"), ("dog.jpg", "a dog"), ("x/cow.jpg", None)):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -101,9 +101,7 @@ def test_captions_lie_beside_the_media_of_a_folder(tmp_path: Path, capsys: pytes
         "dog.jpg": ("train", ("a dog",)),
         "x/cow.jpg": ("test", ()),
     }
-    assert "2 of 3 media have captions" in capsys.readouterr().err
-    for content, message in ((b" \n", "holds no caption"), (b"\xff", "not UTF-8"), (b"a" * (2 << 20), "at most")):
-        (tmp_path / "dog.txt").write_bytes(content)
-        with pytest.raises(UsageError, match=message) as caught:
-            load_dataset(str(tmp_path))
-        assert str(tmp_path / "dog.txt") in caught.value.message
+    (tmp_path / "dog.txt").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="not UTF-8") as caught:
+        load_dataset(str(tmp_path))
+    assert str(tmp_path / "dog.txt") in caught.value.message

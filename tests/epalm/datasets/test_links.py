@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from epalm.datasets import load_dataset
-from epalm.datasets.listing import Listing
+from epalm.datasets.listing import list_files
 from epalm.errors import MediaError
 from tests.conftest import Epalm
 
@@ -34,8 +34,8 @@ def test_links_of_any_kind_end_and_name_each_file_once(links: list[tuple[str, st
         for number, (place, target) in enumerate(links):
             parent = out / "x" if place == "out/x" else root / place
             (parent / f"l{number}").symlink_to(out if target == "out" else target)
-        listing = Listing(root, follow_links=follow)
-        real = [os.path.realpath(root / name) for name in listing.files if name.endswith(".jpg")]
+        files, passed_over = list_files(root, follow_links=follow)
+        real = [os.path.realpath(root / name) for name in files if name.endswith(".jpg")]
         assert len(real) == len(set(real)) >= 2
         assert all(Path(path).is_relative_to(root.resolve()) for path in real) or follow
         leads_out = any(target == "out" and place != "out/x" for place, target in links)
@@ -43,7 +43,7 @@ def test_links_of_any_kind_end_and_name_each_file_once(links: list[tuple[str, st
             assert str((out / "x" / "1.jpg").resolve()) in real
         if not follow:
             to_folders = [t for p, t in links if p != "out/x" and t not in ("gone", "a", "b")]
-            assert listing.passed_over.get("link", 0) == len(to_folders)
+            assert passed_over.get("linked", 0) == len(to_folders)
 
 
 @pytest.mark.parametrize("follow", [False, True])
@@ -84,10 +84,10 @@ def test_links_on_and_off(tmp_path: Path, kind: str, follow: bool) -> None:
         expected["link.jpg" if kind == "file" else "link/2.jpg"] = b"2"
         assert dataset.linked_roots() == (str(out.resolve()),)
     assert read == expected
-    words = {"circle": "link to what is read already", "folder inside": "link to what is read already"}
+    words = {"circle": "linked and read already", "folder inside": "linked and read already"}
     of_folder = kind in ("folder", "folder inside", "circle", "chain")
     assert dataset.passed_over == (
-        {} if not of_folder else {"link": 1} if not follow else {words[kind]: 1} if kind in words else {}
+        {} if not of_folder else {"linked": 1} if not follow else {words[kind]: 1} if kind in words else {}
     )
 
 
@@ -148,7 +148,7 @@ def test_the_summary_adds_up_and_links_stay_followed(
     off = epalm(*words, "--json")
     told = json.loads(off.out)
     assert off.code == 3 and (told["media"], told["encoded"], told["equal"], told["bad"]) == (6, 1, 1, 4)
-    assert "6 files passed over: 4 hidden, 1 link, 1 of unknown kind" in off.err
+    assert "6 files passed over: 4 hidden, 1 linked, 1 of unknown kind" in off.err
     hints = [json.loads(line)["hint"] for line in Path(told["ledger"]).read_text().splitlines()]
     assert sum("--follow-links" in hint for hint in hints) == 3
     plan = epalm(*words, "--follow-links", "--plan")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epalm.datasets import load_dataset, rows
-from epalm.datasets.rows import read_rows
+from epalm.datasets import load_dataset
+from epalm.datasets.entries import read_rows
 from epalm.errors import UsageError
 from epalm.samples import Sample
 from tests.shared_files import shared_case
@@ -144,26 +144,26 @@ HEAD = "id,modality,media,task,split,prompt,answers,references\n"
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        (HEAD + "1,image,a,qa,test,what,{'cat': 1.0},\n", "line 2: column 'answers' has {'cat': 1.0}", '{"cat": 1.0}'),
+        (HEAD + "1,image,a,qa,test,what,{'cat': 1.0},\n", "row 2: column 'answers' has {'cat': 1.0}", '{"cat": 1.0}'),
         (
             HEAD + '\n1,image,a,caption,test,,,"[\'a cat\', ""b""]"\n',
-            "line 3: column 'references'",
+            "row 3: column 'references'",
             '["a cat", "a black cat"]',
         ),
-        (HEAD + "1,image,a,caption,test,,,['a' 'b']\n", "line 2: column 'references'", '["a cat", "a black cat"]'),
-        (HEAD + '1,image,a,caption,test,,,"[1, 2]"\n', "line 2: 'references' must be a list", '["a cat"'),
-        (HEAD + "1,image,a,caption,test,,\n", "line 2: fewer cells than columns", "cut off"),
+        (HEAD + "1,image,a,caption,test,,,['a' 'b']\n", "row 2: column 'references'", '["a cat", "a black cat"]'),
+        (HEAD + '1,image,a,caption,test,,,"[1, 2]"\n', "row 2: 'references' must be a list", '["a cat"'),
+        (HEAD + "1,image,a,caption,test,,\n", "row 2: fewer cells than columns", "cut off"),
         (
             HEAD + '1,image,a,caption,test,,,"a\nb"\n2,image,a,caption,test,,,a cat, big\n',
-            "line 4: more cells",
+            "row 3: more cells",
             "quotes",
         ),
-        (HEAD + "1,image,a,caption,test,,,a,b,c,d\n", "line 2: more cells", "quotes"),
+        (HEAD + "1,image,a,caption,test,,,a,b,c,d\n", "Expected 9 fields in line 2", "quotes"),
         (HEAD + '1,image,a,caption,test,,,"a\n', "not a table (unexpected end of data)", None),
-        (HEAD + '1,image,a,caption,test,,,"a"b\n', "line 2: not a table", None),
-        (HEAD.replace("\n", ",id\n"), "line 1: there are two columns 'id'", None),
-        (HEAD.replace("\n", ",\n") + "1,image,a,caption,test,,,a,x\n", "line 2: 'x' is in a column without", None),
-        (HEAD, "holds no sample", None),
+        (HEAD + '1,image,a,caption,test,,,"a"b\n', "not a table", None),
+        (HEAD.replace("\n", ",id\n") + "1,image,a,caption,test,,,a,1\n", "row 1: there are two columns 'id'", None),
+        (HEAD.replace("\n", ",\n") + "1,image,a,caption,test,,,a,x\n", "row 2: unknown key ''", None),
+        (HEAD, "holds no row", None),
         ("", "holds no row", None),
     ],
 )
@@ -176,19 +176,17 @@ def test_a_table_that_cannot_be_read_is_one_message(tmp_path: Path, text: str, m
     assert (hint or "") in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
-def test_a_long_table_is_read_in_pieces(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_CHUNK", chunk)
+def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     path.write_text('\n,name\n0,"a\nb"\n\n1,c\n2,"d\r\ne"\n3,f\n')
     assert [(row.where, row.values) for row in read_rows(path)] == [
-        ("line 3", {"name": "a\nb"}),
-        ("line 6", {"name": "c"}),
-        ("line 7", {"name": "d\r\ne"}),
-        ("line 9", {"name": "f"}),
+        ("row 3", {"name": "a\nb"}),
+        ("row 5", {"name": "c"}),
+        ("row 6", {"name": "d\r\ne"}),
+        ("row 7", {"name": "f"}),
     ]
     path.write_text(path.read_text() + "4\n")
-    with pytest.raises(UsageError, match="line 10: fewer cells"):
+    with pytest.raises(UsageError, match="row 8: fewer cells"):
         list(read_rows(path))
 
 

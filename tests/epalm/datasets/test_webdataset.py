@@ -117,10 +117,9 @@ def test_a_name_with_braces_or_brackets_is_a_name_first(tmp_path: Path) -> None:
     [
         ("none.tar", "there is no none.tar"),
         ("*.tar", r"there is no \*.tar"),
-        ("{0..9}.tar", "there is no 0.tar, 1.tar, 2.tar and 7 more"),
+        ("{0..9}.tar", "there is no 0.tar and 9 more"),
         ("{0..99999999999}.tar", "no range of up to"),
         ("{9..0}.tar", "no range of up to"),
-        ("{0..99999}{0..99999}.tar", "more than 100,000 shards"),
     ],
 )
 def test_shards_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, message: str) -> None:
@@ -129,11 +128,12 @@ def test_shards_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         load_dataset(spec)
 
 
-def test_a_folder_of_media_stays_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_media_stays_one(tmp_path: Path) -> None:
     write_tar(tmp_path / "s.tar", PLAIN)
     (tmp_path / "a.png").touch()
-    assert [sample.media for sample in load_dataset(str(tmp_path)).samples] == ["a.png"]
-    assert "1 tar shards are left alone" in capsys.readouterr().err
+    dataset = load_dataset(str(tmp_path))
+    assert [sample.media for sample in dataset.samples] == ["a.png"]
+    assert dataset.passed_over == {"tar shards": 1}
     (tmp_path / "folder.tar").mkdir()
     (tmp_path / "folder.tar" / "b.png").touch()
     assert [sample.media for sample in load_dataset(str(tmp_path / "folder.tar")).samples] == ["b.png"]
@@ -142,9 +142,10 @@ def test_a_folder_of_media_stays_one(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_folders_links_to_shards_elsewhere_have_to_be_named(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "0.tar").symlink_to(write_tar(tmp_path / "real.tar", PLAIN))
-    with pytest.raises(UsageError, match="link that leads outside") as caught:
+    with pytest.raises(MediaError, match="link that leads outside") as caught:
         load_dataset(str(tmp_path / "s"))
-    assert f"{tmp_path}/s/*.tar" in str(caught.value.hint)
+    assert "--follow-links" in str(caught.value.hint)
+    assert load_dataset(f"follow-links:{tmp_path / 's'}").samples[0].media == "0.tar/a.jpg"
     assert load_dataset(f"{tmp_path}/s/*.tar").samples[0].media == "0.tar/a.jpg"
 
 
@@ -171,14 +172,11 @@ def test_what_is_not_used_is_counted(tmp_path: Path) -> None:
     dataset = load_dataset(str(write_tar(tmp_path / "s.tar", members)))
     assert [sample.media for sample in dataset.samples] == ["s.tar/a.jpg", "s.tar/b.jpg"]
     assert dataset.passed_over == {
-        "link": 2,
-        "of devices or pipes": 2,
-        "of names that lead out of the shard": 2,
-        "of names that are no text": 1,
+        "linked": 2,
+        "of names that are no path": 3,
         "hidden": 2,
-        "with a second dot in their names": 1,
         "of samples without a medium": 1,
-        "of unknown kind": 2,
+        "of unknown kind": 5,
     }
     assert sum(dataset.passed_over.values()) == len(members) - len(PLAIN)
 
@@ -192,7 +190,7 @@ def test_names_that_are_not_utf_8_are_names(tmp_path: Path) -> None:
 
 
 def test_a_packers_own_values_are_not_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    foreign = {"id": 1.5, "task": "itm", "answers": ["a"], "prompt": 3, "raw_answers": {}, "split": "TRAIN"}
+    foreign = {"id": 1.5, "task": "itm", "answers": ["a"], "prompt": 3, "raw_answers": {}, "split": 1}
     members: Members = [
         *((f"{n}.jpg", b"x") for n in range(3)),
         *((f"{n}.json", json.dumps({"id": n, "caption": f"cap {n}"}).encode()) for n in range(2)),
@@ -202,9 +200,12 @@ def test_a_packers_own_values_are_not_taken(tmp_path: Path, capsys: pytest.Captu
     assert [(s.id, s.task, s.split, s.references) for s in samples] == [
         ("0", "caption", "test", ("cap 0",)),
         ("1", "caption", "test", ("cap 1",)),
-        ("test.tar/2.jpg", "caption", "train", ("cap 2",)),
+        ("test.tar/2.jpg", "caption", "test", ("cap 2",)),
     ]
-    assert "'id' of 1, 'prompt' of 1, 'answers' of 1, 'raw_answers' of 1, 'task' of 1" in capsys.readouterr().err
+    assert (
+        "'id' of 1, 'task' of 1, 'split' of 1, 'prompt' of 1, 'answers' of 1, 'raw_answers' of 1"
+        in capsys.readouterr().err
+    )
     for name in ("intid", "foreign"):
         samples = load_dataset(str(shared_case("shard-json-ids") / f"{name}.tar")).samples
         assert [s.references for s in samples] == [("cap 0",), ("cap 1",), ("cap 2",)]
@@ -215,22 +216,25 @@ def test_a_packers_own_values_are_not_taken(tmp_path: Path, capsys: pytest.Captu
     ("members", "message"),
     [
         ([("a.jpg", b""), ("a.txt", b"\xff")], "a.txt is not UTF-8"),
-        ([("a.jpg", b""), ("a.json", b"{")], "s.tar: a: not JSON"),
+        ([("a.jpg", b""), ("a.json", b"{")], "s.tar, 'a': not JSON"),
         ([("a.jpg", b""), ("a.json", b"[" * 100_000)], "not JSON"),
         ([("a.jpg", b""), ("a.json", b"9" * 100_000)], "not JSON"),
-        ([("a.jpg", b""), ("a.json", b"3")], "expected an object"),
-        ([("a.jpg", b""), ("a.json", b"[]")], "expected an object"),
-        ([("a.jpg", b""), ("a.json", b'{"answers": {"x": 2}}')], "score of answer 'x' is 2"),
+        ([("a.jpg", b""), ("a.json", b"3")], "in place of an object"),
+        ([("a.jpg", b""), ("a.json", b"[]")], "in place of an object"),
+        ([("a.jpg", b""), ("a.json", b'{"answers": {"x": 2}}')], "'answers' scores 'x' with 2"),
         ([("a.jpg", b""), ("a.json", b'{"caption": 3}')], "'references' must be a list"),
-        ([("a.jpg", b""), ("a.txt", b"x" * (2 << 20))], "no text of one sample"),
-        ([("a.jpg", b""), ("a.jpeg", b"")], "s.tar: a has two image media, a.jpg and a.jpeg"),
-        ([("a.jpg", b"1"), ("b.jpg", b"2"), ("./a.jpg", b"3")], "a.jpg and a.jpg are one name, at bytes 512 and 2,560"),
+        ([("a.jpg", b""), ("a.txt", b"x" * (2 << 20))], "a.txt has 2,097,152 bytes"),
+        ([("a.jpg", b""), ("a.jpeg", b"")], "s.tar: a.jpeg is the second image of its sample"),
+        (
+            [("a.jpg", b"1"), ("b.jpg", b"2"), ("./a.jpg", b"3")],
+            "a.jpg is the second image of its sample",
+        ),
         (
             [("a.jpg", b""), ("b.jpg", b""), *((f"{n}.json", b'{"id": "1"}') for n in "ab")],
-            "s.tar/b.jpg: id '1' is used twice in split 'train'",
+            "s.tar, 'b': id '1' is used twice in split 'train'",
         ),
-        ([("a.txt", b"")], "no medium in 1 shards"),
-        ([], "no medium in 1 shards"),
+        ([("a.txt", b"")], "holds no media file and no tar shard with one"),
+        ([], "holds no media file and no tar shard with one"),
     ],
 )
 def test_a_fault_is_one_message(tmp_path: Path, members: Members, message: str) -> None:
