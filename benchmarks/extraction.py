@@ -11,8 +11,7 @@ from benchmarks.report import Line, compare
 from benchmarks.timing import Timing, in_turns
 from benchmarks.worlds import World, extract_world, playground_world
 from epalm.cache.store import Cache
-from epalm.extract.decoding.workers import DEFAULT_TIMEOUT, Request, default_workers
-from epalm.extract.encoding import decode_pool
+from epalm.extract.decoding.workers import DecodePool, Request, default_workers
 from epalm.extract.inputs.augment import VIEW_0
 from epalm.media import MediaFile
 from epalm.samples import Modality
@@ -52,7 +51,7 @@ def _ways(world: World, caches: Path) -> dict[str, Callable[[], object]]:
 
     def decode() -> None:
         requests = [Request(medium, (VIEW_0,)) for medium in media]
-        with decode_pool(world.encoder, workers, DEFAULT_TIMEOUT) as pool:
+        with DecodePool(world.encoder.input, workers) as pool:
             for _ in pool.decode(requests, ahead=2 * _BATCH):
                 pass
 

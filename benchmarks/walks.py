@@ -3,7 +3,7 @@
 A module counts when a function of it is called with that something among its arguments, from another module. What is
 merely imported does not count, nor do the command line, errors and what is shown on the screen. A return is a call into
 a module that was left before, to a function that was not called the first time: it is visited for another job. A module
-whose functions wait for what they have called is not left.
+whose functions wait for what they have called is not left, nor do the medium's own methods (`epalm.media`) lead back.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 _ASIDE = ("epalm.cli", "epalm.console", "epalm.errors", "epalm.api")
+_MEDIUM = "epalm.media"
 _DEEP, _MANY = 4, 50  # how far into arguments is looked
 
 
@@ -49,7 +50,7 @@ def walk(work: Callable[[], Any], followed: Collection[Any]) -> Walk:
         calls = result.modules.setdefault(name, [])
         if function not in calls:
             here = last[0] == name or any(module == name for _, module in waiting)
-            if calls and not here and not function.startswith("_"):
+            if calls and not here and name != _MEDIUM and not function.startswith("_"):
                 result.returns.append(f"{name}.{function}")
             calls.append(function)
         waiting.append((frame, name))

@@ -38,7 +38,7 @@ def set_up_training(
     request: "TrainRequest", processes: "Processes | None" = None, device: str | None = None, *, planning: bool = False
 ) -> "Setup":
     """The training that a request comes to, with everything loaded. Raises EpalmError."""
-    from epalm.extract.run_encoder import recipe_features
+    from epalm.extract.live import recipe_features
     from epalm.train.lm.processes import ALONE
     from epalm.train.setup import resolve, set_up
 

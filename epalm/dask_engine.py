@@ -1,41 +1,74 @@
 """Tasks on Dask workers: sent when a worker has room, given back when they end, sent again where a worker has died.
 
-Also what a worker process keeps from task to task. Knows nothing of the work.
+The cluster is connected to or started, looked after, and its faults are said in words; a worker process keeps something
+from task to task. Knows nothing of the work. A scheduler is trusted with code: its workers run what is sent to them,
+and this process reads what they send back.
 """
 
+import logging
 import multiprocessing
 import socket
 import threading
+import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from epalm.console import say, warn
-from epalm.cores import usable_cores
-from epalm.dask_cluster import Cluster, connected, host_of
-from epalm.errors import EpalmError
+from epalm.errors import EpalmError, UsageError
 
+AGAIN = "what is done stays, and the same command goes on"
+_START_TIMEOUT = 30.0  # seconds to reach a scheduler
+_WORKER_TIMEOUT = 600.0  # seconds without any worker
+_QUIET = 5.0  # seconds without any worker before the user is told: one that died is being replaced
 _MOST_TRIES = 3  # of a task whose workers die; a scheduler of the user's own gives up after four deaths each time
 _AHEAD = 2  # tasks sent for each worker, so that none waits for this process
 _LOOK_AROUND = 1.0  # seconds after which new workers are looked for, when no task is done before
+_SAME = ("python", "dask", "distributed", "epalm")  # what one machine sends, the others have to read
+# Ctrl-C reaches every process of the terminal; only this one is to act on it.
+_WORKER_STARTS_WITH = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 Setting = TypeVar("Setting")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-Task_contra = TypeVar("Task_contra", contravariant=True)
-Result_co = TypeVar("Result_co", covariant=True)
 
 
-class Worker(Protocol[Task_contra, Result_co]):
+@dataclass(frozen=True)
+class Cluster:
+    """Which workers do the work."""
+
+    scheduler: str | None = None  # URL, as tcp://HOST:PORT or tls://HOST:PORT; None: workers of this machine
+    processes: int = 2  # workers to start on this machine, where there is no scheduler
+
+    def __str__(self) -> str:
+        return self.scheduler or "this machine"
+
+
+def chosen_cluster(engine: str, scheduler: str | None, processes: int) -> Cluster | None:
+    """What the options --engine, --scheduler and --dask-workers name; None: the work is done in this process.
+
+    Raises:
+        UsageError: there is no such engine, or it has no scheduler.
+    """
+    if engine not in ("local", "dask"):
+        raise UsageError(f"--engine {engine!r} is unknown", hint="use local or dask")
+    if engine == "local" and scheduler:
+        raise UsageError("--scheduler is for --engine dask", hint="add --engine dask")
+    return Cluster(scheduler, processes) if engine == "dask" else None
+
+
+class Worker(Generic[Task, Result]):
     """What a worker process keeps from task to task, such as a model. It does one task at a time."""
 
-    def run(self, task: Task_contra, threads: int) -> Result_co:
+    def run(self, task: Task, threads: int) -> Result:
         """Do a task on so many cores, a fair share of the machine's. An EpalmError ends the whole work."""
-        ...
+        raise NotImplementedError
 
     def close(self) -> None:
-        """Free everything; it is not used again."""
-        ...
+        """Free what does not go with this object; it is not used again."""
 
 
 def run_tasks(
@@ -58,7 +91,7 @@ def run_tasks(
     """
     from distributed import CancelledError, KilledWorker, wait
 
-    with connected(cluster) as workers:
+    with _connected(cluster) as workers:
         say(f"dask: {sum(workers.hosts().values())} workers")
         running: dict[Any, tuple[Task, int]] = {}  # Dask's future → task, which try of it
 
@@ -96,6 +129,111 @@ def run_tasks(
                 workers.ask(workers.client.run, _let_go, worker, setting, on_error="ignore")
 
 
+class _Workers:
+    """The workers of a scheduler, as this process sees them."""
+
+    def __init__(self, client: Any, cluster: Cluster) -> None:
+        self.client, self._cluster = client, cluster
+        self._checked: set[str] = set()  # addresses
+
+    def hosts(self) -> dict[str, int]:
+        """Host → workers there now; waits for the first one, and looks at the software of new ones.
+
+        Raises:
+            UsageError: a machine has other software, or there is no worker for ten minutes.
+            EpalmError: the scheduler is gone.
+        """
+        began, silent = time.monotonic(), True
+        while not (addresses := set(self.ask(self.client.nthreads))):
+            waited = time.monotonic() - began
+            if waited > _WORKER_TIMEOUT:
+                raise UsageError(
+                    f"no worker has come to the scheduler at {self._cluster} in {_WORKER_TIMEOUT / 60:.0f} minutes",
+                    hint=f"start some: dask worker {self._cluster} --nthreads 1; {AGAIN}",
+                )
+            if waited > _QUIET and silent:
+                say(f"dask: waiting for a worker to come to {self._cluster}")
+                silent = False
+            time.sleep(0.2)
+        if new := addresses - self._checked:
+            self._require_same_software(new)
+            self._checked |= new
+        return dict(Counter(map(_host_of, addresses)))
+
+    def ask(self, question: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """What Dask answers. Raises EpalmError when the scheduler is gone."""
+        from distributed import CancelledError
+
+        lost = EpalmError(f"the scheduler at {self._cluster} is gone", hint=f"start it again; {AGAIN}")
+        # A client whose scheduler is gone would try for a while to come back, its tasks lost.
+        if self.client.status != "running":
+            raise lost
+        try:
+            return question(*arguments, **options)
+        except (OSError, CancelledError) as error:  # also a timeout, and what Dask calls a closed communication
+            raise lost from error
+
+    def _require_same_software(self, workers: set[str]) -> None:
+        """Look at these workers; no others are asked, as one that has just died takes long not to answer."""
+        from distributed.versions import get_versions
+
+        asked = (get_versions, ["epalm"])  # a function of Dask, as epalm may be missing there
+        answers = self.ask(self.client.run, *asked, workers=list(workers), on_error="ignore")
+        machines = {f"the worker on {_host_of(one)}": answer for one, answer in answers.items()}
+        if not self._checked:
+            machines = {"the scheduler": self.ask(self.client.run_on_scheduler, *asked), **machines}
+        mine = get_versions(["epalm"])["packages"]
+        for machine, answer in machines.items():
+            for package in _SAME:
+                parts = 2 if package == "python" else None  # bug-fix releases read each other
+                here, there = (str(one[package]).split(".")[:parts] for one in (mine, answer["packages"]))
+                if here != there:
+                    found = f"{package} {'.'.join(there)}" if there != ["None"] else f"no {package}"
+                    fault = f"{machine} has {found}, this machine {'.'.join(here)}"
+                    raise UsageError(fault, hint="install the same versions on all machines")
+
+
+@contextmanager
+def _connected(cluster: Cluster) -> Iterator[_Workers]:
+    """The workers of a cluster, which is started and ended here where it has no scheduler. Raises as `run_tasks`."""
+    from distributed import Client, LocalCluster
+    from distributed.utils import silence_logging_cmgr
+    from distributed.versions import VersionMismatchWarning
+
+    warnings.simplefilter("ignore", VersionMismatchWarning)  # an error here, with the machine's name
+    # What matters of Dask's words is an error or a message of ours.
+    with silence_logging_cmgr(logging.CRITICAL), ExitStack() as stack:
+        try:
+            where = cluster.scheduler or stack.enter_context(
+                LocalCluster(
+                    n_workers=cluster.processes,
+                    host="127.0.0.1",
+                    threads_per_worker=1,
+                    memory_limit=0,  # none: decoders of media have their own, and a large model is no leak
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                    preload=[_WORKER_STARTS_WITH],
+                    scheduler_kwargs={"allowed_failures": 0},  # deaths are counted by `run_tasks`
+                )
+            )
+            client = stack.enter_context(Client(where, timeout=_START_TIMEOUT))
+        except (OSError, ValueError, TypeError, RuntimeError) as error:  # a timeout is an OSError
+            if cluster.scheduler is None:
+                fault = f"{cluster.processes} worker processes cannot be started on this machine: {error}"
+                raise EpalmError(fault, hint="start fewer, or free memory") from error
+            raise UsageError(
+                f"no scheduler answers at {cluster.scheduler}",
+                hint="start one with: dask scheduler; then, on each machine, dask worker tcp://HOST:8786 --nthreads 1; "
+                "for tls://, Dask's configuration names the certificates",
+            ) from error
+        yield _Workers(client, cluster)
+
+
+def _host_of(address: str) -> str:
+    """The host of a worker's address, such as `tcp://HOST:PORT`."""
+    return address.rsplit("://", maxsplit=1)[-1].rpartition(":")[0]
+
+
 # In a worker process: several threads of it would share one model, and a GPU may not hold two, so there is one.
 _lock = threading.Lock()
 _kept: list[tuple[Any, Worker[Any, Any]]] = []  # (which worker, its setting), and itself; one or none
@@ -103,6 +241,7 @@ _kept: list[tuple[Any, Worker[Any, Any]]] = []  # (which worker, its setting), a
 
 def _run_here(worker: Any, setting: Any, task: Any, hosts: Mapping[str, int], numbered: bool) -> Any:
     """A task's result; `hosts` says how many workers share each machine. Faults get this machine's name."""
+    from dask.system import cpu_count
     from distributed import get_worker
 
     this = get_worker()
@@ -112,7 +251,7 @@ def _run_here(worker: Any, setting: Any, task: Any, hosts: Mapping[str, int], nu
             if not _kept or _kept[0][0] != (worker, setting):
                 _drop()  # before the next one is made
                 _kept.append(((worker, setting), worker(setting, this.name if numbered else None)))
-            threads = max(1, usable_cores() // max(1, hosts.get(host_of(this.address), 1)))
+            threads = max(1, cpu_count() // max(1, hosts.get(_host_of(this.address), 1)))
             return _kept[0][1].run(task, threads)
         except EpalmError as error:
             raise type(error)(f"on {socket.gethostname()}: {error.message}", hint=error.hint) from error

@@ -13,9 +13,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"device {name!r} cannot be used: {str(error).splitlines()[0]}", hint="--device cpu always works"
-        ) from error
+        fault = f"device {name!r} cannot be used: {str(error).splitlines()[0]}"
+        raise UsageError(fault, hint="--device cpu always works") from error
     return device
 
 

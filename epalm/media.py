@@ -9,6 +9,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -56,6 +57,10 @@ class MediaFile:
         except OSError:
             return None
 
+    def unchanged(self, status: Status, digest: str) -> bool:
+        """Whether the bytes still have that digest; they are read again only where the file is in another state."""
+        return self.status() == status or self.digest() == digest
+
     def open(self) -> BinaryIO:
         """The medium's bytes, to be closed by the caller; of a shard, only its stretch is seen. Raises OSError."""
         file = self.path.open("rb")
@@ -77,12 +82,9 @@ class _Composed(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, stretches: Iterable[Stretch], owned: bool) -> None:
         self._file: Any = file  # whatever kind it is, it has `readinto`, which copies nothing twice
-        self._owned = owned
+        self._owned, self._position = owned, 0
         self._stretches = [stretch for stretch in stretches if length_of(stretch) > 0]
-        self._ends: list[int] = []
-        for stretch in self._stretches:
-            self._ends.append(length_of(stretch) + (self._ends[-1] if self._ends else 0))
-        self._position = 0
+        self._ends = list(accumulate(map(length_of, self._stretches)))
 
     def readable(self) -> bool:
         return True
@@ -91,12 +93,11 @@ class _Composed(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        size = self._ends[-1] if self._ends else 0
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: size}[whence]
-        if start + offset < 0:
-            raise OSError(f"seeking to {start + offset}, before the stretches begin")
-        self._position = start + offset
-        return self._position
+        position = offset + (0, self._position, self._ends[-1] if self._ends else 0)[whence]
+        if position < 0:
+            raise OSError(f"seeking to {position}, before the stretches begin")
+        self._position = position
+        return position
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         index = bisect_right(self._ends, self._position)
@@ -104,9 +105,8 @@ class _Composed(io.RawIOBase):
             return 0
         stretch, left = self._stretches[index], self._ends[index] - self._position
         part = memoryview(buffer)[:left]
-        done = length_of(stretch) - left
+        done, count = length_of(stretch) - left, len(part)
         if isinstance(stretch, bytes):
-            count = len(part)
             part[:] = stretch[done : done + count]
         else:
             self._file.seek(stretch[0] + done)

@@ -24,10 +24,10 @@ from epalm.errors import EpalmError, MediaError, UsageError
 from epalm.evaluate.decoding.decode import decode_batches
 from epalm.evaluate.decoding.options import DecodeChoice, DecodeOptions, require_questions
 from epalm.evaluate.request import PredictRequest
-from epalm.extract.decoding.workers import DEFAULT_TIMEOUT
-from epalm.extract.encoding import decode_pool, encode_each
+from epalm.extract.decoding.workers import DecodePool
+from epalm.extract.encoding import encode_each
+from epalm.extract.live import rebuild_encoder
 from epalm.extract.media.audio import MAX_CHANNELS
-from epalm.extract.run_encoder import rebuild_encoder
 from epalm.media import MediaFile
 from epalm.samples import Modality, Sample, Task
 from epalm.train.runs.loading import load_run
@@ -71,8 +71,9 @@ class LoadedModel:
         features = self.run.inputs["features"]
         self.modality, self._layers = Modality(self.run.inputs["modality"]), features["layers"]
         self._encoder = rebuild_encoder(features, device, self.run.encoder, weights=weights)
-        self.limits = self._encoder.input.limits  # the most that a medium may have
-        self._pool = decode_pool(self._encoder, workers, DEFAULT_TIMEOUT)
+        read = self._encoder.input
+        self.limits = read.limits  # the most that a medium may have
+        self._pool = DecodePool(read, workers, memory_limit=read.limits.memory)
         self.close = self._pool.close  # ends the processes that decode
 
     def answer(self, media: Any, question: str | Sequence[str], **decode: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from epalm.cache.store import Cache
 from epalm.console import say
-from epalm.dask_cluster import Cluster, chosen_cluster
+from epalm.dask_engine import Cluster, chosen_cluster
 from epalm.datasets import load_dataset
 from epalm.errors import CacheError, UsageError
 from epalm.evaluate.decoding.decode import decode_batches
@@ -20,7 +20,7 @@ from epalm.evaluate.metrics.registry import choose_metrics
 from epalm.evaluate.request import ScoreRequest
 from epalm.evaluate.score_files import FOLDER, LAST, write_scores
 from epalm.evaluate.scoring import score_predictions
-from epalm.extract.run_encoder import live_features, require_same_encoder
+from epalm.extract.live import live_features, require_same_encoder
 from epalm.samples import Dataset, Modality, Prediction, Sample, Task, with_links
 from epalm.train.data.batches import chosen_samples
 from epalm.train.data.features import CachedFeatures, FeatureSource

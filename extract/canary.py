@@ -14,7 +14,7 @@ from epalm.errors import CacheError, EpalmError, MediaError
 from epalm.extract.encoders.registry import Encoder
 from epalm.extract.encoding import BatchEncoder
 from epalm.extract.inputs.augment import view_of
-from epalm.extract.run_encoder import rebuild_encoder
+from epalm.extract.live import rebuild_encoder
 from epalm.extract.spec_builder import library_versions, would_give
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample
@@ -52,18 +52,17 @@ def check_canary(features: FeatureSet, cache: Cache, dataset: Dataset, samples: 
         now = library_versions()
         # Of that very row: a later extraction into the same set may have had others.
         made = [one.recorded for one in features.records() if worst.view in one.views and worst.digest in one.rows]
-        then = {name: made[0].get(name, version) for name, version in now.items()} if made else now
-        changed = ", ".join(library_differences(then, now))
+        changed = ", ".join(library_differences({**now, **made[0]}, now)) if made else ""
         raise CacheError(
             f"the canary: {worst.name}, view {worst.view}, encoded now is off by {worst.share:.1%} of a token's length "
             f"from the row in {features.name} (at most {tolerance:.1%} is rounding); "
             f"{f'since then: {changed}' if changed else 'no library has changed'}",
             hint="extract into another --cache and compare, or go on as it is with --no-canary",
         )
-    views = sorted({one.view for one in deviations})
+    views = " and ".join(map(str, sorted({one.view for one in deviations})))
     say(
-        f"canary: {len(media)} media encoded again in view{'s' if len(views) > 1 else ''} "
-        f"{' and '.join(map(str, views))}, off by at most {worst.share:.2%} of a token's length"
+        f"canary: {len(media)} media encoded again in view{'s' if ' ' in views else ''} {views}, "
+        f"off by at most {worst.share:.2%} of a token's length"
     )
 
 

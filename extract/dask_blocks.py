@@ -8,8 +8,10 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -18,8 +20,7 @@ from epalm.cache.ledger import Entry
 from epalm.cache.objects.base import MissingObjectError
 from epalm.cache.store import Cache
 from epalm.console import Advance
-from epalm.dask_cluster import AGAIN
-from epalm.dask_engine import run_tasks
+from epalm.dask_engine import AGAIN, Cluster, Worker, run_tasks
 from epalm.devices import device_of_worker
 from epalm.errors import EpalmError, UsageError
 from epalm.extract.encoders.registry import build_encoder
@@ -31,58 +32,54 @@ from epalm.extract.stream import CHANGED, Stream, Tally, without_rows
 _LOOK_AROUND = 1.0  # seconds between two looks at what another machine has written
 _SEEN_TIMEOUT = 90.0  # seconds until what another machine wrote is seen here: network drives remember folders for 60
 _SHARE_THE_CACHE = "put the cache where all machines reach it: a shared folder, or a URL such as s3://bucket/cache"
+Block = tuple[Pending, ...]  # media that all lack the same views
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What all blocks of an extraction share."""
+class Setting(NamedTuple):
+    """What all blocks of an extraction share; cache and weights of the request are found from any folder."""
 
-    request: ExtractRequest  # with a cache and weights that are found from any folder
+    request: ExtractRequest
     set_name: str
 
 
-@dataclass(frozen=True)
-class Block:
-    """Media that all lack the same views."""
-
-    views: tuple[int, ...]
-    items: tuple[Pending, ...]
-
-
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """What a worker did, and on which host; it lacks the `absent` media, or has them with other bytes."""
 
     host: str
     tally: Tally
-    absent: tuple[Pending, ...] = ()
+    absent: Block
 
 
-def encode_on_cluster(plan: ExtractionPlan, features: FeatureSet, advance: Advance) -> Tally:
-    """Have the workers of the request's cluster encode what is pending.
+def encode_on_cluster(plan: ExtractionPlan, cluster: Cluster, features: FeatureSet, advance: Advance) -> Tally:
+    """Have the workers of a cluster encode what is pending.
 
     Raises:
         UsageError: a machine lacks something or has another; see also `run_tasks`.
     """
-    cluster, request = plan.request.cluster(), plan.request
-    assert cluster
+    request = plan.request
     cache = request.cache if "://" in request.cache else str(Path(request.cache).absolute())
     setting = Setting(replace(request, cache=cache, weights=request.choice().weights), features.name)
     tally, trusted = Tally(), set[str]()  # hosts whose rows have been seen in the cache
     with closing(run_tasks(cluster, BlockEncoder, setting, _blocks(plan), _died)) as results:
         for block, done in results:
-            _require_same_media(block, done)
+            # Media that have changed since they were planned become ledger lines; that a machine lacks others does not.
+            if same := [item for item in done.absent if item.file.unchanged(item.status, item.digest)]:
+                raise UsageError(
+                    f"{len(same)} of {len(block)} media are not on {done.host} as they are here, such as "
+                    f"{same[0].file.path}",
+                    hint="put the media where all machines reach them, under the same path",
+                )
             features.ledger.add_all(Entry(one.media, None, CHANGED.message, CHANGED.hint) for one in done.absent)
             tally.add(done.tally)
             tally.bad += len(done.absent)
             if done.host not in trusted:
                 _require_rows(features, block, done)
                 trusted.add(done.host)
-            advance(len(block.items), note=f"{tally.bad} bad" if tally.bad else "")
+            advance(len(block), note=f"{tally.bad} bad" if tally.bad else "")
     return tally
 
 
-class BlockEncoder:
+class BlockEncoder(Worker[Block, Done]):
     """In a worker process: the encoder and what goes with it, kept from block to block."""
 
     def __init__(self, setting: Setting, number: int | None) -> None:
@@ -91,10 +88,8 @@ class BlockEncoder:
         try:
             self._features = Cache(request.cache).load(setting.set_name)
         except MissingObjectError as error:
-            raise UsageError(
-                f"{request.cache} does not hold the feature set {setting.set_name} that the driver has made there",
-                hint=_SHARE_THE_CACHE,
-            ) from error
+            fault = f"{request.cache} does not hold the feature set {setting.set_name} that the driver has made there"
+            raise UsageError(fault, hint=_SHARE_THE_CACHE) from error
         device = device_of_worker(request.device, number)
         self._encoder = build_encoder(
             request.choice(), device=device, compiled=request.compiled, limits=request.limits()
@@ -104,75 +99,51 @@ class BlockEncoder:
                 f"the encoder would give other numbers than {setting.set_name} holds",
                 hint="install the same epalm, and give the same weights, on all machines",
             )
-        self._cores = 0  # that the stream is made for: workers of a machine come and go
         self._stream: Stream | None = None
 
     def run(self, task: Block, threads: int) -> Done:
         """Encode and commit what the cache lacks of a block. Raises CacheError when the cache cannot be written."""
-        if self._stream is None or self._cores != threads:
-            self.close()
+        if self._stream is None:
             torch.set_num_threads(threads)
             self._stream = Stream(self._encoder, self._features, self._request, cores=threads)
-            self._cores = threads
-        here = [(item, _as_here(item)) for item in task.items]
-        there = [item for _, item in here if item]
-        left = without_rows(self._features, there, task.views)
-        self._stream.tally = Tally(elsewhere=len(there) - len(left))
-        self._stream.go(left, task.views)
-        absent = tuple(item for item, found in here if found is None)
-        return Done(socket.gethostname(), self._stream.tally, absent)
+        here, absent = [], []
+        for item in task:
+            status = item.file.status()
+            if status and item.file.unchanged(item.status, item.digest):
+                here.append(replace(item, status=status))  # maybe a copy with other times
+            else:
+                absent.append(item)
+        left = without_rows(self._features, here)
+        self._stream.tally = Tally(elsewhere=len(here) - len(left))
+        self._stream.go(left)
+        return Done(socket.gethostname(), self._stream.tally, tuple(absent))
 
     def close(self) -> None:
         """End the decoding processes."""
         if self._stream:
             self._stream.close()
-        self._stream = None
-
-
-def _require_same_media(block: Block, done: Done) -> None:
-    """Media that have changed since they were planned become ledger lines; that a machine lacks others is an error."""
-    if same := [item for item in done.absent if item.unchanged()]:
-        raise UsageError(
-            f"{len(same)} of {len(block.items)} media are not on {done.host} as they are here, such as "
-            f"{same[0].file.path}",
-            hint="put the media where all machines reach them, under the same path",
-        )
 
 
 def _require_rows(features: FeatureSet, block: Block, done: Done) -> None:
     """Hold a host's first answer against the cache: it may write to a folder of its own of the same name."""
     began = time.monotonic()
-    while True:
-        if len(without_rows(features, block.items, block.views)) <= done.tally.bad + len(done.absent):
-            return
+    while len(without_rows(features, block)) > done.tally.bad + len(done.absent):
         if time.monotonic() - began > _SEEN_TIMEOUT:
-            raise UsageError(
-                f"what {done.host} has committed is not in {features.where} as this machine sees it",
-                hint=_SHARE_THE_CACHE,
-            )
+            fault = f"what {done.host} has committed is not in {features.where} as this machine sees it"
+            raise UsageError(fault, hint=_SHARE_THE_CACHE)
         time.sleep(_LOOK_AROUND)
 
 
 def _died(block: Block) -> EpalmError:
     return EpalmError(
-        f"all workers that encoded the block from {block.items[0].media} to {block.items[-1].media} died",
+        f"all workers that encoded the block from {block[0].media} to {block[-1].media} died",
         hint=f"look into their logs: too little memory, or a file that breaks the encoder; {AGAIN}",
     )
 
 
 def _blocks(plan: ExtractionPlan) -> Iterator[Block]:
+    """With paths that hold in another working directory; links stay, as other machines may have others."""
     rows = plan.request.block_rows
-    for views, items in plan.by_views():
-        for first in range(0, len(items), rows):
-            yield Block(views, tuple(_everywhere(item) for item in items[first : first + rows]))
-
-
-def _everywhere(item: Pending) -> Pending:
-    """The same with a path that holds in another working directory; links stay, other machines may have others."""
-    return replace(item, file=replace(item.file, path=item.file.path.absolute()))
-
-
-def _as_here(item: Pending) -> Pending | None:
-    """The medium as this machine has it: maybe a copy with other times; None where the bytes are not there."""
-    status = item.file.status()
-    return replace(item, status=status) if status and item.unchanged() else None
+    for _, some in groupby(plan.pending, key=lambda item: item.views):
+        items = [replace(item, file=replace(item.file, path=item.file.path.absolute())) for item in some]
+        yield from (tuple(items[first : first + rows]) for first in range(0, len(items), rows))

@@ -5,7 +5,8 @@ Letters: B media, V views, L layers, T tokens, D hidden size. Knows encoders; kn
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import nullcontext
+from threading import Lock
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from epalm.media import MediaFile
 
 
 class BatchEncoder:
-    """Rows of chosen layers in the stored dtype. On a GPU, and with threads, `submit` returns before they are there."""
+    """Rows of chosen layers in the stored dtype. With threads, `submit` returns before they are there."""
 
     def __init__(
         self, encoder: Encoder, layers: Sequence[int], dtype: str, batch_size: int, *, threads: int = 0
@@ -28,67 +29,56 @@ class BatchEncoder:
 
         With `threads`, a CPU computes so many batches side by side, a thread each: none waits for another, as they
         would within one batch whenever a decoding process takes a core from one of them. Without, all share a batch.
+        A GPU computes one at a time; with `threads`, the next is waiting there meanwhile.
         """
-        self.encoder, self.batch_size = encoder, batch_size
+        self._encoder, self._batch_size = encoder, batch_size
         self._layers, self._dtype = list(layers), np.dtype(dtype)
-        self.on_gpu = encoder.device.type == "cuda"
+        self._on_gpu = encoder.device.type == "cuda"
+        self._turn = Lock() if self._on_gpu else nullcontext()
         self._threads: ThreadPoolExecutor | None = None
-        if threads and not self.on_gpu:
+        if threads and self._on_gpu:
+            self._threads = ThreadPoolExecutor(2, "encode")
+        elif threads:
             self._threads = ThreadPoolExecutor(threads, "encode", initializer=torch.set_num_threads, initargs=(1,))
-        self.under_way = threads + 1 if self._threads else 2  # batches: those computed, and one that is prepared
+        self.under_way = 2 if self._on_gpu else threads + 1  # batches: those computed, and one that is prepared
 
     def media_at_once(self, views: int) -> int:
         """How many media of so many views make a batch."""
-        return max(1, self.batch_size // views)
+        return max(1, self._batch_size // views)
 
     def submit(self, inputs: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
         """Start on the raw inputs (V, ...) of some media, all of the same views; called, it gives the rows.
 
-        These are (B, V, L, T, D) in the stored dtype. The call raises EpalmError for values that are no numbers, or do
-        not fit.
+        These are (B, V, L, T, D) in the stored dtype. Raises EpalmError for values that are no numbers, or do not fit.
         """
-        views, count = len(inputs[0]), len(inputs) * len(inputs[0])
-        # One shape for all batches of a GPU: kernels are chosen, and compiled, once.
-        size = max(count, self.media_at_once(views) * views) if self.on_gpu else count
-        raw = torch.from_numpy(np.concatenate(inputs))
-        if self.on_gpu:
-            raw = torch.cat([raw, raw[:1].expand(size - count, *raw.shape[1:])]).pin_memory()
         if self._threads:
-            tokens = self._threads.submit(self._encode, raw, count)
-            return lambda: self._rows(tokens.result(), views)
-        there = self._encode(raw, count)
-        if not self.on_gpu:
-            return lambda: self._rows(there, views)
-        here = torch.empty(there.shape, dtype=there.dtype, pin_memory=True)
-        here.copy_(there, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record()
-
-        def wait() -> np.ndarray:
-            done.synchronize()
-            return self._rows(here, views)
-
-        return wait
+            return self._threads.submit(self._encode, inputs).result
+        rows = self._encode(inputs)
+        return lambda: rows
 
     def close(self) -> None:
         """Drop what has not begun, and wait for the rest."""
         if self._threads:
             self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _rows(self, tokens: torch.Tensor, views: int) -> np.ndarray:
-        rows = stored(tokens.cpu().numpy(), self._dtype)
-        media, layers, width = len(rows) // views, *rows.shape[1:]
-        return rows.reshape(media, views, layers, 1, width)  # `[CLS]` alone: one token
-
     @torch.inference_mode()
-    def _encode(self, raw: torch.Tensor, count: int) -> torch.Tensor:
-        there = raw.to(self.encoder.device, non_blocking=True)
-        return self.encoder.encode(self.encoder.input.normalise(there))[:count, self._layers].float()
-
-
-def decode_pool(encoder: Encoder, workers: int, timeout: float) -> DecodePool:
-    """`workers` processes that read what the encoder reads, each within the limits of one medium."""
-    return DecodePool(encoder.input, workers, timeout=timeout, memory_limit=encoder.input.limits.memory)
+    def _encode(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        media, views = len(inputs), len(inputs[0])
+        raw = torch.from_numpy(np.concatenate(inputs))
+        if self._on_gpu:  # one shape for all batches: kernels are chosen, and compiled, once
+            size = max(media, self.media_at_once(views)) * views
+            raw = torch.cat([raw, raw[:1].expand(size - len(raw), *raw.shape[1:])]).pin_memory()
+        with self._turn:
+            there = self._encoder.input.normalise(raw.to(self._encoder.device, non_blocking=True))
+            computed = self._encoder.encode(there)[: media * views, self._layers].float()
+        tokens = computed.cpu().numpy()
+        with np.errstate(over="ignore"):
+            rows = tokens.astype(self._dtype)
+        if not np.isfinite(tokens).all():
+            raise EpalmError("the encoder gives values that are not numbers", hint="check its weights")
+        if not np.isfinite(rows).all():
+            raise EpalmError(f"the encoder's values do not fit {self._dtype}", hint="store them with --dtype float32")
+        return rows.reshape(media, views, len(self._layers), 1, -1)  # `[CLS]` alone: one token
 
 
 def encode_each(
@@ -98,25 +88,10 @@ def encode_each(
 
     What is odd about one is shown as a warning.
     """
-    results = []
-    for one in pool.decode((Request(file, (VIEW_0,)) for file in files), ahead=len(files)):
-        if one.warning:
-            warn(f"{one.request.medium.path.name}: {one.warning.message}")
-        results.append(one.result)
-    inputs = [one for one in results if not isinstance(one, MediaError)]
-    if not inputs:
-        return list(results)
-    batches = BatchEncoder(encoder, layers, "float32", len(files))
-    tokens = iter(batches.submit(inputs)()[:, 0])
-    return [one if isinstance(one, MediaError) else next(tokens) for one in results]
-
-
-def stored(tokens: np.ndarray, dtype: "np.dtype[Any]") -> np.ndarray:
-    """Values as they are stored. Raises EpalmError when they are no numbers, or do not fit."""
-    with np.errstate(over="ignore"):
-        values = tokens.astype(dtype)
-    if not np.isfinite(values).all():
-        if np.isfinite(tokens).all():
-            raise EpalmError(f"the encoder's values do not fit {dtype}", hint="store them with --dtype float32")
-        raise EpalmError("the encoder gives values that are not numbers", hint="check its weights")
-    return values
+    answers = list(pool.decode((Request(file, (VIEW_0,)) for file in files), ahead=len(files)))
+    for file, answer in zip(files, answers, strict=True):
+        if answer.warning:
+            warn(f"{file.path.name}: {answer.warning.message}")
+    inputs = [answer.result for answer in answers if not isinstance(answer.result, MediaError)]
+    rows = iter(BatchEncoder(encoder, layers, "float32", len(files)).submit(inputs)()[:, 0] if inputs else ())
+    return [answer.result if isinstance(answer.result, MediaError) else next(rows) for answer in answers]

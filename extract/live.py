@@ -1,11 +1,14 @@
-"""The encoder in the training loop, frozen or trained: samples → features, with no cache between.
+"""The encoder of a recipe or of a trained run, and its features with no cache between: samples → tokens.
 
-Does what a reader of cached features does, from media files. Knows no language model and no optimiser.
+Does what a reader of cached features does, from media files, with an encoder that may be trained. Knows what feature
+sources and runs record of an encoder, as JSON; knows no language model and no optimiser.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,17 +16,27 @@ import torch
 from torch import nn
 
 from epalm.cache.media_index import MediaIndex
+from epalm.cache.spec import parse_layers
 from epalm.console import warn
 from epalm.errors import MediaError, UsageError
 from epalm.extract.decoding.workers import default_workers
-from epalm.extract.encoders.registry import Encoder, EncoderChoice, TrainableEncoder
+from epalm.extract.encoders.registry import (
+    Encoder,
+    EncoderChoice,
+    TrainableEncoder,
+    build_encoder,
+    default_kind,
+    family,
+    require_fit,
+)
 from epalm.extract.encoding import BatchEncoder
-from epalm.extract.inputs.augment import VIEW_0, View, view_of
+from epalm.extract.inputs.augment import VIEW_0, view_of
 from epalm.extract.media.limits import collected_warnings, joined, require_status
 from epalm.extract.spec_builder import feature_spec
 from epalm.fingerprint import digest_json
-from epalm.media import MediaFile
-from epalm.samples import Dataset, Sample
+from epalm.samples import Dataset, Modality, Sample
+from epalm.settings import EncoderSettings
+from epalm.weights import offline
 
 _DIGITS = 12  # hex, of the number of a view
 
@@ -61,17 +74,15 @@ class LiveFeatures:
         """
         inputs, places = self._decoded(samples, epoch)
         batches = BatchEncoder(self._encoder, self._chosen, "float32", len(inputs))
-        tokens = batches.submit(inputs)()[:, 0]
-        features: np.ndarray = tokens[places]
+        features: np.ndarray = batches.submit(inputs)()[places, 0]
         return features
 
     def digests(self, samples: Sequence[Sample]) -> list[str]:
         """SHA-256 (hex) of each sample's medium; "" for one that cannot be read."""
         files = {}
-        for media in dict.fromkeys(sample.media for sample in samples):
-            if media not in self._digests:
-                with suppress(MediaError):  # it is for the reading to say so
-                    files[media] = self._dataset.locate(media)
+        for media in {sample.media for sample in samples} - self._digests.keys():
+            with suppress(MediaError):  # it is for the reading to say so
+                files[media] = self._dataset.locate(media)
         found = self._index.digests([*files.values()]) if self._index else [one.digest() for one in files.values()]
         self._digests.update({media: digest for media, digest in zip(files, found, strict=True) if digest})
         return [self._digests.get(sample.media, "") for sample in samples]
@@ -90,36 +101,30 @@ class LiveFeatures:
 
     def _decoded(self, samples: Sequence[Sample], epoch: int | None) -> tuple[list[np.ndarray], list[int]]:
         """The raw inputs (1, ...) of each medium in each view that is wanted, and which of them is each sample's."""
-        wanted = [(sample.media, self._number(sample, epoch)) for sample in samples]
+        numbers = [0] * len(samples)
+        if epoch is not None and self._view_seed is not None:  # views that no other sample and epoch are likely to draw
+            numbers = [1 + int(digest_json([sample.id, epoch])[:_DIGITS], 16) for sample in samples]
+        wanted = [(sample.media, number) for sample, number in zip(samples, numbers, strict=True)]
         place = {pair: number for number, pair in enumerate(dict.fromkeys(wanted))}
         inputs = list(self._threads.map(lambda pair: self._read(*pair), place))
         return inputs, [place[pair] for pair in wanted]
 
-    def _number(self, sample: Sample, epoch: int | None) -> int:
-        """Of the view: 0, or one that no other sample and epoch are likely to draw."""
-        if epoch is None or self._view_seed is None:
-            return 0
-        return 1 + int(digest_json([sample.id, epoch])[:_DIGITS], 16)
-
     def _read(self, media: str, number: int) -> np.ndarray:
         try:
-            file = self._dataset.locate(media)
+            file, view = self._dataset.locate(media), VIEW_0
             require_status(file, self._encoder.input.limits)
+            if number and self._view_seed is not None:
+                if media not in self._digests:
+                    self._digests[media] = file.digest() or ""
+                view = view_of(self._digests[media], number, self._view_seed)
             with collected_warnings() as warnings:
-                decoded = self._encoder.input(file, (self._view(media, file, number),))
+                decoded = self._encoder.input(file, (view,))
         except MediaError as error:
             raise MediaError(f"{media}: {error.message}", hint=error.hint) from error
         if (odd := joined(warnings)) and media not in self._warned:
             self._warned.add(media)
             warn(f"{media}: {odd.message}")
         return decoded
-
-    def _view(self, media: str, file: MediaFile, number: int) -> View:
-        if number == 0 or self._view_seed is None:
-            return VIEW_0
-        if media not in self._digests:
-            self._digests[media] = file.digest() or ""
-        return view_of(self._digests[media], number, self._view_seed)
 
 
 class EncoderModule(nn.Module):
@@ -150,3 +155,107 @@ class TrainableFeatures(LiveFeatures):
         """Raw inputs (B, ...) of the samples: view 0, or the view of a training epoch. Raises MediaError."""
         inputs, places = self._decoded(samples, epoch)
         return torch.from_numpy(np.concatenate(inputs)[places])
+
+
+def choice_of(
+    settings: EncoderSettings, modality: Modality, weights: str | None, statistics: str = "own"
+) -> EncoderChoice:
+    """The recipe's encoder, by default the modality's, with these weights. Raises UsageError: it reads other media."""
+    kind, masks = settings.kind or default_kind(modality), settings.spec_augment
+    choice = EncoderChoice(kind, weights, frames=settings.frames, spec_augment=masks, statistics=statistics)
+    return require_fit(choice, modality)
+
+
+def recipe_features(
+    settings: EncoderSettings,
+    modality: Modality,
+    dataset: Dataset,
+    tokens: int,
+    device: str,
+    *,
+    view_seed: int | None,
+    index: MediaIndex | None = None,
+) -> LiveFeatures:
+    """The recipe's encoder on the data set's media; its last `tokens` layers. Views and `index` as `LiveFeatures`.
+
+    On the playground the weights are the built-in world's.
+
+    Raises:
+        UsageError: as `build_encoder`, or the encoder does not read such media.
+    """
+    choice = choice_of(settings, modality, "playground" if dataset.spec == "playground" else settings.weights)
+    encoder = build_encoder(choice, device=device)
+    layers = parse_layers(f"last:{tokens}", encoder.depth)
+    source = TrainableFeatures if settings.train else LiveFeatures
+    return source(encoder, layers, dataset, view_seed=view_seed, choice=choice, index=index)
+
+
+def live_features(
+    recorded: Mapping[str, Any],
+    dataset: Dataset,
+    device: str,
+    trained: Mapping[str, torch.Tensor],
+    weights: str | None = None,
+) -> LiveFeatures:
+    """What a run's features were made by, on a data set; see `rebuild_encoder`."""
+    encoder = rebuild_encoder(recorded, device, trained, weights=weights)
+    choice = EncoderChoice.from_record(recorded["choice"])
+    return LiveFeatures(encoder, tuple(recorded["layers"]), dataset, choice=choice)
+
+
+def rebuild_encoder(
+    recorded: Mapping[str, Any],
+    device: str,
+    trained: Mapping[str, torch.Tensor] | None = None,
+    *,
+    local_only: bool = False,
+    weights: str | None = None,
+) -> Encoder:
+    """The encoder that features came from, `recorded` as they describe themselves.
+
+    `trained` are the tensors of an encoder that a run trained, by the names of an `EncoderModule`; none for a frozen
+    one. `weights` says where it is now, where that is not the recorded place. With `local_only`, nothing is downloaded.
+
+    Raises:
+        UsageError: it is not recorded, it cannot be loaded, or it is another one by now.
+    """
+    choice = EncoderChoice.from_record(recorded["choice"] or {})
+    with offline() if local_only else nullcontext():
+        encoder = build_encoder(replace(choice, weights=weights) if weights else choice, device=device)
+    if encoder.describe() != recorded["encoder"] or encoder.input.describe() != recorded["preprocessing"]:
+        raise UsageError(
+            "the encoder has other weights or preprocessing than when its features were trained on",
+            hint="name the folder of the right one, or extract and train again",
+        )
+    if trained:
+        own = {}
+        if isinstance(encoder, TrainableEncoder):
+            own = {f"model.{name}": value for name, value in encoder.module.named_parameters()}
+        differ = sorted(own.keys() ^ trained.keys()) or [n for n in own if own[n].shape != trained[n].shape]
+        if differ:
+            raise UsageError(f"the run's encoder is another one: {differ[0]} differs", hint="train again")
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(trained[name])
+    return encoder
+
+
+def require_same_encoder(own: Mapping[str, Any], other: Mapping[str, Any], *, run: str) -> None:
+    """That other features than a run's own, as both describe themselves, are of the same encoder, on whatever media.
+
+    Kinds of one family are one encoder when both were loaded from the same place: one may have fewer tensors, so that
+    digests cannot tell.
+
+    Raises:
+        UsageError: they are of another encoder.
+    """
+    same = own["encoder"] == other["encoder"]
+    if not same and family(own["encoder"].get("kind")) == family(other["encoder"].get("kind")) is not None:
+        places = [json.loads(one["choice"]["encoder"]) for one in (own, other) if one["choice"]]
+        sources = [(place["weights"], place["random_weights"], place["seed"]) for place in places]
+        same = len(sources) == 2 and sources[0] == sources[1]
+    if not same:
+        raise UsageError(
+            f"{other['set']} was made by another encoder than the one that {run} was trained with",
+            hint="extract with the same --encoder and --weights",
+        )

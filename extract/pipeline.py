@@ -6,10 +6,10 @@ Knows the order of the work and who does it: this process, or the workers of a D
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from epalm.cache.care.collect import delete_all, leftovers
 from epalm.cache.feature_set import FeatureSet
@@ -17,7 +17,7 @@ from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, write_manifest
 from epalm.cache.objects.local import LocalObjects
 from epalm.cache.store import touch
-from epalm.console import Advance, progress, warn
+from epalm.console import progress, warn
 from epalm.datasets import from_anywhere
 from epalm.errors import CacheError
 from epalm.extract.dask_blocks import encode_on_cluster
@@ -25,6 +25,8 @@ from epalm.extract.plan import ExtractionPlan
 from epalm.extract.spec_builder import library_versions
 from epalm.extract.stream import Stream, Tally
 
+_OVERHEAD = 1.05  # of the features' bytes: records and checksums
+_MARGIN = 256 << 20  # bytes that are left free
 _PROBED, _WARM_UP = 64, 8  # media
 _LONGEST = 2.0  # seconds of the first media, after which they have to do
 
@@ -54,10 +56,6 @@ class ExtractSummary:
     ledger: str
     passed_over: Mapping[str, int]  # files beside the media, by reason
 
-    def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
-
 
 def execute(plan: ExtractionPlan) -> ExtractSummary:
     """Encode what the plan says, and remember this as the latest extraction of its modality.
@@ -67,20 +65,31 @@ def execute(plan: ExtractionPlan) -> ExtractSummary:
             see `bad`.
     """
     started = time.perf_counter()
-    plan.require_room()
-    features, tally, changes = plan.existing, Tally(), bool(plan.pending or plan.unreadable)
+    require_room(plan)
+    request, features, tally = plan.request, plan.existing, Tally()
+    changes = bool(plan.pending or plan.unreadable)
     if features is None or changes:
-        recorded = library_versions() | (plan.choice.to_record() if plan.choice else {})
+        recorded = library_versions() | request.choice().to_record()
         features = plan.cache.feature_set(plan.spec, recorded=recorded)
-        _note_unreadable(features, plan)
+        noted = {(entry.media, entry.error) for entry in features.ledger.entries()} if plan.unreadable else set()
+        features.ledger.add_all(
+            Entry(media, None, error.message, error.hint)
+            for media, error in plan.unreadable.items()
+            if (media, error.message) not in noted
+        )
         if plan.lost:
             warn(f"{len(plan.lost)} blocks of {plan.spec.name} are not there any more; their media count as new")
         for block in plan.lost:
             features.drop(block)
     if plan.pending:
-        encode = encode_on_cluster if plan.request.cluster() else encode_here
-        with progress(f"extract {plan.request.modality}", len(plan.pending), "media") as advance:
-            tally = encode(plan, features, advance)
+        with progress(f"extract {request.modality}", len(plan.pending), "media") as advance:
+            if cluster := request.cluster():
+                tally = encode_on_cluster(plan, cluster, features, advance)
+            else:
+                stream = Stream(plan.encoder, features, request, media=len(plan.pending), advance=advance)
+                with closing(stream):
+                    stream.go(plan.pending)
+                tally = stream.tally
     with suppress(CacheError):  # of a cache that cannot be written nothing is swept, and nothing is lost by it
         delete_all(features.objects, leftovers(features.objects))
     try:
@@ -93,7 +102,7 @@ def execute(plan: ExtractionPlan) -> ExtractSummary:
     return ExtractSummary(
         set_name=features.name,
         layers=plan.layers,
-        views=plan.request.views,
+        views=request.views,
         augmented=plan.augmented,
         media=plan.media,
         hits=plan.hits,
@@ -111,21 +120,22 @@ def execute(plan: ExtractionPlan) -> ExtractSummary:
     )
 
 
-def encode_here(plan: ExtractionPlan, features: FeatureSet, advance: Advance) -> Tally:
-    """Have this process encode what is pending, with decoding processes beside it."""
-    stream = Stream(plan.encoder, features, plan.request, media=len(plan.pending), advance=advance)
-    with closing(stream):
-        for views, items in plan.by_views():
-            stream.go(items, views)
-    return stream.tally
+def require_room(plan: ExtractionPlan) -> None:
+    """Raise CacheError when the rows would not fit, a margin left."""
+    needed, free = int(plan.bytes * _OVERHEAD), plan.cache.objects.free_bytes()
+    if free is not None and plan.pending and needed + _MARGIN > free:
+        raise CacheError(
+            f"{needed / 2**20:,.0f} MiB of features do not fit: {free / 2**20:,.0f} MiB are free, and "
+            f"{_MARGIN >> 20} of them are kept",
+            hint="free space (epalm cache gc), give another --cache, or fewer --layers or --views",
+        )
 
 
 def probe_seconds(plan: ExtractionPlan) -> float:
     """Seconds that what is pending may take this process: some of it is extracted into a folder that is thrown away."""
-    runs = list(plan.by_views())
-    if not runs:
+    if not plan.pending:
         return 0.0
-    views, items = max(runs, key=lambda run: len(run[1]))
+    items = max((list(some) for _, some in groupby(plan.pending, key=lambda item: item.views)), key=len)
     some = items[:: max(1, len(items) // _PROBED)][:_PROBED]
     with TemporaryDirectory() as folder:
         features = FeatureSet(LocalObjects(Path(folder)), plan.spec)
@@ -134,8 +144,8 @@ def probe_seconds(plan: ExtractionPlan) -> float:
             begun = time.perf_counter()
             for part in (some[:_WARM_UP], some):  # the first starts the processes and wakes the encoder
                 started = time.perf_counter()
-                stream.go(part, views)
-                each = (time.perf_counter() - started) / (len(part) * len(views))
+                stream.go(part)
+                each = (time.perf_counter() - started) / (len(part) * len(part[0].views))
                 if time.perf_counter() - begun > _LONGEST:
                     break
     return each * sum(len(item.views) for item in plan.pending)
@@ -143,27 +153,17 @@ def probe_seconds(plan: ExtractionPlan) -> float:
 
 def _remember(plan: ExtractionPlan, name: str) -> None:
     """Note this extraction as the latest one. Of a cache that is only read, say how to train on it all the same."""
-    cache, request, modality = plan.cache, plan.request, plan.request.modality.value
+    cache, data, modality = plan.cache, plan.dataset.spec, plan.request.modality.value
     try:
-        cache.remember(modality, name, plan.layers, plan.dataset.spec)
+        cache.remember(modality, name, plan.layers, data)
     except CacheError as error:
         if plan.hits < plan.media:
             raise
         with suppress(CacheError):
             latest = cache.latest(modality)
-            if (latest.set, latest.layers, latest.data) == (name, plan.layers, plan.dataset.spec):
+            if (latest.set, latest.layers, latest.data) == (name, plan.layers, data):
                 return
         warn(
             f"every row is there, but {error.message}. To train on them: epalm train --from-cache --modality "
-            f"{modality} --data {plan.dataset.spec} --feature-set {name} --layers {request.layers}"
+            f"{modality} --data {data} --feature-set {name} --layers {plan.request.layers}"
         )
-
-
-def _note_unreadable(features: FeatureSet, plan: ExtractionPlan) -> None:
-    """A ledger line for each file that is not there; none twice for the same fault."""
-    noted = {entry.media: entry.error for entry in features.ledger.entries()} if plan.unreadable else {}
-    features.ledger.add_all(
-        Entry(media, None, error.message, error.hint)
-        for media, error in plan.unreadable.items()
-        if noted.get(media) != error.message
-    )

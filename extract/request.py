@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from epalm.dask_cluster import Cluster, chosen_cluster
+from epalm.dask_engine import Cluster, chosen_cluster
 from epalm.extract.encoders.registry import (
     PLAYGROUND,
     EncoderChoice,

@@ -9,23 +9,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 
 import numpy as np
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.console import Advance, silent
-from epalm.cores import usable_cores
 from epalm.errors import MediaError
-from epalm.extract.decoding.workers import Request, default_workers
+from epalm.extract.decoding.workers import DecodePool, Request, default_workers
 from epalm.extract.encoders.registry import Encoder
-from epalm.extract.encoding import BatchEncoder, decode_pool
+from epalm.extract.encoding import BatchEncoder
 from epalm.extract.inputs.augment import view_of
-from epalm.extract.media.limits import MediaWarning
 from epalm.extract.plan import Pending
 from epalm.extract.request import ExtractRequest
 
 CHANGED = MediaError("the file changed while it was read", hint="run the extraction again")
+_LENIENT = "extract with --retry-bad and without --strict-media to take it as it is"
 _BATCHES_AHEAD = 2
 
 
@@ -59,116 +59,105 @@ class Stream:
         advance: Advance = silent,
     ) -> None:
         """`cores` [default: all that may be used] are to compute on; `media` is the most that there are to decode."""
-        spec, gpu = features.spec, encoder.device.type == "cuda"
-        workers = default_workers(gpu=gpu, cores=cores) if request.workers is None else request.workers
-        threads = (cores or usable_cores()) if workers else 0
-        self.features, self.tally, self._advance = features, Tally(), advance
-        self._batches = BatchEncoder(encoder, spec.layers, spec.stored_dtype, request.batch_size, threads=threads)
-        self._pool = decode_pool(encoder, workers if media is None else min(workers, media), request.timeout)
-        self._block_rows, self._strict = request.block_rows, encoder.input.limits.strict
+        from dask.system import cpu_count
+
+        spec, read = features.spec, encoder.input
+        self.tally, self._features, self._encoder, self._advance = Tally(), features, encoder, advance
+        self._block_rows = request.block_rows
         self._seed = int((spec.augmentation or {"seed": 0})["seed"])
         self._notes: list[Entry] = []  # not in the ledger yet
-        self._digests: list[str] = []  # of the block that is being filled
-        self._rows: list[np.ndarray] = []  # of it, (B, V, L, T, D) each
-        self._under_way: deque[Callable[[], np.ndarray]] = deque()  # its batches that are being computed
+        cores, workers = cores or cpu_count(), request.workers
+        if workers is None:
+            workers = default_workers(gpu=encoder.device.type == "cuda", cores=cores)
+        threads = cores if workers else 0
+        self._batches = BatchEncoder(encoder, spec.layers, spec.stored_dtype, request.batch_size, threads=threads)
+        workers = workers if media is None else min(workers, media)
+        self._pool = DecodePool(read, workers, timeout=request.timeout, memory_limit=read.limits.memory)
 
     def close(self) -> None:
         """End the decoding processes, and wait for what is being computed."""
         self._batches.close()
         self._pool.close()
 
-    def go(self, items: Sequence[Pending], views: tuple[int, ...]) -> None:
-        """Decode, encode and commit these views of media that all lack them."""
-        self._digests, self._rows, batch = [], [], list[np.ndarray]()
-        self._under_way.clear()
-        per_batch = self._batches.media_at_once(len(views))
+    def go(self, items: Sequence[Pending]) -> None:
+        """Decode, encode and commit what these media lack; neighbours that lack the same views share blocks."""
         try:
-            for item, inputs in self._readable(items, views, _BATCHES_AHEAD * per_batch):
-                self._digests.append(item.digest)
-                batch.append(inputs)
-                full = len(self._digests) == self._block_rows
-                if full or len(batch) == per_batch:
-                    self._encode(batch, finish=full)
-                    batch = []
-                if full:
-                    self._commit(views)
-            self._encode(batch, finish=True)
-            self._commit(views)
+            for views, some in groupby(items, key=lambda item: item.views):
+                readable = self._readable(list(some), views)
+                while self._commit_block(islice(readable, self._block_rows), views):
+                    pass
         finally:
             self._write_notes()
 
-    def _encode(self, inputs: Sequence[np.ndarray], *, finish: bool) -> None:
-        """Start on a batch, and wait for those that have to be done before the next; with `finish`, for all."""
-        started = time.perf_counter()
-        if inputs:
-            self._under_way.append(self._batches.submit(inputs))
-        while len(self._under_way) > (0 if finish else self._batches.under_way - 1):
-            rows = self._under_way.popleft()()
-            self._rows.append(rows)
-            self._advance(len(rows))
-        self.tally.encode_seconds += time.perf_counter() - started
+    def _commit_block(self, readable: Iterator[tuple[Pending, np.ndarray]], views: tuple[int, ...]) -> bool:
+        """Encode a block's media and commit their rows; false when there are none."""
+        digests: list[str] = []
+        rows: list[np.ndarray] = []  # (B, V, L, T, D) each
+        under_way: deque[Callable[[], np.ndarray]] = deque()  # batches that are being computed
+        while True:
+            batch = list(islice(readable, self._batches.media_at_once(len(views))))
+            started = time.perf_counter()
+            if batch:
+                digests += [item.digest for item, _ in batch]
+                under_way.append(self._batches.submit([inputs for _, inputs in batch]))
+            while len(under_way) >= (self._batches.under_way if batch else 1):
+                rows.append(under_way.popleft()())
+                self._advance(len(rows[-1]))
+            self.tally.encode_seconds += time.perf_counter() - started
+            if not batch:
+                break
+        if digests:
+            self._write_notes()  # before the rows are there: a kill in between must not lose a warning
+            made = {"device": self._encoder.device.type}
+            written = self._features.write_block(digests, np.concatenate(rows), views, made=made)
+            self.tally.encoded += written
+            self.tally.elsewhere += len(digests) - written
+        return bool(digests)
 
-    def _commit(self, views: tuple[int, ...]) -> None:
-        if not self._digests:
-            return
-        rows = np.concatenate(self._rows)
-        self._write_notes()  # before the row is there: a kill in between must not lose a warning
-        made = {"device": self._batches.encoder.device.type}
-        written = self.features.write_block(self._digests, rows, views, made=made)
-        self.tally.encoded += written
-        self.tally.elsewhere += len(rows) - written
-        self._digests, self._rows = [], []
-
-    def _readable(
-        self, items: Sequence[Pending], views: tuple[int, ...], ahead: int
-    ) -> Iterator[tuple[Pending, np.ndarray]]:
+    def _readable(self, items: Sequence[Pending], views: tuple[int, ...]) -> Iterator[tuple[Pending, np.ndarray]]:
+        """Media with their raw inputs (V, ...); of the others, the ledger's lines are noted."""
         sent: deque[Pending] = deque()
-        for done in self._pool.decode(self._requests(items, views, sent), ahead=ahead):
-            item = sent.popleft()
-            self.tally.decode_seconds += done.seconds
-            if not item.unchanged():
-                # Another content than the digest names: neither a row nor an entry under that one.
-                self._blame(item, None, CHANGED)
-            elif isinstance(done.result, MediaError):
-                self._blame(item, item.digest, done.result)
-            elif done.warning and self._strict:
-                self._blame(item, item.digest, _refusal(done.warning))
+        ahead = _BATCHES_AHEAD * self._batches.media_at_once(len(views))
+        for answer in self._pool.decode(self._requests(items, sent), ahead=ahead):
+            item, inputs, warning = sent.popleft(), answer.result, answer.warning
+            self.tally.decode_seconds += answer.seconds
+            digest: str | None = item.digest
+            if not item.file.unchanged(item.status, item.digest):  # neither a row nor an entry under this digest
+                inputs, digest = CHANGED, None
+            elif warning and self._encoder.input.limits.strict and isinstance(inputs, np.ndarray):
+                hints = [warning.hint, f"or {_LENIENT}"] if warning.hint else [_LENIENT]
+                inputs = MediaError(warning.message, hint="; ".join(hints))
+            if isinstance(inputs, MediaError):
+                self.tally.bad += 1
+                self._advance(note=f"{self.tally.bad} bad")
+                self._note(Entry(item.media, digest, inputs.message, inputs.hint))
             else:
-                if done.warning:
-                    warning = Entry(item.media, item.digest, done.warning.message, done.warning.hint, warning=True)
-                    self._notes.append(warning)
-                yield item, done.result
+                if warning:
+                    self._note(Entry(item.media, digest, warning.message, warning.hint, warning=True))
+                yield item, inputs
 
-    def _requests(self, items: Sequence[Pending], views: tuple[int, ...], sent: "deque[Pending]") -> Iterator[Request]:
+    def _requests(self, items: Sequence[Pending], sent: "deque[Pending]") -> Iterator[Request]:
         while items:
             for item in items[: self._block_rows]:
                 sent.append(item)
-                yield Request(item.file, tuple(view_of(item.digest, view, self._seed) for view in views))
+                yield Request(item.file, tuple(view_of(item.digest, view, self._seed) for view in item.views))
             rest = items[self._block_rows :]
-            items = without_rows(self.features, rest, views) if rest else []  # others may have committed some meanwhile
+            items = without_rows(self._features, rest) if rest else []  # others may have committed some meanwhile
             if gone := len(rest) - len(items):
                 self.tally.elsewhere += gone
                 self._advance(gone)
 
-    def _blame(self, item: Pending, digest: str | None, error: MediaError) -> None:
-        self._notes.append(Entry(item.media, digest, error.message, error.hint))
-        if len(self._notes) >= self._block_rows:
+    def _note(self, entry: Entry) -> None:
+        self._notes.append(entry)
+        if len(self._notes) >= self._block_rows:  # a block's worth in one step, as a step may be a request
             self._write_notes()
-        self.tally.bad += 1
-        self._advance(note=f"{self.tally.bad} bad")
 
     def _write_notes(self) -> None:
-        """Put errors and warnings into the ledger: a block's worth in one step, as a step may be a request."""
-        self.features.ledger.add_all(self._notes)
+        self._features.ledger.add_all(self._notes)
         self._notes = []
 
 
-def without_rows(features: FeatureSet, items: Sequence[Pending], views: Sequence[int]) -> list[Pending]:
-    """Those of the media that lack one of these views, as far as is committed now."""
-    held = [features.rows(view) for view in views]
-    return [item for item in items if not all(item.digest in rows for rows in held)]
-
-
-def _refusal(warning: MediaWarning) -> MediaError:
-    remedy = "extract with --retry-bad and without --strict-media to take it as it is"
-    return MediaError(warning.message, hint=f"{warning.hint}; or {remedy}" if warning.hint else remedy)
+def without_rows(features: FeatureSet, items: Sequence[Pending]) -> list[Pending]:
+    """Those of the media that lack a row of one of their views, as far as is committed now."""
+    rows = {view: features.rows(view) for view in {view for item in items for view in item.views}}
+    return [item for item in items if not all(item.digest in rows[view] for view in item.views)]

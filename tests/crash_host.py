@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def _start(entry: dict[str, Any], media: Path, cache: Path, gate: int | None = N
     done = run(media, cache.with_name(entry.get("cache", cache.name)), log=cache.with_suffix(".log"), **options)
     cache.with_suffix(".steps").write_text(str(steps[0]))
     with cache.with_suffix(".runs").open("a") as file:
-        file.write(json.dumps(done.to_json()) + "\n")
+        file.write(json.dumps(asdict(done)) + "\n")
     os._exit(0)
 
 

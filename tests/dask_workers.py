@@ -47,7 +47,7 @@ from epalm.extract import dask_blocks
 
 def slow(encoder, task, threads, encode=dask_blocks.BlockEncoder.run):
     time.sleep(0.1)
-    if any(item.media.startswith("deadly") for item in task.items):
+    if any(item.media.startswith("deadly") for item in task):
         os.kill(os.getpid(), signal.SIGKILL)
     return encode(encoder, task, threads)
 

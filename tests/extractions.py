@@ -8,8 +8,9 @@ import numpy as np
 
 from epalm.cache.store import Cache
 from epalm.errors import MediaError
+from epalm.extract.decoding.workers import DecodePool
 from epalm.extract.encoders.registry import Encoder, EncoderChoice
-from epalm.extract.encoding import decode_pool, encode_each
+from epalm.extract.encoding import encode_each
 from epalm.extract.pipeline import ExtractSummary, execute
 from epalm.extract.plan import ExtractionPlan, plan_media
 from epalm.extract.request import ExtractRequest
@@ -40,8 +41,9 @@ def plan_features(
     **options: Any,
 ) -> ExtractionPlan:
     """What `extract_features` would do."""
-    request = ExtractRequest(modality, dataset.spec, **{"cache": cache.where, **vars(machine), **options})
-    return plan_media(request, dataset, encoder, layers, cache, choice=choice)
+    asked = {"encoder": choice.kind, "weights": choice.weights} if choice else {}
+    request = ExtractRequest(modality, dataset.spec, **{"cache": cache.where, **asked, **vars(machine), **options})
+    return plan_media(request, dataset, encoder, layers, cache)
 
 
 def extract_features(*words: Any, **options: Any) -> ExtractSummary:
@@ -51,7 +53,7 @@ def extract_features(*words: Any, **options: Any) -> ExtractSummary:
 
 def encode_files(files: Sequence[MediaFile], encoder: Encoder, layers: Sequence[int]) -> np.ndarray:
     """View 0 of some files (B, L, T, D) float32. Raises MediaError: one cannot be read."""
-    rows = encode_each(files, encoder, layers, decode_pool(encoder, 0, 1.0))
+    rows = encode_each(files, encoder, layers, DecodePool(encoder.input, 0))
     if faults := [row for row in rows if isinstance(row, MediaError)]:
         raise faults[0]
     return np.stack(rows)  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 import torch
 
-from epalm import dask_cluster
+from epalm import dask_engine
 from epalm.cache.objects.durable import write_atomically
 from epalm.cache.store import Cache
 from epalm.datasets import load_dataset
@@ -66,7 +66,7 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
 
 
 def _decoder(processes: int) -> remote.RemoteDecoder:
-    return remote.RemoteDecoder("best", "cpu", dask_cluster.Cluster(processes=processes))
+    return remote.RemoteDecoder("best", "cpu", dask_engine.Cluster(processes=processes))
 
 
 def _die() -> None:
@@ -102,7 +102,7 @@ def _arm(entry: dict[str, Any]) -> None:
     notes = Path("decoded")
     told = (entry, os.getpid(), len(notes.read_text().splitlines()) if notes.exists() else 0, str(Path.cwd()))
     append, write = predictions._append, write_atomically
-    dask_cluster._WORKER_STARTS_WITH += f"; from tests.score_host import arm_worker; arm_worker(*{told!r})"
+    dask_engine._WORKER_STARTS_WITH += f"; from tests.score_host import arm_worker; arm_worker(*{told!r})"
 
     def appended(path: Path, lines: Sequence[bytes]) -> None:
         appends[0] += 1

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from epalm.errors import MediaError
-from epalm.extract.decoding.answers import HEADER
-from epalm.extract.decoding.workers import Decoded, DecodePool, Request
+from epalm.extract.decoding.answers import HEADER, Answer
+from epalm.extract.decoding.workers import DecodePool, Request
 from epalm.extract.inputs.augment import VIEW_0, View
 from epalm.extract.media.limits import warn_about
 from epalm.media import MediaFile
@@ -193,13 +193,13 @@ class Media:
         return requests
 
 
-def number_of(done: Decoded) -> int:
+def number_of(done: Answer) -> int:
     """The number of a `value`."""
     assert isinstance(done.result, np.ndarray), done.result
     return int(done.result.flat[0])
 
 
-def fault_of(done: Decoded) -> MediaError:
+def fault_of(done: Answer) -> MediaError:
     """Of a medium that gave none."""
     assert isinstance(done.result, MediaError), done.result
     return done.result
@@ -207,7 +207,7 @@ def fault_of(done: Decoded) -> MediaError:
 
 def pids_of(pool: DecodePool) -> list[int]:
     """Of its processes, once each has been asked something."""
-    return [process.pid for process in pool._processes if process.pid]
+    return [process.process.pid for process in pool._processes if process.process]
 
 
 def descriptors() -> list[str]:

@@ -14,7 +14,6 @@ import typer
 
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training, logged, run_trainings
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
-from epalm.cores import usable_cores
 from epalm.extract.request import ExtractRequest
 from epalm.figures import samples_in_words
 from epalm.samples import HEADLINE, Modality
@@ -38,6 +37,8 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
 
         epalm demo --runs /tmp/runs --json
     """
+    from dask.system import cpu_count
+
     from epalm.cli.evaluate.report import report
     from epalm.console import print_table, say
     from epalm.figures import hundred
@@ -46,7 +47,7 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     started = time.monotonic()
     folder = runs / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     say("data: the playground, a small built-in world; all messages are in " + str(folder / "logs"))
-    bench = BenchRequest(cache=cache, runs=folder, processes=min(2, usable_cores()))
+    bench = BenchRequest(cache=cache, runs=folder, processes=min(2, cpu_count()))
     trainings = {
         (modality, side): Training(
             ExtractRequest(modality, cache=cache),

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,7 +13,6 @@ from epalm.cli.request_options import takes_requests
 from epalm.extract.request import ExtractRequest
 
 if TYPE_CHECKING:
-    from epalm.extract.encoders.registry import EncoderChoice
     from epalm.extract.pipeline import ExtractSummary
     from epalm.extract.plan import ExtractionPlan
 
@@ -47,7 +47,9 @@ def extract(request: ExtractRequest, *, plan: PlanOption = False, as_json: JsonO
     choice = request.choice()
     if request.data == "playground":
         say("data: the playground, a small built-in world (--data takes your own)")
-    say(f"encoder: {choice.kind}, {_weights(choice)}")
+    weights = f"weights {choice.weights}" if choice.weights else "the paper's pretrained weights, from the Hub"
+    weights = "the playground's weights" if choice.weights == "playground" else weights
+    say(f"encoder: {choice.kind}, {f'random weights (seed {choice.seed})' if choice.random_weights else weights}")
     try:
         planned = plan_extraction(request, dry=plan)
         if plan:
@@ -67,30 +69,22 @@ def extract(request: ExtractRequest, *, plan: PlanOption = False, as_json: JsonO
         raise typer.Exit(BAD_MEDIA)
 
 
-def _weights(choice: "EncoderChoice") -> str:
-    """Which weights an encoder is to have, in words."""
-    if choice.random_weights:
-        return f"random weights (seed {choice.seed})"
-    if choice.weights == "playground":
-        return "the playground's weights"
-    return f"weights {choice.weights}" if choice.weights else "the paper's pretrained weights, from the Hub"
-
-
 def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     """Counts, bytes and time; raises CacheError when the rows would not fit."""
     from epalm.console import print_table, size_in_words, time_in_words
     from epalm.datasets.listing import in_words
-    from epalm.extract.pipeline import probe_seconds
+    from epalm.extract.pipeline import probe_seconds, require_room
 
-    free, other = plan.free_bytes, plan.other_setting()
-    warned = plan.existing.count_warned(plan.digests.values()) if plan.existing else 0
-    passed_over, linked_roots = plan.dataset.passed_over, plan.dataset.linked_roots()
+    free, other, linked_roots = plan.cache.objects.free_bytes(), plan.other_setting(), plan.dataset.linked_roots()
     # Name in JSON → the same in words, and the count.
     counts = {
         "media": ("media", plan.media),
         "augmented": ("of these in augmented views too", plan.augmented),
         "in_cache": ("in the cache", plan.hits),
-        "warned": ("of these with a warning in the ledger", warned),
+        "warned": (
+            "of these with a warning in the ledger",
+            plan.existing.count_warned(plan.digests.values()) if plan.existing else 0,
+        ),
         "lost_blocks": ("blocks of it that are not there any more", len(plan.lost)),
         "new": ("new", plan.new),
         "stale": ("stale: the file has changed", plan.stale),
@@ -105,7 +99,7 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
             "set": plan.spec.name,
             "layers": list(plan.spec.layers),
             **{name: count for name, (_, count) in counts.items()},
-            "passed_over": passed_over,
+            "passed_over": plan.dataset.passed_over,
             "linked_roots": linked_roots,
             "bytes": plan.bytes,
             "free_bytes": free,
@@ -114,23 +108,20 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
         }
         typer.echo(json.dumps(figures))
     else:
-        rows = [("feature set", plan.spec.name)]
-        for name, (words, count) in counts.items():
-            if count or name not in ("warned", "lost_blocks"):
-                rows.append((words, f"{count:,}"))
-            if name == "new":
-                rows += [("in the cache with another setting", line) for line in other]
-        rows += [
+        rows = [
+            ("feature set", plan.spec.name),
+            *((words, f"{n:,}") for name, (words, n) in counts.items() if n or name not in ("warned", "lost_blocks")),
+            *(("in the cache with another setting", line) for line in other),
             ("to write", size_in_words(plan.bytes)),
             ("free", "no known limit" if free is None else size_in_words(free)),
             ("time, from a probe on this machine", time_in_words(seconds)),
         ]
         print_table("extract would do", ("", ""), rows)
-        if passed_over:
-            typer.echo(in_words(passed_over))
+        if plan.dataset.passed_over:
+            typer.echo(in_words(plan.dataset.passed_over))
         if linked_roots:
             typer.echo(f"links lead to {', '.join(linked_roots)}")
-    plan.require_room()
+    require_room(plan)
 
 
 def _show_summary(summary: "ExtractSummary", request: ExtractRequest, as_json: bool) -> None:
@@ -139,15 +130,17 @@ def _show_summary(summary: "ExtractSummary", request: ExtractRequest, as_json: b
     from epalm.datasets.listing import in_words
 
     if as_json:
-        typer.echo(json.dumps(summary.to_json()))
+        typer.echo(json.dumps(asdict(summary)))
+    counts = [
+        f"{summary.hits} in the cache already",
+        f"{summary.encoded} encoded",
+        *([f"{summary.elsewhere} encoded by others"] if summary.elsewhere else []),
+        *([f"{summary.equal} equal to others"] if summary.equal else []),
+        f"{summary.bad} bad",
+        *([f"{summary.warned} with a warning"] if summary.warned else []),
+    ]
     rate = f" ({summary.encoded / summary.seconds:.1f} media/s)" if summary.encoded else ""
-    warned = f"{summary.warned} with a warning, " if summary.warned else ""
-    elsewhere = f"{summary.elsewhere} encoded by others, " if summary.elsewhere else ""
-    equal = f"{summary.equal} equal to others, " if summary.equal else ""
-    say(
-        f"{summary.media} {request.modality} media: {summary.hits} in the cache already, {summary.encoded} encoded, "
-        f"{elsewhere}{equal}{summary.bad} bad, {warned}in {summary.seconds:.1f} s{rate}"
-    )
+    say(f"{summary.media} {request.modality} media: {', '.join(counts)}, in {summary.seconds:.1f} s{rate}")
     if summary.passed_over:
         say(in_words(summary.passed_over))
     if summary.views:

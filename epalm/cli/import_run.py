@@ -59,7 +59,7 @@ def import_run(
     from epalm.config import load_config
     from epalm.console import say
     from epalm.extract.encoders.registry import build_encoder
-    from epalm.extract.run_encoder import choice_of
+    from epalm.extract.live import choice_of
     from epalm.train.runs.importing import import_run as write
     from epalm.train.runs.importing import read_published
     from epalm.train.runs.run_folder import RunFolder

@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from epalm.dask_cluster import AGAIN, Cluster
-from epalm.dask_engine import run_tasks
+from epalm.dask_engine import AGAIN, Cluster, Worker, run_tasks
 from epalm.devices import device_of_worker
 from epalm.errors import EpalmError, UsageError
 from epalm.evaluate.decoding.decode import BatchSize, decode_batches, length_groups
@@ -83,7 +82,7 @@ class RemoteDecoder:
                 yield predictions
 
 
-class Decoder:
+class Decoder(Worker[Task, list[Prediction]]):
     """In a worker: the run of a job, kept from task to task, with the batch size that was found to fit."""
 
     def __init__(self, job: Job, number: int | None) -> None:
@@ -111,9 +110,6 @@ class Decoder:
             self._size,
         )
         return [prediction for batch in batches for prediction in batch]
-
-    def close(self) -> None:
-        """Nothing is open: the model goes with this object."""
 
 
 def _died(task: Task) -> EpalmError:

@@ -15,6 +15,7 @@ import numpy as np
 from epalm.errors import MediaError
 from epalm.extract.media.limits import MediaWarning
 
+READY = b"+"  # sent once, when a process can decode
 MAX_BYTES = 1 << 30  # of one array
 HEADER = struct.Struct("<dIBB8Q")  # seconds, bytes of texts, type (0: no array), axes, lengths of these
 _DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.float32))
@@ -24,10 +25,7 @@ _TRANSFER = 60.0  # seconds for all that follows a header
 
 
 class Answer(NamedTuple):
-    """One medium's array, or why there is none; `seconds` is what decoding it took.
-
-    `warning` is what there is to say of a medium that has an array; what is said of another is not sent.
-    """
+    """One medium's array, or why there is none; `seconds` is what decoding it took. A `warning` is about an array."""
 
     result: np.ndarray | MediaError
     seconds: float
@@ -39,36 +37,28 @@ class GarbledError(Exception):
 
 
 def sendable(array: np.ndarray) -> np.ndarray:
-    """The array as `send_answer` takes it.
-
-    Raises:
-        TypeError: neither uint8 nor float32.
-        MediaError: more than `MAX_BYTES`.
-    """
+    """The array as `send_answer` takes it. Raises TypeError: not uint8 or float32; MediaError: above `MAX_BYTES`."""
     if not isinstance(array, np.ndarray) or array.dtype not in _DTYPES:
         raise TypeError(f"{getattr(array, 'dtype', type(array).__name__)}, where uint8 or float32 is expected")
     if array.nbytes > MAX_BYTES:
-        raise MediaError(
-            f"it decodes to {array.nbytes / 1e9:.1f} GB", hint="ask for fewer views or frames of it at a time"
-        )
+        hint = "ask for fewer views or frames of it at a time"
+        raise MediaError(f"it decodes to {array.nbytes / 1e9:.1f} GB", hint=hint)
     return np.ascontiguousarray(array)
 
 
 def send_answer(pipe: socket.socket, answer: Answer) -> None:
     """Raises OSError when nobody listens any more."""
-    result, about, body = answer.result, answer.warning, memoryview(b"")
-    kind, shape = 0, tuple[int, ...]()
+    result, about = answer.result, answer.warning
+    kind, shape, body = 0, tuple[int, ...](), memoryview(b"")
     if isinstance(result, MediaError):
         about = MediaWarning(result.message, result.hint)
     else:
         kind, shape, body = 1 + _DTYPES.index(result.dtype), result.shape, _bytes(result)
-    lines = [] if about is None else [about.message] if about.hint is None else [about.message, about.hint]
-    texts = "\n".join(map(plain, lines)).encode()
+    lines = [plain(text) for text in (about.message, about.hint) if text is not None] if about else []
+    texts = "\n".join(lines).encode()
     lengths = [*shape, *[0] * (_MAX_AXES - len(shape))]
-    head = HEADER.pack(answer.seconds, len(texts), kind, len(shape), *lengths) + texts
-    sent = pipe.sendmsg([head, body])  # in one go: the other end wakes up once
-    pipe.sendall(head[sent:])  # unless a signal came in between
-    pipe.sendall(body[max(0, sent - len(head)) :])
+    header = HEADER.pack(answer.seconds, len(texts), kind, len(shape), *lengths)
+    pipe.sendall(b"".join((header, texts, body)))  # in one go: the other end wakes up once
 
 
 def receive_answer(pipe: socket.socket, timeout: float) -> Answer:
@@ -110,10 +100,7 @@ def _bytes(array: np.ndarray) -> memoryview:
 def _fill(pipe: socket.socket, left: memoryview, deadline: float) -> None:
     """Receive into place: nothing is copied once more, and the interpreter's lock is free while waiting."""
     while left:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        pipe.settimeout(remaining)
+        pipe.settimeout(max(deadline - time.monotonic(), 1e-3))
         count = pipe.recv_into(left)
         if not count:
             raise EOFError

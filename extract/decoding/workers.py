@@ -1,29 +1,40 @@
-"""Decoding in processes of their own, while the encoder computes in this one.
+"""Decoding in processes of their own, while the encoder computes in this one: the pool, and what its processes do.
 
 A decoder that crashes or hangs on a hostile file takes only its process with it: that file becomes a MediaError, the
-process is replaced, the others go on. Results come in the order of the requests. Knows neither encoders nor caches.
+process is replaced, the others go on. What a process gets is pickled; what comes back is not trusted (see `answers`).
 """
 
+import contextlib
+import ctypes
+import faulthandler
+import os
 import pickle
 import queue
-import threading
+import resource
+import signal
+import socket
+import sys
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from traceback import extract_tb
 from typing import NamedTuple
 
 import numpy as np
 
-from epalm.cores import usable_cores
 from epalm.errors import MediaError
-from epalm.extract.decoding.child import Reader, attempt
-from epalm.extract.decoding.process import ClosedError, DecodingProcess, Job, Jobs
+from epalm.extract.decoding.answers import READY, Answer, plain, send_answer, sendable
+from epalm.extract.decoding.process import CLOSED, DecodingProcess, Job, Jobs
 from epalm.extract.inputs.augment import View
-from epalm.extract.media.limits import MediaWarning
+from epalm.extract.media.limits import collected_warnings, joined, out_of_memory
 from epalm.media import MediaFile
 
 DEFAULT_TIMEOUT = 120.0  # seconds for one file
-DEFAULT_MEMORY = 4 << 30  # bytes that one process may take beyond what it starts with
 _MOST_WORKERS = 16
+_SIGNAL_OF_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
+Reader = Callable[[MediaFile, Sequence[View]], np.ndarray]  # the part of an `Input` that decodes
 
 
 class Request(NamedTuple):
@@ -31,15 +42,6 @@ class Request(NamedTuple):
 
     medium: MediaFile
     views: tuple[View, ...]
-
-
-class Decoded(NamedTuple):
-    """What the reader gave, or why there is nothing; `seconds` is what decoding took, waiting not counted."""
-
-    request: Request
-    result: np.ndarray | MediaError
-    seconds: float
-    warning: MediaWarning | None = None  # of a medium that gave an array
 
 
 class DecodePool:
@@ -50,25 +52,15 @@ class DecodePool:
     """
 
     def __init__(
-        self,
-        read: Reader,
-        workers: int,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        memory_limit: int | None = DEFAULT_MEMORY,
+        self, read: Reader, workers: int, *, timeout: float = DEFAULT_TIMEOUT, memory_limit: int | None = None
     ) -> None:
         """`timeout` in seconds for one medium; `memory_limit` in bytes for one process (on Linux)."""
-        self._read = read
+        self._read, self._closed = read, False
         self._jobs: Jobs = queue.SimpleQueue()
-        self._closed = False
         orders = pickle.dumps((read, memory_limit)) if workers else b""
         self._processes = [DecodingProcess(self._jobs, workers, orders, timeout) for _ in range(workers)]
-        self._threads = [
-            threading.Thread(target=process.run, name=f"decode-{number}", daemon=True)
-            for number, process in enumerate(self._processes)
-        ]
-        for thread in self._threads:
-            thread.start()
+        for process in self._processes:
+            process.start()
 
     def __enter__(self) -> "DecodePool":
         return self
@@ -81,49 +73,99 @@ class DecodePool:
         self._closed = True
         for process in self._processes:
             process.close()
-        for _ in self._threads:
             self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
+        for process in self._processes:
+            process.join()
         while not self._jobs.empty():
-            if job := self._jobs.get():
-                job.done.set_exception(ClosedError())
+            if (job := self._jobs.get()) and not job.answer.cancelled():
+                job.answer.set_exception(RuntimeError(CLOSED))
 
-    def decode(self, requests: Iterable[Request], *, ahead: int) -> Iterator[Decoded]:
-        """Each request's result, in order; at most `ahead` are under way or held while the caller is busy.
+    def decode(self, requests: Iterable[Request], *, ahead: int) -> Iterator[Answer]:
+        """Each request's answer, in order; at most `ahead` are under way or held while the caller is busy.
 
         All processes have work where `ahead` is twice their number. Requests are taken up as they are needed.
 
         Raises:
             EpalmError: no process can be started.
         """
-        if not self._threads:
-            for request in requests:
-                yield Decoded(request, *attempt(self._read, *request))
+        if not self._processes:
+            yield from (attempt(self._read, *request) for request in requests)
             return
-        waiting: deque[tuple[Request, Job]] = deque()
-        left = threading.Event()
+        waiting: deque[Job] = deque()
         try:
             for request in requests:
-                job = Job(*request, left)
-                waiting.append((request, job))
-                self._jobs.put(job)
+                waiting.append(Job(request, Future()))
+                self._jobs.put(waiting[-1])
                 if self._closed:
-                    raise ClosedError
+                    raise RuntimeError(CLOSED)
                 if len(waiting) >= ahead:
-                    yield _next(waiting)
+                    yield waiting.popleft().answer.result()
             while waiting:
-                yield _next(waiting)
+                yield waiting.popleft().answer.result()
         finally:
-            left.set()
+            for job in waiting:
+                job.answer.cancel()
 
 
-def _next(waiting: deque[tuple[Request, Job]]) -> Decoded:
-    request, job = waiting.popleft()
-    return Decoded(request, *job.done.result())
+def attempt(read: Reader, medium: MediaFile, views: Sequence[View]) -> Answer:
+    """Decode one medium; whatever its bytes make the decoder raise is a fault of this medium, and of no other."""
+    started = time.perf_counter()
+    result: np.ndarray | MediaError
+    with collected_warnings() as warnings:
+        try:
+            result = sendable(read(medium, views))
+        except MediaError as error:
+            result = error
+        except MemoryError:
+            result = out_of_memory("medium")
+        except Exception as error:
+            where = extract_tb(error.__traceback__)[-1]
+            result = MediaError(
+                f"the decoder failed in a way that it should not: {type(error).__name__}: {plain(str(error))}",
+                hint=f"please report it, with the file ({Path(where.filename).name}:{where.lineno}, {where.name})",
+            )
+    return Answer(result, time.perf_counter() - started, joined(warnings))
+
+
+def serve(descriptor: int) -> None:
+    """The life of a decoding process: a reader once, then a medium in and an answer out, until its socket closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    os.set_blocking(2, False)  # what a decoder says beyond the pipe's capacity is dropped
+    faulthandler.enable()  # a crash says where, on stderr
+    if sys.platform == "linux":  # elsewhere it ends when it next reads from its socket or writes to it
+        ctypes.CDLL(None).prctl(_SIGNAL_OF_PARENTS_DEATH, int(signal.SIGKILL), 0, 0, 0)
+    with (
+        socket.socket(fileno=descriptor) as pipe,
+        pipe.makefile("rb") as orders,
+        contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError),
+    ):
+        read, memory = pickle.load(orders)
+        _limit_memory(memory)
+        pipe.sendall(READY)
+        while True:
+            send_answer(pipe, attempt(read, *pickle.load(orders)))
+
+
+def _limit_memory(beyond: int | None) -> None:
+    """Let this process take `beyond` more bytes than it has now, and be the first to go when memory runs out.
+
+    What is limited is private memory (RLIMIT_DATA), not address space: libraries map gigabytes that they never use.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("900")
+    if beyond is not None:
+        now = int(Path("/proc/self/status").read_text().partition("VmData:")[2].split()[0]) * 1024
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = now + beyond if hard == resource.RLIM_INFINITY else min(now + beyond, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def default_workers(*, gpu: bool = False, cores: int | None = None) -> int:
     """A decoding process per core [default: those that may be used], 1 to 16; one less where the encoder needs one."""
-    cores = usable_cores() if cores is None else cores
+    from dask.system import cpu_count  # not for the processes, which start without it
+
+    cores = cores or cpu_count()
     return max(1, min(_MOST_WORKERS, cores if gpu else cores - 1))

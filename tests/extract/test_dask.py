@@ -13,7 +13,7 @@ import pytest
 
 from epalm.cache.store import Cache
 from epalm.dask_engine import _run_here
-from epalm.extract.dask_blocks import Block, BlockEncoder, Done, Setting
+from epalm.extract.dask_blocks import BlockEncoder, Done, Setting
 from epalm.extract.encoders.registry import build_encoder
 from epalm.extract.pipeline import ExtractSummary
 from epalm.extract.request import ExtractRequest
@@ -129,8 +129,8 @@ def test_without_a_worker_the_driver_waits_for_the_first(
     tmp_path: Path, small_vit: Path, dask_workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("epalm.dask_cluster._QUIET", 0.0)
-    monkeypatch.setattr("epalm.dask_cluster.say", said.append)
+    monkeypatch.setattr("epalm.dask_engine._QUIET", 0.0)
+    monkeypatch.setattr("epalm.dask_engine.say", said.append)
     media, cache = pictures(tmp_path / "media", 10), tmp_path / "cache"
     dask_workers.scale(0)
     running = _in_thread(lambda: extract(media, cache, small_vit, dask_options(small_vit, dask_workers.address)))
@@ -152,7 +152,7 @@ def test_a_task_that_runs_twice_at_once_doubles_nothing(tmp_path: Path, small_vi
     features = cache.feature_set(spec, recorded={})
     options = dask_options(small_vit, dask_workers.address, block_rows=BLOCK_ROWS + 1, cache=str(where), device="cpu")
     setting = Setting(ExtractRequest(Modality.IMAGE, **options), features.name)
-    order: tuple[Any, ...] = (BlockEncoder, setting, Block((0,), plan.pending), {}, False)
+    order: tuple[Any, ...] = (BlockEncoder, setting, plan.pending, {}, False)
     twice = [dask_workers.client.submit(_run_here, *order, pure=False, workers=[one]) for one in _both(dask_workers)]
     done: list[Done] = dask_workers.client.gather(twice)
     tallies = [one.tally for one in done]

@@ -11,7 +11,8 @@ import pytest
 
 from epalm import __version__
 from epalm.errors import EpalmError, UsageError
-from epalm.extract.plan import ExtractionPlan, Pending
+from epalm.extract.plan import ExtractionPlan
+from epalm.media import MediaFile
 from tests.conftest import Epalm, save_small_vit
 from tests.dask_workers import (
     Workers,
@@ -24,7 +25,7 @@ from tests.dask_workers import (
     worker_process,
 )
 
-CLUSTER, ENGINE = "epalm.dask_cluster", "epalm.extract.dask_blocks"
+CLUSTER, ENGINE = "epalm.dask_engine", "epalm.extract.dask_blocks"
 
 
 def _typed(run: Epalm, tmp_path: Path, weights: Path, *words: object) -> Any:
@@ -97,21 +98,19 @@ def test_the_scheduler_goes(tmp_path: Path, small_vit: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("code", "fault"),
+    ("metadata", "fault"),
     [
-        (
-            "raise ModuleNotFoundError(\"No module named 'epalm'\", name='epalm')",
-            "cannot import epalm: No module named",
-        ),
-        ("__version__ = '0.0.9'", f"has epalm 0.0.9, this machine {__version__}"),
+        ("Name: epalm", f"has no epalm, this machine {__version__}"),
+        ("Name: epalm\nVersion: 0.0.9", f"has epalm 0.0.9, this machine {__version__}"),
     ],
 )
 def test_other_software_on_a_machine(
-    tmp_path: Path, small_vit: Path, dask_workers: Workers, code: str, fault: str
+    tmp_path: Path, small_vit: Path, dask_workers: Workers, metadata: str, fault: str
 ) -> None:
     media, cache = pictures(tmp_path / "media", 3), tmp_path / "cache"
-    (tmp_path / "software").mkdir()
-    (tmp_path / "software" / "epalm.py").write_text(code)
+    installed = tmp_path / "software" / "epalm-0.0.9.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text(metadata)
     dask_workers.scale(2)
     with worker_process(dask_workers.address, tmp_path / "software"):
         dask_workers.wait_for(3)
@@ -155,7 +154,7 @@ def test_media_that_a_worker_does_not_reach(
 ) -> None:
     media, cache = pictures(tmp_path / "media", 20), tmp_path / "cache"
     # The driver believes that they are as planned; there is one disk here.
-    monkeypatch.setattr(Pending, "unchanged", lambda _: True)
+    monkeypatch.setattr(MediaFile, "unchanged", lambda *_: True)
     options = dask_options(small_vit, dask_workers.address)
     with pytest.raises(UsageError, match=f"8 of 8 media are not on {os.uname().nodename} .*png") as caught:
         extract(media, cache, small_vit, options, after_planning=lambda _: shutil.rmtree(media))

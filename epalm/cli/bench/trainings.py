@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from epalm import DEFAULT_CACHE, DEFAULT_RUNS, api
 from epalm.cli.train import until_stopped
 from epalm.console import say, time_in_words
+from epalm.dask_engine import Cluster, Worker, run_tasks
 from epalm.errors import EpalmError
 from epalm.evaluate.request import ScoreRequest
 from epalm.extract.request import ExtractRequest
@@ -146,14 +147,11 @@ def _results(tasks: Sequence[_Task], bench: BenchRequest) -> Iterator[tuple[_Tas
     if bench.processes == 1 and bench.dask is None:
         yield from ((task, _train_and_score(*task, bench)) for task in tasks)
         return
-    from epalm.dask_cluster import Cluster
-    from epalm.dask_engine import run_tasks
-
     cluster = Cluster(bench.dask, min(bench.processes, len(tasks)))
     yield from run_tasks(cluster, _Trainer, bench, iter(tasks), _died)
 
 
-class _Trainer:
+class _Trainer(Worker[_Task, Outcome]):
     """In a worker process, which shares cores and GPUs with the others of its machine."""
 
     def __init__(self, bench: BenchRequest, number: int | None) -> None:
@@ -167,9 +165,6 @@ class _Trainer:
 
         torch.set_num_threads(threads)
         return _train_and_score(*task, self._bench, self._device)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def _died(task: _Task) -> EpalmError:

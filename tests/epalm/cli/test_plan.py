@@ -15,7 +15,6 @@ from PIL import Image
 from epalm.cache.store import Cache
 from epalm.errors import CacheError
 from epalm.extract import pipeline
-from epalm.extract import plan as planning
 from epalm.extract.plan import ExtractionPlan, Pending
 from epalm.fingerprint import digest_file
 from epalm.media import MediaFile
@@ -142,7 +141,7 @@ def test_what_cannot_fit_is_told_and_refused(
     if verb == "score":
         assert trial.epalm("train", *words, "--cache", trial.cache, "--runs", tmp_path / "runs").code == 0
         words = ("--limit", 4)
-    for module in (planning, run_folder):
+    for module in (pipeline, run_folder):
         monkeypatch.setattr(module, "_MARGIN", 1 << 60)
     planned = plan(verb, *words)
     assert planned.code == 1
@@ -232,17 +231,16 @@ def test_room_is_needed_for_what_is_written_alone(trial: Trial) -> None:
     cache: Any = SimpleNamespace(objects=SimpleNamespace(free_bytes=lambda: free[0]))
     nothing: Any = None
     plan = ExtractionPlan(
-        nothing, nothing, cache, nothing, (0,), features.spec, features, 1000, new=1000, pending=pending
+        nothing, nothing, cache, nothing, (0,), features.spec, features, 1000, pending=pending, bytes=1000 * ROW
     )
-    assert plan.bytes == 1000 * ROW
-    plan.require_room()
-    free[0] = planning._MARGIN + int(1.05 * plan.bytes)
-    plan.require_room()
-    free[0] = planning._MARGIN + plan.bytes
+    pipeline.require_room(plan)
+    free[0] = pipeline._MARGIN + int(1.05 * plan.bytes)
+    pipeline.require_room(plan)
+    free[0] = pipeline._MARGIN + plan.bytes
     with pytest.raises(CacheError, match="do not fit"):
-        plan.require_room()
+        pipeline.require_room(plan)
     free[0] = 0
-    replace(plan, pending=()).require_room()
+    pipeline.require_room(replace(plan, pending=()))
 
 
 def test_a_medium_is_unchanged_while_its_bytes_are(trial: Trial) -> None:
@@ -251,18 +249,18 @@ def test_a_medium_is_unchanged_while_its_bytes_are(trial: Trial) -> None:
     file = MediaFile(path)
     status = file.status()
     assert status
-    pending = Pending("x", file, digest_file(path), status, (0,))
-    assert pending.unchanged()
+    digest = digest_file(path)
+    assert file.unchanged(status, digest)
     path.chmod(0o600)
     os.utime(path, (5, 5))
-    assert pending.unchanged()
+    assert file.unchanged(status, digest)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(status.mtime, status.mtime))
-    assert not pending.unchanged()
+    assert not file.unchanged(status, digest)
     path.unlink()
-    assert not pending.unchanged()
+    assert not file.unchanged(status, digest)
 
 
 def test_a_full_run_folder_is_one_message(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

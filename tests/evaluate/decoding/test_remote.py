@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from epalm import dask_cluster
-from epalm.dask_cluster import Cluster
+from epalm import dask_engine
+from epalm.dask_engine import Cluster
 from epalm.devices import device_of_worker
 from epalm.errors import EpalmError, UsageError
 from epalm.evaluate.decoding.options import DecodeOptions
@@ -137,7 +137,7 @@ def test_deaths_are_told_and_nobody_is_left(
 ) -> None:
     train_one(trial)
     run = load_run(RunFolder(tmp_path / "runs/a"), empty=True)
-    monkeypatch.setattr(dask_cluster, "_WORKER_STARTS_WITH", dask_cluster._WORKER_STARTS_WITH + _RISKY)
+    monkeypatch.setattr(dask_engine, "_WORKER_STARTS_WITH", dask_engine._WORKER_STARTS_WITH + _RISKY)
     here = RemoteDecoder("best", "cpu", Cluster(processes=2))
     names = [f"s{number}" for number in range(20)]
     one_each = replace(OPTIONS, batch_size=1)
@@ -164,7 +164,7 @@ def test_deaths_are_told_and_nobody_is_left(
 def test_workers_that_never_come_up(trial: Trial, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pids: Any) -> None:
     train_one(trial)
     run = load_run(RunFolder(tmp_path / "runs/a"), empty=True)
-    monkeypatch.setattr(dask_cluster, "_WORKER_STARTS_WITH", "import os; os._exit(3)")
+    monkeypatch.setattr(dask_engine, "_WORKER_STARTS_WITH", "import os; os._exit(3)")
     with pytest.raises(EpalmError, match="worker processes cannot be started"):
         list(RemoteDecoder("best", "cpu").decode(run, Zeros(), [_caption("a")], OPTIONS))
 

@@ -13,8 +13,7 @@ from epalm.cache.ledger import LEDGER, Ledger
 from epalm.cache.objects.local import LocalObjects
 from epalm.cache.store import Cache
 from epalm.errors import MediaError
-from epalm.extract.decoding.child import attempt
-from epalm.extract.decoding.workers import DecodePool
+from epalm.extract.decoding.workers import DecodePool, attempt
 from epalm.extract.inputs.augment import VIEW_0, View
 from epalm.extract.inputs.preprocess import ImageInput, Pixels
 from epalm.extract.live import LiveFeatures

@@ -93,7 +93,7 @@ def test_an_encoder_is_trained_saved_and_used(
     medium = next((worlds[Modality.IMAGE] / "test").iterdir())
     assert epalm("predict", medium, "what is it?").code == 0
 
-    from epalm.extract.run_encoder import rebuild_encoder
+    from epalm.extract.live import rebuild_encoder
     from epalm.media import MediaFile
     from epalm.train.runs.loading import load_run
     from tests.extractions import encode_files

@@ -91,7 +91,7 @@ def test_a_published_checkpoint_gives_the_published_logits(
     assert (model.attention, model.tokens, model.start, model.end) == ("reference", 4, 3, 7)
     assert run.config.decode.num_beams == 1 and run.inputs["imported"]["epoch"] == 7
 
-    from epalm.extract.run_encoder import rebuild_encoder
+    from epalm.extract.live import rebuild_encoder
 
     encoder = rebuild_encoder(run.inputs["features"], "cpu")
     assert (encoder.encode(data["image"]) - data["cls"]).abs().max() <= 1e-4
