@@ -179,11 +179,11 @@ class _Workers:
 
         asked = (get_versions, ["epalm"])  # a function of Dask, as epalm may be missing there
         answers = self.ask(self.client.run, *asked, workers=list(workers), on_error="ignore")
-        machines = {f"the worker on {_host_of(one)}": answer for one, answer in answers.items()}
+        machines = [(f"the worker on {_host_of(one)}", answer) for one, answer in answers.items()]
         if not self._checked:
-            machines = {"the scheduler": self.ask(self.client.run_on_scheduler, *asked), **machines}
+            machines.insert(0, ("the scheduler", self.ask(self.client.run_on_scheduler, *asked)))
         mine = get_versions(["epalm"])["packages"]
-        for machine, answer in machines.items():
+        for machine, answer in machines:
             for package in _SAME:
                 parts = 2 if package == "python" else None  # bug-fix releases read each other
                 here, there = (str(one[package]).split(".")[:parts] for one in (mine, answer["packages"]))

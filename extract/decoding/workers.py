@@ -31,7 +31,6 @@ from epalm.extract.inputs.augment import View
 from epalm.extract.media.limits import collected_warnings, joined, out_of_memory
 from epalm.media import MediaFile
 
-DEFAULT_TIMEOUT = 120.0  # seconds for one file
 _MOST_WORKERS = 16
 _SIGNAL_OF_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
 Reader = Callable[[MediaFile, Sequence[View]], np.ndarray]  # the part of an `Input` that decodes
@@ -51,9 +50,7 @@ class DecodePool:
     It serves any number of `decode` calls, one after the other or from several threads.
     """
 
-    def __init__(
-        self, read: Reader, workers: int, *, timeout: float = DEFAULT_TIMEOUT, memory_limit: int | None = None
-    ) -> None:
+    def __init__(self, read: Reader, workers: int, *, timeout: float = 120.0, memory_limit: int | None = None) -> None:
         """`timeout` in seconds for one medium; `memory_limit` in bytes for one process (on Linux)."""
         self._read, self._closed = read, False
         self._jobs: Jobs = queue.SimpleQueue()
