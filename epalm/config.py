@@ -30,10 +30,8 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """A recipe by name, or a TOML file, with `section.key=value` overrides.
 
     What overrides choose brings figures of its own along, an overlay on the recipe's: another variant than the
-    recipe's, few-shot training, unfrozen parts. The recipe's table `overlays` may replace them.
-
-    Raises:
-        UsageError: no such recipe, or settings that cannot be; all of them are named.
+    recipe's, few-shot training, unfrozen parts. The recipe's table `overlays` may replace them. Raises UsageError: no
+    such recipe, or settings that cannot be; all of them are named.
     """
     packaged, overlays = _packaged("."), _packaged("overlays")
     use = f"use {', '.join(sorted(packaged))}, or a .toml file"

@@ -38,10 +38,8 @@ def digest_file(
 ) -> str:
     """SHA-256 (hex) of a regular file's bytes, or of the `size` bytes from `offset` on.
 
-    `pulse` is called before each read; what it raises ends the reading.
-
-    Raises:
-        OSError: unreadable, a pipe, device or folder, or no `size` bytes there.
+    `pulse` is called before each read; what it raises ends the reading. Raises OSError: unreadable, a pipe, device or
+    folder, or no `size` bytes there.
     """
     hasher = hashlib.sha256()
     left = math.inf if size is None else size

@@ -227,8 +227,7 @@ class Config(Section):
     def resolved(self, blocks: int) -> "Config":
         """With `start` and `end` for a language model of that many blocks, and the variant's forms, filled in.
 
-        Raises:
-            UsageError: the blocks are not there.
+        Raises UsageError: the blocks are not there.
         """
         end = self.model.end or max(1, blocks - 1)
         start = max(0, end - _INJECTED_BLOCKS) if self.model.start is None else self.model.start

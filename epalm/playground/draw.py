@@ -11,31 +11,17 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from epalm.playground.world import Scene
 from epalm.samples import Modality
 
-COLORS = {
-    "red": (214, 40, 40),
-    "green": (40, 168, 60),
-    "blue": (46, 74, 214),
-    "yellow": (232, 206, 40),
-    "pink": (232, 110, 190),
-    "cyan": (50, 208, 214),
-}
 _THIRDS = (0.0, 2 * math.pi / 3, 4 * math.pi / 3)
 
 PICTURE_SIDE = 64  # pixels
-_BACKGROUNDS = {"black": 12, "white": 243, "gray": 128}
-_RADII = {"small": 6.0, "medium": 10.0, "large": 15.0}  # pixels
-_PLACES = {"left": (0.25, 0.5), "right": (0.75, 0.5), "top": (0.5, 0.25), "bottom": (0.5, 0.75), "center": (0.5, 0.5)}
-
 CLIP_SIDE = 48  # pixels
 FRAMES = 16
 FRAMES_PER_SECOND = 8
-_STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "closer": (0, 0), "away": (0, 0)}
-_FLASHES = {"early": (1, 3), "halfway": (6, 8), "late": (11, 13)}  # first frame, from … to
 _FLASH_FRAMES = 2  # as long as the interval of one sampled frame, so that sampling eight never misses it
 # x264's quantiser: little enough loss that small shapes keep their outline. A constant one, because on frames as small
 # as these x264's rate control does not give the same bytes every time.
@@ -43,10 +29,6 @@ _QUANTISER = "14"
 
 RATE = 16_000  # samples per second
 SECONDS = 1.29  # 127 frames of 25 ms every 10 ms
-_COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4}
-_TONES = {"slow": (0.20, 0.08), "quick": (0.11, 0.06)}  # seconds of sound, of the silence after it
-_PITCHES = {"low": 280.0, "middle": 650.0, "high": 1500.0}  # Hz, at the tone's middle
-_OCTAVES = {"rising": 0.45, "falling": -0.45, "steady": 0.0}  # from the tone's middle to its end
 
 
 def write_medium(scene: Scene, stem: Path, rng: random.Random) -> Path:
@@ -76,22 +58,22 @@ def write_medium(scene: Scene, stem: Path, rng: random.Random) -> Path:
 
 def draw_image(scene: Scene, rng: random.Random) -> np.ndarray:
     """RGB picture (PICTURE_SIDE, PICTURE_SIDE, 3) uint8 of an image scene."""
-    level = _BACKGROUNDS[scene["background"]] + rng.randint(-9, 9)
-    x, y = (PICTURE_SIDE * part + rng.uniform(-2.5, 2.5) for part in _PLACES[scene["place"]])
-    radius = _RADII[scene["size"]] * rng.uniform(0.93, 1.07)
-    color = _jitter(COLORS[scene["color"]], rng)
+    level = scene.figure("background") + rng.randint(-9, 9)
+    x, y = (PICTURE_SIDE * part + rng.uniform(-2.5, 2.5) for part in scene.figure("place"))
+    radius = scene.figure("size") * rng.uniform(0.93, 1.07)
+    color = _color(scene, rng)
     return _add_noise(_draw_shape(scene["shape"], color, level, PICTURE_SIDE, 4, (x, y), radius), rng)
 
 
 def draw_video(scene: Scene, rng: random.Random) -> np.ndarray:
     """RGB clip (FRAMES, CLIP_SIDE, CLIP_SIDE, 3) uint8 of a video scene."""
-    color = _jitter(COLORS[scene["color"]], rng)
-    flash = rng.randint(*_FLASHES[scene["flash"]])
-    direction = _STEPS[scene["motion"]]
+    color = _color(scene, rng)
+    flash = rng.randint(*scene.figure("flash"))
+    direction = scene.figure("motion")
     reach = CLIP_SIDE * rng.uniform(0.18, 0.28)
     centre = [CLIP_SIDE * rng.uniform(0.42, 0.58) for _ in range(2)]
     radius, growth = 7.5 * rng.uniform(0.93, 1.07), 0.0
-    if direction == (0, 0):
+    if direction == [0, 0]:
         radius, growth = 8.5 * rng.uniform(0.93, 1.07), 0.55 if scene["motion"] == "closer" else -0.55
     frames = []
     for number in range(FRAMES):
@@ -105,10 +87,10 @@ def draw_video(scene: Scene, rng: random.Random) -> np.ndarray:
 
 def draw_audio(scene: Scene, rng: random.Random) -> np.ndarray:
     """Mono waveform (samples,) float32 in −1 … 1 of an audio scene, at `RATE`."""
-    count = _COUNTS[scene["count"]]
-    sound, silence = (seconds * rng.uniform(0.95, 1.02) for seconds in _TONES[scene["pace"]])
-    pitch = _PITCHES[scene["pitch"]] * 2 ** rng.uniform(-0.15, 0.15)
-    octaves = _OCTAVES[scene["sweep"]] * rng.uniform(0.9, 1.1)
+    count = scene.figure("count")
+    sound, silence = (seconds * rng.uniform(0.95, 1.02) for seconds in scene.figure("pace"))
+    pitch = scene.figure("pitch") * 2 ** rng.uniform(-0.15, 0.15)
+    octaves = scene.figure("sweep") * rng.uniform(0.9, 1.1)
     wave = np.zeros(int(SECONDS * RATE), dtype=np.float32)
     start = rng.uniform(0.01, max(0.02, SECONDS - 0.02 - count * (sound + silence)))
     for number in range(count):
@@ -120,7 +102,8 @@ def draw_audio(scene: Scene, rng: random.Random) -> np.ndarray:
     return (rng.uniform(0.4, 0.7) * wave + noise).clip(-1, 1).astype(np.float32)
 
 
-def _jitter(color: tuple[int, int, int], rng: random.Random) -> tuple[int, ...]:
+def _color(scene: Scene, rng: random.Random) -> tuple[int, ...]:
+    color = ImageColor.getrgb(scene.figure("color"))
     return tuple(min(255, max(0, channel + rng.randint(-12, 12))) for channel in color)
 
 

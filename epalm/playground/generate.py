@@ -28,11 +28,9 @@ COUNTS = {  # media per split: train, val, test
 def generate_playground(root: Path, modality: Modality, *, counts: tuple[int, int, int] | None = None) -> Path:
     """Draw the media of one modality below `root`, with `samples.jsonl` beside them, and return `root`.
 
-    A folder that already holds exactly this is left alone; one of another version or size is replaced.
-    `counts` are the media of the train, val and test split [default: `COUNTS`].
-
-    Raises:
-        UsageError: `root` holds something else, which is never deleted.
+    A folder that already holds exactly this is left alone; one of another version or size is replaced. `counts` are the
+    media of the train, val and test split [default: `COUNTS`]. Raises UsageError: `root` holds something else, which is
+    never deleted.
     """
     counts = counts or COUNTS[modality]
     marker, there = _expected(modality, counts), _marker(root)

@@ -11,13 +11,16 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 from epalm.samples import Modality
 
 SPLITS = ("train", "val", "test")
 _SHARES = (0.75, 0.10, 0.15)
 _WORLD = tomllib.loads(files(__package__).joinpath("world.toml").read_text(encoding="utf-8"))
-ATTRIBUTES: Mapping[Modality, Mapping[str, Sequence[str]]] = {one: _WORLD[one]["attributes"] for one in Modality}
+ATTRIBUTES: Mapping[Modality, Mapping[str, Sequence[str]]] = {
+    one: {name: tuple(values) for name, values in _WORLD[one]["attributes"].items()} for one in Modality
+}
 QUESTIONS: Mapping[Modality, Mapping[str, Sequence[str]]] = {one: _WORLD[one]["questions"] for one in Modality}
 
 
@@ -34,6 +37,10 @@ class Scene:
 
     def __getitem__(self, attribute: str) -> str:
         return self.attributes()[attribute]
+
+    def figure(self, attribute: str) -> Any:
+        """What the attribute's value is drawn by."""
+        return _WORLD[self.modality]["attributes"][attribute][self[attribute]]
 
     @property
     def split(self) -> str:

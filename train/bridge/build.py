@@ -37,10 +37,8 @@ def require_bridge(name: str) -> None:
 def build_model(config: Config, lm: AugmentedOPT, width: int, encoder: nn.Module | None = None) -> EpalmModel:
     """The model of resolved settings around `lm`; `width` is D_enc, `encoder` one that is trained.
 
-    What is drawn depends on the seed alone.
-
-    Raises:
-        UsageError: no such bridge, adapters that the hidden size is too small for, or LoRA without its package.
+    What is drawn depends on the seed alone. Raises UsageError: no such bridge, adapters that the hidden size is too
+    small for, or LoRA without its package.
     """
     settings = config.model
     bridge_name, prompt_form, adapter_form = settings.forms

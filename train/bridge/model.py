@@ -98,8 +98,7 @@ class EpalmModel(nn.Module):
     def load_trainable(self, tensors: dict[str, torch.Tensor]) -> None:
         """Copy a checkpoint's tensors in; names and shapes must be exactly those of `trainable_tensors`.
 
-        Raises:
-            ValueError: a name is missing or too many, or a shape differs.
+        Raises ValueError: a name is missing or too many, or a shape differs.
         """
         own = self.trainable_tensors()
         shapes, given = ({name: tensor.shape for name, tensor in some.items()} for some in (own, tensors))

@@ -40,10 +40,8 @@ def few_shot(
     """`amount` samples that can be trained on, a count or (a float) a share of them; None: all.
 
     Which ones is a pure function of seed and samples. `balanced` draws from each type of question in turn, as long as
-    it has some. What a smaller amount gives is part of what a larger one gives, and file order is kept.
-
-    Raises:
-        UsageError: fewer are there than are asked for.
+    it has some. What a smaller amount gives is part of what a larger one gives, and file order is kept. Raises
+    UsageError: fewer are there than are asked for.
     """
     if amount is None:
         return tuple(samples)

@@ -81,11 +81,8 @@ class CachedFeatures:
     ) -> None:
         """The rows of these samples' media in the feature set `name`; `layers` as typed, or as block numbers.
 
-        `mapped`: the processes of a machine that read these rows have them in memory once.
-
-        Raises:
-            UsageError: layers of no known form, or that the set does not hold.
-            CacheError: there is no such set, or it is damaged.
+        `mapped`: the processes of a machine that read these rows have them in memory once. Raises UsageError: layers of
+        no known form, or that the set does not hold; CacheError: there is no such set, or it is damaged.
         """
         self._features = features = cache.find(name)
         if not cache.read_only:
@@ -148,8 +145,7 @@ class CachedFeatures:
     def with_rows(self, samples: Sequence[Sample], *, allow_missing: int | None = 0) -> tuple[Sample, ...]:
         """The samples whose media have a row; None allows any number of media without one.
 
-        Raises:
-            UsageError: more than `allow_missing` media have none; the message names them, with the reason.
+        Raises UsageError: more than `allow_missing` media have none; the message names them, with the reason.
         """
         if allow_missing is not None:
             self.require_rows(allow_missing, [sample.media for sample in samples])

@@ -34,8 +34,7 @@ class TextFormat:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, bos: int, eos: int, pad: int) -> None:
         """From here on the tokenizer takes `</a>` and the tokens of these three ids for special tokens.
 
-        Raises:
-            UsageError: it turns text into them all the same.
+        Raises UsageError: it turns text into them all the same.
         """
         self.tokenizer, self.bos, self.eos, self.pad = tokenizer, bos, eos, pad
         added = tokenizer.added_tokens_decoder  # others than these are never matched in a text
@@ -158,8 +157,7 @@ def pad_right(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch
 def load_text_format(name: str, lm: AugmentedOPT | None = None) -> TextFormat:
     """The language model's tokenizer, with `</a>` as one token; `lm` need not be loaded for it.
 
-    Raises:
-        UsageError: there is none, it is another model's, or the embedding table has no row left for `</a>`.
+    Raises UsageError: there is none, it is another model's, or the embedding table has no row left for `</a>`.
     """
     source = lm_source(name)
     config = opt_config(source) if lm is None else lm.config

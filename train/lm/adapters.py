@@ -66,9 +66,7 @@ def add_lora(lm: nn.Module, *, rank: int, alpha: int) -> None:
     """Put low-rank matrices beside the query and value projections of every block, float32, zero to begin with.
 
     LoRA (Hu et al., 2021), section 4.2: these two projections; scaled by alpha / rank. What a model got before stays.
-
-    Raises:
-        UsageError: peft is not installed.
+    Raises UsageError: peft is not installed.
     """
     require_package("peft", "model.adapters lora", "lora")
     from peft import LoraConfig, inject_adapter_in_model

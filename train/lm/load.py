@@ -28,8 +28,7 @@ _SETTLED = 2.0  # seconds since a file's last change: one that is changed again 
 def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty: bool = False) -> AugmentedOPT:
     """An OPT by Hub id or folder, or the playground's, frozen; `empty`: its shapes alone, on the meta device.
 
-    Raises:
-        UsageError: it cannot be loaded, is no OPT, or the package for `quantized` weights is not installed.
+    Raises UsageError: it cannot be loaded, is no OPT, or the package for `quantized` weights is not installed.
     """
     source, precision = lm_source(name), getattr(torch, dtype)
     config = opt_config(source)

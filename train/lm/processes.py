@@ -88,11 +88,8 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     """The processes that a launcher has started, this one among them, and this one's device for `device`.
 
     Only one process reports an error: the others, which met the same one or lost the connection, end with exit code 1
-    and no message.
-
-    Raises:
-        UsageError: the launcher's variables or the device make no sense.
-        EpalmError: another process ended without a message.
+    and no message. Raises UsageError: the launcher's variables or the device make no sense; EpalmError: another process
+    ended without a message.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE, device
