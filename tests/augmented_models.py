@@ -7,8 +7,7 @@ from transformers import OPTConfig
 from epalm.train.bridge.connector import Connector
 from epalm.train.bridge.model import EpalmModel, Prompt
 from epalm.train.lm.adapters import Adapters
-from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.lm.injection import Attention, Injection
+from epalm.train.lm.augmented_opt import Attention, AugmentedOPT, Injection
 
 WIDTH, VOCABULARY = 6, 60
 

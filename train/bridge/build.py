@@ -17,8 +17,7 @@ from epalm.errors import UsageError
 from epalm.train import bridge
 from epalm.train.bridge.model import EpalmModel, Prompt
 from epalm.train.lm.adapters import Adapters, add_lora
-from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.lm.injection import Injection
+from epalm.train.lm.augmented_opt import AugmentedOPT, Injection
 
 
 @cache

@@ -5,12 +5,14 @@ position: it enters there, so that no block works on it in vain. Only with a key
 so the caches have one length, and the stock `generate()` works. Adapters are hooks on the blocks: OPT's own tensors
 keep their names. Knows nothing about connectors, encoders or training. Method: eP-ALM (ICCV 2023), section 3.
 
-Letters: B batch, K perceptual tokens, D hidden size, E word-embedding width, P prompt length, T text, V vocabulary.
+Letters: B batch, K perceptual tokens, D hidden size, E word-embedding width, P prompt length, T text, V vocabulary,
+Q query positions, S key positions (front + prompt + text, past included).
 """
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -20,11 +22,75 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.opt.modeling_opt import OPTDecoderLayer
 
 from epalm.train.lm.adapters import Adapters
-from epalm.train.lm.injection import Injection, attention_masks
 from epalm.train.lm.loss import LabelPositions, Losses, sample_losses
 
+Attention = Literal["causal", "reference"]
 # transformers calls its key/value cache by this name from 5.24 on, and by the other before.
 _CACHE = "cache" if "cache" in inspect.signature(OPTDecoderLayer.forward).parameters else "past_key_values"
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """Where `tokens` perceptual tokens enter the blocks.
+
+    `start` is the first block (from 0) that sees one, `end` the first that gets no new one. `attention` is what the
+    perceptual position may see: itself alone ("causal"), or everything, later text and padding included
+    ("reference", as published). `blind` hides the position from everybody at every block: the token is withheld,
+    all else equal.
+    """
+
+    tokens: int
+    start: int
+    end: int
+    attention: Attention = "causal"
+    blind: bool = False
+
+    def token_of(self, block: int) -> int | None:
+        """The token (0 = shallowest layer) that overwrites the front position on entry to `block`, if any."""
+        if not self.start <= block < self.end:
+            return None
+        blocks = self.end - self.start
+        step = blocks // self.tokens if blocks > self.tokens > 1 else 1
+        return min((block - self.start) // step, self.tokens - 1)
+
+
+class Masks(NamedTuple):
+    """Additive masks (B or 1, 1, Q, S), by what a block lets its positions see; None: all but what comes later."""
+
+    without: torch.Tensor | None  # for hidden states without the front position: it is no query and no key
+    hidden: torch.Tensor | None  # hides the front position from all others
+    visible: torch.Tensor | None  # does not
+
+
+def _masks(like: torch.Tensor, queries: int, past: int, real: torch.Tensor | None, attention: Attention) -> Masks:
+    """The masks for the last `queries` of S positions, of which the front one is key 0; `real` (B, S): no padding."""
+    total, dtype, device = past + queries, like.dtype, like.device
+    if real is None and queries == 1 and past:  # while decoding
+        masked = torch.zeros(1, 1, 1, total, dtype=dtype, device=device)
+        masked[..., 0] = -torch.inf
+        return Masks(None, masked, None)
+    rows = torch.arange(past, total, device=device).unsqueeze(1)
+    columns = torch.arange(total, device=device)
+    own = rows == columns
+
+    def additive(allowed: torch.Tensor) -> torch.Tensor:
+        # A padding row that may see nothing sees itself: softmax over nothing is NaN, and 0 × NaN would spread.
+        allowed = allowed | (own & ~allowed.any(-1, keepdim=True))
+        return torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, -torch.inf)
+
+    visible = (columns <= rows)[None, None]  # (1, 1, Q, S)
+    if real is not None:
+        visible = visible & real[:, None, None, :]
+    if attention == "reference":
+        visible = visible | (rows == 0)  # padding as well, as published
+    hidden = additive(visible & ((columns > 0) | (rows == 0)))
+    # Where nothing but order is left to say, attention has kernels that need no mask.
+    in_order = real is None and not past
+    return Masks(
+        without=None if in_order else hidden[:, :, 1:, 1:],
+        hidden=hidden,
+        visible=None if in_order and attention == "causal" else additive(visible),
+    )
 
 
 class AugmentedOPT(OPTForCausalLM):
@@ -106,9 +172,7 @@ class AugmentedOPT(OPTForCausalLM):
         front = 0 if cache is None else 1
         if front and not past:
             hidden = torch.cat((hidden.new_zeros(len(hidden), 1, hidden.shape[2]), hidden), 1)
-        masks = attention_masks(
-            input_ids.shape[1], past, real, self.injection.attention, dtype=hidden.dtype, device=hidden.device
-        )
+        masks = _masks(hidden, input_ids.shape[1], past, real, self.injection.attention)
         for block, (layer, token) in enumerate(zip(self.model.decoder.layers, self.token_of_block, strict=True)):
             if perceptual is not None and token is not None and not past:
                 hidden = torch.cat((perceptual[:, token : token + 1].to(hidden.dtype), hidden[:, front:]), 1)

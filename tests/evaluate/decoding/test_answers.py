@@ -15,8 +15,7 @@ from epalm.evaluate.decoding import generate as module
 from epalm.evaluate.decoding.generate import AnswerTree, choose_answers
 from epalm.evaluate.decoding.options import MOST_EXACT, DecodeOptions, read_answers
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.lm.injection import Injection
+from epalm.train.lm.augmented_opt import AugmentedOPT, Injection
 from epalm.train.lm.loss import IGNORED
 from tests.augmented_models import VOCABULARY, models, small_config, small_inputs, small_model
 

@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 from epalm.evaluate.decoding.generate import Continuation, draw, generate
 from epalm.evaluate.decoding.options import Sampling
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.lm.injection import Injection
+from epalm.train.lm.augmented_opt import Injection
 from tests.augmented_models import models, small_config, small_inputs, small_model
 
 NEW = 9  # tokens

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import OPTForCausalLM
 
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.lm.injection import Injection
+from epalm.train.lm.augmented_opt import Injection
 from tests.augmented_models import VOCABULARY, all_logits, models, small_config, small_inputs, small_model
 
 

@@ -12,8 +12,7 @@ from transformers import OPTConfig
 from epalm.evaluate.decoding.generate import generate
 from epalm.train.bridge.connector import Connector
 from epalm.train.bridge.model import EpalmModel, Prompt
-from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.lm.injection import Injection
+from epalm.train.lm.augmented_opt import AugmentedOPT, Injection
 from epalm.train.lm.loss import IGNORED
 from tests.augmented_models import all_logits
 
