@@ -50,8 +50,7 @@ class Source:
 def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
     """`build()`, whose faults become one message.
 
-    Raises:
-        UsageError: the weights are not there, not whole, not reachable, or of another architecture.
+    Raises UsageError: the weights are not there, not whole, not reachable, or of another architecture.
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -96,8 +95,7 @@ def from_pretrained(
 ) -> nn.Module:
     """A transformers model with `source`'s weights; `quantization` is one of transformers' configurations of it.
 
-    Raises:
-        UsageError: see `load`; also when the checkpoint leaves part of the model without weights.
+    Raises UsageError: see `load`; also when the checkpoint leaves part of the model without weights.
     """
 
     def build() -> nn.Module:

@@ -43,8 +43,7 @@ class Input:
     def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
         """The views, from one decoding: (V, ...), pixels uint8 or a filter bank float32, before any statistics.
 
-        Raises:
-            MediaError: a medium that cannot be decoded.
+        Raises MediaError: a medium that cannot be decoded.
         """
         raise NotImplementedError
 

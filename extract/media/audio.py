@@ -61,15 +61,12 @@ def read_waveform(medium: MediaFile, limits: Limits, *, rate: int, keep: int) ->
                 average = _average(piece)
             if not np.isfinite(average).all():
                 raise MediaError("the recording has values that are not numbers", hint="export it again")
-            if resampler is None:
-                if not RATES[0] <= own_rate <= RATES[1]:
-                    hint = f"convert it to {RATES[0]:,} to {RATES[1]:,} Hz"
-                    raise MediaError(f"the sampling rate is {own_rate} Hz", hint=hint)
-                first_rate = own_rate
-                resampler = soxr.ResampleStream(own_rate, rate, 1, dtype="float32")
-            if own_rate != first_rate:
-                fault = f"the sampling rate changes from {first_rate} to {own_rate} Hz"
-                raise MediaError(fault, hint="convert it to one rate")
+            first_rate = first_rate or own_rate
+            if own_rate != first_rate or not RATES[0] <= own_rate <= RATES[1]:
+                before = f", and was {first_rate} Hz before" if own_rate != first_rate else ""
+                hint = f"convert it to one rate of {RATES[0]:,} to {RATES[1]:,} Hz"
+                raise MediaError(f"the sampling rate is {own_rate} Hz{before}", hint=hint)
+            resampler = resampler or soxr.ResampleStream(own_rate, rate, 1, dtype="float32")
             total += float(average.sum(dtype=np.float64))
             count += len(average)
             limits.check("seconds", count / own_rate)
@@ -129,18 +126,14 @@ def _pieces(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, int
 
     The last one is empty, for which the resampler gives out what it still holds. Raises MediaError.
     """
-    with open_container(medium, "audio", limits) as container:
-        streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
-        if not streams:
-            raise MediaError("the file has no audio stream", hint="use --modality video for silent videos")
-        context = streams[0].codec_context
+    with open_container(medium, "audio", limits) as (container, stream):
+        context = stream.codec_context
         if context.channels > MAX_CHANNELS:
             raise MediaError(f"the recording has {context.channels} channels", hint="mix it down")
-        context.thread_count = 1  # several files are decoded at once instead
         if context.name in _CHECKED:
             context.options = {**context.options, "err_detect": "crccheck+explode"}
         form, waiting, size = ("", 0, 0), list[np.ndarray](), 0  # kind, channels, and rate: these may change
-        for frame in _frames(medium, container, streams[0]):
+        for frame in _frames(medium, container, stream):
             now = frame.format.name, frame.layout.nb_channels, frame.sample_rate
             if waiting and (now != form or size >= PIECE):
                 yield _samples(*form[:2], waiting), form[2]

@@ -195,8 +195,7 @@ def _end_of_segment(head: bytes) -> int | None:
 def _check_pages(file: BinaryIO, what: str, size: int) -> int | None:
     """Add up what lies outside of Ogg pages that fit their checksums; where a page ends that is cut off.
 
-    Raises:
-        MediaError: that is a tenth of the file or more.
+    Raises MediaError: that is a tenth of the file or more.
     """
     file.seek(0)
     window, at, place, damaged = b"", 0, 0, 0

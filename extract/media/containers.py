@@ -6,10 +6,11 @@ Knows containers; does not know frames or samples.
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import av
 from av.container import Flags, InputContainer
+from av.stream import Disposition
 
 from epalm.errors import MediaError
 from epalm.extract.media.chunks import end_of_tags, require_whole
@@ -26,7 +27,7 @@ _FORMATS = (
 _ESTIMATED = ("mp3", "aac", "ac3", "eac3", "dts", "aiff", "au")
 _NO_PROTOCOL = "none"  # what is given as an open file needs none
 _SAMPLES = 1 << 24  # a channel of one packet; real ones have a few thousand
-VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen of them
+_VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen of them
 
 # Uncompressed WAVE: larger packets than FFmpeg's, which are a few ms; and only the first is searched for another
 # format in disguise (DTS on a CD), which takes longer than to decode most recordings.
@@ -65,20 +66,19 @@ _KINDS: tuple[tuple[bytes, str, Modality | None], ...] = (
 
 
 @contextmanager
-def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[InputContainer]:
-    """The opened container; every fault inside the `with` block that FFmpeg finds becomes a MediaError.
+def open_container(
+    medium: MediaFile, what: Literal["video", "audio"], limits: Limits
+) -> Iterator[tuple[InputContainer, Any]]:
+    """The opened container and its first stream of that kind; what FFmpeg finds inside the `with` is a MediaError.
 
-    `what` names the medium in messages: "video" or "audio".
-
-    Raises:
-        MediaError: also when the file is shorter than it says, or says that it lasts beyond the limits.
+    Raises MediaError: also when the file has no such stream, is shorter than it says, or says that it is beyond limits.
     """
     status = require_status(medium, limits)
     options = {
         "protocol_whitelist": _NO_PROTOCOL,
         "format_whitelist": _FORMATS,
         # Decoders refuse frames beyond, whatever the header says.
-        "max_pixels": str(limits.pixels // VIDEO_SHARE),
+        "max_pixels": str(limits.pixels // _VIDEO_SHARE),
         "max_samples": str(_SAMPLES),
     }
     try:
@@ -100,7 +100,7 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
                     # Some containers say when they end instead, which is as long only where they begin at 0.
                     units = (container.duration or 0) - max(0, container.start_time or 0)
                     limits.check("seconds", units / av.time_base)
-                yield container
+                yield container, _first_stream(container, what, limits)
     except MemoryError as error:  # FFmpeg's is one, too
         raise out_of_memory(what) from error
     except (av.FFmpegError, UnicodeDecodeError, OSError) as error:
@@ -110,6 +110,22 @@ def open_container(medium: MediaFile, what: str, limits: Limits) -> Iterator[Inp
         with suppress(OSError), medium.open() as file:
             words, remedy = another_medium(file, (Modality(what), Modality.VIDEO, Modality.AUDIO)) or (words, remedy)
         raise MediaError(f"the {what} cannot be decoded: {words}", hint=remedy) from error
+
+
+def _first_stream(container: InputContainer, what: str, limits: Limits) -> Any:
+    streams = [
+        stream
+        for stream in getattr(container.streams, what)
+        if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic  # a cover picture
+    ]
+    if not streams:
+        hint = "use --modality audio for sound files" if what == "video" else "use --modality video for silent videos"
+        raise MediaError(f"the file has no {what} stream that can be decoded", hint=hint)
+    context = streams[0].codec_context
+    if what == "video":
+        limits.check_pixels(context.width, context.height, share=_VIDEO_SHARE, of="video frames")
+    context.thread_count = 1  # several files are decoded at once instead
+    return streams[0]
 
 
 def another_medium(file: BinaryIO, expected: Sequence[Modality]) -> tuple[str, str] | None:

@@ -58,15 +58,10 @@ class PacketIndex:
     torn: bool = False  # whether a part of a packet was never written
     lost: int = 0  # frames, with a part of the file
 
-    @property
-    def count(self) -> int:
-        """How many packets have content: the number of frames, unless some are hidden or dropped."""
-        return len(self.times)
-
     def number_of(self, time: int | None) -> int:
         """The number of the frame that is shown at that time. Raises DoubtError when there is none."""
         number = int(np.searchsorted(self.times, -1 if time is None else time))
-        if time is None or number == self.count or self.times[number] != time:
+        if time is None or number == len(self.times) or self.times[number] != time:
             raise DoubtError
         return number
 
@@ -76,11 +71,7 @@ class PacketIndex:
 
 
 def index_packets(container: InputContainer, stream: VideoStream, limits: Limits) -> PacketIndex:
-    """Read the clip once without decoding it.
-
-    Raises:
-        MediaError: more frames or seconds than the limits allow.
-    """
+    """Read the clip once without decoding it. Raises MediaError: more frames or seconds than the limits allow."""
     sought = container.format.name in _CONTAINERS and stream.codec_context.codec.canonical_name in _CODECS
     unit = float(stream.time_base or 0)
     # Of each packet in the file's order: whether it is of the clip, its place and bytes, when it is shown and sent,

@@ -13,11 +13,10 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.sidedata.sidedata import SideDataContainer, Type
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from epalm.errors import MediaError
-from epalm.extract.media.containers import VIDEO_SHARE, open_container
+from epalm.extract.media.containers import open_container
 from epalm.extract.media.image import UPRIGHT, of_display_matrix, turned
 from epalm.extract.media.limits import Limits, warn_about
 from epalm.extract.media.packets import DoubtError, PacketIndex, index_packets, seek_frames, unreachable_bytes
@@ -72,24 +71,22 @@ def read_frames(
     Raises:
         MediaError: no video, no video stream, nothing that decodes, cut off, or beyond the limits.
     """
-    with open_container(medium, "video", limits) as container:
-        stream = _video_stream(container, limits)
+    with open_container(medium, "video", limits) as (container, stream):
         index = index_packets(container, stream, limits)
-        selections = choose(max(1, index.count))
+        total = len(index.times)  # of packets with content: of frames, unless some are hidden or dropped
+        selections = choose(max(1, total))
         wanted = sorted({number for numbers in selections for number in numbers})
         try:
             kept, _ = _collect(seek_frames(container, stream, index, wanted), selections, keep)
-            _warn(medium, index, _Damage(), index.count)
+            _warn(medium, index, _Damage(), total)
             return kept
         except DoubtError:
             torn = index.torn  # decoding all of it shows what there is
         except av.FFmpegError:
             torn = True
-    total = index.count
     for _ in range(2):  # what is listed and what comes out may differ (edit lists, hidden and dropped frames)
         selections, damage = choose(max(1, total)), _Damage()
-        with open_container(medium, "video", limits) as container:
-            stream = _video_stream(container, limits)
+        with open_container(medium, "video", limits) as (container, stream):
             kept, decoded = _collect(_decoded(container, stream, limits, damage), selections, keep)
         if decoded in (0, total):
             break
@@ -168,19 +165,6 @@ def _collect(
             for place in takers:
                 kept[place] += [keep(place, pixels)] * selections[place].count(number)
     return kept, end
-
-
-def _video_stream(container: InputContainer, limits: Limits) -> VideoStream:
-    """The first video stream that is not a cover picture."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise MediaError("the video's codec is not known", hint="convert it, for example to H.264")
-            width, height = stream.codec_context.width, stream.codec_context.height
-            limits.check_pixels(width, height, share=VIDEO_SHARE, of="video frames")
-            stream.codec_context.thread_count = 1  # several files are decoded at once instead
-            return stream
-    raise MediaError("the file has no video stream", hint="use --modality audio for sound files")
 
 
 def _pixels(frame: av.VideoFrame) -> np.ndarray:

@@ -8,7 +8,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from av.container import InputContainer
 from av.video.stream import VideoStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,16 +82,8 @@ def _write(path: Path, codec: str, options: dict[str, Any], particular: dict[str
     return path
 
 
-def _stream(container: InputContainer) -> VideoStream:
-    """As the product decodes it: with several threads, what becomes of damage depends on their order."""
-    stream = container.streams.video[0]
-    stream.codec_context.thread_count = 1
-    return stream
-
-
 def _in_order(path: Path) -> list[np.ndarray]:
-    with open_container(MediaFile(path), "video", Limits()) as container:
-        stream = _stream(container)
+    with open_container(MediaFile(path), "video", Limits()) as (container, stream):
         packets = [packet for packet in container.demux(stream) if packet.size]
         frames = [frame for packet in packets for frame in packet.decode()] + stream.codec_context.decode(None)
         return [frame.to_ndarray(format="rgb24") for frame in frames]
@@ -100,8 +91,7 @@ def _in_order(path: Path) -> list[np.ndarray]:
 
 def _by_seeking(path: Path, numbers: list[int]) -> dict[int, np.ndarray]:
     """Raises DoubtError, or MediaError where decoding fails."""
-    with open_container(MediaFile(path), "video", Limits()) as container:
-        stream = _stream(container)
+    with open_container(MediaFile(path), "video", Limits()) as (container, stream):
         index = index_packets(container, stream, Limits())
         found = seek_frames(container, stream, index, numbers)
         return {number: frame.to_ndarray(format="rgb24") for number, frame in found}
