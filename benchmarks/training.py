@@ -14,7 +14,7 @@ import torch
 from benchmarks import training_gpu, training_memory, training_operations
 from benchmarks.report import Line, compare
 from benchmarks.timing import in_turns
-from benchmarks.worlds import World, extract_world, opt_125m, playground_world, steady_plan, world_batches
+from benchmarks.worlds import STEADY, World, extract_world, opt_125m, playground_world, world_batches
 from epalm.cache.store import Cache
 from epalm.config import Config, load_config
 from epalm.extract.live import LiveFeatures
@@ -24,7 +24,7 @@ from epalm.train.data.batches import Batch
 from epalm.train.data.features import CachedFeatures, FeatureSource
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.load import load_lm
-from epalm.train.step import make_optimiser, take_step
+from epalm.train.loop import make_optimiser, take_step
 
 
 def run(root: Path, *, quick: bool) -> list[Line]:
@@ -47,13 +47,12 @@ def _compare(title: str, root: Path, world: World, config: Config, lm: Augmented
     config = config.resolved(lm.config.num_hidden_layers)
     cached, live = _sources(world, Cache(root / f"cache-{title}"))
     model = build_model(config, lm, cached.width).train()
-    plan = steady_plan(steps)
-    optimiser = make_optimiser(model, plan)
+    optimiser = make_optimiser(model, STEADY)
 
     def steps_on(batches: Iterator[Batch]) -> Callable[[], None]:
         def take() -> None:
             for batch in islice(batches, steps):
-                take_step(model, optimiser, batch, loss_weight=plan.loss_weight)
+                take_step(model, optimiser, batch, loss_weight=STEADY.loss_weight)
 
         return take
 

@@ -12,14 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import OPTConfig
 
 from benchmarks.report import Line
-from benchmarks.worlds import steady_plan
+from benchmarks.worlds import STEADY
 from epalm.config import load_config
 from epalm.console import size_in_words
 from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batch
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.loss import IGNORED
-from epalm.train.step import make_optimiser, take_step
+from epalm.train.loop import make_optimiser, take_step
 
 VQA_SAMPLES, VQA_EPOCHS = 443_757, 8  # of VQA v2's training split; of the recipe
 PUBLISHED_HOURS = 1.8 * 24  # eP-ALM, section 4: OPT-2.7B on one V100
@@ -73,13 +73,12 @@ def measure(
     places = [f"model.variant={way}", f"model.start={size.start}", f"model.end={size.blocks - 1}"]
     config = load_config("vqa-v2", [*places, "lm.dtype=bfloat16"]).resolved(size.blocks)
     model = build_model(config, lm, size.width).to(device).train()
-    plan = steady_plan(steps)
-    optimiser = make_optimiser(model, plan)
+    optimiser = make_optimiser(model, STEADY)
     given = [_batch(size, batch_size, number).to(device) for number in range(steps)]
 
     def go(batches: Sequence[Batch]) -> None:
         for batch in batches:
-            take_step(model, optimiser, batch, loss_weight=plan.loss_weight)
+            take_step(model, optimiser, batch, loss_weight=STEADY.loss_weight)
 
     with FlopCounterMode(display=False) as counter:
         go(given)

@@ -14,14 +14,14 @@ from transformers import OPTConfig
 
 from benchmarks.report import Line
 from benchmarks.timing import in_turns, ratio
-from benchmarks.worlds import World, extract_world, playground_world, steady_plan, world_batches
+from benchmarks.worlds import STEADY, World, extract_world, playground_world, world_batches
 from epalm.cache.store import Cache
 from epalm.config import Config, load_config
 from epalm.samples import Modality
 from epalm.train.bridge.build import build_model
 from epalm.train.data.features import CachedFeatures
 from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.step import make_optimiser, take_step
+from epalm.train.loop import make_optimiser, take_step
 
 _BATCH, _WORDS = 64, 2048  # the recipes' batch: products of few rows do not reach full speed
 Step = Callable[[], None]
@@ -75,11 +75,10 @@ def _step(config: Config, lm: AugmentedOPT, world: World, features: CachedFeatur
     config = config.resolved(lm.config.num_hidden_layers)
     batches = world_batches(world, config, features)
     model = build_model(config, lm, features.width).train()
-    plan = steady_plan(steps)
-    optimiser = make_optimiser(model, plan)
+    optimiser = make_optimiser(model, STEADY)
 
     def take() -> None:
         for batch in islice(batches.epoch(0), steps):
-            take_step(model, optimiser, batch, loss_weight=plan.loss_weight)
+            take_step(model, optimiser, batch, loss_weight=STEADY.loss_weight)
 
     return take

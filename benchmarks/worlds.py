@@ -16,13 +16,15 @@ from epalm.extract.plan import plan_media
 from epalm.extract.request import ExtractRequest
 from epalm.playground.generate import generate_playground
 from epalm.samples import Dataset, Modality
+from epalm.settings import OptimSettings
 from epalm.train.data.batches import Batches, training_items
 from epalm.train.data.features import FeatureSource
 from epalm.train.data.text import load_text_format
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.load import load_lm
-from epalm.train.step import Hyperparameters, Schedule
 
+# Rates that stay as they are.
+STEADY = OptimSettings(warmup_steps=0, peak_lr=1e-5, min_lr=1e-5, fixed_lr=1e-5, lm_lr=0, encoder_lr=0)
 OPT_125M = {
     "vocab_size": 50272,
     "hidden_size": 768,
@@ -73,8 +75,3 @@ def world_batches(world: World, config: Config, source: FeatureSource) -> Batche
         seed=config.optim.seed,
         loss_on=config.optim.loss_on,
     )
-
-
-def steady_plan(steps: int) -> Hyperparameters:
-    """Steps at rates that stay as they are."""
-    return Hyperparameters(steps, Schedule(0, 0, 1e-5, 1e-5, 1), 1e-5, 0, 0, 0.02, 0.1, steps)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from epalm.config import Config, load_config, recipes
-from epalm.train.step import Schedule
+from epalm.train.loop import Schedule
 
 TARGET = Path(__file__).with_name("learning-rates.png")
 # What an epoch goes through: the published training splits' questions, or captions.
@@ -44,10 +44,10 @@ def rates(config: Config, items: int) -> tuple[list[float], list[float]]:
     """Epochs passed, and the connector's learning rate then, at up to 2,000 steps of the training."""
     optim = config.optim.fitted(items)
     each = math.ceil(items / optim.batch_size)
-    steps = min(optim.epochs * each, optim.max_steps or optim.epochs * each)
-    schedule = Schedule(optim.warmup_steps, optim.warmup_lr, optim.peak_lr, optim.min_lr, math.ceil(steps / each))
+    schedule = Schedule(optim, each)
+    steps = schedule.steps
     chosen = sorted({*range(0, steps, max(1, steps // _POINTS)), *range(0, min(steps, 2 * optim.warmup_steps), 10)})
-    return [step / each for step in chosen], [schedule.rate(step, step // each) for step in chosen]
+    return [step / each for step in chosen], [schedule.rate(step) for step in chosen]
 
 
 def _draw(axis: Any, title: str, config: Config, items: int) -> None:

@@ -40,11 +40,12 @@ def set_up_training(
     """The training that a request comes to, with everything loaded. Raises EpalmError."""
     from epalm.extract.live import recipe_features
     from epalm.train.lm.processes import ALONE
-    from epalm.train.setup import resolve, set_up
+    from epalm.train.material import resolve
+    from epalm.train.setup import set_up
 
     processes, device = processes or ALONE, device or request.device
-    resolved = resolve(request, recipe_features, processes=processes, device=device, planning=planning)
-    return set_up(resolved, processes=processes, device=device)
+    material = resolve(request, recipe_features, processes=processes, device=device, planning=planning)
+    return set_up(material, processes=processes, device=device)
 
 
 def train(

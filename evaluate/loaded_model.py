@@ -149,7 +149,7 @@ def predict(files: Sequence[str], request: PredictRequest) -> "tuple[LoadedModel
         EpalmError: files of several modalities, or of none that is known.
     """
     named = RunFolder.find(request.runs, request.run) if request.run else None
-    folder = named or RunFolder.latest_of(request.runs, request.modality or _modality_of(files))
+    folder = named or RunFolder.find(request.runs, modality=request.modality or _modality_of(files))
     model = LoadedModel(folder, device=request.device, lm=request.lm, weights=request.weights)
     say(f"run: {folder.path}, trained on {model.run.inputs['data'] or 'other data'}, {model.run.config.lm.name}")
     decode = request.decode.options(model.run.config.decode)

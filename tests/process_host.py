@@ -97,7 +97,7 @@ def _be(entry: dict[str, Any], runs: Path, rank: int) -> None:
 def _replace_command(entry: dict[str, Any], runs: Path) -> None:
     """In place of `epalm train`: the tiny training, in the same processes."""
     from epalm.cli import app
-    from epalm.cli.train import until_stopped
+    from epalm.cli.train.stopping import until_stopped
 
     def started(**_: Any) -> None:
         with joined("cpu") as (processes, device):
@@ -116,8 +116,9 @@ def load(entry: dict[str, Any], processes: Processes = ALONE, device: str = "cpu
     config = load_config("playground", [*SETTINGS, *(f"{key}={value}" for key, value in entry.items() if "." in key)])
     dataset = Dataset("numbers", Path(), train_host.samples("train", SAMPLES))
     request = TrainRequest(device=device, workers=entry.get("workers", 0), shard_lm=entry.get("sharded", False))
-    material = Material(train_host.Numbered(), dataset.samples, train_host.samples("val", 6))
-    return setup.set_up(setup.Resolved(config, dataset, Modality.IMAGE, material, request), processes=processes)
+    parts = (dataset.samples, train_host.samples("val", 6))
+    material = Material(request, config, dataset, Modality.IMAGE, train_host.Numbered(), *parts)
+    return setup.set_up(material, processes=processes)
 
 
 def _watch(entry: dict[str, Any], processes: Processes, runs: Path) -> None:

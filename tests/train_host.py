@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from transformers import OPTConfig
 
-from epalm.cli.train import until_stopped
+from epalm.cli.train.stopping import until_stopped
 from epalm.config import load_config
 from epalm.samples import Dataset, Modality, Sample, Task
 from epalm.train import loop, run, setup
@@ -29,12 +29,10 @@ from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch
 from epalm.train.data.text import load_text_format
 from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.loop import train_model
+from epalm.train.loop import TrainState, take_step, train_model
 from epalm.train.material import Material
 from epalm.train.request import TrainRequest
 from epalm.train.runs.run_folder import RunFolder
-from epalm.train.runs.train_state import TrainState
-from epalm.train.step import take_step
 
 STEPS, EPOCHS, SAMPLES, BATCH = 12, 3, 15, 4  # the last batch of an epoch is a smaller one
 DISK = ("fsync", "link", "replace", "rename", "unlink", "rmdir", "mkdir", "truncate", "pwrite")
@@ -73,9 +71,8 @@ def load(overrides: Sequence[str], *, workers: int) -> setup.Setup:
     """A training of a tiny model on these, with so many threads that put batches together."""
     config = load_config("playground", [*SETTINGS, *overrides])
     dataset = Dataset("numbers", Path(), samples("train", SAMPLES))
-    material = Material(Numbered(), dataset.samples, samples("val", 6))
-    request = TrainRequest(device="cpu", workers=workers)
-    return setup.set_up(setup.Resolved(config, dataset, Modality.IMAGE, material, request))
+    request, parts = TrainRequest(device="cpu", workers=workers), (dataset.samples, samples("val", 6))
+    return setup.set_up(Material(request, config, dataset, Modality.IMAGE, Numbered(), *parts))
 
 
 def patch_language_model() -> None:

@@ -1,35 +1,191 @@
-"""The training loop: steps, what is reported, when to validate and to save. Knows no files and no settings objects."""
+"""How a model is trained: learning rates, one optimisation step, one validation, and the loop over them.
+
+The loop says what to report, when to validate and when to save. Knows no files.
+"""
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
+from epalm.config import Config
 from epalm.console import progress
 from epalm.errors import EpalmError
+from epalm.settings import OptimSettings
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch, Batches
+from epalm.train.lm.loss import Losses
 from epalm.train.lm.processes import ALONE, Processes
-from epalm.train.runs.train_state import TrainState, Validation
-from epalm.train.step import CONNECTOR, Hyperparameters, take_step, validate
+from epalm.train.runs.tracking import Report
 
+CONNECTOR = "connector"  # the group of tensors whose rate is on the schedule
 _REPORT_EVERY = 10  # steps between two lines of metrics
+_FLOAT16_SCALE = 4096.0  # of the loss, so that small gradients are not lost
 
-Report = Callable[[Mapping[str, Any]], None]
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How many steps a training takes, and the connector's rate in each (eP-ALM, supplementary material)."""
+
+    optim: OptimSettings
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        """In all."""
+        steps = self.optim.epochs * self.steps_per_epoch
+        return min(steps, self.optim.max_steps or steps)
+
+    @property
+    def epochs(self) -> int:
+        """That are begun."""
+        return math.ceil(self.steps / self.steps_per_epoch)
+
+    def rate(self, step: int) -> float:
+        """The rate of a step (from 0): linear by step up to `peak_lr`, then a cosine by epoch down to `min_lr`."""
+        optim = self.optim
+        if step < optim.warmup_steps:
+            return optim.warmup_lr + (optim.peak_lr - optim.warmup_lr) * step / optim.warmup_steps
+        fall = 0.5 * (1 + math.cos(math.pi * (step // self.steps_per_epoch) / self.epochs))
+        return optim.min_lr + (optim.peak_lr - optim.min_lr) * fall
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Of the validation samples: mean loss in nats, and the share whose every target token is the likeliest."""
+
+    loss: float
+    exact: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainState:
+    """After `step` steps, which took `seconds`.
+
+    `validation` is the latest, `best` the one with the least loss, after `best_step` steps; None before the first.
+    Without anything to validate on, every checkpoint is the best.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    validation: Validation | None = None
+    best: Validation | None = None
+    best_step: int | None = None
+
+
 Save = Callable[[TrainState], None]  # its best_step is its step when it is the best so far
 Stop = Callable[[], bool]  # asked once a step: whether to save and end early
 
 
-@dataclass(frozen=True, slots=True)
-class Cadence:
-    """When to save between two validations: after so many seconds or steps, whichever comes first."""
+class Stepped(NamedTuple):
+    """Of one step: the loss per sample in nats, unweighted, still on the device; whether any process is to stop."""
 
-    seconds: float
-    steps: int | None = None
+    loss: torch.Tensor
+    stop: bool
+
+
+def make_optimiser(model: EpalmModel, optim: OptimSettings) -> torch.optim.AdamW:
+    """AdamW over the trainable tensors, in named groups: the connector's on the schedule, the others at fixed rates."""
+    rates = {CONNECTOR: optim.peak_lr, "fixed": optim.fixed_lr, "lm": optim.lm_lr, "encoder": optim.encoder_lr}
+    groups: dict[str, list[torch.nn.Parameter]] = {name: [] for name in rates}
+    for name, tensor in model.trainable_tensors().items():
+        part = name.partition(".")[0]
+        groups[part if part in rates else "fixed"].append(tensor)
+    return torch.optim.AdamW(
+        [{"params": tensors, "lr": rates[name], "name": name} for name, tensors in groups.items() if tensors],
+        weight_decay=optim.weight_decay,
+    )
+
+
+def take_step(
+    model: EpalmModel,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    loss_weight: float,
+    micro_batches: int = 1,
+    processes: Processes = ALONE,
+    stop: Callable[[], bool] = lambda: False,
+) -> Stepped:
+    """One optimisation step on one batch, each process with its share of it; all processes learn what `stop` says.
+
+    Gradients are those of the whole batch's mean loss, however many processes and micro-batches it is done in.
+
+    Raises:
+        EpalmError: the memory does not suffice; the message says for what and what to change.
+    """
+    # Small gradients of hidden states would be lost in float16; the trained tensors are float32.
+    scale = _FLOAT16_SCALE if model.lm.dtype == torch.float16 else 1.0
+    loss = torch.zeros((), device=batch.labels.device)
+    with _enough_memory(batch, micro_batches):
+        for part in batch.parts(micro_batches):
+            own = losses_of(model, part).loss[: part.own_samples].sum() / part.all_samples
+            (scale * loss_weight * own).backward()
+            loss += own.detach()
+        # Every process has gradients for the same tensors: their shares are of one length, filled where need be.
+        gradients = [
+            tensor.grad for group in optimiser.param_groups for tensor in group["params"] if tensor.grad is not None
+        ]
+        stopping = stop()  # as late as all can still hear of it
+        sums = torch.stack([loss, torch.full_like(loss, stopping)])
+        processes.add_up([*gradients, sums])
+        if scale != 1:
+            torch._foreach_div_(gradients, scale)
+        optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return Stepped(sums[0], stopping if processes.count == 1 else bool(sums[1] > 0))
+
+
+def losses_of(model: EpalmModel, batch: Batch) -> Losses:
+    """Loss and exactness of each of a batch's samples."""
+    return model.losses(batch.features, batch.input_ids, batch.attention_mask, batch.labels)
+
+
+@torch.no_grad()
+def validate(
+    model: EpalmModel, batches: Sequence[Batch], *, device: torch.device, processes: Processes = ALONE
+) -> Validation | None:
+    """Loss and exactness over batches, with the text given (teacher forcing); the same in all processes.
+
+    Raises:
+        EpalmError: the memory does not suffice.
+    """
+    if not batches:
+        return None
+    model.eval()
+    sums = []
+    for batch in (batch.to(device) for batch in batches):
+        with _enough_memory(batch, 1):
+            each = losses_of(model, batch)
+        sums.append(torch.stack([values[: batch.own_samples].float().sum() for values in each]))
+    model.train()
+    total = torch.stack(sums).cpu().double().sum(0)
+    processes.add_up([total])
+    samples = sum(batch.all_samples for batch in batches)
+    return Validation(float(total[0]) / samples, float(total[1]) / samples, samples)
+
+
+@contextmanager
+def _enough_memory(batch: Batch, parts: int) -> Iterator[None]:
+    """Turn a lack of memory into one message. Raises EpalmError."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        rows, tokens = batch.labels.shape
+        where = "GPU" if batch.labels.is_cuda else "computer"
+        raise EpalmError(
+            f"the {where}'s memory does not suffice for a batch of {rows} samples × {tokens} tokens"
+            + (f" in {parts} parts" if parts > 1 else ""),
+            hint=f"--set optim.micro_batches={2 * parts} takes smaller parts with the same result, --set "
+            "optim.gradient_checkpointing=true saves memory for time, --set lm.dtype=bfloat16 halves the LM",
+        ) from error
 
 
 def train_model(
@@ -37,64 +193,62 @@ def train_model(
     optimiser: torch.optim.Optimizer,
     batches: Batches,
     validation: Sequence[Batch],
-    hyper: Hyperparameters,
+    config: Config,
     *,
     start: TrainState,
     device: torch.device,
-    cadence: Cadence,
     report: Report,
     save: Save,
     stop: Stop,
     processes: Processes = ALONE,
 ) -> TrainState:
-    """Train the model in place from `start` on; where it ends: after `hyper.steps`, or earlier when `stop` says so.
+    """Train the model in place from `start` on; where it ends: after the last step, or earlier when `stop` says so.
 
     What was reported is saved in the end. All `processes` end after the same step when one of them is to stop.
 
     Raises:
         EpalmError: the loss is no number any more.
     """
+    schedule, optim, keep = Schedule(config.optim, len(batches)), config.optim, config.checkpoint
+    (connector,) = (group for group in optimiser.param_groups if group["name"] == CONNECTOR)
     model.train()
     state, note = start, ""
     began = saved = time.perf_counter()
     with (
-        progress("train", hyper.steps, "steps", done=start.step) as advance,
-        closing(_steps(batches, state, hyper.steps)) as ahead,
+        progress("train", schedule.steps, "steps", done=start.step) as advance,
+        closing(_steps(batches, start.step, schedule.steps)) as ahead,
     ):
-        for epoch, position, batch in ahead:
-            rate = hyper.schedule.rate(state.step, epoch)
-            for group in optimiser.param_groups:
-                if group["name"] == CONNECTOR:
-                    group["lr"] = rate
+        for step, batch in enumerate(ahead, start.step + 1):
+            connector["lr"] = schedule.rate(step - 1)
             loss, stopping = take_step(
                 model,
                 optimiser,
                 batch.to(device),
-                loss_weight=hyper.loss_weight,
-                micro_batches=hyper.micro_batches,
+                loss_weight=optim.loss_weight,
+                micro_batches=optim.micro_batches,
                 processes=processes,
                 stop=stop,
             )
-            state = replace(state, step=state.step + 1, epoch=epoch, position=position + 1)
-            last = state.step == hyper.steps
-            if state.step % _REPORT_EVERY == 0 or last:
-                value = _finite(float(loss), state.step)
-                seconds, note = start.seconds + time.perf_counter() - began, f"loss {value:.3f} nats"
-                report({"step": state.step, "epoch": epoch, "loss": value, "lr": rate, "seconds": seconds})
+            state, last = replace(state, step=step), step == schedule.steps
+            if step % _REPORT_EVERY == 0 or last:
+                value, seconds = _finite(float(loss), step), start.seconds + time.perf_counter() - began
+                epoch, note = (step - 1) // len(batches), f"loss {value:.3f} nats"
+                report({"step": step, "epoch": epoch, "loss": value, "lr": connector["lr"], "seconds": seconds})
             advance(note=note)
-            validated = state.step % hyper.validate_every == 0 or last
+            validated = step % config.eval.every_steps == 0 or last
             if validated:
                 result = validate(model, validation, device=device, processes=processes)
                 if result is not None:
-                    report(
-                        {"step": state.step, "val_loss": result.loss, "val_exact": result.exact, "n": result.samples}
-                    )
-                state = _validated(state, result)
+                    report({"step": step, "val_loss": result.loss, "val_exact": result.exact, "n": result.samples})
+                    state = replace(state, validation=result)
+                if result is None or state.best is None or result.loss < state.best.loss:
+                    state = replace(state, best=result, best_step=step)
             if processes.count == 1:  # several learn of it with the next step's sums
                 stopping = stop()
             now = time.perf_counter()
-            if validated or stopping or _is_due(cadence, state.step, now - saved):
-                _finite(float(loss), state.step)
+            due = now - saved > 60 * keep.every_minutes or (keep.every_steps and step % keep.every_steps == 0)
+            if validated or stopping or due:
+                _finite(float(loss), step)
                 state = replace(state, seconds=start.seconds + now - began)
                 save(state)
                 saved = time.perf_counter()
@@ -103,29 +257,16 @@ def train_model(
     return state
 
 
-def _steps(batches: Batches, state: TrainState, steps: int) -> Generator[tuple[int, int, Batch]]:
-    """(epoch, position in it, batch) from where the training stands, for as many epochs as `steps` take."""
-    epoch, first, done = state.epoch, state.position, state.step
+def _steps(batches: Batches, done: int, steps: int) -> Generator[Batch]:
+    """The batch of each step behind the first `done`."""
     while done < steps:
+        epoch, first = divmod(done, len(batches))
         with closing(batches.epoch(epoch, first=first)) as ahead:  # its threads end with it
-            for position, batch in enumerate(ahead, first):
-                yield epoch, position, batch
+            for batch in ahead:
+                yield batch
                 done += 1
                 if done == steps:
                     return
-        epoch, first = epoch + 1, 0
-
-
-def _validated(state: TrainState, result: Validation | None) -> TrainState:
-    if result is None:
-        return replace(state, best_step=state.step)
-    if state.best is None or result.loss < state.best.loss:
-        return replace(state, validation=result, best=result, best_step=state.step)
-    return replace(state, validation=result)
-
-
-def _is_due(cadence: Cadence, step: int, seconds: float) -> bool:
-    return seconds > cadence.seconds or (cadence.steps is not None and step % cadence.steps == 0)
 
 
 def _finite(loss: float, step: int) -> float:

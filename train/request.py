@@ -46,16 +46,18 @@ class RecipeChanges:
         """As settings, "section.key=value"; those by key come last, and win. Raises UsageError: a wrong form."""
         from epalm.settings import parse_inject
 
-        found = [f"model.variant={self.variant}"] if self.variant else []
-        if self.inject is not None:
-            numbers = zip(("tokens", "start", "end"), parse_inject(self.inject), strict=True)
-            found += [f"model.{key}={number}" for key, number in numbers]
-        found += [f"{part.value}.train=true" for part in self.unfreeze or ()]
-        found += [f"data.few_shot={self.few_shot}"] if self.few_shot is not None else []
-        found += ["data.balanced=true"] if self.balanced else []
-        found += ["model.blind=true"] if self.blind else []
-        found += [f"optim.seed={self.seed}"] if self.seed is not None else []
-        return [*found, *(self.settings or ())]
+        places = parse_inject(self.inject) if self.inject is not None else (None, None, None)
+        settings = {
+            "model.variant": self.variant or None,
+            **dict(zip(("model.tokens", "model.start", "model.end"), places, strict=True)),
+            **{f"{part.value}.train": "true" for part in self.unfreeze or ()},
+            "data.few_shot": self.few_shot,
+            "data.balanced": "true" if self.balanced else None,
+            "model.blind": "true" if self.blind else None,
+            "optim.seed": self.seed,
+        }
+        chosen = [f"{key}={value}" for key, value in settings.items() if value is not None]
+        return [*chosen, *(self.settings or ())]
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,61 @@
-"""One training from its setup to a run folder: which folder, from which checkpoint, to which end."""
+"""One training from its setup to a run folder: what it would do, which folder, from which checkpoint, to which end."""
 
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
+from epalm.cache.objects.durable import fsync_file
 from epalm.cache.store import mark
 from epalm.console import say, warn
 from epalm.errors import UsageError
 from epalm.figures import headline_in_words
+from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import training_items
-from epalm.train.loop import Cadence, Stop, train_model
+from epalm.train.loop import Stop, TrainState, make_optimiser, take_step, train_model
+from epalm.train.runs.checkpoints import TRAINABLE, Checkpoint
 from epalm.train.runs.listing import headlines
-from epalm.train.runs.run_choice import Choice, choose_run
-from epalm.train.runs.run_folder import RunFolder, require_room, writing
-from epalm.train.runs.run_key import library_versions, version_changes
-from epalm.train.runs.run_lock import emptied_on_fault, locked
+from epalm.train.runs.run_folder import RunFolder, locked, require_room, writing
+from epalm.train.runs.run_key import matching_run, version_changes
 from epalm.train.runs.tracking import reporting
-from epalm.train.runs.train_state import TrainState, parts_of, record_of, restore
-from epalm.train.setup import Setup, validation_batches
-from epalm.train.step import make_optimiser
+from epalm.train.setup import Setup
 
 _BESIDE_TENSORS = 1 << 15  # bytes of a checkpoint: where the training stands, random generators, names
-_SHOWN = 8  # changes; the rest is counted
+_TIMED_STEPS = 5
+
+
+def plan(setup: Setup) -> dict[str, Any]:
+    """What `execute` would do, counted: steps, items, parameters, the bytes that it writes at most, warnings.
+
+    "seconds" are estimated from a few steps here, validation left out; nothing is written.
+    """
+    optim, schedule, model = setup.config.optim, setup.schedule, setup.model.to(setup.device).train()
+    optimiser, moments = make_optimiser(model, optim), [time.perf_counter()]
+    options: dict[str, Any] = {"loss_weight": optim.loss_weight, "micro_batches": optim.micro_batches}
+    for batch in islice(setup.batches.epoch(0), _TIMED_STEPS + 1):
+        stepped = take_step(model, optimiser, batch.to(setup.device), processes=setup.processes, **options)
+        float(stepped.loss)  # waits for it
+        moments.append(time.perf_counter())
+    timed = moments[1:] if len(moments) > 2 else moments  # the first step is slower
+    return {
+        "steps": schedule.steps,
+        "epochs": schedule.epochs,
+        "warmup_steps": optim.warmup_steps,
+        "train_items": len(setup.batches.items),
+        "validation_items": len(setup.validation.items),
+        "missing_samples": setup.material.missing,
+        "trainable_parameters": _size(setup),
+        "bytes": _checkpoint_bytes(setup),
+        "seconds": (timed[-1] - timed[0]) / (len(timed) - 1) * schedule.steps,
+        "warnings": setup.warnings,
+    }
 
 
 def execute(setup: Setup, *, canary: Callable[..., None], stop: Stop = lambda: False) -> dict[str, Any] | None:
@@ -37,26 +67,36 @@ def execute(setup: Setup, *, canary: Callable[..., None], stop: Stop = lambda: F
         UsageError: the run folder of that name is another training's, or in use.
         EpalmError: as `train`, or what `canary` raises; nothing is left of a run that has not begun.
     """
-    resolved, processes = setup.resolved, setup.processes
-    request, features = resolved.request, resolved.feature_set
-    label = "-".join((resolved.modality, Path(resolved.recipe).stem, *(["blind"] if setup.config.model.blind else [])))
-    chosen = processes.from_first(
-        choose_run(request.runs, label, setup.inputs, name=request.run, again=request.again)
-        if processes.first
-        else None
-    )
-    if chosen.summary is not None:
+    material, processes, schedule, optim = setup.material, setup.processes, setup.schedule, setup.config.optim
+    request, run = material.request, None
+    if processes.first:
+        run = matching_run(request.runs, setup.inputs, name=request.run, again=request.again)
+    run = processes.from_first(run)
+    if run and (summary := run.summary) is not None:
         if processes.first:
-            _say_done(chosen)
-        return {**chosen.summary, "run": str(chosen.folder.path)}
-    _say_start(chosen, setup)
-    with emptied_on_fault(chosen.folder) if processes.first else nullcontext():
-        if features and processes.first:
-            if request.canary:
-                canary(features, resolved.cache, resolved.dataset, resolved.material.training, str(setup.device))
-            # From now on no collection takes the feature set away.
-            mark(features.objects, str(chosen.folder.path.resolve()), socket.gethostname())
-        return train(setup, chosen.folder, stop=stop, trackers=request.track or ())
+            run.make_latest()
+            say(f"this training is done already: {run.path}; --again trains once more")
+            scores = "; ".join(headline_in_words(name, figure) for name, figure in headlines(run).items())
+            say(f"scored: {scores}, × 100" if scores else "not scored yet")
+        return {**summary, "run": str(run.path)}
+    if processes.first:
+        say(
+            f"{len(setup.batches.items):,} training items, {schedule.epochs:,} epochs of {len(setup.batches):,} steps, "
+            f"{schedule.steps:,} in all; the rate warms up for {min(optim.warmup_steps, schedule.steps):,}, up to "
+            f"{optim.peak_lr:.1e}"
+        )
+        for warning in setup.warnings:
+            warn(warning)
+        if material.feature_set and request.canary:
+            canary(material.feature_set, material.cache, material.dataset, material.training, str(setup.device))
+        if run is None:
+            require_room(request.runs, _checkpoint_bytes(setup))
+            blind = ["blind"] if setup.config.model.blind else []
+            label = "-".join((material.modality, Path(material.recipe).stem, *blind))
+            run = RunFolder.create(request.runs, label, name=request.run)
+        if material.feature_set:  # from now on no collection takes it away
+            mark(material.feature_set.objects, str(run.path.resolve()), socket.gethostname())
+    return train(setup, processes.from_first(run), stop=stop, trackers=request.track or ())
 
 
 def train(
@@ -69,144 +109,127 @@ def train(
 
     Raises:
         UsageError: another process works in the folder, or none of its checkpoints is whole.
-        EpalmError: it cannot be written, or has too little room; the loss is no number any more; a tracker does not
-            start.
+        EpalmError: it cannot be written; the loss is no number any more; a tracker does not start.
     """
-    with locked(run) if setup.processes.first else nullcontext():
-        return _train(setup, run, stop, trackers)
+    processes = setup.processes
+    with ExitStack() as held:
+        if processes.first:
+            held.enter_context(locked(run))
+            if not run.has_begun:
+                run.begin(setup.config, setup.inputs)
+        model = setup.model.to(setup.device)
+        optimiser = make_optimiser(model, setup.config.optim)
+        with processes.first_goes_ahead():
+            start = _restored(setup, run, optimiser)
+        processes.require_same(start.step, "the checkpoint")
+        reports = reporting(run, setup.config.model_dump(mode="json"), trackers)
+        report = held.enter_context(reports) if processes.first else lambda _metrics: None
 
+        def save(state: TrainState) -> None:
+            if processes.first:
+                noted = {name: setup.inputs[name] for name in ("key", "versions")}
+                record = {**asdict(state), **noted, "steps": setup.schedule.steps, "processes": processes.count}
+                with writing(run.path):
+                    fsync_file(run.metrics)
+                    best = state.best_step == state.step
+                    run.checkpoints.write(state.step, _tensors_of(model, optimiser), record, best=best)
 
-def _train(setup: Setup, run: RunFolder, stop: Stop, trackers: Sequence[str]) -> dict[str, Any] | None:
-    processes, hyper = setup.processes, setup.hyper
-    if processes.first:
-        run.sweep()
-    if processes.first and not run.has_begun:
-        require_room(run.path, checkpoint_bytes(setup.model.trainable_tensors().values()))
-        run.begin(setup.config, setup.inputs)
-    model = setup.model.to(setup.device)
-    optimiser = make_optimiser(model, hyper)
-    with processes.first_goes_ahead():
-        start = _restored(setup, run, optimiser)
-    processes.require_same(start.step, "the checkpoint")
-
-    def save(state: TrainState) -> None:
-        if not processes.first:
-            return
-        record = {
-            **record_of(state, optimiser),
-            "steps": hyper.steps,
-            "key": setup.inputs["key"],
-            "versions": setup.inputs["versions"],
-            "processes": processes.count,
-            "metrics_bytes": run.metrics_bytes(),
-        }
-        with writing(run.path):
-            run.checkpoints.write(state.step, parts_of(model, optimiser), record, best=state.best_step == state.step)
-
-    keep = setup.config.checkpoint
-    reports = reporting(run, setup.config.model_dump(mode="json"), trackers)
-    with reports if processes.first else nullcontext(_ignore) as report:
         state = train_model(
             model,
             optimiser,
             setup.batches,
-            validation_batches(setup),
-            hyper,
+            list(setup.validation.epoch(0, augmented=False)),
+            setup.config,
             start=start,
             device=setup.device,
-            cadence=Cadence(60 * keep.every_minutes, keep.every_steps),
             report=report,
             save=save,
             stop=stop,
             processes=processes,
         )
-    if state.step < hyper.steps:
-        say(f"stopped and saved in {run.path}; the same command goes on")
-        return None
-    summary = _summary(setup, run, state)
-    if processes.first:
-        run.end(summary)
-        run.finish()
-    return summary
-
-
-def _ignore(_metrics: Mapping[str, Any]) -> None:
-    """The first process reports for all."""
+        if state.step < setup.schedule.steps:
+            say(f"stopped and saved in {run.path}; the same command goes on")
+            return None
+        result = state.validation
+        summary = {
+            "run": str(run.path),
+            "steps": state.step,
+            "train_items": len(setup.batches.items),
+            "missing_samples": setup.material.missing,
+            "trainable_parameters": _size(setup),
+            "all_parameters": sum(tensor.numel() for tensor in model.parameters()),
+            "seconds": state.seconds,
+            "val_loss": result.loss if result else None,  # nats per sample
+            "val_exact": result.exact if result else None,
+            "val_samples": result.samples if result else 0,  # that the validation took, of `val_of` that there are
+            "val_of": len(training_items(setup.material.validation)),
+        }
+        if processes.first:
+            run.end(summary)
+        return summary
 
 
 def _restored(setup: Setup, run: RunFolder, optimiser: torch.optim.Optimizer) -> TrainState:
     """Where the training stands; model and optimiser are as they were there, and the folder has nothing newer."""
-    checkpoint, first = run.checkpoints.newest(), setup.processes.first
+    checkpoint, processes = run.checkpoints.newest(), setup.processes
     if checkpoint is None:
         torch.manual_seed(setup.config.optim.seed)
-        if first:
-            run.cut_metrics(0)
-        return TrainState()
-    if checkpoint.state["key"] != setup.inputs["key"]:
+        state = TrainState()
+    elif checkpoint.state["key"] != setup.inputs["key"]:
         raise UsageError(f"{checkpoint.path} is of another training", hint="give another --run")
-    state = restore(checkpoint, setup.model, optimiser)
-    if state.best_step is not None and not run.checkpoints.holds(state.best_step):
-        state = state.without_best()
-    if not first:
-        return state
-    with writing(run.path):
-        run.checkpoints.go_on_from(checkpoint, best=state.best_step)
-    run.cut_metrics(checkpoint.state["metrics_bytes"])
-    say(f"going on after step {state.step:,} of {setup.hyper.steps:,}: {checkpoint.path}")
-    if changes := version_changes(checkpoint.state, setup.inputs):
-        say(f"it was saved with other versions ({changes}): the same bits are promised within the same versions alone")
-    if (count := checkpoint.state["processes"]) != setup.processes.count:
-        say(f"it was saved by {count} processes: sums are rounded in another order from here on")
+    else:
+        state = _put(checkpoint, setup.model, optimiser)
+        if state.best_step is not None and not run.checkpoints.whole(f"step-{state.best_step}"):
+            state = replace(state, best=None, best_step=None)  # the next validation is the best
+    if processes.first:
+        run.go_on_from(state.step)
+    if checkpoint and processes.first:
+        with writing(run.path):
+            run.checkpoints.go_on_from(checkpoint, best=state.best_step)
+        say(f"going on after step {state.step:,} of {setup.schedule.steps:,}: {checkpoint.path}")
+        if changes := version_changes(checkpoint.state, setup.inputs):
+            say(f"it was saved with other versions ({changes}): the same bits are promised within the same ones alone")
+        if (count := checkpoint.state["processes"]) != processes.count:
+            say(f"it was saved by {count} processes: sums are rounded in another order from here on")
     return state
 
 
-def _summary(setup: Setup, run: RunFolder, state: TrainState) -> dict[str, Any]:
-    """What the training did. Times in seconds, losses in nats per sample."""
-    result, material = state.validation, setup.resolved.material
-    return {
-        "run": str(run.path),
-        "steps": state.step,
-        "train_items": len(setup.batches.items),
-        "missing_samples": material.missing,
-        "trainable_parameters": sum(tensor.numel() for tensor in setup.model.trainable_tensors().values()),
-        "all_parameters": sum(tensor.numel() for tensor in setup.model.parameters()),
-        "seconds": state.seconds,
-        "val_loss": result.loss if result else None,
-        "val_exact": result.exact if result else None,
-        "val_samples": result.samples if result else 0,  # that the validation took, of `val_of` that there are
-        "val_of": len(training_items(material.validation)),
+def _tensors_of(model: EpalmModel, optimiser: torch.optim.Optimizer) -> dict[str, dict[str, torch.Tensor]]:
+    """The tensors of a checkpoint by part: trained ones, the optimiser's by "kind.tensor", random generators.
+
+    Nothing in a step draws random numbers today: the generators are kept for what will, such as another bridge.
+    """
+    trained: dict[str, torch.Tensor] = {**model.trainable_tensors()}
+    states = {
+        f"{kind}.{name}": value
+        for name, tensor in trained.items()
+        for kind, value in optimiser.state.get(tensor, {}).items()
     }
+    generators = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        generators["cuda"] = torch.cuda.get_rng_state()
+    return {TRAINABLE: trained, "optimiser": states, "random": generators}
 
 
-def checkpoint_bytes(tensors: Iterable[torch.Tensor]) -> int:
+def _put(checkpoint: Checkpoint, model: EpalmModel, optimiser: torch.optim.Optimizer) -> TrainState:
+    """Put a checkpoint's tensors into model, optimiser and random generators; where the training stands then."""
+    model.load_trainable(checkpoint.tensors(TRAINABLE))
+    trained = model.trainable_tensors()
+    for key, value in checkpoint.tensors("optimiser").items():
+        kind, _, name = key.partition(".")
+        optimiser.state[trained[name]][kind] = value if kind == "step" else value.to(trained[name].device)
+    generators = checkpoint.tensors("random")
+    torch.set_rng_state(generators["cpu"])
+    if "cuda" in generators and torch.cuda.is_available():
+        torch.cuda.set_rng_state(generators["cuda"])
+    return TypeAdapter(TrainState).validate_python(checkpoint.state)
+
+
+def _size(setup: Setup) -> int:
+    return sum(tensor.numel() for tensor in setup.model.trainable_tensors().values())
+
+
+def _checkpoint_bytes(setup: Setup) -> int:
     """Of the checkpoints: two latest, the best, and the draft of the next; each tensor with AdamW's two moments."""
-    one = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    one = sum(tensor.nbytes for tensor in setup.model.trainable_tensors().values())
     return 4 * (3 * one + _BESIDE_TENSORS)
-
-
-def _say_start(chosen: Choice, setup: Setup) -> None:
-    """What a new run differs in from the nearest one, how long it is going to train, what it falls short of."""
-    if not setup.processes.first:
-        return
-    if chosen.nearest is not None:
-        rest = f"; and {len(chosen.changes) - _SHOWN} more" if len(chosen.changes) > _SHOWN else ""
-        say(f"a new run; changed since {chosen.nearest.name}: {'; '.join(chosen.changes[:_SHOWN])}{rest}")
-    hyper, schedule = setup.hyper, setup.hyper.schedule
-    say(
-        f"{len(setup.batches.items):,} training items, {schedule.epochs:,} epochs of {len(setup.batches):,} steps, "
-        f"{hyper.steps:,} in all; the rate warms up for {min(schedule.warmup_steps, hyper.steps):,}, up to "
-        f"{schedule.peak_lr:.1e}"
-    )
-    for warning in setup.warnings:
-        warn(warning)
-
-
-def _say_done(chosen: Choice) -> None:
-    """That the same training is done already, where, and its scores; it is the latest run again."""
-    folder = chosen.folder
-    folder.finish()
-    say(f"this training is done already: {folder.path}; --again trains once more")
-    if changes := version_changes(folder.inputs, {"versions": library_versions()}):
-        say(f"it was begun with other versions ({changes}), whose bits may differ from those of these")
-    scores = "; ".join(headline_in_words(name, figure) for name, figure in headlines(folder).items())
-    say(f"scored: {scores}, × 100" if scores else "not scored yet")

@@ -17,12 +17,10 @@ from epalm.cli.evaluate.predict import predict
 from epalm.cli.evaluate.report import report
 from epalm.cli.evaluate.score import score
 from epalm.cli.evaluate.serve import serve
-from epalm.cli.export_run import export_run
 from epalm.cli.extract import extract
-from epalm.cli.import_run import import_run
-from epalm.cli.recipes import recipes
-from epalm.cli.runs import runs
-from epalm.cli.train import train
+from epalm.cli.train.recipes import recipes
+from epalm.cli.train.runs import export_run, import_run, runs
+from epalm.cli.train.train import train
 
 app = typer.Typer(
     help="A frozen language model that sees, watches and listens.\n\n"

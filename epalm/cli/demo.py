@@ -62,7 +62,7 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     outcomes = {key: done[training] for key, training in trainings.items()}
     rows = [row for modality in Modality for row in _rows(modality, [outcomes[modality, side] for side in _SIDES])]
     (folder / "demo.json").write_text(json.dumps(rows, indent=2) + "\n")
-    RunFolder(folder / trainings[Modality.IMAGE, "perception"].label).finish(runs)
+    RunFolder(folder / trainings[Modality.IMAGE, "perception"].label).make_latest()
     pages = []
     for modality in Modality:
         pages.append(folder / f"report-{modality}.html")

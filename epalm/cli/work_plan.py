@@ -38,7 +38,7 @@ _TIMED = {"train": "a few steps", "score": "some samples"}
 
 
 def show_plan(verb: str, figures: Mapping[str, Any], features: FeatureSource, folder: Path, as_json: bool) -> None:
-    """Print what a training (`TrainPlan`) or a scoring (`estimate_score`) would do in a folder.
+    """Print what a training (`epalm.train.run.plan`) or a scoring (`estimate_score`) would do in a folder.
 
     Raises:
         EpalmError: what it writes would not fit.
@@ -56,7 +56,7 @@ def show_plan(verb: str, figures: Mapping[str, Any], features: FeatureSource, fo
             counts["answers to rank for each question"] = answers
         rows = {words: f"{count:,}" for words, count in counts.items()} | {
             "to write": size_in_words(int(figures["bytes"])),
-            "free": "no known limit" if free is None else size_in_words(free),
+            "free": size_in_words(free),
             f"time, from {_TIMED[verb]} on this machine": time_in_words(figures["seconds"]),
         }
         print_table(f"{verb} would do", ("", ""), list(rows.items()))

@@ -15,8 +15,8 @@ from epalm.config import Config, load_config, read_config, recipes
 from epalm.errors import UsageError
 from epalm.samples import Modality, Sample, Task
 from epalm.train.data.batches import few_shot, question_type
+from epalm.train.loop import Schedule
 from epalm.train.request import recipe_for
-from epalm.train.step import Schedule
 from tests.conftest import Epalm
 
 USUAL = (1e-5, 2e-5, 1e-6, 1e-5)  # connector: warm-up from, peak, minimum; prompt and adapters
@@ -151,9 +151,8 @@ def test_the_type_of_a_question_is_the_data_sets_own_where_it_has_one() -> None:
 
 
 def _curve(config: Config, steps_per_epoch: int) -> list[float]:
-    optim = config.optim
-    schedule = Schedule(optim.warmup_steps, optim.warmup_lr, optim.peak_lr, optim.min_lr, optim.epochs)
-    return [schedule.rate(step, step // steps_per_epoch) for step in range(optim.epochs * steps_per_epoch)]
+    schedule = Schedule(config.optim, steps_per_epoch)
+    return [schedule.rate(step) for step in range(schedule.steps)]
 
 
 @pytest.mark.parametrize("name", [name for name in recipes() if name != "playground"])

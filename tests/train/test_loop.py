@@ -10,9 +10,7 @@ from epalm.config import load_config
 from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batch
 from epalm.train.lm.load import load_lm
-from epalm.train.loop import Cadence, train_model
-from epalm.train.runs.train_state import TrainState
-from epalm.train.step import Hyperparameters, Schedule, make_optimiser
+from epalm.train.loop import TrainState, make_optimiser, train_model
 
 
 class Same:
@@ -21,15 +19,20 @@ class Same:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
 
+    def __len__(self) -> int:
+        return 3
+
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         yield from [self._batch] * 3
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_connectors_rate_is_on_the_schedule_whichever_group_it_is(reverse: bool) -> None:
-    model = build_model(load_config("playground", ["model.variant=epalm-ada"]).resolved(8), load_lm("playground"), 3)
-    hyper = Hyperparameters(3, Schedule(2, 0.1, 0.3, 0.0, 1), 0.01, 0.0, 0.0, 0.0, 1.0, validate_every=9)
-    optimiser = make_optimiser(model, hyper)
+    optim = {"epochs": 1, "warmup_steps": 2, "warmup_lr": 0.1, "peak_lr": 0.3, "fixed_lr": 0.01}
+    words = ["model.variant=epalm-ada", *(f"optim.{key}={value}" for key, value in optim.items())]
+    config = load_config("playground", words).resolved(8)
+    model = build_model(config, load_lm("playground"), 3)
+    optimiser = make_optimiser(model, config.optim)
     if reverse:
         optimiser.param_groups.reverse()
     rates: list[dict[str, float]] = []
@@ -39,7 +42,6 @@ def test_the_connectors_rate_is_on_the_schedule_whichever_group_it_is(reverse: b
     ids = torch.randint(4, 100, (2, 5))
     batches: Any = Same(Batch(torch.randn(2, model.groups, 1, 3), ids, None, ids))
     kept: dict[str, Any] = {"report": lambda _: None, "save": lambda _: None, "stop": lambda: False}
-    start, device = TrainState(), torch.device("cpu")
-    train_model(model, optimiser, batches, [], hyper, start=start, device=device, cadence=Cadence(1e9), **kept)
+    train_model(model, optimiser, batches, [], config, start=TrainState(), device=torch.device("cpu"), **kept)
     assert [one["connector"] for one in rates] == pytest.approx([0.1, 0.2, 0.3])
     assert {one["fixed"] for one in rates} == {0.01}

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from epalm.config import load_config
-from epalm.train.checks import length_warnings, schedule_warnings
-from epalm.train.step import Schedule
+from epalm.settings import OptimSettings
+from epalm.train.loop import Schedule
+from epalm.train.setup import length_warnings, schedule_warnings
 from tests.conftest import Done, Epalm
 from tests.shared_files import shared_case
 from tests.trials import Trial
@@ -86,21 +87,23 @@ def test_the_schedule_fits_any_number_of_samples(items: int, batch: int) -> None
     assert optim.min_steps and steps >= optim.min_steps and fitted.epochs >= optim.epochs
     assert fitted.epochs == optim.epochs or steps < optim.min_steps + each  # no epoch more than that takes
     assert 0 < fitted.warmup_steps < steps / 5
-    schedule = Schedule(fitted.warmup_steps, fitted.warmup_lr, fitted.peak_lr, fitted.min_lr, fitted.epochs)
-    rates = [schedule.rate(step, step // each) for step in {0, fitted.warmup_steps, steps - 1}]
+    schedule = Schedule(fitted, each)
+    assert schedule.steps == steps
+    rates = [schedule.rate(step) for step in {0, fitted.warmup_steps, steps - 1}]
     assert max(rates) > 0.9 * fitted.peak_lr and rates[0] == fitted.warmup_lr
-    assert not [*schedule_warnings(schedule, steps, each)]
+    assert not [*schedule_warnings(schedule)]
     assert fitted.fitted(items) == fitted  # what the run keeps is a recipe that does the same
 
 
 @given(st.integers(0, 900), st.integers(1, 900), st.integers(1, 40))
 def test_a_rate_that_never_peaks_is_said_and_no_other(warmup: int, steps: int, each: int) -> None:
-    schedule = Schedule(warmup, 1e-5, 2e-5, 1e-6, math.ceil(steps / each))
-    said = " ".join(schedule_warnings(schedule, steps, each))
+    schedule = Schedule(OptimSettings(warmup_steps=warmup, epochs=1000, max_steps=steps), each)
+    assert (schedule.steps, schedule.epochs) == (steps, math.ceil(steps / each))
+    said = " ".join(schedule_warnings(schedule))
     peaks = warmup < steps
     assert ("never reaches its peak" in said) == (not peaks)
     assert (f"{steps:,} steps are few" in said) == (steps < 300)
-    assert any(schedule.rate(step, 0) == 2e-5 for step in range(steps)) == peaks
+    assert any(schedule.rate(step) == 2e-5 for step in range(min(steps, warmup + 1))) == (peaks and warmup < each)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40), st.integers(0, 60)), min_size=1, max_size=12))

@@ -5,6 +5,7 @@ the others and its own. `latest` and `best` are files that hold the name of one 
 what the tensors mean.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -24,22 +25,40 @@ if TYPE_CHECKING:
 
 BEST, LATEST = "best", "latest"
 TRAINABLE = "trainable"
-_STATE, _DIGEST = "state.json", "digest"
+_STATE = "state.json"
 _NAME = re.compile(r"step-([0-9]{1,18})", re.ASCII)
 _KEPT = 2  # newest checkpoints, beside the best one
-_READ = 1 << 22  # bytes
-
-
-class DamagedError(UsageError):
-    """A checkpoint whose files are not what was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One that was found whole: its folder, and what `Checkpoints.write` was given as its state."""
+    """The folder of one, and what `Checkpoints.write` was given as its state."""
 
     path: Path
     state: Mapping[str, Any]
+
+    @staticmethod
+    def open(path: Path) -> "Checkpoint":
+        """With its state; its tensors are not looked at. Raises UsageError: it is damaged, or not there."""
+        try:
+            state: dict[str, Any] = json.loads((path / _STATE).read_bytes())
+            digest = state.pop("digest")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _damaged(path, f"cannot be read: {error}") from error
+        if digest != xxhash.xxh3_128_hexdigest(_json(state)):
+            raise _damaged(path, f"is damaged: {_STATE} is not what was written")
+        return Checkpoint(path, state)
+
+    def verified(self) -> "Checkpoint":
+        """The same, once its files are known to be what was written. Raises UsageError: they are not."""
+        for name, digest in self.state["files"].items():
+            try:
+                whole = _digest_of(self.path / name) == digest
+            except OSError as error:
+                raise _damaged(self.path, f"cannot be read: {error}") from error
+            if not whole:
+                raise _damaged(self.path, f"is damaged: {name} is not what was written")
+        return self
 
     def tensors(self, part: str) -> "dict[str, torch.Tensor]":
         """The tensors of a part, on the CPU."""
@@ -47,10 +66,9 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """All checkpoints of one run."""
+    """All checkpoints of one run; `folder` is made when something is written."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is made when something is written."""
         self.folder = folder
 
     def write(
@@ -61,23 +79,17 @@ class Checkpoints:
         Raises:
             OSError: it cannot be written; those before are as they were.
         """
-        final = self.folder / f"step-{step}"
-        if not self.folder.exists():
-            self.folder.mkdir(parents=True)
-            fsync_directory(self.folder.parent)
-        draft = self._hidden(final)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fsync_directory(self.folder.parent)
+        draft = self._hidden(f"step-{step}")
         draft.mkdir()
         try:
-            digests = {}
             for part, tensors in parts.items():
-                path = draft / f"{part}.safetensors"
-                write_tensors(path, tensors)
-                digests[path.name] = _digest_file(path)
-            content = {**state, "files": digests}
-            (draft / _STATE).write_bytes(_json({**content, _DIGEST: xxhash.xxh3_128_hexdigest(_json(content))}))
-            fsync_file(draft / _STATE)
-            fsync_directory(draft)
-            draft.rename(final)
+                write_tensors(draft / f"{part}.safetensors", tensors)
+            content = {**state, "files": {path.name: _digest_of(path) for path in draft.iterdir()}}
+            digest = xxhash.xxh3_128_hexdigest(_json(content))
+            write_atomically(draft / _STATE, _json({**content, "digest": digest}))
+            draft.rename(self.folder / f"step-{step}")
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
@@ -85,23 +97,23 @@ class Checkpoints:
         if best:
             self._point(BEST, step)
         self._point(LATEST, step)
-        self._prune()
+        self._prune(step)
 
     def newest(self) -> Checkpoint | None:
         """The newest one that is whole, damaged ones passed over with a warning; None where none was ever written.
 
         Raises:
-            DamagedError: there are some, and none is whole.
+            UsageError: there are some, and none is whole.
         """
         names = [f"step-{step}" for step in self._steps()]
-        latest = self._target(LATEST)
-        for name in names if latest is None or latest in names else [latest, *names]:
-            try:
-                return self._verified(name)
-            except DamagedError as error:
-                warn(f"{error.message}; it is passed over")
-        if names or latest:
-            raise DamagedError(
+        latest = self.name_of(LATEST)
+        if latest and latest not in names:
+            names.insert(0, latest)
+        for name in names:
+            if whole := self.whole(name):
+                return whole
+        if names:
+            raise UsageError(
                 f"no checkpoint in {self.folder} is whole",
                 hint=f"begin again: move {self.folder.parent} away, then run the same command",
             )
@@ -115,69 +127,49 @@ class Checkpoints:
         else:
             self._point(BEST, best)
         self._point(LATEST, latest)
-        self._prune(newest=latest)
+        self._prune(latest)
         for path in self.folder.glob(".*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def holds(self, step: int) -> bool:
-        """Whether the checkpoint of a step is there and whole."""
+    def whole(self, name: str) -> Checkpoint | None:
+        """The one in a folder; None, with a warning, where it is damaged or not there."""
         try:
-            return bool(self._verified(f"step-{step}"))
-        except DamagedError:
-            return False
+            return Checkpoint.open(self.folder / name).verified()
+        except UsageError as error:
+            warn(f"{error.message}; it is passed over")
+        return None
 
-    def named(self, kind: str) -> Checkpoint | None:
-        """The one that `best` or `latest` stands for; None where there is none yet. Raises DamagedError."""
-        name = self._target(kind)
-        return self._verified(name) if name else None
-
-    def latest_state(self) -> Mapping[str, Any] | None:
-        """What the latest one says of itself, its tensors not looked at; None where there is none. DamagedError."""
-        name = self._target(LATEST)
-        return _read_state(self.folder / name) if name else None
-
-    def listed(self) -> dict[str, str]:
-        """What `best` and `latest` stand for now."""
-        return {kind: name for kind in (BEST, LATEST) if (name := self._target(kind))}
-
-    def _prune(self, newest: int | None = None) -> None:
-        """Take away all but the best and the two latest, up to `newest`."""
-        steps = self._steps()
-        kept = [step for step in steps if newest is None or step <= newest][:_KEPT]
-        for step in steps:
-            path = self.folder / f"step-{step}"
-            if step not in kept and path.name != self._target(BEST):
-                shutil.rmtree(path.rename(self._hidden(path)))
-
-    def _steps(self) -> list[int]:
-        """Of the checkpoints that are there, the newest first."""
-        found = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*"))
-        return sorted((int(match[1]) for match in found if match), reverse=True)
-
-    def _verified(self, name: str) -> Checkpoint:
-        path = self.folder / name
-        state = _read_state(path)
-        try:
-            wrong = [name for name, digest in state["files"].items() if _digest_file(path / name) != digest]
-        except OSError as error:
-            raise _damaged(path, f"cannot be read: {error}") from error
-        if wrong:
-            raise _damaged(path, f"is damaged: {wrong[0]} is not what was written")
-        return Checkpoint(path, state)
-
-    def _target(self, kind: str) -> str | None:
+    def name_of(self, kind: str) -> str | None:
+        """The folder that `best` or `latest` stands for; None where there is none yet."""
         try:
             name = (self.folder / kind).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             return None
         return name if _NAME.fullmatch(name) else None
 
+    def named(self, kind: str) -> Checkpoint | None:
+        """The one that `best` or `latest` stands for, not verified. Raises UsageError: it is damaged."""
+        name = self.name_of(kind)
+        return Checkpoint.open(self.folder / name) if name else None
+
+    def _prune(self, newest: int) -> None:
+        """Take away all but the best and the two latest, up to `newest`."""
+        steps = self._steps()
+        kept = [f"step-{step}" for step in steps if step <= newest][:_KEPT]
+        for name in {f"step-{step}" for step in steps}.difference(kept, [self.name_of(BEST)]):
+            shutil.rmtree((self.folder / name).rename(self._hidden(name)))
+
+    def _steps(self) -> list[int]:
+        """Of the checkpoints that are there, the newest first."""
+        names = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*"))
+        return sorted((int(match[1]) for match in names if match), reverse=True)
+
     def _point(self, kind: str, step: int) -> None:
         write_atomically(self.folder / kind, f"step-{step}\n".encode())
 
-    def _hidden(self, path: Path) -> Path:
+    def _hidden(self, name: str) -> Path:
         """Where a checkpoint lies while it is written or taken away: a kill leaves a name that is never read."""
-        hidden = path.with_name(f".{path.name}")
+        hidden = self.folder / f".{name}"
         if hidden.exists():
             shutil.rmtree(hidden)
         return hidden
@@ -197,37 +189,23 @@ def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]", metadata: d
 
 
 def read_tensors(path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, str]]":
-    """Named tensors of a file, and its metadata. Raises DamagedError."""
+    """Named tensors of a file, and its metadata. Raises UsageError: it cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}", hint="train again, or take another --run") from error
+        raise UsageError(f"{path} cannot be read: {error}", hint="train again, or take another --run") from error
 
 
-def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads((path / _STATE).read_bytes())
-        digest = content.pop(_DIGEST)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(path, f"cannot be read: {error}") from error
-    if digest != xxhash.xxh3_128_hexdigest(_json(content)):
-        raise _damaged(path, f"is damaged: {_STATE} is not what was written")
-    return content
+def _damaged(path: Path, what: str) -> UsageError:
+    return UsageError(f"the checkpoint {path} {what}", hint="the same epalm train goes on from the one before it")
 
 
-def _damaged(path: Path, what: str) -> DamagedError:
-    return DamagedError(f"the checkpoint {path} {what}", hint="the same epalm train goes on from the one before it")
-
-
-def _digest_file(path: Path) -> str:
-    hasher = xxhash.xxh3_128()
+def _digest_of(path: Path) -> str:
     with path.open("rb") as file:
-        while part := file.read(_READ):
-            hasher.update(part)
-    return hasher.hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -13,7 +13,6 @@ from epalm.errors import EpalmError, UsageError
 from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.train.runs.run_folder import RunFolder
 
-CARD = "README.md"
 _KEPT = ("modality", "width", "lm", "epalm", "imported")  # of a run's inputs
 _OF_FEATURES = ("encoder", "layers", "preprocessing", "choice")
 
@@ -25,31 +24,27 @@ def export_run(run: RunFolder, out: Path, *, checkpoint: str = "best") -> int:
         UsageError: the checkpoint is missing or damaged, or something is at `out` already.
         EpalmError: the folder cannot be written.
     """
-    config, inputs = run.config, run.inputs
-    tensors, step = run.load(checkpoint)
+    inputs, (tensors, step) = run.inputs, run.load(checkpoint)
     try:
         out.mkdir(parents=True)
     except FileExistsError as error:
         raise UsageError(f"{out} is there already", hint="name a folder that is not") from error
     except OSError as error:
         raise EpalmError(f"{out} cannot be made: {error}", hint="name another folder") from error
-    told = inputs["features"]
     kept = {key: inputs[key] for key in _KEPT if key in inputs}
-    features = {"source": "live", "view_seed": None, **{key: told[key] for key in _OF_FEATURES}}
+    features = {"source": "live", "view_seed": None, **{key: inputs["features"][key] for key in _OF_FEATURES}}
     exported = RunFolder(out)
-    exported.begin(config, {**kept, "data": "", "features": features})
+    exported.begin(run.config, {**kept, "data": "", "features": features})
     exported.save_only(tensors, step=step)
-    parameters = sum(tensor.numel() for tensor in tensors.values())
-    write_atomically(out / CARD, _card(run, config.model.variant, config.lm.name, features, parameters).encode())
+    card = _card(run, features, sum(tensor.numel() for tensor in tensors.values()))
+    write_atomically(out / "README.md", card.encode())
     return sum(path.stat().st_size for path in out.iterdir())
 
 
-def _card(run: RunFolder, variant: str, lm: str, features: dict[str, Any], parameters: int) -> str:
-    inputs, model = run.inputs, run.config.model
-    kind = features["encoder"].get("kind", "")
+def _card(run: RunFolder, features: dict[str, Any], parameters: int) -> str:
+    inputs, config, model, lm = run.inputs, run.config, run.config.model, run.config.lm.name
     weights = json.loads(features["choice"]["encoder"])["weights"] if features["choice"] else None
     base = f"base_model: {lm}\n" if lm.count("/") == 1 and not lm.startswith((".", "/")) else ""
-    scores = _scores(run)
     return f"""---
 library_name: epalm
 {base}tags:
@@ -60,16 +55,16 @@ library_name: epalm
 # {run.name}
 
 The trained part of an eP-ALM model (*Efficient Perceptual Augmentation of Language Models*, ICCV 2023): what lets a
-frozen language model take {inputs["modality"]} input. {run.config.description}
+frozen language model take {inputs["modality"]} input. {config.description}
 
 | | |
 | --- | --- |
-| variant | {variant}: connector {model.connector}, prompt {model.prompt}, adapters {model.adapters} |
+| variant | {model.variant}: connector {model.connector}, prompt {model.prompt}, adapters {model.adapters} |
 | trained parameters | {parameters:,} |
-| language model | {lm}, {run.config.lm.dtype} |
-| encoder | {kind}, weights {weights or "as published"} |
+| language model | {lm}, {config.lm.dtype} |
+| encoder | {features["encoder"].get("kind", "")}, weights {weights or "as published"} |
 | perceptual tokens | {model.tokens}, into blocks {model.start} to {model.end}, attention {model.attention} |
-{scores}
+{_scores(run)}
 ```python
 import epalm
 
@@ -91,6 +86,6 @@ def _scores(run: RunFolder) -> str:
     of = f"split {scores['split']} of {short_name(str(scores['data']))}"
     return "".join(
         f"| {task}, {name} | {hundred(one['value'])} ({interval_in_words(one)}), {samples_in_words(one)}, {of} |\n"
-        for task, told in scores["tasks"].items()
-        for name, one in told["figures"].items()
+        for task, of_task in scores["tasks"].items()
+        for name, one in of_task["figures"].items()
     )

@@ -6,10 +6,9 @@ models were trained with `reference` attention. Whether all tensors are there is
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,31 +23,37 @@ from epalm.train.runs.run_folder import RunFolder
 
 Tensors = dict[str, torch.Tensor]
 _CONNECTOR = re.compile(r"connector\.(\d{1,4})\.(weight|bias)")
-_PROMPT = "prompt_module.prefix_embedding."
 _PROMPT_NAMES = {
-    "0.weight": "embedding",
-    "1.weight": "inner.weight",
-    "1.bias": "inner.bias",
-    "3.weight": "outer.weight",
-    "3.bias": "outer.bias",
+    f"prompt_module.prefix_embedding.{published}": f"prompt.{own}"
+    for published, own in {
+        "0.weight": "embedding",
+        "1.weight": "inner.weight",
+        "1.bias": "inner.bias",
+        "3.weight": "outer.weight",
+        "3.bias": "outer.bias",
+    }.items()
 }
 # The blocks were registered under two names, and adapters were saved under both.
 _ADAPTER = re.compile(
     r"(?:model_text\.model\.decoder\.layers|transformer)\.(\d+)\.(self_attn|fc2\.1)\.adapter\.([02])\.(weight|bias)"
 )
 _ADAPTER_NAMES = {"self_attn": "attention", "fc2.1": "feed_forward", "0": "down", "2": "up"}
-_UNFROZEN = ("text_model", "vision_model", "text_layer_norm", "vision_layer_norm")
-_DAMAGED = "the file is damaged, or its config is of another run"
+# What the public implementation could do and this one does not: keys of its config, and their values that can be.
+_ALLOWED: dict[str, tuple[Any, ...]] = {
+    "connector_type": ("linear",),
+    "text_step": (1,),  # perceptual tokens in every block
+    "select_higher_step": (False,),
+    "deep": (False,),  # prompt
+    "special_answer_token": (None, ANSWER),
+    **{f"unfreeze_{part}": (False,) for part in ("text_model", "vision_model", "text_layer_norm", "vision_layer_norm")},
+}
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """A published checkpoint: settings as overrides `section.key=value`, tensors by the names of a run's."""
 
     overrides: tuple[str, ...]
     tensors: Tensors
-    width: int  # D_enc
-    hidden: int  # D
     epoch: int | None
 
 
@@ -70,45 +75,40 @@ def read_published(path: Path) -> Published:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{path} cannot be read as a checkpoint: {first}", hint="give a published .pth") from error
     model, config = (content.get(key) if isinstance(content, dict) else None for key in ("model", "config"))
-    if not isinstance(model, Mapping) or not isinstance(config, Mapping) or not all(map(_is_tensor, model.items())):
+    tensors: Mapping[Any, Any] = model if isinstance(model, Mapping) else {"": None}
+    if not isinstance(config, Mapping) or not all(isinstance(one, torch.Tensor) for one in tensors.values()):
         raise UsageError(
             f"{path} is no published checkpoint: it has no tensors in 'model' beside a 'config'", hint="give a .pth"
         )
     try:
-        tensors = _renamed({name.removeprefix("module."): tensor for name, tensor in model.items()})
-        _refuse_others(config)
-        overrides = _overrides(config, tensors)
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}", hint=_DAMAGED) from error
-    epoch, (_, hidden, width) = content.get("epoch"), tensors["connector.weight"].shape
-    return Published(overrides, tensors, width, hidden, epoch if isinstance(epoch, int) else None)
+        renamed = _renamed({str(name).removeprefix("module."): tensor for name, tensor in tensors.items()})
+        overrides = _overrides(config, renamed)
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"{path}: {error}", hint="the file is damaged, or its config is of another run") from error
+    epoch = content.get("epoch")
+    return Published(overrides, renamed, epoch if isinstance(epoch, int) else None)
 
 
 def import_run(
-    published: Published,
-    config: Config,
-    source: Path,
-    folder: RunFolder,
-    *,
-    modality: str,
-    features: Mapping[str, Any],
-    width: int,
-    data: str = "",
-) -> None:
-    """Write the run; it is the latest then. `features` describe the encoder, of width `width`, and its layers.
+    source: Path, published: Published, config: Config, inputs: Mapping[str, Any], runs: Path, name: str | None
+) -> RunFolder:
+    """Make a run below `runs` of what was read from `source`: named so, or by time, modality and file.
+
+    `inputs` has "modality", "features" (the encoder and its layers), their "width", and "data" to score.
 
     Raises:
         UsageError: the checkpoint was trained with another language model or encoder.
     """
-    if published.width != width:
+    _, hidden, width = published.tensors["connector.weight"].shape
+    if width != inputs["width"]:
         raise UsageError(
-            f"{source} takes tokens of width {published.width}, and the encoder's have {width}",
+            f"{source} takes tokens of width {width}, and the encoder's have {inputs['width']}",
             hint="name the encoder that it was trained with: --encoder, --weights",
         )
     lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)
-    if lm.config.hidden_size != published.hidden:
+    if lm.config.hidden_size != hidden:
         raise UsageError(
-            f"{source} was trained with a language model of width {published.hidden}, and {config.lm.name!r} has "
+            f"{source} was trained with a language model of width {hidden}, and {config.lm.name!r} has "
             f"{lm.config.hidden_size}",
             hint="name the right one: --set lm.name=facebook/opt-350m, -1.3b, -2.7b or -6.7b",
         )
@@ -120,119 +120,82 @@ def import_run(
         model.load_trainable(published.tensors)
     except ValueError as error:
         raise UsageError(
-            f"{source} does not fit {config.lm.name!r}: {error}",
-            hint="name the one that it was trained with",
+            f"{source} does not fit {config.lm.name!r}: {error}", hint="name the one that it was trained with"
         ) from error
-    folder.begin(
-        config,
-        {
-            "data": data,
-            "modality": modality,
-            "features": dict(features),
-            "width": width,
-            "lm": digest,
-            "epalm": __version__,
-            "imported": {"file": source.name, "sha256": digest_file(source), "epoch": published.epoch},
-        },
-    )
+    folder = RunFolder.create(runs, f"{inputs['modality']}-{source.stem}", name=name)
+    imported = {"file": source.name, "sha256": digest_file(source), "epoch": published.epoch}
+    folder.begin(config, {**inputs, "lm": digest, "epalm": __version__, "imported": imported})
     folder.save_only(model.trainable_tensors(), step=0)
-    folder.finish()
-
-
-def _is_tensor(item: tuple[Any, Any]) -> bool:
-    return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
+    return folder
 
 
 def _renamed(model: Tensors) -> Tensors:
     """The tensors by the names of a run's. Raises ValueError."""
-    found: Tensors = {}
+    renamed: Tensors = {}
     layers: Tensors = {}
     for name, tensor in model.items():
-        own = name if _CONNECTOR.fullmatch(name) else ""
-        if name.startswith(_PROMPT) and name.removeprefix(_PROMPT) in _PROMPT_NAMES:
-            own = f"prompt.{_PROMPT_NAMES[name.removeprefix(_PROMPT)]}"
-        elif adapter := _ADAPTER.fullmatch(name):
+        own = _PROMPT_NAMES.get(name)
+        if adapter := _ADAPTER.fullmatch(name):
             block, place, side, kind = adapter.groups()
             own = f"adapters.{int(block)}.{_ADAPTER_NAMES[place]}.{_ADAPTER_NAMES[side]}.{kind}"
-        if not own:
+        if _CONNECTOR.fullmatch(name):
+            layers[name] = tensor
+        elif own is None:
             raise ValueError(f"it holds {name!r}, which no variant has")
-        if own in found and not torch.equal(found[own], tensor):
+        elif not torch.equal(renamed.setdefault(own, tensor), tensor):
             raise ValueError(f"it holds two different tensors for {own}")
-        (layers if own == name else found)[own] = tensor
     count = 1 + max((int(name.split(".")[1]) for name in layers), default=0)
-    for kind, dimensions in (("weight", 2), ("bias", 1)):
+    for kind, dimensions in (("weight", 3), ("bias", 2)):
         names = [f"connector.{layer}.{kind}" for layer in range(count)]
         if absent := [name for name in names if name not in layers]:
             raise ValueError(f"it lacks {absent[0]}")
-        if {(layers[name].ndim, *layers[name].shape) for name in names} != {(dimensions, *layers[names[0]].shape)}:
-            raise ValueError("the connector's layers differ in shape")
-        found[f"connector.{kind}"] = torch.stack([layers[name] for name in names])
-    if found["connector.bias"].shape != found["connector.weight"].shape[:2]:
-        raise ValueError("the connector's shapes do not fit each other")
-    return {name: tensor.float() for name, tensor in found.items()}
+        stacked = torch.stack([layers[name] for name in names])
+        if stacked.ndim != dimensions:
+            raise ValueError(f"its connector's {kind} has {stacked.ndim - 1} dimensions")
+        renamed[f"connector.{kind}"] = stacked
+    return {name: tensor.float() for name, tensor in renamed.items()}
 
 
 def _overrides(config: Mapping[Any, Any], tensors: Tensors) -> tuple[str, ...]:
-    """The settings. Raises ValueError: they cannot be, or call for other sizes than the tensors have."""
+    """The settings, whose values are checked where they are read.
 
-    def number(key: str, otherwise: int) -> int:
-        value = config.get(key, otherwise)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ValueError(f"its config's {key} is {value!r}, no count")
-        return value
-
-    tokens, length = number("injected_hidden_states", 1), number("prompt_len", 10)
-    shared = config.get("shared_connector") is not None
-    layers = len(tensors["connector.weight"])
-    if layers != (1 if shared else tokens):
-        raise ValueError(f"it has {layers} connectors, and its settings call for {1 if shared else tokens}")
-    prompt = "none" if not config.get("prompt_tuning", False) else "mlp" if config.get("mlp", True) else "plain"
-    if prompt != "none" and tensors.get("prompt.embedding", torch.empty(length, 0)).shape[:1] != (length,):
+    Raises:
+        ValueError: what cannot be built here, or calls for other sizes than the tensors have.
+    """
+    prompted, adapted = bool(config.get("prompt_tuning", False)), bool(config.get("use_adapters", False))
+    asked = {key: config.get(key) or allowed[0] for key, allowed in _ALLOWED.items() if key != "deep" or prompted}
+    faults = [f"{key} {value!r}" for key, value in asked.items() if value not in _ALLOWED[key]]
+    form = config.get("adapter_config")
+    parts = [form.get(name) if isinstance(form, Mapping) else None for name in ("attention", "mlp")]
+    forms = [
+        (part.get("adapter_type"), bool(part.get("add_layernorm")), part.get("downsample_factor", 4))
+        for part in parts
+        if isinstance(part, Mapping)
+    ]
+    factor = forms[0][2] if forms else None
+    if adapted and forms != [("normal", False, factor)] * 2:
+        faults.append("adapters of another form (not behind both self-attention and fc2, or of two forms)")
+    if faults:
+        raise ValueError(f"it has {', '.join(faults)}, which cannot be taken over: train it here instead")
+    length = config.get("prompt_len", 10)
+    own = len(tensors["prompt.embedding"]) if "prompt.embedding" in tensors else 1
+    if "prompt.embedding" in tensors and own != length:
         raise ValueError(f"it has another prompt than the {length} vectors of its settings")
-    adapted = bool(config.get("use_adapters", False))
     settings = {
         "model.attention": "reference",
-        "model.tokens": tokens,
-        "model.start": number("start_layer_idx", 0),
-        "model.end": number("end_layer_idx", 0),
-        "model.connector": "shared" if shared else "separate",
-        "model.prompt": prompt,
-        "model.prompt_length": max(1, length if "prompt.embedding" in tensors else 1),
+        "model.tokens": config.get("injected_hidden_states", 1),
+        "model.start": config.get("start_layer_idx", 0),
+        "model.end": config.get("end_layer_idx", 0),
+        "model.connector": "separate" if config.get("shared_connector") is None else "shared",
+        "model.prompt": "none" if not prompted else "mlp" if config.get("mlp", True) else "plain",
+        "model.prompt_length": own,
         "model.deep_prompt": "false",
         "model.adapters": "bottleneck" if adapted else "none",
-        "decode.num_beams": max(1, number("num_beams", 1)),
-        "decode.max_length": max(2, number("max_length", 30)),
+        "decode.num_beams": config.get("num_beams", 1),
+        "decode.max_length": config.get("max_length", 30),
     }
     if adapted:
-        settings["model.adapter_factor"] = config["adapter_config"]["mlp"].get("downsample_factor", 4)
+        settings["model.adapter_factor"] = factor
     if config.get("special_answer_token") is not None:
         settings["data.tasks"] = "['qa']"
     return tuple(f"{key}={value}" for key, value in settings.items())
-
-
-def _refuse_others(config: Mapping[Any, Any]) -> None:
-    """Raise ValueError for what the public implementation could do and this one does not."""
-    form = config.get("adapter_config")
-    parts = [form.get(name) if isinstance(form, Mapping) else None for name in ("attention", "mlp")]
-    plain = [
-        isinstance(part, Mapping)
-        and part.get("adapter_type") == "normal"
-        and not part.get("add_layernorm")
-        and part.get("downsample_factor", 4)
-        for part in parts
-    ]
-    sized = plain[0] == plain[1] and isinstance(plain[0], int) and plain[0] > 0
-    faults = {
-        "a connector that is not linear": config.get("connector_type", "linear") != "linear",
-        "perceptual tokens in some blocks only (text_step)": config.get("text_step", 1) != 1
-        or config.get("select_higher_step", False),
-        "a deep prompt": config.get("prompt_tuning", False) and config.get("deep", False),
-        f"another token than {ANSWER} behind the question": config.get("special_answer_token") not in (None, ANSWER),
-        "adapters of another form (not behind both self-attention and fc2, parallel, with a norm, or of two sizes)": (
-            config.get("use_adapters", False) and not sized
-        ),
-    }
-    for part in _UNFROZEN:
-        faults[f"other trained weights, which the file leaves out (unfreeze_{part})"] = config.get(f"unfreeze_{part}")
-    if has := [name for name, true in faults.items() if true]:
-        raise ValueError(f"it has {', '.join(has)}, which cannot be taken over: train it here instead")

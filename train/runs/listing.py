@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from epalm.errors import EpalmError, UsageError
 from epalm.samples import HEADLINE
-from epalm.train.runs.run_folder import RunFolder
+from epalm.train.runs.checkpoints import BEST, LATEST
+from epalm.train.runs.run_folder import RunFolder, is_locked
 from epalm.train.runs.run_key import part_differences, version_changes
-from epalm.train.runs.run_lock import is_locked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,29 +35,49 @@ def runs_frame(runs: Path) -> "pd.DataFrame":
     import pandas as pd
 
     folders = {path.parent for depth in ("*", "*/*") for name in _SIGNS for path in runs.glob(f"{depth}/{name}")}
-    found = [RunFolder(path) for path in sorted(folders, key=_begun)]
-    records = [run_record(run, runs) for run in found]
+    noted = {path: path / "inputs.json" for path in folders}
+    begun = {path: file.stat().st_mtime if file.is_file() else 0.0 for path, file in noted.items()}
+    each = [RunFolder(path) for path in sorted(folders, key=lambda path: (begun[path], path.name))]
+    records = [run_record(run, runs) for run in each]
     frame = pd.DataFrame(records, columns=list(COLUMNS)).astype(COLUMNS)
     scores = [{name: one["value"] for name, one in (record["scores"] or {}).items()} for record in records]
-    whole = [record["state"] != "damaged" for record in records]
+    whole = frame["state"] != "damaged"
     settings = pd.json_normalize(
-        [run.config.model_dump(mode="json") if is_whole else {} for run, is_whole in zip(found, whole, strict=True)]
+        [run.config.model_dump(mode="json") if sound else {} for run, sound in zip(each, whole, strict=True)]
     )
     differ = [name for name in settings.columns if settings[whole][name].astype(str).nunique() > 1]
     return pd.concat([frame, pd.DataFrame(scores, index=frame.index), settings[differ]], axis="columns")
 
 
 def run_record(run: RunFolder, runs: Path) -> dict[str, Any]:
-    """What there is to say about one run, by `COLUMNS`."""
+    """What there is to say about one run: `COLUMNS`, then what is known of data, models, key and checkpoints."""
     record: dict[str, Any] = dict.fromkeys(COLUMNS)
     record["name"] = run.path.relative_to(runs).as_posix() if run.path.is_relative_to(runs) else str(run.path)
     record["path"] = str(run.path)
     try:
-        return record | _status(run)
-    except EpalmError as error:
-        return record | {"state": "damaged", "fault": error.message}
-    except _FAULTS as error:
-        return record | {"state": "damaged", "fault": f"{type(error).__name__}: {error}"}
+        inputs, config, summary = run.inputs, run.config, run.summary
+        lines, saved = run.read_metrics(), run.checkpoints.named(LATEST)
+        if saved:
+            record |= {name: saved.state[name] for name in ("step", "steps")}
+        if is_locked(run):
+            record |= {"state": "running", "step": max((line["step"] for line in lines), default=0)}
+        elif "imported" in inputs:
+            record["state"] = "imported"
+        else:  # an export has no key
+            record["state"] = "done" if summary is not None or "key" not in inputs else "stopped"
+        validated = [line for line in lines if "val_loss" in line]
+        if validated:
+            best = min(validated, key=lambda line: line["val_loss"])
+            record |= {"val_loss": best["val_loss"], "val_exact": best["val_exact"], "val_samples": best["n"]}
+        record |= {"modality": inputs["modality"], "recipe": inputs.get("recipe"), "variant": config.model.variant}
+        record |= {"val_of": (summary or {}).get("val_of"), "scores": headlines(run)}
+        more = {name: inputs.get(name) for name in ("data", "key", "epalm")}
+        more |= {"language_model": config.lm.name, "feature_set": inputs.get("features", {}).get("set")}
+        checkpoints = {kind: name for kind in (BEST, LATEST) if (name := run.checkpoints.name_of(kind))}
+        return record | {key: value for key, value in more.items() if value} | {"checkpoints": checkpoints}
+    except (EpalmError, *_FAULTS) as error:
+        names = {name: record[name] for name in ("name", "path")}
+        return dict.fromkeys(COLUMNS) | names | {"state": "damaged", "fault": str(error)}
 
 
 def headlines(run: RunFolder) -> dict[str, dict[str, Any]]:
@@ -78,17 +98,6 @@ def headlines(run: RunFolder) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def details(run: RunFolder) -> dict[str, Any]:
-    """More about one run: data, language model, key, checkpoints. What is not known is left out."""
-    try:
-        inputs, config = run.inputs, run.config
-    except EpalmError:
-        return {}
-    more = {name: inputs.get(name) for name in ("data", "key", "epalm")}
-    more |= {"language_model": config.lm.name, "feature_set": inputs.get("features", {}).get("set")}
-    return {key: value for key, value in more.items() if value} | {"checkpoints": run.checkpoints.listed()}
-
-
 def run_differences(one: RunFolder, other: RunFolder) -> list[str]:
     """What decides two trainings and differs between them. Raises UsageError where a run does not say."""
     inputs = [run.inputs for run in (one, other)]
@@ -105,50 +114,18 @@ def runs_of_sets(folders: Iterable[Path], *, strict: bool = False) -> dict[str, 
     Raises:
         UsageError: with `strict`, a run does not say what it was trained on.
     """
-    found: dict[str, list[str]] = {}
-    depths = ("*/inputs.json", "*/*/inputs.json")
-    for path in sorted(path for folder in folders for depth in depths for path in folder.glob(depth)):
+    users: dict[str, list[str]] = {}
+    paths = (path for folder in folders for depth in ("*", "*/*") for path in folder.glob(f"{depth}/inputs.json"))
+    for path in sorted(paths):
         try:
-            name = json.loads(path.read_text(encoding="utf-8"))["features"].get("set")
-        except _FAULTS as error:
+            name = RunFolder(path.parent).inputs["features"].get("set")
+        except (EpalmError, *_FAULTS) as error:
             if strict:
                 raise UsageError(
-                    f"{path} cannot be read, so it is not known which feature set the run uses: {error}",
+                    f"{path} does not say which feature set the run uses: {error}",
                     hint="mend it, or move the run folder away",
                 ) from error
             continue
         if isinstance(name, str):  # none where the encoder was in the loop
-            found.setdefault(name, []).append(str(path.parent.resolve()))
-    return found
-
-
-def _begun(path: Path) -> tuple[float, str]:
-    inputs = path / "inputs.json"
-    return inputs.stat().st_mtime if inputs.is_file() else 0.0, path.name
-
-
-def _status(run: RunFolder) -> dict[str, Any]:
-    inputs, config, summary = run.inputs, run.config, run.summary
-    lines = run.read_metrics()
-    best = min((line for line in lines if "val_loss" in line), key=lambda line: line["val_loss"], default={})
-    saved = run.checkpoints.latest_state() or {"step": None, "steps": None}
-    step = saved["step"]
-    if is_locked(run):
-        state, step = "running", max((line["step"] for line in lines), default=0)
-    elif "imported" in inputs:
-        state = "imported"
-    else:  # an export has no key
-        state = "done" if summary is not None or "key" not in inputs else "stopped"
-    return {
-        "state": state,
-        "modality": inputs["modality"],
-        "recipe": inputs.get("recipe"),
-        "variant": config.model.variant,
-        "step": step,
-        "steps": saved["steps"],
-        "val_loss": best.get("val_loss"),
-        "val_exact": best.get("val_exact"),
-        "val_samples": best.get("n"),
-        "val_of": (summary or {}).get("val_of"),
-        "scores": headlines(run),
-    }
+            users.setdefault(name, []).append(str(path.parent.resolve()))
+    return users

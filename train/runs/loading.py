@@ -56,11 +56,10 @@ def load_run(
     empty: bool = False,
     write: bool = True,
 ) -> LoadedRun:
-    """The run's model with its trained tensors.
+    """The run's model with its trained tensors; `lm` says where the language model is now [where the run names it].
 
-    `lm` says where the language model is to be found, where that is not at the place that the run names. `empty`: the
-    model has the language model's shapes alone, for who leaves computing to others. `write`: the run folder may keep
-    the digest of the language model, so that it is not hashed again.
+    `empty`: the model has the language model's shapes alone, for who leaves computing to others. `write`: the run
+    folder may keep the digest of the language model, so that it is not hashed again.
 
     Raises:
         UsageError: a part of the run is missing, or the language model is not the one that it was trained with.
@@ -76,9 +75,8 @@ def load_run(
             f"{config.lm.name!r} has other weights than when {folder.name} was trained",
             hint="--lm names where the right one is; else train again",
         )
-    text = load_text_format(config.lm.name, weights)
+    text, trained = load_text_format(config.lm.name, weights), digest_tensors(tensors)
     model = build_model(config, weights, int(inputs["width"]))
-    trained = digest_tensors(tensors)
     encoder = {name.removeprefix(_ENCODER): tensors.pop(name) for name in [*tensors] if name.startswith(_ENCODER)}
     try:
         model.load_trainable(tensors)

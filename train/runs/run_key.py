@@ -6,21 +6,25 @@ most, and are recorded beside it.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epalm import __version__
 from epalm.config import Config
+from epalm.console import say
 from epalm.differences import change_in_words, differing_leaves
-from epalm.fingerprint import canonical_json, digest_json
+from epalm.errors import EpalmError, UsageError
+from epalm.fingerprint import canonical_json
 from epalm.samples import Sample
+from epalm.train.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from epalm.train.data.features import FeatureSource
 
 _TRAINING_CODE = 1  # raised when another version of this code gives other numbers from the same parts
-_ELSEWHERE = {"lm": {"name"}, "encoder": {"weights"}}  # settings that name what other parts hold the digest of
-_NOT_DECIDING = {"description", "checkpoint"}
+# Of the settings: what other parts hold the digest of, and what decides nothing.
+_NOT_DECIDING = {"lm": {"name"}, "encoder": {"weights"}, "description": True, "checkpoint": True}
 _NAMES_ONLY = {"set", "choice"}  # of features: the others decide the numbers
 # What the parts are called where their names do not say it.
 _PART_NAMES = {
@@ -36,8 +40,7 @@ _PART_NAMES = {
     "device": "kind of device",
     "training_code": "version of the training code",
 }
-
-_FORMER_PART = "versions"  # were parts once, and are recorded beside them
+_SHOWN = 8  # changes; the rest is counted
 
 
 def run_parts(
@@ -52,13 +55,19 @@ def run_parts(
 ) -> dict[str, Any]:
     """Everything that decides the training, as JSON: settings, samples, media, features, language model.
 
-    `lm` and `tokenizer` are their digests, `device` is the kind of device.
+    `lm` and `tokenizer` are their digests, `device` is the kind of device. The key is the digest of it all.
     """
-    exclude: dict[str, Any] = {**_ELSEWHERE, **dict.fromkeys(_NOT_DECIDING, True)}
+    samples = {
+        split: {
+            "count": len(chosen),
+            "content": _digest(_content(sample) for sample in chosen),
+            "media": _digest(features.digests(chosen)),
+        }
+        for split, chosen in (("training", training), ("validation", validation))
+    }
     parts = {
-        "settings": config.model_dump(mode="json", exclude=exclude),
-        "training": _samples(training, features),
-        "validation": _samples(validation, features),
+        "settings": config.model_dump(mode="json", exclude=_NOT_DECIDING),  # type: ignore[arg-type]
+        **samples,
         "features": {key: value for key, value in features.describe().items() if key not in _NAMES_ONLY},
         "lm": {"weights": lm, "tokenizer": tokenizer},
         "training_code": _TRAINING_CODE,
@@ -76,30 +85,55 @@ def library_versions() -> dict[str, str]:
     return {"epalm": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
 
 
-def run_key(parts: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of the parts."""
-    return digest_json(parts)
-
-
 def part_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Which parts differ, each as "optim.peak_lr 2e-05 → 0.0001": first `one`'s, then `other`'s."""
-    leaves = [leaf for leaf in differing_leaves(one, other) if leaf[0].partition(".")[0] != _FORMER_PART]
-    return [f"{_part_name(path)} {change_in_words(was, now)}" for path, was, now in leaves]
+    return [
+        f"{_PART_NAMES.get(path, path.removeprefix('settings.'))} {change_in_words(was, now)}"
+        for path, was, now in differing_leaves(one, other)
+    ]
 
 
 def version_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Which versions of libraries differ between two records of inputs, as "torch 2.6.0 → 2.7.1"; else empty."""
-    leaves = differing_leaves(_versions(was), _versions(now))
+    leaves = differing_leaves(was.get("versions", {}), now.get("versions", {}))
     return ", ".join(f"{name} {change_in_words(one, other)}" for name, one, other in leaves)
 
 
-def _samples(samples: Sequence[Sample], features: "FeatureSource") -> dict[str, Any]:
-    """How many, and digests of what they say and of what their media hold, both in their order."""
-    return {
-        "count": len(samples),
-        "content": _digest(_content(sample) for sample in samples),
-        "media": _digest(features.digests(samples)),
-    }
+def matching_run(
+    runs: Path, inputs: Mapping[str, Any], *, name: str | None = None, again: bool = False
+) -> RunFolder | None:
+    """The run below `runs` of the same key, done or to go on with; None: a new one, and what changes is said.
+
+    With `name`, only the folder of that name. `again` passes over runs that are done.
+
+    Raises:
+        UsageError: the named folder is another training's.
+    """
+    others: list[tuple[RunFolder, dict[str, Any], bool]] = []  # with inputs, and whether it is done; the oldest first
+    for path in sorted(runs.glob("*/inputs.json"), key=lambda path: path.stat().st_mtime):
+        run = RunFolder(path.parent)
+        if name is None or name == run.name:
+            try:
+                its, done = run.inputs, run.summary is not None
+            except EpalmError:  # `epalm runs` shows the damage
+                continue
+            if isinstance(its, dict) and its.keys() >= {"parts", "key"}:
+                others.append((run, its, done))
+    same = [(run, done) for run, its, done in others if its["key"] == inputs["key"]]
+    finished, stopped = ([run for run, done in same if done is wanted] for wanted in (True, False))
+    if usable := stopped if again else finished or stopped:
+        return usable[-1]
+    if same or not others:
+        return None
+    nearest, its, _ = min(reversed(others), key=lambda one: len([*differing_leaves(one[1]["parts"], inputs["parts"])]))
+    changes = part_differences(its["parts"], inputs["parts"])
+    if name is not None:
+        raise UsageError(
+            f"{nearest.path} is of another training: {'; '.join(changes)}", hint="give another --run, or none"
+        )
+    rest = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+    say(f"a new run; changed since {nearest.name}: {'; '.join(changes[:_SHOWN])}{rest}")
+    return None
 
 
 def _content(sample: Sample) -> list[Any]:
@@ -107,16 +141,8 @@ def _content(sample: Sample) -> list[Any]:
     return [sample.id, sample.task.value, sample.prompt, list(sample.answers.items()), list(sample.references)]
 
 
-def _digest(values: Iterator[Any] | Sequence[Any]) -> str:
+def _digest(values: Iterable[Any]) -> str:
     hasher = hashlib.sha256()
     for value in values:
         hasher.update(canonical_json(value) + b"\n")
     return hasher.hexdigest()
-
-
-def _versions(inputs: Mapping[str, Any]) -> Any:
-    return inputs.get("versions") or inputs.get("parts", {}).get("versions", {})
-
-
-def _part_name(path: str) -> str:
-    return _PART_NAMES.get(path, path.removeprefix("settings."))

@@ -55,8 +55,8 @@ def bench(
 
         epalm bench mine.toml --format csv > mine.csv
     """
+    from epalm.cli.bench.marked import marked_among, replace_marked
     from epalm.cli.bench.table import make_table, plan_grid
-    from epalm.cli.marked import marked_among, replace_marked
     from epalm.cli.outputs import data_files, require_output
     from epalm.console import print_table, say
     from epalm.grids import grids, load_grid

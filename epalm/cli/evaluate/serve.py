@@ -45,7 +45,7 @@ def serve(
         raise UsageError("epalm serve needs Gradio, which is not installed", hint="pip install 'epalm[serve]'")
     import uvicorn
 
-    from epalm.cli.stopping import asked_to_stop
+    from epalm.cli.train.stopping import asked_to_stop
     from epalm.console import say
     from epalm.evaluate.loaded_model import LoadedModel
     from epalm.train.runs.run_folder import RunFolder
@@ -53,14 +53,14 @@ def serve(
     folders = [RunFolder.find(runs, name) for name in dict.fromkeys(run or ())]
     for modality in () if folders else Modality:
         with suppress(UsageError):
-            folders.append(RunFolder.latest_of(runs, modality))
+            folders.append(RunFolder.find(runs, modality=modality))
     with ExitStack() as held:
         uploads = held.enter_context(tempfile.TemporaryDirectory(prefix="epalm-serve-"))
         os.environ.update(_QUIET, GRADIO_TEMP_DIR=uploads)
         from epalm.cli.evaluate.serve_page import page
 
         models = []
-        for folder in folders or [RunFolder.latest_of(runs, Modality.IMAGE)]:  # which says how to train one
+        for folder in folders or [RunFolder.find(runs, modality=Modality.IMAGE)]:  # which says how to train one
             model = LoadedModel(folder, workers=1, device=device, lm=lm, weights=weights)
             models.append(held.enter_context(closing(model)))
             say(f"{model.modality}: {folder.path}, {model.run.config.lm.name}")

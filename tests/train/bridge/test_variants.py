@@ -10,12 +10,13 @@ from transformers import OPTConfig
 from epalm.config import Config, load_config
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
+from epalm.settings import OptimSettings
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.load import load_lm
-from epalm.train.step import Hyperparameters, Schedule, make_optimiser, take_step
+from epalm.train.loop import make_optimiser, take_step
 
 WIDTH, HIDDEN, BLOCKS, TOKENS, LENGTH = 96, 128, 8, 2, 4  # of the playground's
 CONNECTOR = ["connector.weight", "connector.bias"]
@@ -86,8 +87,8 @@ def _batches(count: int) -> Iterator[Batch]:
 
 
 def _train(model: EpalmModel, steps: int, *, rate: float = 1e-3) -> list[float]:
-    plan = Hyperparameters(steps, Schedule(0, rate, rate, rate, 1), rate, rate, rate, 0.02, 0.1, steps)
-    optimiser = make_optimiser(model.train(), plan)
+    optim = OptimSettings(peak_lr=rate, fixed_lr=rate, lm_lr=rate, encoder_lr=rate)
+    optimiser = make_optimiser(model.train(), optim)
     tokens = model.groups
     losses = []
     for batch in _batches(steps):
@@ -111,8 +112,8 @@ def test_an_unfrozen_language_model_is_trained_at_its_own_rate() -> None:
     model = _build("lm.train=true")
     own = {f"lm.{name}" for name, _ in model.lm.named_parameters()}
     assert set(model.trainable_tensors()) == own | {*CONNECTOR, "prompt.embedding", *MLP}
-    plan = Hyperparameters(1, Schedule(0, 1e-5, 1e-5, 1e-5, 1), 2e-5, 3e-5, 4e-5, 0.0, 0.1, 1)
-    groups = make_optimiser(model, plan).param_groups
+    optim = OptimSettings(peak_lr=1e-5, fixed_lr=2e-5, lm_lr=3e-5, encoder_lr=4e-5)
+    groups = make_optimiser(model, optim).param_groups
     assert [group["lr"] for group in groups] == [1e-5, 2e-5, 3e-5]
     assert [len(group["params"]) for group in groups] == [2, 5, len(own)]
     before = {name: tensor.detach().clone() for name, tensor in model.trainable_tensors().items()}

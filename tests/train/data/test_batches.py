@@ -20,7 +20,7 @@ from epalm.train.data.batches import Batch, Batches, in_order, training_items
 from epalm.train.data.text import TextFormat, Texts, load_text_format
 from epalm.train.lm.load import load_lm
 from epalm.train.lm.processes import Processes
-from epalm.train.step import take_step
+from epalm.train.loop import take_step
 from tests import train_host
 
 

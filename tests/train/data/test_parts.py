@@ -22,8 +22,8 @@ from epalm.train.data.batches import Batches, training_items
 from epalm.train.data.text import Text, TextFormat, Texts, load_text_format, pad_right
 from epalm.train.lm.load import load_lm
 from epalm.train.lm.loss import IGNORED
+from epalm.train.loop import Schedule
 from epalm.train.runs.run_folder import RunFolder
-from epalm.train.step import Schedule
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +141,13 @@ def test_each_reference_of_a_caption_is_an_item_and_unanswered_questions_are_non
 
 
 def test_the_rate_warms_up_by_step_and_falls_by_epoch() -> None:
-    schedule = Schedule(400, 1e-5, 2e-5, 1e-6, 8)  # of VQA v2
-    assert schedule.rate(0, 0) == pytest.approx(1e-5)
-    assert schedule.rate(200, 0) == pytest.approx(1.5e-5)
-    assert schedule.rate(400, 0) == pytest.approx(2e-5)
-    assert schedule.rate(9_000, 4) == pytest.approx((2e-5 + 1e-6) / 2)
-    rates = [schedule.rate(10_000, epoch) for epoch in range(9)]
+    schedule = Schedule(load_config("vqa-v2").optim, 6_934)
+    assert (schedule.steps, schedule.epochs) == (8 * 6_934, 8)
+    assert schedule.rate(0) == pytest.approx(1e-5)
+    assert schedule.rate(200) == pytest.approx(1.5e-5)
+    assert schedule.rate(400) == pytest.approx(2e-5)
+    assert schedule.rate(4 * 6_934) == schedule.rate(5 * 6_934 - 1) == pytest.approx((2e-5 + 1e-6) / 2)
+    rates = [schedule.rate(max(epoch * 6_934, 400)) for epoch in range(9)]
     assert rates == sorted(rates, reverse=True)
     assert rates[8] == pytest.approx(1e-6)
 
@@ -192,10 +193,10 @@ def test_runs_are_found_by_name_folder_and_as_the_latest(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="no run"):
         RunFolder.find(tmp_path)
     first, second = RunFolder.create(tmp_path, "x"), RunFolder.create(tmp_path, "x", name="mine")
-    for run in (first, second):
+    for age, run in ((1, first), (0, second)):
         run.begin(load_config("playground", []), {"modality": "image"})
         run.save_only({}, step=1)
-        run.finish()
+        os.utime(run.path / "trainable.safetensors", (1.7e9 - age, 1.7e9 - age))
     assert RunFolder.find(tmp_path).path == second.path
     assert RunFolder.find(tmp_path, first.name).path == first.path
     assert RunFolder.find(Path("elsewhere"), str(first.path)).path == first.path
@@ -204,21 +205,15 @@ def test_runs_are_found_by_name_folder_and_as_the_latest(tmp_path: Path) -> None
             RunFolder.create(tmp_path, "x", name=name)
 
 
-def _lose_checkpoint(run: RunFolder) -> None:
-    (run.path / "trainable.safetensors").unlink()
-
-
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda run: shutil.rmtree(run.path), "it is not there"),
         (lambda run: (run.path / "inputs.json").write_text("{"), "inputs.json cannot be read"),
         (lambda run: (run.path / "inputs.json").write_text("{}"), "modality"),
         (lambda run: (run.path / "config.toml").unlink(), "config.toml"),
         (lambda run: (run.path / "config.toml").write_text("= 1"), "is no TOML"),
         (lambda run: (run.path / "summary.json").write_text("["), "summary.json cannot be read"),
-        (_lose_checkpoint, "it has no checkpoint"),
-        (lambda run: (run.path.parent / "latest").unlink(), "latest is missing"),
+        (lambda run: shutil.rmtree(run.checkpoints.folder), "it has no checkpoint"),
     ],
 )
 def test_where_the_latest_run_cannot_be_used_the_newest_that_can_is(
@@ -227,16 +222,15 @@ def test_where_the_latest_run_cannot_be_used_the_newest_that_can_is(
     for age, name in ((3, "oldest"), (2, "newest"), (1, "stopped"), (0, "last")):
         run = RunFolder.create(tmp_path, "", name=name)
         run.begin(load_config("playground", []), {"modality": "image", "key": name})
-        run.save_only({}, step=1)
-        os.utime(run.path / "trainable.safetensors", (1.7e9 - age, 1.7e9 - age))
+        run.checkpoints.write(1, {"trainable": {}}, {"step": 1}, best=True)
         if name != "stopped":
             run.end({})
-            run.finish()
+            os.utime(run.path / "summary.json", (1.7e9 - age, 1.7e9 - age))
     damage(run)
-    found = RunFolder.find(tmp_path)
+    os.utime(run.path / "summary.json", (1.7e9, 1.7e9))
+    assert RunFolder.find(tmp_path).name == "newest"
     told = " ".join(capsys.readouterr().err.split())
-    assert found.name == ("last" if says == "latest is missing" else "newest")
-    assert told.count("warning: ") == 1 and says in told and str(found.path) in told
+    assert told.count("warning: ") == 1 and says in told and str(run.path) in told
     for name in ("oldest", "newest", "last"):
         shutil.rmtree(tmp_path / name, ignore_errors=True)
     with pytest.raises(UsageError, match=r"there is no run in|cannot be used"):

@@ -22,7 +22,7 @@ from epalm.train.material import Material
 from epalm.train.request import TrainRequest
 from epalm.train.run import train
 from epalm.train.runs.run_folder import RunFolder
-from epalm.train.setup import Resolved, set_up
+from epalm.train.setup import set_up
 from tests.conftest import Done
 from tests.trials import Trial, latest_tensors
 
@@ -134,9 +134,7 @@ def test_training_asks_for_its_epoch_and_validation_for_none(trial: Trial, tmp_p
     config = load_config("playground", ["optim.epochs=3", "optim.batch_size=8", "data.val_split=test"])
     run = RunFolder.create(tmp_path / "runs", "views")
     parts = (dataset.split("train"), dataset.split("test"))
-    train(
-        set_up(Resolved(config, dataset, Modality.IMAGE, Material(features, *parts), TrainRequest(device="cpu"))), run
-    )
+    train(set_up(Material(TrainRequest(device="cpu"), config, dataset, Modality.IMAGE, features, *parts)), run)
     asked = Counter(features.asked)
     assert {key for key in asked if key[0] == "train"} == {("train", 0), ("train", 1), ("train", 2)}
     assert {key for key in asked if key[0] == "test"} == {("test", None)}

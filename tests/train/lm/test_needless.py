@@ -23,10 +23,10 @@ from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.loss import IGNORED
+from epalm.train.loop import losses_of
 from epalm.train.material import Material
 from epalm.train.request import TrainRequest
-from epalm.train.setup import Resolved, set_up
-from epalm.train.step import losses_of
+from epalm.train.setup import set_up
 
 WIDTH, WORDS, TOKENS = 5, 23, 2
 FORMS = {
@@ -242,11 +242,11 @@ def test_the_settings_reach_the_blocks(monkeypatch: pytest.MonkeyPatch, worlds: 
     compiled: list[bool] = []
     monkeypatch.setattr(AugmentedOPT, "compile_blocks", lambda _self: compiled.append(True))
     dataset = load_dataset(str(worlds[Modality.IMAGE]), Modality.IMAGE)
-    material = Material(Zeros(), dataset.split("train")[:4])
+    request, samples = TrainRequest(device="cpu"), dataset.split("train")[:4]
     for chosen in (True, False):
         words = [f"optim.{key}={str(chosen).lower()}" for key in ("gradient_checkpointing", "compiled")]
         config = load_config("playground", words)
-        ready = set_up(Resolved(config, dataset, Modality.IMAGE, material, TrainRequest(device="cpu")))
+        ready = set_up(Material(request, config, dataset, Modality.IMAGE, Zeros(), samples))
         assert ready.model.lm.gradient_checkpointing is chosen
         assert bool(compiled) is chosen
         compiled.clear()

@@ -167,7 +167,7 @@ def _broken(root: Path) -> Iterator[tuple[str, Any, str, tuple[object, ...]]]:
     yield "width", content, "width 47", ()
     content = _content()
     content["model"]["connector.0.bias"] = torch.ones(63)
-    yield "shape", content, "do not fit each other", ()
+    yield "shape", content, "connector.bias is (1, 63)", ()
     content = _content()
     content["model"]["connector.0.weight"], content["model"]["connector.0.bias"] = torch.ones(32, 48), torch.ones(32)
     yield "other language model", content, "language model of width 32", ()
@@ -182,7 +182,7 @@ def _broken(root: Path) -> Iterator[tuple[str, Any, str, tuple[object, ...]]]:
     yield "no prompt", content, "of another model: prompt.embedding", ()
     content = _content()
     content["config"] |= {"prompt_tuning": True, "deep": True, "text_step": 2}
-    yield "other forms", content, "a deep prompt", ()
+    yield "other forms", content, "text_step 2, deep True", ()
     content = torch.load(PARITY / "epalm_pt/published.pth", weights_only=True)
     content["config"]["prompt_len"] = 10**9
     yield "longer prompt", content, "another prompt", ()
@@ -191,7 +191,7 @@ def _broken(root: Path) -> Iterator[tuple[str, Any, str, tuple[object, ...]]]:
     yield "unfrozen", content, "unfreeze_text_model", ()
     content = _content()
     content["config"]["injected_hidden_states"] = "four"
-    yield "no count", content, "no count", ()
+    yield "no count", content, "model.tokens", ()
     content, _ = _with_adapters()
     content["config"]["adapter_config"]["mlp"]["adapter_type"] = "parallel"
     yield "parallel", content, "another form", ()

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 import epalm
-from epalm.train.runs.run_folder import RunFolder
-from epalm.train.runs.run_lock import locked
+from epalm.train.runs.run_folder import RunFolder, locked
 from tests.trials import Trial
 
 SHORT = ("--recipe", "playground", "--set", "optim.max_steps=2", "--set", "optim.batch_size=4", "--no-canary")
@@ -41,7 +40,8 @@ def runs(trial: Trial, tmp_path: Path) -> Path:
     return folder
 
 
-def test_every_state_is_listed(runs: Path, trial: Trial) -> None:
+def test_every_state_is_listed(runs: Path, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epalm.console._PIPE_WIDTH", 400)  # for the long folders of tests
     with locked(RunFolder(runs / "nested/deep")):
         done = trial.epalm("runs", "--runs", runs, "--json")
     assert done.code == 0, done.err
@@ -85,20 +85,14 @@ def test_runs_are_a_frame_with_scores_and_what_differs(
     assert "'damaged': 3, 'done': 2" in capsys.readouterr().out
 
 
-def test_files_that_are_not_epalms_stay(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, pointer = RunFolder(runs / "done"), runs / "latest"
+def test_what_ended_last_is_the_latest_and_files_that_are_not_epalms_stay(runs: Path) -> None:
+    run = RunFolder(runs / "done")
     assert RunFolder.find(runs).name == "other"
-    pointer.write_text("done\n")  # as 0.1 wrote it
+    run.make_latest()
     assert RunFolder.find(runs).name == "done"
-    RunFolder(runs / "other").finish()
-    assert RunFolder.find(runs).name == "other"
-    for text in ("v1.2\n", "done\nmine too\n"):
-        pointer.write_text(text)
-        run.finish()
-        assert pointer.read_text() == text and "no file of epalm's" in capsys.readouterr().err
     for name in (".notes.txt", ".inputs.json.bak", ".config.toml.0123abcd"):
         (run.path / name).touch()
-    run.sweep()
+    run.go_on_from(2)
     left = {path.name for path in run.path.iterdir()}
     assert {".notes.txt", ".inputs.json.bak"} <= left and ".config.toml.0123abcd" not in left
 

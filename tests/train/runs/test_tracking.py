@@ -10,7 +10,7 @@ import pytest
 from epalm.errors import EpalmError, UsageError
 from epalm.train.runs import tracking
 from epalm.train.runs.run_folder import RunFolder
-from epalm.train.runs.tracking import Tracker, TrackerName, flat, reporting, require_trackers
+from epalm.train.runs.tracking import TrackerName, flat, reporting, require_trackers
 from tests.trials import Trial
 
 SETTINGS = {"optim": {"peak_lr": 0.5, "epochs": 3}, "data": {"tasks": ["qa"], "few_shot": None}, "description": "x"}
@@ -49,8 +49,7 @@ class Recorded:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """Stands for every tracker, and gives its run the id "abc"."""
     one = Recorded()
-    monkeypatch.setattr(tracking, "_start", lambda _name, _folder, known: (one, known or "abc"))
-    monkeypatch.setattr(tracking, "_address", lambda *_: "here")
+    monkeypatch.setattr(tracking, "_start", lambda _name, _folder, known: (one, known or "abc", "here"))
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: True)
     return one
 
@@ -76,13 +75,13 @@ def test_an_absent_package_is_one_message(name: str, monkeypatch: pytest.MonkeyP
 def test_a_resumed_run_goes_on_in_the_tracker_and_repeats_nothing(
     killed_after: int, recorded: Recorded, run: RunFolder
 ) -> None:
-    first = Tracker("wandb", run.path, SETTINGS)
+    killed = tracking.tracking("wandb", run.path, SETTINGS)
+    send = killed.__enter__()
     for line in LINES[:killed_after]:
-        first.report(line)
-    again = Tracker("wandb", run.path, SETTINGS)  # from a checkpoint before all that
-    for line in LINES:
-        again.report(line)
-    again.finish()
+        send(line)
+    with tracking.tracking("wandb", run.path, SETTINGS) as send:  # from a checkpoint before all that
+        for line in LINES:
+            send(line)
     sent = [(step, sorted(values)) for step, values in recorded.logged]
     assert sent == [(line["step"], sorted(set(line) - {"step"})) for line in LINES]
     assert recorded.settings == [flat(SETTINGS)] and recorded.finished == 1
@@ -110,8 +109,9 @@ def test_a_tracker_that_does_not_start_is_one_message(run: RunFolder, monkeypatc
 
     monkeypatch.setattr(tracking, "_start", fail)
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: True)
-    with pytest.raises(EpalmError, match="--track wandb does not start: no route to host") as caught:
-        Tracker("wandb", run.path, SETTINGS)
+    does_not_start = pytest.raises(EpalmError, match="--track wandb does not start: no route to host")
+    with does_not_start as caught, reporting(run, SETTINGS, ["wandb"]):
+        pass
     assert caught.value.hint is not None and "WANDB_MODE=offline" in caught.value.hint
 
 

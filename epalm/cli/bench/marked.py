@@ -13,8 +13,11 @@ def require_marks(path: Path, name: str) -> tuple[str, str]:
         UsageError: the file cannot be read, or does not have the two marks once each, in their order.
     """
     first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
-    text = _read(path)
-    before, start, rest = text.partition(first)
+    try:
+        before, start, rest = path.read_text(encoding="utf-8").partition(first)
+    except (OSError, ValueError) as error:
+        hint = "--write takes a Markdown file that is there"
+        raise UsageError(f"{path} cannot be read: {error}", hint=hint) from error
     _, end, after = rest.partition(last)
     if not (start and end) or first in after or last in before + after:
         raise UsageError(
@@ -25,11 +28,11 @@ def require_marks(path: Path, name: str) -> tuple[str, str]:
 
 def marked_among(path: Path, names: Sequence[str]) -> list[str]:
     """Those of the names whose part the file has. Raises UsageError: none, or as `require_marks`."""
-    text = _read(path)
-    found = [name for name in names if f"<!-- {name} -->" in text or f"<!-- /{name} -->" in text]
-    for name in found or names[:1]:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    marked = [name for name in names if f"<!-- {name} -->" in text or f"<!-- /{name} -->" in text]
+    for name in marked or names[:1]:
         require_marks(path, name)
-    return found
+    return marked
 
 
 def replace_marked(path: Path, name: str, part: str) -> None:
@@ -39,12 +42,3 @@ def replace_marked(path: Path, name: str, part: str) -> None:
         path.write_text(f"{before}\n\n{part}\n\n{after}", encoding="utf-8")
     except OSError as error:
         raise EpalmError(f"{path} cannot be written: {error}", hint="the table is printed as well") from error
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read: {error}", hint="--write takes a Markdown file that is there"
-        ) from error

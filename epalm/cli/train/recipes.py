@@ -36,16 +36,15 @@ def recipes(
     from epalm.config import load_config
     from epalm.config import recipes as names
 
-    overrides = changes.overrides()
+    chosen = [name] if name else names()
+    configs = {one: load_config(one, changes.overrides()).at_known_depth() for one in chosen}
+    plain = {one: config.model_dump(mode="json") for one, config in configs.items()}
     if name:
-        config = load_config(name, overrides).at_known_depth()
-        text = json.dumps({name: config.model_dump(mode="json")}) + "\n" if as_json else config.to_toml()
-        typer.echo(text, nl=False)
+        typer.echo(json.dumps(plain) + "\n" if as_json else configs[name].to_toml(), nl=False)
         return
     import pandas as pd
 
-    configs = [load_config(one, overrides).at_known_depth().model_dump(mode="json") for one in names()]
-    frame = pd.json_normalize([{"name": one, **config} for one, config in zip(names(), configs, strict=True)])
+    frame = pd.json_normalize([{"name": one, **config} for one, config in plain.items()])
     form = Format.JSON if as_json else form
     show_listing(frame, form, title="recipes", cells=_cells, empty="there are none")
 

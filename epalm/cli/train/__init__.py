@@ -1,0 +1,1 @@
+"""Commands around trainings: `epalm train`, `runs`, `recipes`, `import` and `export`."""

@@ -1,0 +1,190 @@
+"""What is done with runs: `epalm runs` lists and compares them, `epalm export` and `epalm import` hand them on."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epalm.cli.options import (
+    DEFAULT_RUNS,
+    CheckpointOption,
+    DeviceOption,
+    JsonOption,
+    ModalityOption,
+    RunsOption,
+    SetOption,
+)
+from epalm.cli.tables import Format, FormatOption, Record, show_listing
+from epalm.samples import Modality
+
+
+def runs(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="A run to look at closely, or two to compare.", show_default=False)
+    ] = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    form: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs: done, running, stopped at a step, or damaged; with the best validation and the scores.
+
+    With a name, all that is known of that run; with two, what differs between them.
+
+    Examples:
+
+        epalm runs
+
+        epalm runs --format csv > runs.csv
+
+        epalm runs my-run --json
+
+        epalm runs one other
+    """
+    from epalm.console import print_table, say
+    from epalm.errors import UsageError
+    from epalm.train.runs.listing import COLUMNS, run_differences, run_record, runs_frame
+    from epalm.train.runs.run_folder import RunFolder
+
+    if names and len(names) > 2:
+        raise UsageError(f"{len(names)} runs are named", hint="name one to look at it, two to compare them")
+    named = [RunFolder.find(runs, name) for name in names or ()]
+    if len(named) == 1:
+        record = run_record(named[0], runs)
+        rows = {**_cells(record), "folder": record["path"], "damage": record["fault"] or ""}
+        rows |= {key.replace("_", " "): str(record[key]) for key in record if key not in COLUMNS}
+        if as_json:
+            typer.echo(json.dumps(record))
+        else:
+            print_table(record["name"], ("", ""), [row for row in rows.items() if row[1]])
+    elif named:
+        changes = run_differences(*named)
+        if as_json:
+            typer.echo(json.dumps({"runs": names, "differences": changes}))
+        elif changes:
+            print_table(" → ".join(names or ()), ("what differs",), [(line,) for line in changes])
+        else:
+            say("the same training: nothing that decides it differs")
+    else:
+        frame = runs_frame(runs)
+        faults = frame[frame["fault"].notna()]
+        show_listing(
+            frame,
+            Format.JSON if as_json else form,
+            title=f"runs in {runs}",
+            cells=_cells,
+            empty=f"there is no run in {runs}; epalm train --from-cache makes one",
+            notes=[f"{name}: {fault}" for name, fault in zip(faults["name"], faults["fault"], strict=True)],
+        )
+
+
+def _cells(one: Record) -> dict[str, str]:
+    from epalm.figures import headline_in_words
+
+    step, steps = one["step"], one["steps"]
+    best = "" if one["val_loss"] is None else f"{one['val_loss']:.3f} nats"
+    best += "" if one["val_exact"] is None else f", exact {one['val_exact']:.3f}"
+    of = "" if one["val_of"] is None else f" of {one['val_of']:,}"
+    best += "" if one["val_samples"] is None else f" ({one['val_samples']:,}{of} samples)"
+    return {
+        "run": one["name"],
+        "state": f"stopped at step {step or 0:,}" if one["state"] == "stopped" else one["state"],
+        **{name: one[name] or "" for name in ("modality", "recipe", "variant")},
+        "steps": "" if step is None else f"{step:,}" if steps is None else f"{step:,}/{steps:,}",
+        "best validation": best,
+        "scores × 100": "; ".join(headline_in_words(name, figure) for name, figure in (one["scores"] or {}).items()),
+    }
+
+
+def export_run(
+    run: Annotated[str, typer.Argument(help="A run's name or folder.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The folder to make.", writable=True, show_default=False)],
+    *,
+    checkpoint: CheckpointOption = "best",
+    runs: RunsOption = DEFAULT_RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's trained tensors, its settings and a model card into a folder, to hand on or to push to the Hub.
+
+    In Python, `epalm.load(folder)` gives a model with `answer` and `caption`; `epalm predict --run folder` and
+    `epalm score --run folder` take it as well. Language model and encoder are not in it.
+
+    Examples:
+
+        epalm export my-run my-model
+
+        epalm export .epalm/runs/my-run my-model --checkpoint latest
+    """
+    from epalm.console import say, size_in_words
+    from epalm.train.runs import export
+    from epalm.train.runs.run_folder import RunFolder
+
+    size = export.export_run(RunFolder.find(runs, run), out, checkpoint=checkpoint)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), "bytes": size}))
+    say(f"{out}, {size_in_words(size)}; in Python: epalm.load({str(out)!r})")
+
+
+def import_run(
+    file: Annotated[Path, typer.Argument(help="A published .pth file.", show_default=False)],
+    *,
+    modality: ModalityOption = Modality.IMAGE,
+    recipe: Annotated[str, typer.Option(help="Whose settings hold where the checkpoint has none.")] = "vqa-v2",
+    settings: SetOption = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="The encoder it was trained with. [default: the modality's]")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Its weights: Hub name or folder. [default: the recipe's]")
+    ] = None,
+    statistics: Annotated[
+        str, typer.Option(help="Mean and deviation of pixels: clip, as the public implementation has it, or own.")
+    ] = "clip",
+    data: Annotated[
+        str, typer.Option("--data", help="What `epalm score` works on when it is not told.", show_default=False)
+    ] = "",
+    runs: RunsOption = DEFAULT_RUNS,
+    run: Annotated[str | None, typer.Option(help="Name of the run's folder. [default: time, modality, file]")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a run of a checkpoint that the paper's public implementation saved: to score, predict and export.
+
+    The checkpoint holds connector, prompt and adapters; language model and encoder are named here. It is read as
+    tensors, never as code. Its attention is `reference`, as published.
+
+    Examples:
+
+        epalm import checkpoint_best.pth
+
+        epalm import checkpoint_best.pth --set lm.name=facebook/opt-6.7b --weights vit_large_patch16_224
+
+        epalm import video.pth --modality video --recipe msvd-qa --run published-msvd
+    """
+    from epalm.cache.spec import parse_layers
+    from epalm.config import load_config
+    from epalm.console import say
+    from epalm.extract.encoders.registry import build_encoder
+    from epalm.extract.live import choice_of
+    from epalm.train.runs import importing
+
+    published = importing.read_published(file)
+    short = [f"encoder.kind={encoder}"] if encoder else []
+    short += [f"encoder.weights={weights}"] if weights else []
+    config = load_config(recipe, [*published.overrides, *short, *(settings or [])])
+    statistics = "own" if modality is Modality.AUDIO else statistics
+    chosen = choice_of(config.encoder, modality, config.encoder.weights, statistics)
+    built = build_encoder(chosen, device=device)
+    features = {
+        "source": "live",
+        "encoder": built.describe(),
+        "layers": list(parse_layers(f"last:{config.model.tokens}", built.depth)),
+        "preprocessing": built.input.describe(),
+        "view_seed": None,
+        "choice": chosen.to_record(),
+    }
+    inputs = {"modality": modality.value, "features": features, "width": built.width, "data": data}
+    folder = importing.import_run(file, published, config, inputs, runs, run)
+    if as_json:
+        typer.echo(json.dumps({"run": str(folder.path)}))
+    say(f"run {folder.path}, {config.lm.name}, attention {config.model.attention}; next: epalm predict, epalm score")
