@@ -134,7 +134,8 @@ class RunFolder:
 
     def make_latest(self) -> None:
         """Let a run that is done count as the one that ended last."""
-        os.utime(self.path / _SUMMARY)
+        with suppress(OSError):  # a folder that cannot be written
+            os.utime(self.path / _SUMMARY)
 
     @property
     def summary(self) -> dict[str, Any] | None:
