@@ -137,10 +137,12 @@ def read_given(path: Path, samples: Sequence[Sample]) -> Given:
     if given.predictions:
         return given
     fault = "it holds no prediction"
-    for name, difference in given.others.items():
+    if given.others:
+        name, difference = next(iter(given.others.items()))
         fault = f"all predictions of the data's ids are of another question or medium; of {name!r}, {difference}"
-    for name in () if given.others else given.unknown[:1]:
-        fault = f"none of its {len(texts)} ids, such as {name!r}, is one of the data's, such as {samples[0].id!r}"
+    elif texts:
+        ours, theirs = samples[0].id, given.unknown[0]
+        fault = f"none of its {len(texts)} ids, such as {theirs!r}, is one of the data's, such as {ours!r}"
     raise UsageError(f"{path}: {fault}", hint=f"check --data and --split; a prediction is {_HINT}")
 
 

@@ -131,14 +131,15 @@ def _score_task(
             chance |= {name: one.value for name, one in measure(inputs.guessed(), guessing)[0].items()}
         notes += [note for one in group if one.name in found for note in one.notes(asked.scored, list(found))]
         measured |= {name: (part, one) for name, one in found.items()}
+        counts = part.counts()[part.scored[0].task]
         for name, figure in figures(found, _media(part, digests)).items() if found else ():
-            made[name] = {**figure, **next(iter(part.counts().values()))}
+            made[name] = {**figure, **counts}
     shown = {one.name: one for one in metrics if one.name in measured}
     for name, metric in shown.items():
         resampled = "per-sample counts" if metric.counts else "per-sample scores"
         made[name] |= {"backend": metric.backend(), "resampled": resampled}
     return {
-        **next(iter(asked.counts().values())),
+        **asked.counts()[asked.expected[0].task],
         "metrics": {name: made[name]["value"] for name in shown},
         "chance": {name: chance[name] for name in shown if name in chance},
         "figures": {name: made[name] for name in shown},
@@ -157,19 +158,21 @@ def _media(asked: _Asked, digests: Mapping[str, str]) -> list[str]:
 def _by_type(measured: Mapping[str, tuple[_Asked, Measured]], digests: Mapping[str, str]) -> dict[str, Any]:
     """The figure of each answer type and question type, where the data have them."""
     by_type: dict[str, Any] = {}
-    for name in filter(None, [judge(measured)]):
-        asked, whole = measured[name]
-        media = _media(asked, digests)
-        for kind in ("answer_type", "question_type"):
-            places: dict[str, list[int]] = {}
-            for place, sample in enumerate(asked.scored):
-                places.setdefault(getattr(sample, kind) or "", []).append(place)
-            places.pop("", None)
-            counts = asked.counts(kind)
-            for value, of in sorted(places.items()):
-                part = {name: Measured(whole.statistics[of], whole.aggregate)}
-                figure = figures(part, [media[place] for place in of], over_samples=False)[name]
-                by_type.setdefault(f"by_{kind}", {})[value] = {"metric": name, **figure, **counts[value]}
+    name = judge(measured)
+    if name is None:
+        return by_type
+    asked, whole = measured[name]
+    media = _media(asked, digests)
+    for kind in ("answer_type", "question_type"):
+        places: dict[str, list[int]] = {}
+        for place, sample in enumerate(asked.scored):
+            places.setdefault(getattr(sample, kind) or "", []).append(place)
+        places.pop("", None)
+        counts = asked.counts(kind)
+        for value, of in sorted(places.items()):
+            part = {name: Measured(whole.statistics[of], whole.aggregate)}
+            figure = figures(part, [media[place] for place in of], over_samples=False)[name]
+            by_type.setdefault(f"by_{kind}", {})[value] = {"metric": name, **figure, **counts[value]}
     return by_type
 
 

@@ -91,14 +91,22 @@ def length_groups(run: LoadedRun, samples: Sequence[Sample], options: DecodeOpti
     groups = [list(group) for _, group in groupby(sorted(samples, key=alike), alike)]
     needs = [
         (f"--max-length {options.max_length}", options.max_length, config.max_position_embeddings, "positions"),
-        (f"--num-beams {options.num_beams}", 2 * options.num_beams, config.vocab_size, "tokens"),
+        (
+            f"--num-beams {options.num_beams}",
+            0 if options.sampling else 2 * options.num_beams,
+            config.vocab_size,
+            "tokens",
+        ),
     ]
-    for longest in (group[0] for group in groups[-1:]):
-        question, ids = len(text.given(longest)), text.tokenise(options.answers)
-        most = max(range(len(ids)), key=lambda place: len(ids[place]), default=None)
-        answer, of = (SHORTEST_ANSWER, "") if most is None else (len(ids[most]) + 1, f" {options.answers[most]!r}")
-        what = f"the question of {longest.id} with an answer{of}"
-        needs.append((what, question + answer, config.max_position_embeddings, "positions"))
+    if groups:
+        longest = groups[-1][0]
+        ends = [
+            (len(ids) + 1, repr(answer))
+            for answer, ids in zip(options.answers, text.tokenise(options.answers), strict=True)
+        ]
+        end, answer = max(ends, default=(SHORTEST_ANSWER, ""))
+        what = f"the question of {longest.id} with an answer {answer}".rstrip()
+        needs.append((what, len(text.given(longest)) + end, config.max_position_embeddings, "positions"))
     for what, needed, there, of_what in needs:
         if needed > there:
             fault = f"{what} takes {needed:,} {of_what}, and the language model has {there:,}"
