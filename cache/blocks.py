@@ -10,7 +10,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,11 +65,6 @@ class Record:
     def chunk(self) -> str:
         """Where the one chunk of the block's array lies."""
         return f"{BLOCKS}/{self.folder}/c{'.0' * len(self.stored_shape)}"
-
-    @property
-    def metadata(self) -> str:
-        """Where the description of the block's array lies."""
-        return f"{BLOCKS}/{self.folder}/{METADATA}"
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
@@ -156,15 +151,18 @@ def require_fit(record: Record, spec: FeatureSpec) -> None:
         raise damaged(record, "its record has another shape or dtype than the feature set")
 
 
-def missing_views(
-    digests: Sequence[str], views: Sequence[int], held: Mapping[int, Collection[str]]
-) -> dict[tuple[int, ...], list[int]]:
-    """Views that are missing → the positions of the digests that lack just these; `held` is view → digests."""
-    parts: dict[tuple[int, ...], list[int]] = {}
+def missing_parts(
+    digests: Sequence[str], views: Sequence[int], values: np.ndarray, held: Mapping[int, Collection[str]]
+) -> Iterator[tuple[list[str], tuple[int, ...], np.ndarray]]:
+    """What of some rows is not `held` (view → digests), as (digests, views, values), by the views that they lack."""
+    lacking: dict[tuple[int, ...], list[int]] = {}
     for position, digest in enumerate(digests):
         if missing := tuple(view for view in views if digest not in held.get(view, ())):
-            parts.setdefault(missing, []).append(position)
-    return parts
+            lacking.setdefault(missing, []).append(position)
+    for missing, positions in lacking.items():
+        whole = len(positions) == len(digests) and len(missing) == len(views)
+        part = values if whole else values[np.ix_(positions, [views.index(view) for view in missing])]
+        yield [digests[position] for position in positions], missing, part
 
 
 def write_block(
@@ -177,17 +175,9 @@ def write_block(
     name = block_id(rows, views)
     folder = f"{name}-{uuid.uuid4().hex[:8]}"
     values = np.ascontiguousarray(values)
-    record = Record(
-        block=name,
-        folder=folder,
-        rows=tuple(rows),
-        views=tuple(views),
-        shape=values.shape,
-        dtype=values.dtype.name,
-        bytes=values.nbytes,
-        checksum=checksum(values),
-        written={"time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **made},
-    )
+    written = {"time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **made}
+    stored = values.shape, values.dtype.name, values.nbytes, checksum(values)
+    record = Record(name, folder, tuple(rows), tuple(views), *stored, written)
     try:
         for key, data in _encode(values).items():
             objects.write(f"{BLOCKS}/{folder}/{key}", data)
@@ -207,15 +197,15 @@ def write_block(
 def read_block(objects: Objects, record: Record) -> np.ndarray:
     """A block's values (R, V, L, T, D), decoded by zarr with their crc32c and held against the record: slow, and sure.
 
-    Raises:
-        CacheError: something is missing or is not what the record says.
+    Raises CacheError when something is missing or is not what the record says.
     """
     import zarr
     from zarr.buffer.cpu import Buffer
     from zarr.storage import MemoryStore
 
     require_size(objects, record)
-    stored = {key.rpartition("/")[2]: objects.read(key) for key in (record.chunk, record.metadata)}
+    folder, _, chunk = record.chunk.rpartition("/")
+    stored = {name: objects.read(f"{folder}/{name}") for name in (chunk, METADATA)}
     try:
         held: dict[str, Any] = {name: Buffer.from_bytes(data) for name, data in stored.items()}
         values = np.asarray(zarr.open_array(MemoryStore(held), mode="r")[...])
@@ -230,10 +220,7 @@ def read_block(objects: Objects, record: Record) -> np.ndarray:
 def read_values(objects: Objects, record: Record, out: np.ndarray | None = None) -> np.ndarray:
     """A block's values (R, V, L, T, D), straight from its chunk into `out` and held against the record: fast.
 
-    What only zarr needs, its description and its crc32c, is for `read_block` to check.
-
-    Raises:
-        CacheError: something is missing or is not what the record says.
+    What only zarr needs, its description and its crc32c, is for `read_block` to check. Raises as `read_block`.
     """
     require_size(objects, record)
     values = np.empty(record.shape, record.dtype) if out is None else out

@@ -18,7 +18,7 @@ from epalm.cache.blocks import (
     RECORDS,
     Fault,
     Record,
-    missing_views,
+    missing_parts,
     read_block,
     read_record,
     require_fit,
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     import dask.array as da
     import pandas as pd
 
-    from epalm.cache.reader import FeatureReader
-    from epalm.cache.row_table import RowTable
+    from epalm.cache.reader import FeatureReader, RowTable
 
 _AT_ONCE = 16  # records read side by side: an object store answers each after a while
 _SUFFIX = ".json"
@@ -127,11 +126,7 @@ class FeatureSet:
 
         What another process has committed meanwhile is left out, so that each row's view is stored once: rows that lack
         different views then become several blocks. `made` is what the records say of their making, beside what the
-        latest extraction says of itself.
-
-        Raises:
-            ValueError: values of another shape or dtype than the set's, no numbers, or a digest twice.
-            CacheError: the storage refused.
+        latest extraction says of itself. Raises CacheError; ValueError for values or digests that do not fit.
         """
         expected = (len(digests), len(views), *self.spec.row_shape)
         if values.shape != expected or values.dtype != np.dtype(self.spec.stored_dtype):
@@ -143,22 +138,18 @@ class FeatureSet:
         count = 0
         with self.objects.lock(RECORDS):
             self.records()
-            for missing, places in missing_views(digests, views, self._rows).items():
-                part = values
-                if len(places) < len(digests) or missing != tuple(views):
-                    part = values[np.ix_(places, [views.index(view) for view in missing])]
+            for rows, missing, part in missing_parts(digests, views, values, self._rows):
                 recorded = self.recorded if self._own_recorded is None else self._own_recorded
-                rows, written = [digests[place] for place in places], {"recorded": recorded, **(made or {})}
+                written = {"recorded": recorded, **(made or {})}
                 if record := write_block(self.objects, rows, missing, part, written):
                     self._add(record)
                     count += len(rows)
         return count
 
     def open(self, *, only: Collection[str] | None = None, mapped: bool = False) -> "FeatureReader":
-        """A reader of the rows that are committed now, every block that is read checked once.
+        """A reader of the rows that are committed now, each block of `only` these media [default: all] checked once.
 
-        `only` these media's blocks are read [default: all]. `mapped`: files are mapped even where memory would suffice,
-        so that several processes have them in memory once.
+        `mapped`: files are mapped even where memory would suffice, so that several processes have them in memory once.
         """
         from epalm.cache.reader import FeatureReader
 
@@ -175,7 +166,7 @@ class FeatureSet:
         `row` in it; `written` (UTC), `host` and `device`; `versions` of libraries. Raises CacheError for a damaged
         record or manifest.
         """
-        from epalm.cache.row_table import rows_frame
+        from epalm.cache.reader import rows_frame
 
         return rows_frame(self.records(), read_manifests(self.objects))
 
@@ -187,26 +178,19 @@ class FeatureSet:
         """All rows as a Dask array (N, V, L, T, D) of float32: sums of float16 overflow. One delayed read a block.
 
         `layers` are block numbers of the encoder [default: all stored], `views` [default: those that every medium
-        has]; media that lack one of the views are left out.
-
-        Raises:
-            UsageError: the set does not hold these layers or views.
-            CacheError: there is no row, or a record is damaged; when it is computed, for a damaged block.
+        has]; media that lack one of the views are left out. Raises UsageError for layers or views that the set does
+        not hold, CacheError where there is no row or a record is damaged, and later for a damaged block.
         """
         return self.table(layers=layers, views=views).to_dask()
 
     def table(self, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None) -> "RowTable":
         """The rows of `to_dask`, to be read stretch by stretch. Raises as `to_dask`."""
-        from epalm.cache.row_table import RowTable
+        from epalm.cache.reader import RowTable
 
         return RowTable(self.objects, self.records(), self.spec, layers, views)
 
     def bad_media(self) -> list[Entry]:
-        """The ledger's errors that still count: neither their content nor what bears their name now has a row.
-
-        Raises:
-            CacheError: a record or a manifest is damaged.
-        """
+        """The ledger's errors that still count: neither their content nor what bears their name now has a row."""
         entries, rows = self.ledger.entries(), self.rows()
         named: dict[str, set[str]] = {}  # the contents that data sets have under a name
         for manifest in read_manifests(self.objects) if entries else ():
@@ -216,12 +200,12 @@ class FeatureSet:
         return [entry for entry in entries if entry.digest not in rows and entry.media not in replaced]
 
     def warned_media(self) -> list[Entry]:
-        """The ledger's warnings about contents that have a row. Raises CacheError when a record is damaged."""
+        """The ledger's warnings about contents that have a row."""
         rows = self.rows()
-        return [entry for entry in self.ledger.warnings() if entry.digest in rows]
+        return [entry for entry in self.ledger.entries(warning=True) if entry.digest in rows]
 
     def count_warned(self, digests: Iterable[str]) -> int:
-        """How many of these have a row and a warning. Raises CacheError when a record is damaged."""
+        """How many of these have a row and a warning."""
         warned = {entry.digest for entry in self.warned_media()}
         return sum(digest in warned for digest in digests)
 

@@ -30,22 +30,14 @@ class Ledger:
         self._objects = objects
         self.where = f"{objects.where}/{LEDGER}"
 
-    def add(self, *, media: str, digest: str | None, error: str, hint: str | None) -> None:
-        """Append one entry; it is stored when this returns. Raises CacheError."""
-        self.add_all([Entry(media, digest, error, hint)])
-
     def add_all(self, entries: Iterable[Entry]) -> None:
         """Append entries in one step, which in an object store makes one object of them all. Raises CacheError."""
         if lines := "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries):
             self._objects.append(LEDGER, lines.encode("utf-8", "surrogateescape"))
 
-    def entries(self) -> list[Entry]:
-        """The last error of each medium and content, in order; torn lines are passed over."""
-        return [entry for entry in self._read()[0] if not entry.warning]
-
-    def warnings(self) -> list[Entry]:
-        """The last warning of each medium and content, in order. Whether it has a row by now, the ledger knows not."""
-        return [entry for entry in self._read()[0] if entry.warning]
+    def entries(self, *, warning: bool = False) -> list[Entry]:
+        """The last error or warning of each medium and content, in order; torn lines are passed over."""
+        return [entry for entry in self._read()[0] if entry.warning == warning]
 
     def torn_lines(self) -> int:
         """How many lines are not whole: a kill may leave one, damage more. Raises CacheError."""

@@ -32,13 +32,11 @@ class Manifest:
     def from_bytes(data: bytes, where: str) -> "Manifest":
         """The manifest that `to_bytes` gave. Raises CacheError for anything else."""
         try:
-            head, *lines = data.split(b"\n")
-            rows = [line for line in lines if line]
-            if not all(line.startswith(b"[") and line.endswith(b"]") for line in rows):
-                raise ValueError("a line is not a pair")
+            head, *lines = data.splitlines()
             # All pairs as one flat list: a list for each would cost many times as long.
-            values = json.loads(b"[" + b",".join(line[1:-1] for line in rows) + b"]")
-            if len(values) != 2 * len(rows):
+            values = json.loads(b"[" + b",".join(line[1:-1] for line in lines) + b"]")
+            bracketed = all(line.startswith(b"[") and line.endswith(b"]") for line in lines)
+            if not bracketed or len(values) != 2 * len(lines):
                 raise ValueError("a line is not a pair")
             return Manifest(json.loads(head)["data"], dict(zip(values[::2], values[1::2], strict=True)))
         except (ValueError, TypeError, KeyError) as error:

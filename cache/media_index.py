@@ -91,13 +91,9 @@ class MediaIndex:
     ) -> dict[MediaFile, str]:
         """The digests (hex) that media had before their files changed, of those of which one is remembered."""
         statuses = [medium.status() for medium in media] if statuses is None else statuses
-        before = {}
-        for position, row in self._rows(media):
-            status = statuses[position]
-            digest = row.before if status == row[:3] else row.digest
-            if digest and status is not None:
-                before[media[position]] = digest
-        return before
+        rows = ((place, row) for place, row in self._rows(media) if statuses[place] is not None)
+        before = {media[place]: row.before if statuses[place] == row[:3] else row.digest for place, row in rows}
+        return {medium: digest for medium, digest in before.items() if digest}
 
     def _rows(self, media: Sequence[MediaFile]) -> Iterator[tuple[int, _Row]]:
         """The rows that the file has of these media, by position; damage ends them early."""

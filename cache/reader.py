@@ -1,21 +1,28 @@
-"""Rows out of a feature set, fast: whole blocks in memory, or mapped where memory is short.
+"""Rows out of a feature set, fast: by number, all of them as an array, and a DataFrame of what they are.
 
 Letters: N media, V views, L layers, T tokens, D hidden size. Checks each block once per open.
 Gathers with numpy: torch's index_select on several CPU threads is many times slower.
 """
 
-import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 
 from epalm.cache.blocks import Record, read_values, require_fit, require_size, require_values
+from epalm.cache.manifest import Manifest, names_by_digest
 from epalm.cache.objects.base import Objects
 from epalm.cache.spec import FeatureSpec
-from epalm.errors import CacheError
+from epalm.errors import CacheError, UsageError
+
+if TYPE_CHECKING:
+    import dask.array as da
+    import pandas as pd
 
 NONE = -1
 _MEMORY_SHARE = 0.5  # of what is free: more than this is mapped
@@ -59,13 +66,13 @@ class FeatureReader:
     ) -> None:
         """`memory` (bytes) [default: half of what is free] is the most that is read rather than mapped.
 
-        Raises:
-            CacheError: a block is missing or damaged.
+        Raises CacheError when a block is missing or damaged.
         """
         self._objects, self._spec = objects, spec
         self._index = RowIndex(records)
         self.views_of = self._index.views_of
-        if sum(record.bytes for record in records) <= (_free_memory() if memory is None else memory):
+        most = _MEMORY_SHARE * psutil.virtual_memory().available if memory is None else memory
+        if sum(record.bytes for record in records) <= most:
             self._flat: np.ndarray | None = self._read(records)
         else:
             self._flat, self._mapped = None, [self._map(record) for record in records]
@@ -75,14 +82,9 @@ class FeatureReader:
         """The media that have rows; the position is the row's number."""
         return list(self._index.numbers)
 
-    @property
-    def shape(self) -> tuple[int, int, int, int, int]:
-        """(N, V, L, T, D); V counts the views that every row has."""
-        return len(self._index.numbers), len(self.views_of()), *self._spec.row_shape
-
     def rows_of(self, digests: Sequence[str | None]) -> np.ndarray:
         """Row numbers (len(digests),) int64. Raises CacheError when one has no row."""
-        rows = [self._index.numbers.get(digest, NONE) if digest else NONE for digest in digests]
+        rows = [self._index.numbers.get(digest or "", NONE) for digest in digests]
         if NONE in rows:
             raise CacheError(f"{rows.count(NONE)} media have no row in the cache", hint="run epalm extract")
         return np.asarray(rows, np.int64)
@@ -93,14 +95,11 @@ class FeatureReader:
         *,
         view: int | np.ndarray = 0,
         layers: Sequence[int] | slice | None = None,
-        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Features (len(rows), L, T, D) in the stored dtype.
 
-        `view` is one for all rows or one for each; `layers` are positions among the stored ones.
-
-        Raises:
-            CacheError: a row has no such view.
+        `view` is one for all rows or one for each; `layers` are positions among the stored ones. Raises CacheError
+        when a row has no such view.
         """
         if isinstance(view, int):
             stored = self._index.places.get(view)
@@ -112,12 +111,7 @@ class FeatureReader:
         if (places == NONE).any():
             raise CacheError("a row has no such view in the cache", hint="run epalm extract with more --views")
         values = self._gather_mapped(places) if self._flat is None else self._flat[places]
-        if layers is not None:
-            values = values[:, layers]
-        if out is None:
-            return values
-        out[...] = values
-        return out
+        return values if layers is None else values[:, layers]
 
     def _gather_mapped(self, places: np.ndarray) -> np.ndarray:
         values = np.empty((len(places), *self._spec.row_shape), self._spec.stored_dtype)
@@ -163,11 +157,104 @@ class FeatureReader:
         return values
 
 
-def _free_memory() -> int:
-    """Bytes that may be used for rows."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return int(free * _MEMORY_SHARE)
+class RowTable:
+    """Some layers and views of all media that have these views, in the order of blocks.
+
+    `digests` (N,) are the media in order, `views` the second axis, `spec` what the rows are rows of, `left_out` the
+    number of media that lack a view.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        records: Sequence[Record],
+        spec: FeatureSpec,
+        layers: Sequence[int] | None = None,
+        views: Sequence[int] | None = None,
+    ) -> None:
+        """See `FeatureSet.to_dask`."""
+        chosen = spec.layers if layers is None else tuple(sorted(set(layers)))
+        if unknown := [layer for layer in chosen if layer not in spec.layers]:
+            raise UsageError(f"{spec.name} does not hold layers {unknown}; it has {list(spec.layers)}")
+        if not records:
+            raise CacheError(f"{spec.name} holds no row yet", hint="run epalm extract")
+        index = RowIndex(records)
+        self.views = index.views_of() if views is None else tuple(sorted(set(views)))
+        if views is None and not self.views:
+            raise UsageError(f"no view is there for every medium of {spec.name}", hint="choose with --views 0")
+        if not self.views or not index.places.keys() >= set(self.views):
+            unknown = [view for view in self.views if view not in index.places]
+            raise UsageError(f"{spec.name} does not hold views {unknown}; it has {sorted(index.places)}")
+        places = np.array([index.places[view] for view in self.views])  # (V, N)
+        media = np.flatnonzero((places != NONE).all(axis=0))
+        if not len(media):
+            raise UsageError(f"no medium of {spec.name} has all of the views {list(self.views)}")
+        media = media[np.argsort(places[0, media])]
+        names = list(index.numbers)
+        self.digests = [names[number] for number in media]
+        self.left_out = len(names) - len(media)
+        self.spec = replace(spec, layers=chosen)
+        self._objects, self._records, self._stored, self._places = objects, records, spec, places[:, media]
+        self._layers = slice(None) if chosen == spec.layers else [spec.layers.index(layer) for layer in chosen]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """(N, V, L, T, D)."""
+        return len(self.digests), len(self.views), *self.spec.row_shape
+
+    @property
+    def bytes(self) -> int:
+        """Of all values as they are stored."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.spec.stored_dtype).itemsize
+
+    def stretches(self, rows: int) -> Iterator[np.ndarray]:
+        """The values in the stored dtype, so many rows at a time. Raises CacheError for a damaged block."""
+        records = [record for record in self._records if not set(self.views).isdisjoint(record.views)]
+        reader = FeatureReader(self._objects, records, self._stored)
+        numbers = reader.rows_of(self.digests)
+        for start in range(0, len(numbers), rows):
+            part = numbers[start : start + rows]
+            yield np.stack([reader.gather(part, view=view, layers=self._layers) for view in self.views], axis=1)
+
+    def to_dask(self) -> "da.Array":
+        """The values as float32: each block is one delayed read, checked against its record."""
+        import dask.array as da
+        from dask.delayed import delayed
+
+        blocks = []
+        for record in self._records:
+            shape = (len(record.rows) * len(record.views), *self._stored.row_shape)
+            read = delayed(partial(_read_pairs, self._objects, record, self._stored))()
+            blocks.append(da.from_delayed(read, shape, dtype=self._stored.stored_dtype))
+        pairs = da.concatenate(blocks)[:, self._layers]
+        array: da.Array = da.stack([pairs[places] for places in self._places], axis=1).astype(np.float32)
+        return array
+
+
+def _read_pairs(objects: Objects, record: Record, spec: FeatureSpec) -> np.ndarray:
+    """A block's values for each (row, view) pair."""
+    require_fit(record, spec)
+    return read_values(objects, record).reshape(-1, *spec.row_shape)
+
+
+def rows_frame(records: Sequence[Record], manifests: Iterable[Manifest]) -> "pd.DataFrame":
+    """A row for each medium of each block, in the order of blocks; see `FeatureSet.frame`."""
+    import pandas as pd
+
+    counts, names = [len(record.rows) for record in records], names_by_digest(manifests)
+    digests = [digest for record in records for digest in record.rows]
+    of_blocks = {
+        "views": [record.views for record in records],
+        "block": [record.block for record in records],
+        "written": pd.to_datetime(np.array([record.time for record in records], float), unit="s", utc=True),
+        "host": [record.written.get("host") for record in records],
+        "device": [record.written.get("device") for record in records],
+        "versions": [record.versions for record in records],
+    }
+    # Texts stay Python's: converting a million of them would take as long as all the rest.
+    blocks = pd.DataFrame(of_blocks).astype({name: object for name in of_blocks if name != "written"})
+    frame = blocks.take(np.repeat(np.arange(len(records)), counts)).reset_index(drop=True)
+    frame.insert(0, "digest", pd.Series(digests, dtype=object))
+    frame.insert(1, "names", pd.Series([names.get(digest, ()) for digest in digests], dtype=object))
+    frame.insert(4, "row", np.concatenate([np.arange(count) for count in (*counts, 0)]))
+    return frame

@@ -1,7 +1,7 @@
 """What decides a feature set's numbers, and the fingerprint and name that follow from it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -68,33 +68,28 @@ class FeatureSpec:
         try:
             return FeatureSpec(**{**value, "layers": tuple(value["layers"])})
         except (TypeError, KeyError) as error:
-            raise CacheError(
-                f"a feature set of another format: {error}", hint="extract again, into another --cache"
-            ) from error
+            hint = "extract again, into another --cache"
+            raise CacheError(f"a feature set of another format: {error}", hint=hint) from error
 
 
 def parse_layers(text: str, depth: int) -> tuple[int, ...]:
     """Block numbers from 0, shallow to deep, of "last:6", "all", "a-b" (both included) or "1,2,3".
 
-    Raises:
-        UsageError: another form, or a block that an encoder of `depth` blocks does not have.
+    Raises UsageError for another form, or a block that an encoder of `depth` blocks does not have.
     """
     text = text.strip().lower()
+    numbers: Sequence[int]
     if text == "all":
-        return tuple(range(depth))
-    if match := re.fullmatch(r"last:(\d{1,6})", text):
-        count = int(match[1])
-        numbers = list(range(depth - count, depth)) if count >= 1 else []
+        numbers = range(depth)
+    elif match := re.fullmatch(r"last:(\d{1,6})", text):
+        numbers = range(depth - int(match[1]), depth)
     elif match := re.fullmatch(r"(\d{1,6})-(\d{1,6})", text):
-        first, last = int(match[1]), int(match[2])
-        numbers = list(range(first, min(last, depth) + 1))  # one too many is enough to be out of range
+        numbers = range(int(match[1]), int(match[2]) + 1)
     elif re.fullmatch(r"\d{1,6}(,\d{1,6})*", text):
         numbers = sorted({int(number) for number in text.split(",")})
     else:
         raise UsageError(f"--layers {text!r} is of no known form", hint="use last:6, all, 6-11 or 7,9,11")
     if not numbers or numbers[0] < 0 or numbers[-1] >= depth:
-        raise UsageError(
-            f"--layers {text!r} is out of range: the encoder has blocks 0 to {depth - 1}",
-            hint=f"use last:{min(6, depth)}, or all",
-        )
+        message = f"--layers {text!r} is out of range: the encoder has blocks 0 to {depth - 1}"
+        raise UsageError(message, hint=f"use last:{min(6, depth)}, or all")
     return tuple(numbers)

@@ -52,11 +52,7 @@ class Use:
 
 
 def open_objects(where: str | Path) -> Objects:
-    """The storage that the user names: a folder, or a URL such as `s3://bucket/cache`; nothing is created.
-
-    Raises:
-        CacheError: a URL of a kind that nothing here reads.
-    """
+    """The storage that the user names: a folder, or a URL such as `s3://bucket/cache`. Raises CacheError."""
     scheme, separator, rest = str(where).partition("://")
     if not separator:
         return LocalObjects(Path(where))
@@ -79,12 +75,8 @@ class Cache:
 
     def set_names(self) -> list[str]:
         """Names of all feature sets, in order; also of those whose description is damaged or gone."""
-
-        def is_set(name: str) -> bool:
-            described = self.objects.size(f"{SETS}/{name}/spec.json") is not None
-            return described or bool(self.objects.names(f"{SETS}/{name}/{RECORDS}"))
-
-        return [name for name in self.folder_names() if is_set(name)]
+        signs = {"spec.json", RECORDS}
+        return [name for name in self.folder_names() if signs & set(self.objects.names(f"{SETS}/{name}"))]
 
     def folder_names(self) -> list[str]:
         """Names of all folders for feature sets, also of those that have not become one yet."""
@@ -173,8 +165,7 @@ class Cache:
     def chosen_layers(self, features: FeatureSet, asked: str | None) -> tuple[int, ...]:
         """The layers asked for, else those of the latest extraction where it worked on this set, else all stored.
 
-        Raises:
-            UsageError: `asked` is of no known form.
+        Raises UsageError when `asked` is of no known form.
         """
         if asked is not None:
             depth = int(dict(features.spec.encoder.get("architecture", {})).get("depth", max(features.spec.layers) + 1))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from epalm.cache.blocks import missing_views
+from epalm.cache.blocks import missing_parts
 from epalm.cache.exchange.transfer import Transferred, plan_transfer, run_transfer
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, read_manifests, write_manifest
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
@@ -43,15 +44,14 @@ def make_set(root: str | Path, blocks: Sequence[Block], spec: FeatureSpec = SPEC
     held: dict[int, set[str]] = {}
     for block in blocks:
         digests = [digest(medium) for medium in block.media]
-        for views, places in missing_views(digests, block.views, held).items():
-            media = [block.media[place] for place in places]
-            values = np.array([[_values(medium, view, spec) for view in views] for medium in media])
-            features.write_block([digests[place] for place in places], values, views)
+        values = np.array([[_values(medium, view, spec) for view in block.views] for medium in block.media])
+        for rows, views, part in missing_parts(digests, block.views, values, held):
+            features.write_block(rows, part, views)
             for view in views:
-                held.setdefault(view, set()).update(digests[place] for place in places)
+                held.setdefault(view, set()).update(rows)
     media = sorted({medium for block in blocks for medium in block.media})
     write_manifest(features.objects, Manifest(data, {f"{medium}.png": digest(medium) for medium in media}))
-    features.ledger.add(media="torn.png", digest=digest("torn"), error="it is torn", hint=None)
+    features.ledger.add_all([Entry(media="torn.png", digest=digest("torn"), error="it is torn", hint=None)])
     return features
 
 

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
 from epalm.cache.blocks import (
     DamageError,
     Fault,
     Record,
-    missing_views,
+    missing_parts,
     read_record,
     read_values,
     require_fit,
@@ -86,7 +84,9 @@ def plan_transfer(source: FeatureSet, target: Cache) -> Transfer:
     for record in whole:
         for view in record.views:
             held.setdefault(view, set()).update(record.rows)
-    blocks = tuple(record for record in records if missing_views(record.rows, record.views, held))
+    blocks = tuple(
+        record for record in records if not all(held.get(view, set()).issuperset(record.rows) for view in record.views)
+    )
     replaced = frozenset(fault.block for fault in broken) & {record.block for record in blocks}
     return Transfer(source, target, blocks, replaced, len(records) - len(blocks), held, manifests, tuple(faults))
 
@@ -110,7 +110,7 @@ def run_transfer(plan: Transfer, name: str) -> Transferred:
             faults += [fault] if fault else []
             copied += [] if fault else [record.bytes]
             advance()
-    add_names(features, plan.manifests, (*source.ledger.entries(), *source.ledger.warnings()))
+    add_names(features, plan.manifests, (*source.ledger.entries(), *source.ledger.entries(warning=True)))
     return Transferred(features, len(copied), sum(copied), tuple(faults))
 
 
@@ -122,10 +122,8 @@ def _copy(plan: Transfer, features: FeatureSet, record: Record) -> Fault | None:
         return Fault(record.block, error.message, record)
     if record.block in plan.replaced:
         features.drop(record.block)
-    for views, places in missing_views(record.rows, record.views, plan.held).items():
-        whole = len(places) == len(record.rows) and views == record.views
-        part = values if whole else values[np.ix_(places, [record.views.index(view) for view in views])]
-        write_block(features.objects, [record.rows[place] for place in places], views, part, record.written)
+    for digests, views, part in missing_parts(record.rows, record.views, values, plan.held):
+        write_block(features.objects, digests, views, part, record.written)
     return None
 
 
@@ -138,7 +136,7 @@ def add_names(features: FeatureSet, manifests: Iterable[Manifest], entries: Sequ
         known = {manifest.data: manifest.digests for manifest in read_manifests(features.objects)}
         for data, digests in ((manifest.data, manifest.digests) for manifest in manifests):
             write_manifest(features.objects, Manifest(data, {**known.get(data, {}), **digests}))
-        there = (*features.ledger.entries(), *features.ledger.warnings())
+        there = (*features.ledger.entries(), *features.ledger.entries(warning=True))
         noted = {(entry.media, entry.digest, entry.warning) for entry in there}
         features.ledger.add_all(one for one in entries if (one.media, one.digest, one.warning) not in noted)
     touch(features.objects)

@@ -5,7 +5,7 @@ names only; every fault of the store becomes a CacheError.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -57,6 +57,9 @@ class Objects(Protocol):
 
     def lines(self, key: str) -> bytes:
         """All of a growing text, empty when there is none; a kill may have left a torn line in it."""
+        with suppress(MissingObjectError):
+            return self.read(key)
+        return b""
 
     def names(self, folder: str) -> list[str]:
         """Names directly below a folder, of objects and folders, sorted; none when there is no such folder."""

@@ -35,10 +35,8 @@ def write_atomically(path: Path, data: bytes | memoryview, *, replace: bool = Tr
 def draft_of(path: Path) -> Iterator[Path]:
     """An empty file that gets the name `path` when the block ends well, replacing what is there, and else is gone.
 
-    There is one draft for a path, so that the next one overwrites what a kill has left of it.
-
-    Raises:
-        BlockingIOError: another process is writing it.
+    There is one draft for a path, so that the next one overwrites what a kill has left of it. Raises BlockingIOError
+    when another process is writing it.
     """
     draft = path.with_name(f".{path.name}.part")
     with draft.open("ab") as file:

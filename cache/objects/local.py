@@ -60,12 +60,6 @@ class LocalObjects(Objects):
             if not size:
                 fsync_directory(path.parent)
 
-    def lines(self, key: str) -> bytes:
-        try:
-            return self.read(key)
-        except MissingObjectError:
-            return b""
-
     def names(self, folder: str) -> list[str]:
         try:
             return sorted(path.name for path in (self.root / folder).iterdir() if not path.name.startswith("."))
@@ -99,11 +93,7 @@ class LocalObjects(Objects):
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Hold a lock that ends with the process; where the file system has none, go without.
-
-        Raises:
-            CacheError: another process has held it for ten minutes.
-        """
+        """See `Objects`. Raises CacheError when another process has held the lock for ten minutes."""
         folder, slash, name = key.rpartition("/")
         with self._writing(f"{folder}{slash}.{name}.lock") as path, path.open("ab") as file:
             deadline = time.monotonic() + _LOCK_TIMEOUT

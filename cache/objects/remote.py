@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, TypeVar
 
 from epalm.cache.objects.base import MissingObjectError, Objects, Stored
@@ -48,11 +48,7 @@ class RemoteObjects(Objects):
     """
 
     def __init__(self, url: str, patience: tuple[float, float, float] = _PATIENCE) -> None:
-        """What a URL names; nothing is connected or created. A user or password in it is left out of `where`.
-
-        Raises:
-            CacheError: a URL of a kind that is not known here, or without a bucket.
-        """
+        """Nothing is connected yet. Raises CacheError for a URL of an unknown kind, or without a bucket."""
         self._url, self._patience = url, patience
         self.where = _without_user(url).rstrip("/")
         scheme, _, rest = url.partition("://")
@@ -64,14 +60,8 @@ class RemoteObjects(Objects):
             raise CacheError(f"{self.where}// names no bucket", hint=f"give {scheme}://bucket/folder")
         self._scheme = _SCHEMES[scheme]
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return RemoteObjects, (self._url, self._patience)
-
     def below(self, folder: str) -> "RemoteObjects":
-        inside = RemoteObjects(f"{self._url.rstrip('/')}/{folder}", self._patience)
-        if "_store" in self.__dict__:
-            inside._store = self._store  # one pool of connections
-        return inside
+        return RemoteObjects(f"{self._url.rstrip('/')}/{folder}", self._patience)
 
     def read(self, key: str) -> bytes:
         """See `Objects`. Its length is held against the object's size, which the answer to a range names."""
@@ -104,11 +94,10 @@ class RemoteObjects(Objects):
         self._call(key, lambda store: store.put(self._path(key), data))
 
     def write_new(self, key: str, data: bytes) -> bool:
-        """See `Objects`.
+        """See `Objects`. The store decides (If-None-Match, ifGenerationMatch).
 
-        The store decides (If-None-Match, ifGenerationMatch). When it says that an object is there, a mark in its
-        metadata tells whether an earlier try of this very call put it, whose answer was lost. An S3-compatible store
-        that ignores the condition lets the last writer win, one that refuses it is an error: use one that has it.
+        Where an object is there, a mark in its metadata tells whether an earlier try of this very call put it, whose
+        answer was lost. A store that ignores the condition lets the last writer win, one that refuses it is an error.
         """
         from obstore.exceptions import AlreadyExistsError
 
@@ -124,23 +113,15 @@ class RemoteObjects(Objects):
         return self._call(key, action)
 
     def append(self, key: str, line: bytes) -> None:
-        """See `Objects`. Stores cannot add to an object: each line becomes one, in the folder `KEY.d`.
-
-        Lines come back in the order of the writers' clocks.
-        """
+        """See `Objects`. Each line becomes an object in the folder `KEY.d`, in the order of the writers' clocks."""
         self.write(f"{key}.d/{time.time_ns():020d}-{uuid.uuid4().hex}.jsonl", line)
 
     def lines(self, key: str) -> bytes:
         """See `Objects`. An object of the name itself, copied there from a disk, comes first."""
-
-        def read(part: str) -> bytes:
-            with contextlib.suppress(MissingObjectError):
-                text = self.read(part)
-                return text if not text or text.endswith(b"\n") else text + b"\n"
-            return b""
-
+        keys = [key, *(f"{key}.d/{name}" for name in self.names(f"{key}.d"))]
         with ThreadPoolExecutor(_THREADS) as pool:
-            return b"".join(pool.map(read, [key, *(f"{key}.d/{name}" for name in self.names(f"{key}.d"))]))
+            parts = list(pool.map(super().lines, keys))
+        return b"".join(part + b"\n" if part and not part.endswith(b"\n") else part for part in parts)
 
     def names(self, folder: str) -> list[str]:
         path = self._path(folder)
@@ -162,15 +143,6 @@ class RemoteObjects(Objects):
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(inside.delete, [one.key for one in inside.walk()]))
 
-    @cached_property
-    def _store(self) -> Any:
-        from obstore.store import GCSStore
-
-        options: dict[str, Any] = {"client_options": {"timeout": _TIMEOUT}, "retry_config": {"max_retries": 0}}
-        if self._scheme == "s3":
-            return _s3_store(self._bucket, self.where, options)
-        return _memory_store(self._bucket) if self._scheme == "memory" else GCSStore(self._bucket, **options)
-
     def _path(self, key: str) -> str:
         return "/".join(part for part in (self._root, key) if part)
 
@@ -190,7 +162,7 @@ class RemoteObjects(Objects):
         began, (total, pause, longest) = time.monotonic(), self._patience
         while True:
             try:
-                return action(self._store)
+                return action(_open_store(self._scheme, self._bucket))
             except (BaseError, OSError) as error:
                 codes = set(re.findall(r"(?:<Code>|status code: )(\w+)", str(error)))
                 if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in codes:
@@ -209,16 +181,21 @@ class RemoteObjects(Objects):
             pause = min(pause * 2, longest)
 
 
-def _s3_store(bucket: str, where: str, options: dict[str, Any]) -> Any:
-    """A bucket, reached as boto3 would: its profiles, environment, endpoints and credentials that expire."""
+@cache  # one pool of connections
+def _open_store(scheme: str, bucket: str) -> Any:
+    """A bucket; of S3 reached as boto3 would: its profiles, environment, endpoints and credentials that expire."""
+    from obstore.store import GCSStore, MemoryStore, S3Store
+
+    options: dict[str, Any] = {"client_options": {"timeout": _TIMEOUT}, "retry_config": {"max_retries": 0}}
+    if scheme != "s3":
+        return GCSStore(bucket, **options) if scheme == "gs" else MemoryStore()  # which ends with this process
+    where = f"s3://{bucket}"
     try:
         import boto3
         from botocore.exceptions import BotoCoreError
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:
         raise CacheError(f"{where} needs a package that is not installed", hint="pip install 'epalm[s3]'") from error
-    from obstore.store import S3Store
-
     try:
         session = boto3.Session()
         client = session.client("s3")
@@ -231,14 +208,6 @@ def _s3_store(bucket: str, where: str, options: dict[str, Any]) -> Any:
     options["client_options"]["allow_http"] = endpoint.startswith("http://")
     provider = Boto3CredentialProvider(session)
     return S3Store(bucket, endpoint=endpoint, region=region, credential_provider=provider, **options)
-
-
-@cache
-def _memory_store(name: str) -> Any:
-    """A store that ends with this process, one of each name."""
-    from obstore.store import MemoryStore
-
-    return MemoryStore()
 
 
 def _final_error(where: str, scheme: str, codes: set[str], error: Exception) -> CacheError:

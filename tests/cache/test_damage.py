@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import LEDGER, Ledger
+from epalm.cache.ledger import LEDGER, Entry, Ledger
 from epalm.cache.objects.local import LocalObjects
 from epalm.cache.reader import FeatureReader
 from epalm.cache.store import Cache
@@ -165,19 +165,19 @@ def test_sizes_are_held_to(damage: bytes, memory: int | None, features: FeatureS
 @pytest.mark.parametrize("name", ["a\u2028b", "a\x85b", "a\x1cb", "a\r\nb", "a\0b", "bad\udcff"], ids=ascii)
 def test_names_that_hold_line_ends_keep_their_ledger_line(name: str, tmp_path: Path) -> None:
     ledger = Ledger(LocalObjects(tmp_path))
-    ledger.add(media=name, digest="1", error="torn", hint=None)
+    ledger.add_all([Entry(media=name, digest="1", error="torn", hint=None)])
     assert [entry.media for entry in ledger.entries()] == [name]
 
 
 def test_a_ledger_cut_anywhere_keeps_its_whole_lines_and_takes_new_ones(tmp_path: Path) -> None:
     ledger = Ledger(LocalObjects(tmp_path))
-    ledger.add(media="first", digest=None, error="bad", hint=None)
+    ledger.add_all([Entry(media="first", digest=None, error="bad", hint=None)])
     kept = (tmp_path / LEDGER).stat().st_size
-    ledger.add(media="größer", digest=None, error="bad", hint=None)
+    ledger.add_all([Entry(media="größer", digest=None, error="bad", hint=None)])
     whole = (tmp_path / LEDGER).read_bytes()
     for size in range(kept, len(whole) - 1):
         (tmp_path / LEDGER).write_bytes(whole[:size])
-        ledger.add(media="new", digest=None, error="bad", hint=None)
+        ledger.add_all([Entry(media="new", digest=None, error="bad", hint=None)])
         assert [entry.media for entry in ledger.entries()] == ["first", "new"]
 
 

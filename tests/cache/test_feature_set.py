@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import LEDGER, Ledger
+from epalm.cache.ledger import LEDGER, Entry, Ledger
 from epalm.cache.objects.local import LocalObjects
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
@@ -113,7 +113,7 @@ def _write(root: Path, seed: int) -> None:
     for block in range(4):
         features.write_block(names(3, f"b{block}-"), values(3, seed))
     for line in range(20):
-        features.ledger.add(media=f"{seed}-{line}", digest=None, error="bad", hint=None)
+        features.ledger.add_all([Entry(media=f"{seed}-{line}", digest=None, error="bad", hint=None)])
 
 
 def test_writers_in_several_processes_do_not_mix(tmp_path: Path) -> None:
@@ -186,10 +186,10 @@ def test_the_latest_extraction_is_remembered(tmp_path: Path) -> None:
 def test_the_last_entry_of_a_medium_counts_and_torn_lines_do_not(tmp_path: Path) -> None:
     ledger = Ledger(LocalObjects(tmp_path))
     assert ledger.entries() == []
-    ledger.add(media="a\nb", digest="1", error="first", hint=None)
-    ledger.add(media="a\nb", digest="1", error="second", hint="do this")
+    ledger.add_all([Entry(media="a\nb", digest="1", error="first", hint=None)])
+    ledger.add_all([Entry(media="a\nb", digest="1", error="second", hint="do this")])
     with (tmp_path / LEDGER).open("a") as file:
         file.write('{"media": "torn')
-    ledger.add(media="c", digest=None, error="third", hint=None)
+    ledger.add_all([Entry(media="c", digest=None, error="third", hint=None)])
     assert [(entry.media, entry.error) for entry in ledger.entries()] == [("a\nb", "second"), ("c", "third")]
     assert set(ledger.digests()) == {"1"}

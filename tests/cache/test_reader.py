@@ -52,14 +52,10 @@ def test_rows_come_as_written_in_any_order(filled: tuple[FeatureSet, dict[str, n
         np.testing.assert_array_equal(gathered, np.array([expected[name] for name in wanted]).reshape(-1, 3, 1, 5))
 
 
-def test_layers_can_be_chosen_and_memory_reused(filled: tuple[FeatureSet, dict[str, np.ndarray]]) -> None:
+def test_layers_can_be_chosen(filled: tuple[FeatureSet, dict[str, np.ndarray]]) -> None:
     reader = filled[0].open()
-    assert reader.shape == (8, 1, 3, 1, 5)
     rows = np.array([7, 0])
     np.testing.assert_array_equal(reader.gather(rows, layers=[1, 2]), reader.gather(rows)[:, 1:])
-    out = np.zeros((2, 3, 1, 5), np.float32)
-    assert reader.gather(rows, out=out) is out
-    np.testing.assert_array_equal(out, reader.gather(rows).astype(np.float32))
 
 
 def test_a_medium_without_a_row_is_an_error(filled: tuple[FeatureSet, dict[str, np.ndarray]]) -> None:
@@ -70,7 +66,7 @@ def test_a_medium_without_a_row_is_an_error(filled: tuple[FeatureSet, dict[str, 
 
 def test_an_empty_set_has_no_rows(tmp_path: Path) -> None:
     reader = feature_set(tmp_path).open()
-    assert reader.shape[0] == 0 and reader.digests == []
+    assert reader.digests == []
 
 
 def _flip(path: Path) -> None:

@@ -115,7 +115,7 @@ def test_random_weights_need_no_download(tmp_path: Path, photos: Path) -> None:
     assert done.exit_code == 0
     assert "random weights (seed 0)" in done.stderr
     name = json.loads(done.stdout)["set_name"]
-    assert Cache(tmp_path / "cache").find(name).open().shape == (5, 1, 2, 1, 192)
+    assert Cache(tmp_path / "cache").find(name).to_dask().shape == (5, 1, 2, 1, 192)
 
 
 @pytest.mark.parametrize(

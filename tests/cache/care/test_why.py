@@ -11,6 +11,7 @@ import pytest
 from epalm.cache.blocks import write_block
 from epalm.cache.care.why import differences, library_differences, nearest, nearest_difference, why_set
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, write_manifest
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
@@ -154,12 +155,12 @@ def test_a_medium_whose_bytes_changed_says_so(medium: Medium) -> None:
 
 
 def test_a_bad_medium_says_what_the_ledger_says(medium: Medium) -> None:
-    medium.features.ledger.add(media="cats/1.png", digest=digest_file(medium.path), error="it is torn", hint=None)
+    medium.features.ledger.add_all([Entry("cats/1.png", digest_file(medium.path), "it is torn", None)])
     assert "it is torn" in medium.why()["missing"]
 
 
 def test_a_medium_that_was_not_there_says_what_the_ledger_says(medium: Medium) -> None:
-    medium.features.ledger.add(media="cats/1.png", digest=None, error="it is not there", hint=None)
+    medium.features.ledger.add_all([Entry(media="cats/1.png", digest=None, error="it is not there", hint=None)])
     assert "it is not there" in medium.why()["missing"]
     medium.path.unlink()
     assert "it is not there" in medium.why("cats/1.png")["missing"]

@@ -121,7 +121,7 @@ def test_a_damaged_block_is_refused_by_name_and_the_others_go(
 
 def test_what_only_zarr_reads_is_made_anew(features: FeatureSet, tmp_path: Path) -> None:
     record = features.records()[0]
-    features.objects.write(record.metadata, b"{")
+    features.objects.write(f"blocks/{record.folder}/zarr.json", b"{")
     features.objects.write(record.chunk, features.objects.read(record.chunk)[:-4] + b"\0" * 4)
     assert len(features.verify()) == 1
     assert move_set(features, Cache(tmp_path / "there")).faults == ()

@@ -133,7 +133,7 @@ def test_lines_of_before_are_read_and_errors_and_warnings_do_not_hide_each_other
     assert (before.media, before.warning) == ("a.png", False)
     ledger.add_all([type(before)("a.png", "1", "odd", None, warning=True)])
     assert [entry.error for entry in ledger.entries()] == ["torn"]
-    assert [entry.error for entry in ledger.warnings()] == ["odd"]
+    assert [entry.error for entry in ledger.entries(warning=True)] == ["odd"]
     assert ledger.torn_lines() == 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, write_manifest
 from epalm.cache.store import Cache, mark, touch
 from tests.cache.test_feature_set import SPEC, feature_set, folder, names, values
@@ -18,7 +19,7 @@ from tests.conftest import Epalm
 def features(tmp_path: Path) -> FeatureSet:
     made = feature_set(tmp_path)
     made.write_block(names(4), values(4))
-    made.ledger.add(media="bad.png", digest="x", error="it is torn", hint="make it again")
+    made.ledger.add_all([Entry(media="bad.png", digest="x", error="it is torn", hint="make it again")])
     return made
 
 
@@ -81,10 +82,10 @@ def test_info_says_what_decides_the_numbers(epalm: Epalm, tmp_path: Path, featur
 
 
 def test_ledger_lists_what_still_has_no_row(epalm: Epalm, tmp_path: Path, features: FeatureSet) -> None:
-    features.ledger.add(media="again.png", digest="d0", error="it was torn", hint=None)  # has a row by now
-    features.ledger.add(media="replaced.png", digest="y", error="it was torn", hint=None)
-    features.ledger.add(media="absent.png", digest=None, error="it is not there", hint="copy it")
-    features.ledger.add(media="came.png", digest=None, error="it was not there", hint=None)
+    features.ledger.add_all([Entry(media="again.png", digest="d0", error="it was torn", hint=None)])  # has a row by now
+    features.ledger.add_all([Entry(media="replaced.png", digest="y", error="it was torn", hint=None)])
+    features.ledger.add_all([Entry(media="absent.png", digest=None, error="it is not there", hint="copy it")])
+    features.ledger.add_all([Entry(media="came.png", digest=None, error="it was not there", hint=None)])
     named = {"replaced.png": "d1", "came.png": "d2", "bad.png": "x"}
     write_manifest(features.objects, Manifest("data.jsonl", named))
     done = epalm("cache", "ledger", "--cache", tmp_path)
