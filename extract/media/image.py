@@ -41,13 +41,13 @@ _HINT = "open it in an image viewer, and save or download it again"
 _BITS, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339  # TIFF tags
 _WHITE_IS_ZERO, _SEPARATE, _SIGNED = 0, 2, 2
 _GREY_STEPS = {"L;2": 85, "L;4": 17}  # between greys of 2 and 4 bits, as Pillow loads them
-Steps = tuple[int, int, int, int]
-UPRIGHT: Steps = (1, 0, 0, 1)
-# The eight ways in which pixels may be stored, of pictures and of clips alike, by their EXIF numbers: where a step to
-# the right and a step down lead when they are shown, as (right, down, right, down).
-ORIENTATIONS: dict[int, Steps] = {
-    1: UPRIGHT, 2: (-1, 0, 0, 1), 3: (-1, 0, 0, -1), 4: (1, 0, 0, -1),
-    5: (0, 1, 1, 0), 6: (0, 1, -1, 0), 7: (0, -1, -1, 0), 8: (0, -1, 1, 0),
+Orientation = tuple[bool, int, int]
+UPRIGHT: Orientation = (False, 1, 1)
+# The eight ways in which pixels may be stored, of pictures and of clips alike, by their EXIF numbers: whether rows are
+# shown as columns, and then the steps from one row to the next, and from one column to the next.
+ORIENTATIONS: dict[int, Orientation] = {
+    1: UPRIGHT, 2: (False, 1, -1), 3: (False, -1, -1), 4: (False, -1, 1),
+    5: (True, 1, 1), 6: (True, 1, -1), 7: (True, -1, -1), 8: (True, -1, 1),
 }  # fmt: skip
 _TOLERANCE = 0.01  # about half a degree, within which FFmpeg's command takes an angle for a multiple of 90
 # How a JPEG 2000 codestream begins: sizes, the number of components, and precision and steps of each.
@@ -112,8 +112,8 @@ def _read(file: BinaryIO, exif: bytes, limits: Limits, least: tuple[int, int] | 
         kind = str(image.format)
         limits.check_pixels(*image.size, share=_HUNGRY.get(kind, 1), of=f"{kind} pictures")
         width, height = image.size
-        steps = _orientation(exif or image.info.get("exif", b""))
-        sideways, scale = not steps[0], 1
+        orientation, scale = _orientation(exif or image.info.get("exif", b"")), 1
+        sideways, *strides = orientation
         if least and kind == "JPEG" and (drafted := image.draft(None, least if sideways else least[::-1])):
             scale = round(width / drafted[1][2])  # 1, 2, 4 or 8
         depth = _depth_of(image, file)
@@ -123,11 +123,11 @@ def _read(file: BinaryIO, exif: bytes, limits: Limits, least: tuple[int, int] | 
         margins = [(0.0, image.height - size[0] / scale), (0.0, image.width - size[1] / scale)]
         if sideways:
             size, margins = size[::-1], margins[::-1]
-        (top, bottom), (left, right) = (pair[::step] for pair, step in zip(margins, _strides(steps), strict=True))
-        return Picture(turned(_to_rgb(image, depth), steps), size, (left, top, right, bottom))
+        (top, bottom), (left, right) = (pair[::step] for pair, step in zip(margins, strides, strict=True))
+        return Picture(turned(_to_rgb(image, depth), orientation), size, (left, top, right, bottom))
 
 
-def _orientation(exif: bytes) -> Steps:
+def _orientation(exif: bytes) -> Orientation:
     tags = Image.Exif()
     try:
         tags.load(exif)
@@ -136,28 +136,26 @@ def _orientation(exif: bytes) -> Steps:
         return UPRIGHT
 
 
-def of_display_matrix(matrix: np.ndarray) -> Steps | None:
+def of_display_matrix(matrix: np.ndarray) -> Orientation | None:
     """The orientation of a clip's display matrix (9,), whatever its scale.
 
     None where it is none of the eight: all zeros, singular, a shear, or an angle between.
     """
-    steps = matrix.reshape(3, 3)[:2, :2].astype(np.float64)
+    steps = matrix.reshape(3, 3)[:2, :2].astype(np.float64)  # (right, down) of a step to the right, and of one down
     lengths = np.hypot(*steps.T)[:, None]
     if not lengths.all():
         return None
-    units = (steps / lengths).ravel()
-    return next((one for one in ORIENTATIONS.values() if np.abs(units - one).max() <= _TOLERANCE), None)
+    units = steps / lengths
+    right, down = (round(step) for step in units.sum(axis=0).tolist())
+    sideways = abs(units[0, 0]) < abs(units[0, 1])
+    exact = [[0, down], [right, 0]] if sideways else [[right, 0], [0, down]]
+    return (sideways, down, right) if np.abs(units - exact).max() <= _TOLERANCE else None
 
 
-def turned(pixels: np.ndarray, steps: Steps) -> np.ndarray:
+def turned(pixels: np.ndarray, orientation: Orientation) -> np.ndarray:
     """Pixels as stored (H, W, ...) → as shown."""
-    down, right = _strides(steps)
-    return (pixels if steps[0] else pixels.swapaxes(0, 1))[::down, ::right]
-
-
-def _strides(steps: Steps) -> tuple[int, int]:
-    """1, or −1 where pixels are mirrored: downwards, and to the right."""
-    return steps[1] + steps[3], steps[0] + steps[2]
+    sideways, down, right = orientation
+    return (pixels.swapaxes(0, 1) if sideways else pixels)[::down, ::right]
 
 
 def _to_rgb(image: Image.Image, depth: _Depth) -> np.ndarray:

@@ -175,10 +175,10 @@ def _pixels(frame: av.VideoFrame) -> np.ndarray:
     if Type.DISPLAYMATRIX not in side_data:
         return pixels
     matrix = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), np.int32)
-    steps = of_display_matrix(matrix)
-    if steps is None and matrix[[0, 1, 3, 4]].any():
+    orientation = of_display_matrix(matrix)
+    if orientation is None and matrix[[0, 1, 3, 4]].any():
         warn_about(
             "its display matrix neither turns by a multiple of 90° nor mirrors: the frames are taken as stored",
             hint="convert the clip, so that its frames are stored as they are to be shown",
         )
-    return turned(pixels, steps or UPRIGHT)
+    return turned(pixels, orientation or UPRIGHT)

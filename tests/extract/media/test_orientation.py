@@ -88,7 +88,7 @@ def test_scale_shift_and_rounding_do_not_matter(
     angle = math.radians(degrees)
     tilt = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     steps = np.concatenate([scales[0] * right @ tilt, scales[1] * down @ tilt])
-    assert of_display_matrix(_matrix(tuple(steps.tolist()), shift)) == EIGHT[orientation]
+    assert of_display_matrix(_matrix(tuple(steps.tolist()), shift)) == ORIENTATIONS[orientation]
 
 
 @given(orientation=st.sampled_from(list(EIGHT)), degrees=st.floats(1, 89))
