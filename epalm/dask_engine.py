@@ -234,6 +234,17 @@ def _host_of(address: str) -> str:
     return address.rsplit("://", maxsplit=1)[-1].rpartition(":")[0]
 
 
+def device_of_worker(device: str, number: int | None) -> str:
+    """What a worker process computes on: those of one machine (`number` 0, 1, …) take a GPU each if there are any.
+
+    `number` None is a worker of the user's own: its GPU is the one that it sees.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if number is not None and device in ("auto", "cuda") else 0
+    return f"cuda:{number % gpus}" if number is not None and gpus else device
+
+
 # In a worker process: several threads of it would share one model, and a GPU may not hold two, so there is one.
 _lock = threading.Lock()
 _kept: list[tuple[Any, Worker[Any, Any]]] = []  # (which worker, its setting), and itself; one or none

@@ -47,6 +47,19 @@ class Source:
         return path.resolve() if path and path.is_dir() else None
 
 
+def pick_device(name: str) -> torch.device:
+    """The device of that name, to have weights on; "auto" takes a GPU where there is one. Raises UsageError."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        fault = f"device {name!r} cannot be used: {str(error).splitlines()[0]}"
+        raise UsageError(fault, hint="--device cpu always works") from error
+    return device
+
+
 def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
     """`build()`, whose faults become one message.
 

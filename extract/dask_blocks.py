@@ -20,8 +20,7 @@ from epalm.cache.ledger import Entry
 from epalm.cache.objects.base import MissingObjectError
 from epalm.cache.store import Cache
 from epalm.console import Advance
-from epalm.dask_engine import AGAIN, Cluster, Worker, run_tasks
-from epalm.devices import device_of_worker
+from epalm.dask_engine import AGAIN, Cluster, Worker, device_of_worker, run_tasks
 from epalm.errors import EpalmError, UsageError
 from epalm.extract.encoders.registry import build_encoder
 from epalm.extract.plan import ExtractionPlan, Pending

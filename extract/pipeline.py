@@ -31,12 +31,9 @@ _PROBED, _WARM_UP = 64, 8  # media
 _LONGEST = 2.0  # seconds of the first media, after which they have to do
 
 
-@dataclass(frozen=True)
-class ExtractSummary:
-    """What an extraction did. `decode_seconds` are of all decoding processes together.
-
-    `layers` are those asked for; the feature set may hold more.
-    """
+@dataclass(kw_only=True)
+class ExtractSummary(Tally):
+    """What an extraction did. `layers` are those asked for; the feature set may hold more."""
 
     set_name: str
     layers: tuple[int, ...]
@@ -44,15 +41,10 @@ class ExtractSummary:
     augmented: int  # media that are to have these views
     media: int
     hits: int
-    encoded: int
-    elsewhere: int  # encoded by another process meanwhile
     equal: int  # with the bytes of another medium, which was at work
-    bad: int
     warned: int  # have a row, and a warning in the ledger
     strict: bool  # whether media with a warning count as bad
     seconds: float
-    decode_seconds: float
-    encode_seconds: float
     ledger: str
     passed_over: Mapping[str, int]  # files beside the media, by reason
 
@@ -99,22 +91,19 @@ def execute(plan: ExtractionPlan) -> ExtractSummary:
             raise
     touch(features.objects)
     _remember(plan, features.name)
+    tally.bad += plan.known_bad + len(plan.unreadable)
     return ExtractSummary(
+        **vars(tally),
         set_name=features.name,
         layers=plan.layers,
         views=request.views,
         augmented=plan.augmented,
         media=plan.media,
         hits=plan.hits,
-        encoded=tally.encoded,
-        elsewhere=tally.elsewhere,
         equal=plan.equal,
-        bad=tally.bad + plan.known_bad + len(plan.unreadable),
         warned=features.count_warned(plan.digests.values()),
         strict=plan.encoder.input.limits.strict,
         seconds=plan.seconds + time.perf_counter() - started,
-        decode_seconds=tally.decode_seconds,
-        encode_seconds=tally.encode_seconds,
         ledger=features.ledger.where,
         passed_over=plan.dataset.passed_over,
     )

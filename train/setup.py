@@ -14,7 +14,6 @@ import torch
 
 from epalm import __version__
 from epalm.config import Config
-from epalm.devices import pick_device
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json, digest_tensors
 from epalm.samples import Sample
@@ -28,6 +27,7 @@ from epalm.train.lm.processes import ALONE, Processes
 from epalm.train.loop import Schedule
 from epalm.train.material import Material
 from epalm.train.runs.run_key import library_versions, run_parts
+from epalm.weights import pick_device
 
 _FEW_STEPS = 300  # a connector that starts at random takes some hundred to be of use
 _NAMED = 3  # samples named in a message; the rest is counted

@@ -107,7 +107,7 @@ def _required() -> Iterator[tuple[str, str, str | None]]:
 def _device() -> _Checked:
     import torch
 
-    from epalm.devices import pick_device
+    from epalm.weights import pick_device
 
     kind = pick_device("auto").type
     if kind == "cuda":

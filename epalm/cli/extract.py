@@ -71,11 +71,11 @@ def extract(request: ExtractRequest, *, plan: PlanOption = False, as_json: JsonO
 
 def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     """Counts, bytes and time; raises CacheError when the rows would not fit."""
-    from epalm.console import print_table, size_in_words, time_in_words
+    from epalm.cli.work_plan import print_plan
     from epalm.datasets.listing import in_words
     from epalm.extract.pipeline import probe_seconds, require_room
 
-    free, other, linked_roots = plan.cache.objects.free_bytes(), plan.other_setting(), plan.dataset.linked_roots()
+    passed_over, linked_roots, other = plan.dataset.passed_over, plan.dataset.linked_roots(), plan.other_setting()
     # Name in JSON → the same in words, and the count.
     counts = {
         "media": ("media", plan.media),
@@ -93,34 +93,26 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
         "equal": ("equal to another of these", plan.equal),
         "to_encode": ("to encode", len(plan.pending)),
     }
-    seconds = probe_seconds(plan)
-    if as_json:
-        figures = {
-            "set": plan.spec.name,
-            "layers": list(plan.spec.layers),
-            **{name: count for name, (_, count) in counts.items()},
-            "passed_over": plan.dataset.passed_over,
-            "linked_roots": linked_roots,
-            "bytes": plan.bytes,
-            "free_bytes": free,
-            "seconds": seconds,
-            "other_setting": other,
-        }
-        typer.echo(json.dumps(figures))
-    else:
-        rows = [
-            ("feature set", plan.spec.name),
-            *((words, f"{n:,}") for name, (words, n) in counts.items() if n or name not in ("warned", "lost_blocks")),
-            *(("in the cache with another setting", line) for line in other),
-            ("to write", size_in_words(plan.bytes)),
-            ("free", "no known limit" if free is None else size_in_words(free)),
-            ("time, from a probe on this machine", time_in_words(seconds)),
-        ]
-        print_table("extract would do", ("", ""), rows)
-        if plan.dataset.passed_over:
-            typer.echo(in_words(plan.dataset.passed_over))
-        if linked_roots:
-            typer.echo(f"links lead to {', '.join(linked_roots)}")
+    figures = {
+        "set": plan.spec.name,
+        "layers": list(plan.spec.layers),
+        **{name: count for name, (_, count) in counts.items()},
+        "passed_over": passed_over,
+        "linked_roots": linked_roots,
+        "bytes": plan.bytes,
+        "free_bytes": plan.cache.objects.free_bytes(),
+        "seconds": probe_seconds(plan),
+        "other_setting": other,
+    }
+    shown = {words: count for name, (words, count) in counts.items() if count or name not in ("warned", "lost_blocks")}
+    rows: dict[str, int | str] = {"feature set": plan.spec.name, **shown}
+    if other:
+        rows["in the cache with another setting"] = "; ".join(other)
+    print_plan("extract", figures, rows, as_json)
+    if passed_over and not as_json:
+        typer.echo(in_words(passed_over))
+    if linked_roots and not as_json:
+        typer.echo(f"links lead to {', '.join(linked_roots)}")
     require_room(plan)
 
 

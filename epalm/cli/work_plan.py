@@ -1,4 +1,4 @@
-"""What `--plan` prints of a training and of a scoring: media, work, bytes to write against bytes free, time."""
+"""What `--plan` prints of each stage: media, work, bytes to write against bytes free, time."""
 
 import json
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ _WORK = {
     "equal_to_another": "equal to another one",
     "to_decode": "to decode",
 }
-_TIMED = {"train": "a few steps", "score": "some samples"}
+_TIMED = {"extract": "a probe", "train": "a few steps", "score": "some samples"}
 
 
 def show_plan(verb: str, figures: Mapping[str, Any], features: FeatureSource, folder: Path, as_json: bool) -> None:
@@ -45,19 +45,25 @@ def show_plan(verb: str, figures: Mapping[str, Any], features: FeatureSource, fo
     """
     for warning in figures.get("warnings", ()):
         warn(warning)
-    media, free = features.coverage() if isinstance(features, CachedFeatures) else {}, free_bytes(folder)
-    if as_json:
-        typer.echo(json.dumps({**figures, "media": media or None, "free_bytes": free}))
-    else:
-        counts = {words: media[key] for key, words in _MEDIA.items() if key in media}
-        counts |= {words: figures[key] for key, words in _WORK.items() if key in figures}
-        counts |= {f"  {reason}": count for reason, count in figures.get("reasons", {}).items()}
-        if answers := figures.get("decode", {}).get("answers"):
-            counts["answers to rank for each question"] = answers
-        rows = {words: f"{count:,}" for words, count in counts.items()} | {
-            "to write": size_in_words(int(figures["bytes"])),
-            "free": size_in_words(free),
-            f"time, from {_TIMED[verb]} on this machine": time_in_words(figures["seconds"]),
-        }
-        print_table(f"{verb} would do", ("", ""), list(rows.items()))
+    media = features.coverage() if isinstance(features, CachedFeatures) else {}
+    counts = {words: media[key] for key, words in _MEDIA.items() if key in media}
+    counts |= {words: figures[key] for key, words in _WORK.items() if key in figures}
+    counts |= {f"  {reason}": count for reason, count in figures.get("reasons", {}).items()}
+    if answers := figures.get("decode", {}).get("answers"):
+        counts["answers to rank for each question"] = answers
+    print_plan(verb, {**figures, "media": media or None, "free_bytes": free_bytes(folder)}, counts, as_json)
     require_room(folder, figures["bytes"])
+
+
+def print_plan(verb: str, figures: Mapping[str, Any], rows: Mapping[str, int | str], as_json: bool) -> None:
+    """All figures as JSON; or a table of the rows, and of the figures `bytes`, `free_bytes` and `seconds`."""
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    free = figures["free_bytes"]
+    table = {words: one if isinstance(one, str) else f"{one:,}" for words, one in rows.items()} | {
+        "to write": size_in_words(int(figures["bytes"])),
+        "free": "no known limit" if free is None else size_in_words(free),
+        f"time, from {_TIMED[verb]} on this machine": time_in_words(figures["seconds"]),
+    }
+    print_table(f"{verb} would do", ("", ""), list(table.items()))

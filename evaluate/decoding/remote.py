@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from epalm.dask_engine import AGAIN, Cluster, Worker, run_tasks
-from epalm.devices import device_of_worker
+from epalm.dask_engine import AGAIN, Cluster, Worker, device_of_worker, run_tasks
 from epalm.errors import EpalmError, UsageError
 from epalm.evaluate.decoding.decode import BatchSize, decode_batches, length_groups
 from epalm.evaluate.decoding.options import DecodeOptions

@@ -21,7 +21,6 @@ HEADER = struct.Struct("<dIBB8Q")  # seconds, bytes of texts, type (0: no array)
 _DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.float32))
 _MAX_AXES = 8
 _MAX_TEXT = 500  # characters of a message: it becomes one ledger line
-_TRANSFER = 60.0  # seconds for all that follows a header
 
 
 class Answer(NamedTuple):
@@ -62,15 +61,15 @@ def send_answer(pipe: socket.socket, answer: Answer) -> None:
 
 
 def receive_answer(pipe: socket.socket, timeout: float) -> Answer:
-    """The next answer, if it begins within `timeout` seconds.
+    """The next answer, if it comes within `timeout` seconds.
 
     Raises:
         TimeoutError, EOFError, OSError: none came; the other end has closed.
         GarbledError: something else came.
     """
     header = bytearray(HEADER.size)
-    _fill(pipe, memoryview(header), time.monotonic() + timeout)
-    deadline = time.monotonic() + _TRANSFER
+    deadline = time.monotonic() + timeout
+    _fill(pipe, memoryview(header), deadline)
     seconds, size, kind, axes, *lengths = HEADER.unpack(header)
     if not 0 <= seconds < math.inf or size > 10 * _MAX_TEXT or kind > len(_DTYPES) or axes > _MAX_AXES:
         raise GarbledError("an impossible header")

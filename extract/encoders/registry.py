@@ -190,8 +190,7 @@ def build_encoder(
 
     Raises UsageError: no such encoder, option or device, or its weights cannot be loaded.
     """
-    from epalm.devices import pick_device
-    from epalm.weights import Source
+    from epalm.weights import Source, pick_device
 
     kind, name = encoder_kind(choice.kind), choice.weights
     if choice.frames is not None and not kind.has_frames:

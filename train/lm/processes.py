@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from epalm.console import screen
-from epalm.devices import pick_device
 from epalm.errors import EpalmError, UsageError
+from epalm.weights import pick_device
 
 _TIMEOUT = timedelta(minutes=30)  # for the slowest process: it loads a language model, or encodes a canary
 _WAIT = 1.0  # seconds that process 0, which may keep the store, gives the others to report

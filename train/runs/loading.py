@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from epalm.config import Config
-from epalm.devices import pick_device
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
 from epalm.train.bridge.build import build_model
@@ -14,6 +13,7 @@ from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.text import TextFormat, load_text_format
 from epalm.train.lm.load import lm_digest, load_lm
 from epalm.train.runs.run_folder import RunFolder
+from epalm.weights import pick_device
 
 _ENCODER = "encoder."
 _LM_FILES = "lm-files.json"  # in the run folder: the digest of the language model, and the state of its files

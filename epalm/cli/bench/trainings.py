@@ -155,7 +155,7 @@ class _Trainer(Worker[_Task, Outcome]):
     """In a worker process, which shares cores and GPUs with the others of its machine."""
 
     def __init__(self, bench: BenchRequest, number: int | None) -> None:
-        from epalm.devices import device_of_worker
+        from epalm.dask_engine import device_of_worker
 
         self._bench, self._device = bench, device_of_worker("auto", number)
 

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from epalm import dask_engine
-from epalm.dask_engine import Cluster
-from epalm.devices import device_of_worker
+from epalm.dask_engine import Cluster, device_of_worker
 from epalm.errors import EpalmError, UsageError
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.evaluate.decoding.remote import Decoder, Job, RemoteDecoder
