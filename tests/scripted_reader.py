@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from epalm.errors import MediaError
-from epalm.extract.decoding.answers import HEADER, Answer
+from epalm.extract.decoding.process import HEADER, Answer
 from epalm.extract.decoding.workers import DecodePool, Request
 from epalm.extract.inputs.augment import VIEW_0, View
 from epalm.extract.media.limits import warn_about

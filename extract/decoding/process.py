@@ -1,35 +1,60 @@
-"""One decoding process as its parent sees it: start it, hand it jobs, tell how each ended, end it.
+"""One decoding process as its parent sees it: start it, hand it jobs, take answers, tell how each ended, end it.
 
 It is started anew rather than forked, and not through multiprocessing: that refuses to start children in daemonic
 processes (Dask's workers are such), runs the main script again in each, and unpickles what they answer.
+
+An answer is a header of fixed length, texts, an array's raw bytes. The receiving end believes nothing: types and sizes
+are checked before memory is taken, so a decoder that a file has taken over cannot run code here.
 """
 
 import contextlib
+import math
 import os
 import pickle
 import queue
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from epalm.errors import EpalmError, MediaError
-from epalm.extract.decoding.answers import READY, Answer, GarbledError, plain, receive_answer
 from epalm.extract.inputs.augment import View
+from epalm.extract.media.limits import MediaWarning
 from epalm.media import MediaFile
 
 CLOSED = "the pool is closed"
+READY = b"+"  # sent once, when a process can decode
+MAX_BYTES = 1 << 30  # of one array
+HEADER = struct.Struct("<dIBB8Q")  # seconds, bytes of texts, type (0: no array), axes, lengths of these
+_DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.float32))
+_MAX_AXES = 8
+_MAX_TEXT = 500  # characters of a message: it becomes one ledger line
 _START_TIMEOUT = 120.0  # seconds for a new process to be ready
 _EXIT_TIMEOUT = 1.0  # seconds from a closed socket to the process's end
 _KILL_TIMEOUT = 5.0  # seconds for a killed process to be gone
 _STDERR = 1 << 16  # bytes of stderr that are looked at: what its pipe holds
 _SERVE = "import sys; sys.path[:] = {path!a}; from epalm.extract.decoding.workers import serve; serve({descriptor})"
 _HINT = "try fewer --workers; with --workers 0 this process decodes"
+
+
+class Answer(NamedTuple):
+    """One medium's array, or why there is none; `seconds` is what decoding it took. A `warning` is about an array."""
+
+    result: np.ndarray | MediaError
+    seconds: float
+    warning: MediaWarning | None = None
+
+
+class GarbledError(Exception):
+    """What came is not an answer."""
 
 
 class Job(NamedTuple):
@@ -193,3 +218,74 @@ class DecodingProcess(threading.Thread):
         assert self.process and self.process.stderr
         os.set_blocking(self.process.stderr.fileno(), False)
         return (self.process.stderr.read(_STDERR) or b"").decode(errors="replace")
+
+
+def sendable(array: np.ndarray) -> np.ndarray:
+    """The array as `send_answer` takes it. Raises TypeError: not uint8 or float32; MediaError: above `MAX_BYTES`."""
+    if not isinstance(array, np.ndarray) or array.dtype not in _DTYPES:
+        raise TypeError(f"{getattr(array, 'dtype', type(array).__name__)}, where uint8 or float32 is expected")
+    if array.nbytes > MAX_BYTES:
+        hint = "ask for fewer views or frames of it at a time"
+        raise MediaError(f"it decodes to {array.nbytes / 1e9:.1f} GB", hint=hint)
+    return np.ascontiguousarray(array)
+
+
+def send_answer(pipe: socket.socket, answer: Answer) -> None:
+    """Raises OSError when nobody listens any more."""
+    result, about = answer.result, answer.warning
+    kind, shape, body = 0, tuple[int, ...](), memoryview(b"")
+    if isinstance(result, MediaError):
+        about = MediaWarning(result.message, result.hint)
+    else:
+        kind, shape, body = 1 + _DTYPES.index(result.dtype), result.shape, _bytes(result)
+    lines = [plain(text) for text in (about.message, about.hint) if text is not None] if about else []
+    texts = "\n".join(lines).encode()
+    lengths = [*shape, *[0] * (_MAX_AXES - len(shape))]
+    header = HEADER.pack(answer.seconds, len(texts), kind, len(shape), *lengths)
+    pipe.sendall(b"".join((header, texts, body)))  # in one go: the other end wakes up once
+
+
+def receive_answer(pipe: socket.socket, timeout: float) -> Answer:
+    """The next answer, if it comes within `timeout` seconds.
+
+    Raises:
+        TimeoutError, EOFError, OSError: none came; the other end has closed.
+        GarbledError: something else came.
+    """
+    header = bytearray(HEADER.size)
+    deadline = time.monotonic() + timeout
+    _fill(pipe, memoryview(header), deadline)
+    seconds, size, kind, axes, *lengths = HEADER.unpack(header)
+    if not 0 <= seconds < math.inf or size > 10 * _MAX_TEXT or kind > len(_DTYPES) or axes > _MAX_AXES:
+        raise GarbledError("an impossible header")
+    shape, dtype = tuple(lengths[:axes]), _DTYPES[kind - 1]
+    if math.prod(length or 1 for length in shape) * dtype.itemsize > MAX_BYTES:
+        raise GarbledError("an array of impossible size")
+    texts = bytearray(size)
+    _fill(pipe, memoryview(texts), deadline)
+    message, *hints = map(plain, texts.decode(errors="replace").split("\n", 1))
+    hint = hints[0] if hints else None
+    if not kind:
+        return Answer(MediaError(message, hint=hint), seconds)
+    array = np.empty(shape, dtype)
+    _fill(pipe, _bytes(array), deadline)
+    return Answer(array, seconds, MediaWarning(message, hint) if size else None)
+
+
+def plain(text: str) -> str:
+    """One line of at most 500 characters, without control characters: it goes to terminals and ledgers."""
+    return "".join(character if character.isprintable() else " " for character in text[:_MAX_TEXT])
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _fill(pipe: socket.socket, left: memoryview, deadline: float) -> None:
+    """Receive into place: nothing is copied once more, and the interpreter's lock is free while waiting."""
+    while left:
+        pipe.settimeout(max(deadline - time.monotonic(), 1e-3))
+        count = pipe.recv_into(left)
+        if not count:
+            raise EOFError
+        left = left[count:]

@@ -1,7 +1,7 @@
 """Decoding in processes of their own, while the encoder computes in this one: the pool, and what its processes do.
 
 A decoder that crashes or hangs on a hostile file takes only its process with it: that file becomes a MediaError, the
-process is replaced, the others go on. What a process gets is pickled; what comes back is not trusted (see `answers`).
+process is replaced, the others go on. What a process gets is pickled; what comes back is not trusted (see `process`).
 """
 
 import contextlib
@@ -25,8 +25,17 @@ from typing import NamedTuple
 import numpy as np
 
 from epalm.errors import MediaError
-from epalm.extract.decoding.answers import READY, Answer, plain, send_answer, sendable
-from epalm.extract.decoding.process import CLOSED, DecodingProcess, Job, Jobs
+from epalm.extract.decoding.process import (
+    CLOSED,
+    READY,
+    Answer,
+    DecodingProcess,
+    Job,
+    Jobs,
+    plain,
+    send_answer,
+    sendable,
+)
 from epalm.extract.inputs.augment import View
 from epalm.extract.media.limits import collected_warnings, joined, out_of_memory
 from epalm.media import MediaFile

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from epalm.errors import MediaError
-from epalm.extract.decoding.answers import HEADER, Answer, GarbledError, receive_answer, send_answer, sendable
+from epalm.extract.decoding.process import HEADER, Answer, GarbledError, receive_answer, send_answer, sendable
 
 shapes = arrays.array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=6)
 
