@@ -10,7 +10,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 from epalm.extract.encoders.transformer import ClsTokens
 from epalm.extract.inputs.filterbank import filter_bank, fit_frames
-from epalm.playground.draw import RATE, draw_audio
+from epalm.playground.generate import RATE, draw_audio
 from epalm.playground.world import Scene
 from epalm.samples import Modality
 from pretraining.encoders import pretrain_encoder

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from epalm.extract.encoders.transformer import ClsTokens
-from epalm.playground.draw import PICTURE_SIDE as SIDE
-from epalm.playground.draw import draw_image
+from epalm.playground.generate import PICTURE_SIDE as SIDE
+from epalm.playground.generate import draw_image
 from epalm.samples import Modality
 from pretraining.encoders import pretrain_encoder
 

@@ -9,8 +9,8 @@ import torch
 from transformers import TimesformerConfig, TimesformerModel, VideoMAEImageProcessor
 
 from epalm.extract.encoders.transformer import ClsTokens
-from epalm.playground.draw import CLIP_SIDE as SIDE
-from epalm.playground.draw import FRAMES, draw_video
+from epalm.playground.generate import CLIP_SIDE as SIDE
+from epalm.playground.generate import FRAMES, draw_video
 from epalm.playground.world import Scene
 from epalm.samples import Modality
 from pretraining.encoders import pretrain_encoder

@@ -59,7 +59,7 @@ class EpalmModel(nn.Module):
         `encoder`, raw inputs → rows, is trained too; without it rows are given. LoRA's tensors in `lm` are trained.
         """
         super().__init__()
-        self.lm = lm.eval().requires_grad_(train_lm)
+        self.lm: AugmentedOPT = lm.eval().requires_grad_(train_lm)
         self.connector = connector
         self.prompt = prompt
         self.adapters = adapters
@@ -79,8 +79,7 @@ class EpalmModel(nn.Module):
     @property
     def groups(self) -> int:
         """G: how many of the encoder's layers it takes."""
-        groups: int = self.lm.injection.tokens
-        return groups
+        return self.lm.injection.tokens
 
     @property
     def device(self) -> torch.device:
@@ -101,8 +100,8 @@ class EpalmModel(nn.Module):
         Raises ValueError: a name is missing or too many, or a shape differs.
         """
         own = self.trainable_tensors()
-        shapes, given = ({name: tensor.shape for name, tensor in some.items()} for some in (own, tensors))
-        if differ := sorted({name for name, _ in shapes.items() ^ given.items()}):
+        shapes, given = ({(name, tensor.shape) for name, tensor in some.items()} for some in (own, tensors))
+        if differ := sorted({name for name, _ in shapes ^ given}):
             raise ValueError(f"the checkpoint is of another model: {', '.join(differ)}")
         for name, tensor in tensors.items():
             own[name].data.copy_(tensor)
@@ -127,8 +126,7 @@ class EpalmModel(nn.Module):
             # Of a text's last token nothing is predicted, and what stands behind a position changes nothing there.
             input_ids, attention_mask = input_ids[:, :-1], None
         labelled = label_positions(labels, width=input_ids.shape[1])
-        losses: Losses = self.lm.losses(labelled, **self._with_front(rows, input_ids, attention_mask))
-        return losses
+        return self.lm.losses(labelled, **self._with_front(rows, input_ids, attention_mask))
 
     @torch.no_grad()
     def next_logits(
