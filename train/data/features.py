@@ -88,8 +88,8 @@ class CachedFeatures:
         if not cache.read_only:
             touch(features.objects)
         stored = features.spec.layers
-        typed = layers is None or isinstance(layers, str)
-        self._layers = tuple(cache.chosen_layers(features, layers) if typed else layers)  # type: ignore[arg-type]
+        asked = cache.chosen_layers(features, layers) if layers is None or isinstance(layers, str) else layers
+        self._layers = tuple(asked)
         if absent := [layer for layer in self._layers if layer not in stored]:
             raise UsageError(
                 f"{features.name} does not hold layers {absent}; it has {list(stored)}",

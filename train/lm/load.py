@@ -33,7 +33,7 @@ def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty
     source, precision = lm_source(name), getattr(torch, dtype)
     config = opt_config(source)
     form = None
-    if quantized != "none":
+    if quantized != "none" and not empty:
         require_package("bitsandbytes", f"lm.quantized {quantized}", "quantized")
         four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": precision}
         form = BitsAndBytesConfig(load_in_8bit=quantized == "8bit", load_in_4bit=quantized == "4bit", **four)
