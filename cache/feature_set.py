@@ -22,6 +22,7 @@ from epalm.cache.blocks import (
     read_block,
     read_record,
     require_fit,
+    require_size,
     write_block,
 )
 from epalm.cache.ledger import Entry, Ledger
@@ -214,18 +215,26 @@ class FeatureSet:
         records, faults = self.sound_records()
         return faults + self.damaged_blocks(records)
 
-    def sound_records(self) -> tuple[list[Record], list[Fault]]:
-        """The records that are whole and of this set, and the faults of the others."""
-        records, faults = [], []
-        for name in self.block_names():
+    def sound_records(self, *, sizes: bool = False) -> tuple[list[Record], list[Fault]]:
+        """The records that are whole and of this set, and the faults of the others.
+
+        With `sizes`, the others are also those whose values are not as long as they say.
+        """
+
+        def look(name: str) -> Record | Fault:
             record = None
             try:
                 record = read_record(self.objects, name)
                 require_fit(record, self.spec)
-                records.append(record)
+                if sizes:
+                    require_size(self.objects, record)
             except CacheError as error:
-                faults.append(Fault.of(name, error, record))
-        return records, faults
+                return Fault.of(name, error, record)
+            return record
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            looked = list(pool.map(look, self.block_names()))
+        return [one for one in looked if isinstance(one, Record)], [one for one in looked if isinstance(one, Fault)]
 
     def damaged_blocks(self, records: Sequence[Record], advance: Callable[[int], object] | None = None) -> list[Fault]:
         """The faults of these records' blocks; `advance` is told each block's bytes when it has been read."""

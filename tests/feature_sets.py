@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from epalm.cache.blocks import missing_parts
-from epalm.cache.exchange.transfer import Transferred, plan_transfer, run_transfer
+from epalm.cache.exchange.transfer import Transfer, plan_transfer, run_transfer
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, read_manifests, write_manifest
@@ -83,7 +83,7 @@ def wider(spec: FeatureSpec = SPEC) -> FeatureSpec:
     return replace(spec, stored_dtype="float32")
 
 
-def move_set(source: FeatureSet, target: Cache) -> Transferred:
+def move_set(source: FeatureSet, target: Cache) -> Transfer:
     return run_transfer(plan_transfer(source, target), "push")
 
 

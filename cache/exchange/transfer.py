@@ -6,17 +6,15 @@ replaced, a damaged one here is refused by name. Rows keep the record of how the
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from epalm.cache.blocks import (
     DamageError,
     Fault,
     Record,
     missing_parts,
-    read_record,
     read_values,
-    require_fit,
-    require_size,
     write_block,
 )
 from epalm.cache.exchange.claims import checked
@@ -35,7 +33,7 @@ _MARGIN = 64 << 20  # bytes that stay free
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What there is to copy: `blocks` of `source`, of which those in `replaced` are there, but damaged.
+    """What there is to copy, or was copied: `blocks` of `source`, of which those in `replaced` are there, but damaged.
 
     `there` blocks need no copy; `held` is what the other side has, view → digests; `faults` are records of the source
     that cannot be read.
@@ -54,16 +52,6 @@ class Transfer:
     def bytes(self) -> int:
         """Of the values to copy, at most."""
         return sum(record.bytes for record in self.blocks)
-
-
-@dataclass(frozen=True, slots=True)
-class Transferred:
-    """What was copied, and which blocks of the source were refused."""
-
-    features: FeatureSet
-    blocks: int
-    bytes: int
-    faults: tuple[Fault, ...]
 
 
 def plan_transfer(source: FeatureSet, target: Cache) -> Transfer:
@@ -91,10 +79,11 @@ def plan_transfer(source: FeatureSet, target: Cache) -> Transfer:
     return Transfer(source, target, blocks, replaced, len(records) - len(blocks), held, manifests, tuple(faults))
 
 
-def run_transfer(plan: Transfer, name: str) -> Transferred:
+def run_transfer(plan: Transfer, name: str) -> Transfer:
     """Copy what a plan says, several blocks at a time; `name` is what the bar says.
 
-    A kill at any moment leaves blocks that are whole: the same plan, made again, goes on from them.
+    Gives the plan again with the blocks that were copied, and with the faults of those that were refused. A kill at any
+    moment leaves blocks that are whole: the same plan, made again, goes on from them.
 
     Raises:
         CacheError: a side fails, or the other one has too little room; what is committed stays.
@@ -107,11 +96,13 @@ def run_transfer(plan: Transfer, name: str) -> Transferred:
     bar = progress(f"{name} {source.name}", len(plan.blocks), "blocks")
     with bar as advance, ThreadPoolExecutor(_AT_ONCE) as pool:
         for record, fault in pool.map(lambda record: (record, _copy(plan, features, record)), plan.blocks):
-            faults += [fault] if fault else []
-            copied += [] if fault else [record.bytes]
+            if fault:
+                faults.append(fault)
+            else:
+                copied.append(record)
             advance()
     add_names(features, plan.manifests, (*source.ledger.entries(), *source.ledger.entries(warning=True)))
-    return Transferred(features, len(copied), sum(copied), tuple(faults))
+    return replace(plan, blocks=tuple(copied), faults=tuple(faults))
 
 
 def _copy(plan: Transfer, features: FeatureSet, record: Record) -> Fault | None:
@@ -142,22 +133,24 @@ def add_names(features: FeatureSet, manifests: Iterable[Manifest], entries: Sequ
     touch(features.objects)
 
 
-def note_latest(cache: Cache, features: FeatureSet, other: Cache | None = None) -> LatestExtraction | None:
+def note_latest(
+    cache: Cache, features: FeatureSet, other: Cache | None = None, *, keep: bool = False
+) -> LatestExtraction | None:
     """Remember a set that arrived as the latest extraction, so that training finds it; what was noted.
 
     The data set is that of the other cache's latest extraction, where it worked on this set, else the one whose
-    manifest has the most media; nothing is noted where there is none.
+    manifest has the most media; nothing is noted where there is none, or with `keep` where one is noted.
     """
-    modality, layers = features.spec.modality, features.spec.layers
-    manifests = read_manifests(features.objects)
+    modality, layers, manifests = features.spec.modality, features.spec.layers, read_manifests(features.objects)
     data = max(manifests, key=lambda one: len(one.digests)).data if manifests else None
-    try:
+    with suppress(CacheError):  # there is none
+        if keep and cache.latest(modality):
+            return None
+    with suppress(CacheError):  # the other has none, and needs none
         latest = other.latest(modality) if other else None
-    except CacheError:  # it has none, and needs none
-        latest = None
-    if latest and latest.set == features.name and set(latest.layers) <= set(layers) and isinstance(latest.data, str):
-        data, layers = latest.data, latest.layers
-    if data is None:
+        if latest and latest.set == features.name and set(latest.layers) <= set(layers):
+            data, layers = latest.data, latest.layers
+    if not isinstance(data, str):
         return None
     cache.remember(modality, features.name, layers, data)
     return cache.latest(modality)
@@ -180,19 +173,9 @@ def _place(objects: Objects) -> str:
 
 
 def _survey(features: FeatureSet, *, sizes: bool) -> tuple[list[Record], list[Fault]]:
-    """A set's records that fit it, and the faults of the others; with `sizes`, of those whose chunk is not as long."""
-
-    def look(block: str) -> Record | Fault:
-        record = None
-        try:
-            record = read_record(features.objects, block)
-            require_fit(record, features.spec)
-            if sizes:
-                require_size(features.objects, record)
-        except (DamageError, MissingObjectError) as error:
-            return Fault(block, error.message, record)
-        return record
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = list(pool.map(look, features.block_names()))
-    return [one for one in found if isinstance(one, Record)], [one for one in found if isinstance(one, Fault)]
+    """As `FeatureSet.sound_records`. Raises CacheError where the storage would not give a record."""
+    records, faults = features.sound_records(sizes=sizes)
+    for fault in faults:
+        if not fault.damaged:
+            raise CacheError(fault.error)
+    return records, faults

@@ -11,7 +11,7 @@ from epalm.console import print_table, size_in_words, time_in_words, warn
 from epalm.train.data.features import CachedFeatures, FeatureSource
 from epalm.train.runs.run_folder import free_bytes, require_room
 
-_MEDIA = {
+_COUNTS = {
     "media": "media",
     "in_cache": "in the cache",
     "sourceless": "of these without a file here",
@@ -19,8 +19,6 @@ _MEDIA = {
     "stale": "stale: the file has changed",
     "bad": "bad, in the ledger",
     "absent": "neither file nor row",
-}
-_WORK = {
     "steps": "steps",
     "epochs": "epochs",
     "warmup_steps": "steps of warm-up",
@@ -46,8 +44,8 @@ def show_plan(verb: str, figures: Mapping[str, Any], features: FeatureSource, fo
     for warning in figures.get("warnings", ()):
         warn(warning)
     media = features.coverage() if isinstance(features, CachedFeatures) else {}
-    counts = {words: media[key] for key, words in _MEDIA.items() if key in media}
-    counts |= {words: figures[key] for key, words in _WORK.items() if key in figures}
+    known = {**media, **figures}
+    counts = {words: known[key] for key, words in _COUNTS.items() if key in known}
     counts |= {f"  {reason}": count for reason, count in figures.get("reasons", {}).items()}
     if answers := figures.get("decode", {}).get("answers"):
         counts["answers to rank for each question"] = answers

@@ -11,7 +11,7 @@ from epalm.cli.cache.care import DAMAGED
 from epalm.cli.cache.sets import SetArgument
 from epalm.cli.options import DEFAULT_CACHE, CacheOption, JsonOption, PlanOption
 from epalm.cli.outputs import ForceOption, require_output
-from epalm.errors import CacheError, UsageError
+from epalm.errors import UsageError
 
 if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
@@ -122,18 +122,9 @@ def push(
 
         epalm cache push video-timesformer /mnt/shared/cache
     """
-    from epalm.cache.exchange.transfer import note_latest
     from epalm.cache.store import Cache
 
-    source, target = Cache(cache, read_only=plan), Cache(url, read_only=plan)
-    features = source.find(name)
-    code = _transfer(features, target, "push", plan, as_json)
-    if not plan:
-        try:
-            target.latest(features.spec.modality)
-        except CacheError:  # whoever trains from there finds this set; who extracted there keeps theirs
-            note_latest(target, target.load(features.name), source)
-    raise typer.Exit(code)
+    _copy_set(Cache(cache, read_only=plan), name, Cache(url, read_only=plan), "push", plan, as_json)
 
 
 def pull(
@@ -160,36 +151,35 @@ def pull(
     """
     from epalm.cache.store import Cache
 
-    source, target = Cache(url, read_only=True), Cache(cache, read_only=plan)
-    features = source.find(name or "")
-    code = _transfer(features, target, "pull", plan, as_json)
-    if not plan:
-        _say_next(target, target.load(features.name), source)
-    raise typer.Exit(code)
+    _copy_set(Cache(url, read_only=True), name or "", Cache(cache, read_only=plan), "pull", plan, as_json)
 
 
-def _transfer(source: "FeatureSet", target: "Cache", verb: str, only_plan: bool, as_json: bool) -> int:
-    """Copy a set, or say what there is to copy; the exit code."""
-    from epalm.cache.exchange.transfer import plan_transfer, run_transfer
+def _copy_set(source: "Cache", name: str, target: "Cache", verb: str, only_plan: bool, as_json: bool) -> None:
+    """Copy a set, or say what there is to copy. Raises typer.Exit where something is damaged."""
+    from epalm.cache.exchange.transfer import note_latest, plan_transfer, run_transfer
     from epalm.console import say, size_in_words, warn
 
-    plan = plan_transfer(source, target)
-    done = None if only_plan else run_transfer(plan, verb)
-    blocks, size, faults = (
-        (done.blocks, done.bytes, done.faults) if done else (len(plan.blocks), plan.bytes, plan.faults)
-    )
+    features = source.find(name)
+    plan = plan_transfer(features, target)
+    done = plan if only_plan else run_transfer(plan, verb)
     if as_json:
-        figures = {"set": source.name, "from": source.where, "to": target.where, "there": plan.there}
-        refused = [{"block": fault.block, "error": fault.error} for fault in faults]
-        typer.echo(json.dumps({**figures, "blocks": blocks, "bytes": size, "refused": refused}))
-    counted = f"{blocks:,} blocks, {size_in_words(size)} {'copied' if done else 'to copy'}"
-    say(f"{source.name}: {counted} to {target.where}; {plan.there:,} {'were' if done else 'are'} there")
-    for fault in faults:
+        figures = {"set": features.name, "from": features.where, "to": target.where, "there": plan.there}
+        refused = [{"block": fault.block, "error": fault.error} for fault in done.faults]
+        typer.echo(json.dumps({**figures, "blocks": len(done.blocks), "bytes": done.bytes, "refused": refused}))
+    counted = f"{len(done.blocks):,} blocks, {size_in_words(done.bytes)} {'to copy' if only_plan else 'copied'}"
+    say(f"{features.name}: {counted} to {target.where}; {plan.there:,} {'are' if only_plan else 'were'} there")
+    for fault in done.faults:
         warn(f"not copied: {fault.error}")
-    if not faults or only_plan:
-        return 0
-    say("epalm cache verify --repair drops what is damaged there, and epalm extract makes it again")
-    return DAMAGED
+    if only_plan:
+        return
+    arrived = target.load(features.name)
+    if verb == "pull":
+        _say_next(target, arrived, source)
+    else:  # whoever trains from there finds this set; who extracted there keeps theirs
+        note_latest(target, arrived, source, keep=True)
+    if done.faults:
+        say("epalm cache verify --repair drops what is damaged there, and epalm extract makes it again")
+        raise typer.Exit(DAMAGED)
 
 
 def _say_next(cache: "Cache", features: "FeatureSet", source: "Cache | None" = None) -> None:
