@@ -8,6 +8,7 @@ import stat
 import time
 from bisect import bisect_right
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -135,18 +136,16 @@ class MediaRoot:
         self._forget()
 
     def locate(self, media: str) -> Path:
-        """The real path of `media` below the root. It need not exist; that is for the decoder to say.
-
-        Raises:
-            MediaError: the path leads outside the root.
-        """
+        """The real path of `media` below the root, which need not exist. Raises MediaError: it leads outside."""
         if time.monotonic() - self._since >= self._trust:
             self._forget()
         cut = media.rfind("/") + 1
         written, name = media[:cut], media[cut:]
         if _PLAIN_NAME.fullmatch(name) and (written or not _ODD.match(name)):
             if written not in self._folders:
-                self._folders[written] = self._resolve_folder(written)
+                self._folders[written] = None  # where its files have to be looked at one by one
+                with suppress(MediaError):
+                    self._folders[written] = os.path.join(self._resolve(written) if written else self._root, "")  # noqa: PTH118
             folder = self._folders[written]
             if folder is not None and not _is_link(folder + name):
                 return Path(folder + name)
@@ -156,13 +155,6 @@ class MediaRoot:
         self._folders: dict[str, str | None] = {}  # as written → real path with "/"; None: not inside the root
         self._since = time.monotonic()
         self._root = os.path.realpath(self._given)
-
-    def _resolve_folder(self, written: str) -> str | None:
-        """Where a folder really is, or None where its files have to be looked at one by one."""
-        try:
-            return os.path.join(self._resolve(written) if written else self._root, "")  # noqa: PTH118
-        except MediaError:
-            return None
 
     def _resolve(self, media: str) -> str:
         """The real path of any text, every link on its way followed."""

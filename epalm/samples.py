@@ -98,11 +98,7 @@ class Dataset:
         return tuple(dict.fromkeys(s.media for s in self.samples if s.modality == modality))
 
     def locate(self, media: str) -> MediaFile:
-        """Where the bytes of a medium lie; that they are there is for the decoder to see.
-
-        Raises:
-            MediaError: the name leads outside `root`, or no shard has it.
-        """
+        """Where the bytes of a medium lie. Raises MediaError: the name leads outside `root`, or no shard has it."""
         if self.stretches is None:
             return MediaFile(_media_root(self.root, self.follow_links).locate(media))
         if media not in self.stretches:

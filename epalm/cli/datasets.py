@@ -55,15 +55,23 @@ def datasets(
 
         epalm datasets audiocaps --root /data/audiocaps
     """
+    import pandas as pd
+
     from epalm.datasets import count_splits, load_dataset
-    from epalm.datasets.benchmarks import benchmark
+    from epalm.datasets.benchmarks import benchmark, benchmarks
     from epalm.errors import UsageError
 
     if name is None:
         if root is not None:
             hint = "name it: epalm datasets vqa-v2 --root /data"
             raise UsageError("--root is the folder of one benchmark", hint=hint)
-        _show_all(form, as_json)
+        facts = {one.name: _facts(one) for one in benchmarks().values()}
+        if as_json:
+            typer.echo(json.dumps(facts))
+            return
+        frame = pd.DataFrame(facts.values())
+        columns = ["name", "title", "modality", "task", "forms"] if form is Format.TABLE else list(frame)
+        show_listing(frame[columns], form, title="benchmarks: --data NAME:/root", empty="none")
         return
     title, _, asked = name.partition("/")
     one = benchmark(title)
@@ -94,20 +102,6 @@ def datasets(
 def _facts(one: "Benchmark") -> Record:
     facts = {"name": one.name, "title": one.title, "modality": one.modality.value, "task": one.task.value}
     return facts | {"forms": ", ".join(form.name for form in one.forms), "source": one.source}
-
-
-def _show_all(form: Format, as_json: bool) -> None:
-    import pandas as pd
-
-    from epalm.datasets.benchmarks import benchmarks
-
-    facts = {name: _facts(one) for name, one in benchmarks().items()}
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    frame = pd.DataFrame(facts.values())
-    columns = ["name", "title", "modality", "task", "forms"] if form is Format.TABLE else frame.columns
-    show_listing(frame[columns], form, title="benchmarks: --data NAME:/root", empty="none")
 
 
 def _file_cells(file: Record, root: Path | None) -> dict[str, str]:

@@ -66,14 +66,10 @@ def load_dataset(
         others = {reason for reason in dataset.passed_over if reason in set(Modality)}
         there = ", ".join(sorted({sample.modality for sample in dataset.samples} | others))
         if there:
-            raise UsageError(
-                f"data {plain!r} has no {modality} media; it has {there}", hint="choose another --modality"
-            )
+            raise UsageError(f"data {plain!r} has no {modality} media; it has {there}", hint="choose another modality")
         counts = f"; {in_words(dataset.passed_over)}" if dataset.passed_over else ""
-        raise UsageError(
-            f"data {plain!r} holds no media file and no tar shard with one{counts}",
-            hint=f"known extensions: {' '.join(sorted(MODALITIES))} .tar",
-        )
+        hint = f"known extensions: {' '.join(sorted(MODALITIES))} .tar"
+        raise UsageError(f"data {plain!r} holds no media file and no tar shard with one{counts}", hint=hint)
     return replace(dataset, spec=spec, samples=samples, follow_links=follow_links)
 
 

@@ -102,12 +102,10 @@ class Benchmark:
     def read(self, root: Path, form: str | None, *, media_here: bool = True, follow_links: bool = False) -> Dataset:
         """The samples of the form of that name, or else of the first that has a file below `root`; all splits.
 
-        Media that are not there are counted in one line where clips are known by their names, unless `media_here` is
-        false; they stay samples, for the extraction to report.
+        Clips that are not there are counted in one line, unless `media_here` is false; they stay samples.
 
         Raises:
-            UsageError: no such form, no such folder, no file of it, one that is missing or cannot be used, or an id
-                that a split uses twice.
+            UsageError: no such form or folder, no file of it, or one that is missing or cannot be used.
         """
         asked, hint = self.asked(form), f"epalm datasets {self.name} --root {root}"
         if not root.is_dir():
@@ -150,7 +148,8 @@ class Benchmark:
             names = part.below(root) if root else []
             row |= {"found": names[0] if names else None, "size": 0, "passed_over": {}}
             if root and names and part.folder:
-                media, passed_over = _media(root, names[:1], self.modality, follow_links)
+                files, passed_over = list_files(root, names[:1], follow_links=follow_links)
+                media = media_of(files, self.modality, passed_over, either=True)
                 row |= {"size": len(media), "passed_over": dict(passed_over)}
             elif root and names:
                 row["size"] = (root / names[0]).stat().st_size
@@ -197,14 +196,15 @@ class Files:
         """
         if self._by_stem is None:
             folders = [name for part in self.form.parts if part.folder for name in part.below(self.root)]
-            media, self.passed_over = _media(self.root, folders, self.modality, self.follow_links)
+            files, self.passed_over = list_files(self.root, folders, follow_links=self.follow_links)
+            media = media_of(files, self.modality, self.passed_over, either=True)
             self._by_stem = {}
             for file in sorted(media, key=lambda file: modality_of(PurePosixPath(file)) is not self.modality):
                 self._by_stem.setdefault(PurePosixPath(file).stem, []).append(file)
         folder = f"{expected.rpartition('/')[0]}/"
         for stem in stems:
-            if files := self._by_stem.get(stem):
-                return next((file for file in files if file.startswith(folder)), files[0])
+            if named := self._by_stem.get(stem):
+                return next((file for file in named if file.startswith(folder)), named[0])
         self.absent.add(expected)
         return expected
 
@@ -218,11 +218,7 @@ class Files:
         raw: Sequence[str] = (),
         types: tuple[str | None, str | None] = (None, None),
     ) -> None:
-        """A question called `name`; without `answers`, they are scored by how many of the `raw` ones agree.
-
-        Raises:
-            UsageError: the split has another of that name.
-        """
+        """A question called `name`; without `answers`, they are scored by how many of the `raw` ones agree."""
         if answers:
             answers = {answer.strip(): score for answer, score in answers.items() if answer.strip()}
         sample = build_sample(
@@ -243,10 +239,7 @@ class Files:
     def add_captions(
         self, entry: Entry, name: str, media: str, captions: Sequence[str] = (), split: str | None = None
     ) -> None:
-        """Captions of the medium called `name`: one sample with all that are added of it.
-
-        Equal ones stay: what is published is scored against all of them.
-        """
+        """Captions of the medium called `name`: one sample with all that are added of it, equal ones too."""
         _, references = self._captions.setdefault((split or entry.split, name), (media, []))
         references.extend(filter(None, map(str.strip, captions)))
 
@@ -265,11 +258,3 @@ def _by_split(names: _Names, splits: Sequence[str] | Mapping[str, str]) -> dict[
         return {"": list(patterns)}
     own = splits if isinstance(splits, Mapping) else {split: split for split in splits}
     return {split: [pattern.replace("{}", name) for pattern in patterns] for split, name in own.items()}
-
-
-def _media(
-    root: Path, folders: Sequence[str], modality: Modality, follow_links: bool
-) -> tuple[dict[str, Modality], Counter[str]]:
-    """The media below folders of a root, of whatever holds them, and how many other files there are, by reason."""
-    files, passed_over = list_files(root, folders, follow_links=follow_links)
-    return media_of(files, modality, passed_over, either=True), passed_over

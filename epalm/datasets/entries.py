@@ -79,7 +79,7 @@ class Entry:
         value = self.values.get(key)
         if value is None:
             known = ", ".join(map(repr, list(self.values)[:12]))
-            raise self.fault(f"missing key {key!r}", hint=f"the keys there are {known}"[:400] if known else None)
+            raise self.fault(f"missing key {key!r}", hint=f"the keys there are {known}"[:400])
         return value
 
     def text(self, key: str) -> str:

@@ -64,10 +64,7 @@ def read_samples(path: Path, root: Path | None = None) -> tuple[Sample, ...]:
 
 
 def _relative(media: str, folders: Sequence[str]) -> str:
-    """A path as data files write it below the root: an absolute one that lies there, or one with backslashes.
-
-    Any other text is given back, for `MediaRoot` to judge.
-    """
+    """An absolute path below the root, or one with backslashes, as one below it; others as they are."""
     if "\\" in media and not os.path.lexists(folders[0] + media):
         media = media.replace("\\", "/")
     for folder in folders:

@@ -25,11 +25,7 @@ _AGAIN = "the file may be cut off: download or unpack it again"
 
 @contextmanager
 def reading(path: Path, hint: str = "save it as UTF-8") -> Iterator[None]:
-    """Around opening and reading a file as UTF-8; `hint` is what to do where it is none.
-
-    Raises:
-        UsageError: it is no file, cannot be read, or is not UTF-8.
-    """
+    """Around reading a file. Raises UsageError: it is no file, cannot be read, or is not UTF-8, with this `hint`."""
     try:
         if not path.is_file():  # opening a pipe would wait for ever
             raise UsageError(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
@@ -65,19 +61,19 @@ def walk_json(path: Path) -> Iterator[tuple[str, int, Any]]:
     """
     with reading(path, _AGAIN), path.open(encoding="utf-8-sig") as file:
         scan = _Scanner(file, path)
-        if scan.take("[{") == "[":
+        if scan.next() == "[":
             yield from scan.entries("")
         else:
+            scan.take("{")
             for _ in scan.elements("}"):
                 if scan.next() != '"':
                     raise scan.fault("a member without a name")
-                section = scan.section = scan.value()
+                scan.section = scan.value()
                 scan.take(":")
                 if scan.next() == "[":
-                    scan.take("[")
-                    yield from scan.entries(section)
+                    yield from scan.entries(scan.section)
                 else:
-                    yield section, 0, scan.value()
+                    yield scan.section, 0, scan.value()
         scan.section = ""
         if scan.next():
             raise scan.fault("something follows")
@@ -126,6 +122,7 @@ class _Scanner:
 
     def entries(self, section: str) -> Iterator[tuple[str, int, Any]]:
         """The elements of a list, with their numbers."""
+        self.take("[")
         for number in self.elements("]"):
             self.number = number
             yield section, number, self.value()

@@ -4,10 +4,9 @@ Members whose paths are equal up to the first dot of their last part are one sam
 
 - the medium, by the extensions that files have (`.jpg`, `.mp4`, `.wav`, …): one of each modality at most
 - `.txt` and `.caption`: references, one a line
-- `.json`: an object with keys of the generic form (id, task, split, prompt, answers, raw_answers, references,
-  question_type, answer_type), or a list of such objects where one medium serves several samples; "caption", a text or
-  a list of them, stands in where there are no references; other keys are not read, nor are values of these that are
-  of another form, such as a "task" of the packer's own, which one warning counts
+- `.json`: an object with keys of the generic form, or a list of such objects where one medium serves several samples;
+  "caption", a text or a list of them, stands in where there are no references; other keys are not read, nor are values
+  of these that are of another form, such as a "task" of the packer's own, which one warning counts
 
 A sample with a prompt is "qa", any other "caption". Its split is the JSON's, or else the first of "train",
 "val" and "test" that the shard's name begins with, or that its folder is called, or else "train". A medium's name is
@@ -92,8 +91,7 @@ def read_shards(spec: str, root: Path, shards: Sequence[Path], modality: Modalit
     """The samples in `shards`, which lie below `root`, in their order.
 
     Raises:
-        UsageError: a shard that cannot be read, a text or JSON that makes no sample, a member or id that is there
-            twice, or two media of one modality in a sample.
+        UsageError: a shard that cannot be read, a text or JSON that makes no sample, or a member or id used twice.
     """
     own, maybe = SampleList(), SampleList()  # whose extensions stand for the modality, or whose media may be of it
     media = dict[str, MediaFile]()
@@ -153,9 +151,16 @@ def _groups(shard: Path, passed_over: Counter[str]) -> dict[str, _Group]:
                         f"{shard}: {member.name} is the second {kind} of its sample",
                         hint="pack the shard again, with each name and one medium of a modality once",
                     )
-                group[kind] = _text(file, member, shard) if kind in _TEXTS else member
+                group[kind] = member
+                if kind in _TEXTS:
+                    if member.size > _LONGEST_TEXT:
+                        raise UsageError(f"{shard}: {member.name} has {member.size:,} bytes, no text of one sample")
+                    file.seek(member.offset_data)
+                    group[kind] = file.read(member.size).decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"cannot read {shard}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{shard}: {member.name} is not UTF-8 text", hint="save it as UTF-8") from error
     return groups
 
 
@@ -170,21 +175,8 @@ def _reason(member: tarfile.TarInfo, kind: str) -> str | None:
     return None if kind in _TEXTS or kind in set(Modality) else UNKNOWN
 
 
-def _text(file: BinaryIO, member: tarfile.TarInfo, shard: Path) -> str:
-    if member.size > _LONGEST_TEXT:
-        raise UsageError(f"{shard}: {member.name} has {member.size:,} bytes; a text has {_LONGEST_TEXT:,} at most")
-    file.seek(member.offset_data)
-    try:
-        return file.read(member.size).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{shard}: {member.name} is not UTF-8 text", hint="save it as UTF-8") from error
-
-
 def _rows(group: _Group, entry: Entry, foreign: Counter[str]) -> Iterator[dict[str, Any]]:
-    """What the sample's JSON and texts say, in the keys of the generic form; one row for each question.
-
-    Values of another form are a packer's own, and counted.
-    """
+    """What the sample's JSON and texts say, one row for each question; values of another form are counted."""
     given = entry.parsed(group["json"]) if "json" in group else {}
     lines = [line.strip() for key in ("txt", "caption") for line in group.get(key, "").splitlines()]
     for each in given if isinstance(given, list) and given else [given]:
