@@ -39,6 +39,7 @@ _READ = 8192  # bytes read at once: a header, and little of the medium after it
 _LONGEST_TEXT = 1 << 20  # bytes of a text or JSON, or of an extended header
 _ODD = re.compile(r"^/|(^|/)\.\.(/|$)|[\0-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")  # between: bytes that are not UTF-8
 _TEXTS = ("txt", "caption", "json")
+_TASKS = frozenset(Task)
 _FORMS: dict[str, Any] = dict.fromkeys(("id", "task", "split", "prompt", "question_type", "answer_type"), str)
 _FORMS |= {"id": str | int, "answers": dict, "raw_answers": list, "references": list}
 _EXTENDED = (b"x", b"X", b"g", b"L", b"K")  # headers that say more about the next member, or (g) all that follow
@@ -172,7 +173,7 @@ def _reason(member: tarfile.TarInfo, kind: str) -> str | None:
         return "of names that are no path"
     if any(map(is_hidden, member.name.split("/"))):
         return HIDDEN
-    return None if kind in _TEXTS or kind in set(Modality) else UNKNOWN
+    return None if kind in _TEXTS or isinstance(kind, Modality) else UNKNOWN
 
 
 def _rows(group: _Group, entry: Entry, foreign: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -182,7 +183,7 @@ def _rows(group: _Group, entry: Entry, foreign: Counter[str]) -> Iterator[dict[s
     for each in given if isinstance(given, list) and given else [given]:
         one = entry.object(each)
         row = {key: one[key] for key, form in _FORMS.items() if isinstance(one.get(key), form)}
-        if row.get("task", "qa") not in set(Task):
+        if row.get("task", Task.QA) not in _TASKS:
             del row["task"]
         foreign.update(key for key in _FORMS if one.get(key) is not None and key not in row)
         caption = one.get("caption") or []
