@@ -97,7 +97,7 @@ def _be(entry: dict[str, Any], runs: Path, rank: int) -> None:
 def _replace_command(entry: dict[str, Any], runs: Path) -> None:
     """In place of `epalm train`: the tiny training, in the same processes."""
     from epalm.cli import app
-    from epalm.cli.train.stopping import until_stopped
+    from epalm.cli.train import until_stopped
 
     def started(**_: Any) -> None:
         with joined("cpu") as (processes, device):

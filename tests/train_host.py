@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from transformers import OPTConfig
 
-from epalm.cli.train.stopping import until_stopped
+from epalm.cli.train import until_stopped
 from epalm.config import load_config
 from epalm.samples import Dataset, Modality, Sample, Task
 from epalm.train import loop, run, setup

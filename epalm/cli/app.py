@@ -18,9 +18,8 @@ from epalm.cli.evaluate.report import report
 from epalm.cli.evaluate.score import score
 from epalm.cli.evaluate.serve import serve
 from epalm.cli.extract import extract
-from epalm.cli.train.recipes import recipes
-from epalm.cli.train.runs import export_run, import_run, runs
-from epalm.cli.train.train import train
+from epalm.cli.runs import export_run, import_run, runs
+from epalm.cli.train import recipes, train
 
 app = typer.Typer(
     help="A frozen language model that sees, watches and listens.\n\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from epalm import DEFAULT_CACHE, DEFAULT_RUNS, api
-from epalm.cli.train.stopping import until_stopped
+from epalm.cli.train import until_stopped
 from epalm.console import say, time_in_words
 from epalm.dask_engine import Cluster, Worker, run_tasks
 from epalm.errors import EpalmError

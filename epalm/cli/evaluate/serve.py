@@ -45,7 +45,7 @@ def serve(
         raise UsageError("epalm serve needs Gradio, which is not installed", hint="pip install 'epalm[serve]'")
     import uvicorn
 
-    from epalm.cli.train.stopping import asked_to_stop
+    from epalm.cli.train import asked_to_stop
     from epalm.console import say
     from epalm.evaluate.loaded_model import LoadedModel
     from epalm.train.runs.run_folder import RunFolder

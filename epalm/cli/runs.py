@@ -116,10 +116,10 @@ def export_run(
         epalm export .epalm/runs/my-run my-model --checkpoint latest
     """
     from epalm.console import say, size_in_words
-    from epalm.train.runs import export
+    from epalm.train.runs import exchange
     from epalm.train.runs.run_folder import RunFolder
 
-    size = export.export_run(RunFolder.find(runs, run), out, checkpoint=checkpoint)
+    size = exchange.export_run(RunFolder.find(runs, run), out, checkpoint=checkpoint)
     if as_json:
         typer.echo(json.dumps({"folder": str(out), "bytes": size}))
     say(f"{out}, {size_in_words(size)}; in Python: epalm.load({str(out)!r})")
@@ -166,9 +166,9 @@ def import_run(
     from epalm.console import say
     from epalm.extract.encoders.registry import build_encoder
     from epalm.extract.live import choice_of
-    from epalm.train.runs import importing
+    from epalm.train.runs import exchange
 
-    published = importing.read_published(file)
+    published = exchange.read_published(file)
     short = [f"encoder.kind={encoder}"] if encoder else []
     short += [f"encoder.weights={weights}"] if weights else []
     config = load_config(recipe, [*published.overrides, *short, *(settings or [])])
@@ -184,7 +184,7 @@ def import_run(
         "choice": chosen.to_record(),
     }
     inputs = {"modality": modality.value, "features": features, "width": built.width, "data": data}
-    folder = importing.import_run(file, published, config, inputs, runs, run)
+    folder = exchange.import_run(file, published, config, inputs, runs, run)
     if as_json:
         typer.echo(json.dumps({"run": str(folder.path)}))
     say(f"run {folder.path}, {config.lm.name}, attention {config.model.attention}; next: epalm predict, epalm score")

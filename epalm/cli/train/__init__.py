@@ -1,1 +1,0 @@
-"""Commands around trainings: `epalm train`, `runs`, `recipes`, `import` and `export`."""
