@@ -1,5 +1,6 @@
 """What differs between two records of inputs, in words: "preprocessing.size 224 → 384". Knows nested JSON values."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ def differing_leaves(one: Any, other: Any, path: str = "") -> Iterator[Leaf]:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in dict.fromkeys([*one, *other]):
             yield from differing_leaves(one.get(key), other.get(key), f"{path}.{key}".lstrip("."))
-    elif _plain(one) != _plain(other):
+    elif json.dumps(one, default=str) != json.dumps(other, default=str):  # a tuple is a list there
         yield path, one, other
 
 
@@ -21,10 +22,6 @@ def change_in_words(was: Any, now: Any) -> str:
     if _is_even(was) and _is_even(now) and len(was) == len(now):
         was, now = was[0], now[0]
     return f"{_say(was)} → {_say(now)}"
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _is_even(value: Any) -> bool:

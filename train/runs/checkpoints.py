@@ -81,7 +81,8 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         fsync_directory(self.folder.parent)
-        draft = self._hidden(f"step-{step}")
+        draft = self.folder / f".step-{step}"  # a name that is never read
+        shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         try:
             for part, tensors in parts.items():
@@ -157,7 +158,7 @@ class Checkpoints:
         steps = self._steps()
         kept = [f"step-{step}" for step in steps if step <= newest][:_KEPT]
         for name in {f"step-{step}" for step in steps}.difference(kept, [self.name_of(BEST)]):
-            shutil.rmtree((self.folder / name).rename(self._hidden(name)))
+            shutil.rmtree(self.folder / name)  # killed on the way, it is damaged, and older than what is read
 
     def _steps(self) -> list[int]:
         """Of the checkpoints that are there, the newest first."""
@@ -166,13 +167,6 @@ class Checkpoints:
 
     def _point(self, kind: str, step: int) -> None:
         write_atomically(self.folder / kind, f"step-{step}\n".encode())
-
-    def _hidden(self, name: str) -> Path:
-        """Where a checkpoint lies while it is written or taken away: a kill leaves a name that is never read."""
-        hidden = self.folder / f".{name}"
-        if hidden.exists():
-            shutil.rmtree(hidden)
-        return hidden
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]", metadata: dict[str, str] | None = None) -> None:

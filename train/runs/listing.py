@@ -35,8 +35,7 @@ def runs_frame(runs: Path) -> "pd.DataFrame":
     import pandas as pd
 
     folders = {path.parent for depth in ("*", "*/*") for name in _SIGNS for path in runs.glob(f"{depth}/{name}")}
-    noted = {path: path / "inputs.json" for path in folders}
-    begun = {path: file.stat().st_mtime if file.is_file() else 0.0 for path, file in noted.items()}
+    begun = {path: max([file.stat().st_mtime for file in path.glob("inputs.json")], default=0.0) for path in folders}
     each = [RunFolder(path) for path in sorted(folders, key=lambda path: (begun[path], path.name))]
     records = [run_record(run, runs) for run in each]
     frame = pd.DataFrame(records, columns=list(COLUMNS)).astype(COLUMNS)
@@ -87,13 +86,9 @@ def headlines(run: RunFolder) -> dict[str, dict[str, Any]]:
     """
     try:
         scores = json.loads((run.path / "scores.json").read_text(encoding="utf-8"))
-        where = {"split": str(scores["split"]), "data": str(scores["data"])}
-        figures = {task: of_task["figures"] for task, of_task in scores["tasks"].items()}
-        return {
-            f"{task} {name}": {**figures[task][name], **where}
-            for task, name in HEADLINE.items()
-            if isinstance(figures.get(task, {}).get(name, {}).get("value"), int | float)
-        }
+        where = {name: str(scores[name]) for name in ("split", "data")}
+        figures = {task: scores["tasks"].get(task, {}).get("figures", {}).get(name) for task, name in HEADLINE.items()}
+        return {f"{task} {HEADLINE[task]}": {**one, **where} for task, one in figures.items() if one and "value" in one}
     except _FAULTS:
         return {}
 

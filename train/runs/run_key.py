@@ -60,7 +60,10 @@ def run_parts(
     samples = {
         split: {
             "count": len(chosen),
-            "content": _digest(_content(sample) for sample in chosen),
+            # Of a sample, what training reads. The order of answers counts: by it they are drawn.
+            "content": _digest(
+                [one.id, one.task.value, one.prompt, list(one.answers.items()), list(one.references)] for one in chosen
+            ),
             "media": _digest(features.digests(chosen)),
         }
         for split, chosen in (("training", training), ("validation", validation))
@@ -134,11 +137,6 @@ def matching_run(
     rest = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
     say(f"a new run; changed since {nearest.name}: {'; '.join(changes[:_SHOWN])}{rest}")
     return None
-
-
-def _content(sample: Sample) -> list[Any]:
-    """Of a sample, what training reads. The order of answers counts: by it they are drawn."""
-    return [sample.id, sample.task.value, sample.prompt, list(sample.answers.items()), list(sample.references)]
 
 
 def _digest(values: Iterable[Any]) -> str:
