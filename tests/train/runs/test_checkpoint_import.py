@@ -167,7 +167,7 @@ def _broken(root: Path) -> Iterator[tuple[str, Any, str, tuple[object, ...]]]:
     yield "width", content, "width 47", ()
     content = _content()
     content["model"]["connector.0.bias"] = torch.ones(63)
-    yield "shape", content, "connector.bias is (1, 63)", ()
+    yield "shape", content, "of another model: connector.bias", ()
     content = _content()
     content["model"]["connector.0.weight"], content["model"]["connector.0.bias"] = torch.ones(32, 48), torch.ones(32)
     yield "other language model", content, "language model of width 32", ()
