@@ -48,11 +48,7 @@ class Cluster:
 
 
 def chosen_cluster(engine: str, scheduler: str | None, processes: int) -> Cluster | None:
-    """What the options --engine, --scheduler and --dask-workers name; None: the work is done in this process.
-
-    Raises:
-        UsageError: there is no such engine, or it has no scheduler.
-    """
+    """What --engine, --scheduler and --dask-workers name; None: this process. Raises UsageError: they do not fit."""
     if engine not in ("local", "dask"):
         raise UsageError(f"--engine {engine!r} is unknown", hint="use local or dask")
     if engine == "local" and scheduler:
@@ -137,12 +133,7 @@ class _Workers:
         self._checked: set[str] = set()  # addresses
 
     def hosts(self) -> dict[str, int]:
-        """Host → workers there now; waits for the first one, and looks at the software of new ones.
-
-        Raises:
-            UsageError: a machine has other software, or there is no worker for ten minutes.
-            EpalmError: the scheduler is gone.
-        """
+        """Host → workers there now; waits for the first one, and looks at new ones' software. Raises as `run_tasks`."""
         began, silent = time.monotonic(), True
         while not (addresses := set(self.ask(self.client.nthreads))):
             waited = time.monotonic() - began

@@ -50,11 +50,7 @@ class Done(NamedTuple):
 
 
 def encode_on_cluster(plan: ExtractionPlan, cluster: Cluster, features: FeatureSet, advance: Advance) -> Tally:
-    """Have the workers of a cluster encode what is pending.
-
-    Raises:
-        UsageError: a machine lacks something or has another; see also `run_tasks`.
-    """
+    """Have workers encode what is pending. Raises UsageError: a machine lacks something; see also `run_tasks`."""
     request = plan.request
     cache = request.cache if "://" in request.cache else str(Path(request.cache).absolute())
     setting = Setting(replace(request, cache=cache, weights=request.choice().weights), features.name)

@@ -69,8 +69,7 @@ class LiveFeatures:
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         """The samples' features (B, L, T, D) float32: view 0, or a view drawn for each sample of a training epoch.
 
-        Raises:
-            MediaError: a medium cannot be read; the message names it.
+        Raises MediaError: a medium cannot be read; the message names it.
         """
         inputs, places = self._decoded(samples, epoch)
         batches = BatchEncoder(self._encoder, self._chosen, "float32", len(inputs))
@@ -178,10 +177,7 @@ def recipe_features(
 ) -> LiveFeatures:
     """The recipe's encoder on the data set's media; its last `tokens` layers. Views and `index` as `LiveFeatures`.
 
-    On the playground the weights are the built-in world's.
-
-    Raises:
-        UsageError: as `build_encoder`, or the encoder does not read such media.
+    On the playground the weights are the built-in world's. Raises UsageError: as `build_encoder` and `choice_of`.
     """
     choice = choice_of(settings, modality, "playground" if dataset.spec == "playground" else settings.weights)
     encoder = build_encoder(choice, device=device)
@@ -244,10 +240,7 @@ def require_same_encoder(own: Mapping[str, Any], other: Mapping[str, Any], *, ru
     """That other features than a run's own, as both describe themselves, are of the same encoder, on whatever media.
 
     Kinds of one family are one encoder when both were loaded from the same place: one may have fewer tensors, so that
-    digests cannot tell.
-
-    Raises:
-        UsageError: they are of another encoder.
+    digests cannot tell. Raises UsageError: they are of another encoder.
     """
     same = own["encoder"] == other["encoder"]
     if not same and family(own["encoder"].get("kind")) == family(other["encoder"].get("kind")) is not None:

@@ -23,11 +23,7 @@ _CODECS = {
 def feature_spec(
     encoder: Encoder, layers: tuple[int, ...], dtype: str = "float16", *, view_seed: int = 0
 ) -> FeatureSpec:
-    """Everything that decides the stored numbers; `view_seed` is what augmented views are drawn from.
-
-    Raises:
-        UsageError: a dtype that is not stored.
-    """
+    """All that decides the stored numbers; augmented views are drawn from `view_seed`. Raises UsageError: the dtype."""
     if dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype!r} is not stored", hint=f"use {' or '.join(DTYPES)}")
     policy = encoder.input.describe_augmentation()

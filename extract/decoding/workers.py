@@ -89,10 +89,8 @@ class DecodePool:
     def decode(self, requests: Iterable[Request], *, ahead: int) -> Iterator[Answer]:
         """Each request's answer, in order; at most `ahead` are under way or held while the caller is busy.
 
-        All processes have work where `ahead` is twice their number. Requests are taken up as they are needed.
-
-        Raises:
-            EpalmError: no process can be started.
+        All processes have work where `ahead` is twice their number. Requests are taken up as they are needed. Raises
+        EpalmError: no process can be started.
         """
         if not self._processes:
             yield from (attempt(self._read, *request) for request in requests)
