@@ -21,13 +21,12 @@ _AUDIOSET: dict[str, Any] = {"sampling_rate": 16_000, "mean": -4.2677393, "std":
 
 def build(_choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     """An AST with `source`'s weights: a Hub name or a folder that transformers saved. Raises UsageError."""
-    from transformers import ASTFeatureExtractor, ASTModel
+    from transformers import ASTModel
 
     from epalm.extract.encoders.transformer import TransformerEncoder, load_model
     from epalm.extract.inputs.preprocess import AudioInput
 
-    settings_of = ASTFeatureExtractor.get_feature_extractor_dict
-    model, settings = load_model(source, "audio encoder", ASTModel, settings_of, default=_DEFAULT_WEIGHTS)
+    model, settings = load_model(source, "audio encoder", ASTModel, default=_DEFAULT_WEIGHTS)
     settings, config = _AUDIOSET | settings, model.config
     rate, mean, std = int(settings["sampling_rate"]), float(settings["mean"]), float(settings["std"])
     reads = AudioInput(rate, config.num_mel_bins, config.max_length, mean, std)

@@ -30,7 +30,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     """
     import torch
     from PIL import Image
-    from transformers import TimesformerModel, VideoMAEImageProcessor
+    from transformers import TimesformerModel
 
     from epalm.extract.encoders.transformer import TransformerEncoder, load_model
     from epalm.extract.inputs.preprocess import ImageInput, Pixels, VideoInput
@@ -44,14 +44,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         elif config.attention_type == "space_only":
             raise UsageError("these weights know no time", hint=f"use --encoder {_SPACE_ONLY}")
 
-    model, settings = load_model(
-        source,
-        "video encoder",
-        TimesformerModel,
-        VideoMAEImageProcessor.get_image_processor_dict,
-        default=_DEFAULT_WEIGHTS,
-        adapt=adapt,
-    )
+    model, settings = load_model(source, "video encoder", TimesformerModel, default=_DEFAULT_WEIGHTS, adapt=adapt)
     if source.random:
         with seeded(source):
             for parameter in model.parameters():

@@ -102,18 +102,19 @@ def load_model(
     source: Source,
     what: str,
     model_class: Any,
-    settings_of: Callable[[str], tuple[dict[str, Any], Any]],
     *,
     default: str,
     adapt: Callable[[Any], None] = lambda config: None,
 ) -> tuple[Any, dict[str, Any]]:
-    """A model of transformers, and what its folder says of its preprocessing, read by `settings_of`.
+    """A model of transformers, and what its folder says of its preprocessing.
 
     `default` are the weights where `source` names none; `adapt` may change the configuration before the model is made.
 
     Raises:
         UsageError: see `from_pretrained`; also when the weights are another architecture's.
     """
+    from transformers import FeatureExtractionMixin
+
     named = source if source.name or source.random else replace(source, name=default)
     config_class = model_class.config_class
     config, settings = config_class(), dict[str, Any]()
@@ -123,7 +124,7 @@ def load_model(
         if config.model_type != config_class.model_type:
             fault = f"{named.name!r} is a {config.model_type}, no {config_class.model_type}"
             raise UsageError(fault, hint="see --encoder")
-        settings = load(named, what, lambda: settings_of(where)[0])
+        settings = load(named, what, lambda: FeatureExtractionMixin.get_feature_extractor_dict(where)[0])
     adapt(config)
     if not source.random:
         return from_pretrained(model_class, named, what, config), settings
