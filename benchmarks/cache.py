@@ -21,7 +21,7 @@ def run(root: Path, *, quick: bool) -> list[Line]:
     blocks, rounds = (4, 1) if quick else (100, 5)
     features = _fill(root / "rows", blocks)
     rows = blocks * _BLOCK
-    size = features.stored_bytes()
+    size = sum(record.bytes for record in features.records())
     stored = sum(one.bytes for one in features.objects.walk())
     lines = [
         Line("bytes stored / bytes of features", *[stored / size] * 3, 1, f"{rows:,} rows, {size / 2**20:,.0f} MiB")
@@ -62,7 +62,7 @@ def _fill(where: Path, blocks: int) -> FeatureSet:
 
 def _read_plainly(features: FeatureSet) -> None:
     """Each block's file into memory, nothing checked."""
-    buffer = np.empty(features.stored_bytes() + 4 * len(features.block_names()), np.uint8)
+    buffer = np.empty(sum(record.bytes + 4 for record in features.records()), np.uint8)
     place = 0
     for record in features.records():
         path = features.objects.path(record.chunk)

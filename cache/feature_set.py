@@ -105,10 +105,6 @@ class FeatureSet:
         self.records()
         return tuple(sorted(self._rows))
 
-    def stored_bytes(self) -> int:
-        """Of all committed values."""
-        return sum(record.bytes for record in self.records())
-
     def lost_blocks(self) -> list[Record]:
         """Committed blocks whose values are not there any more; by one listing, so that no block is read."""
         records = self.records()  # before the listing: a block is there before its record

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from epalm.cache.objects.base import Objects
@@ -37,24 +38,14 @@ class Ledger:
 
     def entries(self, *, warning: bool = False) -> list[Entry]:
         """The last error or warning of each medium and content, in order; torn lines are passed over."""
-        return [entry for entry in self._read()[0] if entry.warning == warning]
-
-    def torn_lines(self) -> int:
-        """How many lines are not whole: a kill may leave one, damage more. Raises CacheError."""
-        return self._read()[1]
+        text = self._objects.lines(LEDGER).decode("utf-8", "surrogateescape")
+        last: dict[tuple[str, str | None, bool], Entry] = {}
+        for line in text.split("\n"):  # splitlines would split at U+2028 and U+0085, which names may hold
+            with suppress(ValueError, TypeError):
+                entry = Entry(**json.loads(line))
+                last[entry.media, entry.digest, entry.warning] = entry
+        return [entry for entry in last.values() if entry.warning == warning]
 
     def digests(self) -> dict[str, Entry]:
         """Digest → error, for media that could be hashed."""
         return {entry.digest: entry for entry in self.entries() if entry.digest}
-
-    def _read(self) -> tuple[list[Entry], int]:
-        text = self._objects.lines(LEDGER).decode("utf-8", "surrogateescape")
-        last: dict[tuple[str, str | None, bool], Entry] = {}
-        torn = 0
-        for line in filter(None, text.split("\n")):  # splitlines would split at U+2028 and U+0085, which names may hold
-            try:
-                entry = Entry(**json.loads(line))
-                last[entry.media, entry.digest, entry.warning] = entry
-            except (ValueError, TypeError):
-                torn += 1
-        return list(last.values()), torn

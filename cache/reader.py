@@ -225,16 +225,19 @@ class RowTable:
         for record in self._records:
             shape = (len(record.rows) * len(record.views), *self._stored.row_shape)
             read = delayed(partial(_read_pairs, self._objects, record, self._stored))()
-            blocks.append(da.from_delayed(read, shape, dtype=self._stored.stored_dtype))
-        pairs = da.concatenate(blocks)[:, self._layers]
-        array: da.Array = da.stack([pairs[places] for places in self._places], axis=1).astype(np.float32)
+            blocks.append(da.from_delayed(read, shape, dtype=np.float32))
+        pairs, views = da.concatenate(blocks)[:, self._layers], []
+        for places in self._places:
+            whole = bool((np.diff(places) == 1).all())  # then nothing is copied
+            views.append(pairs[int(places[0]) : int(places[-1]) + 1] if whole else pairs[places])
+        array: da.Array = da.stack(views, axis=1)
         return array
 
 
 def _read_pairs(objects: Objects, record: Record, spec: FeatureSpec) -> np.ndarray:
-    """A block's values for each (row, view) pair."""
+    """A block's values for each (row, view) pair, in float32."""
     require_fit(record, spec)
-    return read_values(objects, record).reshape(-1, *spec.row_shape)
+    return read_values(objects, record).reshape(-1, *spec.row_shape).astype(np.float32)
 
 
 def rows_frame(records: Sequence[Record], manifests: Iterable[Manifest]) -> "pd.DataFrame":

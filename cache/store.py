@@ -76,11 +76,7 @@ class Cache:
     def set_names(self) -> list[str]:
         """Names of all feature sets, in order; also of those whose description is damaged or gone."""
         signs = {"spec.json", RECORDS}
-        return [name for name in self.folder_names() if signs & set(self.objects.names(f"{SETS}/{name}"))]
-
-    def folder_names(self) -> list[str]:
-        """Names of all folders for feature sets, also of those that have not become one yet."""
-        return self.objects.names(SETS)
+        return [name for name in self.objects.names(SETS) if signs & set(self.objects.names(f"{SETS}/{name}"))]
 
     def load(self, name: str) -> FeatureSet:
         """The feature set of exactly that name. Raises CacheError when there is none, or none that can be read."""
@@ -200,7 +196,7 @@ def ledger_frame(sets: Iterable[FeatureSet]) -> "pd.DataFrame":
 
 def set_figures(features: FeatureSet) -> dict[str, Any]:
     """What `Cache.frame` says of one set. Raises CacheError where it is damaged."""
-    times = [record.time or 0.0 for record in features.records()]
+    records = features.records()
     return {
         "set": features.name,
         "modality": features.spec.modality,
@@ -211,10 +207,10 @@ def set_figures(features: FeatureSet) -> dict[str, Any]:
         "tokens": features.spec.tokens,
         "width": features.spec.width,
         "dtype": features.spec.stored_dtype,
-        "bytes": features.stored_bytes(),
+        "bytes": sum(record.bytes for record in records),
         "bad": len({entry.media for entry in features.bad_media()}),
         "warned": len({entry.media for entry in features.warned_media()}),
-        "last_used": last_used(features.objects) or max(times, default=None),
+        "last_used": last_used(features.objects) or max((record.time or 0.0 for record in records), default=None),
     }
 
 

@@ -78,6 +78,10 @@ def stored_twice(features: FeatureSet) -> int:
     return len(every) - len(set(every))
 
 
+def stored_bytes(features: FeatureSet) -> int:
+    return sum(record.bytes for record in features.records())
+
+
 def wider(spec: FeatureSpec = SPEC) -> FeatureSpec:
     """Another set with the same kind of name."""
     return replace(spec, stored_dtype="float32")

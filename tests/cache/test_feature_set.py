@@ -83,7 +83,6 @@ def test_what_was_written_is_there_under_its_digests(tmp_path: Path) -> None:
     assert record.rows == tuple(names(4)) and record.views == (0,) and record.bytes == written.nbytes
     assert record.written["recorded"] == {"torch": "2"}
     assert features.rows() == set(names(4))
-    assert features.stored_bytes() == written.nbytes
     np.testing.assert_array_equal(features.open().gather(np.arange(4)), written[:, 0])
 
 

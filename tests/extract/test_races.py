@@ -82,7 +82,8 @@ def test_eight_processes_at_once_lose_no_row_and_store_none_twice(media: Path, t
         assert run["bad"] == 2
     (features,) = Cache(tmp_path / "cache").sets()
     assert sorted(entry.media for entry in features.ledger.entries()) == ["007.png", "031.png"]
-    assert features.ledger.torn_lines() == 0
+    for line in features.objects.lines("ledger.jsonl").splitlines():
+        json.loads(line)  # none is torn
 
 
 def test_processes_that_want_other_views_store_none_twice(media: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from epalm.samples import Modality
 from epalm.train.data.features import CachedFeatures
 from tests.cache.test_feature_set import SPEC
 from tests.conftest import Epalm
-from tests.feature_sets import BLOCKS, Block, contents, digest, make_set, require_same, wider
+from tests.feature_sets import BLOCKS, Block, contents, digest, make_set, require_same, stored_bytes, wider
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_push_and_pull_as_they_are_typed(epalm: Epalm, features: FeatureSet, the
     here, mine = ("--cache", tmp_path / "here"), ("--cache", tmp_path / "mine")
     planned = epalm("cache", "push", "image", there, "--plan", *here, "--json")
     assert planned.code == 0
-    assert json.loads(planned.out)["blocks"] == 4 and json.loads(planned.out)["bytes"] == features.stored_bytes()
+    assert json.loads(planned.out)["blocks"] == 4 and json.loads(planned.out)["bytes"] == stored_bytes(features)
     assert Cache(there).set_names() == [] and not (tmp_path / "there").exists()
     assert epalm("cache", "pull", there, *mine).err.count("error: ") == 1
     assert json.loads(epalm("cache", "push", "image", there, *here, "--json").out)["blocks"] == 4

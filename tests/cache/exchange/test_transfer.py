@@ -17,7 +17,18 @@ from epalm.cache.manifest import Manifest, read_manifests, write_manifest
 from epalm.cache.store import Cache
 from epalm.errors import CacheError, UsageError
 from tests.conftest import Epalm
-from tests.feature_sets import BLOCKS, Block, contents, digest, make_set, move_set, require_same, stored_twice, wider
+from tests.feature_sets import (
+    BLOCKS,
+    Block,
+    contents,
+    digest,
+    make_set,
+    move_set,
+    require_same,
+    stored_bytes,
+    stored_twice,
+    wider,
+)
 from tests.passing_objects import passing, seen_cache
 
 
@@ -63,7 +74,7 @@ def test_rows_are_there_once_however_they_lie_in_blocks(
 
 def test_what_arrives_is_what_was_there(features: FeatureSet, there: str, tmp_path: Path) -> None:
     done = move_set(features, Cache(there))
-    assert (len(done.blocks), done.bytes, done.faults) == (len(features.records()), features.stored_bytes(), ())
+    assert (len(done.blocks), done.bytes, done.faults) == (len(features.records()), stored_bytes(features), ())
     require_same(features, there)
     records = {record.block: record for record in Cache(there).load(features.name).records()}
     for record in features.records():  # who made the rows, when and with what, comes along

@@ -104,7 +104,7 @@ def test_killed_and_run_again(s3_url: str, small_vit: Path, tmp_path: Path, epal
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
         cache = Cache(where)
-        records = sum(len(cache.objects.names(f"sets/{name}/records")) for name in cache.folder_names())
+        records = sum(len(cache.objects.names(f"sets/{name}/records")) for name in cache.objects.names("sets"))
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()

@@ -134,7 +134,6 @@ def test_lines_of_before_are_read_and_errors_and_warnings_do_not_hide_each_other
     ledger.add_all([type(before)("a.png", "1", "odd", None, warning=True)])
     assert [entry.error for entry in ledger.entries()] == ["torn"]
     assert [entry.error for entry in ledger.entries(warning=True)] == ["odd"]
-    assert ledger.torn_lines() == 0
 
 
 def test_as_typed(tmp_path: Path, epalm: Epalm, small_vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
