@@ -19,11 +19,8 @@ def interval_in_words(figure: Figure, form: str = ".2f") -> str:
     """The interval × 100, after it the one over samples where the figure has it; or why there is none."""
     if figure["low"] is None:
         return str(figure["interval"])
-    words = _range(figure["low"], figure["high"], form)
-    if over_samples := figure.get("over_samples"):
-        low, high = over_samples
-        words += f", over samples {_range(low, high, form)}"
-    return words
+    ranges = [(figure["low"], figure["high"]), *filter(None, [figure.get("over_samples")])]
+    return ", over samples ".join(f"{hundred(low, form)} – {hundred(high, form)}" for low, high in ranges)
 
 
 def samples_in_words(figure: Figure) -> str:
@@ -38,10 +35,6 @@ def samples_in_words(figure: Figure) -> str:
 def headline_in_words(name: str, figure: Figure) -> str:
     """A figure that stands alone: its name, value × 100, of how many samples of which split and data."""
     return f"{name} {hundred(figure['value'])} ({samples_in_words(figure)}, {figure['split']} of {figure['data']})"
-
-
-def _range(low: float, high: float, form: str) -> str:
-    return f"{hundred(low, form)} – {hundred(high, form)}"
 
 
 def media_in_words(count: int) -> str:
