@@ -25,9 +25,9 @@ from epalm.evaluate.decoding.decode import decode_batches
 from epalm.evaluate.decoding.options import DecodeChoice, DecodeOptions, require_questions
 from epalm.evaluate.request import PredictRequest
 from epalm.extract.decoding.workers import DecodePool
-from epalm.extract.encoding import encode_each
 from epalm.extract.live import rebuild_encoder
 from epalm.extract.media.audio import MAX_CHANNELS
+from epalm.extract.stream import encode_each
 from epalm.media import MediaFile
 from epalm.samples import Modality, Sample, Task
 from epalm.train.runs.loading import load_run

@@ -12,10 +12,10 @@ from epalm.cache.store import Cache
 from epalm.console import say
 from epalm.errors import CacheError, EpalmError, MediaError
 from epalm.extract.encoders.registry import Encoder
-from epalm.extract.encoding import BatchEncoder
 from epalm.extract.inputs.augment import view_of
 from epalm.extract.live import rebuild_encoder
 from epalm.extract.spec_builder import library_versions, would_give
+from epalm.extract.stream import BatchEncoder
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +55,14 @@ def encode_on_cluster(plan: ExtractionPlan, cluster: Cluster, features: FeatureS
     cache = request.cache if "://" in request.cache else str(Path(request.cache).absolute())
     setting = Setting(replace(request, cache=cache, weights=request.choice().weights), features.name)
     tally, trusted = Tally(), set[str]()  # hosts whose rows have been seen in the cache
-    with closing(run_tasks(cluster, BlockEncoder, setting, _blocks(plan), _died)) as results:
+
+    def blocks() -> Iterator[Block]:
+        """With paths that hold in another working directory; links stay, as other machines may have others."""
+        for _, some in groupby(plan.pending, key=lambda item: item.views):
+            while block := tuple(islice(some, request.block_rows)):
+                yield tuple(replace(item, file=replace(item.file, path=item.file.path.absolute())) for item in block)
+
+    with closing(run_tasks(cluster, BlockEncoder, setting, blocks(), _died)) as results:
         for block, done in results:
             # Media that have changed since they were planned become ledger lines; that a machine lacks others does not.
             if same := [item for item in done.absent if item.file.unchanged(item.status, item.digest)]:
@@ -134,11 +141,3 @@ def _died(block: Block) -> EpalmError:
         f"all workers that encoded the block from {block[0].media} to {block[-1].media} died",
         hint=f"look into their logs: too little memory, or a file that breaks the encoder; {AGAIN}",
     )
-
-
-def _blocks(plan: ExtractionPlan) -> Iterator[Block]:
-    """With paths that hold in another working directory; links stay, as other machines may have others."""
-    rows = plan.request.block_rows
-    for _, some in groupby(plan.pending, key=lambda item: item.views):
-        items = [replace(item, file=replace(item.file, path=item.file.path.absolute())) for item in some]
-        yield from (tuple(items[first : first + rows]) for first in range(0, len(items), rows))

@@ -29,10 +29,10 @@ from epalm.extract.encoders.registry import (
     family,
     require_fit,
 )
-from epalm.extract.encoding import BatchEncoder
 from epalm.extract.inputs.augment import VIEW_0, view_of
 from epalm.extract.media.limits import collected_warnings, joined, require_status
 from epalm.extract.spec_builder import feature_spec
+from epalm.extract.stream import BatchEncoder
 from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Modality, Sample
 from epalm.settings import EncoderSettings

@@ -10,10 +10,10 @@ from epalm.cache.store import Cache
 from epalm.errors import MediaError
 from epalm.extract.decoding.workers import DecodePool
 from epalm.extract.encoders.registry import Encoder, EncoderChoice
-from epalm.extract.encoding import encode_each
 from epalm.extract.pipeline import ExtractSummary, execute
 from epalm.extract.plan import ExtractionPlan, plan_media
 from epalm.extract.request import ExtractRequest
+from epalm.extract.stream import encode_each
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 
