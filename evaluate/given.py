@@ -19,11 +19,10 @@ from epalm.datasets.entries import Entry, read_rows
 from epalm.datasets.generic import LITERAL
 from epalm.datasets.text_file import NOT_JSON, walk_json
 from epalm.errors import UsageError
-from epalm.evaluate.metrics.chance import chance_predictions
 from epalm.evaluate.metrics.registry import choose_metrics
 from epalm.evaluate.request import ScoreRequest
 from epalm.evaluate.score_files import write_scores
-from epalm.evaluate.scoring import score_predictions
+from epalm.evaluate.scoring import chance_predictions, score_predictions
 from epalm.samples import Prediction, Sample, Task, with_links
 
 # The key of the id → that of the text which goes with it, and others that may.
@@ -34,7 +33,6 @@ FORMS = {
     "image_id": ("caption", "text", "prediction"),
 }
 _KEYS = {*FORMS, *(text for texts in FORMS.values() for text in texts)}
-_QUESTIONS, _MEDIA = ("prompt", "question"), ("media", "image", "video", "audio")
 _HINT = " or ".join(f'{{"{key}": …, "{texts[0]}": "…"}}' for key, texts in FORMS.items())
 
 
@@ -73,10 +71,10 @@ def score_given(request: ScoreRequest, out: Path) -> dict[str, Any]:
     tasks = {sample.task for sample in samples if sample.id in predicted}
     expected = [sample for sample in samples if sample.task in tasks]  # COCO's results leave questions aside
     say(f"predictions: {predictions}; data: {data}, split {split}")
-    by_id = len(predicted) - len(given.compared)
-    if by_id:
+    if by_id := len(predicted) - len(given.compared):
         say(f"{by_id:,} of {len(predicted):,} go by their id alone: they have neither question nor medium")
-    for name, difference in list(given.others.items())[:1]:
+    if given.others:
+        name, difference = next(iter(given.others.items()))
         warn(f"{len(given.others):,} are of another question or medium and are not scored; of {name!r}, {difference}")
     missing = [sample.id for sample in expected if sample.id not in predicted]
     for ids, what in (
@@ -86,14 +84,10 @@ def score_given(request: ScoreRequest, out: Path) -> dict[str, Any]:
     ):
         if ids:
             warn(f"{len(ids)} {what}: {', '.join(map(repr, ids[:3]))}{', …' if len(ids) > 3 else ''}")
-    training = dataset.split("train") if split != "train" else ()
-    scores = score_predictions(
-        expected,
-        given.predictions,
-        chance_predictions(training, expected) if training else (),
-        metrics=choose_metrics(request.metrics),
-        split=[sample for sample in there if sample.task in tasks],
-    )
+    chance = chance_predictions(dataset.split("train") if split != "train" else (), expected)
+    whole = [sample for sample in there if sample.task in tasks]
+    metrics = choose_metrics(request.metrics)
+    scores = score_predictions(expected, given.predictions, chance, metrics=metrics, split=whole)
     about = {
         "run": predictions.stem,
         "data": dataset.spec,
@@ -191,14 +185,15 @@ def _entry(row: Entry, where: str) -> tuple[str, str]:
 def _difference(row: Entry, sample: Sample) -> str | None:
     """How question or medium of the row differ from the sample's, "" where they do not; None: it has neither."""
     difference = None
-    for key in (*_MEDIA, *_QUESTIONS):
-        theirs, ours = row.values.get(key), sample.media if key in _MEDIA else sample.prompt
-        if not isinstance(theirs, str) or ours is None or (key in _QUESTIONS and sample.task is not Task.QA):
+    for key in ("media", "image", "video", "audio", "prompt", "question"):
+        is_question = key in ("prompt", "question")
+        theirs, ours = row.values.get(key), sample.prompt if is_question else sample.media
+        if not isinstance(theirs, str) or ours is None or (is_question and sample.task is not Task.QA):
             continue
-        if key in _MEDIA:
-            same = f"/{theirs}".endswith(f"/{ours}") or f"/{ours}".endswith(f"/{theirs}")
-        else:  # the question may stand on lines of its own, as where it goes on with how to answer
+        if is_question:  # it may stand on lines of its own, as where it goes on with how to answer
             same = f"\n{_plain(ours)}\n" in f"\n{_plain(theirs)}\n"
+        else:
+            same = f"/{theirs}".endswith(f"/{ours}") or f"/{ours}".endswith(f"/{theirs}")
         if not same:
             return f"{key!r} is {theirs!r:.60}, not {ours!r:.60}"
         difference = ""

@@ -86,26 +86,29 @@ class LoadedModel:
             MediaError: a medium cannot be read.
             UsageError: something that is no medium, no question, or no way of decoding.
         """
-        count = len(media) if is_many(media) else 1
-        questions = [question] * count if isinstance(question, str) else list(question)
-        if len(questions) != count or not all(isinstance(one, str) and one.strip() for one in questions):
-            fault = f"{count} media, and not as many questions with words"
-            raise UsageError(fault, hint="give one question, or one for each medium")
-        return self._say(media, questions, decode)
+        return self._say(media, question, decode)
 
     def caption(self, media: Any, **decode: Any) -> Any:
         """A caption of a medium, or a list of captions of a list of media. Raises as `answer` does."""
-        return self._say(media, [None] * (len(media) if is_many(media) else 1), decode)
+        return self._say(media, None, decode)
 
-    def _say(self, media: Any, questions: Sequence[str | None], decode: dict[str, Any]) -> Any:
+    def _say(self, media: Any, question: str | Sequence[str] | None, decode: dict[str, Any]) -> Any:
+        is_waveform = isinstance(media, tuple) and bool(media) and isinstance(media[0], np.ndarray)
+        many = isinstance(media, list | tuple) and not is_waveform
+        some = media if many else [media]
+        questions = [question] * len(some) if question is None or isinstance(question, str) else list(question)
+        fits = question is None or all(isinstance(one, str) and one.strip() for one in questions)
+        if len(questions) != len(some) or not fits:
+            fault = f"{len(some)} media, and not as many questions with words"
+            raise UsageError(fault, hint="give one question, or one for each medium")
         known = [field.name for field in fields(DecodeChoice)]
         if unknown := decode.keys() - set(known):
             raise UsageError(f"there is no {min(unknown)!r} in decoding", hint=f"use {', '.join(known)}")
-        options = DecodeChoice(**decode).options(self.run.config.decode)
-        texts = self.say(media if is_many(media) else [media], questions, options)
-        if fault := next((text for text in texts if isinstance(text, MediaError)), None):
-            raise fault
-        return texts if is_many(media) else texts[0]
+        texts = self.say(some, questions, DecodeChoice(**decode).options(self.run.config.decode))
+        for text in texts:
+            if isinstance(text, MediaError):
+                raise text
+        return texts if many else texts[0]
 
     def say(
         self, media: Sequence[Any], questions: Sequence[str | None], decode: DecodeOptions
@@ -115,19 +118,17 @@ class LoadedModel:
         Raises:
             UsageError: something that is no medium, or a question with half a character.
         """
-        for asked in {question for question in questions if question}:
-            require_characters(asked, "the question")
-        rows = [
-            row for start in range(0, len(media), _AT_ONCE) for row in self._encode(media[start : start + _AT_ONCE])
-        ]
+        for question in filter(None, questions):
+            require_characters(question, "the question")
+        starts = range(0, len(media), _AT_ONCE)
+        rows = [row for start in starts for row in self._encode(media[start : start + _AT_ONCE])]
         features = {str(number): row for number, row in enumerate(rows) if not isinstance(row, MediaError)}
+        asked = [(name, questions[int(name)]) for name in features]
         samples = [
             Sample(name, self.modality, "", Task.QA if question else Task.CAPTION, "test", prompt=question)
-            for name, question in ((name, questions[int(name)]) for name in features)
+            for name, question in asked
         ]
-        batches = decode_batches(
-            self.run, lambda some: np.stack([features[sample.id] for sample in some]), samples, decode
-        )
+        batches = decode_batches(self.run, lambda some: np.stack([features[one.id] for one in some]), samples, decode)
         texts = {one.id: one.text for batch in batches for one in batch}
         return [row if isinstance(row, MediaError) else texts[str(number)] for number, row in enumerate(rows)]
 
@@ -148,31 +149,20 @@ def predict(files: Sequence[str], request: PredictRequest) -> "tuple[LoadedModel
         UsageError: there is no such run, or an option that it does not permit.
         EpalmError: files of several modalities, or of none that is known.
     """
-    named = RunFolder.find(request.runs, request.run) if request.run else None
-    folder = named or RunFolder.find(request.runs, modality=request.modality or _modality_of(files))
+    kinds = {modality_of(Path(file)): file for file in files}
+    if request.run:
+        folder = RunFolder.find(request.runs, request.run)
+    elif request.modality is None and None in kinds:
+        raise UsageError(f"{kinds[None]}: the name does not say what it is", hint="--modality image, video or audio")
+    elif request.modality is None and len(kinds) > 1:
+        raise EpalmError(f"the files are {' and '.join(map(str, kinds))} media", hint="name one kind, or a --run")
+    else:
+        folder = RunFolder.find(request.runs, modality=request.modality or next(iter(kinds)))
     model = LoadedModel(folder, device=request.device, lm=request.lm, weights=request.weights)
     say(f"run: {folder.path}, trained on {model.run.inputs['data'] or 'other data'}, {model.run.config.lm.name}")
     decode = request.decode.options(model.run.config.decode)
     require_questions(decode, len(files) if request.question else 0, 0)
     return model, model.say(files, [request.question] * len(files), decode)
-
-
-def _modality_of(files: Sequence[str]) -> Modality:
-    """That of all files, as their names have it. Raises EpalmError: there is none, or they have several."""
-    kinds = {modality_of(Path(file)): file for file in files}
-    if None in kinds:
-        raise UsageError(f"{kinds[None]}: the name does not say what it is", hint="--modality image, video or audio")
-    known = [kind for kind in kinds if kind is not None]
-    if len(known) > 1:
-        raise EpalmError(f"the files are {' and '.join(known)} media", hint="name those of one kind, or a --run")
-    return known[0]
-
-
-def is_many(media: Any) -> bool:
-    """Whether this is a list of media; a pair of a waveform and its rate is one medium."""
-    return isinstance(media, list | tuple) and not (
-        isinstance(media, tuple) and bool(media) and isinstance(media[0], np.ndarray)
-    )
 
 
 @contextmanager
@@ -190,28 +180,27 @@ def as_files(media: Sequence[Any], modality: Modality) -> Iterator[list[tuple[st
 def _as_file(medium: Any, draft: Path, modality: Modality) -> tuple[str, MediaFile]:
     if isinstance(medium, str | Path):
         return str(medium), MediaFile(Path(medium))
-    name = f"medium {draft.name}"
+    name, is_array = f"medium {draft.name}", isinstance(medium, np.ndarray)
+    pixels = is_array and medium.dtype == np.uint8 and medium.shape[-1:] == (3,) and medium.size > 0
     if isinstance(medium, bytes):
         draft.write_bytes(medium)
     elif modality is Modality.IMAGE and isinstance(medium, Image.Image):
         _write_picture(medium, draft, name)
-    elif modality is Modality.IMAGE and _are_pixels(medium, 3):
+    elif modality is Modality.IMAGE and pixels and medium.ndim == 3:
         Image.fromarray(np.ascontiguousarray(medium)).save(draft, "PNG", compress_level=1)
-    elif modality is Modality.VIDEO and _are_pixels(medium, 4):
+    elif modality is Modality.VIDEO and pixels and medium.ndim == 4:
         _write_clip(medium, draft)
     elif modality is Modality.AUDIO and _is_sound(medium):
         waveform, rate = medium
         kept, subtype = (np.float64, "DOUBLE") if waveform.dtype.itemsize > 4 else (np.float32, "FLOAT")
         soundfile.write(draft, waveform.astype(kept), int(rate), format="WAV", subtype=subtype)
     else:
-        given = f"({', '.join(map(_in_words, medium))})" if isinstance(medium, tuple) else _in_words(medium)
+        given = " and ".join(
+            f"a {one.dtype} array {one.shape}" if isinstance(one, np.ndarray) else f"{one!r:.60}"
+            for one in (medium if isinstance(medium, tuple) else (medium,))
+        )
         raise UsageError(f"{name} is {given}, and this model takes {modality} media", hint=f"give {_FORMS[modality]}")
     return name, MediaFile(draft)
-
-
-def _are_pixels(medium: Any, axes: int) -> bool:
-    fits = isinstance(medium, np.ndarray) and medium.dtype == np.uint8 and medium.ndim == axes
-    return fits and medium.shape[-1] == 3 and medium.size > 0
 
 
 def _is_sound(medium: Any) -> bool:
@@ -220,10 +209,6 @@ def _is_sound(medium: Any) -> bool:
     waveform, rate = medium
     fits = waveform.ndim in (1, 2) and waveform.dtype.kind == "f" and waveform.size > 0
     return bool(fits and waveform.shape[1:] <= (MAX_CHANNELS,) and isinstance(rate, int | np.integer) and rate > 0)
-
-
-def _in_words(value: Any) -> str:
-    return f"a {value.dtype} array {value.shape}" if isinstance(value, np.ndarray) else f"{value!r:.60}"
 
 
 def _write_picture(picture: Image.Image, draft: Path, name: str) -> None:

@@ -1,8 +1,9 @@
 """A trained run on a split: decode what is not decoded yet, score, and write both beside the run."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,10 @@ from epalm.evaluate.decoding.decode import decode_batches
 from epalm.evaluate.decoding.options import DecodeOptions, require_questions
 from epalm.evaluate.decoding.predictions import Asked, find_reusable, predict_samples, prediction_line, what_decides
 from epalm.evaluate.decoding.remote import RemoteDecoder
-from epalm.evaluate.metrics.chance import chance_predictions
 from epalm.evaluate.metrics.registry import choose_metrics
 from epalm.evaluate.request import ScoreRequest
 from epalm.evaluate.score_files import FOLDER, LAST, write_scores
-from epalm.evaluate.scoring import score_predictions
+from epalm.evaluate.scoring import chance_predictions, score_predictions
 from epalm.extract.live import live_features, require_same_encoder
 from epalm.samples import Dataset, Modality, Prediction, Sample, Task, with_links
 from epalm.train.data.batches import chosen_samples
@@ -93,7 +93,7 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
     else:
         features = live_features(trained, dataset, request.device, run.encoder, request.weights)
     training = chosen_samples(dataset, config, config.data.train_split)
-    chance = chance_predictions(training, expected) if training else ()
+    chance = chance_predictions(training, expected)
     asked, path = what_decides(run, features, samples, decode, split)
     about = {
         "run": folder.name,
@@ -141,12 +141,10 @@ def execute_score(plan: ScorePlan) -> dict[str, Any]:
     Raises:
         EpalmError: the run folder cannot be written, or has too little room.
     """
-
-    def decode(samples: Sequence[Sample]) -> Generator[list[Prediction]]:
-        if plan.remote is not None:
-            return plan.remote.decode(plan.run, plan.features, samples, plan.decode)
-        return decode_batches(plan.run, plan.features.gather, samples, plan.decode)
-
+    if plan.remote is None:
+        decode = partial(decode_batches, plan.run, plan.features.gather, options=plan.decode)
+    else:
+        decode = partial(plan.remote.decode, plan.run, plan.features, options=plan.decode)
     predictions = predict_samples(plan.asked, plan.path, decode)
     digests = {one.sample.media: one.medium for one in plan.asked if one.medium}
     scores = score_predictions(
@@ -162,19 +160,20 @@ def estimate_score(plan: ScorePlan) -> dict[str, Any]:
     "seconds" come from some samples that are decoded here, and thrown away; "reasons" say why samples are to be
     decoded; samples that are "equal_to_another" are decoded with it; "decode" is what decides the predictions.
     """
-    found = find_reusable(plan.asked, plan.path)
-    by_id = {one.sample.id: one for one in found.to_decode[:: max(1, len(found.to_decode) // _PROBED)][:_PROBED]}
+    reuse = find_reusable(plan.asked, plan.path)
+    probed = reuse.to_decode[:: max(1, len(reuse.to_decode) // _PROBED)][:_PROBED]
+    by_id = {one.sample.id: one for one in probed}
     started, size = time.perf_counter(), 0
-    for batch in decode_batches(plan.run, plan.features.gather, [one.sample for one in by_id.values()], plan.decode):
+    for batch in decode_batches(plan.run, plan.features.gather, [one.sample for one in probed], plan.decode):
         size += sum(len(prediction_line(prediction.text, by_id[prediction.id])) for prediction in batch)
-    share = len(found.to_decode) / max(1, len(by_id))
+    share = len(reuse.to_decode) / max(1, len(probed))
     return {
         "samples": len(plan.expected),
         "without_features": len(plan.expected) - len(plan.asked),
-        "decoded_already": found.reused,
-        "equal_to_another": found.shared,
-        "to_decode": len(found.to_decode),
-        "reasons": found.reasons,
+        "decoded_already": reuse.reused,
+        "equal_to_another": reuse.shared,
+        "to_decode": len(reuse.to_decode),
+        "reasons": reuse.reasons,
         "bytes": round(size * share),
         "seconds": (time.perf_counter() - started) * share,
         "predictions": str(plan.path),

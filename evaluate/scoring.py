@@ -1,8 +1,8 @@
 """Predictions → scores: per task, each figure with its interval, its backend and how many samples it is of."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from epalm.errors import MetricError
 from epalm.evaluate.metrics.bootstrap import figures, resampling
-from epalm.evaluate.metrics.metric import Inputs, Measured, Metric, Skipped, measure
+from epalm.evaluate.metrics.metric import Inputs, Measured, Metric, measure
 from epalm.evaluate.metrics.registry import choose_metrics, judge, metrics_for
 from epalm.fingerprint import canonical_json
 from epalm.samples import Prediction, Sample, Task
@@ -25,6 +25,26 @@ class Scores:
     tasks: dict[str, Any]
     per_sample: list[dict[str, Any]]
     digest: str
+
+
+def chance_predictions(training: Sequence[Sample], samples: Sequence[Sample]) -> list[Prediction]:
+    """What guessing gives: training's most common answer to the same question, else to any, or commonest caption.
+
+    Nothing is guessed (an empty text) for a task that training lacks, and no sample gets a guess without training.
+    """
+    votes: dict[object, Counter[str]] = defaultdict(Counter)  # by the question, and by the task
+    for sample in training:
+        if sample.task is Task.CAPTION:
+            votes[Task.CAPTION].update(sample.references)
+        elif sample.answers:
+            answer = max(sample.answers, key=lambda text: sample.answers[text])
+            votes[Task.QA][answer] += 1
+            votes[Task.QA, sample.prompt or ""][answer] += 1
+    # Ties go to the first in alphabetical order, so that the guess does not depend on the order of samples.
+    best = {key: min(texts, key=lambda text: (-texts[text], text)) for key, texts in votes.items() if texts}
+    if not training:
+        return []
+    return [Prediction(one.id, best.get((one.task, one.prompt or ""), best.get(one.task, ""))) for one in samples]
 
 
 class _Asked(NamedTuple):
@@ -104,7 +124,7 @@ def _score_task(
     measured: dict[str, tuple[_Asked, Measured]] = {}
     made: dict[str, dict[str, Any]] = {}
     chance: dict[str, float] = {}
-    skipped: list[Skipped] = []
+    skipped: dict[str, MetricError] = {}
     notes: list[str] = []
     groups: dict[Any, list[Metric]] = {}  # metrics that select samples by the same rule: they are resampled alike
     for metric in metrics:
@@ -113,41 +133,45 @@ def _score_task(
         try:
             part = _Asked(*map(group[0].select, asked))
         except MetricError as error:
-            skipped += [Skipped(one.name, error.message, error.hint) for one in group if not one.other_form_of]
+            skipped |= {one.name: error for one in group if not one.other_form_of}
             continue
         if not part.scored:
             continue
         guessed = [guesses[one.id] for one in part.scored] if guesses else []
         inputs = Inputs(part.scored, [texts[one.id] for one in part.scored], guessed)
-        found, without = measure(inputs, group)
-        skipped += without
-        values = {name: one.value for name, one in found.items()}
+        own, without = measure(inputs, group)
+        skipped |= without
+        values = {name: one.value for name, one in own.items()}
         for one in group:  # another form of a metric is shown where it gives another value
             main = values.get(one.other_form_of)
             if one.name in values and main is not None and abs(values[one.name] - main) < _ROUNDING:
-                del found[one.name]
+                del own[one.name]
         if guesses:
-            guessing = [one for one in group if one.chance and one.name in found]
+            guessing = [one for one in group if one.chance and one.name in own]
             chance |= {name: one.value for name, one in measure(inputs.guessed(), guessing)[0].items()}
-        notes += [note for one in group if one.name in found for note in one.notes(asked.scored, list(found))]
-        measured |= {name: (part, one) for name, one in found.items()}
+        notes += [note for one in group if one.name in own for note in one.notes(asked.scored, list(own))]
+        measured |= {name: (part, one) for name, one in own.items()}
         counts = part.counts()[part.scored[0].task]
-        for name, figure in figures(found, _media(part, digests)).items() if found else ():
-            made[name] = {**figure, **counts}
-    shown = {one.name: one for one in metrics if one.name in measured}
-    for name, metric in shown.items():
+        if own:
+            made |= {name: figure | counts for name, figure in figures(own, _media(part, digests)).items()}
+    shown = [one for one in metrics if one.name in measured]
+    for metric in shown:
         resampled = "per-sample counts" if metric.counts else "per-sample scores"
-        made[name] |= {"backend": metric.backend(), "resampled": resampled}
+        made[metric.name] |= {"backend": metric.backend(), "resampled": resampled}
     return {
         **asked.counts()[asked.expected[0].task],
-        "metrics": {name: made[name]["value"] for name in shown},
-        "chance": {name: chance[name] for name in shown if name in chance},
-        "figures": {name: made[name] for name in shown},
+        "metrics": {one.name: made[one.name]["value"] for one in shown},
+        "chance": {one.name: chance[one.name] for one in shown if one.name in chance},
+        "figures": {one.name: made[one.name] for one in shown},
         "interval": resampling(len(set(_media(asked, digests)))),
-        "skipped": [asdict(one) for one in skipped],
+        "skipped": [
+            {"metric": one.name, "reason": skipped[one.name].message, "hint": skipped[one.name].hint}
+            for one in metrics
+            if one.name in skipped
+        ],
         "notes": notes,
         **_by_type(measured, digests),
-    }, _lines(asked, texts, {name: (metric, *measured[name]) for name, metric in shown.items()}, digests)
+    }, _lines(asked, texts, [(metric, *measured[metric.name]) for metric in shown], digests)
 
 
 def _media(asked: _Asked, digests: Mapping[str, str]) -> list[str]:
@@ -164,12 +188,13 @@ def _by_type(measured: Mapping[str, tuple[_Asked, Measured]], digests: Mapping[s
     asked, whole = measured[name]
     media = _media(asked, digests)
     for kind in ("answer_type", "question_type"):
-        places: dict[str, list[int]] = {}
+        places: dict[str, list[int]] = defaultdict(list)
         for place, sample in enumerate(asked.scored):
-            places.setdefault(getattr(sample, kind) or "", []).append(place)
-        places.pop("", None)
+            places[getattr(sample, kind) or ""].append(place)
         counts = asked.counts(kind)
         for value, of in sorted(places.items()):
+            if not value:
+                continue
             part = {name: Measured(whole.statistics[of], whole.aggregate)}
             figure = figures(part, [media[place] for place in of], over_samples=False)[name]
             by_type.setdefault(f"by_{kind}", {})[value] = {"metric": name, **figure, **counts[value]}
@@ -179,7 +204,7 @@ def _by_type(measured: Mapping[str, tuple[_Asked, Measured]], digests: Mapping[s
 def _lines(
     asked: _Asked,
     texts: Mapping[str, str],
-    measured: Mapping[str, tuple[Metric, _Asked, Measured]],
+    measured: Sequence[tuple[Metric, _Asked, Measured]],
     digests: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """Each sample's line, with its scores, and its statistics where these are no score."""
@@ -194,9 +219,9 @@ def _lines(
             line |= {"answers": dict(one.answers)} | {key: value for key, value in types.items() if value}
         lines[one.id] = {**line, "text": texts[one.id], "scores": {}}
     columns: dict[str, tuple[_Asked, np.ndarray]] = {}
-    for name, (metric, part, values) in measured.items():
+    for metric, part, values in measured:
         if metric.per_sample:
-            columns[name] = part, values.per_sample
+            columns[metric.name] = part, values.per_sample
         if metric.counts:
             columns.setdefault(metric.counts, (part, values.statistics))
     for name, (part, column) in columns.items():

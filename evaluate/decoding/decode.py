@@ -89,24 +89,18 @@ def length_groups(run: LoadedRun, samples: Sequence[Sample], options: DecodeOpti
         return len(text.given(sample)), bool(options.answers) and sample.task is Task.QA
 
     groups = [list(group) for _, group in groupby(sorted(samples, key=alike), alike)]
+    positions, beams = config.max_position_embeddings, 0 if options.sampling else options.num_beams
     needs = [
-        (f"--max-length {options.max_length}", options.max_length, config.max_position_embeddings, "positions"),
-        (
-            f"--num-beams {options.num_beams}",
-            0 if options.sampling else 2 * options.num_beams,
-            config.vocab_size,
-            "tokens",
-        ),
+        (f"--max-length {options.max_length}", options.max_length, positions, "positions"),
+        (f"--num-beams {options.num_beams}", 2 * beams, config.vocab_size, "tokens"),
     ]
     if groups:
         longest = groups[-1][0]
-        ends = [
-            (len(ids) + 1, repr(answer))
-            for answer, ids in zip(options.answers, text.tokenise(options.answers), strict=True)
-        ]
+        answers = zip(options.answers, text.tokenise(options.answers), strict=True)
+        ends = [(len(ids) + 1, f" {answer!r}") for answer, ids in answers]
         end, answer = max(ends, default=(SHORTEST_ANSWER, ""))
-        what = f"the question of {longest.id} with an answer {answer}".rstrip()
-        needs.append((what, len(text.given(longest)) + end, config.max_position_embeddings, "positions"))
+        what = f"the question of {longest.id} with an answer{answer}"
+        needs.append((what, len(text.given(longest)) + end, positions, "positions"))
     for what, needed, there, of_what in needs:
         if needed > there:
             fault = f"{what} takes {needed:,} {of_what}, and the language model has {there:,}"

@@ -55,15 +55,15 @@ def what_decides(
 ) -> tuple[list[Asked], Path]:
     """Each sample with what decides its prediction, and the file of the split's predictions."""
 
-    def of_all(decode: DecodeOptions) -> dict[str, str]:
-        return {
-            "template": run.text.digest,
-            "decoding": digest_json([_VERSION, decode.deciding()]),
-            "weights": digest_json(run.decides()),
-            "features": digest_json({key: value for key, value in features.describe().items() if key not in _NAMES}),
-        }
-
-    of_task = {Task.QA: of_all(decode), Task.CAPTION: of_all(replace(decode, answers=()))}
+    shared = {
+        "template": run.text.digest,
+        "weights": digest_json(run.decides()),
+        "features": digest_json({key: value for key, value in features.describe().items() if key not in _NAMES}),
+    }
+    of_task = {
+        task: shared | {"decoding": digest_json([_VERSION, options.deciding()])}
+        for task, options in ((Task.QA, decode), (Task.CAPTION, replace(decode, answers=())))
+    }
     asked = []
     for sample, medium in zip(samples, features.digests(samples), strict=True):
         own = {"question": digest_json(run.text.question(sample)), "medium": medium, "task": sample.task.value}
@@ -91,18 +91,17 @@ def find_reusable(asked: Sequence[Asked], path: Path) -> Reuse:
 
     A reason is what differs in the nearest of the lines of the same id, or of the same question and medium.
     """
-    firsts = {one.key: one for one in reversed(asked)}  # the first of equal ones
-    once = [one for one in asked if firsts[one.key] is one]
-    files, texts = [path], {line["key"]: line["text"] for line in read_lines(path) if line["key"] in firsts}
-    here = set(texts)
+    once = list({one.key: one for one in reversed(asked)}.values())[::-1]  # the first of equal ones
+    keys = {one.key for one in once}
+    here = {line["key"]: line["text"] for line in read_lines(path) if line["key"] in keys}
+    files, texts = [path], here
     if len(here) < len(once):
         files += [other for other in sorted(path.parent.glob("*.jsonl")) if other != path]
         lines = (line for file in files[1:] for line in read_lines(file))
-        texts = {line["key"]: line["text"] for line in lines if line["key"] in firsts} | texts
+        texts = {line["key"]: line["text"] for line in lines if line["key"] in keys} | here
     to_copy = [one for one in once if one.key in texts and one.key not in here]
     to_decode = [one for one in once if one.key not in texts]
     reused = sum(one.key in texts for one in asked)
-    shared = len(asked) - reused - len(to_decode)
 
     near: dict[str, list[Any]] = {place: [] for one in to_decode for place in (one.sample.id, _subject(one.inputs))}
     for line in (line for file in files if to_decode for line in read_lines(file)):
@@ -116,7 +115,7 @@ def find_reusable(asked: Sequence[Asked], path: Path) -> Reuse:
         ]
         nearest = min(differences, key=len, default=[])
         reasons[f"with {' and '.join(nearest)}" if nearest else _NEW] += 1
-    return Reuse(texts, to_copy, to_decode, reused, shared, dict(reasons.most_common()))
+    return Reuse(texts, to_copy, to_decode, reused, len(asked) - reused - len(to_decode), dict(reasons.most_common()))
 
 
 def _subject(inputs: Mapping[str, Any]) -> str:
@@ -136,9 +135,8 @@ def predict_samples(
     with _alone(path):
         reuse = find_reusable(asked, path)
         require_room(path.parent, _LEAST * len(reuse.to_copy + reuse.to_decode))
-        texts, shared, anew = reuse.texts, "", "none decoded anew"
-        if reuse.shared:
-            shared = f", {reuse.shared:,} equal to another one"
+        texts, anew = reuse.texts, "none decoded anew"
+        shared = f", {reuse.shared:,} equal to another one" if reuse.shared else ""
         if reuse.to_decode:
             why = ", ".join(f"{count:,} {reason}" for reason, count in reuse.reasons.items())
             first = reuse.reasons.keys() == {_NEW}

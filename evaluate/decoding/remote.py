@@ -101,13 +101,11 @@ class Decoder(Worker[Task, list[Prediction]]):
         """A prediction for each sample."""
         torch.set_num_threads(threads)
         rows = {sample.id: row for sample, row in zip(task.samples, task.features, strict=True)}
-        batches = decode_batches(
-            self._run,
-            lambda samples: np.stack([rows[sample.id] for sample in samples]),
-            task.samples,
-            self._options,
-            self._size,
-        )
+
+        def gather(samples: Sequence[Sample]) -> np.ndarray:
+            return np.stack([rows[sample.id] for sample in samples])
+
+        batches = decode_batches(self._run, gather, task.samples, self._options, self._size)
         return [prediction for batch in batches for prediction in batch]
 
 

@@ -1,4 +1,4 @@
-"""Answers compared after VQA's normalisation: exact match and soft accuracy.
+"""Answers compared after VQA's normalisation: exact match, soft accuracy, and VQA accuracy in its three forms.
 
 Source: Antol et al., VQA, ICCV 2015, https://visualqa.org/evaluation, and the official evaluation (vqaEval.py of
 GT-Vision-Lab/VQA, as it is now). Where the page's words and the program differ, the program is followed: published
@@ -6,9 +6,10 @@ figures are its figures.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import lru_cache
 
+from epalm.errors import MetricError
 from epalm.evaluate.metrics.metric import Metric
 from epalm.samples import Sample, Task
 
@@ -18,6 +19,10 @@ _DIGITS = {word: str(max(0, place - 1)) for place, word in enumerate(_NUMBERS)}
 _ARTICLES = {"a", "an", "the"}
 _COMMA_IN_NUMBER = re.compile(r"(\d)(,)(\d)")
 _PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)")
+ENOUGH = 3  # people who agree make an answer fully right
+_FEW_PEOPLE = "it needs three people's answers to a question, as it counts those who agree"
+_VERSION = "VQA accuracy is that of the official vqaEval.py as it is now: normalised only where people's answers differ"
+_OTHERS = "lmms-eval and LAVIS, as the earlier official script, always normalise the prediction"
 _PERIODS_REMOVED = 32  # the published code passes a flag (of value 32) where the count belongs
 # The published table of contractions, as the forms with their apostrophes; the few irregular entries follow.
 _FORMS = """
@@ -69,16 +74,20 @@ def one_line(answer: str) -> str:
     return answer.replace("\n", " ").replace("\t", " ").strip()
 
 
-def soft_accuracy(prediction: str, answers: Mapping[str, float]) -> float:
-    """The score, 0 … 1, of the answer that the prediction equals after normalisation; 0 when it equals none."""
-    text = normalise(prediction)
-    return max((score for answer, score in answers.items() if normalise(answer) == text), default=0.0)
+def vqa_accuracy(prediction: str, raw_answers: Sequence[str], form: str = "") -> float:
+    """VQA accuracy, 0 … 1: min(matches / 3, 1), averaged over leaving out each answer in turn; 0 without answers.
 
-
-def exact_match(prediction: str, answers: Mapping[str, float]) -> float:
-    """1 when the prediction equals an answer of the highest score after normalisation, else 0; 0 without answers."""
-    text, best = normalise(prediction), max(answers.values(), default=0.0)
-    return float(any(normalise(answer) == text for answer, score in answers.items() if score == best))
+    `form` "": as the official script computes it now, which normalises nothing but white space where all people gave
+    the same answer: "Yes" is wrong where all say "yes". "lmms-eval" and "LAVIS", as the earlier official script, always
+    normalise the prediction; with the latter, answers that differ lose their punctuation, and nothing else.
+    """
+    answers = raw_answers if form == "LAVIS" else [one_line(answer) for answer in raw_answers]
+    differ = len(set(answers)) > 1
+    if differ:
+        answers = [without_punctuation(one) if form == "LAVIS" else normalise(one) for one in answers]
+    text = normalise(prediction) if differ or form else one_line(prediction)
+    matches = [answer == text for answer in answers]
+    return sum(min(1.0, (sum(matches) - own) / ENOUGH) for own in matches) / max(1, len(matches))
 
 
 class ExactMatch(Metric):
@@ -88,8 +97,9 @@ class ExactMatch(Metric):
     summary = "1 where the prediction is an answer of the highest score"
 
     def score(self, prediction: str, sample: Sample) -> float:
-        """0 or 1."""
-        return exact_match(prediction, sample.answers)
+        """1 when it equals an answer of the highest score after normalisation, else 0; 0 without answers."""
+        text, best = normalise(prediction), max(sample.answers.values(), default=0.0)
+        return float(any(normalise(answer) == text for answer, score in sample.answers.items() if score == best))
 
 
 class SoftAccuracy(Metric):
@@ -99,8 +109,45 @@ class SoftAccuracy(Metric):
     summary = "the score that the data give to the answer predicted, 0 for others"
 
     def score(self, prediction: str, sample: Sample) -> float:
+        """The score, 0 to 1, of the answer that the prediction equals after normalisation."""
+        text = normalise(prediction)
+        return max((score for answer, score in sample.answers.items() if normalise(answer) == text), default=0.0)
+
+
+class VqaAccuracy(Metric):
+    """One form of VQA accuracy; "": the official one."""
+
+    task, priority = Task.QA, 2
+    summary = "min(people who agree / 3, 1), averaged over leaving out each of the ten answers in turn"
+    samples = "questions with `raw_answers` of three people or more"
+
+    def __init__(self, form: str) -> None:
+        self.form, self.name = form, "VQA accuracy" + (f" ({form})" if form else "")
+        self.other_form_of = "VQA accuracy" if form else ""
+
+    def select(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Those that three people or more answered, and where there are such, those without a right answer."""
+        if any(len(one.raw_answers) >= ENOUGH for one in samples):
+            return [one for one in samples if len(one.raw_answers) >= ENOUGH or one.unanswerable]
+        if any(one.raw_answers for one in samples):
+            raise MetricError(_FEW_PEOPLE, hint="VQA soft accuracy and exact match need one answer")
+        return ()
+
+    def score(self, prediction: str, sample: Sample) -> float:
         """0 to 1."""
-        return soft_accuracy(prediction, sample.answers)
+        return vqa_accuracy(prediction, sample.raw_answers, self.form)
+
+    def notes(self, samples: Sequence[Sample], shown: Sequence[str]) -> list[str]:
+        """Which questions are left out, and which form of the accuracy this is."""
+        if self.form:
+            return []
+        notes = []
+        if few := sum(0 < len(one.raw_answers) < ENOUGH for one in samples):
+            notes.append(f"{few:,} of {len(samples):,} questions are left out of {self.name}: {_FEW_PEOPLE}")
+        if any(len(one.raw_answers) == ENOUGH for one in samples):
+            notes.append(f"{self.name} of three people's answers is 66.67 at most: each is compared with two others")
+        others = any(name.startswith(f"{self.name} (") for name in shown)
+        return [*notes, f"{_VERSION}; {_OTHERS}" if others else _VERSION]
 
 
-METRICS = (ExactMatch(), SoftAccuracy())
+METRICS = (ExactMatch(), SoftAccuracy(), *map(VqaAccuracy, ("", "lmms-eval", "LAVIS")))

@@ -10,14 +10,13 @@ Should Know about the Bootstrap, The American Statistician 2015 (wider levels, f
 Noreen, Computer-Intensive Methods for Testing Hypotheses, 1989 (approximate randomisation).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from epalm.evaluate.metrics.metric import Measured
+from epalm.evaluate.metrics.metric import Aggregate, Measured
 from epalm.figures import media_in_words
 
 RESAMPLES = 2000
@@ -28,11 +27,9 @@ FEWEST = 6  # media: of fewer, no interval holds what it says
 TEST = f"paired approximate randomisation over media, two-sided, {SHUFFLES} shuffles, seed {SEED}"
 _AT_ONCE = 1 << 20  # draws held in memory: what keeps it flat whatever N is
 _EQUAL = 1e-12  # what differs by less differs by rounding
-_TENTH = 0.1
 _NORMAL = NormalDist()
 
 Interval = tuple[float, float]
-_Value = Callable[[np.ndarray], np.ndarray]  # sums (R, M + 1), the last of them counts of samples → values (R,)
 
 
 def resampling(media: int | None = None) -> str:
@@ -78,10 +75,9 @@ def _interval_figure(over_media: Interval | None, over_samples: Interval | None,
         return {"low": None, "high": None, "interval": why, "media": media}
     low, high = over_media
     figure = {"low": low, "high": high, "interval": f"over {media:,} media", "media": media}
-    if over_samples is None:
-        return figure
-    width = over_samples[1] - over_samples[0]
-    return figure | ({"over_samples": list(over_samples)} if abs(high - low - width) > _TENTH * width else {})
+    width = over_samples[1] - over_samples[0] if over_samples else 0.0
+    differs = over_samples is not None and abs(high - low - width) > width / 10
+    return figure | ({"over_samples": list(over_samples or ())} if differs else {})
 
 
 def intervals(measured: Mapping[str, Measured], media: Sequence[str] | None = None) -> dict[str, Interval | None]:
@@ -90,19 +86,29 @@ def intervals(measured: Mapping[str, Measured], media: Sequence[str] | None = No
     `media` says which medium each sample is of; None: each of its own. There is no interval, but None, where the media
     are fewer than six, or all alike.
     """
-    parts, values = _by_medium(measured, media)
-    drawn = resampled_sums(parts) if len(parts) >= FEWEST else parts
-    return {name: _interval(value, parts, drawn) for name, value in values.items()}
+    columns = [one.statistics for one in measured.values()]
+    parts = _sums_by_medium(np.concatenate([*columns, np.ones((len(columns[0]), 1))], axis=1), media)
+    if len(parts) < FEWEST:
+        return dict.fromkeys(measured)
+    drawn, start = resampled_sums(parts), 0
+    found = {}
+    for name, one in measured.items():
+        own = [*range(start, start := start + one.statistics.shape[1]), -1]  # last: how many samples
+        found[name] = _interval(one.aggregate, parts[:, own], drawn[:, own])
+    return found
 
 
 def paired_interval(first: Measured, second: Measured, media: Sequence[str] | None = None) -> Interval | None:
     """The 95 % interval of `second - first`, both of the same samples in the same order, resampled together."""
-    parts, values = _by_medium({"first": first, "second": second}, media)
-    if len(parts) < FEWEST:
-        return None
+    width = first.statistics.shape[1]
+
+    def change(sums: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
+        return second.aggregate(sums[:, width:], counts) - first.aggregate(sums[:, :width], counts)
+
     if np.array_equal(first.statistics, second.statistics):
-        return 0.0, 0.0
-    return _interval(lambda sums: values["second"](sums) - values["first"](sums), parts, resampled_sums(parts))
+        return (0.0, 0.0) if len(set(media or range(len(first.statistics)))) >= FEWEST else None
+    both = Measured(np.concatenate([first.statistics, second.statistics], axis=1), change)
+    return intervals({"": both}, media)[""]
 
 
 def p_value(first: Measured, second: Measured, media: Sequence[str] | None = None) -> float:
@@ -128,27 +134,12 @@ def p_value(first: Measured, second: Measured, media: Sequence[str] | None = Non
 def resampled_sums(parts: np.ndarray) -> np.ndarray:
     """Sums (R, M) of the parts (G, M) over R draws of G media with replacement."""
     rng, count = np.random.default_rng(SEED), len(parts)
-    return np.concatenate(
-        [
-            _weights(rng.integers(0, count, (rows, count), dtype=np.int32), count) @ parts
-            for rows in _chunks(RESAMPLES, count)
-        ]
-    )
-
-
-def _by_medium(measured: Mapping[str, Measured], media: Sequence[str] | None) -> tuple[np.ndarray, dict[str, _Value]]:
-    """Each medium's sums of all statistics, and last how many samples it has (G, M + 1); and values of such sums."""
-    columns = [one.statistics for one in measured.values()]
-    parts = _sums_by_medium(np.concatenate([*columns, np.ones((len(columns[0]), 1))], axis=1), media)
-    ends = np.cumsum([part.shape[1] for part in columns]).tolist()
-    return parts, {
-        name: partial(_value, one, end - one.statistics.shape[1])
-        for (name, one), end in zip(measured.items(), ends, strict=True)
-    }
-
-
-def _value(measured: Measured, start: int, sums: np.ndarray) -> np.ndarray:
-    return measured.aggregate(sums[:, start : start + measured.statistics.shape[1]], sums[:, -1])
+    sums = []
+    for rows in _chunks(RESAMPLES, count):
+        places = rng.integers(0, count, (rows, count), dtype=np.int32) + np.arange(rows)[:, None] * count
+        times = np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)  # each medium was drawn
+        sums.append(times.astype(np.float64) @ parts)
+    return np.concatenate(sums)
 
 
 def _sums_by_medium(statistics: np.ndarray, media: Sequence[str] | None) -> np.ndarray:
@@ -162,11 +153,16 @@ def _sums_by_medium(statistics: np.ndarray, media: Sequence[str] | None) -> np.n
     return sums
 
 
-def _interval(value: _Value, parts: np.ndarray, drawn: np.ndarray) -> Interval | None:
-    """BCa: the resamples' quantiles at levels that are shifted by their bias and by the skewness of what media add."""
+def _interval(aggregate: Aggregate, parts: np.ndarray, drawn: np.ndarray) -> Interval | None:
+    """BCa: the resamples' quantiles at levels that are shifted by their bias and by the skewness of what media add.
+
+    Parts (G, M + 1) and resamples (R, M + 1) have their counts of samples last.
+    """
     count, whole = len(parts), parts.sum(axis=0)
-    if count < FEWEST:
-        return None
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        return aggregate(sums[:, :-1], sums[:, -1])
+
     without = value(whole - parts)  # each medium in turn
     spread = without.mean() - without
     if np.abs(spread).max() <= _EQUAL:
@@ -191,13 +187,6 @@ def _student(level: float, freedom: int) -> float:
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     fourth = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
     return z + first / freedom + second / freedom**2 + third / freedom**3 + fourth / freedom**4
-
-
-def _weights(draws: np.ndarray, count: int) -> np.ndarray:
-    """How often each resample drew each medium: (R, G)."""
-    rows = len(draws)
-    places = draws + np.arange(rows, dtype=np.int64)[:, None] * count
-    return np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
 
 
 def _chunks(rounds: int, count: int) -> Iterator[int]:

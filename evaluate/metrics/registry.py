@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 
 GROUP = "epalm.metrics"
 _BUILT_IN = {  # in the order in which figures are shown
-    "answers": ("exact match", "VQA soft accuracy"),
-    "vqa": ("VQA accuracy",),
+    "answers": ("exact match", "VQA soft accuracy", "VQA accuracy"),
     "bleu": ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"),
     "meteor": ("METEOR",),
-    "rouge": ("ROUGE-L",),
-    "cider": ("CIDEr",),
+    "cider": ("ROUGE-L", "CIDEr"),
     "spice": ("SPICE", "SPIDEr"),
 }
 
@@ -58,11 +56,17 @@ def choose_metrics(words: str | None = None) -> tuple[str, ...]:
     names = metric_names()
     if words is None:
         return names
-    asked = [word.strip() for word in words.split(",") if word.strip()]
-    chosen = {word: {name for name in names if _plain(word) in _spellings(name)} for word in asked}
-    if unknown := [word for word in asked or [words] if not chosen.get(word)]:
-        raise UsageError(f"--metrics: there is no metric {unknown[0]!r}", hint=f"use {', '.join(names)}, or bleu")
-    return tuple(name for name in names if name in set().union(*chosen.values()))
+
+    def plain(name: str) -> str:
+        return "".join(letter for letter in name.lower() if letter.isalnum())
+
+    chosen: set[str] = set()
+    for word in [word.strip() for word in words.split(",") if word.strip()] or [words]:
+        named = {name for name in names if plain(word) in (plain(name), plain(name).rstrip("1234"))}
+        if not named:
+            raise UsageError(f"--metrics: there is no metric {word!r}", hint=f"use {', '.join(names)}, or bleu")
+        chosen |= named
+    return tuple(name for name in names if name in chosen)
 
 
 def metrics_for(task: Task, names: Collection[str]) -> list["Metric"]:
@@ -91,12 +95,3 @@ def _plugin(name: str) -> "Metric":
     if metric.library == "epalm":
         metric.library = getattr(plugins(GROUP)[name].dist, "name", metric.library)
     return metric
-
-
-def _spellings(name: str) -> set[str]:
-    """A name, and without its number: that of all of a family."""
-    return {_plain(name), _plain(name).rstrip("0123456789")}
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -6,12 +6,12 @@ that none of a medium's own bytes get into the page, and stands there as data UR
 
 import io
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from epalm.console import progress, warn
 from epalm.datasets import load_dataset
@@ -36,8 +36,7 @@ _LOSSLESS = 96  # pixels; smaller pictures are kept as they are
 _QUALITY = 80  # of WebP
 _COLUMNS, _MEL_BINS = 320, 64  # pixels of a spectrogram
 _DARKEST = 5  # per cent of the energies that are shown black
-# From silence to loud: dark violet, red, yellow, as bright in grey as in colour.
-_COLOURS = ((5, 4, 20), (63, 15, 98), (130, 37, 110), (196, 62, 86), (245, 125, 60), (252, 200, 110), (252, 253, 191))
+_COLOURS = ("#050414", "#fcfdbf", "#c43e56")  # of silence: dark violet; the loudest: yellow; between: red
 Shown = dict[str, Any]  # "pictures", "sound" and "seconds" of a medium, or its "fault"
 
 
@@ -91,22 +90,28 @@ def make_previews(media: Sequence[MediaFile], modality: Modality, *, workers: in
     Raises:
         EpalmError: no decoding process can be started.
     """
-    read, make, limits = *_WAYS[modality], Limits()
+    limits = Limits()
     if not media:
         return
-    with DecodePool(partial(read, limits=limits), workers, memory_limit=limits.memory) as pool:
+    read = partial(_read, modality=modality, limits=limits)
+    with DecodePool(read, workers, memory_limit=limits.memory) as pool:
         for decoded in pool.decode([Request(medium, (VIEW_0,)) for medium in media], ahead=max(1, 2 * workers)):
             result = decoded.result
-            yield {"fault": str(result)} if isinstance(result, MediaError) else make(result)
+            if isinstance(result, MediaError):
+                yield {"fault": str(result)}
+            elif modality is Modality.AUDIO:
+                yield _heard(result)
+            else:
+                yield {"pictures": [_picture(pixels) for pixels in result]}
 
 
-def _thumbnail(medium: MediaFile, _: Sequence[View], limits: Limits) -> np.ndarray:
-    """(1, H, W, 3) uint8."""
-    return _smaller(read_image(medium, limits, least=(_SIDE, _SIDE)).pixels, _SIDE)[None]
-
-
-def _strip(medium: MediaFile, _: Sequence[View], limits: Limits) -> np.ndarray:
-    """(N, H, W, 3) uint8 of the middles of at most four equal intervals."""
+def _read(medium: MediaFile, _: Sequence[View], modality: Modality, limits: Limits) -> np.ndarray:
+    """A picture or at most four frames (N, H, W, 3) uint8, from the middles of equal intervals; or a sound (N,)."""
+    if modality is Modality.IMAGE:
+        return _smaller(read_image(medium, limits, least=(_SIDE, _SIDE)).pixels, _SIDE)[None]
+    if modality is Modality.AUDIO:
+        wave: np.ndarray = read_waveform(medium, limits, rate=RATE, keep=RATE * SECONDS).samples
+        return wave.clip(-1, 1)
     (frames,) = read_frames(
         medium,
         lambda total: [middle_frames(total, min(FRAMES, total))],
@@ -114,12 +119,6 @@ def _strip(medium: MediaFile, _: Sequence[View], limits: Limits) -> np.ndarray:
         limits,
     )
     return np.stack([frame for frame in frames if frame.shape == frames[0].shape])
-
-
-def _recording(medium: MediaFile, _: Sequence[View], limits: Limits) -> np.ndarray:
-    """(N,) float32 in −1 … 1 at 16 kHz."""
-    wave: np.ndarray = read_waveform(medium, limits, rate=RATE, keep=RATE * SECONDS).samples
-    return wave.clip(-1, 1)
 
 
 def _smaller(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -131,18 +130,24 @@ def _smaller(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _of_pixels(pictures: np.ndarray) -> Shown:
-    return {"pictures": [_picture(pixels) for pixels in pictures]}
-
-
-def _of_wave(wave: np.ndarray) -> Shown:
+def _heard(wave: np.ndarray) -> Shown:
+    """A sound, (N,) float32 in −1 … 1 at 16 kHz, under its spectrogram, low tones at the bottom."""
     import soundfile
 
+    from epalm.extract.inputs.filterbank import filter_bank
+
     file = io.BytesIO()
-    kind = "MP3" if "MP3" in soundfile.available_formats() else "FLAC"  # Ogg would have a random number in it
-    soundfile.write(file, wave, RATE, format=kind)
-    sound = _data_url("audio/mpeg" if kind == "MP3" else "audio/flac", file)
-    return {"pictures": [_picture(_spectrogram(wave))], "sound": sound, "seconds": round(len(wave) / RATE, 2)}
+    mp3 = "MP3" in soundfile.available_formats()
+    kind, form = ("audio/mpeg", "MP3") if mp3 else ("audio/flac", "FLAC")  # Ogg would have a random number in it
+    soundfile.write(file, wave, RATE, format=form)
+    bank = filter_bank(wave, rate=RATE, mel_bins=_MEL_BINS)
+    if not len(bank):
+        bank = np.zeros((1, _MEL_BINS), np.float32)
+    low, high = np.percentile(bank, _DARKEST), bank.max()
+    shade = np.clip((bank - low) / max(high - low, 1e-6), 0, 1)
+    grey = Image.fromarray((255 * shade.T[::-1]).astype(np.uint8)).resize((_COLUMNS, 2 * _MEL_BINS))
+    picture = _picture(np.asarray(ImageOps.colorize(grey, *_COLOURS)))
+    return {"pictures": [picture], "sound": _data_url(kind, file), "seconds": round(len(wave) / RATE, 2)}
 
 
 def _picture(pixels: np.ndarray) -> str:
@@ -156,26 +161,3 @@ def _picture(pixels: np.ndarray) -> str:
 
 def _data_url(kind: str, file: io.BytesIO) -> str:
     return f"data:{kind};base64,{b64encode(file.getvalue()).decode()}"
-
-
-def _spectrogram(wave: np.ndarray) -> np.ndarray:
-    """(bins, time, 3) uint8, low tones at the bottom."""
-    from epalm.extract.inputs.filterbank import filter_bank
-
-    bank = filter_bank(wave, rate=RATE, mel_bins=_MEL_BINS)
-    if not len(bank):
-        bank = np.zeros((1, _MEL_BINS), np.float32)
-    low, high = np.percentile(bank, _DARKEST), bank.max()
-    shade = np.clip((bank - low) / max(high - low, 1e-6), 0, 1)
-    grey = Image.fromarray((255 * shade.T[::-1]).astype(np.uint8)).resize((_COLUMNS, 2 * _MEL_BINS))
-    steps = np.linspace(0, 255, len(_COLOURS))
-    table = np.stack([np.interp(np.arange(256), steps, channel) for channel in zip(*_COLOURS, strict=True)], axis=1)
-    coloured: np.ndarray = table.astype(np.uint8)[np.asarray(grey)]
-    return coloured
-
-
-_WAYS: dict[Modality, tuple[Callable[..., np.ndarray], Callable[[np.ndarray], Shown]]] = {
-    Modality.IMAGE: (_thumbnail, _of_pixels),
-    Modality.VIDEO: (_strip, _of_pixels),
-    Modality.AUDIO: (_recording, _of_wave),
-}

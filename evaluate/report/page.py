@@ -102,9 +102,14 @@ def _task_figures(runs: Sequence[ScoreFile]) -> list[dict[str, Any]]:
         parts = [run.figures["tasks"].get(task) or {} for run in runs]
         if not parts[0]:
             continue
-        measures = [
-            _measure(name, parts) for name in dict.fromkeys(name for part in parts for name in part.get("figures", ()))
-        ]
+        measures = []
+        for name in dict.fromkeys(name for part in parts for name in part.get("figures", ())):
+            figures = [part.get("figures", {}).get(name) for part in parts]
+            chance = next((part["chance"][name] for part in parts if name in part.get("chance", ())), None)
+            highest = max([figure["high"] or figure["value"] for figure in figures if figure] + [chance or 0.0])
+            fraction = name in metrics() and metrics()[name].highest <= 1
+            top = 1.0 if fraction else max(highest * 1.08, 1e-9)  # of the scale
+            measures.append({"name": name, "figures": figures, "chance": chance, "top": top})
         headline = next(iter([one for one in measures if one["name"] == HEADLINE[Task(task)]] or measures), None)
         skipped: dict[tuple[str, str], dict[str, None]] = {}  # once for all metrics of the same reason
         for one in (one for part in parts for one in part.get("skipped", ())):
@@ -112,19 +117,6 @@ def _task_figures(runs: Sequence[ScoreFile]) -> list[dict[str, Any]]:
         notes = dict.fromkeys(note for part in parts for note in part.get("notes", ()))
         tasks.append({"title": title, "headline": headline, "measures": measures, "skipped": skipped, "notes": notes})
     return tasks
-
-
-def _measure(name: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    figures = [part.get("figures", {}).get(name) for part in parts]
-    chance = next((part["chance"][name] for part in parts if name in part.get("chance", ())), None)
-    highest = max([figure["high"] or figure["value"] for figure in figures if figure] + [chance or 0.0])
-    known = metrics().get(name)
-    return {
-        "name": name,
-        "figures": figures,
-        "chance": chance,
-        "top": 1.0 if known and known.highest <= 1 else max(highest * 1.08, 1e-9),  # of the scale
-    }
 
 
 def _side(measure: Mapping[str, Any]) -> str:

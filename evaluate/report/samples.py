@@ -46,9 +46,20 @@ def make_samples(runs: Sequence[ScoreFile], shown: int) -> Samples:
     tasks = {str(task): part.columns[part.notna().any()] for task, part in first.groupby("task", sort=False)}
     judged = {task: name for task, columns in tasks.items() if (name := judge(columns))}
     frames = [_with_scores(run.frame, judged) for run in runs]
-    chosen = _chosen(frames, shown)
-    others = (name for name in sorted(first.index, key=_lot) if name not in chosen)
-    kept = {*chosen, *islice(others, max(0, MAX_ROWS - len(chosen)))}
+    # Lots that depend on nothing but the ids, drawn of each task: as many worst as best as drawn ones, and as many that
+    # changed most where runs are compared.
+    drawn = sorted(first.index, key=lambda name: sha256(name.encode("utf-8", "surrogatepass")).digest())
+    ordered = [frame["score"].reindex(pd.Index(drawn, dtype=object)).fillna(0.0) for frame in frames]
+    queues: list[Any] = []
+    for _, scores in ordered[0].groupby(first["task"]):
+        queues += [one.sort_values(kind="stable").index for one in (scores, -scores)]
+        queues.append(scores.index)
+        for other in ordered[1:]:
+            change = (other[scores.index] - scores).abs()
+            queues.append((-change[change > 0]).sort_values(kind="stable").index)
+    in_turn = (name for turn in zip_longest(*queues) for name in turn if name is not None)
+    chosen = dict.fromkeys(islice(dict.fromkeys(in_turn), shown))
+    kept = set(islice(dict.fromkeys([*chosen, *drawn]), max(MAX_ROWS, len(chosen))))
     records: list[Any] = [frame[frame.index.isin(kept)].to_dict("index") for frame in frames]
     rows = [_row([one.get(name) for one in records]) | {"shown": name in chosen} for name in records[0]]
     return Samples(rows, judged, frames)
@@ -89,26 +100,6 @@ def _with_scores(frame: pd.DataFrame, judged: Mapping[str, str]) -> pd.DataFrame
     )
 
 
-def _chosen(frames: Sequence[pd.DataFrame], count: int) -> set[str]:
-    """Ids, as many worst as best as drawn ones of each task, and as many that changed most where runs are compared."""
-    queues: list[pd.Index[Any]] = []
-    for _, part in frames[0].groupby("task"):
-        drawn = pd.Index(sorted(part.index, key=_lot), dtype=object)  # names of files need not be UTF-8
-        scores = part["score"].loc[drawn].fillna(0.0)
-        queues += [one.sort_values(kind="stable").index for one in (scores, -scores)]
-        queues.append(scores.index)
-        for other in frames[1:]:
-            change = (other["score"].reindex(scores.index).fillna(0.0) - scores).abs()
-            queues.append((-change[change > 0]).sort_values(kind="stable").index)
-    in_turn = (name for turn in zip_longest(*queues) for name in turn if name is not None)
-    return set(islice(dict.fromkeys(in_turn), count))
-
-
-def _lot(name: str) -> bytes:
-    """A drawing of lots that depends on nothing but the id."""
-    return sha256(name.encode("utf-8", "surrogatepass")).digest()
-
-
 def _row(records: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
     first = records[0] or {}
     scores = [
@@ -137,8 +128,7 @@ def type_tables(runs: Sequence[ScoreFile], samples: Samples) -> list[dict[str, A
     Where the data set names no type of question, the first two words stand for it.
     """
     scored = [run.figures["tasks"].get(Task.QA, {}) for run in runs]
-    kinds = {"answer": [one.get("by_answer_type", {}) for one in scored]}
-    kinds["question"] = [one.get("by_question_type", {}) for one in scored]
+    kinds = {kind: [one.get(f"by_{kind}_type", {}) for one in scored] for kind in ("answer", "question")}
     if Task.QA in samples.judged and not any(kinds["question"]):
         kinds["question: its first two words"] = _by_start(samples)
     tables = []

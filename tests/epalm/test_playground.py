@@ -8,7 +8,7 @@ import pytest
 
 from epalm.datasets.generic import read_samples
 from epalm.errors import UsageError
-from epalm.evaluate.metrics.chance import chance_predictions
+from epalm.evaluate.scoring import chance_predictions
 from epalm.fingerprint import digest_file
 from epalm.playground.generate import generate_playground
 from epalm.playground.world import ATTRIBUTES, SPLITS, captions, draw_scenes, questions, scenes

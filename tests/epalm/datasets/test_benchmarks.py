@@ -152,7 +152,7 @@ def test_every_form_is_tried() -> None:
 
 
 def test_scores_of_answers_are_what_giving_them_would_be_worth() -> None:
-    from epalm.evaluate.metrics.vqa import vqa_accuracy
+    from epalm.evaluate.metrics.answers import vqa_accuracy
 
     for said in (TEN, ["a b"] * 9 + ["c"], ["x"] * 3, ["p", "q", "q"], ["x"] * 4 + ["y"]):
         scores = agreed_scores(said)

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from epalm.evaluate.metrics.answers import CONTRACTIONS, exact_match, normalise, soft_accuracy
-from epalm.evaluate.metrics.vqa import vqa_accuracy, vqa_accuracy_lavis, vqa_accuracy_lmms
+from epalm.evaluate.metrics.answers import CONTRACTIONS, ExactMatch, SoftAccuracy, normalise, vqa_accuracy
+from epalm.samples import Modality, Sample, Task
 
 # The published table, as it is: what is written, and what it becomes.
 TABLE = """
@@ -116,8 +116,11 @@ def test_accuracy_is_that_of_a_plain_reading_on_a_thousand_random_cases() -> Non
         raw = [rng.choice(pool) for _ in range(10)]
         said = rng.choice([*pool, *pool, pool[0].upper(), pool[0] + ".", f"the {pool[0]}", _text(rng)])
         assert vqa_accuracy(said, raw) == pytest.approx(_published_accuracy(said, raw), abs=1e-12), (said, raw)
-        assert vqa_accuracy_lmms(said, raw) == pytest.approx(_accuracy_of_lmms_eval(said, raw), abs=1e-12), (said, raw)
-        assert vqa_accuracy_lavis(said, raw) == pytest.approx(_accuracy_of_lavis(said, raw), abs=1e-12), (said, raw)
+        assert vqa_accuracy(said, raw, "lmms-eval") == pytest.approx(_accuracy_of_lmms_eval(said, raw), abs=1e-12), (
+            said,
+            raw,
+        )
+        assert vqa_accuracy(said, raw, "LAVIS") == pytest.approx(_accuracy_of_lavis(said, raw), abs=1e-12), (said, raw)
         assert normalise(said) == _published_form(_whitespace(said)), said
         seen.add(round(vqa_accuracy(said, raw), 6))
     assert {0.0, 0.3, 0.6, 0.9, 1.0} <= seen
@@ -162,7 +165,9 @@ def test_where_all_agree_only_white_space_is_normalised() -> None:
 
 
 def test_soft_and_exact_accuracy() -> None:
-    answers = {"red": 1.0, "dark red": 0.3}
-    assert [soft_accuracy(said, answers) for said in ("Red", "the dark red", "blue")] == [1.0, 0.3, 0.0]
-    assert [exact_match(said, answers) for said in ("Red", "the dark red", "blue")] == [1.0, 0.0, 0.0]
-    assert (soft_accuracy("red", {}), exact_match("red", {})) == (0.0, 0.0)
+    asked = Sample("q", Modality.IMAGE, "m", Task.QA, "test", "?", {"red": 1.0, "dark red": 0.3})
+    texts = ("Red", "the dark red", "blue")
+    assert [SoftAccuracy().score(text, asked) for text in texts] == [1.0, 0.3, 0.0]
+    assert [ExactMatch().score(text, asked) for text in texts] == [1.0, 0.0, 0.0]
+    without = Sample("q", Modality.IMAGE, "m", Task.QA, "test", "?")
+    assert (SoftAccuracy().score("red", without), ExactMatch().score("red", without)) == (0.0, 0.0)

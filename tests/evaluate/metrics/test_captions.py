@@ -15,7 +15,7 @@ from epalm.errors import MetricError
 from epalm.evaluate.metrics.java import Tokens, find_java, tokenise
 from epalm.evaluate.metrics.meteor import METRICS as METEOR
 from epalm.evaluate.metrics.meteor import meteor_statistics
-from epalm.evaluate.metrics.metric import Inputs, Measured, Skipped, measure
+from epalm.evaluate.metrics.metric import Inputs, Measured, measure
 from epalm.evaluate.metrics.registry import metric_names, metrics_for
 from epalm.evaluate.metrics.spice import JAR, MODELS, SPICE
 from epalm.evaluate.scoring import score_predictions
@@ -73,7 +73,7 @@ class _Tokenised(Inputs):
 
 def caption_measures(
     said: Tokens, asked: Tokens, names: Sequence[str] = metric_names()
-) -> tuple[dict[str, Measured], list[Skipped]]:
+) -> tuple[dict[str, Measured], dict[str, MetricError]]:
     """The metrics of those names, of tokenised captions."""
     samples = [Sample(key, Modality.IMAGE, key, Task.CAPTION, "test") for key in said]
     inputs = _Tokenised(samples, [text for (text,) in said.values()])
@@ -105,7 +105,7 @@ def test_measures_are_those_of_the_library(tokens: tuple[Tokens, Tokens], capsys
 
     said, asked = tokens
     found, skipped = caption_measures(said, asked, WITHOUT_JAVA)
-    assert (tuple(found), skipped) == (WITHOUT_JAVA, [])
+    assert (tuple(found), skipped) == (WITHOUT_JAVA, {})
     assert not capsys.readouterr().out
     for name, value in zip(BLEU, Bleu(4).compute_score(asked, said, verbose=0)[0], strict=True):
         assert found[name].value == pytest.approx(value, abs=1e-9)
@@ -240,7 +240,7 @@ def test_a_metric_that_fails_takes_no_other_with_it(
     monkeypatch.setenv("PATH", str(tmp_path / "jdk/bin"), prepend=":")
     found, skipped = caption_measures(*tokens)
     assert tuple(found) == WITHOUT_JAVA
-    reasons = {one.metric: one.reason for one in skipped}
+    reasons = {name: error.message for name, error in skipped.items()}
     assert set(reasons) == {"METEOR", "SPICE", "SPIDEr"}
     assert "out of memory" in reasons["METEOR"]
     with pytest.raises(MetricError, match="out of memory"):
@@ -256,9 +256,10 @@ def test_spice_without_its_parser_or_with_a_new_java_says_what_enables_it(
     _program(tmp_path / "jdk/bin/java", "#!/bin/sh\nexit 1\n")
     (tmp_path / "jdk/release").write_text('JAVA_VERSION="21.0.1"\n')
     _, skipped = caption_measures(*tokens, names=("SPICE", "SPIDEr"))
-    assert [one.metric for one in skipped] == ["SPICE", "SPIDEr"]
-    assert MODELS[0] in skipped[0].reason and "Java 21.0.1" in skipped[0].reason
-    assert "get_stanford_models" in str(skipped[0].hint) and "PATH=" in str(skipped[0].hint)
+    assert skipped.keys() == {"SPICE", "SPIDEr"}
+    error = skipped["SPICE"]
+    assert MODELS[0] in error.message and "Java 21.0.1" in error.message
+    assert "get_stanford_models" in str(error.hint) and "PATH=" in str(error.hint)
 
 
 STAND_IN = """#!{python}
@@ -283,7 +284,7 @@ def test_spice_is_read_and_spider_made_of_it(
     (tmp_path / "jdk/release").write_text('JAVA_VERSION="1.8.0_392"\n')
     found, skipped = caption_measures(*tokens, names=("SPICE", "SPIDEr", "CIDEr"))
     if value == "None":
-        assert list(found) == ["CIDEr"] and "no number for 200" in skipped[0].reason
+        assert list(found) == ["CIDEr"] and "no number for 200" in skipped["SPICE"].message
         return
     lengths = [len(some[0]) / 1000 for some in tokens[0].values()]
     assert found["SPICE"].statistics[:, 0] == pytest.approx(lengths)
