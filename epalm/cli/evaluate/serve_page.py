@@ -104,34 +104,30 @@ def _preview(file: str | None) -> str:
 
 def _answer(models: "Sequence[LoadedModel]", turn: Lock, file: str | None, question: str) -> str:
     """What each run of the file's modality says, as HTML; or what is wrong."""
-    path, question, said = Path(str(file)), question.strip(), []
+    path, question, answers = Path(str(file)), question.strip(), []
     try:
-        for model in _fitting(models, file, question):
+        if not file:
+            raise UsageError("there is no file yet", hint="choose one, or wait until all of it is uploaded")
+        if len(question) > _LONGEST:
+            raise UsageError(f"the question has {len(question):,} characters: more than {_LONGEST}", hint="shorten it")
+        if not path.resolve().is_relative_to(Path(get_upload_folder()).resolve()):  # whatever Gradio lets through
+            raise UsageError("only uploaded files are read", hint="choose the file, or drop it into the field")
+        modality = modality_of(path)
+        if modality is None:
+            raise MediaError(f"{path.name}: its name does not say what it is", hint="give it an ending such as .jpg")
+        fitting = [model for model in models if model.modality == modality]
+        if not fitting:
+            hint = f"epalm extract -m {modality}, epalm train --from-cache, and start epalm serve again"
+            raise UsageError(f"{path.name}: no run for {modality} is served", hint=hint)
+        for model in fitting:
             with turn:
                 started = time.perf_counter()
                 text = model.answer(path, question) if question else model.caption(path)
                 seconds = time.perf_counter() - started
             by = f"{'answer' if question else 'caption'} by {model.run.folder.name} in {seconds:.1f} s"
-            said.append(f'<p class="said">{escape(text) or "(it said nothing)"}</p><p class="by">{escape(by)}</p>')
-        return "".join(said)
+            answers.append(f'<p class="said">{escape(text) or "(it said nothing)"}</p><p class="by">{escape(by)}</p>')
+        return "".join(answers)
     except EpalmError as error:
         message = error.message.replace(str(file), path.name)
         hint = f"<br>→ {escape(error.hint)}" if error.hint else ""
         return f'<p class="fault" role="alert">{escape(message)}{hint}</p>'
-
-
-def _fitting(models: "Sequence[LoadedModel]", file: str | None, question: str) -> "list[LoadedModel]":
-    """The models of the file's modality. Raises EpalmError: there is none, or the request is no proper one."""
-    if not file:
-        raise UsageError("there is no file yet", hint="choose one, or wait until all of it is uploaded")
-    if len(question) > _LONGEST:
-        raise UsageError(f"the question has {len(question):,} characters: more than {_LONGEST}", hint="shorten it")
-    if not Path(file).resolve().is_relative_to(Path(get_upload_folder()).resolve()):  # whatever Gradio lets through
-        raise UsageError("only uploaded files are read", hint="choose the file, or drop it into the field")
-    name, modality = Path(file).name, modality_of(Path(file))
-    if modality is None:
-        raise MediaError(f"{name}: its name does not say what it is", hint="give it an ending such as .jpg")
-    if fitting := [model for model in models if model.modality == modality]:
-        return fitting
-    hint = f"epalm extract -m {modality}, epalm train --from-cache, and start epalm serve again"
-    raise UsageError(f"{name}: no run for {modality} is served", hint=hint)
