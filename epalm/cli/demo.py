@@ -29,7 +29,7 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
 
     Ends with QA accuracy and caption CIDEr of each modality, beside *blind* (the same training with the perceptual
     token withheld) and *chance* (the training split's most common answers and caption), and with one page for each
-    modality that shows what was seen and said.
+    modality that shows samples with their answers.
 
     Examples:
 
@@ -106,22 +106,22 @@ def _show_first_answer(bench: BenchRequest, started: float) -> None:
     data = load_dataset(PLAYGROUND, Modality.IMAGE)
     sample = next(one for one in data.split("test") if one.task is Task.QA)
     picture = data.locate(sample.media).path
-    said = api.load(bench.runs / "first").answer(picture, sample.prompt or "")
+    answer = api.load(bench.runs / "first").answer(picture, sample.prompt or "")
     say(f"first answer, after {steps} training steps and {time.monotonic() - started:.0f} s, about {picture}:")
-    say(f"  {sample.prompt} → {said} (right: {', '.join(sample.answers)})")
+    say(f"  {sample.prompt} → {answer} (right: {', '.join(sample.answers)})")
 
 
 def _rows(modality: Modality, sides: list[Outcome]) -> list[dict[str, Any]]:
     rows = []
     for task, measure in HEADLINE.items():
-        told = [side.scores["tasks"][task] for side in sides]
-        values = (*(one["metrics"][measure] for one in told), told[0]["chance"][measure])
+        scores = [side.scores["tasks"][task] for side in sides]
+        values = (*(one["metrics"][measure] for one in scores), scores[0]["chance"][measure])
         rows.append({
             "modality": modality.value,
             "task": task,
             "measure": measure,
             **dict(zip(_COLUMNS, values, strict=True)),
-            "samples": samples_in_words(told[0]["figures"][measure]),
+            "samples": samples_in_words(scores[0]["figures"][measure]),
             "split": "test",
             "data": PLAYGROUND,
         })  # fmt: skip
