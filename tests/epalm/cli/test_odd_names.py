@@ -72,4 +72,4 @@ def test_links_are_followed_in_every_stage(tmp_path: Path, epalm: Epalm, monkeyp
     )
     assert live.code == 0, live.err
     refused = epalm("extract", "-m", "image", "--weights", "playground", "--data", "photos")
-    assert refused.code == 1 and "2 links" in refused.err and "--follow-links" in refused.err
+    assert refused.code == 1 and "2 linked" in refused.err and "--follow-links" in refused.err
