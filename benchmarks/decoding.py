@@ -11,9 +11,9 @@ from benchmarks import decoding_gpu
 from benchmarks.report import Line, compare
 from benchmarks.timing import Timing, in_turns, ratio
 from benchmarks.worlds import opt_125m
-from epalm.config import Config
 from epalm.evaluate.decoding.generate import AnswerTree, choose_answers, generate
 from epalm.evaluate.decoding.options import DecodeOptions
+from epalm.recipes.config import Config
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.lm.augmented_opt import AugmentedOPT

@@ -9,8 +9,8 @@ from transformers import OPTForCausalLM
 from benchmarks.report import Line, compare
 from benchmarks.timing import in_turns
 from benchmarks.training_gpu import SIZES, Size, language_model
-from epalm.config import load_config
 from epalm.evaluate.decoding.generate import generate
+from epalm.recipes.config import load_config
 from epalm.train.bridge.build import build_model
 
 _BATCH, _GIVEN, _LENGTH = 64, 8, 30  # samples; question tokens; tokens in all

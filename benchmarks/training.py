@@ -16,8 +16,8 @@ from benchmarks.report import Line, compare
 from benchmarks.timing import in_turns
 from benchmarks.worlds import STEADY, World, extract_world, opt_125m, playground_world, world_batches
 from epalm.cache.store import Cache
-from epalm.config import Config, load_config
 from epalm.extract.live import LiveFeatures
+from epalm.recipes.config import Config, load_config
 from epalm.samples import Modality
 from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batch

@@ -13,8 +13,8 @@ from transformers import OPTConfig
 
 from benchmarks.report import Line
 from benchmarks.worlds import STEADY
-from epalm.config import load_config
 from epalm.console import size_in_words
+from epalm.recipes.config import load_config
 from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batch
 from epalm.train.lm.augmented_opt import AugmentedOPT

@@ -16,7 +16,7 @@ from benchmarks.report import Line
 from benchmarks.timing import in_turns, ratio
 from benchmarks.worlds import STEADY, World, extract_world, playground_world, world_batches
 from epalm.cache.store import Cache
-from epalm.config import Config, load_config
+from epalm.recipes.config import Config, load_config
 from epalm.samples import Modality
 from epalm.train.bridge.build import build_model
 from epalm.train.data.features import CachedFeatures

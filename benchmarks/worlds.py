@@ -8,15 +8,15 @@ import torch
 from transformers import OPTConfig
 
 from epalm.cache.store import Cache
-from epalm.config import Config
 from epalm.datasets import load_dataset
 from epalm.extract.encoders.registry import Encoder, EncoderChoice, build_encoder, default_kind
 from epalm.extract.pipeline import ExtractSummary, execute
 from epalm.extract.plan import plan_media
 from epalm.extract.request import ExtractRequest
 from epalm.playground.generate import generate_playground
+from epalm.recipes.config import Config
+from epalm.recipes.settings import OptimSettings
 from epalm.samples import Dataset, Modality
-from epalm.settings import OptimSettings
 from epalm.train.data.batches import Batches, training_items
 from epalm.train.data.features import FeatureSource
 from epalm.train.data.text import load_text_format

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from epalm.config import Config, load_config, recipes
+from epalm.recipes.config import Config, load_config, recipes
 from epalm.train.loop import Schedule
 
 TARGET = Path(__file__).with_name("learning-rates.png")

@@ -34,8 +34,8 @@ from epalm.extract.media.limits import collected_warnings, joined, require_statu
 from epalm.extract.spec_builder import feature_spec
 from epalm.extract.stream import BatchEncoder
 from epalm.fingerprint import digest_json
+from epalm.recipes.settings import EncoderSettings
 from epalm.samples import Dataset, Modality, Sample
-from epalm.settings import EncoderSettings
 from epalm.weights import offline
 
 _DIGITS = 12  # hex, of the number of a view

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 import typer
 
-from epalm.config import load_config
 from epalm.errors import EpalmError
+from epalm.recipes.config import load_config
 from epalm.samples import Dataset, Modality
 from epalm.train import loop, run, setup
 from epalm.train.lm.processes import ALONE, Processes, joined

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from epalm.config import load_config
 from epalm.evaluate.given import score_given
 from epalm.evaluate.request import ScoreRequest
+from epalm.recipes.config import load_config
 from epalm.samples import Modality
 from epalm.train.runs.run_folder import RunFolder
 

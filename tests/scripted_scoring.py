@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from epalm.config import load_config
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.evaluate.decoding.predictions import what_decides
 from epalm.evaluate.decoding.remote import RemoteDecoder
 from epalm.evaluate.run import ScorePlan, execute_score
+from epalm.recipes.config import load_config
 from epalm.samples import Dataset, Prediction, Sample, Task
 from epalm.train.data.text import TextFormat
 from epalm.train.runs.loading import LoadedRun

@@ -15,10 +15,10 @@ from transformers import OPTConfig
 from typer.main import get_command
 
 from epalm.cli.app import app
-from epalm.config import Config, load_config, recipes
 from epalm.datasets.benchmarks import benchmarks
 from epalm.evaluate.metrics.registry import metric_names
 from epalm.playground import weights_folder
+from epalm.recipes.config import Config, load_config, recipes
 from epalm.train.bridge.build import build_model
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.request import RecipeChanges

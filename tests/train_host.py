@@ -22,7 +22,7 @@ import torch
 from transformers import OPTConfig
 
 from epalm.cli.train import until_stopped
-from epalm.config import load_config
+from epalm.recipes.config import load_config
 from epalm.samples import Dataset, Modality, Sample, Task
 from epalm.train import loop, run, setup
 from epalm.train.bridge.model import EpalmModel

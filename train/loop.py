@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 
-from epalm.config import Config
 from epalm.console import progress
 from epalm.errors import EpalmError
-from epalm.settings import OptimSettings
+from epalm.recipes.config import Config
+from epalm.recipes.settings import OptimSettings
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch, Batches
 from epalm.train.lm.loss import Losses

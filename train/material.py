@@ -9,12 +9,12 @@ from typing import Any
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
-from epalm.config import Config, load_config
 from epalm.console import say, warn
 from epalm.datasets import load_dataset
 from epalm.errors import UsageError
+from epalm.recipes.config import Config, load_config
+from epalm.recipes.settings import EncoderSettings
 from epalm.samples import Dataset, Modality, Sample, with_links
-from epalm.settings import EncoderSettings
 from epalm.train.data.batches import chosen_samples, few_shot
 from epalm.train.data.features import CachedFeatures, FeatureSource
 from epalm.train.data.text import load_text_format

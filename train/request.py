@@ -44,7 +44,7 @@ class RecipeChanges:
 
     def overrides(self) -> list[str]:
         """As settings, "section.key=value"; those by key come last, and win. Raises UsageError: a wrong form."""
-        from epalm.settings import parse_inject
+        from epalm.recipes.settings import parse_inject
 
         places = parse_inject(self.inject) if self.inject is not None else (None, None, None)
         settings = {
@@ -90,9 +90,9 @@ def recipe_for(data: str) -> str:
     Raises:
         UsageError: there is none for that benchmark.
     """
-    from epalm.config import recipes
     from epalm.datasets.benchmarks import parse_spec
     from epalm.errors import UsageError
+    from epalm.recipes.config import recipes
 
     if data == PLAYGROUND:
         return PLAYGROUND

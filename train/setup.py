@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from epalm import __version__
-from epalm.config import Config
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json, digest_tensors
+from epalm.recipes.config import Config
 from epalm.samples import Sample
 from epalm.train.bridge.build import build_model, require_bridge
 from epalm.train.bridge.model import EpalmModel

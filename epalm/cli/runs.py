@@ -162,10 +162,10 @@ def import_run(
         epalm import video.pth --modality video --recipe msvd-qa --run published-msvd
     """
     from epalm.cache.spec import parse_layers
-    from epalm.config import load_config
     from epalm.console import say
     from epalm.extract.encoders.registry import build_encoder
     from epalm.extract.live import choice_of
+    from epalm.recipes.config import load_config
     from epalm.train.runs import exchange
 
     published = exchange.read_published(file)

@@ -138,8 +138,8 @@ def recipes(
 
         epalm recipes vqa-v2 --few-shot 0.01 > mine.toml
     """
-    from epalm.config import load_config
-    from epalm.config import recipes as names
+    from epalm.recipes.config import load_config
+    from epalm.recipes.config import recipes as names
 
     chosen = [name] if name else names()
     configs = {one: load_config(one, changes.overrides()).at_known_depth() for one in chosen}

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, ValidationError
 
 from epalm.errors import UsageError
+from epalm.recipes.settings import Section, parse_inject
 from epalm.samples import Modality, Task
-from epalm.settings import Section, parse_inject
 
 PAPER_BLOCKS = 32  # of the language model that a row's `inject` counts in
 PAPER_BANK = (128, 1024)  # mel bins and time frames of the filter bank that a row's `masks` are widths in

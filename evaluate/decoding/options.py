@@ -10,7 +10,7 @@ from epalm.fingerprint import digest_json
 from epalm.request_fields import option
 
 if TYPE_CHECKING:
-    from epalm.settings import DecodeSettings
+    from epalm.recipes.settings import DecodeSettings
 
 MOST_EXACT = 64  # answers of a list of which the likeliest is found for sure
 _BEAMS = 16  # at least, in the search among more answers

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from epalm.cache.store import Cache
-from epalm.config import load_config
 from epalm.errors import UsageError
+from epalm.recipes.config import load_config
 from tests.conftest import save_small_vit
 from tests.trials import Trial
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from epalm.config import load_config
+from epalm.recipes.config import load_config
 from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batch
 from epalm.train.lm.load import load_lm

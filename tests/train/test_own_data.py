@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from epalm.config import load_config
-from epalm.settings import OptimSettings
+from epalm.recipes.config import load_config
+from epalm.recipes.settings import OptimSettings
 from epalm.train.loop import Schedule
 from epalm.train.setup import length_warnings, schedule_warnings
 from tests.conftest import Done, Epalm

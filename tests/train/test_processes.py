@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from epalm.config import load_config
 from epalm.errors import UsageError
+from epalm.recipes.config import load_config
 from epalm.train.lm.load import require_shardable
 from epalm.train.lm.processes import Processes
 from tests import process_host

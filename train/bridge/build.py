@@ -12,8 +12,8 @@ from pkgutil import iter_modules
 import torch
 from torch import nn
 
-from epalm.config import Config
 from epalm.errors import UsageError
+from epalm.recipes.config import Config
 from epalm.train import bridge
 from epalm.train.bridge.model import EpalmModel, Prompt
 from epalm.train.lm.adapters import Adapters, add_lora

@@ -15,8 +15,8 @@ from typing import Literal, TypeVar
 import numpy as np
 import torch
 
-from epalm.config import Config
 from epalm.errors import UsageError
+from epalm.recipes.config import Config
 from epalm.samples import Dataset, Sample, Task
 from epalm.train.data.features import FeatureSource, TrainableSource
 from epalm.train.data.text import TextFormat, Texts, pad_right

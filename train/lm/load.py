@@ -12,12 +12,12 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import BitsAndBytesConfig, OPTConfig
 
 from epalm.cache.objects.durable import write_atomically
-from epalm.config import Config
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
 from epalm.playground import weights_folder
 from epalm.plugins import require_package
-from epalm.settings import LmSettings
+from epalm.recipes.config import Config
+from epalm.recipes.settings import LmSettings
 from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.processes import Processes
 from epalm.weights import Source, from_pretrained, load

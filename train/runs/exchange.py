@@ -15,11 +15,11 @@ import torch
 
 from epalm import __version__
 from epalm.cache.objects.durable import write_atomically
-from epalm.config import Config
 from epalm.datasets import short_name
 from epalm.errors import EpalmError, UsageError
 from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.fingerprint import digest_file, digest_tensors
+from epalm.recipes.config import Config
 from epalm.train.bridge.build import build_model
 from epalm.train.data.text import ANSWER, load_text_format
 from epalm.train.lm.load import load_lm

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from epalm.config import Config
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
+from epalm.recipes.config import Config
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.text import TextFormat, load_text_format

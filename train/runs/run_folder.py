@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epalm.cache.objects.durable import fsync_directory, take_lock, write_atomically
-from epalm.config import Config, read_config
 from epalm.console import size_in_words, warn
 from epalm.errors import EpalmError, UsageError
+from epalm.recipes.config import Config, read_config
 from epalm.train.runs.checkpoints import BEST, LATEST, TRAINABLE, Checkpoints, read_tensors, write_tensors
 
 if TYPE_CHECKING:

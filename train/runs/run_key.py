@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epalm import __version__
-from epalm.config import Config
 from epalm.console import say
 from epalm.differences import change_in_words, differing_leaves
 from epalm.errors import EpalmError, UsageError
 from epalm.fingerprint import canonical_json
+from epalm.recipes.config import Config
 from epalm.samples import Sample
 from epalm.train.runs.run_folder import RunFolder
 

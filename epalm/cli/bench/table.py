@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training
-from epalm.config import load_config
 from epalm.errors import UsageError
 from epalm.extract.encoders.registry import default_kind, encoder_names
 from epalm.extract.request import ExtractRequest
 from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.grids import PAPER_BANK, Grid, Row, carried_over, masks_of
+from epalm.recipes.config import load_config
+from epalm.recipes.settings import OPT_BLOCKS
 from epalm.samples import Modality
-from epalm.settings import OPT_BLOCKS
 from epalm.train.request import PLAYGROUND, RecipeChanges, TrainRequest
 
 Planned = dict[tuple[int, Modality], Training]  # by number of the row

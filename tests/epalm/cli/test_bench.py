@@ -12,8 +12,8 @@ from epalm.cli.bench import trainings
 from epalm.cli.bench.marked import replace_marked, require_marks
 from epalm.errors import UsageError
 from epalm.grids import carried_over, grids, load_grid
+from epalm.recipes.settings import FORMS
 from epalm.samples import Modality
-from epalm.settings import FORMS
 from tests.bench_commands import BLIND, SEEING, Runner, Stopping
 from tests.conftest import Epalm, save_small_vit
 from tests.dask_workers import Workers

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from epalm.cli.app import app
-from epalm.config import load_config
+from epalm.recipes.config import load_config
 from epalm.train.runs.run_folder import RunFolder
 from tests.conftest import Epalm
 from tests.shared_files import shared_case

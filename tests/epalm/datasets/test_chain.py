@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from epalm.config import recipes
 from epalm.datasets.benchmarks import benchmarks
 from epalm.playground.generate import generate_playground
+from epalm.recipes.config import recipes
 from epalm.samples import Modality, Task
 from tests.benchmark_files import FORMS, write_form
 from tests.conftest import Epalm

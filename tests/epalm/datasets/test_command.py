@@ -8,10 +8,10 @@ import pytest
 from typer.main import get_command
 
 from epalm.cli.app import app
-from epalm.config import recipes
 from epalm.datasets import load_dataset
 from epalm.datasets.benchmarks import benchmarks
 from epalm.errors import UsageError
+from epalm.recipes.config import recipes
 from epalm.samples import Modality
 from tests.benchmark_files import FORMS, write_form
 from tests.conftest import Epalm

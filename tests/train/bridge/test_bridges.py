@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from epalm.config import load_config
 from epalm.errors import UsageError
+from epalm.recipes.config import load_config
 from epalm.train import bridge
 from epalm.train.bridge import build
 from epalm.train.bridge.model import EpalmModel

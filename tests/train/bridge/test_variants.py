@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import OPTConfig
 
-from epalm.config import Config, load_config
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
-from epalm.settings import OptimSettings
+from epalm.recipes.config import Config, load_config
+from epalm.recipes.settings import OptimSettings
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch

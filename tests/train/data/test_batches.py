@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epalm.config import load_config
 from epalm.errors import EpalmError, MediaError
+from epalm.recipes.config import load_config
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch, Batches, in_order, training_items

@@ -14,8 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epalm.config import load_config
 from epalm.errors import UsageError
+from epalm.recipes.config import load_config
 from epalm.samples import Modality, Sample, Task
 from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batches, training_items

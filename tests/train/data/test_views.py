@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epalm.cache.store import Cache
-from epalm.config import load_config
 from epalm.datasets import load_dataset
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder
 from epalm.extract.live import LiveFeatures
 from epalm.extract.spec_builder import feature_spec
+from epalm.recipes.config import load_config
 from epalm.samples import Dataset, Modality, Sample, Task
 from epalm.train.data.features import CachedFeatures, draw_views
 from epalm.train.material import Material

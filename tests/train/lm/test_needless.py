@@ -15,8 +15,8 @@ from torch.nn import functional
 from transformers import OPTConfig
 from transformers.cache_utils import DynamicCache
 
-from epalm.config import load_config
 from epalm.datasets import load_dataset
+from epalm.recipes.config import load_config
 from epalm.samples import Modality, Sample
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel

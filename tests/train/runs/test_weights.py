@@ -18,8 +18,8 @@ from epalm.errors import UsageError
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder
 from epalm.fingerprint import digest_tensors
 from epalm.playground import weights_folder
+from epalm.recipes.settings import LmSettings
 from epalm.samples import Modality
-from epalm.settings import LmSettings
 from epalm.train.data.text import load_text_format
 from epalm.train.lm import load as lm_load
 from epalm.train.lm.load import load_lm

@@ -1,6 +1,6 @@
 """The settings of a run, checked when read: TOML recipe ← overlays ← overrides. Every fault is reported at once.
 
-What each key means is said in `epalm.settings`.
+What each key means is said in `epalm.recipes.settings`.
 """
 
 import tomllib
@@ -14,7 +14,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from epalm.errors import UsageError
-from epalm.settings import FORMER, Config
+from epalm.recipes.settings import FORMER, Config
 
 __all__ = ["Config", "load_config", "read_config", "recipes"]
 

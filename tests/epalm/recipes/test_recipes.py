@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epalm.config import Config, load_config, read_config, recipes
 from epalm.errors import UsageError
+from epalm.recipes.config import Config, load_config, read_config, recipes
 from epalm.samples import Modality, Sample, Task
 from epalm.train.data.batches import few_shot, question_type
 from epalm.train.loop import Schedule
@@ -73,7 +73,7 @@ def test_every_recipe_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("name", recipes())
 def test_every_figure_has_a_source(name: str) -> None:
-    text = (Path(__file__).parents[2] / f"epalm/recipes/{name}.toml").read_text()
+    text = (Path(__file__).parents[3] / f"epalm/recipes/{name}.toml").read_text()
     assert "eP-ALM (ICCV 2023)" in text or "found by trial" in text
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epalm.config import Config, load_config, read_config
 from epalm.errors import UsageError
-from epalm.settings import parse_inject
+from epalm.recipes.config import Config, load_config, read_config
+from epalm.recipes.settings import parse_inject
 
 
 @pytest.mark.parametrize(("blocks", "start", "end"), [(32, 19, 31), (24, 11, 23), (12, 0, 11), (1, 0, 1)])
