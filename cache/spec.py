@@ -58,6 +58,11 @@ class FeatureSpec:
         """(L, T, D) of one view of one medium."""
         return len(self.layers), self.tokens, self.width
 
+    @property
+    def view_seed(self) -> int:
+        """The seed of its augmented views, 0 where it has none."""
+        return int((self.augmentation or {"seed": 0})["seed"])
+
     def to_bytes(self) -> bytes:
         """The canonical JSON, as `spec.json` holds it."""
         return canonical_json(self.to_json())

@@ -69,7 +69,7 @@ def check_canary(features: FeatureSet, cache: Cache, dataset: Dataset, samples: 
 def compare_rows(features: FeatureSet, encoder: Encoder, media: dict[str, tuple[MediaFile, str]]) -> list[Deviation]:
     """Encode media again, in view 0 and their last view. Raises MediaError when one cannot be decoded."""
     spec, found = features.spec, []
-    seed = int((spec.augmentation or {"seed": 0})["seed"])
+    seed = spec.view_seed
     reader = features.open(only={digest for _, digest in media.values()})
     batches = BatchEncoder(encoder, spec.layers, "float32", 1)
     for name, (file, digest) in media.items():

@@ -42,7 +42,7 @@ def feature_spec(
 
 def would_give(encoder: Encoder, spec: FeatureSpec) -> bool:
     """Whether an encoder gives the numbers that a feature set of this spec holds."""
-    seed = int((spec.augmentation or {"seed": 0})["seed"])
+    seed = spec.view_seed
     return feature_spec(encoder, spec.layers, spec.stored_dtype, view_seed=seed).fingerprint == spec.fingerprint
 
 

@@ -132,7 +132,7 @@ class Stream:
         spec, read = features.spec, encoder.input
         self.tally, self._features, self._encoder, self._advance = Tally(), features, encoder, advance
         self._block_rows = request.block_rows
-        self._seed = int((spec.augmentation or {"seed": 0})["seed"])
+        self._seed = spec.view_seed
         self._notes: list[Entry] = []  # not in the ledger yet
         cores, workers = cores or cpu_count(), request.workers
         if workers is None:

@@ -101,6 +101,7 @@ def _show_plan(planned: "Mapping[str, Planned]", work: BenchRequest, form: Forma
     for name, one in planned.items():
         for training in dict.fromkeys(one.values()):
             grids_of.setdefault(training, []).append(name)
+    outcomes = {training: earlier_outcome(training, work) for training in grids_of}
     frame = pd.DataFrame([
         {
             "grids": grids,
@@ -108,11 +109,11 @@ def _show_plan(planned: "Mapping[str, Planned]", work: BenchRequest, form: Forma
             "settings": training.request.changes.settings,
             "features": _features(training),
             "steps": json.loads(training.decides)["optim"]["max_steps"],
-            "done": earlier_outcome(training, work) is not None,
+            "done": outcomes[training] is not None,
         }
         for training, grids in grids_of.items()
     ])  # fmt: skip
-    done = [outcome.trained for training in grids_of if (outcome := earlier_outcome(training, work))]
+    done = [outcome.trained for outcome in outcomes.values() if outcome]
     notes = [f"{len(frame)} trainings, {len(done)} of them done; these are looked at again, not trained"]
     frame["seconds"] = None
     if done:
