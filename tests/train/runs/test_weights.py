@@ -188,7 +188,7 @@ def test_the_commands_say_so_before_they_read_media(
         places = ("--data", trial.world, "--cache", trial.cache, "-m", Modality.IMAGE)
         refused = trial.epalm("extract", *places, "--weights", folder)
         assert refused.code == 1 and refused.err.count("error: ") == 1 and told in refused.err
-    monkeypatch.setattr("epalm.datasets.load_dataset", fail)
+    monkeypatch.setattr("epalm.train.material.load_dataset", fail)
     words = ("--from-cache", "--data", trial.world, "--cache", trial.cache, "-m", "image", "--recipe", "playground")
     for plan in ((), ("--plan",)):
         refused = trial.epalm("train", *words, "--set", f"lm.name={folder}", *plan)
