@@ -20,7 +20,7 @@ from epalm.errors import UsageError
 from epalm.fingerprint import digest_json
 from epalm.samples import Sample, Task
 from epalm.train.lm.augmented_opt import AugmentedOPT
-from epalm.train.lm.load import lm_source, opt_config
+from epalm.train.lm.load import lm_config, lm_source
 from epalm.weights import load, require_tokenizer
 
 ANSWER = "</a>"  # the token that ends the question
@@ -160,7 +160,7 @@ def load_text_format(name: str, lm: AugmentedOPT | None = None) -> TextFormat:
     Raises UsageError: there is none, it is another model's, or the embedding table has no row left for `</a>`.
     """
     source = lm_source(name)
-    config = opt_config(source) if lm is None else lm.config
+    config = lm_config(source) if lm is None else lm.config
     if source.folder:
         require_tokenizer(source.folder)
     where, model = str(source.folder or source.name), f"lm.name {source.name!r}"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
-from transformers import BitsAndBytesConfig, OPTConfig
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig
 
 from epalm.cache.objects.durable import write_atomically
 from epalm.errors import UsageError
@@ -31,7 +31,11 @@ def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty
     Raises UsageError: it cannot be loaded, is no OPT, or the package for `quantized` weights is not installed.
     """
     source, precision = lm_source(name), getattr(torch, dtype)
-    config = opt_config(source)
+    config = lm_config(source)
+    if config.model_type != "opt":
+        raise UsageError(
+            f"lm.name {name!r} is a {config.model_type}, not an OPT", hint="--set lm.name=facebook/opt-125m"
+        )
     form = None
     if quantized != "none" and not empty:
         require_package("bitsandbytes", f"lm.quantized {quantized}", "quantized")
@@ -51,14 +55,14 @@ def lm_source(name: str) -> Source:
     return Source(str(weights_folder("lm")) if name == "playground" else name, option="lm.name")
 
 
-def opt_config(source: Source) -> OPTConfig:
-    """Its configuration. Raises UsageError when it cannot be loaded, or is no OPT's."""
-    config = load(source, "language model", lambda: OPTConfig.from_pretrained(str(source.folder or source.name)))
-    if config.model_type != "opt":
-        raise UsageError(
-            f"lm.name {source.name!r} is a {config.model_type}, not an OPT", hint="--set lm.name=facebook/opt-125m"
-        )
-    return config
+def lm_config(source: Source) -> PreTrainedConfig:
+    """Its configuration; of a multimodal model that of its text part. Raises UsageError when it cannot be loaded."""
+    where = str(source.folder or source.name)
+
+    def read() -> PreTrainedConfig:
+        return AutoConfig.from_pretrained(where, trust_remote_code=False).get_text_config(decoder=True)
+
+    return load(source, "language model", read)
 
 
 def lm_digest(lm: AugmentedOPT, settings: LmSettings, index: Path, *, write: bool = True) -> str:

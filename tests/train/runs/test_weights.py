@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import LlamaConfig, LlavaConfig, OPTConfig, OPTForCausalLM
 
 from epalm.errors import UsageError
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder
@@ -22,7 +22,8 @@ from epalm.recipes.settings import LmSettings
 from epalm.samples import Modality
 from epalm.train.data.text import load_text_format
 from epalm.train.lm import load as lm_load
-from epalm.train.lm.load import load_lm
+from epalm.train.lm.load import lm_config, load_lm
+from epalm.weights import Source
 from tests.conftest import save_small_vit
 from tests.shared_files import shared_case
 from tests.small_models import save_small_ast, save_small_timesformer
@@ -217,3 +218,11 @@ def test_an_unchanged_language_model_is_hashed_once_and_a_changed_one_again(
     assert lm_load.lm_digest(lm, configured, index) == expected and len(hashed) == 5
     index.write_text("torn")
     assert lm_load.lm_digest(lm, configured, index) == expected and len(hashed) == 6
+
+
+def test_the_configuration_of_any_language_model_is_read(tmp_path: Path) -> None:
+    text = LlamaConfig(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=2)
+    for name, config in (("plain", text), ("multimodal", LlavaConfig(text_config=text.to_dict()))):
+        config.save_pretrained(tmp_path / name)
+        read = lm_config(Source(str(tmp_path / name)))
+        assert (read.model_type, read.num_hidden_layers) == ("llama", 3)
