@@ -18,6 +18,7 @@ from torch import nn
 
 from epalm.errors import EpalmError, UsageError
 from epalm.fingerprint import digest_tensors
+from epalm.plugins import require_package
 
 Loaded = TypeVar("Loaded")
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -46,6 +47,29 @@ class Source:
         path = Path(self.name) if self.name else None
         return path.resolve() if path and path.is_dir() else None
 
+    @property
+    def gguf(self) -> str | None:
+        """Name of the GGUF file in the folder, where that has no other weights.
+
+        Raises UsageError: there are several, or the package that reads them is not installed.
+        """
+        folder = self.folder
+        files = sorted(path.name for path in folder.glob("*.gguf")) if folder else []
+        if not (folder and files) or any(any(folder.glob(f"{name}*")) for name in _WHOLE):
+            return None
+        if len(files) > 1:
+            raise UsageError(
+                f"{folder} has {len(files)} GGUF files: {', '.join(files)}",
+                hint="put the one to load into a folder of its own",
+            )
+        require_package("gguf", f"{self.option} {self.name!r}, a GGUF file,", "gguf")
+        return files[0]
+
+    def location(self) -> dict[str, str]:
+        """It, as arguments of `from_pretrained` of transformers' models, configurations and tokenizers."""
+        named = {"pretrained_model_name_or_path": str(self.folder or self.name)}
+        return named if self.gguf is None else {**named, "gguf_file": self.gguf}
+
 
 def pick_device(name: str) -> torch.device:
     """The device of that name, to have weights on; "auto" takes a GPU where there is one. Raises UsageError."""
@@ -69,7 +93,9 @@ def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
 
     name = source.name or ""
     if source.folder:
-        if not source.random:
+        if source.gguf:
+            _read(source.folder / source.gguf)
+        elif not source.random:
             _require_whole(source.folder, what)
     elif name and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UsageError(
@@ -88,6 +114,8 @@ def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
         if source.folder:
             message = f"{source.folder} holds no weights for the {what}: {first}"
             hint = "the folder needs config.json and model.safetensors of that architecture"
+            if source.gguf:
+                hint = "copy or download the file again, or take the model's config.json and model.safetensors"
         else:
             message = f"cannot load the {what}'s weights {source.name!r}: {first}"
             hint = f"with no network: download the model elsewhere, then name its folder in {source.option}"
@@ -113,7 +141,7 @@ def from_pretrained(
 
     def build() -> nn.Module:
         model, report = model_class.from_pretrained(
-            str(source.folder or source.name),
+            **source.location(),
             config=config,
             dtype=dtype,
             trust_remote_code=False,
@@ -156,7 +184,7 @@ def freeze(model: nn.Module) -> str:
 
 
 def require_tokenizer(folder: Path) -> None:
-    """Raise UsageError where the folder holds no tokenizer, or a damaged one."""
+    """Raise UsageError where the folder, which has no GGUF file, holds no tokenizer, or a damaged one."""
     names = next((names for names in _TOKENIZERS if all((folder / name).is_file() for name in names)), None)
     if names is None:
         raise UsageError(

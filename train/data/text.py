@@ -161,11 +161,11 @@ def load_text_format(name: str, lm: AugmentedOPT | None = None) -> TextFormat:
     """
     source = lm_source(name)
     config = lm_config(source) if lm is None else lm.config
-    if source.folder:
+    if source.folder and not source.gguf:
         require_tokenizer(source.folder)
-    where, model = str(source.folder or source.name), f"lm.name {source.name!r}"
+    model = f"lm.name {source.name!r}"
     tokenizer: PreTrainedTokenizerBase = load(
-        source, "tokenizer", lambda: AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        source, "tokenizer", lambda: AutoTokenizer.from_pretrained(**source.location(), trust_remote_code=False)
     )
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:
         raise UsageError(f"{model} has no tokenizer that makes tokens of text", hint=_TOKENIZER_HINT)

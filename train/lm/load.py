@@ -22,6 +22,7 @@ from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.processes import Processes
 from epalm.weights import Source, from_pretrained, load
 
+_WEIGHTS = (".json", ".safetensors", ".bin", ".gguf")
 _SETTLED = 2.0  # seconds since a file's last change: one that is changed again at once may keep its size and times
 
 
@@ -31,12 +32,19 @@ def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty
     Raises UsageError: it cannot be loaded, is no OPT, or the package for `quantized` weights is not installed.
     """
     source, precision = lm_source(name), getattr(torch, dtype)
+    if source.gguf and quantized != "none":
+        raise UsageError(
+            f"lm.quantized {quantized}: the weights in a GGUF file are dequantized when they are loaded",
+            hint="leave it out; --set lm.dtype=bfloat16 halves their memory",
+        )
     config = lm_config(source)
     if config.model_type != "opt":
         raise UsageError(
             f"lm.name {name!r} is a {config.model_type}, not an OPT", hint="--set lm.name=facebook/opt-125m"
         )
     form = None
+    if source.gguf and hasattr(transformers, "GgufConfig"):  # newer versions keep the blocks where they have kernels
+        form = transformers.GgufConfig(dequantize=True)
     if quantized != "none" and not empty:
         require_package("bitsandbytes", f"lm.quantized {quantized}", "quantized")
         four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": precision}
@@ -57,10 +65,9 @@ def lm_source(name: str) -> Source:
 
 def lm_config(source: Source) -> PreTrainedConfig:
     """Its configuration; of a multimodal model that of its text part. Raises UsageError when it cannot be loaded."""
-    where = str(source.folder or source.name)
 
     def read() -> PreTrainedConfig:
-        return AutoConfig.from_pretrained(where, trust_remote_code=False).get_text_config(decoder=True)
+        return AutoConfig.from_pretrained(**source.location(), trust_remote_code=False).get_text_config(decoder=True)
 
     return load(source, "language model", read)
 
@@ -90,7 +97,7 @@ def _file_states(name: str) -> list[Any]:
     config = None if source.folder else try_to_load_from_cache(name, "config.json")
     folder = source.folder or (Path(config).parent if isinstance(config, str) else None)
     files = sorted(folder.iterdir()) if folder else []
-    states = [(str(path.resolve()), path.stat()) for path in files if path.suffix in (".json", ".safetensors", ".bin")]
+    states = [(str(path.resolve()), path.stat()) for path in files if path.suffix in _WEIGHTS]
     if any(time.time() - max(state.st_mtime, state.st_ctime) < _SETTLED for _, state in states):
         return []
     return [[path, state.st_size, state.st_mtime_ns, state.st_ctime_ns] for path, state in states]
