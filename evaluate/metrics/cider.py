@@ -1,9 +1,7 @@
 """ROUGE-L and CIDEr by pycocoevalcap's scorers.
 
-CIDEr's n-grams are made where they are read: all of them at once fill the memory. What is kept is how often n-grams are
-used that are in the references of two samples or more; those of one weigh as unknown ones do. This is the variant that
-the metric's authors call CIDEr-D: clipped counts, and a Gaussian penalty on the length. Source: Vedantam et al., CIDEr,
-CVPR 2015.
+CIDEr's n-grams are made where they are read: all of them at once fill the memory. This is the variant that the metric's
+authors call CIDEr-D: clipped counts, and a Gaussian penalty on the length. Source: Vedantam et al., CIDEr, CVPR 2015.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -46,7 +44,7 @@ class Cider(Metric):
         scorer = CiderScorer()
         scorer.crefs = _Cooked(cook_refs, [references[key] for key in predictions])
         scorer.ctest = _Cooked(lambda texts: cook_test(texts[0]), predictions.values())
-        scorer.document_frequency = _shared(scorer.crefs)
+        scorer.document_frequency = _Frequencies(scorer.crefs)
         return np.array(scorer.compute_cider())
 
 
@@ -63,31 +61,17 @@ class _Cooked:
         return map(self._cook, self._texts)
 
 
-class _Frequencies(dict[tuple[str, ...], float]):
-    """N-gram → how many samples have it in their references; asking leaves nothing behind."""
+class _Frequencies:
+    """N-gram, known by its 64-bit hash → how many samples have it in their references; 1 is as good as none."""
 
-    def __missing__(self, ngram: tuple[str, ...]) -> float:
-        return 0.0
+    def __init__(self, references: _Cooked) -> None:
+        each = ({hash(ngram) for counts in texts for ngram in counts} for texts in references)
+        hashes, samples = np.unique(np.concatenate([np.fromiter(some, np.int64) for some in each]), return_counts=True)
+        shared = samples > 1
+        self._samples = dict(zip(hashes[shared].tolist(), samples[shared].tolist(), strict=True))
 
-
-def _shared(references: _Cooked) -> _Frequencies:
-    """How many samples have the n-grams that more than one has.
-
-    Hashes tell which may be such. Where two n-grams have one hash, both are counted, each for itself.
-    """
-
-    def ngrams() -> Iterator[set[tuple[str, ...]]]:
-        """Those of each sample."""
-        return ({ngram for counts in texts for ngram in counts} for texts in references)
-
-    hashes, counts = np.unique(
-        np.concatenate([np.fromiter(map(hash, some), np.int64) for some in ngrams()]), return_counts=True
-    )
-    repeated = set(hashes[counts > 1].tolist())
-    frequencies = _Frequencies()
-    for ngram in (ngram for some in ngrams() for ngram in some if hash(ngram) in repeated):
-        frequencies[ngram] += 1
-    return frequencies
+    def __getitem__(self, ngram: tuple[str, ...]) -> int:
+        return self._samples.get(hash(ngram), 1)
 
 
 METRICS = (Rouge(), Cider())
