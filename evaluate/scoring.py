@@ -182,19 +182,14 @@ def _media(asked: _Asked, digests: Mapping[str, str]) -> list[str]:
 def _by_type(measured: Mapping[str, tuple[_Asked, Measured]], digests: Mapping[str, str]) -> dict[str, Any]:
     """The figure of each answer type and question type, where the data have them."""
     by_type: dict[str, Any] = {}
-    name = judge(measured)
-    if name is None:
+    if (name := judge(measured)) is None:
         return by_type
     asked, whole = measured[name]
     media = _media(asked, digests)
     for kind in ("answer_type", "question_type"):
-        places: dict[str, list[int]] = defaultdict(list)
-        for place, sample in enumerate(asked.scored):
-            places[getattr(sample, kind) or ""].append(place)
-        counts = asked.counts(kind)
-        for value, of in sorted(places.items()):
-            if not value:
-                continue
+        counts, types = asked.counts(kind), [getattr(sample, kind) or "" for sample in asked.scored]
+        for value in sorted({*types} - {""}):
+            of = [place for place, one in enumerate(types) if one == value]
             part = {name: Measured(whole.statistics[of], whole.aggregate)}
             figure = figures(part, [media[place] for place in of], over_samples=False)[name]
             by_type.setdefault(f"by_{kind}", {})[value] = {"metric": name, **figure, **counts[value]}

@@ -28,16 +28,6 @@ _VERSION = 1  # raised when code changes what is decoded by itself
 _NAMES = {"set", "choice"}  # of features: the others decide the numbers
 _LEAST = 100  # bytes that a prediction takes at least, written
 _NEW = "of samples that are new"
-_WORDS = {
-    "question": "another question",
-    "medium": "another medium",
-    "task": "another task",
-    "template": "another tokenizer",
-    "decoding": "another decoding",
-    "weights": "other weights",
-    "features": "other features",
-    "draw": "another id, by which it is drawn",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +100,11 @@ def find_reusable(asked: Sequence[Asked], path: Path) -> Reuse:
     reasons: Counter[str] = Counter()
     for one in to_decode:
         differences = [
-            [_WORDS[name] for name, value in one.inputs.items() if there.get(name, value) != value]
+            [name for name, value in one.inputs.items() if there.get(name, value) != value]
             for there in near[one.sample.id] + near[_subject(one.inputs)]
         ]
         nearest = min(differences, key=len, default=[])
-        reasons[f"with {' and '.join(nearest)}" if nearest else _NEW] += 1
+        reasons[f"where the {' and the '.join(nearest)} changed" if nearest else _NEW] += 1
     return Reuse(texts, to_copy, to_decode, reused, len(asked) - reused - len(to_decode), dict(reasons.most_common()))
 
 

@@ -140,20 +140,20 @@ def test_it_says_how_many_were_reused_and_why_others_were_not(
     change(1, prompt="which?")
     change(2, media="b")
     change(3, answers={"two": 1.0})
-    assert told() == "3 reused, 3 decoded anew: 2 with another question, 1 with another medium"
+    assert told() == "3 reused, 3 decoded anew: 2 where the question changed, 1 where the medium changed"
     world.samples.append(_sample("new", "how many?", "a"))  # equal to another one
     world.samples.append(_sample("newer", "how much?", "a"))
     world.samples.append(_sample("newest", "how much?", "a"))
     assert told() == "7 reused, 1 equal to another one, 1 decoded for the first time"
     change(0, task=Task.CAPTION, prompt=None, references=("a",), media="b")
     change(1, id="renamed")
-    assert told() == "8 reused, 1 decoded anew: 1 with another question and another medium and another task"
-    for name, value, reason in (
-        ("trained", "other", "other weights"), ("encoder", "ast", "other features"),
-        ("decode", DecodeOptions(1), "another decoding"),
+    assert told() == "8 reused, 1 decoded anew: 1 where the question and the medium and the task changed"
+    for name, value, part in (
+        ("trained", "other", "weights"), ("encoder", "ast", "features"),
+        ("decode", DecodeOptions(1), "decoding"),
     ):  # fmt: skip
         setattr(world, name, value)
-        assert told() == f"0 reused, 1 equal to another one, 8 decoded anew: 8 with {reason}"
+        assert told() == f"0 reused, 1 equal to another one, 8 decoded anew: 8 where the {part} changed"
     world.samples = [replace(sample, split="val") for sample in world.samples]
     world.split = "val"
     assert told() == "9 reused, none decoded anew"
@@ -199,10 +199,10 @@ def test_questions_saved_anew_under_the_same_ids(trial: Trial, tmp_path: Path) -
     assert (plan["decoded_already"], plan["to_decode"], plan["reasons"]) == (
         len(asked),
         1,
-        {"with another question": 1},
+        {"where the question changed": 1},
     )
     done, after = score("own")
-    assert f"predictions: {len(asked)} reused, 1 decoded anew: 1 with another question" in done.err
+    assert f"predictions: {len(asked)} reused, 1 decoded anew: 1 where the question changed" in done.err
     assert all(row["text"] == before[row["media"], row["prompt"]] for row in after[1:])
     shutil.copytree(tmp_path / "runs/own", tmp_path / "runs/fresh")
     shutil.rmtree(tmp_path / "runs/fresh/predictions")
