@@ -68,7 +68,7 @@ class _Frequencies:
         each = ({hash(ngram) for counts in texts for ngram in counts} for texts in references)
         hashes, samples = np.unique(np.concatenate([np.fromiter(some, np.int64) for some in each]), return_counts=True)
         shared = samples > 1
-        self._samples = dict(zip(hashes[shared].tolist(), samples[shared].tolist(), strict=True))
+        self._samples: dict[int, int] = dict(zip(hashes[shared].tolist(), samples[shared].tolist(), strict=True))
 
     def __getitem__(self, ngram: tuple[str, ...]) -> int:
         return self._samples.get(hash(ngram), 1)
