@@ -46,6 +46,12 @@ class ExtractRequest:
         "own",
         panel=_ENCODER,
     )
+    resize: str | None = option(
+        "How a picture comes to the encoder's size: own, as the model's own processor does it, or stretch, straight to "
+        "it, proportions not kept. [default: stretch for the paper's encoders, own for others]",
+        None,
+        panel=_ENCODER,
+    )
     layers: str = option("Blocks to store: last:6, all, 6-11 or 7,9,11.", "last:6", panel=_ENCODER)
     dtype: str = option("How values are stored: float16 or float32.", "float16", panel=_ENCODER)
     precision: str = option(
@@ -106,6 +112,7 @@ class ExtractRequest:
             augmented=masks is not None,
             spec_augment=masks or (0, 0),
             statistics=self.statistics,
+            resize=self.resize,
         )
         return require_fit(choice, self.modality)
 

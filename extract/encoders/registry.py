@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PLUG_INS = "epalm.encoders"  # group of entry points
 PLAYGROUND = "playground"
+RESIZES = ("own", "stretch")
 PRECISIONS = ("float32", "bfloat16", "float16")
 _OTHER_FILES = {"registry", "transformer"}  # of this folder: no encoders
 # Of the pictures that CLIP was trained on.
@@ -76,6 +77,7 @@ class EncoderChoice:
     `reduced_jpeg` decodes large JPEGs at a fraction of their size. `augmented`: whether views 1 … V can be drawn;
     `spec_augment`: the widest frequency mask (mel bins) and time mask (frames) of audio's. `statistics`: mean and
     deviation of pixels, the encoder's "own" or "clip"'s, which the paper's public implementation takes for all.
+    `resize`: how view 0 comes to the encoder's size, as the model's "own" processor does or by "stretch".
     """
 
     kind: str
@@ -89,6 +91,7 @@ class EncoderChoice:
     augmented: bool = True
     spec_augment: tuple[int, int] = SPEC_AUGMENT
     statistics: str = "own"
+    resize: str | None = None
 
     def to_record(self) -> dict[str, str]:
         """The choice as a feature set records it, so that `predict` can build the same encoder again."""
@@ -195,6 +198,8 @@ def build_encoder(
     kind, name = encoder_kind(choice.kind), choice.weights
     if choice.frames is not None and not kind.has_frames:
         raise UsageError(f"encoder {choice.kind!r} has no --frames", hint="leave the option out")
+    if choice.resize not in (None, *RESIZES):
+        raise UsageError(f"--resize {choice.resize!r} is unknown", hint=f"use {' or '.join(RESIZES)}")
     if choice.precision not in PRECISIONS:
         raise UsageError(f"--precision {choice.precision!r} is unknown", hint=f"use {', '.join(PRECISIONS)}")
     if name == PLAYGROUND:
@@ -229,8 +234,10 @@ def _with_options(read: Any, choice: EncoderChoice, limits: Limits) -> "Input":
         options["pixels"] = replace(read.pixels, **_CLIP)
     elif choice.statistics != "own":
         raise UsageError(f"--statistics {choice.statistics!r} is unknown", hint="use own or clip")
+    if choice.resize and isinstance(read, AudioInput):
+        raise UsageError(f"--resize {choice.resize} is for pixels", hint="leave the option out")
     if choice.reduced_jpeg:
-        if not isinstance(read, ImageInput):
-            raise UsageError("--reduced-jpeg is for pictures", hint="leave the option out")
+        if not isinstance(read, ImageInput) or read.pixels.fit:
+            raise UsageError("--reduced-jpeg is for pictures and --resize stretch", hint="leave the option out")
         options["reduced_jpeg"] = True
     return replace(read, **options)  # type: ignore[no-any-return]

@@ -30,10 +30,11 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     """
     import torch
     from PIL import Image
-    from transformers import TimesformerModel
+    from transformers import TimesformerModel, VideoMAEVideoProcessor
 
     from epalm.extract.encoders.transformer import TransformerEncoder, load_model
     from epalm.extract.inputs.preprocess import ImageInput, Pixels, VideoInput
+    from epalm.extract.inputs.processors import transformers_pixels
     from epalm.weights import seeded
 
     space_only = choice.kind == _SPACE_ONLY
@@ -54,6 +55,9 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     mean, std = tuple(settings["image_mean"]), tuple(settings["image_std"])
     interpolation: Any = Image.Resampling(int(settings["resample"])).name.lower()
     pixels = Pixels((config.image_size, config.image_size), interpolation, mean, std)
+    if choice.resize == "own":
+        sizes = {"size": {"shortest_edge": config.image_size}, "crop_size": config.image_size}
+        pixels = transformers_pixels(VideoMAEVideoProcessor(**{**sizes, **settings}), "own")
     deciding = {key: getattr(config, key) for key in _DECIDING}
     architecture = {"family": "transformers Timesformer", "frames": config.num_frames, **deciding}
     # The blocks share the configuration; the time embedding is interpolated to the frames there are.

@@ -25,7 +25,8 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     from timm.models.vision_transformer import VisionTransformer
 
     from epalm.extract.encoders.transformer import TransformerEncoder
-    from epalm.extract.inputs.preprocess import ImageInput, Pixels, VideoInput
+    from epalm.extract.inputs.preprocess import ImageInput, VideoInput
+    from epalm.extract.inputs.processors import timm_pixels
     from epalm.weights import load, seeded
 
     name = source.name or _DEFAULT_WEIGHTS
@@ -43,9 +44,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         raise UsageError(f"{source.name!r} is a {type(model).__name__}, no ViT", hint="name a vit_… model")
     if model.cls_token is None:
         raise UsageError("this ViT has no [CLS] token", hint="choose one with a class token")
-    settings = timm.data.resolve_model_data_config(model)
-    _, height, width = settings["input_size"]
-    pixels = Pixels((height, width), settings["interpolation"], tuple(settings["mean"]), tuple(settings["std"]))
+    pixels = timm_pixels(timm.data.resolve_model_data_config(model), choice.resize or "stretch")
     of_clips, block = choice.kind == _OVER_FRAMES, model.blocks[0]
     return TransformerEncoder(
         choice.kind,

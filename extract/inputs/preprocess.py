@@ -6,13 +6,14 @@ decides its numbers. Knows no encoder by name.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
 from epalm.errors import MediaError
 from epalm.extract.inputs.augment import VIEW_0, PixelAugmentation, PixelDraw, SpecAugment, View
+from epalm.extract.inputs.fit import Fit, Interpolation
 from epalm.extract.media.audio import read_waveform
 from epalm.extract.media.image import read_image
 from epalm.extract.media.limits import Limits
@@ -23,10 +24,10 @@ from epalm.samples import Modality
 if TYPE_CHECKING:
     import torch
 
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Triple = tuple[float, float, float]
 _SMOOTH = ("bilinear", "bicubic", "lanczos")  # with the others a pixel's shift within a block is seen
 _REDUCED_TO = 2  # times the encoder's size
+_STRIPS = 8  # a picture resized by its shorter edge has at most so small a share of the pixels that one may have
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,21 @@ class Input:
 
 @dataclass(frozen=True)
 class Pixels:
-    """What an image encoder asks of its pixels: (height, width), resizing, and statistics in 0 … 1."""
+    """What an image encoder asks of its pixels: (height, width), resizing, and statistics in 0 … 1.
+
+    `fit` brings view 0 to the size; None: it is resized straight to it, proportions not kept (the paper's way).
+    """
 
     size: tuple[int, int]
     interpolation: Interpolation
     mean: Triple
     std: Triple
+    fit: Fit | None = None
 
     def describe(self) -> dict[str, Any]:
         """All of it, as JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return values | {"fit": self.fit.describe()} if self.fit else {k: v for k, v in values.items() if k != "fit"}
 
 
 @dataclass(frozen=True)
@@ -86,15 +92,22 @@ class _PixelInput(Input):
         return self.augmentation.draw(view.rng("pixels"), height, width)
 
     def _fit(
-        self, picture: np.ndarray, draw: PixelDraw | None, margins: tuple[float, float, float, float] = (0, 0, 0, 0)
+        self,
+        picture: np.ndarray,
+        draw: PixelDraw | None = None,
+        margins: tuple[float, float, float, float] = (0, 0, 0, 0),
     ) -> np.ndarray:
-        """(H, W, 3) uint8 → (height, width, 3) uint8: as drawn, or straight to the size, proportions not kept.
+        """(H, W, 3) uint8 → (height, width, 3), uint8 or as `fit` gives it: as drawn, or as they are fitted.
 
-        Of what is not drawn, `margins` (left, top, right, bottom) in pixels are left out.
+        Of what is resized straight to the size, `margins` (left, top, right, bottom) in pixels are left out.
         """
-        size, resampling = self.pixels.size, Image.Resampling[self.pixels.interpolation.upper()]
+        size, resampling, fit = self.pixels.size, Image.Resampling[self.pixels.interpolation.upper()], self.pixels.fit
         if draw:
             return draw.apply(picture, size, resampling)
+        if fit:
+            height, width = fit.resized(*picture.shape[:2])
+            self.limits.check_pixels(width, height, share=_STRIPS, of="what is resized by its shorter edge")
+            return fit(picture, size, self.pixels.interpolation)
         if picture.shape[:2] == size and not any(margins):
             return np.ascontiguousarray(picture)
         image = Image.fromarray(np.ascontiguousarray(picture))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from epalm.extract.inputs.fit import Fit
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Pixels, VideoInput
 from epalm.samples import Modality
 from tests.conftest import Epalm, save_small_vit
@@ -98,6 +99,7 @@ MISSES: list[tuple[str, tuple[Modality, ...], Change]] = [
     ("a layer that is not stored", tuple(Modality), typed("--layers", "all")),
     ("another layer alone", (IMAGE,), typed("--layers", "0")),
     ("reduced JPEGs", (IMAGE,), typed("--reduced-jpeg")),
+    ("the processor's own resizing", (IMAGE, VIDEO), typed("--resize", "own")),
 ]
 
 
@@ -235,7 +237,7 @@ def test_another_engine_hits(trial: Trial) -> None:
 PIXELS = Pixels((4, 6), "nearest", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 OTHER: dict[str, Any] = {
     "size": (4, 7), "interpolation": "box", "mean": (0.1, 0.2, 0.4), "std": (0.4, 0.5, 0.7), "reduced_jpeg": True,
-    "frames": 9, "rate": 8000, "mel_bins": 9,
+    "frames": 9, "rate": 8000, "mel_bins": 9, "fit": Fit("both", (4, 6)),
 }  # fmt: skip
 
 

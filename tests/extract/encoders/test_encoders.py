@@ -1,7 +1,7 @@
 """One conformance suite that every encoder passes, and parity with reference numbers."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from epalm.extract.encoders.registry import (
     own_encoders,
     require_fit,
 )
+from epalm.extract.inputs.fit import Fit
+from epalm.extract.inputs.fit_tensor import TensorFit
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Pixels, VideoInput
 from epalm.fingerprint import canonical_json
 from epalm.samples import Modality
@@ -166,6 +168,15 @@ def test_the_models_own_statistics_are_used(folders: Folders) -> None:
     assert audio.input == AudioInput(16_000, 32, 64, -1.0, 2.0)
 
 
+def test_the_models_own_resizing_is_used_where_asked_for(folders: Folders) -> None:
+    vit = build_encoder(folders.choice("vit", resize="own"), device="cpu")
+    assert vit.input.pixels.fit == Fit("shorter", (36, 36))  # type: ignore[attr-defined]
+    clips = [build_encoder(folders.choice("timesformer", resize=one), device="cpu") for one in ("own", "stretch")]
+    own, stretched = (one.input.pixels for one in clips)  # type: ignore[attr-defined]
+    assert own.fit == TensorFit("shorter", (SIDE, SIDE)) and replace(own, fit=None) == stretched
+    assert clips[0].describe() == clips[1].describe()
+
+
 def test_frame_average_is_the_mean_of_the_frames(folders: Folders) -> None:
     vit = build_encoder(folders.choice("vit"), device="cpu")
     mean = build_encoder(folders.choice("vit-frames", frames=3), device="cpu")
@@ -250,6 +261,9 @@ def test_what_cannot_be_built_is_one_message(folders: Folders, tmp_path: Path) -
         EncoderChoice("vit", "resnet18", random_weights=True),
         folders.choice("vit", frames=4),
         folders.choice("timesformer-space", frames=4),
+        folders.choice("vit", resize="square"),
+        folders.choice("vit", resize="own", reduced_jpeg=True),
+        folders.choice("ast", resize="own"),
     ]
     for choice in faults:
         with pytest.raises(UsageError):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from epalm.extract.inputs.augment import view_of
-from epalm.extract.inputs.preprocess import ImageInput, Interpolation, Pixels
+from epalm.extract.inputs.fit import Interpolation
+from epalm.extract.inputs.preprocess import ImageInput, Pixels
 from epalm.extract.media.image import read_image
 from epalm.extract.media.limits import Limits
 from epalm.media import MediaFile
