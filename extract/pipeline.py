@@ -15,6 +15,7 @@ from epalm.cache.care.collect import delete_all, leftovers
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, write_manifest
+from epalm.cache.objects import durable
 from epalm.cache.objects.local import LocalObjects
 from epalm.cache.store import touch
 from epalm.console import progress, warn
@@ -25,8 +26,6 @@ from epalm.extract.plan import ExtractionPlan
 from epalm.extract.spec_builder import library_versions
 from epalm.extract.stream import Stream, Tally
 
-_OVERHEAD = 1.05  # of the features' bytes: records and checksums
-_MARGIN = 256 << 20  # bytes that are left free
 _PROBED, _WARM_UP = 64, 8  # media
 _LONGEST = 2.0  # seconds of the first media, after which they have to do
 
@@ -111,13 +110,8 @@ def execute(plan: ExtractionPlan) -> ExtractSummary:
 
 def require_room(plan: ExtractionPlan) -> None:
     """Raise CacheError when the rows would not fit, a margin left."""
-    needed, free = int(plan.bytes * _OVERHEAD), plan.cache.objects.free_bytes()
-    if free is not None and plan.pending and needed + _MARGIN > free:
-        raise CacheError(
-            f"{needed / 2**20:,.0f} MiB of features do not fit: {free / 2**20:,.0f} MiB are free, and "
-            f"{_MARGIN >> 20} of them are kept",
-            hint="free space (epalm cache gc), give another --cache, or fewer --layers or --views",
-        )
+    hint = "free space (epalm cache gc), give another --cache, or fewer --layers or --views"
+    durable.require_room(plan.bytes if plan.pending else 0, plan.cache.objects.free_bytes(), plan.cache.where, hint)
 
 
 def probe_seconds(plan: ExtractionPlan) -> float:

@@ -6,7 +6,6 @@ Letters: N media, V views, L layers, T tokens, D hidden size.
 
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ import numpy as np
 
 from epalm.cache.exchange.claims import checked
 from epalm.cache.exchange.hdf5 import Contents, open_hdf5, write_hdf5
-from epalm.cache.exchange.transfer import add_names, require_room
+from epalm.cache.exchange.transfer import ROOM, add_names
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import names_by_digest, read_manifests
-from epalm.cache.objects.durable import draft_of
+from epalm.cache.objects.durable import draft_of, free_bytes, require_room
 from epalm.cache.store import Cache
 from epalm.console import progress
 from epalm.errors import CacheError, UsageError
@@ -45,7 +44,7 @@ def export_set(
     rows = features.table(layers=layers, views=views)
     manifests, recorded = read_manifests(features.objects), features.recorded
     checked(features.where, features.spec.to_json(), recorded, manifests, rows.digests)
-    require_room(rows.bytes, shutil.disk_usage(path.parent).free, str(path.parent))
+    require_room(rows.bytes, free_bytes(path.parent), path.parent, ROOM)
     try:
         with draft_of(path) as draft, progress(f"export {features.name}", len(rows.digests), "media") as advance:
             write(draft, Contents(rows, recorded, manifests, advance))
@@ -70,7 +69,7 @@ def import_set(cache: Cache, path: Path) -> dict[str, Any]:
         existing, count = cache.existing(file.spec), len(file.digests)
         held = set[str].intersection(*(existing.rows(view) for view in file.views)) if existing else set[str]()
         new = sum(digest not in held for digest in file.digests)
-        require_room(file.bytes // count * new, cache.objects.free_bytes(), cache.where)
+        require_room(file.bytes // count * new, cache.objects.free_bytes(), cache.where, ROOM)
         with progress(f"check {path.name}", count, "media") as advance:
             for digests, _ in file:
                 advance(len(digests))

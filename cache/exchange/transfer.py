@@ -9,26 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from epalm.cache.blocks import (
-    DamageError,
-    Fault,
-    Record,
-    missing_parts,
-    read_values,
-    write_block,
-)
+from epalm.cache.blocks import DamageError, Fault, Record, missing_parts, read_values, write_block
 from epalm.cache.exchange.claims import checked
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.ledger import Entry
 from epalm.cache.manifest import Manifest, read_manifests, write_manifest
 from epalm.cache.objects.base import MissingObjectError, Objects
+from epalm.cache.objects.durable import require_room
 from epalm.cache.store import SETS, Cache, LatestExtraction, touch
-from epalm.console import progress, size_in_words
+from epalm.console import progress
 from epalm.errors import CacheError, UsageError
 
 _AT_ONCE = 8  # blocks on their way
-_OVERHEAD = 1.01  # of records and descriptions
-_MARGIN = 64 << 20  # bytes that stay free
+ROOM = "free space (epalm cache gc), or choose another place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +82,7 @@ def run_transfer(plan: Transfer, name: str) -> Transfer:
         CacheError: a side fails, or the other one has too little room; what is committed stays.
     """
     source, target = plan.source, plan.target
-    require_room(plan.bytes, target.objects.free_bytes(), target.where)
+    require_room(plan.bytes, target.objects.free_bytes(), target.where, ROOM)
     existing = target.existing(source.spec)
     features = target.feature_set(source.spec, recorded=existing.recorded if existing else source.recorded)
     faults, copied = list(plan.faults), []
@@ -154,16 +147,6 @@ def note_latest(
         return None
     cache.remember(modality, features.name, layers, data)
     return cache.latest(modality)
-
-
-def require_room(count: int, free: int | None, where: str) -> None:
-    """Raise CacheError when `count` bytes of features would not fit into `free` ones, a margin left."""
-    if count and free is not None and int(count * _OVERHEAD) + _MARGIN > free:
-        raise CacheError(
-            f"{size_in_words(count)} do not fit: {size_in_words(free)} are free in {where}, and "
-            f"{size_in_words(_MARGIN)} of them are kept",
-            hint="free space (epalm cache gc), or choose another place",
-        )
 
 
 def _place(objects: Objects) -> str:

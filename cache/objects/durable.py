@@ -1,13 +1,19 @@
-"""Files that are there whole or not at all, even after a power cut. Knows bytes and names only."""
+"""Files that are there whole or not at all, even after a power cut, and whether they fit. Knows bytes and names."""
 
 import errno
 import fcntl
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from epalm.console import size_in_words
+from epalm.errors import CacheError
+
+_OVERHEAD = 1.05  # of features: records and descriptions
+_MARGIN = 64 << 20  # bytes that are left free
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems without locks say
 
 
@@ -82,3 +88,19 @@ def take_lock(descriptor: int, *, shared: bool = False) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
     return True
+
+
+def free_bytes(folder: Path) -> int:
+    """What still fits below a folder, which need not be there yet."""
+    whole = folder.absolute()
+    return shutil.disk_usage(next(path for path in (whole, *whole.parents) if path.exists())).free
+
+
+def require_room(needed: int, free: int | None, where: object, hint: str) -> None:
+    """Raise CacheError when `needed` bytes would not fit into the `free` ones (None: no known limit), a margin left."""
+    if needed and free is not None and int(needed * _OVERHEAD) + _MARGIN > free:
+        raise CacheError(
+            f"{size_in_words(needed)} do not fit: {size_in_words(free)} are free in {where}, and "
+            f"{size_in_words(_MARGIN)} of them are kept",
+            hint=hint,
+        )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from epalm.cache.objects.base import MissingObjectError, Objects, Stored
-from epalm.cache.objects.durable import fsync_directory, take_lock, write_atomically
+from epalm.cache.objects.durable import free_bytes, fsync_directory, take_lock, write_atomically
 from epalm.errors import CacheError
 
 _LOCK_TIMEOUT = 600.0  # seconds: longer than any block takes to write
@@ -88,8 +88,7 @@ class LocalObjects(Objects):
         return self.root / key
 
     def free_bytes(self) -> int | None:
-        root = self.root.absolute()
-        return shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
+        return free_bytes(self.root)
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:

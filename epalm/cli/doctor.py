@@ -178,8 +178,8 @@ def _cache(where: str, write: bool) -> _Checked:
 
 
 def _folder(folder: Path, write: bool, option: str) -> _Checked:
+    from epalm.cache.objects.durable import free_bytes
     from epalm.console import size_in_words
-    from epalm.train.runs.run_folder import free_bytes
 
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:

@@ -7,9 +7,10 @@ from typing import Any
 
 import typer
 
+from epalm.cache.objects.durable import free_bytes
 from epalm.console import print_table, size_in_words, time_in_words, warn
 from epalm.train.data.features import CachedFeatures, FeatureSource
-from epalm.train.runs.run_folder import free_bytes, require_room
+from epalm.train.runs.run_folder import require_room
 
 _COUNTS = {
     "media": "media",

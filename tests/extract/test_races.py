@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from epalm.cache.objects import durable
 from epalm.cache.store import Cache
 from epalm.errors import CacheError
-from epalm.extract import pipeline
 from tests import crash_host
 from tests.conftest import Epalm, save_small_vit
 from tests.small_disk import make_read_only, resize, small_disk
@@ -126,7 +126,7 @@ def test_eight_commands_at_once(media: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def unplanned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the check before the work: the disk is full only when it is written to."""
-    monkeypatch.setattr(pipeline, "_MARGIN", -(1 << 60))
+    monkeypatch.setattr(durable, "_MARGIN", -(1 << 60))
 
 
 def _require_whole_so_far(cache: Path, whole: dict[tuple[str, int], bytes]) -> None:
@@ -245,7 +245,7 @@ def read_only(few: Path, vit: Path, tmp_path: Path, epalm: Epalm) -> Iterator[Pa
     with small_disk(tmp_path / "disk", size=2**22) as disk:
         words = ("--weights", vit, "--layers", "all", "--workers", 0, "--cache", disk / "cache")
         with pytest.MonkeyPatch.context() as patches:
-            patches.setattr(pipeline, "_MARGIN", 0)
+            patches.setattr(durable, "_MARGIN", 0)
             assert epalm("extract", "-m", "image", "--data", some, *words).code == 3
         make_read_only(disk)
         yield disk / "cache"

@@ -7,7 +7,6 @@ or import has `trainable.safetensors`. Knows files; does not know how the number
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epalm.cache.objects.durable import fsync_directory, take_lock, write_atomically
-from epalm.console import size_in_words, warn
+from epalm.cache.objects import durable
+from epalm.cache.objects.durable import free_bytes, fsync_directory, take_lock, write_atomically
+from epalm.console import warn
 from epalm.errors import EpalmError, UsageError
 from epalm.recipes.config import Config, read_config
 from epalm.train.runs.checkpoints import BEST, LATEST, TRAINABLE, Checkpoints, read_tensors, write_tensors
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _TENSORS, _SUMMARY, _LOCK = f"{TRAINABLE}.safetensors", "summary.json", ".lock"
 _DRAFT = re.compile(r"\.[a-z]+\.(toml|jsonl?)\.[0-9a-f]{8}")  # what a kill leaves of a file
-_MARGIN = 64 << 20  # bytes that are left free
 _WAITS = (0.0, 0.05, 0.2)  # seconds: whoever only looks whether there is a lock holds it for a moment
 
 
@@ -216,21 +215,9 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def free_bytes(folder: Path) -> int:
-    """What still fits below a folder, which need not be there yet."""
-    whole = folder.absolute()
-    return shutil.disk_usage(next(path for path in (whole, *whole.parents) if path.exists())).free
-
-
 def require_room(folder: Path, needed: int) -> None:
     """Raise EpalmError when `needed` bytes would not fit below a folder, a margin left."""
-    free = free_bytes(folder)
-    if needed and needed + _MARGIN > free:
-        raise EpalmError(
-            f"{size_in_words(needed)} do not fit below {folder}: {size_in_words(free)} are free, and "
-            f"{size_in_words(_MARGIN)} of them are kept",
-            hint="free space, or give another --runs",
-        )
+    durable.require_room(needed, free_bytes(folder), folder, "free space, or give another --runs")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from epalm.cache.objects import durable
 from epalm.cache.store import Cache
 from epalm.errors import CacheError
 from epalm.extract import pipeline
@@ -20,7 +21,6 @@ from epalm.fingerprint import digest_file
 from epalm.media import MediaFile
 from epalm.playground.generate import COUNTS
 from epalm.samples import Modality
-from epalm.train.runs import run_folder
 from tests.conftest import Done
 from tests.small_disk import small_disk
 from tests.trials import TEST, TRAIN, Trial
@@ -141,8 +141,7 @@ def test_what_cannot_fit_is_told_and_refused(
     if verb == "score":
         assert trial.epalm("train", *words, "--cache", trial.cache, "--runs", tmp_path / "runs").code == 0
         words = ("--limit", 4)
-    for module in (pipeline, run_folder):
-        monkeypatch.setattr(module, "_MARGIN", 1 << 60)
+    monkeypatch.setattr(durable, "_MARGIN", 1 << 60)
     planned = plan(verb, *words)
     assert planned.code == 1
     assert f"{verb} would do" in planned.out and "do not fit" in planned.err
@@ -228,15 +227,15 @@ def test_room_is_needed_for_what_is_written_alone(trial: Trial) -> None:
     assert status
     pending = tuple(Pending(f"{number}", file, f"{number}", status, (0,)) for number in range(1000))
     free: list[int | None] = [None]
-    cache: Any = SimpleNamespace(objects=SimpleNamespace(free_bytes=lambda: free[0]))
+    cache: Any = SimpleNamespace(objects=SimpleNamespace(free_bytes=lambda: free[0]), where="here")
     nothing: Any = None
     plan = ExtractionPlan(
         nothing, nothing, cache, nothing, (0,), features.spec, features, 1000, pending=pending, bytes=1000 * ROW
     )
     pipeline.require_room(plan)
-    free[0] = pipeline._MARGIN + int(1.05 * plan.bytes)
+    free[0] = durable._MARGIN + int(1.05 * plan.bytes)
     pipeline.require_room(plan)
-    free[0] = pipeline._MARGIN + plan.bytes
+    free[0] = durable._MARGIN + plan.bytes
     with pytest.raises(CacheError, match="do not fit"):
         pipeline.require_room(plan)
     free[0] = 0
@@ -264,7 +263,7 @@ def test_a_medium_is_unchanged_while_its_bytes_are(trial: Trial) -> None:
 
 
 def test_a_full_run_folder_is_one_message(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "_MARGIN", -(1 << 60))
+    monkeypatch.setattr(durable, "_MARGIN", -(1 << 60))
     words = ("--from-cache", "-m", "image", "--data", trial.world, *SHORT, "--cache", trial.cache)
     with small_disk(tmp_path / "disk", size=5 * 4096) as disk:
         done = trial.epalm("train", *words, "--runs", disk / "runs")

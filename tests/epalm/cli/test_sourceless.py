@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from epalm.cache.manifest import read_manifests
+from epalm.cache.objects import durable
 from epalm.cache.store import Cache
 from epalm.datasets import from_anywhere, load_dataset
 from epalm.errors import UsageError
-from epalm.extract import pipeline
 from epalm.samples import Modality, _media_root
 from epalm.train.data.features import CachedFeatures
 from tests.conftest import Done, Epalm, save_small_vit
@@ -189,7 +189,7 @@ def test_names_are_kept_under_what_any_folder_may_call_them(trial: Trial, monkey
 @pytest.fixture
 def read_only(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
     """The cache on a disk that can only be read."""
-    monkeypatch.setattr(pipeline, "_MARGIN", 0)
+    monkeypatch.setattr(durable, "_MARGIN", 0)
     with small_disk(tmp_path / "disk", size=2**22) as disk:
         shutil.copytree(trial.cache, disk / "cache")
         trial.cache = disk / "cache"
