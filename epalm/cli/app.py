@@ -1,23 +1,22 @@
 """The `epalm` command: its sub-commands in the order in which a newcomer needs them."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from epalm.cli.bench.command import bench
 from epalm.cli.cache import cache_app
-from epalm.cli.datasets import DatasetsCommand, datasets
+from epalm.cli.datasets import datasets
 from epalm.cli.demo import demo
 from epalm.cli.doctor import doctor
-from epalm.cli.encoder_names import EncoderCommand
 from epalm.cli.evaluate.compare import compare
 from epalm.cli.evaluate.predict import predict
 from epalm.cli.evaluate.report import report
 from epalm.cli.evaluate.score import score
 from epalm.cli.evaluate.serve import serve
 from epalm.cli.extract import extract
+from epalm.cli.names import NamesCommand
+from epalm.cli.request_options import takes_requests
 from epalm.cli.runs import export_run, import_run, runs
 from epalm.cli.train import recipes, train
 
@@ -48,14 +47,11 @@ def _main(
 ) -> None: ...
 
 
-# These name what installed packages add.
-_NAMES_IN_HELP: dict[Callable[..., None], type[TyperCommand]] = {extract: EncoderCommand, datasets: DatasetsCommand}
-
 for command in (demo, extract, train, score, compare, report, predict, serve, runs, recipes, datasets, doctor):
-    app.command(cls=_NAMES_IN_HELP.get(command))(command)
+    app.command(cls=NamesCommand)(takes_requests(command))
 app.command("import")(import_run)
 app.command("export")(export_run)
-app.command()(bench)
+app.command()(takes_requests(bench))
 app.add_typer(cache_app, name="cache")
 
 

@@ -2,36 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 
-from epalm.cli.options import FollowLinksOption, JsonOption
-from epalm.cli.tables import Format, FormatOption, Record, records_of, show_listing, write_listing
+from epalm.cli.names import BENCHMARK
+from epalm.cli.options import FollowLinksOption
+from epalm.cli.tables import Format, Listing, Record, records_of, show_listing, write_listing
 from epalm.samples import with_links
 
 if TYPE_CHECKING:
     from epalm.datasets.benchmark import Benchmark
 
-_ALL = "[default: list all]"
-
-
-class DatasetsCommand(TyperCommand):
-    """The command, whose help names the benchmarks: those of installed packages too."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print it."""
-        from epalm.datasets.benchmarks import benchmark_names
-
-        argument: Any = self.params[0]
-        argument.help = argument.help.replace(_ALL, f"There are {', '.join(benchmark_names())}. {_ALL}")
-        super().format_help(ctx, formatter)
-
 
 def datasets(
     name: Annotated[
-        str | None, typer.Argument(help=f"A benchmark, or one of its forms. {_ALL}", show_default=False)
+        str | None, typer.Argument(help=f"{BENCHMARK}, or one of its forms. [default: list all]", show_default=False)
     ] = None,
     *,
     root: Annotated[
@@ -39,8 +25,7 @@ def datasets(
         typer.Option(help="Folder of its files: shows what is there and what is missing.", show_default=False),
     ] = None,
     follow_links: FollowLinksOption = False,
-    form: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
+    listing: Listing,
 ) -> None:
     """List the benchmarks that --data NAME:/root reads, or the files that one expects below its root.
 
@@ -66,12 +51,10 @@ def datasets(
             hint = "name it: epalm datasets vqa-v2 --root /data"
             raise UsageError("--root is the folder of one benchmark", hint=hint)
         facts = {one.name: _facts(one) for one in benchmarks().values()}
-        if as_json:
-            typer.echo(json.dumps(facts))
-            return
         frame = pd.DataFrame(facts.values())
-        columns = ["name", "title", "modality", "task", "forms"] if form is Format.TABLE else list(frame)
-        show_listing(frame[columns], form, title="benchmarks: --data NAME:/root", empty="none")
+        columns = ["name", "title", "modality", "task", "forms"] if listing.form is Format.TABLE else list(frame)
+        whole, title = facts if listing.json else None, "benchmarks: --data NAME:/root"
+        show_listing(frame[columns], listing.form, title=title, empty="none", as_json=whole)
         return
     title, _, asked = name.partition("/")
     one = benchmark(title)
@@ -80,22 +63,22 @@ def datasets(
         raise UsageError(f"{root} is not a folder", hint=f"epalm datasets {name} lists what has to be in it")
     files = one.layout(root, follow_links=follow_links)
     files = files[files["form"].isin([each.name for each in forms])]
-    if form is not Format.TABLE and not as_json:
-        write_listing(files, form)
+    if listing.form is not Format.TABLE and not listing.json:
+        write_listing(files, listing.form)
         return
-    if not as_json:
+    if not listing.json:
         typer.echo(f"{one.title}\nfrom {one.source}")
         typer.echo(f"epalm extract -m {one.modality} --data {title}:{root or '/root'}")
         for each in forms:
             shown, heading = files[files["form"] == each.name], f"form {title}/{each.name}: {each.description}"
-            show_listing(shown, form, title=heading, cells=lambda file: _file_cells(file, root), empty="")
+            show_listing(shown, listing.form, title=heading, cells=lambda file: _file_cells(file, root), empty="")
     spec, splits = f"{name}:{root}", list[Record]()
     if root is not None:
         counts = count_splits(load_dataset(with_links(spec, follow=follow_links), media_here=False))
         splits = records_of(counts)
-        if not as_json:
-            show_listing(counts, form, title=f"splits of --data {spec}", cells=_split_cells, empty="no samples")
-    if as_json:
+        if not listing.json:
+            show_listing(counts, listing.form, title=f"splits of --data {spec}", cells=_split_cells, empty="no samples")
+    if listing.json:
         typer.echo(json.dumps({**_facts(one), "files": records_of(files), "splits": splits}))
 
 

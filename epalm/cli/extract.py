@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from epalm.cli.options import JsonOption, PlanOption
-from epalm.cli.request_options import takes_requests
 from epalm.extract.request import ExtractRequest
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ BAD_MEDIA = 3  # exit code: finished, and some media could not be read
 STOPPED = 130  # exit code: Ctrl-C
 
 
-@takes_requests
 def extract(request: ExtractRequest, *, plan: PlanOption = False, as_json: JsonOption = False) -> None:
     """Encode media once: the [CLS] tokens of a frozen encoder go to the cache.
 

@@ -15,7 +15,7 @@ from epalm.cli.options import (
     RunsOption,
     SetOption,
 )
-from epalm.cli.tables import Format, FormatOption, Record, show_listing
+from epalm.cli.tables import Listing, Record, show_listing
 from epalm.samples import Modality
 
 
@@ -24,8 +24,8 @@ def runs(
         list[str] | None, typer.Argument(help="A run to look at closely, or two to compare.", show_default=False)
     ] = None,
     runs: RunsOption = DEFAULT_RUNS,
-    form: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
+    *,
+    listing: Listing,
 ) -> None:
     """List the runs: done, running, stopped at a step, or damaged; with the best validation and the scores.
 
@@ -41,7 +41,8 @@ def runs(
 
         epalm runs one other
     """
-    from epalm.console import print_table, say
+    import pandas as pd
+
     from epalm.errors import UsageError
     from epalm.train.runs.listing import COLUMNS, run_differences, run_record, runs_frame
     from epalm.train.runs.run_folder import RunFolder
@@ -53,24 +54,18 @@ def runs(
         record = run_record(named[0], runs)
         rows = {**_cells(record), "folder": record["path"], "damage": record["fault"] or ""}
         rows |= {key.replace("_", " "): str(record[key]) for key in record if key not in COLUMNS}
-        if as_json:
-            typer.echo(json.dumps(record))
-        else:
-            print_table(record["name"], ("", ""), [row for row in rows.items() if row[1]])
+        frame = pd.DataFrame([row for row in rows.items() if row[1]], columns=["name", "value"])
+        show_listing(frame, listing.form, title=record["name"], empty="", as_json=record)
     elif named:
-        changes = run_differences(*named)
-        if as_json:
-            typer.echo(json.dumps({"runs": names, "differences": changes}))
-        elif changes:
-            print_table(" → ".join(names or ()), ("what differs",), [(line,) for line in changes])
-        else:
-            say("the same training: nothing that decides it differs")
+        changes, same = run_differences(*named), "the same training: nothing that decides it differs"
+        frame, whole = pd.DataFrame({"what differs": changes}), {"runs": names, "differences": changes}
+        show_listing(frame, listing.form, title=" → ".join(names or ()), empty=same, as_json=whole)
     else:
         frame = runs_frame(runs)
         faults = frame[frame["fault"].notna()]
         show_listing(
             frame,
-            Format.JSON if as_json else form,
+            listing.form,
             title=f"runs in {runs}",
             cells=_cells,
             empty=f"there is no run in {runs}; epalm train --from-cache makes one",

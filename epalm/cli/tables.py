@@ -3,12 +3,14 @@
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from epalm.errors import UsageError
+from epalm.request_fields import option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,12 +27,19 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-FormatOption = Annotated[
-    Format,
-    typer.Option(
-        "--format", help="How the listing is printed on stdout; parquet, which is binary, only into a file or a pipe."
-    ),
-]
+@dataclass(frozen=True)
+class Listing:
+    """The options of a command that prints a listing."""
+
+    format: Format = option(
+        "How the listing is printed on stdout; parquet, which is binary, only into a file or a pipe.", Format.TABLE
+    )
+    json: bool = False
+
+    @property
+    def form(self) -> Format:
+        """The format that is asked for: --json is --format json."""
+        return Format.JSON if self.json else self.format
 
 
 def show_listing(

@@ -12,15 +12,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from epalm.cli.options import JsonOption, PlanOption
-from epalm.cli.request_options import takes_requests
-from epalm.cli.tables import Format, FormatOption, Record, show_listing
+from epalm.cli.tables import Listing, Record, show_listing
 from epalm.console import say
 from epalm.train.request import RecipeChanges, TrainRequest
 
 Result = TypeVar("Result")
 
 
-@takes_requests
 def train(*, request: TrainRequest, plan: PlanOption = False, as_json: JsonOption = False) -> None:
     """Train connector, soft prompt and adapters against the frozen language model.
 
@@ -116,15 +114,13 @@ def asked_to_stop(first: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-@takes_requests
 def recipes(
     name: Annotated[
         str | None, typer.Argument(help="A recipe's name or a .toml file. [default: list all]", show_default=False)
     ] = None,
     *,
     changes: RecipeChanges,
-    form: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
+    listing: Listing,
 ) -> None:
     """List the recipes, or print one with everything filled in, as TOML that --recipe takes.
 
@@ -145,13 +141,12 @@ def recipes(
     configs = {one: load_config(one, changes.overrides()).at_known_depth() for one in chosen}
     plain = {one: config.model_dump(mode="json") for one, config in configs.items()}
     if name:
-        typer.echo(json.dumps(plain) + "\n" if as_json else configs[name].to_toml(), nl=False)
+        typer.echo(json.dumps(plain) + "\n" if listing.json else configs[name].to_toml(), nl=False)
         return
     import pandas as pd
 
     frame = pd.json_normalize([{"name": one, **config} for one, config in plain.items()])
-    form = Format.JSON if as_json else form
-    show_listing(frame, form, title="recipes", cells=_recipe_cells, empty="there are none")
+    show_listing(frame, listing.form, title="recipes", cells=_recipe_cells, empty="there are none")
 
 
 def _recipe_cells(one: Record) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from epalm.cache.store import Cache
 from epalm.cli.app import app
 from epalm.cli.extract import extract
+from epalm.cli.request_options import takes_requests
 from epalm.errors import EpalmError, UsageError
 from epalm.extract import spec_builder
 from epalm.extract.encoders.registry import EncoderChoice
@@ -39,7 +40,7 @@ def _extract(tmp_path: Path, *words: object) -> Result:
     import typer
 
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(extract)
+    app.command()(takes_requests(extract))
     arguments = ["--cache", tmp_path / "cache", "--workers", 0, *words]
     result = CliRunner().invoke(app, [str(word) for word in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):

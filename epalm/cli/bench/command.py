@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epalm.cli.options import JsonOption, PlanOption
-from epalm.cli.request_options import takes_requests
-from epalm.cli.tables import Format, FormatOption, show_listing, write_listing
+from epalm.cli.options import PlanOption
+from epalm.cli.tables import Format, Listing, show_listing, write_listing
 
 if TYPE_CHECKING:
     from epalm.cli.bench.table import Planned
@@ -19,7 +18,6 @@ from epalm.samples import with_links
 from epalm.train.request import PLAYGROUND, recipe_for
 
 
-@takes_requests
 def bench(
     names: Annotated[
         list[str],
@@ -32,8 +30,7 @@ def bench(
     *,
     request: BenchRequest,
     plan: PlanOption = False,
-    form: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
+    listing: Listing,
 ) -> None:
     """Train and score every row of a grid, from one cache: which choice is worth what.
 
@@ -61,7 +58,7 @@ def bench(
     from epalm.console import print_table, say
     from epalm.grids import grids, load_grid
 
-    form = Format.JSON if as_json else form
+    form = listing.form
     data = with_links(request.data, follow=request.follow_links)
     work = replace(request, data=data, recipe=request.recipe or recipe_for(data), runs=request.runs / "bench")
     names = [each for one in names for each in (grids() if one == "all" else [one])]

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from epalm.cli.cache.sets import OptionalSetArgument, day, of_each
-from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption
-from epalm.cli.tables import Format, FormatOption, Record, show_listing
+from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption
+from epalm.cli.tables import Listing, Record, show_listing
 
 DAMAGED = 3  # exit code: something is not as its record says
 _HOUR = 3600.0  # seconds
@@ -18,8 +18,8 @@ def why(
         str, typer.Argument(metavar="MEDIA|SET", help="A media file, or a feature set's name or how it begins.")
     ],
     cache: CacheOption = DEFAULT_CACHE,
-    form: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
+    *,
+    listing: Listing,
 ) -> None:
     """Say what a feature set differs in from the nearest other one, or where the rows of a medium are and are not.
 
@@ -37,7 +37,7 @@ def why(
     from epalm.cache.store import Cache
     from epalm.console import say
 
-    store, form = Cache(cache, read_only=True), Format.JSON if as_json else form
+    store, form = Cache(cache, read_only=True), listing.form
     sets = of_each(store.set_names(), store.load)
     if Path(subject).is_file() or not any(features.name.startswith(subject) for features in sets):
         facts = why_medium(store, subject, sets)
@@ -66,8 +66,8 @@ def verify(
         bool, typer.Option("--repair", help="Restore what the rest of the set tells; drop other damaged blocks.")
     ] = False,
     cache: CacheOption = DEFAULT_CACHE,
-    form: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
+    *,
+    listing: Listing,
 ) -> None:
     """Read everything that is stored and hold it against its record; the exit code is 3 when something is damaged.
 
@@ -98,7 +98,7 @@ def verify(
     sets = [{"set": one.set, "blocks": one.blocks, "bytes": one.bytes} for one in checkups]
     show_listing(
         pd.DataFrame(findings, columns=COLUMNS, dtype=object),
-        Format.JSON if as_json else form,
+        listing.form,
         title="damaged",
         cells=lambda one: {
             "what": one["what"],
@@ -136,8 +136,8 @@ def gc(
         ),
     ] = None,
     cache: CacheOption = DEFAULT_CACHE,
-    form: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
+    *,
+    listing: Listing,
 ) -> None:
     """Free space: leftovers of killed processes, and with --unused whole feature sets that no run refers to.
 
@@ -167,7 +167,7 @@ def gc(
     items = [{"folder": one.folder, "what": one.what, "bytes": one.bytes} for one in garbage]
     show_listing(
         pd.DataFrame(items, columns=["folder", "what", "bytes"]),
-        Format.JSON if as_json else form,
+        listing.form,
         title="would be deleted" if dry_run else "deleted",
         cells=lambda one: {"folder": one["folder"] or ".", "what": one["what"], "size": size_in_words(one["bytes"])},
         empty=f"there is nothing to free in {cache}",

@@ -8,8 +8,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
-from epalm.cli.tables import Format, FormatOption, Record, records_of, show_listing
+from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, RunsOption
+from epalm.cli.tables import Listing, Record, records_of, show_listing
 from epalm.errors import CacheError
 
 SetArgument = Annotated[str, typer.Argument(metavar="SET", help="Name of a feature set, or how it begins.")]
@@ -17,12 +17,7 @@ OptionalSetArgument = Annotated[str | None, typer.Argument(metavar="[SET]", help
 T = TypeVar("T")
 
 
-def list_sets(
-    runs: RunsOption = DEFAULT_RUNS,
-    cache: CacheOption = DEFAULT_CACHE,
-    form: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+def list_sets(runs: RunsOption = DEFAULT_RUNS, cache: CacheOption = DEFAULT_CACHE, *, listing: Listing) -> None:
     """List the feature sets: what they hold, when they were last used, and by which runs.
 
     Examples:
@@ -40,7 +35,7 @@ def list_sets(
     frame["runs"] = [users_of(store.objects.below(f"{SETS}/{name}"), used.get(name, ())) for name in frame["set"]]
     show_listing(
         frame,
-        Format.JSON if as_json else form,
+        listing.form,
         title=f"feature sets in {cache}",
         cells=_cells,
         empty=f"{cache} holds no feature set yet; epalm extract --modality image makes one",
@@ -49,11 +44,7 @@ def list_sets(
 
 
 def info(
-    name: SetArgument,
-    runs: RunsOption = DEFAULT_RUNS,
-    cache: CacheOption = DEFAULT_CACHE,
-    form: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
+    name: SetArgument, runs: RunsOption = DEFAULT_RUNS, cache: CacheOption = DEFAULT_CACHE, *, listing: Listing
 ) -> None:
     """Show what decides a feature set's numbers, what made it, who uses it and what could not be read.
 
@@ -88,21 +79,11 @@ def info(
     rows |= {f"{part}: {key}": value for part in ("data", "spec", "recorded") for key, value in figures[part].items()}
     rows |= {f"{'warning' if entry['warning'] else 'bad'}: {entry['media']}": entry["error"] for entry in entries}
     texts = [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in rows.items()]
-    show_listing(
-        pd.DataFrame(texts, columns=["name", "value"]),
-        Format.JSON if as_json else form,
-        title=features.name,
-        empty="",
-        as_json=figures,
-    )
+    frame = pd.DataFrame(texts, columns=["name", "value"])
+    show_listing(frame, listing.form, title=features.name, empty="", as_json=figures)
 
 
-def ledger(
-    name: OptionalSetArgument = None,
-    cache: CacheOption = DEFAULT_CACHE,
-    form: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+def ledger(name: OptionalSetArgument = None, cache: CacheOption = DEFAULT_CACHE, *, listing: Listing) -> None:
     """List the media that could not be read and still have no row, and those that have one and a warning, and why.
 
     Examples:
@@ -123,7 +104,7 @@ def ledger(
     frame = pd.concat([ledger_frame([]), *frames], ignore_index=True).astype({"warning": bool})
     show_listing(
         frame,
-        Format.JSON if as_json else form,
+        listing.form,
         title="media without a row, and media with a warning",
         cells=lambda entry: {
             "media": entry["media"],

@@ -1,12 +1,11 @@
 """`epalm compare`: runs, or predictions that were scored, side by side on the same samples."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from epalm.cli.options import DEFAULT_RUNS, JsonOption, RunsOption
-from epalm.cli.tables import Format, FormatOption, Record, show_listing
+from epalm.cli.options import DEFAULT_RUNS, RunsOption
+from epalm.cli.tables import Format, Listing, Record, show_listing
 
 
 def compare(
@@ -22,8 +21,7 @@ def compare(
     split: Annotated[str | None, typer.Option(help="Scores of this split. [default: of the last scoring]")] = None,
     examples: Annotated[int, typer.Option(help="Samples shown of those that changed most.", min=0)] = 3,
     runs: RunsOption = DEFAULT_RUNS,
-    form: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
+    listing: Listing,
 ) -> None:
     """Differences between scored runs, with 95 % intervals and p-values, and the samples that changed.
 
@@ -51,14 +49,14 @@ def compare(
         raise UsageError("a comparison needs two runs", hint="epalm compare RUN RUN")
     first, *others = (read_scores(name, runs, split) for name in names)
     compared = compare_scores(first, others, examples=examples)
-    if as_json:
-        typer.echo(json.dumps(compared))
-        return
     parts = [(one["other"], task, part) for one in compared["comparisons"] for task, part in one["tasks"].items()]
     rows = [{"run": name, "task": task, **row} for name, task, part in parts for row in part["measures"].values()]
     title = f"{compared['data']}, split {compared['split']}, against {compared['first']}, values × 100"
-    show_listing(pd.DataFrame(rows), form, title=title, cells=_cells, empty="no sample is scored in both")
-    for name, task, part in parts if form is Format.TABLE else ():
+    whole = compared if listing.json else None
+    show_listing(
+        pd.DataFrame(rows), listing.form, title=title, cells=_cells, empty="no sample is scored in both", as_json=whole
+    )
+    for name, task, part in parts if listing.form is Format.TABLE else ():
         label, changed = f"{name}, {task}" if len(others) > 1 else task, part["changed"]
         if part["left_out"]:
             say(f"{label}: {part['left_out']} samples are not scored in both and are left out")

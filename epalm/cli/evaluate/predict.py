@@ -10,14 +10,12 @@ from typing import Annotated
 import typer
 
 from epalm.cli.options import JsonOption
-from epalm.cli.request_options import takes_requests
 from epalm.errors import MediaError, UsageError
 from epalm.evaluate.request import PredictRequest
 
 _FILE_LIKE = re.compile(r"\S+\.\w{1,5}|\S*/\S*")  # a name with an extension, or a path: no question
 
 
-@takes_requests
 def predict(
     words: Annotated[
         list[str] | None,

@@ -1,15 +1,13 @@
 """`epalm score`: stage 3. Decodes a split with a trained run and scores it."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 import typer
 
-from epalm.cli.options import JsonOption, PlanOption
+from epalm.cli.options import PlanOption
 from epalm.cli.outputs import file_for_scores
-from epalm.cli.request_options import takes_requests
-from epalm.cli.tables import Format, FormatOption, Record, show_listing
+from epalm.cli.tables import Listing, Record, show_listing
 from epalm.errors import UsageError
 from epalm.evaluate.request import ScoreRequest
 
@@ -18,10 +16,7 @@ _SKIPPED = 3  # exit code: a metric that was asked for by name could not run
 _OF_RUNS = ("run", "feature_set", "processes", "engine", "scheduler", "lm", "weights")  # options
 
 
-@takes_requests
-def score(
-    request: ScoreRequest, *, plan: PlanOption = False, form: FormatOption = Format.TABLE, as_json: JsonOption = False
-) -> None:
+def score(request: ScoreRequest, *, plan: PlanOption = False, listing: Listing) -> None:
     """Decode a split with a trained run and score what it predicts.
 
     Predictions are saved as they come; the same command goes on where it was stopped, and decodes nothing twice. A
@@ -66,7 +61,7 @@ def score(
         planned = plan_score(request, dry=plan)
         folder = planned.run.folder.path
         if plan:
-            show_plan("score", estimate_score(planned), planned.features, folder, as_json)
+            show_plan("score", estimate_score(planned), planned.features, folder, listing.json)
             if isinstance(planned.features, CachedFeatures):
                 planned.features.require_rows(request.allow_missing)
             return
@@ -76,10 +71,7 @@ def score(
         except KeyboardInterrupt:
             say("stopped; the predictions so far are saved, the same command goes on")
             raise typer.Exit(_STOPPED) from None
-    if as_json:
-        typer.echo(json.dumps(scores))
-    else:
-        _show_figures(scores, form)
+    _show_figures(scores, listing)
     if scores.get("samples_without_features"):
         warn(f"{scores['samples_without_features']} samples have no features and are not scored")
     for note in (note for figures in scores["tasks"].values() for note in figures["notes"]):
@@ -103,7 +95,7 @@ def _require_nothing_to_decode(request: ScoreRequest, plan: bool) -> None:
         raise UsageError(f"{option} does not go with --predictions, which decodes nothing", hint=f"leave {option}")
 
 
-def _show_figures(scores: dict[str, Any], form: Format) -> None:
+def _show_figures(scores: dict[str, Any], listing: Listing) -> None:
     import pandas as pd
 
     from epalm.figures import hundred, interval_in_words, samples_in_words
@@ -130,9 +122,10 @@ def _show_figures(scores: dict[str, Any], form: Format) -> None:
     intervals = dict.fromkeys(one["interval"] for one in scores["tasks"].values())
     show_listing(
         pd.DataFrame(rows, dtype=object),  # names of runs need not be UTF-8
-        form,
+        listing.form,
         title=f"{scores['modality']}, split {scores['split']} of {scores['data']}, values × 100",
         cells=cells,
         empty="no metric was computed" if scores["tasks"] else "no sample has answers or references to score against",
         notes=[f"95 % intervals: {words}" for words in intervals],
+        as_json=scores if listing.json else None,
     )
