@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ _FIGURES = [
     *("set", "modality", "encoder", "media", "views", "layers", "tokens", "width", "dtype", "bytes", "bad", "warned"),
     *("last_used", "fault"),
 ]
-_LEDGER = ["set", "modality", "media", "digest", "error", "hint", "warning"]
+LEDGER_COLUMNS = ["set", "modality", "media", "digest", "error", "hint", "warning"]
 SETS, _INDEX = "sets", "stat-index.sqlite"
 _LATEST = "latest"  # one object for each modality: two extractions at once leave both notes
 _USES, _LAST_USED = "uses", "used.json"  # with each set: marks that keep it from being collected
@@ -136,7 +136,10 @@ class Cache:
 
     def ledger(self) -> "pd.DataFrame":
         """A row for each medium that still has no row, and for each with a `warning`. Raises CacheError."""
-        return ledger_frame(self.sets())
+        import pandas as pd
+
+        rows = [row for features in self.sets() for row in ledger_rows(features)]
+        return pd.DataFrame(rows, columns=LEDGER_COLUMNS).astype({"warning": bool})
 
     def remember(self, modality: str, name: str, layers: tuple[int, ...], data: str) -> None:
         """Note an extraction as the latest one of its modality, and of all. Raises CacheError."""
@@ -182,16 +185,10 @@ class Cache:
         return latest
 
 
-def ledger_frame(sets: Iterable[FeatureSet]) -> "pd.DataFrame":
-    """A row for each medium that still has no row, then for each with a warning; see `Cache.ledger`."""
-    import pandas as pd
-
-    entries = [
-        {"set": features.name, "modality": features.spec.modality, **asdict(entry)}
-        for features in sets
-        for entry in (*features.bad_media(), *features.warned_media())
-    ]
-    return pd.DataFrame(entries, columns=_LEDGER).astype({"warning": bool})
+def ledger_rows(features: FeatureSet) -> list[dict[str, Any]]:
+    """The rows of `Cache.ledger` for one set: media that still have no row, then those with a warning."""
+    of = {"set": features.name, "modality": features.spec.modality}
+    return [of | asdict(entry) for entry in (*features.bad_media(), *features.warned_media())]
 
 
 def set_figures(features: FeatureSet) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from epalm.cache.store import Cache
 from epalm.console import progress
 from epalm.errors import CacheError
 
-COLUMNS = ("set", "what", "error", "block", "hint", "outcome", "repair")
+COLUMNS = ["set", "what", "error", "block", "hint", "outcome", "repair"]
 RESTORED, DROPPED, LEFT = "restored", "dropped", "left"  # no row is missing; rows are missing now; nothing was changed
 _RECORDED = "recorded.json"
 _NAMED = 3  # media named in a message; the rest is counted

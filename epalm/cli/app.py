@@ -19,6 +19,7 @@ from epalm.cli.names import NamesCommand
 from epalm.cli.request_options import takes_requests
 from epalm.cli.runs import export_run, import_run, runs
 from epalm.cli.train import recipes, train
+from epalm.errors import UsageError
 
 app = typer.Typer(
     help="A frozen language model that sees, watches and listens.\n\n"
@@ -58,6 +59,4 @@ app.add_typer(cache_app, name="cache")
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True})
 def ablate(_words: Annotated[list[str] | None, typer.Argument(metavar="")] = None) -> None:
     """Give the message that names `epalm bench`."""
-    from epalm.errors import UsageError
-
     raise UsageError("epalm ablate is epalm bench now", hint="epalm bench table-1; epalm bench --help")

@@ -9,6 +9,8 @@ import typer
 from epalm.cli.names import BENCHMARK
 from epalm.cli.options import FollowLinksOption
 from epalm.cli.tables import Format, Listing, Record, records_of, show_listing, write_listing
+from epalm.console import size_in_words
+from epalm.errors import UsageError
 from epalm.samples import with_links
 
 if TYPE_CHECKING:
@@ -40,21 +42,17 @@ def datasets(
 
         epalm datasets audiocaps --root /data/audiocaps
     """
-    import pandas as pd
-
     from epalm.datasets import count_splits, load_dataset
     from epalm.datasets.benchmarks import benchmark, benchmarks
-    from epalm.errors import UsageError
 
     if name is None:
         if root is not None:
             hint = "name it: epalm datasets vqa-v2 --root /data"
             raise UsageError("--root is the folder of one benchmark", hint=hint)
         facts = {one.name: _facts(one) for one in benchmarks().values()}
-        frame = pd.DataFrame(facts.values())
-        columns = ["name", "title", "modality", "task", "forms"] if listing.form is Format.TABLE else list(frame)
+        columns = ["name", "title", "modality", "task", "forms"] if listing.form is Format.TABLE else None
         whole, title = facts if listing.json else None, "benchmarks: --data NAME:/root"
-        show_listing(frame[columns], listing.form, title=title, empty="none", as_json=whole)
+        show_listing([*facts.values()], listing.form, title=title, empty="none", columns=columns, as_json=whole)
         return
     title, _, asked = name.partition("/")
     one = benchmark(title)
@@ -88,7 +86,6 @@ def _facts(one: "Benchmark") -> Record:
 
 
 def _file_cells(file: Record, root: Path | None) -> dict[str, str]:
-    from epalm.console import size_in_words
     from epalm.datasets.listing import in_words
 
     cells = {

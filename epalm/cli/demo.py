@@ -10,12 +10,12 @@ from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from typing import Any
 
-import typer
-
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training, logged, run_trainings
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
+from epalm.cli.tables import Format, Record, show_listing
+from epalm.console import say
 from epalm.extract.request import ExtractRequest
-from epalm.figures import samples_in_words
+from epalm.figures import hundred, samples_in_words
 from epalm.samples import HEADLINE, Modality
 from epalm.train.request import PLAYGROUND, RecipeChanges, TrainRequest
 
@@ -40,8 +40,6 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     from dask.system import cpu_count
 
     from epalm.cli.evaluate.report import report
-    from epalm.console import print_table, say
-    from epalm.figures import hundred
     from epalm.train.runs.run_folder import RunFolder
 
     started = time.monotonic()
@@ -69,15 +67,8 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
         names = [trainings[modality, side].label for side in _SIDES]
         with logged(bench, f"report-{modality}"), redirect_stdout(sys.stderr):
             report(names, samples=_SHOWN, out=pages[-1], runs=folder)
-    if as_json:
-        typer.echo(json.dumps(rows))
-    else:
-        table = [
-            (r["modality"], r["task"], r["measure"], *(hundred(r[c], ".1f") for c in _COLUMNS), r["samples"])
-            for r in rows
-        ]
-        columns = ("modality", "task", "measure", *_COLUMNS, "samples")
-        print_table("playground, test split, values × 100", columns, table)
+    title, form = "playground, test split, values × 100", Format.JSON if as_json else Format.TABLE
+    show_listing(rows, form, title=title, cells=_cells, empty="")
     say("look at " + ", ".join(str(page) for page in pages))
     say(f"{time.monotonic() - started:.0f} s; runs, scores and logs are in {folder}")
 
@@ -85,7 +76,6 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
 def _show_first_answer(bench: BenchRequest, started: float) -> None:
     """One question about one picture, answered after a quarter of the steps, so that there is something to see."""
     from epalm import api
-    from epalm.console import say
     from epalm.datasets import load_dataset
     from epalm.samples import Task
 
@@ -93,16 +83,8 @@ def _show_first_answer(bench: BenchRequest, started: float) -> None:
     changes = RecipeChanges(settings=[f"optim.max_steps={steps}", f"eval.every_steps={steps}", "eval.val_samples=50"])
     with logged(bench, "first"):
         features = api.extract(ExtractRequest(Modality.IMAGE, cache=bench.cache)).set_name
-        api.train(
-            TrainRequest(
-                from_cache=True,
-                feature_set=features,
-                cache=bench.cache,
-                runs=bench.runs,
-                run="first",
-                changes=changes,
-            )
-        )
+        places: Any = {"cache": bench.cache, "runs": bench.runs, "run": "first"}
+        api.train(TrainRequest(from_cache=True, feature_set=features, changes=changes, **places))
     data = load_dataset(PLAYGROUND, Modality.IMAGE)
     sample = next(one for one in data.split("test") if one.task is Task.QA)
     picture = data.locate(sample.media).path
@@ -111,18 +93,17 @@ def _show_first_answer(bench: BenchRequest, started: float) -> None:
     say(f"  {sample.prompt} → {answer} (right: {', '.join(sample.answers)})")
 
 
+def _cells(row: Record) -> dict[str, str]:
+    figures = {column: hundred(row[column], ".1f") for column in _COLUMNS}
+    return {name: row[name] for name in ("modality", "task", "measure")} | figures | {"samples": row["samples"]}
+
+
 def _rows(modality: Modality, sides: list[Outcome]) -> list[dict[str, Any]]:
     rows = []
     for task, measure in HEADLINE.items():
         scores = [side.scores["tasks"][task] for side in sides]
         values = (*(one["metrics"][measure] for one in scores), scores[0]["chance"][measure])
-        rows.append({
-            "modality": modality.value,
-            "task": task,
-            "measure": measure,
-            **dict(zip(_COLUMNS, values, strict=True)),
-            "samples": samples_in_words(scores[0]["figures"][measure]),
-            "split": "test",
-            "data": PLAYGROUND,
-        })  # fmt: skip
+        samples = samples_in_words(scores[0]["figures"][measure])
+        row = {"modality": modality.value, "task": task, "measure": measure, **dict(zip(_COLUMNS, values, strict=True))}
+        rows.append(row | {"samples": samples, "split": "test", "data": PLAYGROUND})
     return rows

@@ -12,8 +12,11 @@ from typing import Annotated
 
 import typer
 
+from epalm.cache.objects.durable import free_bytes
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
+from epalm.console import size_in_words
 from epalm.errors import EpalmError, UsageError
+from epalm.playground import weights_folder
 
 _LITTLE = 5 << 30  # bytes free below which a cache of any benchmark does not fit
 _CODECS = ("h264", "hevc", "vp9", "av1", "aac", "mp3")
@@ -146,8 +149,6 @@ def _spice() -> _Checked:
 
 
 def _playground() -> _Checked:
-    from epalm.playground import weights_folder
-
     if absent := [name for name in ("lm", "image", "video", "audio") if not weights_folder(name).is_dir()]:
         raise EpalmError(f"models are missing: {', '.join(absent)}", hint="install epalm again")
     return "its models are there"
@@ -178,9 +179,6 @@ def _cache(where: str, write: bool) -> _Checked:
 
 
 def _folder(folder: Path, write: bool, option: str) -> _Checked:
-    from epalm.cache.objects.durable import free_bytes
-    from epalm.console import size_in_words
-
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         if write:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from epalm.cli.options import JsonOption, PlanOption
+from epalm.console import say, warn
 from epalm.extract.request import ExtractRequest
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ def extract(request: ExtractRequest, *, plan: PlanOption = False, as_json: JsonO
 
         epalm extract --modality image --data photos/ --random-weights --engine dask --dask-workers 2
     """
-    from epalm.console import say
     from epalm.extract.pipeline import execute
     from epalm.extract.plan import plan as plan_extraction
 
@@ -116,7 +116,6 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
 
 def _show_summary(summary: "ExtractSummary", request: ExtractRequest, as_json: bool) -> None:
     """What was done."""
-    from epalm.console import say, warn
     from epalm.datasets.listing import in_words
 
     if as_json:

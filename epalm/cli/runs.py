@@ -15,7 +15,10 @@ from epalm.cli.options import (
     RunsOption,
     SetOption,
 )
-from epalm.cli.tables import Listing, Record, show_listing
+from epalm.cli.tables import Listing, Record, show_listing, show_values
+from epalm.console import say, size_in_words
+from epalm.errors import UsageError
+from epalm.figures import headline_in_words
 from epalm.samples import Modality
 
 
@@ -41,9 +44,6 @@ def runs(
 
         epalm runs one other
     """
-    import pandas as pd
-
-    from epalm.errors import UsageError
     from epalm.train.runs.listing import COLUMNS, run_differences, run_record, runs_frame
     from epalm.train.runs.run_folder import RunFolder
 
@@ -54,12 +54,12 @@ def runs(
         record = run_record(named[0], runs)
         rows = {**_cells(record), "folder": record["path"], "damage": record["fault"] or ""}
         rows |= {key.replace("_", " "): str(record[key]) for key in record if key not in COLUMNS}
-        frame = pd.DataFrame([row for row in rows.items() if row[1]], columns=["name", "value"])
-        show_listing(frame, listing.form, title=record["name"], empty="", as_json=record)
+        shown = {name: value for name, value in rows.items() if value}
+        show_values(shown, listing.form, title=record["name"], as_json=record)
     elif named:
         changes, same = run_differences(*named), "the same training: nothing that decides it differs"
-        frame, whole = pd.DataFrame({"what differs": changes}), {"runs": names, "differences": changes}
-        show_listing(frame, listing.form, title=" → ".join(names or ()), empty=same, as_json=whole)
+        lines, whole = [{"what differs": change} for change in changes], {"runs": names, "differences": changes}
+        show_listing(lines, listing.form, title=" → ".join(names or ()), empty=same, as_json=whole)
     else:
         frame = runs_frame(runs)
         faults = frame[frame["fault"].notna()]
@@ -74,8 +74,6 @@ def runs(
 
 
 def _cells(one: Record) -> dict[str, str]:
-    from epalm.figures import headline_in_words
-
     step, steps = one["step"], one["steps"]
     best = "" if one["val_loss"] is None else f"{one['val_loss']:.3f} nats"
     best += "" if one["val_exact"] is None else f", exact {one['val_exact']:.3f}"
@@ -110,7 +108,6 @@ def export_run(
 
         epalm export .epalm/runs/my-run my-model --checkpoint latest
     """
-    from epalm.console import say, size_in_words
     from epalm.train.runs import exchange
     from epalm.train.runs.run_folder import RunFolder
 
@@ -157,7 +154,6 @@ def import_run(
         epalm import video.pth --modality video --recipe msvd-qa --run published-msvd
     """
     from epalm.cache.spec import parse_layers
-    from epalm.console import say
     from epalm.extract.encoders.registry import build_encoder
     from epalm.extract.live import choice_of
     from epalm.recipes.config import load_config

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from epalm.console import print_table, say
 from epalm.errors import UsageError
 from epalm.request_fields import option
 
@@ -43,19 +44,21 @@ class Listing:
 
 
 def show_listing(
-    frame: "pd.DataFrame",
+    frame: "pd.DataFrame | Sequence[Record]",
     form: Format,
     *,
     title: str,
     cells: Callable[[Record], Mapping[str, str]] | None = None,
     empty: str,
+    columns: list[str] | None = None,
     notes: Sequence[str] = (),
     as_json: Any = None,
 ) -> None:
-    """Print a frame. For `table` each record becomes the `cells` of a row, by heading [its values]; notes go to stderr.
+    """Print a frame, or records with these `columns` [default: all that they have].
 
-    `empty` is the message, on stderr, in place of a table without rows. CSV and Parquet have the frame's columns, and
-    so have the objects of JSON, unless `as_json` is what it prints.
+    For `table` each record becomes the `cells` of a row, by heading [its values]; notes go to stderr. `empty` is the
+    message, on stderr, in place of a table without rows. CSV and Parquet have the frame's columns, and so have the
+    objects of JSON, unless `as_json` is what it prints.
 
     Raises:
         UsageError: Parquet is asked for on a terminal, or without pyarrow.
@@ -63,16 +66,24 @@ def show_listing(
     if form is Format.JSON and as_json is not None:
         typer.echo(json.dumps(as_json))
         return
+    import pandas as pd
+
+    frame = frame if isinstance(frame, pd.DataFrame) else pd.DataFrame(frame, columns=columns, dtype=object)
     if form is not Format.TABLE:
         write_listing(frame, form)
         return
-    from epalm.console import print_table, say
 
     rows = [(cells or _plain_cells)(record) for record in records_of(frame)]
     if rows:
         print_table(title, list(rows[0]), [list(row.values()) for row in rows])
     for note in notes if rows else [empty, *notes]:
         say(note)
+
+
+def show_values(values: Mapping[str, str], form: Format, *, title: str, as_json: Any = None) -> None:
+    """Print values, each with its name, as `show_listing` does."""
+    rows = [{"name": name, "value": value} for name, value in values.items()]
+    show_listing(rows, form, title=title, empty="", as_json=as_json)
 
 
 def _plain_cells(record: Record) -> dict[str, str]:

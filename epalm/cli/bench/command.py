@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epalm.cli.options import PlanOption
-from epalm.cli.tables import Format, Listing, show_listing, write_listing
+from epalm.cli.tables import Format, Listing, show_listing
 
 if TYPE_CHECKING:
     from epalm.cli.bench.table import Planned
 
 from epalm.cli.bench.trainings import BenchRequest, Training, earlier_outcome, run_trainings
+from epalm.console import print_table, say, time_in_words
+from epalm.extract.request import ExtractRequest
 from epalm.samples import with_links
 from epalm.train.request import PLAYGROUND, recipe_for
 
@@ -55,7 +57,6 @@ def bench(
     from epalm.cli.bench.marked import marked_among, replace_marked
     from epalm.cli.bench.table import make_table, plan_grid
     from epalm.cli.outputs import data_files, require_output
-    from epalm.console import print_table, say
     from epalm.grids import grids, load_grid
 
     form = listing.form
@@ -82,49 +83,41 @@ def bench(
         if form is Format.TABLE:
             print_table(f"{table.name}: {table.caption}", table.columns, table.rows)
     if form is not Format.TABLE:
-        import pandas as pd
-
-        write_listing(pd.DataFrame([record for table in tables for record in table.records]), form)
+        show_listing([record for table in tables for record in table.records], form, title="", empty="")
     say(f"runs, scores and logs are in {work.runs}")
 
 
 def _show_plan(planned: "Mapping[str, Planned]", work: BenchRequest, form: Format) -> None:
     """The trainings, which are done, and how long the others take at the rate of those; one of several grids once."""
-    import pandas as pd
-
-    from epalm.console import time_in_words
-
     grids_of: dict[Training, list[str]] = {}
     for name, one in planned.items():
         for training in dict.fromkeys(one.values()):
             grids_of.setdefault(training, []).append(name)
     outcomes = {training: earlier_outcome(training, work) for training in grids_of}
-    frame = pd.DataFrame([
+    done = [outcome.trained for outcome in outcomes.values() if outcome]
+    rate = sum(one["seconds"] for one in done) / sum(one["steps"] for one in done) if done else 0.0
+    rows = [
         {
             "grids": grids,
             "modality": training.extract.modality.value,
             "settings": training.request.changes.settings,
             "features": _features(training),
-            "steps": json.loads(training.decides)["optim"]["max_steps"],
+            "steps": steps,
             "done": outcomes[training] is not None,
+            "seconds": rate * steps if done and steps and not outcomes[training] else None,
         }
         for training, grids in grids_of.items()
-    ])  # fmt: skip
-    done = [outcome.trained for outcome in outcomes.values() if outcome]
-    notes = [f"{len(frame)} trainings, {len(done)} of them done; these are looked at again, not trained"]
-    frame["seconds"] = None
+        for steps in [json.loads(training.decides)["optim"]["max_steps"]]
+    ]
+    notes = [f"{len(rows)} trainings, {len(done)} of them done; these are looked at again, not trained"]
     if done:
-        rate = sum(one["seconds"] for one in done) / sum(one["steps"] for one in done)
-        frame["seconds"] = (frame["steps"] * rate).where(~frame["done"])
-        taken = time_in_words(frame["seconds"].sum())
+        taken = time_in_words(sum(row["seconds"] or 0.0 for row in rows))
         notes.append(f"the others take about {taken} one after the other, at the rate of those done")
-    show_listing(frame, form, title="trainings", empty="no trainings", notes=notes)
+    show_listing(rows, form, title="trainings", empty="no trainings", notes=notes)
 
 
 def _features(training: Training) -> str:
     """What is not as usual in the extraction."""
-    from epalm.extract.request import ExtractRequest
-
     if training.in_loop:
         return "encoder in the loop"
     usual = ExtractRequest(training.extract.modality)

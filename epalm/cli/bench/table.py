@@ -11,6 +11,7 @@ from epalm.extract.encoders.registry import default_kind, encoder_names
 from epalm.extract.request import ExtractRequest
 from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.grids import PAPER_BANK, Grid, Row, carried_over, masks_of
+from epalm.playground import weights_folder
 from epalm.recipes.config import load_config
 from epalm.recipes.settings import OPT_BLOCKS
 from epalm.samples import Modality
@@ -217,8 +218,6 @@ def _require_samples(grid: Grid, bench: BenchRequest, modalities: Sequence[Modal
 
 def _bank(bench: BenchRequest, weights: Mapping[str, str]) -> tuple[int, int]:
     """Mel bins and time frames of the audio encoder."""
-    from epalm.playground import weights_folder
-
     name = str(weights_folder("audio")) if bench.data == PLAYGROUND else weights.get(default_kind(Modality.AUDIO))
     if name is None:
         return PAPER_BANK

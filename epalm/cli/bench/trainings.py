@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from epalm import DEFAULT_CACHE, DEFAULT_RUNS, api
 from epalm.cli.train import until_stopped
 from epalm.console import say, time_in_words
-from epalm.dask_engine import Cluster, Worker, run_tasks
+from epalm.dask_engine import Cluster, Worker, device_of_worker, run_tasks
 from epalm.errors import EpalmError
 from epalm.evaluate.request import ScoreRequest
 from epalm.extract.request import ExtractRequest
@@ -155,8 +155,6 @@ class _Trainer(Worker[_Task, Outcome]):
     """In a worker process, which shares cores and GPUs with the others of its machine."""
 
     def __init__(self, bench: BenchRequest, number: int | None) -> None:
-        from epalm.dask_engine import device_of_worker
-
         self._bench, self._device = bench, device_of_worker("auto", number)
 
     def run(self, task: _Task, threads: int) -> Outcome:

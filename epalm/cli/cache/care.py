@@ -8,6 +8,7 @@ import typer
 from epalm.cli.cache.sets import OptionalSetArgument, day, of_each
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption
 from epalm.cli.tables import Listing, Record, show_listing
+from epalm.console import say, size_in_words
 
 DAMAGED = 3  # exit code: something is not as its record says
 _HOUR = 3600.0  # seconds
@@ -31,11 +32,8 @@ def why(
 
         epalm cache why photos/cat.jpg --json
     """
-    import pandas as pd
-
     from epalm.cache.care.why import library_differences, why_medium, why_set
     from epalm.cache.store import Cache
-    from epalm.console import say
 
     store, form = Cache(cache, read_only=True), listing.form
     sets = of_each(store.set_names(), store.load)
@@ -43,21 +41,22 @@ def why(
         facts = why_medium(store, subject, sets)
         digest = facts["digest"]
         say(f"{subject}: " + (f"digest {digest}" if digest else "the file is not here; found by its name"))
-        frame = pd.DataFrame(facts["sets"], dtype=object)
-        show_listing(frame, form, title="rows", cells=_row_cells, empty="there is no feature set for it", as_json=facts)
+        none = "there is no feature set for it"
+        show_listing(facts["sets"], form, title="rows", cells=_row_cells, empty=none, as_json=facts)
         return
     facts = why_set(store.find(subject), sets)
     latest, *older = facts["blocks"] or [{"versions": {}}]
-    rows = [("another input", line) for line in facts["inputs"]]
-    rows += [("another library, recorded", line) for line in facts["libraries"]]
+    changes = [("another input", line) for line in facts["inputs"]]
+    changes += [("another library, recorded", line) for line in facts["libraries"]]
     for made in older:
         changed = ", ".join(library_differences(made["versions"], latest["versions"])) or "nothing"
-        rows.append((f"{made['blocks']:,} of its own blocks are older", changed))
+        changes.append((f"{made['blocks']:,} of its own blocks are older", changed))
     than = f", against {facts['nearest']}" if facts["nearest"] else ""
     if not than:
         say(f"{facts['set']} is the only feature set in the cache: there is none to compare it with")
-    frame = pd.DataFrame(rows, columns=["what differs", "there → here"])
-    show_listing(frame, form, title=f"{facts['set']}{than}", empty="nothing differs", as_json=facts)
+    columns = ["what differs", "there → here"]
+    rows = [dict(zip(columns, change, strict=True)) for change in changes]
+    show_listing(rows, form, title=f"{facts['set']}{than}", empty="nothing differs", columns=columns, as_json=facts)
 
 
 def verify(
@@ -80,11 +79,8 @@ def verify(
 
         epalm cache verify image --repair
     """
-    import pandas as pd
-
     from epalm.cache.care.check import COLUMNS, RESTORED, check_set
     from epalm.cache.store import Cache
-    from epalm.console import say
 
     store = Cache(cache, read_only=not mend)
     names = [one for one in store.set_names() if one.startswith(name or "")]  # also of damaged sets
@@ -97,8 +93,9 @@ def verify(
     findings = [finding for checkup in checkups for finding in checkup.findings]
     sets = [{"set": one.set, "blocks": one.blocks, "bytes": one.bytes} for one in checkups]
     show_listing(
-        pd.DataFrame(findings, columns=COLUMNS, dtype=object),
+        findings,
         listing.form,
+        columns=COLUMNS,
         title="damaged",
         cells=lambda one: {
             "what": one["what"],
@@ -150,11 +147,8 @@ def gc(
 
         epalm cache gc --unused --runs /data/runs --grace 72
     """
-    import pandas as pd
-
     from epalm.cache.care.collect import find_garbage
     from epalm.cache.store import Cache
-    from epalm.console import say, size_in_words
     from epalm.train.runs.listing import runs_of_sets
 
     store = Cache(cache, read_only=True)
@@ -166,8 +160,9 @@ def gc(
             one.delete()
     items = [{"folder": one.folder, "what": one.what, "bytes": one.bytes} for one in garbage]
     show_listing(
-        pd.DataFrame(items, columns=["folder", "what", "bytes"]),
+        items,
         listing.form,
+        columns=["folder", "what", "bytes"],
         title="would be deleted" if dry_run else "deleted",
         cells=lambda one: {"folder": one["folder"] or ".", "what": one["what"], "size": size_in_words(one["bytes"])},
         empty=f"there is nothing to free in {cache}",

@@ -11,6 +11,7 @@ from epalm.cli.cache.care import DAMAGED
 from epalm.cli.cache.sets import SetArgument
 from epalm.cli.options import DEFAULT_CACHE, CacheOption, JsonOption, PlanOption
 from epalm.cli.outputs import ForceOption, require_output
+from epalm.console import say, size_in_words, warn
 from epalm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ def export_features(
     """
     from epalm.cache.exchange.files import export_set
     from epalm.cache.store import Cache
-    from epalm.console import say, size_in_words, warn
 
     require_output(file, [cache], ours=False, force=force)
     store = Cache(cache)
@@ -92,7 +92,6 @@ def import_features(
     """
     from epalm.cache.exchange.files import import_set
     from epalm.cache.store import Cache
-    from epalm.console import say
 
     store = Cache(cache)
     done = import_set(store, file)
@@ -157,7 +156,6 @@ def pull(
 def _copy_set(source: "Cache", name: str, target: "Cache", verb: str, only_plan: bool, as_json: bool) -> None:
     """Copy a set, or say what there is to copy. Raises typer.Exit where something is damaged."""
     from epalm.cache.exchange.transfer import note_latest, plan_transfer, run_transfer
-    from epalm.console import say, size_in_words, warn
 
     features = source.find(name)
     plan = plan_transfer(features, target)
@@ -184,7 +182,6 @@ def _copy_set(source: "Cache", name: str, target: "Cache", verb: str, only_plan:
 
 def _say_next(cache: "Cache", features: "FeatureSet", source: "Cache | None" = None) -> None:
     from epalm.cache.exchange.transfer import note_latest
-    from epalm.console import say
 
     latest = note_latest(cache, features, source)
     if latest:

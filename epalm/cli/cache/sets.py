@@ -9,7 +9,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, RunsOption
-from epalm.cli.tables import Listing, Record, records_of, show_listing
+from epalm.cli.tables import Listing, Record, show_listing, show_values
+from epalm.console import size_in_words, warn
 from epalm.errors import CacheError
 
 SetArgument = Annotated[str, typer.Argument(metavar="SET", help="Name of a feature set, or how it begins.")]
@@ -54,15 +55,13 @@ def info(
 
         epalm cache info video-timesformer --json
     """
-    import pandas as pd
-
     from epalm.cache.care.collect import users_of
     from epalm.cache.manifest import read_manifests
-    from epalm.cache.store import Cache, ledger_frame, set_figures
+    from epalm.cache.store import Cache, ledger_rows, set_figures
     from epalm.train.runs.listing import runs_of_sets
 
     features = Cache(cache).find(name)
-    entries = records_of(ledger_frame([features])[["media", "error", "hint", "warning"]])
+    entries = [{key: row[key] for key in ("media", "error", "hint", "warning")} for row in ledger_rows(features)]
     figures = {
         **set_figures(features),
         "runs": users_of(features.objects, runs_of_sets([runs]).get(features.name, ())),
@@ -78,9 +77,8 @@ def info(
     rows |= {"last_used": day(figures["last_used"])}
     rows |= {f"{part}: {key}": value for part in ("data", "spec", "recorded") for key, value in figures[part].items()}
     rows |= {f"{'warning' if entry['warning'] else 'bad'}: {entry['media']}": entry["error"] for entry in entries}
-    texts = [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in rows.items()]
-    frame = pd.DataFrame(texts, columns=["name", "value"])
-    show_listing(frame, listing.form, title=features.name, empty="", as_json=figures)
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in rows.items()}
+    show_values(texts, listing.form, title=features.name, as_json=figures)
 
 
 def ledger(name: OptionalSetArgument = None, cache: CacheOption = DEFAULT_CACHE, *, listing: Listing) -> None:
@@ -92,18 +90,17 @@ def ledger(name: OptionalSetArgument = None, cache: CacheOption = DEFAULT_CACHE,
 
         epalm cache ledger audio --format csv
     """
-    import pandas as pd
-
-    from epalm.cache.store import Cache, ledger_frame
+    from epalm.cache.store import LEDGER_COLUMNS, Cache, ledger_rows
 
     store = Cache(cache)
-    if name:
-        frames = [ledger_frame([store.find(name)])]
-    else:
-        frames = of_each(store.set_names(), lambda one: ledger_frame([store.load(one)]))
-    frame = pd.concat([ledger_frame([]), *frames], ignore_index=True).astype({"warning": bool})
+    every = (
+        [ledger_rows(store.find(name))]
+        if name
+        else of_each(store.set_names(), lambda one: ledger_rows(store.load(one)))
+    )
+    entries = [row for rows in every for row in rows]
     show_listing(
-        frame,
+        entries,
         listing.form,
         title="media without a row, and media with a warning",
         cells=lambda entry: {
@@ -116,15 +113,14 @@ def ledger(name: OptionalSetArgument = None, cache: CacheOption = DEFAULT_CACHE,
         empty="the ledger is empty: every medium that was extracted has a row",
         notes=[
             f"to try them again: epalm extract --modality {modality} --data … --retry-bad, with the options as before"
-            for modality in frame.loc[~frame["warning"], "modality"].unique()
+            for modality in dict.fromkeys(entry["modality"] for entry in entries if not entry["warning"])
         ],
+        columns=LEDGER_COLUMNS,
     )
 
 
 def of_each(names: Iterable[str], make: Callable[[str], T]) -> list[T]:
     """What `make` gives for each feature set; a damaged one is left out, with a warning."""
-    from epalm.console import warn
-
     made = []
     for name in names:
         try:
@@ -140,8 +136,6 @@ def day(seconds: float | None) -> str:
 
 
 def _cells(one: Record) -> dict[str, str]:
-    from epalm.console import size_in_words
-
     cells = dict.fromkeys(("set", "media", "views", "layers", "size", "bad", "last used", "runs"), "")
     if one["fault"]:
         return cells | {"set": one["set"], "media": f"damaged: {one['fault']}"}

@@ -6,6 +6,9 @@ import typer
 
 from epalm.cli.options import DEFAULT_RUNS, RunsOption
 from epalm.cli.tables import Format, Listing, Record, show_listing
+from epalm.console import say
+from epalm.errors import UsageError
+from epalm.figures import hundred, interval_in_words, samples_in_words
 
 
 def compare(
@@ -38,10 +41,6 @@ def compare(
 
         epalm compare my-run theirs.scores.json
     """
-    import pandas as pd
-
-    from epalm.console import say
-    from epalm.errors import UsageError
     from epalm.evaluate.comparing import compare as compare_scores
     from epalm.evaluate.score_files import read_scores
 
@@ -53,9 +52,7 @@ def compare(
     rows = [{"run": name, "task": task, **row} for name, task, part in parts for row in part["measures"].values()]
     title = f"{compared['data']}, split {compared['split']}, against {compared['first']}, values × 100"
     whole = compared if listing.json else None
-    show_listing(
-        pd.DataFrame(rows), listing.form, title=title, cells=_cells, empty="no sample is scored in both", as_json=whole
-    )
+    show_listing(rows, listing.form, title=title, cells=_cells, empty="no sample is scored in both", as_json=whole)
     for name, task, part in parts if listing.form is Format.TABLE else ():
         label, changed = f"{name}, {task}" if len(others) > 1 else task, part["changed"]
         if part["left_out"]:
@@ -73,8 +70,6 @@ def compare(
 
 
 def _cells(row: Record) -> dict[str, str]:
-    from epalm.figures import hundred, interval_in_words, samples_in_words
-
     return {
         "metric": f"{row['task']}: {row['measure']}",
         "run": row["run"],

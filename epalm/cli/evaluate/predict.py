@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from epalm.cli.options import JsonOption
+from epalm.console import print_table, show_error
 from epalm.errors import MediaError, UsageError
 from epalm.evaluate.request import PredictRequest
 
@@ -45,7 +46,6 @@ def predict(
 
         epalm predict cat.jpg "what animal is this?" --rank-answers answers.txt
     """
-    from epalm.console import print_table, show_error
     from epalm.evaluate import loaded_model
 
     files, question = _files_and_question(words or [], request.question)

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from epalm.cache.objects.durable import write_atomically
 from epalm.cli.options import DEFAULT_RUNS, FollowLinksOption, JsonOption, RunsOption
 from epalm.cli.outputs import ForceOption, data_files, is_own, require_output
+from epalm.console import say, size_in_words
 
 _NAME = "report.html"
 
@@ -52,8 +54,6 @@ def report(
 
         epalm report results.scores.json --samples 500 --open
     """
-    from epalm.cache.objects.durable import write_atomically
-    from epalm.console import say, size_in_words
     from epalm.evaluate.report.media import shown_media
     from epalm.evaluate.report.page import render_page
     from epalm.evaluate.report.samples import make_samples

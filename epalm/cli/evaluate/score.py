@@ -8,8 +8,10 @@ import typer
 from epalm.cli.options import PlanOption
 from epalm.cli.outputs import file_for_scores
 from epalm.cli.tables import Listing, Record, show_listing
+from epalm.console import say, warn
 from epalm.errors import UsageError
 from epalm.evaluate.request import ScoreRequest
+from epalm.figures import hundred, interval_in_words, samples_in_words
 
 _STOPPED = 130
 _SKIPPED = 3  # exit code: a metric that was asked for by name could not run
@@ -42,8 +44,6 @@ def score(request: ScoreRequest, *, plan: PlanOption = False, listing: Listing) 
 
         epalm score --predictions results.json --data vqa.jsonl --split val
     """
-    from epalm.console import say, warn
-
     if request.predictions is not None:
         from epalm.evaluate.given import score_given
 
@@ -96,10 +96,6 @@ def _require_nothing_to_decode(request: ScoreRequest, plan: bool) -> None:
 
 
 def _show_figures(scores: dict[str, Any], listing: Listing) -> None:
-    import pandas as pd
-
-    from epalm.figures import hundred, interval_in_words, samples_in_words
-
     rows = []
     for task, part in scores["tasks"].items():
         about = {"run": scores["run"], "task": task, "type": None}
@@ -121,7 +117,7 @@ def _show_figures(scores: dict[str, Any], listing: Listing) -> None:
 
     intervals = dict.fromkeys(one["interval"] for one in scores["tasks"].values())
     show_listing(
-        pd.DataFrame(rows, dtype=object),  # names of runs need not be UTF-8
+        rows,
         listing.form,
         title=f"{scores['modality']}, split {scores['split']} of {scores['data']}, values × 100",
         cells=cells,

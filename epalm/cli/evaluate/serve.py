@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from epalm.cli.options import DEFAULT_RUNS, DeviceOption, LmOption, RunsOption, WeightsOption
+from epalm.console import say
 from epalm.errors import EpalmError, UsageError
 from epalm.samples import Modality
 
@@ -46,7 +47,6 @@ def serve(
     import uvicorn
 
     from epalm.cli.train import asked_to_stop
-    from epalm.console import say
     from epalm.evaluate.loaded_model import LoadedModel
     from epalm.train.runs.run_folder import RunFolder
 
