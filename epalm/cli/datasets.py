@@ -37,9 +37,7 @@ def datasets(
     Examples:
 
         epalm datasets
-
         epalm datasets vqa-v2
-
         epalm datasets audiocaps --root /data/audiocaps
     """
     from epalm.datasets import count_splits, load_dataset

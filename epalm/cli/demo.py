@@ -34,7 +34,6 @@ def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as
     Examples:
 
         epalm demo
-
         epalm demo --runs /tmp/runs --json
     """
     from dask.system import cpu_count

@@ -39,7 +39,6 @@ def doctor(
     Examples:
 
         epalm doctor
-
         epalm doctor --cache s3://bucket/cache --json
     """
     findings = [

@@ -30,13 +30,9 @@ def extract(request: ExtractRequest, *, plan: PlanOption = False, as_json: JsonO
     Examples:
 
         epalm extract --modality video
-
         epalm extract --modality image --data photos/ --plan
-
         epalm extract --modality audio --data sounds.jsonl --weights models/ast --layers last:4 --views 4
-
         epalm extract --modality image --data 'shards/train-{000..099}.tar' --precision bfloat16
-
         epalm extract --modality image --data photos/ --random-weights --engine dask --dask-workers 2
     """
     from epalm.extract.pipeline import execute

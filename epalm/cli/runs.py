@@ -37,11 +37,8 @@ def runs(
     Examples:
 
         epalm runs
-
         epalm runs --format csv > runs.csv
-
         epalm runs my-run --json
-
         epalm runs one other
     """
     from epalm.train.runs.listing import COLUMNS, run_differences, run_record, runs_frame
@@ -105,7 +102,6 @@ def export_run(
     Examples:
 
         epalm export my-run my-model
-
         epalm export .epalm/runs/my-run my-model --checkpoint latest
     """
     from epalm.train.runs import exchange
@@ -148,9 +144,7 @@ def import_run(
     Examples:
 
         epalm import checkpoint_best.pth
-
         epalm import checkpoint_best.pth --set lm.name=facebook/opt-6.7b --weights vit_large_patch16_224
-
         epalm import video.pth --modality video --recipe msvd-qa --run published-msvd
     """
     from epalm.cache.spec import parse_layers

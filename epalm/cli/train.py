@@ -31,11 +31,8 @@ def train(*, request: TrainRequest, plan: PlanOption = False, as_json: JsonOptio
     Examples:
 
         epalm train --from-cache
-
         epalm train --from-cache --modality video --variant epalm-ada --inject 2@0:2
-
         epalm train --from-cache --data vqa.jsonl --recipe vqa-v2 --set lm.name=facebook/opt-350m
-
         epalm train --modality image --set optim.max_steps=20
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost process is one message of ours
@@ -129,9 +126,7 @@ def recipes(
     Examples:
 
         epalm recipes
-
         epalm recipes vqa-v2 --variant epalm-pt-l
-
         epalm recipes vqa-v2 --few-shot 0.01 > mine.toml
     """
     from epalm.recipes.config import load_config

@@ -47,11 +47,8 @@ def bench(
     Examples:
 
         epalm bench variants
-
         epalm bench all --processes 2 --write docs/ablations.md
-
         epalm bench table-3 --data msvd-qa:/data/msvd --set lm.name=facebook/opt-2.7b --plan
-
         epalm bench mine.toml --format csv > mine.csv
     """
     from epalm.cli.bench.marked import marked_among, replace_marked

@@ -29,7 +29,6 @@ def why(
     Examples:
 
         epalm cache why image-vit
-
         epalm cache why photos/cat.jpg --json
     """
     from epalm.cache.care.why import library_differences, why_medium, why_set
@@ -76,7 +75,6 @@ def verify(
     Examples:
 
         epalm cache verify
-
         epalm cache verify image --repair
     """
     from epalm.cache.care.check import COLUMNS, RESTORED, check_set
@@ -144,7 +142,6 @@ def gc(
     Examples:
 
         epalm cache gc --dry-run
-
         epalm cache gc --unused --runs /data/runs --grace 72
     """
     from epalm.cache.care.collect import find_garbage

@@ -48,9 +48,7 @@ def export_features(
     Examples:
 
         epalm cache export image features.h5
-
         epalm cache export image-vit features.npz --layers last:1 --views 0
-
         epalm cache export video features.parquet --cache s3://bucket/cache
     """
     from epalm.cache.exchange.files import export_set
@@ -87,7 +85,6 @@ def import_features(
     Examples:
 
         epalm cache import features.h5
-
         epalm cache import features.h5 --cache /data/cache
     """
     from epalm.cache.exchange.files import import_set
@@ -116,9 +113,7 @@ def push(
     Examples:
 
         epalm cache push image s3://bucket/cache --plan
-
         epalm cache push image s3://bucket/cache
-
         epalm cache push video-timesformer /mnt/shared/cache
     """
     from epalm.cache.store import Cache
@@ -143,9 +138,7 @@ def pull(
     Examples:
 
         epalm cache pull s3://bucket/cache
-
         epalm cache pull s3://bucket/cache image-vit --plan
-
         epalm cache pull /mnt/shared/cache video --cache /data/cache
     """
     from epalm.cache.store import Cache

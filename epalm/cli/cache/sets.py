@@ -24,7 +24,6 @@ def list_sets(runs: RunsOption = DEFAULT_RUNS, cache: CacheOption = DEFAULT_CACH
     Examples:
 
         epalm cache ls
-
         epalm cache ls --cache /data/cache --runs /data/runs --format csv
     """
     from epalm.cache.care.collect import users_of
@@ -52,7 +51,6 @@ def info(
     Examples:
 
         epalm cache info image
-
         epalm cache info video-timesformer --json
     """
     from epalm.cache.care.collect import users_of
@@ -87,7 +85,6 @@ def ledger(name: OptionalSetArgument = None, cache: CacheOption = DEFAULT_CACHE,
     Examples:
 
         epalm cache ledger
-
         epalm cache ledger audio --format csv
     """
     from epalm.cache.store import LEDGER_COLUMNS, Cache, ledger_rows

@@ -34,11 +34,8 @@ def compare(
     Examples:
 
         epalm compare baseline my-run
-
         epalm compare baseline a b --split val --json
-
         epalm compare baseline a b --format csv > differences.csv
-
         epalm compare my-run theirs.scores.json
     """
     from epalm.evaluate.comparing import compare as compare_scores

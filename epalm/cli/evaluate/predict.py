@@ -37,13 +37,9 @@ def predict(
     Examples:
 
         epalm predict cat.jpg "what animal is this?"
-
         epalm predict clip.mp4
-
         epalm predict photos/*.jpg -q "what animal is this?" --json
-
         epalm predict bell.wav "how many tones are there?" --run my-run
-
         epalm predict cat.jpg "what animal is this?" --rank-answers answers.txt
     """
     from epalm.evaluate import loaded_model

@@ -49,9 +49,7 @@ def report(
     Examples:
 
         epalm report
-
         epalm report baseline my-run --out differences.html
-
         epalm report results.scores.json --samples 500 --open
     """
     from epalm.evaluate.report.media import shown_media

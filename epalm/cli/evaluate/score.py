@@ -27,21 +27,13 @@ def score(request: ScoreRequest, *, plan: PlanOption = False, listing: Listing) 
     Examples:
 
         epalm score
-
         epalm score --run my-run --split val --num-beams 1
-
         epalm score --sampling --temperature 0.7 --top-p 0.9 --seed 1
-
         epalm score --rank-answers answers.txt
-
         epalm score --data vqa.jsonl --limit 1000 --json
-
         epalm score --data msvd-qa.jsonl --modality video --feature-set NAME
-
         epalm score --run my-run --processes 4
-
         epalm score --runs /shared/runs --engine dask --scheduler tcp://HOST:8786
-
         epalm score --predictions results.json --data vqa.jsonl --split val
     """
     if request.predictions is not None:

@@ -39,7 +39,6 @@ def serve(
     Examples:
 
         epalm serve
-
         epalm serve --run baseline --run my-run --port 8000
     """
     if find_spec("gradio") is None:
