@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from epalm.cli.bench.marked import require_marks
+from epalm.cli.bench.table import require_marks
 from epalm.grids import PAPER_BANK, carried_over, grids, load_grid, masks_of
 from epalm.train.lm.augmented_opt import Injection
 

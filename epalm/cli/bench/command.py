@@ -51,8 +51,7 @@ def bench(
         epalm bench table-3 --data msvd-qa:/data/msvd --set lm.name=facebook/opt-2.7b --plan
         epalm bench mine.toml --format csv > mine.csv
     """
-    from epalm.cli.bench.marked import marked_among, replace_marked
-    from epalm.cli.bench.table import make_table, plan_grid
+    from epalm.cli.bench.table import make_table, marked_among, plan_grid, replace_marked
     from epalm.cli.outputs import data_files, require_output
     from epalm.grids import grids, load_grid
 

@@ -1,12 +1,16 @@
-"""The trainings that a grid asks for on the data at hand, and the table that is made of what came of them."""
+"""The trainings that a grid asks for on the data at hand, the table that is made of them, and where it is written.
+
+A Markdown file takes a table between its lines `<!-- NAME -->` and `<!-- /NAME -->`.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training
-from epalm.errors import UsageError
+from epalm.errors import EpalmError, UsageError
 from epalm.extract.encoders.registry import default_kind, encoder_names
 from epalm.extract.request import ExtractRequest
 from epalm.figures import hundred, interval_in_words, samples_in_words
@@ -236,3 +240,41 @@ def _model_config(name: str, what: str, option: str, *keys: str) -> list[int]:
         return [int(getattr(config, key)) for key in keys]
 
     return load(Source(name, option=option), what, read)
+
+
+def require_marks(path: Path, name: str) -> tuple[str, str]:
+    """What stands before and after the part, marks included.
+
+    Raises:
+        UsageError: the file cannot be read, or does not have the two marks once each, in their order.
+    """
+    first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
+    try:
+        before, start, rest = path.read_text(encoding="utf-8").partition(first)
+    except (OSError, ValueError) as error:
+        hint = "--write takes a Markdown file that is there"
+        raise UsageError(f"{path} cannot be read: {error}", hint=hint) from error
+    _, end, after = rest.partition(last)
+    if not (start and end) or first in after or last in before + after:
+        raise UsageError(
+            f"{path} does not have the lines {first} and {last} once each", hint="put them where the table belongs"
+        )
+    return before + first, last + after
+
+
+def marked_among(path: Path, names: Sequence[str]) -> list[str]:
+    """Those of the names whose part the file has. Raises UsageError: none, or as `require_marks`."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    marked = [name for name in names if f"<!-- {name} -->" in text or f"<!-- /{name} -->" in text]
+    for name in marked or names[:1]:
+        require_marks(path, name)
+    return marked
+
+
+def replace_marked(path: Path, name: str, part: str) -> None:
+    """Put `part` between the marks. Raises UsageError as `require_marks`; EpalmError: it cannot be written."""
+    before, after = require_marks(path, name)
+    try:
+        path.write_text(f"{before}\n\n{part}\n\n{after}", encoding="utf-8")
+    except OSError as error:
+        raise EpalmError(f"{path} cannot be written: {error}", hint="the table is printed as well") from error

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from epalm.cli.bench import trainings
-from epalm.cli.bench.marked import replace_marked, require_marks
+from epalm.cli.bench.table import replace_marked, require_marks
 from epalm.errors import UsageError
 from epalm.grids import carried_over, grids, load_grid
 from epalm.recipes.settings import FORMS
