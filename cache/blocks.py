@@ -155,11 +155,11 @@ def missing_parts(
     digests: Sequence[str], views: Sequence[int], values: np.ndarray, held: Mapping[int, Collection[str]]
 ) -> Iterator[tuple[list[str], tuple[int, ...], np.ndarray]]:
     """What of some rows is not `held` (view → digests), as (digests, views, values), by the views that they lack."""
-    lacking: dict[tuple[int, ...], list[int]] = {}
+    by_views: dict[tuple[int, ...], list[int]] = {}
     for position, digest in enumerate(digests):
         if missing := tuple(view for view in views if digest not in held.get(view, ())):
-            lacking.setdefault(missing, []).append(position)
-    for missing, positions in lacking.items():
+            by_views.setdefault(missing, []).append(position)
+    for missing, positions in by_views.items():
         whole = len(positions) == len(digests) and len(missing) == len(views)
         part = values if whole else values[np.ix_(positions, [views.index(view) for view in missing])]
         yield [digests[position] for position in positions], missing, part

@@ -28,13 +28,13 @@ _TABLE = (
     "(key TEXT PRIMARY KEY, size INT, mtime INT, ctime INT, digest TEXT, before TEXT, sum INT) WITHOUT ROWID"
 )
 _GET = (
-    "SELECT asked.key, size, mtime, ctime, digest, before, sum "
-    "FROM json_each(?) AS asked CROSS JOIN digests ON digests.key = asked.value"
+    "SELECT wanted.key, size, mtime, ctime, digest, before, sum "
+    "FROM json_each(?) AS wanted CROSS JOIN digests ON digests.key = wanted.value"
 )
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: another table than ours
 _FAULTS = (OSError, sqlite3.Error, UnicodeError)  # UnicodeError: SQLite quotes a damaged file
 _PATIENCE = 30  # seconds to wait for another process's commit
-_ASKED = 10_000  # keys of one query
+_KEYS_AT_ONCE = 10_000  # keys of one query
 _SHOWN = 2_000  # media to hash from which a bar is worth its space
 _COMMIT_EVERY = 1.0  # seconds: all that a kill can lose
 _FRESH = 2_000_000_000  # ns: a file changed this shortly before it was hashed may change again unnoticed
@@ -101,10 +101,10 @@ class MediaIndex:
         order = sorted(range(len(keys)), key=keys.__getitem__)  # as the file has them: each page is read once
         try:
             with closing(self._connect()) as connection:
-                for first in range(0, len(order), _ASKED):
-                    asked = order[first : first + _ASKED]
-                    for number, *values, total in connection.execute(_GET, [json.dumps([keys[p] for p in asked])]):
-                        position, row = asked[number], _Row(*values)
+                for first in range(0, len(order), _KEYS_AT_ONCE):
+                    some = order[first : first + _KEYS_AT_ONCE]
+                    for number, *values, total in connection.execute(_GET, [json.dumps([keys[p] for p in some])]):
+                        position, row = some[number], _Row(*values)
                         if _sum(keys[position], row) != total:
                             raise sqlite3.DatabaseError("a row that is not as it was written")
                         yield position, row

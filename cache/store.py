@@ -233,11 +233,11 @@ def mark(objects: Objects, run: str, host: str) -> None:
 
 def uses(objects: Objects) -> list[Use]:
     """The runs that have marked a set, oldest first; damaged marks are passed over."""
-    found = []
+    marks = []
     for name in objects.names(_USES):
         with suppress(MissingObjectError, ValueError, TypeError):
-            found.append(Use(**json.loads(objects.read(f"{_USES}/{name}"))))
-    return sorted(found, key=lambda use: use.time)
+            marks.append(Use(**json.loads(objects.read(f"{_USES}/{name}"))))
+    return sorted(marks, key=lambda use: use.time)
 
 
 def unread_marks(objects: Objects) -> int:

@@ -1,6 +1,6 @@
 """Tasks on Dask workers: sent when a worker has room, given back when they end, sent again where a worker has died.
 
-The cluster is connected to or started, looked after, and its faults are said in words; a worker process keeps something
+The cluster is connected to or started, looked after, and its faults become messages; a worker process keeps something
 from task to task. Knows nothing of the work. A scheduler is trusted with code: its workers run what is sent to them,
 and this process reads what they send back.
 """

@@ -1,6 +1,6 @@
-"""Is a feature set whole? Every object of it is read; what is not as it should be becomes a finding, and is mended.
+"""Is a feature set whole? Every object of it is read; what is not as it should be becomes a finding, and is repaired.
 
-Mending puts right what the rest of the set tells and drops the other damaged blocks: their rows are missing from then
+Repair puts right what the rest of the set tells and drops the other damaged blocks: their rows are missing from then
 on, and the next extraction makes them again. Knows no models and opens no media.
 """
 
@@ -19,33 +19,33 @@ COLUMNS = ["set", "what", "error", "block", "hint", "outcome", "repair"]
 RESTORED, DROPPED, LEFT = "restored", "dropped", "left"  # no row is missing; rows are missing now; nothing was changed
 _RECORDED = "recorded.json"
 _NAMED = 3  # media named in a message; the rest is counted
-_MEND = "epalm cache verify --repair"
+_REPAIR = "epalm cache verify --repair"
 _READ = "check the storage, then verify again; what cannot be read is not dropped, as it may be whole"
 
 
 class Checkup:
-    """What was found of one set.
+    """The findings of one set.
 
     `blocks` have a record that can be read, and come to `bytes`. A finding has the keys `COLUMNS`: `what` is the key of
-    an object, "block …" or "rows of …"; `outcome` and `repair`, in words, are there where it was to be mended.
+    an object, "block …" or "rows of …"; `outcome` and `repair`, in words, are there where it was to be repaired.
     """
 
-    def __init__(self, name: str, *, mend: bool) -> None:
-        self.set, self.mend = name, mend
+    def __init__(self, name: str, *, repair: bool) -> None:
+        self.set, self.repair = name, repair
         self.blocks = self.bytes = 0
         self.findings: list[dict[str, Any]] = []
 
     def add(self, what: str, error: str, hint: str, block: str | None = None) -> dict[str, Any]:
         """Another finding, which is left as it is."""
-        mended = (LEFT, hint) if self.mend else (None, None)
-        finding = dict(zip(COLUMNS, (self.set, what, error, block, hint, *mended), strict=True))
+        outcome = (LEFT, hint) if self.repair else (None, None)
+        finding = dict(zip(COLUMNS, (self.set, what, error, block, hint, *outcome), strict=True))
         self.findings.append(finding)
         return finding
 
 
-def check_set(cache: Cache, name: str, *, mend: bool = False) -> Checkup:
-    """Read everything of a feature set, with a bar, and mend it where that is asked for. Raises CacheError."""
-    checkup = Checkup(name, mend=mend)
+def check_set(cache: Cache, name: str, *, repair: bool = False) -> Checkup:
+    """Read everything of a feature set, with a bar, and repair it where that is asked for. Raises CacheError."""
+    checkup = Checkup(name, repair=repair)
     try:
         features = cache.load(name)
     except CacheError as error:
@@ -67,8 +67,8 @@ def check_set(cache: Cache, name: str, *, mend: bool = False) -> Checkup:
     _check_descriptions(checkup, features, whole)
     _check_rows(checkup, features, records, faults, manifests)
     for fault in faults:
-        finding = checkup.add(f"block {fault.block}", fault.error, _MEND if fault.damaged else _READ, fault.block)
-        if mend and fault.damaged:
+        finding = checkup.add(f"block {fault.block}", fault.error, _REPAIR if fault.damaged else _READ, fault.block)
+        if repair and fault.damaged:
             features.drop(fault.block)
             finding["outcome"], finding["repair"] = _dropped(fault.record, whole, manifests)
     return checkup
@@ -83,8 +83,8 @@ def _check_descriptions(checkup: Checkup, features: FeatureSet, whole: Sequence[
             if not (value == json.loads(GROUP) if key in GROUPS else isinstance(value, dict)):
                 raise ValueError("it has other contents than were written")
         except (CacheError, ValueError) as error:
-            finding = checkup.add(key, f"{features.where}/{key} is damaged: {error}", _MEND)
-            if not checkup.mend or not (key in GROUPS or copies):
+            finding = checkup.add(key, f"{features.where}/{key} is damaged: {error}", _REPAIR)
+            if not checkup.repair or not (key in GROUPS or copies):
                 continue
             if key in GROUPS:
                 features.objects.write(key, GROUP)

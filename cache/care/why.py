@@ -93,7 +93,7 @@ def why_medium(cache: Cache, subject: str, sets: Sequence[FeatureSet]) -> dict[s
             f"{subject!r} is no file, no feature set and no name of a medium in {cache.where}",
             hint=f"give a path; the feature sets are: {', '.join(digests) or 'none'}",
         )
-    modality, found = modality_of(path), []
+    modality, every = modality_of(path), []
     for features in sets:
         places = [
             {"set": features.name, "digest": one, "block": record.block, "views": record.views, "time": record.time}
@@ -105,8 +105,8 @@ def why_medium(cache: Cache, subject: str, sets: Sequence[FeatureSet]) -> dict[s
         if not places and modality in (None, features.spec.modality):
             reason = _reason_without_row(features, digest, path.absolute().as_posix() if is_file else subject)
             places = [{"set": features.name, "missing": reason}]
-        found += places
-    return {"media": subject, "digest": digest, "sets": found}
+        every += places
+    return {"media": subject, "digest": digest, "sets": every}
 
 
 def _digests_of(name: str, features: FeatureSet) -> list[str | None]:

@@ -148,8 +148,8 @@ class RemoteObjects(Objects):
 
     def _list(self, folder: str) -> list[Stored]:
         path, start = self._path(folder), len(f"{self._root}/") if self._root else 0
-        found = self._call(folder, lambda store: [one for page in store.list(path or None) for one in page])
-        return [Stored(one["path"][start:], int(one["size"]), one["last_modified"].timestamp()) for one in found]
+        objects = self._call(folder, lambda store: [one for page in store.list(path or None) for one in page])
+        return [Stored(one["path"][start:], int(one["size"]), one["last_modified"].timestamp()) for one in objects]
 
     def _call(self, key: str, action: Callable[[Any], Result]) -> Result:
         """What `action` makes of the store, tried again while the store or the network has a bad moment.

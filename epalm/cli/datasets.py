@@ -52,9 +52,9 @@ def datasets(
         whole, title = facts if listing.json else None, "benchmarks: --data NAME:/root"
         show_listing([*facts.values()], listing.form, title=title, empty="none", columns=columns, as_json=whole)
         return
-    title, _, asked = name.partition("/")
+    title, _, form = name.partition("/")
     one = benchmark(title)
-    forms = one.asked(asked or None)
+    forms = one.forms_named(form or None)
     if root is not None and not root.is_dir():
         raise UsageError(f"{root} is not a folder", hint=f"epalm datasets {name} lists what has to be in it")
     files = one.layout(root, follow_links=follow_links)

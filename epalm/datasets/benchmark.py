@@ -91,7 +91,7 @@ class Benchmark:
 
         return add
 
-    def asked(self, form: str | None) -> list[Form]:
+    def forms_named(self, form: str | None) -> list[Form]:
         """The form of that name, or all without one. Raises UsageError."""
         forms = [one for one in self.forms if form in (None, one.name)]
         if not forms:
@@ -107,12 +107,12 @@ class Benchmark:
         Raises:
             UsageError: no such form or folder, no file of it, or one that is missing or cannot be used.
         """
-        asked, hint = self.asked(form), f"epalm datasets {self.name} --root {root}"
+        forms, hint = self.forms_named(form), f"epalm datasets {self.name} --root {root}"
         if not root.is_dir():
             raise UsageError(f"{root}, the data root of {self.name}, is not a folder", hint=hint)
-        there = [one for one in asked if one.splits_below(root)]
+        there = [one for one in forms if one.splits_below(root)]
         if not there:
-            such = f"such as {asked[0].parts[0].names[0]}"
+            such = f"such as {forms[0].parts[0].names[0]}"
             raise UsageError(f"{root} holds no annotation file of {self.name}, {such}", hint=f"{hint} lists them")
         if len(there) > 1:
             others = " or ".join(f"{self.name}/{one.name}" for one in there[1:])

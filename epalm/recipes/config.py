@@ -1,6 +1,6 @@
 """The settings of a run, checked when read: TOML recipe ← overlays ← overrides. Every fault is reported at once.
 
-What each key means is said in `epalm.recipes.settings`.
+`epalm.recipes.settings` explains each key.
 """
 
 import tomllib
@@ -48,8 +48,8 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
             overlays[name] = tomli_w.dumps(own)
         else:
             faults.append(f"{key}: must be tables [overlays.NAME.SECTION], NAME of {', '.join(sorted(overlays))}")
-    asked = dict(map(_override, overrides))
-    changed = {key: value for key, value in asked.items() if value != values.get(key)}
+    given = dict(map(_override, overrides))
+    changed = {key: value for key, value in given.items() if value != values.get(key)}
     chosen = {
         "few-shot": changed.get("data.few_shot") is not None,
         "epalm-pt-l": changed.get("model.variant") == "epalm-pt-l",
@@ -58,7 +58,7 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
     }
     for name in (name for name, laid in chosen.items() if laid):
         values |= _parsed(overlays[name], name)
-    return _validated(values | asked, recipe, faults)
+    return _validated(values | given, recipe, faults)
 
 
 def read_config(text: str, origin: str) -> Config:

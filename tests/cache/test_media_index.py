@@ -112,7 +112,7 @@ def test_files_that_cannot_be_read_have_no_digest(tmp_path: Path) -> None:
 def test_many_files_with_all_kinds_of_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashed: list[Path]
 ) -> None:
-    monkeypatch.setattr(media_index, "_ASKED", 7)
+    monkeypatch.setattr(media_index, "_KEYS_AT_ONCE", 7)
     monkeypatch.setattr(media_index, "_SHOWN", 10)
     names = [os.fsencode(name) for name in ("é", "日本", "a b", "a'b", 'a"b', "a\nb", "ÿ", "%_", "\U0001f600")]
     names += [b"\xff", b"\xc3", *(b"%d" % number for number in range(40))]

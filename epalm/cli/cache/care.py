@@ -60,7 +60,7 @@ def why(
 
 def verify(
     name: OptionalSetArgument = None,
-    mend: Annotated[
+    repair: Annotated[
         bool, typer.Option("--repair", help="Restore what the rest of the set tells; drop other damaged blocks.")
     ] = False,
     cache: CacheOption = DEFAULT_CACHE,
@@ -80,11 +80,11 @@ def verify(
     from epalm.cache.care.check import COLUMNS, RESTORED, check_set
     from epalm.cache.store import Cache
 
-    store = Cache(cache, read_only=not mend)
+    store = Cache(cache, read_only=not repair)
     names = [one for one in store.set_names() if one.startswith(name or "")]  # also of damaged sets
     if name and len(names) != 1:
         names = [store.find(name).name]  # which says what there is
-    checkups = [check_set(store, one, mend=mend) for one in names]
+    checkups = [check_set(store, one, repair=repair) for one in names]
     for checkup in checkups:
         damaged = f"{len(checkup.findings):,} damaged" if checkup.findings else "whole"
         say(f"{checkup.set}: {checkup.blocks:,} blocks, {damaged}")
@@ -99,7 +99,7 @@ def verify(
             "what": one["what"],
             "set": one["set"],
             "why": one["error"],
-            "repair" if mend else "what to do": one["repair" if mend else "hint"],
+            "repair" if repair else "what to do": one["repair" if repair else "hint"],
         },
         empty="nothing is damaged",
         as_json={"faults": findings, "sets": sets},
