@@ -16,6 +16,7 @@ class Option:
     maximum: float | None = None
     metavar: str | None = None  # what is shown for its value, where that is not its type
     writable: bool = False  # it names a file that the command writes
+    envvar: str | None = None  # the variable that gives it where the command line does not
 
 
 def option(help: str, default: Any = MISSING, **more: Any) -> Any:

@@ -36,9 +36,7 @@ class RecipeChanges:
         metavar="COUNT|SHARE",
     )
     balanced: bool = option("--few-shot draws from each type of question in turn.", False)
-    settings: list[str] | None = option(
-        "Override one key of the recipe; may be given several times.", None, name="set", metavar="KEY=VALUE"
-    )
+    settings: list[str] | None = None
     blind: bool = option("Withhold the perceptual token: what the text alone gives away.", False)
     seed: int | None = option("Short for --set optim.seed=N.", None, minimum=0)
 

@@ -48,7 +48,7 @@ OptionalModalityOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help=_DEVICE)]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help=_RECIPE)]
-SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SET)]
+SettingsOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SET)]
 CheckpointOption = Annotated[str, typer.Option("--checkpoint", help=_CHECKPOINT)]
 LayersOption = Annotated[str | None, typer.Option("--layers", help=_LAYERS)]
 EngineOption = Annotated[str, typer.Option("--engine", help=_ENGINE, rich_help_panel=_PANEL)]

@@ -78,5 +78,6 @@ def _typer_option(own: Option, field: str, hint: Any, default: Any) -> Any:
         max=own.maximum,
         metavar=own.metavar,
         writable=own.writable,
+        envvar=own.envvar,
         rich_help_panel=own.panel,
     )

@@ -1,24 +1,18 @@
 """What is done with runs: `epalm runs` lists and compares them, `epalm export` and `epalm import` hand them on."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from epalm.cli.options import (
-    DEFAULT_RUNS,
-    CheckpointOption,
-    DeviceOption,
-    JsonOption,
-    ModalityOption,
-    RunsOption,
-    SetOption,
-)
+from epalm.cli.options import DEFAULT_RUNS, CheckpointOption, JsonOption, RunsOption
 from epalm.cli.tables import Listing, Record, show_listing, show_values
 from epalm.console import say, size_in_words
 from epalm.errors import UsageError
 from epalm.figures import headline_in_words
+from epalm.request_fields import option
 from epalm.samples import Modality
 
 
@@ -113,27 +107,26 @@ def export_run(
     say(f"{out}, {size_in_words(size)}; in Python: epalm.load({str(out)!r})")
 
 
+@dataclass(frozen=True)
+class ImportRequest:
+    """What a published checkpoint was trained with, and where its run goes."""
+
+    modality: Modality = Modality.IMAGE
+    recipe: str = option("Whose settings hold where the checkpoint has none.", "vqa-v2")
+    settings: list[str] | None = None
+    encoder: str | None = option("The encoder it was trained with. [default: the modality's]", None)
+    weights: str | None = option("Its weights: Hub name or folder. [default: the recipe's]", None)
+    statistics: str = option("Mean and deviation of pixels: clip, as the public implementation has it, or own.", "clip")
+    data: str = option("What `epalm score` works on when --data is left out.", "")
+    runs: Path = DEFAULT_RUNS
+    run: str | None = option("Name of the run's folder. [default: time, modality, file]", None)
+    device: str = "auto"
+
+
 def import_run(
     file: Annotated[Path, typer.Argument(help="A published .pth file.", show_default=False)],
     *,
-    modality: ModalityOption = Modality.IMAGE,
-    recipe: Annotated[str, typer.Option(help="Whose settings hold where the checkpoint has none.")] = "vqa-v2",
-    settings: SetOption = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="The encoder it was trained with. [default: the modality's]")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Its weights: Hub name or folder. [default: the recipe's]")
-    ] = None,
-    statistics: Annotated[
-        str, typer.Option(help="Mean and deviation of pixels: clip, as the public implementation has it, or own.")
-    ] = "clip",
-    data: Annotated[
-        str, typer.Option("--data", help="What `epalm score` works on when it is not told.", show_default=False)
-    ] = "",
-    runs: RunsOption = DEFAULT_RUNS,
-    run: Annotated[str | None, typer.Option(help="Name of the run's folder. [default: time, modality, file]")] = None,
-    device: DeviceOption = "auto",
+    request: ImportRequest,
     as_json: JsonOption = False,
 ) -> None:
     """Make a run of a checkpoint that the paper's public implementation saved: to score, predict and export.
@@ -154,12 +147,12 @@ def import_run(
     from epalm.train.runs import exchange
 
     published = exchange.read_published(file)
-    short = [f"encoder.kind={encoder}"] if encoder else []
-    short += [f"encoder.weights={weights}"] if weights else []
-    config = load_config(recipe, [*published.overrides, *short, *(settings or [])])
-    statistics = "own" if modality is Modality.AUDIO else statistics
-    chosen = choice_of(config.encoder, modality, config.encoder.weights, statistics)
-    built = build_encoder(chosen, device=device)
+    short = [f"encoder.kind={request.encoder}"] if request.encoder else []
+    short += [f"encoder.weights={request.weights}"] if request.weights else []
+    config = load_config(request.recipe, [*published.overrides, *short, *(request.settings or [])])
+    statistics = "own" if request.modality is Modality.AUDIO else request.statistics
+    chosen = choice_of(config.encoder, request.modality, config.encoder.weights, statistics)
+    built = build_encoder(chosen, device=request.device)
     features = {
         "source": "live",
         "encoder": built.describe(),
@@ -168,8 +161,8 @@ def import_run(
         "view_seed": None,
         "choice": chosen.to_record(),
     }
-    inputs = {"modality": modality.value, "features": features, "width": built.width, "data": data}
-    folder = exchange.import_run(file, published, config, inputs, runs, run)
+    inputs = {"modality": request.modality.value, "features": features, "width": built.width, "data": request.data}
+    folder = exchange.import_run(file, published, config, inputs, request.runs, request.run)
     if as_json:
         typer.echo(json.dumps({"run": str(folder.path)}))
     say(f"run {folder.path}, {config.lm.name}, attention {config.model.attention}; next: epalm predict, epalm score")

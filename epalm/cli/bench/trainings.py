@@ -44,9 +44,7 @@ class BenchRequest:
         None,
         metavar="ENCODER=WEIGHTS",
     )
-    settings: list[str] | None = option(
-        "Override one key of the recipe; may be given several times.", None, name="set", metavar="KEY=VALUE"
-    )
+    settings: list[str] | None = None
     split: str = option("Split to decode and score.", "test")
     allow_missing: int = option("Go on without up to this many media.", 0, minimum=0)
     write: Path | None = option(

@@ -1,5 +1,6 @@
 """`epalm cache why`, `verify` and `gc`: why something was encoded, whether all is whole, and what nothing needs."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from epalm.cli.cache.sets import OptionalSetArgument, day, of_each
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption
 from epalm.cli.tables import Listing, Record, show_listing
 from epalm.console import say, size_in_words
+from epalm.request_fields import option
 
 DAMAGED = 3  # exit code: something is not as its record says
 _HOUR = 3600.0  # seconds
@@ -108,32 +110,26 @@ def verify(
         raise typer.Exit(DAMAGED)
 
 
-def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted; delete nothing.")] = False,
-    grace: Annotated[
-        float,
-        typer.Option(
-            metavar="HOURS",
-            help="Leave alone what was written or used within so many hours. With 0, nothing else may be running.",
-            min=0.0,
-        ),
-    ] = 24.0,
-    unused: Annotated[
-        bool, typer.Option("--unused", help="Also delete feature sets that no run uses, with all their rows.")
-    ] = False,
-    runs: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--runs",
-            envvar="EPALM_RUNS",
-            help="Folder of run folders whose sets are kept; may be given several times. [default: .epalm/runs]",
-            show_default=False,
-        ),
-    ] = None,
-    cache: CacheOption = DEFAULT_CACHE,
-    *,
-    listing: Listing,
-) -> None:
+@dataclass(frozen=True)
+class GcRequest:
+    """What may be deleted."""
+
+    dry_run: bool = option("Say what would be deleted; delete nothing.", False)
+    grace: float = option(
+        "Leave alone what was written or used within so many hours. With 0, nothing else may be running.",
+        24.0,
+        minimum=0.0,
+        metavar="HOURS",
+    )
+    unused: bool = option("Also delete feature sets that no run uses, with all their rows.", False)
+    runs: list[Path] | None = option(
+        "Folder of run folders whose sets are kept; may be given several times. [default: .epalm/runs]",
+        None,
+        envvar="EPALM_RUNS",
+    )
+
+
+def gc(request: GcRequest, cache: CacheOption = DEFAULT_CACHE, *, listing: Listing) -> None:
     """Free space: leftovers of killed processes, and with --unused whole feature sets that no run refers to.
 
     A run that was trained on a set has marked it: it counts while its folder is there, and always when it lies on
@@ -149,10 +145,10 @@ def gc(
     from epalm.train.runs.listing import runs_of_sets
 
     store = Cache(cache, read_only=True)
-    users = runs_of_sets(runs or [DEFAULT_RUNS], strict=True) if unused else {}
-    garbage = find_garbage(store, grace=grace * _HOUR, unused=unused, runs=users)
+    users = runs_of_sets(request.runs or [DEFAULT_RUNS], strict=True) if request.unused else {}
+    garbage = find_garbage(store, grace=request.grace * _HOUR, unused=request.unused, runs=users)
     size = sum(one.bytes for one in garbage)
-    if not dry_run:
+    if not request.dry_run:
         for one in garbage:
             one.delete()
     items = [{"folder": one.folder, "what": one.what, "bytes": one.bytes} for one in garbage]
@@ -160,13 +156,13 @@ def gc(
         items,
         listing.form,
         columns=["folder", "what", "bytes"],
-        title="would be deleted" if dry_run else "deleted",
+        title="would be deleted" if request.dry_run else "deleted",
         cells=lambda one: {"folder": one["folder"] or ".", "what": one["what"], "size": size_in_words(one["bytes"])},
         empty=f"there is nothing to free in {cache}",
-        as_json={"dry_run": dry_run, "found": items, "bytes": size, "freed": 0 if dry_run else size},
+        as_json={"dry_run": request.dry_run, "found": items, "bytes": size, "freed": 0 if request.dry_run else size},
     )
     if garbage:
-        say(f"{size_in_words(size)} would be freed; nothing was deleted" if dry_run else f"{size_in_words(size)} freed")
+        say(f"{size_in_words(size)} {'would be freed; nothing was deleted' if request.dry_run else 'freed'}")
 
 
 def _row_cells(one: Record) -> dict[str, str]:
