@@ -133,8 +133,11 @@ def from_pretrained(
     config: Any = None,
     dtype: torch.dtype = torch.float32,
     quantization: Any = None,
+    **options: Any,
 ) -> nn.Module:
     """A transformers model with `source`'s weights; `quantization` is one of transformers' configurations of it.
+
+    `options` go to the class.
 
     Raises UsageError: see `load`; also when the checkpoint leaves part of the model without weights.
     """
@@ -147,6 +150,7 @@ def from_pretrained(
             trust_remote_code=False,
             output_loading_info=True,
             **({} if quantization is None else {"quantization_config": quantization}),
+            **options,
         )
         absent = sorted(report["missing_keys"])
         if absent:

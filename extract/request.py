@@ -38,6 +38,11 @@ class ExtractRequest:
     frames: int | None = option(
         "Frames per clip. [default: the encoder's own]", None, minimum=1, maximum=512, panel=_ENCODER
     )
+    tokens: str | None = option(
+        "What to take of a block: cls, mean or pooled. [default: cls; mean where there is no [CLS] token]",
+        None,
+        panel=_ENCODER,
+    )
     reduced_jpeg: bool = option(
         "Decode large JPEGs at 1/2, 1/4 or 1/8 of their size: faster, and slightly other pixels.", False, panel=_ENCODER
     )
@@ -113,6 +118,7 @@ class ExtractRequest:
             spec_augment=masks or (0, 0),
             statistics=self.statistics,
             resize=self.resize,
+            tokens=self.tokens,
         )
         return require_fit(choice, self.modality)
 

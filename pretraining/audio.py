@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
-from epalm.extract.encoders.transformer import ClsTokens
+from epalm.extract.encoders.transformer import Backbone, BlockTokens
 from epalm.extract.inputs.filterbank import filter_bank, fit_frames
 from epalm.playground.generate import RATE, draw_audio
 from epalm.playground.world import Scene
@@ -44,7 +44,8 @@ def pretrain(out: Path) -> None:
     for name, parameter in model.embeddings.named_parameters(recurse=False):
         if "position" in name:
             torch.nn.init.trunc_normal_(parameter, std=0.02)
-    tokens = ClsTokens(model.layers, model.layernorm)
+    backbone = Backbone(model=model, blocks=model.layers, norm=model.layernorm, width=WIDTH, special=2, cls=True)
+    tokens = BlockTokens(backbone)
 
     def save() -> None:
         copy.deepcopy(model).half().save_pretrained(out)
@@ -55,7 +56,7 @@ def pretrain(out: Path) -> None:
     pretrain_encoder(
         Modality.AUDIO,
         model,
-        lambda batch: tokens.of(lambda: model(batch)),
+        tokens.of,
         WIDTH,
         _draw,
         lambda bank: (bank - MEAN) / (2 * STD),

@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from epalm.extract.encoders.transformer import ClsTokens
+from epalm.extract.encoders.transformer import Backbone, BlockTokens
 from epalm.playground.generate import PICTURE_SIDE as SIDE
 from epalm.playground.generate import draw_image
 from epalm.samples import Modality
@@ -23,7 +23,8 @@ def pretrain(out: Path) -> None:
     """Train, then save as a folder that timm's `local-dir:` reads, in float16."""
     torch.manual_seed(0)
     model = timm.create_model(ARCHITECTURE, num_classes=0, **SHAPE)
-    tokens = ClsTokens(model.blocks, model.norm)
+    backbone = Backbone(model=model, blocks=model.blocks, norm=model.norm, width=WIDTH, special=1, cls=True)
+    tokens = BlockTokens(backbone)
 
     def save() -> None:
         out.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def pretrain(out: Path) -> None:
     pretrain_encoder(
         Modality.IMAGE,
         model,
-        lambda batch: tokens.of(lambda: model(batch)),
+        tokens.of,
         WIDTH,
         draw_image,
         lambda pixels: (pixels.permute(0, 3, 1, 2).float() / 255 - MEAN) / STD,

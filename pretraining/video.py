@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import TimesformerConfig, TimesformerModel, VideoMAEImageProcessor
 
-from epalm.extract.encoders.transformer import ClsTokens
+from epalm.extract.encoders.transformer import Backbone, BlockTokens
 from epalm.playground.generate import CLIP_SIDE as SIDE
 from epalm.playground.generate import FRAMES, draw_video
 from epalm.playground.world import Scene
@@ -42,7 +42,8 @@ def pretrain(out: Path) -> None:
     )
     for parameter in (model.embeddings.time_embeddings, model.embeddings.position_embeddings):
         torch.nn.init.trunc_normal_(parameter, std=0.02)  # zeros would tell no frame from another
-    tokens = ClsTokens(model.encoder.layer, model.layernorm)
+    backbone = Backbone(model=model, blocks=model.encoder.layer, norm=model.layernorm, width=WIDTH, special=1, cls=True)
+    tokens = BlockTokens(backbone)
 
     def save() -> None:
         copy.deepcopy(model).half().save_pretrained(out)
@@ -56,7 +57,7 @@ def pretrain(out: Path) -> None:
     pretrain_encoder(
         Modality.VIDEO,
         model,
-        lambda batch: tokens.of(lambda: model(batch)),
+        tokens.of,
         WIDTH,
         _draw,
         lambda pixels: (pixels.permute(0, 1, 4, 2, 3).float() / 255 - MEAN) / STD,

@@ -46,6 +46,8 @@ def extract(request: ExtractRequest, *, plan: PlanOption = False, as_json: JsonO
     say(f"encoder: {choice.kind}, {f'random weights (seed {choice.seed})' if choice.random_weights else weights}")
     try:
         planned = plan_extraction(request, dry=plan)
+        if request.tokens is None and getattr(planned.encoder, "tokens", "cls") == "mean":
+            say("this encoder has no [CLS] token: the mean of its tokens is stored, as with --tokens mean")
         if plan:
             _show_plan(planned, as_json)
             return

@@ -84,6 +84,7 @@ class EncoderSettings(Section):
     kind: str | None = None  # [by modality]
     weights: str | None = None  # Hub name or folder
     frames: PositiveInt | None = None  # of a clip
+    tokens: Literal["cls", "mean", "pooled"] | None = None  # of each block [cls; mean where there is no [CLS] token]
     size: PositiveInt | None = None  # pixels a side; the weights decide, this is what the recipe counts on
     spec_augment: tuple[NonNegativeInt, NonNegativeInt] = (24, 96)  # mel bins, frames
     train: bool = False  # unfrozen, at optim.encoder_lr: no cached features

@@ -19,11 +19,12 @@ _DECIDING = (
 _AUDIOSET: dict[str, Any] = {"sampling_rate": 16_000, "mean": -4.2677393, "std": 4.5689974}
 
 
-def build(_choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
+def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     """An AST with `source`'s weights: a Hub name or a folder that transformers saved. Raises UsageError."""
     from transformers import ASTModel
 
-    from epalm.extract.encoders.transformer import TransformerEncoder, load_model
+    from epalm.extract.encoders.pretrained import load_model
+    from epalm.extract.encoders.transformer import Backbone, TransformerEncoder
     from epalm.extract.inputs.preprocess import AudioInput
 
     model, settings = load_model(source, "audio encoder", ASTModel, default=_DEFAULT_WEIGHTS)
@@ -31,7 +32,10 @@ def build(_choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder
     rate, mean, std = int(settings["sampling_rate"]), float(settings["mean"]), float(settings["std"])
     reads = AudioInput(rate, config.num_mel_bins, config.max_length, mean, std)
     architecture = {"family": "transformers AST", **{key: getattr(config, key) for key in _DECIDING}}
-    return TransformerEncoder("ast", model, model.layers, model.layernorm, reads, compute, architecture)
+    backbone = Backbone(
+        model=model, blocks=model.layers, norm=model.layernorm, width=config.hidden_size, special=2, cls=True
+    )
+    return TransformerEncoder(choice, backbone, reads, compute, architecture)
 
 
 ENCODERS = {"ast": EncoderKind((Modality.AUDIO,), build, default=True, playground="audio")}

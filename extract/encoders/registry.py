@@ -31,7 +31,8 @@ PLUG_INS = "epalm.encoders"  # group of entry points
 PLAYGROUND = "playground"
 RESIZES = ("own", "stretch")
 PRECISIONS = ("float32", "bfloat16", "float16")
-_OTHER_FILES = {"registry", "transformer"}  # of this folder: no encoders
+TOKENS = ("cls", "mean", "pooled")
+_OTHER_FILES = {"pretrained", "registry", "transformer"}  # of this folder: no encoders
 # Of the pictures that CLIP was trained on.
 _CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 SPEC_AUGMENT = (24, 96)  # method: SpecAugment of the paper's best AudioCaps run
@@ -78,6 +79,7 @@ class EncoderChoice:
     `spec_augment`: the widest frequency mask (mel bins) and time mask (frames) of audio's. `statistics`: mean and
     deviation of pixels, the encoder's "own" or "clip"'s, which the paper's public implementation takes for all.
     `resize`: how view 0 comes to the encoder's size, as the model's "own" processor does or by "stretch".
+    `tokens` is what is taken of each block's output, one of `TOKENS`.
     """
 
     kind: str
@@ -92,6 +94,7 @@ class EncoderChoice:
     spec_augment: tuple[int, int] = SPEC_AUGMENT
     statistics: str = "own"
     resize: str | None = None
+    tokens: str | None = None
 
     def to_record(self) -> dict[str, str]:
         """The choice as a feature set records it, so that `predict` can build the same encoder again."""
@@ -204,8 +207,12 @@ def build_encoder(
         raise UsageError(f"--precision {choice.precision!r} is unknown", hint=f"use {', '.join(PRECISIONS)}")
     if name == PLAYGROUND:
         name = str(weights_folder(kind.playground)) if kind.playground else None
+    if choice.tokens not in (None, *TOKENS):
+        raise UsageError(f"--tokens {choice.tokens!r} is unknown", hint=f"use {', '.join(TOKENS)}")
     source = Source(name, choice.random_weights, choice.seed)
     encoder = kind.build(choice, source, Compute(pick_device(device), choice.precision, compiled))
+    if choice.tokens not in (None, getattr(encoder, "tokens", None)):
+        raise UsageError(f"encoder {choice.kind!r} has no --tokens", hint="leave the option out")
     encoder.input = _with_options(encoder.input, choice, limits or Limits())
     return encoder
 

@@ -32,7 +32,8 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     from PIL import Image
     from transformers import TimesformerModel, VideoMAEVideoProcessor
 
-    from epalm.extract.encoders.transformer import TransformerEncoder, load_model
+    from epalm.extract.encoders.pretrained import load_model
+    from epalm.extract.encoders.transformer import Backbone, TransformerEncoder
     from epalm.extract.inputs.preprocess import ImageInput, Pixels, VideoInput
     from epalm.extract.inputs.processors import transformers_pixels
     from epalm.weights import seeded
@@ -63,16 +64,17 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     # The blocks share the configuration; the time embedding is interpolated to the frames there are.
     config.num_frames = choice.frames or config.num_frames
     reads_pictures = space_only and choice.modality is not Modality.VIDEO
-    return TransformerEncoder(
-        choice.kind,
-        model,
-        model.encoder.layer,
-        model.layernorm,
-        ImageInput(pixels) if reads_pictures else VideoInput(pixels, config.num_frames),
-        compute,
-        architecture,
+    backbone = Backbone(
+        model=model,
+        blocks=model.encoder.layer,
+        norm=model.layernorm,
+        width=config.hidden_size,
+        special=1,
+        cls=True,
         run=lambda inputs: model(inputs if inputs.ndim == 5 else inputs.unsqueeze(1)),  # a picture is one frame
     )
+    reads = ImageInput(pixels) if reads_pictures else VideoInput(pixels, config.num_frames)
+    return TransformerEncoder(choice, backbone, reads, compute, architecture)
 
 
 ENCODERS = {

@@ -1,15 +1,12 @@
 """One conformance suite that every encoder passes, and parity with reference numbers."""
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import timm
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, TimesformerConfig, TimesformerModel
+from transformers import ASTConfig, ASTModel, TimesformerConfig, TimesformerModel
 
 from epalm.errors import UsageError
 from epalm.extract.encoders.registry import (
@@ -25,65 +22,14 @@ from epalm.extract.inputs.fit_tensor import TensorFit
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Pixels, VideoInput
 from epalm.fingerprint import canonical_json
 from epalm.samples import Modality
+from tests.extract.encoders.folders import AST, DEPTH, KINDS, SIDE, TIMESFORMER, WIDTH, Folders, save_all, save_vit
 
 PARITY = Path(__file__).parents[3].parent / "shared" / "parity"
-SIDE, WIDTH, DEPTH = 32, 48, 3
-VIT = {"img_size": SIDE, "patch_size": 8, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": 4}
-TIMESFORMER = {
-    "image_size": SIDE, "patch_size": 8, "num_frames": 4, "hidden_size": WIDTH, "num_hidden_layers": DEPTH,
-    "num_attention_heads": 4, "intermediate_size": 4 * WIDTH,
-}  # fmt: skip
-AST = {
-    "hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": 4,
-    "intermediate_size": 4 * WIDTH, "max_length": 64, "num_mel_bins": 32,
-    "frequency_stride": 10, "time_stride": 10,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Tiny models as timm and transformers save them."""
-
-    vit: Path
-    timesformer: Path
-    ast: Path
-
-    def choice(self, kind: str, **options: Any) -> EncoderChoice:
-        family = {"vit-frames": "vit", "timesformer-space": "timesformer"}.get(kind, kind)
-        return EncoderChoice(kind, str(getattr(self, family)), **options)
-
-
-def _save_vit(folder: Path, tensors: dict[str, torch.Tensor], **sizes: int) -> None:
-    save_file(tensors, folder / "model.safetensors")
-    config = {
-        "architecture": "vit_tiny_patch16_224",
-        "num_classes": 0,
-        "model_args": VIT | sizes,
-        "pretrained_cfg": {
-            "input_size": [3, SIDE, SIDE], "interpolation": "bilinear", "mean": [0.1, 0.2, 0.3], "std": [0.4] * 3,
-        },
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    torch.manual_seed(0)
-    root = tmp_path_factory.mktemp("models")
-    (root / "vit").mkdir()
-    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, **VIT)
-    _save_vit(root / "vit", {name: value.half() for name, value in vit.state_dict().items()})
-    TimesformerModel(TimesformerConfig(**TIMESFORMER)).save_pretrained(root / "timesformer")
-    settings = {
-        "image_mean": [0.1] * 3,
-        "image_std": [0.2] * 3,
-        "resample": 3,
-        "size": {"shortest_edge": SIDE},
-    }
-    (root / "timesformer/preprocessor_config.json").write_text(json.dumps(settings))
-    ASTModel(ASTConfig(**AST)).half().save_pretrained(root / "ast")
-    ASTFeatureExtractor(num_mel_bins=32, max_length=64, mean=-1.0, std=2.0).save_pretrained(root / "ast")
-    return Folders(root / "vit", root / "timesformer", root / "ast")
+    return save_all(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module", params=own_encoders())
@@ -92,11 +38,7 @@ def encoder(request: pytest.FixtureRequest, folders: Folders) -> Encoder:
 
 
 def _batch(encoder: Encoder, count: int) -> torch.Tensor:
-    shapes = {
-        "vit": (3, SIDE, SIDE), "vit-frames": (8, 3, SIDE, SIDE), "timesformer": (4, 3, SIDE, SIDE),
-        "timesformer-space": (3, SIDE, SIDE), "ast": (64, 32),
-    }  # fmt: skip
-    return torch.randn(count, *shapes[encoder.kind], generator=torch.Generator().manual_seed(1))
+    return torch.randn(count, *KINDS[encoder.kind][1], generator=torch.Generator().manual_seed(1))
 
 
 def test_says_what_it_is(encoder: Encoder) -> None:
@@ -125,7 +67,7 @@ def test_a_row_depends_on_its_medium_alone(encoder: Encoder) -> None:
 def test_its_tokens_pass_the_final_norm(encoder: Encoder) -> None:
     """Every block's, not only the last one's: a fresh norm leaves tokens of mean 0 and variance 1."""
     tokens = encoder.encode(_batch(encoder, 2))
-    if encoder.kind == "vit-frames":
+    if encoder.kind.endswith("-frames"):
         return  # a mean of such tokens
     torch.testing.assert_close(tokens.mean(-1), torch.zeros(2, DEPTH), atol=1e-4, rtol=0)
     torch.testing.assert_close(tokens.std(-1, correction=0), torch.ones(2, DEPTH), atol=1e-2, rtol=0)
@@ -218,12 +160,12 @@ def test_parity(name: str, folders: Folders, tmp_path: Path) -> None:
     numbers = load_file(path)
     weights = {key.removeprefix("weights."): value for key, value in numbers.items() if key.startswith("weights.")}
     if name == "vit":
-        _save_vit(tmp_path, weights, depth=4)
+        save_vit(tmp_path, weights, depth=4)
     else:
         model = ASTModel(ASTConfig(**AST)) if name == "ast" else TimesformerModel(TimesformerConfig(**TIMESFORMER))
         model.load_state_dict(weights)
         model.save_pretrained(tmp_path)
-        for file in getattr(folders, name).glob("preprocessor_config.json"):
+        for file in (folders.root / name).glob("preprocessor_config.json"):
             (tmp_path / file.name).write_bytes(file.read_bytes())
     encoder = build_encoder(EncoderChoice(name, str(tmp_path)), device="cpu")
     given = numbers["input_values" if name == "ast" else "pixel_values"]
@@ -258,7 +200,12 @@ def test_what_cannot_be_built_is_one_message(folders: Folders, tmp_path: Path) -
         EncoderChoice("timesformer", str(folders.ast)),
         EncoderChoice("ast", str(folders.timesformer)),
         EncoderChoice("vit", "no_such_model", random_weights=True),
-        EncoderChoice("vit", "resnet18", random_weights=True),
+        EncoderChoice("vit", str(folders.clip)),
+        EncoderChoice("hf-vision", str(folders.vit)),
+        EncoderChoice("hf-vision", str(folders.ast)),
+        EncoderChoice("hf-vision", str(folders.timesformer)),
+        folders.choice("hf-vision", tokens="pooled"),
+        folders.choice("vit", tokens="patches"),
         folders.choice("vit", frames=4),
         folders.choice("timesformer-space", frames=4),
         folders.choice("vit", resize="square"),
@@ -288,4 +235,4 @@ def test_an_encoder_fits_its_modality() -> None:
     assert require_fit(EncoderChoice("timesformer-space"), Modality.VIDEO).modality is Modality.VIDEO
     with pytest.raises(UsageError) as error:
         require_fit(EncoderChoice("ast"), Modality.IMAGE)
-    assert error.value.hint == "use timesformer-space or vit"
+    assert error.value.hint == "use hf-vision or timesformer-space or vit"

@@ -21,7 +21,8 @@ PAGE = Path(__file__).parents[3] / "docs" / "encoders.md"
 
 
 def _block(language: str) -> str:
-    (block,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    """The last of the page in that language."""
+    *_, block = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     return str(block)
 
 

@@ -1,0 +1,116 @@
+"""Pictures: any vision transformer of transformers, such as CLIP, SigLIP, DINOv2, DINOv3, BEiT or AIMv2.
+
+Of a model of pictures and texts, its vision tower. The configuration names the class; blocks, last norm and special
+tokens are found by structure. Also clips, by the mean of the tokens over their frames.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from epalm.errors import UsageError
+from epalm.extract.encoders.registry import Compute, Encoder, EncoderChoice, EncoderKind
+from epalm.samples import Modality
+
+if TYPE_CHECKING:
+    import torch
+
+    from epalm.extract.encoders.transformer import Backbone
+    from epalm.weights import Source
+
+_DEFAULT_WEIGHTS = "openai/clip-vit-base-patch32"
+_OVER_FRAMES, _FRAMES = "hf-vision-frames", 8  # of a clip
+_CLS = ("cls_token", "class_embedding")  # parameters of the embeddings that stand in front of the patches
+_SPECIAL = (*_CLS, "distillation_token", "register_tokens")
+_NEEDED = ("hidden_size", "image_size", "num_hidden_layers", "patch_size")
+_POOLING = ("head", "pooler")
+
+
+def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
+    """The vision tower of `source`'s weights: a Hub name or a folder that transformers saved.
+
+    Raises UsageError: it cannot be loaded, or has no stack of blocks with a norm behind it.
+    """
+    from transformers import AutoImageProcessor, CLIPImageProcessor, CLIPVisionConfig
+
+    from epalm.extract.encoders.pretrained import deciding, load_model
+    from epalm.extract.encoders.transformer import TransformerEncoder
+    from epalm.extract.inputs.preprocess import ImageInput, VideoInput
+    from epalm.extract.inputs.processors import transformers_pixels
+
+    model, processor = load_model(
+        source,
+        "image encoder",
+        default=_DEFAULT_WEIGHTS,
+        default_config=CLIPVisionConfig,
+        part="vision_config",
+        adapt=_adapt,
+        pooling=choice.tokens == "pooled",
+        processor=AutoImageProcessor,
+    )
+    pixels = transformers_pixels(processor or CLIPImageProcessor(), choice.resize or "own")
+    of_clips = choice.kind == _OVER_FRAMES
+    return TransformerEncoder(
+        choice,
+        _backbone(model, pixels.size),
+        VideoInput(pixels, choice.frames or _FRAMES) if of_clips else ImageInput(pixels),
+        compute,
+        {"family": f"transformers {type(model).__name__}", **deciding(model.config)},
+        mean_of_frames=of_clips,
+    )
+
+
+def _adapt(config: Any) -> None:
+    """Raise UsageError for what is not read here; of a masked autoencoder, all patches are seen."""
+    if config.model_type == "timm_wrapper":
+        raise UsageError("these are weights of timm", hint="use --encoder vit")
+    if not all(isinstance(getattr(config, name, None), int | list | tuple) for name in _NEEDED):
+        fault = f"{config.model_type!r} is no vision transformer of equal blocks"
+        raise UsageError(fault, hint="timm may have it: --encoder vit with a name of timm")
+    if hasattr(config, "mask_ratio"):
+        config.mask_ratio = 0.0
+
+
+def _backbone(model: Any, size: tuple[int, int]) -> "Backbone":
+    import torch
+
+    from epalm.extract.encoders.pretrained import find_blocks, find_norm
+    from epalm.extract.encoders.transformer import Backbone, try_out
+
+    config = model.config
+    counts = {
+        name: parameter.numel() // config.hidden_size
+        for name, parameter in model.embeddings.named_parameters()
+        if name in _SPECIAL
+    }
+    norm = find_norm(model, config.hidden_size)
+    head = next((head for name in _POOLING if (head := getattr(model, name, None))), None)
+    inside = head is not None and norm in head.modules()  # the norm is the pooling's own
+
+    def pool(hidden: "torch.Tensor", _real: object) -> "torch.Tensor":
+        return head(hidden if inside else norm(hidden))  # type: ignore[no-any-return, misc]
+
+    backbone = Backbone(
+        model=model,
+        blocks=find_blocks(model, config.num_hidden_layers),
+        norm=norm,
+        width=config.hidden_size,
+        special=sum(counts.values()),
+        cls=any(name in _CLS for name in counts),
+        pool=pool if head else None,
+    )
+    patch = config.patch_size
+    high, wide = (patch, patch) if isinstance(patch, int) else patch
+    patches = (size[0] // high) * (size[1] // wide)
+    shapes, _ = try_out(model, backbone.blocks, model, torch.zeros(1, config.num_channels, *size))
+    if set(shapes) != {(1, backbone.special + patches, config.hidden_size)}:
+        fault = (
+            f"the blocks of a {type(model).__name__} put out {shapes[0]}, where {patches} patches and "
+            f"{backbone.special} other tokens of {config.hidden_size} values were expected"
+        )
+        raise UsageError(fault, hint="choose another; see docs/encoders.md")
+    return backbone
+
+
+ENCODERS = {
+    "hf-vision": EncoderKind((Modality.IMAGE,), build),
+    _OVER_FRAMES: EncoderKind((Modality.VIDEO,), build, has_frames=True),
+}
