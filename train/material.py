@@ -66,7 +66,9 @@ def resolve(
         say("data: the playground, a small built-in world (--data takes your own)")
     recipe = request.recipe or recipe_for(data)
     config = load_config(recipe, request.changes.overrides())
-    load_text_format(config.lm.name)  # its faults are known before its weights are loaded, or media read
+    load_text_format(
+        config.lm.name, None, config.text
+    )  # its faults are known before its weights are loaded, or media read
     blind = ", blind" if config.model.blind else ""
     say(f"recipe: {recipe}, variant {config.model.variant}{blind}, {config.lm.name}")
     if request.from_cache and config.encoder.train:

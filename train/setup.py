@@ -16,7 +16,7 @@ from epalm import __version__
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json, digest_tensors
 from epalm.recipes.config import Config
-from epalm.samples import Sample
+from epalm.samples import Sample, Task
 from epalm.train.bridge.build import build_model, require_bridge
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batches, training_items
@@ -31,7 +31,6 @@ from epalm.weights import pick_device
 
 _FEW_STEPS = 300  # a connector that starts at random takes some hundred to be of use
 _NAMED = 3  # samples named in a message; the rest is counted
-_ADDED = 4  # tokens that stand around the words at most: </s>, ?, </a>, </s>
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,10 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
         require_shardable(config, processes)
     empty = request.shard_lm and not processes.first
     lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
-    text, positions = load_text_format(config.lm.name, lm), lm.config.max_position_embeddings
+    text, positions = load_text_format(config.lm.name, lm, config.text), lm.config.max_position_embeddings
     require_short([*material.training, *material.validation], text, positions)
     config = config.resolved(lm.config.num_hidden_layers)
-    config = config.model_copy(update={"optim": config.optim.fitted(len(items))})
+    config = config.model_copy(update={"optim": config.optim.fitted(len(items)), "text": text.settings})
     weights = processes.from_first("" if empty else digest_tensors(lm.state_dict()))  # before anything is put into it
     encoder = features.encoder if config.encoder.train and isinstance(features, TrainableSource) else None
     model = build_model(config, lm, features.width, encoder)
@@ -141,8 +140,10 @@ def require_short(samples: Sequence[Sample], text: TextFormat, positions: int) -
         given = len((sample.prompt or "").encode(errors="replace"))
         targets = [target.strip() for target in (*sample.answers, *sample.references)]
         # A token is a byte at least: few texts have to be tokenised to be sure.
-        targets = [target for target in targets if given + len(target.encode(errors="replace")) + _ADDED > positions]
-        length = len(text.given(sample)) + max(map(len, text.tokenise(targets))) + 1 if targets else 0
+        around = given + text.most_added
+        targets = [target for target in targets if around + len(target.encode(errors="replace")) > positions]
+        rows = text.targets([(sample.task is Task.QA, target) for target in targets])
+        length = len(text.given(sample)) + max(map(len, rows)) + 1 if rows else 0
         if length > positions:
             too_long.append(f"{sample.id} ({length:,})")
     if too_long:
@@ -171,13 +172,15 @@ def schedule_warnings(schedule: Schedule) -> Iterator[str]:
         yield f"{steps:,} steps are few for a connector that begins at random: set {longer} at least"
 
 
-def length_warnings(given: np.ndarray, whole: np.ndarray, max_length: int, positions: int) -> Iterator[str]:
+def length_warnings(
+    asked: np.ndarray, given: np.ndarray, whole: np.ndarray, max_length: int, positions: int
+) -> Iterator[str]:
     """Of captions and answers that decoding would cut: how many of how many, and what would hold them.
 
-    Of each, `given` (M,) tokens stand before it, 1 before a caption, and `whole` (M,) at its end.
+    Of each (M,): whether it answers a question, how many tokens stand before it, and how many at its end.
     """
     cut = whole > np.maximum(max_length, given + SHORTEST_ANSWER)
-    for name, kind in (("captions", given == 1), ("answers, with their questions,", given > 1)):
+    for name, kind in (("captions", ~asked), ("answers, with their questions,", asked)):
         if (cut & kind).any():
             longest = int(whole[cut & kind].max()) + 1  # its end
             yield (

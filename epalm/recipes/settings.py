@@ -42,6 +42,8 @@ FORMER = {  # keys of 0.1, and what they are called now
     "optim.accumulate": "optim.micro_batches",
     "optim.checkpointing": "optim.gradient_checkpointing",
 }
+QUESTION = "{question}"  # its place in a template
+CHAT = "chat"  # in place of a template: the tokenizer's chat template
 _INJECTED_BLOCKS = 12  # of OPT-2.7B: 19 to 31, of OPT-350M: 11 to 23; the last block gets no token of its own
 Rate = Annotated[float, Field(ge=0, le=10)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -76,6 +78,20 @@ class LmSettings(Section):
         precise = f"lm.train needs lm.dtype float32: steps of 1e-7 are lost in {self.dtype}"
         whole = f"lm.train cannot change {self.quantized} weights: model.adapters lora trains beside them"
         return {precise: self.train and self.dtype != "float32", whole: self.train and self.quantized != "none"}
+
+
+class TextSettings(Section):
+    """How samples become text. None: as the language model's family has it."""
+
+    template: str | None = None  # what stands before an answer, with {question} in it; "chat": the chat template
+    caption: str | None = None  # what stands before a caption; with "chat" the instruction
+    add_bos: bool | None = None  # BOS in front of all [as the tokenizer does]
+    eos: str | None = None  # the token that ends an answer [the tokenizer's EOS]
+
+    def conflicts(self) -> dict[str, bool]:
+        """See `Section`."""
+        place = f"text.template {self.template!r} has no place for the question: put {QUESTION} in it"
+        return {place: self.template not in (None, CHAT) and QUESTION not in str(self.template)}
 
 
 class EncoderSettings(Section):
@@ -199,6 +215,7 @@ class Config(Section):
 
     description: str = ""
     lm: LmSettings = LmSettings()
+    text: TextSettings = TextSettings()
     encoder: EncoderSettings = EncoderSettings()
     model: ModelSettings = ModelSettings()
     optim: OptimSettings = OptimSettings()

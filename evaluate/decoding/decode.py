@@ -57,6 +57,7 @@ def decode_batches(
                 model,
                 values,
                 ids,
+                eos=text.eos,
                 num_beams=options.num_beams,
                 max_length=max(options.max_length, ids.shape[1] + SHORTEST_ANSWER),
                 sampling=options.sampling,
@@ -71,7 +72,9 @@ def decode_batches(
 
 @lru_cache(maxsize=1)  # a worker decodes many tasks, with the same answers
 def _tree(text: TextFormat, answers: tuple[str, ...], vocabulary: int, device: torch.device) -> AnswerTree:
-    return AnswerTree([[*ids.tolist(), text.eos] for ids in text.tokenise(answers)], vocabulary, device)
+    return AnswerTree(
+        [[*ids.tolist(), text.eos] for ids in text.targets([(True, answer) for answer in answers])], vocabulary, device
+    )
 
 
 def length_groups(run: LoadedRun, samples: Sequence[Sample], options: DecodeOptions) -> list[list[Sample]]:
@@ -96,8 +99,8 @@ def length_groups(run: LoadedRun, samples: Sequence[Sample], options: DecodeOpti
     ]
     if groups:
         longest = groups[-1][0]
-        answers = zip(options.answers, text.tokenise(options.answers), strict=True)
-        ends = [(len(ids) + 1, f" {answer!r}") for answer, ids in answers]
+        answers = text.targets([(True, answer) for answer in options.answers])
+        ends = [(len(ids) + 1, f" {answer!r}") for answer, ids in zip(options.answers, answers, strict=True)]
         end, answer = max(ends, default=(SHORTEST_ANSWER, ""))
         what = f"the question of {longest.id} with an answer{answer}"
         needs.append((what, len(text.given(longest)) + end, positions, "positions"))

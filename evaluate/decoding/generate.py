@@ -27,19 +27,20 @@ def generate(
     features: torch.Tensor,
     input_ids: torch.Tensor,
     *,
+    eos: int | None = None,
     num_beams: int = 3,
     max_length: int = 30,
     sampling: Sampling | None = None,
     names: Sequence[str] = (),
     use_cache: bool = True,
 ) -> list[list[int]]:
-    """The new token ids of each row, `</s>` last where it ended: at most `max_length` with the given ones.
+    """The new token ids of each row, `eos` [the LM's] last where it ended: at most `max_length` with the given ones.
 
     `features` (B, K, D_enc); `input_ids` (B, T), all of one length. With `sampling`, what is drawn for a row is decided
     by its name. `reference` attention recomputes all at every step, whatever `use_cache` says.
     """
     rows = Continuation(model, features, input_ids, use_cache=use_cache)
-    most, eos = max_length - input_ids.shape[1], model.lm.config.eos_token_id
+    most, eos = max_length - input_ids.shape[1], model.lm.config.eos_token_id if eos is None else eos
     if sampling is None and num_beams > 1:
         return beam_search(rows, beams=num_beams, most=most, eos=eos)
     texts: list[list[int]] = [[] for _ in input_ids]
@@ -78,7 +79,8 @@ class AnswerTree:
     """A list of answers as a tree of their tokens: which may follow each beginning. Node 0 is before every answer."""
 
     def __init__(self, answers: Sequence[Sequence[int]], vocabulary: int, device: torch.device) -> None:
-        """No answer may be the beginning of another: each ends with `</s>`, and has it nowhere else."""
+        """No answer may be the beginning of another: each ends with EOS, and has it nowhere else."""
+        self.eos = answers[0][-1]
         self.places = {tuple(answer): place for place, answer in enumerate(answers)}
         self.longest, self._vocabulary = max(map(len, self.places)), vocabulary
         beginnings = {answer[:length] for answer in self.places for length in range(len(answer) + 1)}
@@ -115,7 +117,7 @@ def choose_answers(
     chosen: list[list[int]] = []
     for values, ids in zip(features.split(some), input_ids.split(some), strict=True):
         rows = Continuation(model, values, ids)
-        chosen += beam_search(rows, beams=beams, most=tree.longest, eos=config.eos_token_id, tree=tree)
+        chosen += beam_search(rows, beams=beams, most=tree.longest, eos=tree.eos, tree=tree)
     return [tree.places[tuple(answer)] for answer in chosen]
 
 

@@ -110,7 +110,8 @@ def test_a_rate_that_never_peaks_is_said_and_no_other(warmup: int, steps: int, e
 def test_what_decoding_would_cut_is_counted(texts: list[tuple[bool, int, int]]) -> None:
     given_tokens = np.array([1 if caption else 1 + question for caption, question, _ in texts])
     whole = given_tokens + np.array([target for _, _, target in texts])
-    said = [*length_warnings(given_tokens, whole, 30, 2048)]
+    asked = np.array([not caption for caption, *_ in texts])
+    said = [*length_warnings(asked, given_tokens, whole, 30, 2048)]
     cut = [
         (caption, target) for caption, question, target in texts if target > (29 if caption else max(29 - question, 5))
     ]
@@ -119,7 +120,7 @@ def test_what_decoding_would_cut_is_counted(texts: list[tuple[bool, int, int]]) 
         assert any(f"{count} of {of} training {words}" in one for one in said) == bool(count)
     if said:  # what it says to set suffices
         limits = [int(limit) for limit in re.findall(r"decode.max_length=(\d+)", " ".join(said))]
-        assert not [*length_warnings(given_tokens, whole, max(limits), 2048)]
+        assert not [*length_warnings(asked, given_tokens, whole, max(limits), 2048)]
 
 
 def test_the_plan_and_the_start_say_what_falls_short(trial: Trial) -> None:

@@ -21,7 +21,8 @@ from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.fingerprint import digest_file, digest_tensors
 from epalm.recipes.config import Config
 from epalm.train.bridge.build import build_model
-from epalm.train.data.text import ANSWER, load_text_format
+from epalm.train.data.templates import ANSWER
+from epalm.train.data.text import load_text_format
 from epalm.train.lm.load import load_lm
 from epalm.train.runs.run_folder import RunFolder
 
@@ -180,7 +181,7 @@ def import_run(
     _, hidden, width = published.tensors["connector.weight"].shape
     lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)
     digest = digest_tensors(lm.state_dict())
-    load_text_format(config.lm.name, lm)
+    load_text_format(config.lm.name, lm, config.text)
     config = config.resolved(lm.config.num_hidden_layers)
     model = build_model(config, lm, inputs["width"])
     try:

@@ -75,7 +75,7 @@ def load_run(
             f"{config.lm.name!r} has other weights than when {folder.name} was trained",
             hint="--lm names where the right one is; else train again",
         )
-    text, trained = load_text_format(config.lm.name, weights), digest_tensors(tensors)
+    text, trained = load_text_format(config.lm.name, weights, config.text), digest_tensors(tensors)
     model = build_model(config, weights, int(inputs["width"]))
     encoder = {name.removeprefix(_ENCODER): tensors.pop(name) for name in [*tensors] if name.startswith(_ENCODER)}
     try:

@@ -16,6 +16,7 @@ from epalm.differences import change_in_words, differing_leaves
 from epalm.errors import EpalmError, UsageError
 from epalm.fingerprint import canonical_json
 from epalm.recipes.config import Config
+from epalm.recipes.settings import TextSettings
 from epalm.samples import Sample
 from epalm.train.runs.run_folder import RunFolder
 
@@ -36,7 +37,7 @@ _PART_NAMES = {
     "validation.media": "validation media",
     "features.fingerprint": "feature set",
     "lm.weights": "weights of the language model",
-    "lm.tokenizer": "tokenizer",
+    "lm.tokenizer": "tokenizer and text format",
     "device": "kind of device",
     "training_code": "version of the training code",
 }
@@ -68,8 +69,11 @@ def run_parts(
         }
         for split, chosen in (("training", training), ("validation", validation))
     }
+    settings = config.model_dump(mode="json", exclude=_NOT_DECIDING)  # type: ignore[arg-type]
+    if config.text == TextSettings():
+        del settings["text"]  # as before there was a choice
     parts = {
-        "settings": config.model_dump(mode="json", exclude=_NOT_DECIDING),  # type: ignore[arg-type]
+        "settings": settings,
         **samples,
         "features": {key: value for key, value in features.describe().items() if key not in _NAMES_ONLY},
         "lm": {"weights": lm, "tokenizer": tokenizer},

@@ -62,7 +62,7 @@ def test_a_question_ends_in_one_question_mark_and_the_answer_token(text: TextFor
     asked = [_written(text, _qa("1", prompt, {}), "red") for prompt in ("what color?", "what color", " what color ? ")]
     assert len({(tuple(one.ids), one.target) for one in asked}) == 1
     ids = asked[0].ids.tolist()
-    assert ids[0] == text.bos and ids[-1] == text.eos
+    assert (ids[0],) == text.start and ids[-1] == text.eos
     assert text.tokenizer.decode(ids[1:-1]) == "what color?</a>red"
     assert text.tokenizer.decode(ids[asked[0].target : -1]) == "red"
     assert text.given(_qa("1", "what color", {})) == tuple(ids[: asked[0].target])

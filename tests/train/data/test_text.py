@@ -39,7 +39,7 @@ def _question(words: str) -> Sample:
 @given(written)
 def test_no_text_makes_a_control_token(text: TextFormat, words: str) -> None:
     (ids,) = text.tokenise([words])
-    special = set(text.tokenizer.all_special_ids) | {text.bos, text.eos, text.pad, text.answer}
+    special = set(text.tokenizer.all_special_ids) | text.control
     assert not special & set(ids.tolist())
     assert text.decode(ids.tolist()) == words.strip()
     assert text.with_control_tokens([words, "plain"]) == any(name in words for name in CONTROL)
@@ -50,10 +50,11 @@ def test_a_training_text_has_the_control_tokens_of_the_format_alone(text: TextFo
     sample = _question(words)
     texts = Texts(text, [text.question(sample), ""], [[answer], [answer]], [[1.0], [1.0]])
     asked, captioned = texts.text(0, 0), texts.text(1, 1)
-    assert np.flatnonzero(asked.ids == text.answer).tolist() == [asked.target - 1]
+    answer_token = text.tokenizer.convert_tokens_to_ids("</a>")
+    assert np.flatnonzero(asked.ids == answer_token).tolist() == [asked.target - 1]
     assert np.flatnonzero(asked.ids == text.eos).tolist() == [0, len(asked.ids) - 1]  # `</s>` stands in front, too
     assert text.given(sample) == tuple(asked.ids[: asked.target].tolist())
-    assert captioned.target == 1 and not (captioned.ids == text.answer).any()
+    assert captioned.target == 1 and not (captioned.ids == answer_token).any()
     assert text.decode(asked.ids[asked.target :].tolist()) == text.decode(captioned.ids[1:].tolist()) == answer.strip()
     assert texts.lengths(np.array([0, 1])).tolist() == [len(asked.ids), len(captioned.ids)]
 
@@ -61,7 +62,7 @@ def test_a_training_text_has_the_control_tokens_of_the_format_alone(text: TextFo
 @given(ordinary)
 def test_ordinary_texts_have_the_ids_of_the_whole_format_read_as_text(text: TextFormat, words: str) -> None:
     plain = text.tokenizer(f"{text.question(_question(words))}</a>", add_special_tokens=False)["input_ids"]
-    assert text.given(_question(words)) == (text.bos, *plain)
+    assert text.given(_question(words)) == (*text.start, *plain)
 
 
 def test_what_is_generated_ends_at_the_control_token_alone(text: TextFormat) -> None:
