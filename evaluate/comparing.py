@@ -16,8 +16,7 @@ from epalm.evaluate.score_files import ScoreFile
 def compare(first: ScoreFile, others: Sequence[ScoreFile], *, examples: int) -> dict[str, Any]:
     """Each of `others` against `first`, as JSON values; differences are `other - first`.
 
-    Raises:
-        UsageError: they were scored on different samples, or a file is damaged.
+    Raises UsageError: they were scored on different samples, or a file is damaged.
     """
     for other in others:
         if first.figures["samples"] != other.figures["samples"]:

@@ -64,8 +64,7 @@ class LoadedModel:
 
         `lm` and `weights` say where language model and encoder are now, where not as in training.
 
-        Raises:
-            UsageError: the run is damaged, or a frozen model is not there or another one by now.
+        Raises UsageError: the run is damaged, or a frozen model is not there or another one by now.
         """
         self.run = load_run(folder, device=device, lm=lm)
         features = self.run.inputs["features"]
@@ -115,8 +114,7 @@ class LoadedModel:
     ) -> "list[str | MediaError]":
         """Of each medium an answer, or without a question a caption; or why it cannot be read.
 
-        Raises:
-            UsageError: something that is no medium, or a question with half a character.
+        Raises UsageError: something that is no medium, or a question with half a character.
         """
         for question in filter(None, questions):
             require_characters(question, "the question")

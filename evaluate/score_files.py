@@ -51,8 +51,7 @@ class ScoreFile:
 
         The statistics of metrics that are no mean, such as "BLEU counts", are lists.
 
-        Raises:
-            UsageError: the file of the lines is not there or damaged.
+        Raises UsageError: the file of the lines is not there or damaged.
         """
         import pandas as pd
 
@@ -108,8 +107,7 @@ def read_scores(name: str | None, runs: Path, split: str | None = None) -> Score
 
     `name`: without one, the latest run. `split`: the newest of that split; without one, those of the last scoring.
 
-    Raises:
-        UsageError: there are none, or they cannot be read.
+    Raises UsageError: there are none, or they cannot be read.
     """
     if name is not None and name.endswith(".json"):
         return _read(Path(name), Path(name).name.removesuffix(".json").removesuffix(".scores"))

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +38,7 @@ class Deviation(NamedTuple):
 def check_canary(features: FeatureSet, cache: Cache, dataset: Dataset, samples: Sequence[Sample], device: str) -> None:
     """Say that some rows are what would be encoded now, or why that cannot be checked.
 
-    Raises:
-        CacheError: they are not; the message names the medium, and which libraries have changed.
+    Raises CacheError: they are not; the message names the medium, and which libraries have changed.
     """
     try:
         media = _some(cache, dataset, samples)
@@ -59,49 +59,43 @@ def check_canary(features: FeatureSet, cache: Cache, dataset: Dataset, samples: 
             f"{f'since then: {changed}' if changed else 'no library has changed'}",
             hint="extract into another --cache and compare, or go on as it is with --no-canary",
         )
-    views = " and ".join(map(str, sorted({one.view for one in deviations})))
-    say(
-        f"canary: {len(media)} media encoded again in view{'s' if ' ' in views else ''} {views}, "
-        f"off by at most {worst.share:.2%} of a token's length"
-    )
+    views = " and ".join(f"view {view}" for view in sorted({one.view for one in deviations}))
+    say(f"canary: {len(media)} media encoded again, {views}: off by at most {worst.share:.2%} of a token's length")
 
 
 def compare_rows(features: FeatureSet, encoder: Encoder, media: dict[str, tuple[MediaFile, str]]) -> list[Deviation]:
     """Encode media again, in view 0 and their last view. Raises MediaError when one cannot be decoded."""
-    spec, found = features.spec, []
-    seed = spec.view_seed
+    spec, deviations = features.spec, []
     reader = features.open(only={digest for _, digest in media.values()})
     batches = BatchEncoder(encoder, spec.layers, "float32", 1)
     for name, (file, digest) in media.items():
         rows = reader.rows_of([digest])
         for view in sorted({0, reader.views_of(rows)[-1]}):
             try:
-                inputs = encoder.input(file, (view_of(digest, view, seed),))
+                inputs = encoder.input(file, (view_of(digest, view, spec.view_seed),))
             except MediaError as error:
                 raise MediaError(f"{name}: {error.message}", hint=error.hint) from error
             now = batches.submit([inputs])()[0, 0]  # (L, T, D)
             then = reader.gather(rows, view=view)[0].astype(np.float32)
             share = np.linalg.norm(now - then, axis=-1) / np.maximum(np.linalg.norm(then, axis=-1), 1e-6)
-            found.append(Deviation(float(share.max()), view, name, digest))
-    return found
+            deviations.append(Deviation(float(share.max()), view, name, digest))
+    return deviations
 
 
 def _some(cache: Cache, dataset: Dataset, samples: Sequence[Sample]) -> dict[str, tuple[MediaFile, str]]:
     """A few random media that are here, others each time: name → file and digest. Raises MediaError: there is none."""
     names = list(dict.fromkeys(sample.media for sample in samples))
-    found: dict[str, tuple[MediaFile, str]] = {}
+    media: dict[str, tuple[MediaFile, str]] = {}
     for name in random.sample(names, min(len(names), _LOOKED_FOR)):
-        try:
+        with suppress(MediaError):
             file = dataset.locate(name)
-        except MediaError:
-            continue
-        if digest := cache.media.digest(file) if file.status() else None:
-            found[name] = file, digest
-        if len(found) == _CHECKED:
-            break
-    if not found:
+            if digest := cache.media.digest(file) if file.status() else None:
+                media[name] = file, digest
+        if len(media) == _CHECKED:
+            return media
+    if not media:
         raise MediaError("the media are not here")
-    return found
+    return media
 
 
 def _encoder(features: FeatureSet, device: str) -> Encoder:

@@ -1,7 +1,8 @@
 """What a feature set is named by and what is recorded beside it: its spec and library versions. Knows no media."""
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
+from epalm import __version__
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import UsageError
 from epalm.extract.encoders.registry import Encoder
@@ -9,7 +10,7 @@ from epalm.extract.encoders.registry import Encoder
 DTYPES = ("float16", "float32")
 # Of the code that reads a modality's media: raised when it would give other numbers for the same settings.
 _VERSIONS = {"image": 3, "video": 3, "audio": 3}
-_PACKAGES = ("epalm", "torch", "timm", "transformers", "numpy", "pillow", "av", "soxr")
+_PACKAGES = ("torch", "timm", "transformers", "numpy", "pillow", "av", "soxr")
 # What Pillow brings along to decode with loss: of what loses nothing, every version gives the same.
 _CODECS = {
     "libjpeg_turbo": "libjpeg-turbo",
@@ -47,15 +48,11 @@ def would_give(encoder: Encoder, spec: FeatureSpec) -> bool:
 
 
 def library_versions() -> dict[str, str]:
-    """Package or library that can change numbers → version, for those installed."""
+    """Package or library that can change numbers → version."""
     import av
     from PIL import features
     from soxr import __libsoxr_version__
 
-    found = {"ffmpeg": str(av.ffmpeg_version_info), "libsoxr": str(__libsoxr_version__)}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a source tree that was never installed
-            continue
-    return found | {name: str(known) for codec, name in _CODECS.items() if (known := features.version(codec))}
+    libraries = {"epalm": __version__, "ffmpeg": str(av.ffmpeg_version_info), "libsoxr": str(__libsoxr_version__)}
+    codecs = {name: str(known) for codec, name in _CODECS.items() if (known := features.version(codec))}
+    return libraries | {package: version(package) for package in _PACKAGES} | codecs

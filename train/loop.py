@@ -116,8 +116,7 @@ def take_step(
 
     Gradients are those of the whole batch's mean loss, however many processes and micro-batches it is done in.
 
-    Raises:
-        EpalmError: the memory does not suffice; the message says for what and what to change.
+    Raises EpalmError: the memory does not suffice; the message says for what and what to change.
     """
     # Small gradients of hidden states would be lost in float16; the trained tensors are float32.
     scale = _FLOAT16_SCALE if model.lm.dtype == torch.float16 else 1.0
@@ -152,8 +151,7 @@ def validate(
 ) -> Validation | None:
     """Loss and exactness over batches, with the text given (teacher forcing); the same in all processes.
 
-    Raises:
-        EpalmError: the memory does not suffice.
+    Raises EpalmError: the memory does not suffice.
     """
     if not batches:
         return None
@@ -206,8 +204,7 @@ def train_model(
 
     What was reported is saved in the end. All `processes` end after the same step when one of them is to stop.
 
-    Raises:
-        EpalmError: the loss is no number any more.
+    Raises EpalmError: the loss is no number any more.
     """
     schedule, optim, keep = Schedule(config.optim, len(batches)), config.optim, config.checkpoint
     (connector,) = (group for group in optimiser.param_groups if group["name"] == CONNECTOR)

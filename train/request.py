@@ -85,8 +85,7 @@ class TrainRequest:
 def recipe_for(data: str) -> str:
     """The recipe of the same name as a benchmark's data, or the playground's; `own` for a user's own data.
 
-    Raises:
-        UsageError: there is none for that benchmark.
+    Raises UsageError: there is none for that benchmark.
     """
     from epalm.datasets.benchmarks import parse_spec
     from epalm.errors import UsageError

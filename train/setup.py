@@ -56,8 +56,7 @@ class Setup:
 def set_up(material: Material, *, processes: Processes = ALONE, device: str | None = None) -> Setup:
     """Load the language model and build everything around it; `device` [the request's] is this process's own.
 
-    Raises:
-        UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
+    Raises UsageError: nothing to train on, features that do not fit, a language model that cannot be loaded.
     """
     config, dataset, features, request = material.config, material.dataset, material.features, material.request
     items = training_items(material.training)

@@ -83,8 +83,7 @@ def length_groups(run: LoadedRun, samples: Sequence[Sample], options: DecodeOpti
     Where answers are chosen from a list, those that have a question are apart from those that are captioned. Of the
     run, the model's shapes suffice.
 
-    Raises:
-        UsageError: more is asked for than the language model has positions or tokens for.
+    Raises UsageError: more is asked for than the language model has positions or tokens for.
     """
     text, config = run.text, run.model.lm.config
 
@@ -124,8 +123,7 @@ class BatchSize:
     def batches(self, groups: Iterable[Sequence[Any]], work: Callable[[Sequence[Any]], Result]) -> Iterator[Result]:
         """What `work` makes of each batch; a batch is of one group. Where the size is halved, that is said.
 
-        Raises:
-            EpalmError: the memory does not suffice for as many items as were asked for, or for one.
+        Raises EpalmError: the memory does not suffice for as many items as were asked for, or for one.
         """
         for group in groups:
             place = 0

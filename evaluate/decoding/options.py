@@ -78,8 +78,7 @@ class DecodeChoice:
     def options(self, recipe: "DecodeSettings", batch_size: str = "auto") -> DecodeOptions:
         """The values with those of a recipe. `batch_size` is a number of samples decoded together, or auto.
 
-        Raises:
-            UsageError: options that do not go together, values out of range, or an unusable file of answers.
+        Raises UsageError: options that do not go together, values out of range, or an unusable file of answers.
         """
         for name, least in (("num_beams", 1), ("max_length", 2), ("seed", 0)):
             value = getattr(self, name)
@@ -121,8 +120,7 @@ def require_questions(decode: DecodeOptions, questions: int, captions: int) -> N
 def read_answers(path: Path) -> tuple[str, ...]:
     """The answers of a UTF-8 file, one a line, without white space around them; empty lines are passed over.
 
-    Raises:
-        UsageError: it cannot be read, has no answers, too many, or one of them twice.
+    Raises UsageError: it cannot be read, has no answers, too many, or one of them twice.
     """
     from epalm.datasets.text_file import reading
 

@@ -117,8 +117,7 @@ def predict_samples(
 ) -> list[Prediction]:
     """Predictions of all samples: those that are kept are reused, the others decoded and appended to `path`.
 
-    Raises:
-        EpalmError: they cannot be written, there is too little room, or another process is writing them.
+    Raises EpalmError: they cannot be written, there is too little room, or another process is writing them.
     """
     if not path.exists():  # before anything is made
         require_room(path.parent, _LEAST * len(asked))

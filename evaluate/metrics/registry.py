@@ -39,19 +39,14 @@ def _built_in() -> dict[str, "Metric"]:
 
 
 def metrics() -> Mapping[str, "Metric"]:
-    """All metrics by name.
-
-    Raises:
-        UsageError: an installed package offers one that cannot be loaded.
-    """
+    """All metrics by name. Raises UsageError: an installed package offers one that cannot be loaded."""
     return _built_in() | {name: _plugin(name) for name in sorted(plugins(GROUP))}
 
 
 def choose_metrics(words: str | None = None) -> tuple[str, ...]:
     """The metrics named, separated by commas; None: all. Case, spaces and hyphens do not count, "bleu" is all four.
 
-    Raises:
-        UsageError: there is no such metric.
+    Raises UsageError: there is no such metric.
     """
     names = metric_names()
     if words is None:

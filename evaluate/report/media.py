@@ -47,8 +47,7 @@ def shown_media(
 
     `data`: where the media are now, where not in the data that were scored.
 
-    Raises:
-        EpalmError: `data` cannot be read, or no decoding process can be started.
+    Raises EpalmError: `data` cannot be read, or no decoding process can be started.
     """
     names = list(dict.fromkeys(row["media"] for row in samples.rows if row["shown"]))
     if not names:
@@ -87,8 +86,7 @@ def shown_media(
 def make_previews(media: Sequence[MediaFile], modality: Modality, *, workers: int) -> Iterator[Shown]:
     """What a page shows of each medium, in order, or the "fault" why there is nothing.
 
-    Raises:
-        EpalmError: no decoding process can be started.
+    Raises EpalmError: no decoding process can be started.
     """
     limits = Limits()
     if not media:

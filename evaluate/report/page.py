@@ -38,8 +38,7 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
 
     The same runs and media give the same bytes.
 
-    Raises:
-        UsageError: the runs were scored on different samples, or a file of a run cannot be read.
+    Raises UsageError: the runs were scored on different samples, or a file of a run cannot be read.
     """
     style, script = _read("page.css"), "\n".join(map(_read, _SCRIPTS))
     own = {kind: b64encode(sha256(text.encode()).digest()).decode() for kind, text in (("s", style), ("j", script))}

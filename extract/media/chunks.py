@@ -108,8 +108,7 @@ def require_whole(file: BinaryIO, what: str) -> BinaryIO:
 
     Warns of an Ogg file with damaged pages, which decoders leave out without a word.
 
-    Raises:
-        MediaError: the file ends before the end that it announces, or a tenth of it or more is damaged.
+    Raises MediaError: the file ends before the end that it announces, or a tenth of it or more is damaged.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)

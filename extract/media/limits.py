@@ -67,8 +67,7 @@ def require_status(medium: MediaFile, limits: Limits | None = None) -> Status:
 
     Devices, pipes and folders are refused: a data file may name anything, and reading some never ends.
 
-    Raises:
-        MediaError: missing, empty, unreadable, not a regular file, too large, or beyond the end of its shard.
+    Raises MediaError: missing, empty, unreadable, not a regular file, too large, or beyond the end of its shard.
     """
     try:
         status = medium.path.stat()

@@ -175,8 +175,7 @@ def seek_frames(
 
     Each is decoded from the key frame at or before it, or by going on where that one has been read already.
 
-    Raises:
-        DoubtError: what is decoded is not what the index says.
+    Raises DoubtError: what is decoded is not what the index says.
     """
     if index.doubtful:
         raise DoubtError

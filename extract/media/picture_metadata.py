@@ -39,8 +39,7 @@ def without_metadata(file: BinaryIO) -> tuple[BinaryIO, bytes]:
 
     TIFF's orientation stays in: its decoder turns the pixels.
 
-    Raises:
-        MediaError: a PNG's checksum is wrong, or its parts or a TIFF's tags are not those of a picture.
+    Raises MediaError: a PNG's checksum is wrong, or its parts or a TIFF's tags are not those of a picture.
     """
     head = file.read(16)
     size = file.seek(0, os.SEEK_END)

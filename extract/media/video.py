@@ -68,8 +68,7 @@ def read_frames(
     number keeps of it. Both may be called anew, from the beginning, when the clip is not what it says. Of a clip with
     holes, the frames that decode are those there are, and `warn_about` is told.
 
-    Raises:
-        MediaError: no video, no video stream, nothing that decodes, cut off, or beyond the limits.
+    Raises MediaError: no video, no video stream, nothing that decodes, cut off, or beyond the limits.
     """
     with open_container(medium, "video", limits) as (container, stream):
         index = index_packets(container, stream, limits)

@@ -80,7 +80,7 @@ def _rewrite(trial: Trial, change: Callable[[str, np.ndarray], np.ndarray], **li
 def test_it_says_what_it_compared_where_all_is_well(trial: Trial) -> None:
     done = _train(trial)
     assert done.code == 0, done.err
-    assert f"canary: {TRAIN} media encoded again in views 0 and 1, off by at most 0." in _said(done)
+    assert f"canary: {TRAIN} media encoded again, view 0 and view 1: off by at most 0." in _said(done)
     assert not [line for line in done.err.splitlines() if "warning" in line and " steps " not in line]
 
 

@@ -5,7 +5,7 @@ Letters: B batch, G layers of the encoder, T tokens of a layer, D_enc encoder wi
 
 import math
 import operator
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -54,13 +54,10 @@ def few_shot(
         )
     order = [usable[place] for place in np.random.default_rng(seed).permutation(len(usable))]
     if balanced:  # first the first of each type, then the second of each, …; types in the order in which they come
-        drawn: Counter[str] = Counter()
-        rounds = []
-        for place in order:
-            kind = question_type(samples[place])
-            rounds.append(drawn[kind])
-            drawn[kind] += 1
-        order = [order[at] for at in np.argsort(rounds, kind="stable")]
+        import pandas as pd
+
+        types = pd.Series([question_type(samples[place]) for place in order], dtype=object)
+        order = [order[at] for at in np.argsort(types.groupby(types).cumcount(), kind="stable")]
     return tuple(samples[place] for place in sorted(order[:wanted]))
 
 

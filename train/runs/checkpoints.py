@@ -76,8 +76,7 @@ class Checkpoints:
     ) -> None:
         """Add the checkpoint of a step, which is the latest from then on, and take away what is older.
 
-        Raises:
-            OSError: it cannot be written; those before are as they were.
+        Raises OSError: it cannot be written; those before are as they were.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         fsync_directory(self.folder.parent)
@@ -103,8 +102,7 @@ class Checkpoints:
     def newest(self) -> Checkpoint | None:
         """The newest one that is whole, damaged ones passed over with a warning; None where none was ever written.
 
-        Raises:
-            UsageError: there are some, and none is whole.
+        Raises UsageError: there are some, and none is whole.
         """
         names = [f"step-{step}" for step in self._steps()]
         latest = self.name_of(LATEST)

@@ -175,8 +175,7 @@ def import_run(
 
     `inputs` has "modality", "features" (the encoder and its layers), their "width", and "data" to score.
 
-    Raises:
-        UsageError: the checkpoint was trained with another language model or encoder.
+    Raises UsageError: the checkpoint was trained with another language model or encoder.
     """
     _, hidden, width = published.tensors["connector.weight"].shape
     lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)
@@ -229,8 +228,7 @@ def _renamed(model: Tensors) -> Tensors:
 def _overrides(config: Mapping[Any, Any], tensors: Tensors) -> tuple[str, ...]:
     """The settings, whose values are checked where they are read.
 
-    Raises:
-        ValueError: what cannot be built here, or calls for other sizes than the tensors have.
+    Raises ValueError: what cannot be built here, or calls for other sizes than the tensors have.
     """
     prompted, adapted = bool(config.get("prompt_tuning", False)), bool(config.get("use_adapters", False))
     asked = {key: config.get(key) or allowed[0] for key, allowed in _ALLOWED.items() if key != "deep" or prompted}

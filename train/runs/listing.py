@@ -106,8 +106,7 @@ def run_differences(one: RunFolder, other: RunFolder) -> list[str]:
 def runs_of_sets(folders: Iterable[Path], *, strict: bool = False) -> dict[str, list[str]]:
     """Feature set → the runs that use it (absolute), of those in these folders and one level deeper.
 
-    Raises:
-        UsageError: with `strict`, a run does not say what it was trained on.
+    Raises UsageError: with `strict`, a run does not say what it was trained on.
     """
     users: dict[str, list[str]] = {}
     paths = (path for folder in folders for depth in ("*", "*/*") for path in folder.glob(f"{depth}/inputs.json"))

@@ -41,8 +41,7 @@ class RunFolder:
     def create(runs: Path, label: str, *, name: str | None = None) -> "RunFolder":
         """A new folder below `runs`: of that name, or named by time and label.
 
-        Raises:
-            EpalmError: it cannot be made, or one of that name is there and not empty.
+        Raises EpalmError: it cannot be made, or one of that name is there and not empty.
         """
         if name and (Path(name).name != name or not name.isprintable()):  # surrogates, which safetensors does not open
             raise UsageError(f"--run {name!a} is not the name of a folder", hint="--runs takes the path above it")
@@ -65,8 +64,7 @@ class RunFolder:
 
         With `modality`, of that modality, and not trained blind. One that cannot be used is passed over with a warning.
 
-        Raises:
-            UsageError: there is no such run.
+        Raises UsageError: there is no such run.
         """
         if name is not None:
             for path in (runs / name, Path(name)):
@@ -159,8 +157,7 @@ class RunFolder:
     def load(self, kind: str = BEST) -> "tuple[dict[str, torch.Tensor], int]":
         """The trained tensors of a checkpoint, "best" or "latest", and its step; an export has one.
 
-        Raises:
-            UsageError: it is not there, or damaged.
+        Raises UsageError: it is not there, or damaged.
         """
         if kind not in (BEST, LATEST):
             raise UsageError(f"there is no checkpoint {kind!r}", hint=f"use {BEST} or {LATEST}")
@@ -180,8 +177,7 @@ class RunFolder:
 def locked(run: RunFolder) -> Iterator[None]:
     """Have the run folder alone until the process ends, however; where the file system has no locks, go without.
 
-    Raises:
-        UsageError: another process has it.
+    Raises UsageError: another process has it.
     """
     with writing(run.path):
         file = (run.path / _LOCK).open("ab")

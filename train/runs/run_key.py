@@ -113,8 +113,7 @@ def matching_run(
 
     With `name`, only the folder of that name. `again` passes over runs that are done.
 
-    Raises:
-        UsageError: the named folder is another training's.
+    Raises UsageError: the named folder is another training's.
     """
     others: list[tuple[RunFolder, dict[str, Any], bool]] = []  # with inputs, and whether it is done; the oldest first
     for path in sorted(runs.glob("*/inputs.json"), key=lambda path: path.stat().st_mtime):

@@ -41,8 +41,7 @@ class TrackerName(StrEnum):
 def reporting(run: "RunFolder", settings: Mapping[str, Any], trackers: Sequence[str] = ()) -> Iterator[Report]:
     """What one process of a training reports lines of metrics with; `settings` are the resolved recipe's.
 
-    Raises:
-        EpalmError: a tracker does not start; from the call, the run folder cannot be written.
+    Raises EpalmError: a tracker does not start; from the call, the run folder cannot be written.
     """
     with ExitStack() as held:
         sending = [held.enter_context(tracking(name, run.path, settings)) for name in dict.fromkeys(trackers)]
