@@ -1,6 +1,7 @@
 """Sounds: the Audio Spectrogram Transformer (AST) of transformers.
 
-Its `[CLS]` token, not the distillation token and not their mean.
+Its `[CLS]` token, not the distillation token and not their mean. The mean of its other tokens (`--tokens mean`) leaves
+out those of padding.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from epalm.extract.encoders.registry import Compute, Encoder, EncoderChoice, Enc
 from epalm.samples import Modality
 
 if TYPE_CHECKING:
+    import torch
+
     from epalm.weights import Source
 
 _DEFAULT_WEIGHTS = "MIT/ast-finetuned-audioset-10-10-0.4593"  # method: encoders of eP-ALM
@@ -32,8 +35,24 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     rate, mean, std = int(settings["sampling_rate"]), float(settings["mean"]), float(settings["std"])
     reads = AudioInput(rate, config.num_mel_bins, config.max_length, mean, std)
     architecture = {"family": "transformers AST", **{key: getattr(config, key) for key in _DECIDING}}
+
+    rows, times = model.embeddings.get_shape(config)
+
+    def real(inputs: "torch.Tensor") -> "torch.Tensor":
+        """Patches (B, rows × times) that begin in the recording; behind it, energies were set to 0."""
+        there = (inputs != reads.normalise(inputs.new_zeros(()))).any(dim=2)  # (B, frames)
+        there[:, 0] = True
+        until_end = there.flip(1).cummax(dim=1).values.flip(1)
+        return until_end[:, :: config.time_stride][:, :times].repeat(1, rows)
+
     backbone = Backbone(
-        model=model, blocks=model.layers, norm=model.layernorm, width=config.hidden_size, special=2, cls=True
+        model=model,
+        blocks=model.layers,
+        norm=model.layernorm,
+        width=config.hidden_size,
+        special=2,
+        cls=True,
+        real=real,
     )
     return TransformerEncoder(choice, backbone, reads, compute, architecture)
 

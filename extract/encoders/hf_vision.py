@@ -44,7 +44,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         part="vision_config",
         adapt=_adapt,
         pooling=choice.tokens == "pooled",
-        processor=AutoImageProcessor,
+        read=AutoImageProcessor.from_pretrained,
     )
     pixels = transformers_pixels(processor or CLIPImageProcessor(), choice.resize or "own")
     of_clips = choice.kind == _OVER_FRAMES

@@ -32,11 +32,11 @@ def load_model(
     part: str = "",
     adapt: Callable[[Any], None] = lambda config: None,
     pooling: bool = False,
-    processor: Any = None,
+    read: Callable[[str], Any] | None = None,
 ) -> tuple[Any, Any]:
     """A model of transformers, and what its folder says of its preprocessing, {} where no folder is named.
 
-    That is a dict, or what the class `processor`, such as AutoImageProcessor, makes of it.
+    That is what `read`, such as `AutoImageProcessor.from_pretrained`, makes of it [default: the settings as a dict].
 
     `model_class` [default: what AutoModel takes for the configuration]. `default` are the weights where `source` names
     none; `default_config` is the configuration class of a random draw without a name. `part` names the configuration of
@@ -62,9 +62,8 @@ def load_model(
             raise UsageError(fault, hint="see --encoder")
     adapt(config)
     if where:
-        read = processor.from_pretrained if processor else FeatureExtractionMixin.get_feature_extractor_dict
+        read = read or (lambda where: FeatureExtractionMixin.get_feature_extractor_dict(where)[0])
         settings = load(named, what, lambda: read(where))
-        settings = settings if processor else settings[0]
     if not model_class:
         try:
             model_class = MODEL_MAPPING[type(config)]

@@ -32,7 +32,7 @@ PLAYGROUND = "playground"
 RESIZES = ("own", "stretch")
 PRECISIONS = ("float32", "bfloat16", "float16")
 TOKENS = ("cls", "mean", "pooled")
-_OTHER_FILES = {"pretrained", "registry", "transformer"}  # of this folder: no encoders
+_OTHER_FILES = {"log_mel", "pretrained", "registry", "transformer", "waveform"}  # of this folder: no encoders
 # Of the pictures that CLIP was trained on.
 _CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 SPEC_AUGMENT = (24, 96)  # method: SpecAugment of the paper's best AudioCaps run
@@ -228,20 +228,20 @@ def parse_spec_augment(text: str) -> tuple[int, int] | None:
 def _with_options(read: Any, choice: EncoderChoice, limits: Limits) -> "Input":
     """What the encoder reads, as the choice has it augmented and limited."""
     from epalm.extract.inputs.augment import SpecAugment
-    from epalm.extract.inputs.preprocess import AudioInput, ImageInput
+    from epalm.extract.inputs.preprocess import ImageInput
 
     options: dict[str, Any] = {"limits": limits}
     if not choice.augmented:
         options["augmentation"] = None
-    elif isinstance(read, AudioInput):
+    elif isinstance(read.augmentation, SpecAugment):
         options["augmentation"] = SpecAugment(*choice.spec_augment)
     if choice.statistics == "clip":
-        if isinstance(read, AudioInput):
+        if read.modality is Modality.AUDIO:
             raise UsageError("--statistics clip is for pixels", hint="leave the option out")
         options["pixels"] = replace(read.pixels, **_CLIP)
     elif choice.statistics != "own":
         raise UsageError(f"--statistics {choice.statistics!r} is unknown", hint="use own or clip")
-    if choice.resize and isinstance(read, AudioInput):
+    if choice.resize and read.modality is Modality.AUDIO:
         raise UsageError(f"--resize {choice.resize} is for pixels", hint="leave the option out")
     if choice.reduced_jpeg:
         if not isinstance(read, ImageInput) or read.pixels.fit:

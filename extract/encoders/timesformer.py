@@ -46,7 +46,14 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         elif config.attention_type == "space_only":
             raise UsageError("these weights know no time", hint=f"use --encoder {_SPACE_ONLY}")
 
-    model, settings = load_model(source, "video encoder", TimesformerModel, default=_DEFAULT_WEIGHTS, adapt=adapt)
+    model, settings = load_model(
+        source,
+        "video encoder",
+        TimesformerModel,
+        default=_DEFAULT_WEIGHTS,
+        adapt=adapt,
+        read=lambda where: VideoMAEVideoProcessor.get_video_processor_dict(where)[0],
+    )
     if source.random:
         with seeded(source):
             for parameter in model.parameters():

@@ -84,7 +84,7 @@ class BlockTokens:
     def of(self, inputs: torch.Tensor) -> torch.Tensor:
         """The tokens of every block, shallow to deep (B, depth, D), of one forward pass."""
         one = self._backbone
-        self._of.real = one.real(inputs) if one.real else None
+        self._of.real = one.real(inputs) if one.real and self._rule != "cls" else None
         self._of.taken = []
         (one.run or one.model)(inputs)
         tokens, self._of.taken, self._of.real = torch.stack(self._of.taken, dim=1), [], None

@@ -144,13 +144,13 @@ class SpecAugment:
     frequency: int = 24
     time: int = 96
 
-    def apply(self, bank: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(frames, mels) float32 before normalisation → a copy with the masked values 0."""
+    def apply(self, bank: np.ndarray, rng: np.random.Generator, masked_to: float = 0.0) -> np.ndarray:
+        """(frames, mels) float32 → a copy with what is masked at the value `masked_to`."""
         frames, mels = bank.shape
         bins_at, first_bin_at, frames_at, first_frame_at = rng.random(4).tolist()
         masked = bank.copy()
-        masked[:, _mask(bins_at, first_bin_at, self.frequency, mels)] = 0
-        masked[_mask(frames_at, first_frame_at, self.time, frames)] = 0
+        masked[:, _mask(bins_at, first_bin_at, self.frequency, mels)] = masked_to
+        masked[_mask(frames_at, first_frame_at, self.time, frames)] = masked_to
         return masked
 
     def describe(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from epalm.extract.encoders.registry import EncoderChoice
+from tests.extract.encoders.sequences import AUDIO, VIDEO
 
 SIDE, WIDTH, DEPTH = 32, 48, 3
 VIT = {"img_size": SIDE, "patch_size": 8, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": 4}
@@ -45,6 +46,11 @@ KINDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "timesformer": ("timesformer", (4, 3, SIDE, SIDE)),
     "timesformer-space": ("timesformer", (3, SIDE, SIDE)),
     "ast": ("ast", (64, 32)),
+    "videomae": ("videomae", (6, 3, SIDE, SIDE)),
+    "vjepa2": ("vjepa2", (4, 3, SIDE, SIDE)),
+    "whisper": ("whisper", (200, 41)),
+    "clap": ("clap", (301, 65)),
+    "wav2vec2": ("wav2vec2", (4000,)),
 }
 
 
@@ -93,4 +99,7 @@ def save_all(root: Path) -> Folders:
     (root / "timesformer/preprocessor_config.json").write_text(json.dumps(settings))
     ASTModel(ASTConfig(**AST)).half().save_pretrained(root / "ast")
     ASTFeatureExtractor(num_mel_bins=32, max_length=64, mean=-1.0, std=2.0).save_pretrained(root / "ast")
+    for kind, family in {one.kind: one for one in (*VIDEO.values(), *AUDIO.values())}.items():
+        if not (root / kind).exists():
+            family.save(root / kind, varied=False)
     return Folders(root)

@@ -70,6 +70,8 @@ def test_its_tokens_pass_the_final_norm(encoder: Encoder) -> None:
     if encoder.kind.endswith("-frames"):
         return  # a mean of such tokens
     torch.testing.assert_close(tokens.mean(-1), torch.zeros(2, DEPTH), atol=1e-4, rtol=0)
+    if encoder.describe().get("tokens") == "mean":
+        return  # over tokens of variance 1
     torch.testing.assert_close(tokens.std(-1, correction=0), torch.ones(2, DEPTH), atol=1e-2, rtol=0)
 
 

@@ -4,6 +4,10 @@ The processors are the libraries' defaults: timm's evaluation transform on Pillo
 are given what our decoders read, as decoding is not theirs.
 """
 
+import json
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,10 @@ import timm
 import torch
 from PIL import Image
 from transformers import (
+    ASTFeatureExtractor,
     BeitImageProcessor,
     BitImageProcessor,
+    ClapFeatureExtractor,
     CLIPImageProcessor,
     ConvNextImageProcessor,
     DeiTImageProcessor,
@@ -24,13 +30,18 @@ from transformers import (
     VideoMAEVideoProcessor,
     ViTImageProcessor,
     VJEPA2VideoProcessor,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
 )
 
 from epalm.errors import MediaError, UsageError
+from epalm.extract.encoders.log_mel import LogMelInput
+from epalm.extract.encoders.waveform import WaveformInput
 from epalm.extract.inputs.augment import VIEW_0, view_of
 from epalm.extract.inputs.fit import Fit
-from epalm.extract.inputs.preprocess import ImageInput, Pixels, VideoInput
+from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Pixels, VideoInput
 from epalm.extract.inputs.processors import timm_pixels, transformers_pixels
+from epalm.extract.media.audio import read_waveform
 from epalm.extract.media.image import read_image
 from epalm.extract.media.limits import Limits
 from epalm.extract.media.video import middle_frames, read_frames
@@ -38,6 +49,10 @@ from epalm.media import MediaFile
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "media"
 EQUAL = 1e-5  # of a pixel's range
+PARAMETERS = {
+    "feature_size", "sampling_rate", "hop_length", "chunk_length", "n_fft", "padding_value", "max_length_s",
+    "fft_window_size", "frequency_min", "frequency_max", "top_db", "truncation", "padding",
+}  # fmt: skip
 SIZES = ((90, 61), (61, 90), (300, 20), (20, 21), (32, 32))
 TIMM: dict[str, dict[str, Any]] = {
     "centre": {"crop_pct": 0.9, "interpolation": "bicubic"},
@@ -129,6 +144,69 @@ def test_clips_as_transformers_fits_them(family: str) -> None:
         _assert_equal(read, path, next(iter(theirs.values()))[0])
 
 
+def _recordings() -> list[tuple[MediaFile, dict[int, np.ndarray]]]:
+    """Real recordings, and as decoded at each rate that extractors ask for."""
+    media = [MediaFile(path) for path in _shared("audio")]
+    return [
+        (one, {rate: read_waveform(one, Limits(), rate=rate, keep=10**9).samples for rate in (16_000, 48_000)})
+        for one in media
+    ]
+
+
+def _range(values: np.ndarray) -> float:
+    return float(values.max() - values.min())
+
+
+@pytest.mark.parametrize(
+    ("extractor", "mel_bins", "samples"),
+    [
+        (WhisperFeatureExtractor(), 80, 480_000),
+        (WhisperFeatureExtractor(feature_size=128, chunk_length=8), 128, 128_000),
+        (ClapFeatureExtractor(truncation="rand_trunc"), 64, 480_000),
+        (ClapFeatureExtractor(truncation="fusion", padding="repeat"), 64, 480_000),
+        (ClapFeatureExtractor(truncation="rand_trunc", padding="pad", max_length_s=15), 64, 720_000),
+    ],
+)
+def test_log_mel_energies_as_the_extractor_gives_them(extractor: Any, mel_bins: int, samples: int) -> None:
+    given = {key: value for key, value in extractor.to_dict().items() if key in PARAMETERS}
+    read = LogMelInput(type(extractor).__name__, json.dumps(given), samples)
+    assert {"n_fft", "fft_window_size"} & given.keys()
+    for medium, waves in _recordings():
+        # CLAP takes a stretch at random of what is longer: it gets no more than our first view looks at.
+        wave = waves[extractor.sampling_rate][: samples if mel_bins == 64 else None]
+        theirs = np.asarray(extractor(wave, sampling_rate=extractor.sampling_rate)["input_features"][0])
+        mine = read.normalise(torch.from_numpy(read(medium))).numpy()[0]
+        expected = theirs[-1] if theirs.ndim == 3 else theirs.T
+        assert np.abs(mine[:, :-1] - expected).max() < EQUAL * _range(expected)
+        real = min(len(mine), -(-len(wave) // extractor.hop_length))
+        np.testing.assert_array_equal(mine[:, -1], np.arange(len(mine)) < real)
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_waveforms_as_the_extractor_gives_them(unit: bool) -> None:
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=unit)
+    read = WaveformInput(16_000, 20 * 16_000, 400, unit)
+    for medium, waves in _recordings():
+        wave = waves[16_000][: read.samples]
+        theirs = extractor(wave, sampling_rate=16_000)["input_values"][0]
+        mine = read.normalise(torch.from_numpy(read(medium))).numpy()[0]
+        assert np.abs(mine[: len(wave)] - theirs).max() < EQUAL * _range(theirs)
+        assert np.isnan(mine[len(wave) :]).all() and len(mine) == read.samples
+
+
+def test_energies_of_ast_as_its_extractor_gives_them() -> None:
+    """In float64 where there is no torchaudio; ours in float32, as torchaudio: logarithms of silence differ by more."""
+    extractor = ASTFeatureExtractor()
+    read = AudioInput(16_000, 128, 1024, extractor.mean, extractor.std)
+    for medium, waves in _recordings():
+        theirs = extractor(waves[16_000], sampling_rate=16_000)["input_values"][0]
+        mine = read.normalise(torch.from_numpy(read(medium))).numpy()[0]
+        logs = [one.astype(np.float64) * 2 * extractor.std + extractor.mean for one in (mine, theirs)]
+        energies = [np.exp(one) for one in logs]
+        assert np.abs(energies[0] - energies[1]).max() < EQUAL * _range(energies[1])
+        assert np.abs(mine - theirs).max() < 2e-4 * _range(theirs)
+
+
 def test_stretching_keeps_what_older_sets_are_named_by() -> None:
     settings = timm.data.resolve_data_config(pretrained_cfg={"input_size": (3, 16, 24)})
     pixels = timm_pixels(settings, "stretch")
@@ -173,3 +251,14 @@ def test_a_strip_is_refused_before_it_is_resized(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="13440000×224 pixels") as caught:
         read(MediaFile(tmp_path / "line.png"))
     assert "--max-pixels" in str(caught.value.hint)
+
+
+def test_libraries_are_there_before_a_decoding_processs_memory_is_limited() -> None:
+    """They come with the input that a process is sent, and only where it needs them."""
+    timm_like = Pixels((8, 8), "bicubic", (0.5,) * 3, (0.5,) * 3, Fit("shorter", (9, 9)))
+    own = transformers_pixels(TRANSFORMERS["CLIP"](56), "own")
+    code = "import pickle, sys; pickle.load(sys.stdin.buffer); print(*({'torch', 'torchvision'} & sys.modules.keys()))"
+    for pixels, needed in ((timm_like, set()), (own, {"torch", "torchvision"})):
+        sent = pickle.dumps(ImageInput(pixels))
+        done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=True)
+        assert set(done.stdout.decode().split()) == needed
