@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     import torch
 
     from epalm.extract.encoders.transformer import Backbone
+    from epalm.extract.inputs.preprocess import ImageInput, VideoInput
     from epalm.weights import Source
 
 _DEFAULT_WEIGHTS = "openai/clip-vit-base-patch32"
 _OVER_FRAMES, _FRAMES = "hf-vision-frames", 8  # of a clip
 _CLS = ("cls_token", "class_embedding")  # parameters of the embeddings that stand in front of the patches
 _SPECIAL = (*_CLS, "distillation_token", "register_tokens")
-_NEEDED = ("hidden_size", "image_size", "num_hidden_layers", "patch_size")
+_NEEDED = ("hidden_size", "num_hidden_layers", "patch_size")
+_FIXED = "leave the option out, or name weights of one size"
 _POOLING = ("head", "pooler")
 
 
@@ -34,7 +36,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     from epalm.extract.encoders.pretrained import deciding, load_model
     from epalm.extract.encoders.transformer import TransformerEncoder
     from epalm.extract.inputs.preprocess import ImageInput, VideoInput
-    from epalm.extract.inputs.processors import transformers_pixels
+    from epalm.extract.inputs.processors import naflex_input, transformers_pixels
 
     model, processor = load_model(
         source,
@@ -46,12 +48,20 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         pooling=choice.tokens == "pooled",
         read=AutoImageProcessor.from_pretrained,
     )
-    pixels = transformers_pixels(processor or CLIPImageProcessor(), choice.resize or "own")
     of_clips = choice.kind == _OVER_FRAMES
+    reads: ImageInput | VideoInput
+    if hasattr(processor, "max_num_patches"):  # and keeps the proportions of a picture
+        if of_clips or choice.resize == "stretch":
+            refused = f"--encoder {_OVER_FRAMES}" if of_clips else "--resize stretch"
+            raise UsageError(f"NaFlex weights read pictures in their own proportions: no {refused}", hint=_FIXED)
+        reads = naflex_input(processor)
+    else:
+        pixels = transformers_pixels(processor or CLIPImageProcessor(), choice.resize or "own")
+        reads = VideoInput(pixels, choice.frames or _FRAMES) if of_clips else ImageInput(pixels)
     return TransformerEncoder(
         choice,
-        _backbone(model, pixels.size),
-        VideoInput(pixels, choice.frames or _FRAMES) if of_clips else ImageInput(pixels),
+        _backbone(model, reads),
+        reads,
         compute,
         {"family": f"transformers {type(model).__name__}", **deciding(model.config)},
         mean_of_frames=of_clips,
@@ -69,11 +79,13 @@ def _adapt(config: Any) -> None:
         config.mask_ratio = 0.0
 
 
-def _backbone(model: Any, size: tuple[int, int]) -> "Backbone":
+def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
+    """Its parts, by structure. Raises UsageError where they do not fit together."""
     import torch
 
     from epalm.extract.encoders.pretrained import find_blocks, find_norm
     from epalm.extract.encoders.transformer import Backbone, try_out
+    from epalm.extract.inputs.patches import PatchInput, real_patches
 
     config = model.config
     counts = {
@@ -85,9 +97,21 @@ def _backbone(model: Any, size: tuple[int, int]) -> "Backbone":
     head = next((head for name in _POOLING if (head := getattr(model, name, None))), None)
     inside = head is not None and norm in head.modules()  # the norm is the pooling's own
 
-    def pool(hidden: "torch.Tensor", _real: object) -> "torch.Tensor":
-        return head(hidden if inside else norm(hidden))  # type: ignore[no-any-return, misc]
+    def pool(hidden: "torch.Tensor", real: "torch.Tensor | None") -> "torch.Tensor":
+        masks = () if real is None else (real,)
+        return head(hidden if inside else norm(hidden), *masks)  # type: ignore[no-any-return, misc]
 
+    def run_patches(inputs: "torch.Tensor") -> object:
+        shapes = inputs[:, 0, :2].long()
+        return model(inputs[:, 1:], pixel_attention_mask=real_patches(inputs).int(), spatial_shapes=shapes)
+
+    of_patches = isinstance(reads, PatchInput)
+    if isinstance(reads, PatchInput):
+        example, patches = torch.ones(1, 1 + reads.patches, 3 * reads.side**2), reads.patches
+    else:
+        (height, width), patch = reads.pixels.size, config.patch_size
+        high, wide = (patch, patch) if isinstance(patch, int) else patch
+        example, patches = torch.zeros(1, config.num_channels, height, width), (height // high) * (width // wide)
     backbone = Backbone(
         model=model,
         blocks=find_blocks(model, config.num_hidden_layers),
@@ -95,12 +119,11 @@ def _backbone(model: Any, size: tuple[int, int]) -> "Backbone":
         width=config.hidden_size,
         special=sum(counts.values()),
         cls=any(name in _CLS for name in counts),
+        run=run_patches if of_patches else model,
+        real=real_patches if of_patches else None,
         pool=pool if head else None,
     )
-    patch = config.patch_size
-    high, wide = (patch, patch) if isinstance(patch, int) else patch
-    patches = (size[0] // high) * (size[1] // wide)
-    shapes, _ = try_out(model, backbone.blocks, model, torch.zeros(1, config.num_channels, *size))
+    shapes, _ = try_out(model, backbone.blocks, backbone.run or model, example)
     if set(shapes) != {(1, backbone.special + patches, config.hidden_size)}:
         fault = (
             f"the blocks of a {type(model).__name__} put out {shapes[0]}, where {patches} patches and "

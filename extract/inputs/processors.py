@@ -10,6 +10,7 @@ from PIL import Image
 
 from epalm.errors import UsageError
 from epalm.extract.inputs.fit import Fit
+from epalm.extract.inputs.patches import PatchInput
 from epalm.extract.inputs.preprocess import ImageInput, Pixels, Triple
 
 _EQUAL = 1e-5  # of a pixel's range
@@ -51,6 +52,20 @@ def transformers_pixels(processor: Any, resize: str) -> Pixels:
             return own
     fault = f"the model's own processor, {type(processor).__name__}, has steps that epalm does not know"
     raise UsageError(fault, hint="use --resize stretch" if known else "choose another encoder")
+
+
+def naflex_input(processor: Any) -> PatchInput:
+    """What an encoder of patches reads, which keeps a picture's proportions: see `PatchInput`."""
+    from epalm.extract.inputs.fit_tensor import TensorFit
+
+    side = int(processor.patch_size)
+    wide = math.isqrt(processor.max_num_patches)
+    while processor.max_num_patches % wide:
+        wide -= 1
+    size = processor.max_num_patches // wide * side, wide * side
+    mean, std = _in_unit(processor.image_mean, 1), _in_unit(processor.image_std, 1)
+    interpolation: Any = Image.Resampling(int(processor.resample)).name.lower()
+    return PatchInput(Pixels(size, interpolation, mean, std, TensorFit("both", size)), side=side)
 
 
 def _in_unit(values: Any, scale: float) -> Triple:
