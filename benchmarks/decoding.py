@@ -96,18 +96,18 @@ def _ranking(model: EpalmModel, title: str, rounds: int, count: int, some: int) 
     times = in_turns({"alone": alone, "chosen": chosen}, rounds=rounds)
     model.lm.config.eos_token_id = eos
     whole = times["alone"].times(count / some)
-    told = f"{_ASKED} questions × {count:,} answers; alone: from {some} of them"
-    return [compare(f"{title}, answers: alone / chosen", whole, times["chosen"], _note(whole, times["chosen"], told))]
+    how = f"{_ASKED} questions × {count:,} answers; alone: from {some} of them"
+    return [compare(f"{title}, answers: alone / chosen", whole, times["chosen"], _note(whole, times["chosen"], how))]
 
 
 def _answers(count: int, words: int) -> list[tuple[int, ...]]:
     """Different answers of one to four tokens and their end, common tokens more often, as word pieces are."""
     rng = random.Random(0)
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < count:
+    drawn: dict[tuple[int, ...], None] = {}
+    while len(drawn) < count:
         length = rng.choices((1, 2, 3, 4), (30, 40, 25, 5))[0]
-        found[(*(3 + int(words ** rng.random()) for _ in range(length)), 2)] = None
-    return list(found)
+        drawn[(*(3 + int(words ** rng.random()) for _ in range(length)), 2)] = None
+    return list(drawn)
 
 
 def _note(slower: Timing, faster: Timing, of: str) -> str:

@@ -44,8 +44,8 @@ def _in_a_process(task: Task, count: int, quick: bool) -> dict[str, float]:
     metrics = [name for name in _METRICS if name != "METEOR"] if quick else _METRICS
     words = [sys.executable, "-m", "benchmarks.scores", task, str(count), *metrics]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
 
 
 def _texts(rng: random.Random, count: int) -> tuple[str, ...]:
@@ -63,13 +63,13 @@ def _world(task: Task, count: int) -> tuple[list[Sample], list[Prediction]]:
             sample = Sample(
                 str(number), Modality.IMAGE, "x", task, "test", "what is it?", answers, raw, question_type=kind
             )
-            said = rng.choice(raw)
+            predicted = rng.choice(raw)
         else:
             references = _texts(rng, _REFERENCES)
             sample = Sample(str(number), Modality.IMAGE, "x", task, "test", references=references)
-            said = rng.choice((references[0], *_texts(rng, 1)))
+            predicted = rng.choice((references[0], *_texts(rng, 1)))
         samples.append(sample)
-        predictions.append(Prediction(sample.id, said))
+        predictions.append(Prediction(sample.id, predicted))
     return samples, predictions
 
 

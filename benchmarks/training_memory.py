@@ -19,9 +19,9 @@ def run(*, quick: bool) -> list[Line]:
     bytes_of = {(words, length): peak_bytes(words, length) for words in _WORDS for length in lengths}
     few, many = _WORDS
     short, long = lengths
-    told = ", ".join(f"V {words:,} × T {length}: {size_in_words(peak)}" for (words, length), peak in bytes_of.items())
+    peaks = ", ".join(f"V {words:,} × T {length}: {size_in_words(peak)}" for (words, length), peak in bytes_of.items())
     whole = size_in_words(4 * _BATCH * (long - 1) * many)
-    note = f"{told}; all logits in float32: {whole}"
+    note = f"{peaks}; all logits in float32: {whole}"
 
     def line(name: str, larger: tuple[int, int], smaller: tuple[int, int]) -> Line:
         times = bytes_of[larger] / bytes_of[smaller]

@@ -24,9 +24,9 @@ def _vqa(subset: str, *questions: tuple[int, int, str]) -> dict[str, Any]:
 
 def _annotations(answers: dict[int, Sequence[str]], question_type: str, **more: Any) -> dict[str, Any]:
     rows = [
-        {"question_type": question_type, "multiple_choice_answer": said[0], "answers": _ten(said), "image_id": 9,
+        {"question_type": question_type, "multiple_choice_answer": given[0], "answers": _ten(given), "image_id": 9,
          "answer_type": "yes/no", "question_id": name}
-        for name, said in answers.items()
+        for name, given in answers.items()
     ]  # fmt: skip
     return {"info": {}, "license": {}, "annotations": rows, **more}
 
@@ -38,8 +38,8 @@ def _labelled(medium: str, key: str, name: int, label: Any) -> list[dict[str, An
 
 def _gqa(image: str, answer: str | None) -> dict[str, Any]:
     types = {"structural": "query", "semantic": "attr", "detailed": "color"}
-    said = {"answer": answer, "fullAnswer": f"It is {answer}."} if answer else {}
-    return {"imageId": image, "question": "What color is it?", "types": types, "isBalanced": True, **said}
+    given = {"answer": answer, "fullAnswer": f"It is {answer}."} if answer else {}
+    return {"imageId": image, "question": "What color is it?", "types": types, "isBalanced": True, **given}
 
 
 def _karpathy(name: int, subset: str, split: str, *captions: str) -> dict[str, Any]:

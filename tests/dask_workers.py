@@ -138,13 +138,13 @@ def scheduler_process(
     folder: Path, *software: Path, protocol: str = "tcp"
 ) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
     """A scheduler's address and process; it imports from the `software` folders first."""
-    told = folder / "scheduler.json"
-    told.unlink(missing_ok=True)
-    words = ("--port", "0", "--scheduler-file", str(told), "--interface", "lo", "--protocol", protocol)
+    scheduler_file = folder / "scheduler.json"
+    scheduler_file.unlink(missing_ok=True)
+    words = ("--port", "0", "--scheduler-file", str(scheduler_file), "--interface", "lo", "--protocol", protocol)
     with _dask_process("scheduler", *words, software=software) as process:
         while True:
             with suppress(OSError, ValueError):
-                address = json.loads(told.read_text())["address"]
+                address = json.loads(scheduler_file.read_text())["address"]
                 break
             assert process.poll() is None
             time.sleep(0.02)
@@ -216,8 +216,8 @@ def extract(
 
 def the_set(cache: Path) -> FeatureSet:
     """The only feature set of a cache."""
-    (found,) = Cache(cache).sets()
-    return found
+    (only_set,) = Cache(cache).sets()
+    return only_set
 
 
 def rows(cache: Path, view: int = 0) -> dict[str, bytes]:

@@ -48,16 +48,16 @@ def _samples(world: Path, modality: Modality) -> list[dict[str, Any]]:
 
 
 def _run(name: str, samples: Sequence[Mapping[str, Any]], wrong_every: int, data: str) -> None:
-    said = Path(f"{name}.jsonl")
+    file = Path(f"{name}.jsonl")
     lines = [{"id": one["id"], "text": _text(one, n % wrong_every == 0)} for n, one in enumerate(samples)]
-    said.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     run = Path(".epalm/runs") / name
     (run / "scores").mkdir(parents=True)
-    score_given(ScoreRequest(predictions=said, data=data, metrics=",".join(_METRICS)), run / "scores/test.json")
-    told = json.loads((run / "scores/test.json").read_text())
+    score_given(ScoreRequest(predictions=file, data=data, metrics=",".join(_METRICS)), run / "scores/test.json")
+    figures = json.loads((run / "scores/test.json").read_text())
     decode = {"num_beams": 3, "max_length": 30}
-    told |= {"run": name, "checkpoint_step": 40, "blind": name == "hasty", "decode": decode}
-    (run / "scores/test.json").write_text(json.dumps(told))
+    figures |= {"run": name, "checkpoint_step": 40, "blind": name == "hasty", "decode": decode}
+    (run / "scores/test.json").write_text(json.dumps(figures))
     (run / "config.toml").write_text(load_config("playground").to_toml())
     inputs = {"recipe": "playground", "modality": "image", "data": data, "data_root": "/home/me", "lm": "6b18" * 16}
     (run / "inputs.json").write_text(json.dumps(inputs))

@@ -44,10 +44,10 @@ _STOPPED = 130
 
 def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
     """As `epalm score` does, few samples at once."""
-    told = run.inputs["features"]
+    recorded = run.inputs["features"]
     dataset = load_dataset("trial/world", Modality.IMAGE)
     samples = dataset.split("test")
-    features = CachedFeatures(Cache("trial/cache"), told["set"], dataset, samples, told["layers"])
+    features = CachedFeatures(Cache("trial/cache"), recorded["set"], dataset, samples, recorded["layers"])
     decode = DecodeOptions(num_beams=1, max_length=14, batch_size=BATCH)
     asked, path = predictions.what_decides(run, features, samples, decode, "test")
     plan = scoring.ScorePlan(
@@ -100,9 +100,9 @@ def _arm(entry: dict[str, Any]) -> None:
     """Note every batch, and put the moment of the kill into the functions that are there."""
     at, appends, writes = entry.get("at"), [0], [0]
     notes = Path("decoded")
-    told = (entry, os.getpid(), len(notes.read_text().splitlines()) if notes.exists() else 0, str(Path.cwd()))
+    recorded = (entry, os.getpid(), len(notes.read_text().splitlines()) if notes.exists() else 0, str(Path.cwd()))
     append, write = predictions._append, write_atomically
-    dask_engine._WORKER_STARTS_WITH += f"; from tests.score_host import arm_worker; arm_worker(*{told!r})"
+    dask_engine._WORKER_STARTS_WITH += f"; from tests.score_host import arm_worker; arm_worker(*{recorded!r})"
 
     def appended(path: Path, lines: Sequence[bytes]) -> None:
         appends[0] += 1
@@ -121,7 +121,7 @@ def _arm(entry: dict[str, Any]) -> None:
         write(path, data)
 
     for module, name, armed in (
-        (scoring, "decode_batches", noted(*told)),
+        (scoring, "decode_batches", noted(*recorded)),
         (predictions, "_append", appended),
         (score_files, "write_atomically", written),
     ):

@@ -168,12 +168,12 @@ def interrupted(views: Views, number: str) -> np.ndarray:
 
 
 def _sockets() -> list[int]:
-    found = []
+    open_now = []
     for descriptor in map(int, descriptors()):
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-                found.append(descriptor)
-    return found
+                open_now.append(descriptor)
+    return open_now
 
 
 class Media:
@@ -226,5 +226,5 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def decode_and_say(texts: list[str], folder: str) -> None:
     """Decode with two processes, and leave the numbers in `answer.json`; to be run in a process of its own."""
     with DecodePool(Scripted(), 2) as pool:
-        found = [number_of(done) for done in pool.decode(Media(Path(folder))(*texts), ahead=4)]
-    (Path(folder) / "answer.json").write_text(json.dumps(found))
+        open_now = [number_of(done) for done in pool.decode(Media(Path(folder))(*texts), ahead=4)]
+    (Path(folder) / "answer.json").write_text(json.dumps(open_now))

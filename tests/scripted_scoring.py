@@ -101,6 +101,6 @@ class World:
             metrics=("exact match",),
             remote=cast(RemoteDecoder, engine),
         )
-        told = execute_score(plan)
-        lines = (folder / told.pop("per_sample")).read_bytes().splitlines()
-        return told | {"run": "", "predictions": ""}, [json.loads(line) for line in lines]
+        figures = execute_score(plan)
+        lines = (folder / figures.pop("per_sample")).read_bytes().splitlines()
+        return figures | {"run": "", "predictions": ""}, [json.loads(line) for line in lines]

@@ -124,10 +124,10 @@ def test_the_commands_of_the_documents(tmp_path: Path, epalm: Epalm, monkeypatch
 
 def test_no_command_is_left_out() -> None:
     assert len(BLOCKS) == 5
-    said = re.findall(r"`((?:epalm|(?:\./)?just) [^`]+)`", README)
+    commands = re.findall(r"`((?:epalm|(?:\./)?just) [^`]+)`", README)
     known = {"epalm extract --help", "epalm export", "epalm train", "epalm cache push", "./just bench"}
     known |= {"epalm bench variants --write README.md"}
     known |= {"epalm score --predictions", "epalm compare"}  # see `test_evaluate_compare`
     known |= {"epalm serve"}  # see `test_serve_browser`
     known |= {'epalm predict photos/*.jpg -q "what animal is this?"'}  # see `test_loaded_model`
-    assert set(said) <= known
+    assert set(commands) <= known

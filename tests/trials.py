@@ -79,5 +79,5 @@ class Trial:
         places = ("--data", self.world, "--weights", self.weights, "--cache", self.cache)
         done = self.epalm("extract", "-m", self.modality, *places, *BASE, "--json", *words)
         assert done.code in (0, 3), done.err
-        told = json.loads(done.out)
-        return told["hits"], told["encoded"] + told["bad"]
+        summary = json.loads(done.out)
+        return summary["hits"], summary["encoded"] + summary["bad"]

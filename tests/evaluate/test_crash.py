@@ -89,10 +89,10 @@ def test_a_torn_line_is_cut_and_decoded_again(cut: int, tmp_path: Path) -> None:
         decoded.extend(sample.id for sample in missing)
         yield [Prediction(sample.id, "new") for sample in missing]
 
-    found = predict_samples(asked, path, decode)
+    texts = predict_samples(asked, path, decode)
     assert decoded == ["1", "2"]
-    assert [one.text for one in found] == ["\u2028é", "new", "new"]
-    assert [Prediction(one["id"], one["text"]) for one in read_lines(path)] == found
+    assert [one.text for one in texts] == ["\u2028é", "new", "new"]
+    assert [Prediction(one["id"], one["text"]) for one in read_lines(path)] == texts
     assert all(json.loads(line) for line in path.read_bytes().splitlines())
 
 

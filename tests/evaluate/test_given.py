@@ -51,8 +51,8 @@ WORDS = ("--split", "val", "--metrics", "vqa-accuracy,exact match,bleu,rouge-l,c
     [("a.jsonl", "id", "text"), ("b.json", "question_id", "answer"), ("c.jsonl", "question_id", "answer")],
 )
 def test_answers_in_each_form(file: str, key: str, text: str, data: Path, epalm: Epalm) -> None:
-    said = {0: "Cat", 1: "dog", 2: "bird", 3: "a cat"}
-    path = _write(data.with_name(file), [{key: n if key != "id" else str(n), text: one} for n, one in said.items()])
+    texts = {0: "Cat", 1: "dog", 2: "bird", 3: "a cat"}
+    path = _write(data.with_name(file), [{key: n if key != "id" else str(n), text: one} for n, one in texts.items()])
     done = epalm("score", "--predictions", path, "--data", data, *WORDS, "--json")
     assert done.code == 0, done.err
     scores = json.loads(done.out)
@@ -68,8 +68,8 @@ def test_answers_in_each_form(file: str, key: str, text: str, data: Path, epalm:
 
 
 def test_coco_results_with_unknown_repeated_and_missing_ids_are_told(data: Path, epalm: Epalm) -> None:
-    said = [{"image_id": number, "caption": "a cat on a mat"} for number in (100, 101, 101, 999)]
-    path = _write(data.with_name("results.json"), said)
+    texts = [{"image_id": number, "caption": "a cat on a mat"} for number in (100, 101, 101, 999)]
+    path = _write(data.with_name("results.json"), texts)
     done = epalm("score", "--predictions", path, "--data", data, *WORDS, "--out", "x.json")
     assert done.code == 0, done.err
     assert "1 ids are not in the data" in done.err and "'999'" in done.err
@@ -133,9 +133,9 @@ def test_question_and_medium_are_those_of_the_data(data: Path, epalm: Epalm) -> 
     path = _write(data.with_name("p.jsonl"), rows)
     done = epalm("score", "--predictions", path, "--data", data, *WORDS, "--json")
     assert done.code == 0, done.err
-    told = " ".join(done.err.split())
-    assert "1 of 3 go by their id alone: they have neither question nor medium" in told
-    assert "1 are of another question or medium and are not scored; of '2', 'image' is '3.jpg', not '2.jpg'" in told
+    shown = " ".join(done.err.split())
+    assert "1 of 3 go by their id alone: they have neither question nor medium" in shown
+    assert "1 are of another question or medium and are not scored; of '2', 'image' is '3.jpg', not '2.jpg'" in shown
     scores = json.loads(done.out)
     assert (scores["of_another_question_or_medium"], scores["by_id_alone"]) == (1, 1)
     assert scores["tasks"]["qa"]["scored"] == 3 and scores["tasks"]["qa"]["metrics"]["exact match"] == pytest.approx(
@@ -219,10 +219,10 @@ def test_a_limited_scoring_is_marked_wherever_its_figures_are_shown(data: Path, 
     done = epalm(*words, "--limit", 2)
     assert done.code == 0, done.err
     assert "image, split val of data.jsonl" in done.out and "2/4, limited" in done.out
-    told = json.loads(path.with_name("p.scores.json").read_text())
-    figure = told["tasks"]["qa"]["figures"]["exact match"]
-    assert (told["limit"], figure["scored"], figure["expected"], figure["of"]) == (2, 2, 2, 4)
-    assert figure["interval"] == told["tasks"]["qa"]["interval"] == "no interval: 2 media"
+    shown = json.loads(path.with_name("p.scores.json").read_text())
+    figure = shown["tasks"]["qa"]["figures"]["exact match"]
+    assert (shown["limit"], figure["scored"], figure["expected"], figure["of"]) == (2, 2, 2, 4)
+    assert figure["interval"] == shown["tasks"]["qa"]["interval"] == "no interval: 2 media"
     assert "no interval: 2 media" in done.out and "limited" not in epalm(*words).out
     assert epalm(*words, "--limit", 2).code == 0
     compared = epalm("compare", "p.scores.json", "p.scores.json")
@@ -258,5 +258,5 @@ def test_figures_are_a_listing(data: Path, epalm: Epalm) -> None:
     done = epalm("score", "--predictions", path, "--data", data, *WORDS, "--format", "csv")
     assert done.code == 0, done.err
     frame = pd.read_csv(io.StringIO(done.out))
-    told = json.loads(path.with_name("p.scores.json").read_text())["tasks"]["qa"]["metrics"]
-    assert dict(zip(frame["metric"], frame["value"], strict=True)) == told and set(frame["task"]) == {"qa"}
+    shown = json.loads(path.with_name("p.scores.json").read_text())["tasks"]["qa"]["metrics"]
+    assert dict(zip(frame["metric"], frame["value"], strict=True)) == shown and set(frame["task"]) == {"qa"}

@@ -58,10 +58,10 @@ def test_every_form_gives_the_same_texts(name: str, ends: str, encoding: str, tm
     path = tmp_path / name
     path.write_bytes(FILES[name].replace("\n", ends).encode(encoding))
     samples = [Sample(n, Modality.IMAGE, f"{n}.jpg", Task.QA, "val", "what is it?", {"cat": 1.0}) for n in SAID]
-    found = read_given(path, samples)
-    assert {one.id: one.text for one in found.predictions} == SAID
-    assert len(found.compared) == (4 if name == "llava.jsonl" else 0)
-    assert not found.unknown and not found.repeated and not found.others
+    result = read_given(path, samples)
+    assert {one.id: one.text for one in result.predictions} == SAID
+    assert len(result.compared) == (4 if name == "llava.jsonl" else 0)
+    assert not result.unknown and not result.repeated and not result.others
 
 
 def _as_table(said: dict[str, str], separator: str) -> str:
@@ -147,5 +147,5 @@ def test_odd_captions_score_as_the_published_code_says(right: dict[str, float], 
     words = ("--predictions", folder / "preds.jsonl", "--data", folder / "data.jsonl", "--metrics", ",".join(right))
     done = epalm("score", *words, "--out", out)
     assert done.code == 0, done.err
-    found = json.loads(out.read_text())["tasks"]["caption"]["metrics"]
-    assert {name: round(found[name], 6) for name in right} == right
+    result = json.loads(out.read_text())["tasks"]["caption"]["metrics"]
+    assert {name: round(result[name], 6) for name in right} == right

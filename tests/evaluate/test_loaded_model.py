@@ -137,11 +137,11 @@ def test_models_are_found_from_anywhere_or_named_anew(
     home: Path, model: LoadedModel, pictures: list[Path], epalm: Epalm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = model.caption(pictures[0])
+    expected = model.caption(pictures[0])
     shutil.copytree(home / "runs", tmp_path / "runs")
     shutil.copytree(home / "exported", tmp_path / "exported")
     for run in ("runs/a", "exported"):
-        assert epalm("predict", pictures[0], "--run", run).out.strip() == said
+        assert epalm("predict", pictures[0], "--run", run).out.strip() == expected
     scored = ("score", "--run", "runs/a", "--data", home / "trial/world", "--metrics", "exact match", "--limit", 1)
     assert epalm(*scored).code == 0
     for run in ("runs/a", "exported"):  # as if trained where neither model is any more
@@ -156,7 +156,7 @@ def test_models_are_found_from_anywhere_or_named_anew(
             assert ("--lm" if "--lm" not in some else "--weights") in done.err
         assert epalm(*words, *places).code == 0
     loaded = package.load("exported", lm=home / "opt", weights=str(home / "trial/weights"))
-    assert loaded.caption(pictures[0]) == said
+    assert loaded.caption(pictures[0]) == expected
     shutil.copytree(home / "opt", tmp_path / "other")
     _change(tmp_path / "other/model.safetensors")
     with pytest.raises(UsageError, match="other weights"):

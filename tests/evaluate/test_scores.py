@@ -68,15 +68,15 @@ def test_missing_predictions_are_counted_and_unanswered_questions_not_expected()
 
 def test_every_figure_carries_interval_backend_and_counts() -> None:
     samples = [_qa(str(n), "q", "red") for n in range(50)]
-    said = [Prediction(str(n), "red" if n % 2 else "blue") for n in range(50)]
-    tasks = score_predictions(samples, said, said).tasks
+    predicted = [Prediction(str(n), "red" if n % 2 else "blue") for n in range(50)]
+    tasks = score_predictions(samples, predicted, predicted).tasks
     assert tasks["qa"]["metrics"].keys() == tasks["qa"]["figures"].keys() == tasks["qa"]["chance"].keys()
     for name, figure in tasks["qa"]["figures"].items():
         assert figure["value"] == tasks["qa"]["metrics"][name] == 0.5
         assert 0.3 < figure["low"] < 0.5 < figure["high"] < 0.7
         assert figure["backend"].startswith("epalm ") and figure["resampled"] == "per-sample scores"
         assert (figure["expected"], figure["scored"], figure["missing"]) == (50, 50, 0)
-    assert tasks == score_predictions(samples, said, said).tasks  # the same seed, the same figures
+    assert tasks == score_predictions(samples, predicted, predicted).tasks  # the same seed, the same figures
 
 
 def test_accuracy_by_type_is_that_of_the_type_alone() -> None:
@@ -84,12 +84,12 @@ def test_accuracy_by_type_is_that_of_the_type_alone() -> None:
     samples = [_qa(str(n), "q", "red", answer_type=kinds[n % 3], question_type=f"what {n % 7}") for n in range(60)] + [
         _qa("x", "q", "red")
     ]
-    said = [Prediction(s.id, "red" if n % 5 else "blue") for n, s in enumerate(samples)]
-    qa = score_predictions(samples, said).tasks["qa"]
+    predicted = [Prediction(s.id, "red" if n % 5 else "blue") for n, s in enumerate(samples)]
+    qa = score_predictions(samples, predicted).tasks["qa"]
     assert list(qa["by_answer_type"]) == sorted(kinds) and len(qa["by_question_type"]) == 7
     for kind, part in qa["by_answer_type"].items():
         only = [sample for sample in samples if sample.answer_type == kind]
-        assert part["value"] == score_predictions(only, said).tasks["qa"]["metrics"]["VQA accuracy"]
+        assert part["value"] == score_predictions(only, predicted).tasks["qa"]["metrics"]["VQA accuracy"]
         assert (
             part["scored"] == 20 and part["metric"] == "VQA accuracy" and part["low"] <= part["value"] <= part["high"]
         )
@@ -97,8 +97,8 @@ def test_accuracy_by_type_is_that_of_the_type_alone() -> None:
 
 def test_metrics_are_those_asked_for() -> None:
     samples = [_qa("1", "q", "red"), Sample("c", Modality.IMAGE, "c", Task.CAPTION, "test", references=("a",))]
-    said = [Prediction("1", "red"), Prediction("c", "a")]
-    tasks = score_predictions(samples, said, metrics=("exact match",)).tasks
+    predicted = [Prediction("1", "red"), Prediction("c", "a")]
+    tasks = score_predictions(samples, predicted, metrics=("exact match",)).tasks
     assert list(tasks["qa"]["metrics"]) == ["exact match"] and tasks["caption"]["metrics"] == {}
 
 
@@ -117,8 +117,8 @@ def test_the_digest_is_of_what_is_asked_in_any_order() -> None:
 @pytest.mark.parametrize("media", [1, 2, 3, 5])
 def test_of_few_media_there_is_no_interval(media: int) -> None:
     samples = [replace(_qa(str(n), "q", "red"), media=str(n % media)) for n in range(60)]
-    said = [Prediction(str(n), "red" if n % 7 else "blue") for n in range(60)]
-    qa = score_predictions(samples, said).tasks["qa"]
+    predicted = [Prediction(str(n), "red" if n % 7 else "blue") for n in range(60)]
+    qa = score_predictions(samples, predicted).tasks["qa"]
     for figure in qa["figures"].values():
         assert figure["low"] is None and figure["high"] is None and "over_samples" not in figure
         assert figure["interval"] == f"no interval: {media} {'medium' if media == 1 else 'media'}" == qa["interval"]
@@ -135,8 +135,8 @@ def test_the_interval_over_samples_stands_beside_where_it_differs() -> None:
     samples = [replace(_qa(str(n), "q", "red"), media=str(n // 5)) for n in range(200)]
     alike = [Prediction(str(n), "red" if n // 5 % 3 else "blue") for n in range(200)]
     apart = [Prediction(str(n), "red" if n % 5 != n // 5 % 5 else "blue") for n in range(200)]
-    for said, times in ((alike, 5**0.5), (apart, 0.0)):
-        figure = score_predictions(samples, said).tasks["qa"]["figures"]["exact match"]
+    for predicted, times in ((alike, 5**0.5), (apart, 0.0)):
+        figure = score_predictions(samples, predicted).tasks["qa"]["figures"]["exact match"]
         assert figure["media"] == 40
         if times:
             low, high = figure["over_samples"]
@@ -148,22 +148,22 @@ def test_the_interval_over_samples_stands_beside_where_it_differs() -> None:
 
 def test_equal_media_under_two_names_are_one() -> None:
     samples = [replace(_qa(str(n), "q", "red"), media=f"{n}.jpg") for n in range(40)]
-    said = [Prediction(str(n), "red" if n % 3 else "blue") for n in range(40)]
+    predicted = [Prediction(str(n), "red" if n % 3 else "blue") for n in range(40)]
     digests = {f"{n}.jpg": f"{n // 2:064x}" for n in range(38)}
-    scores = score_predictions(samples, said, digests=digests)
+    scores = score_predictions(samples, predicted, digests=digests)
     assert scores.tasks["qa"]["figures"]["exact match"]["media"] == 19 + 2
     assert [row.get("digest") for row in scores.per_sample[-3:]] == [digests["37.jpg"], None, None]
 
 
 def test_a_limited_scoring_says_of_how_many() -> None:
     samples = [_qa(str(n), "q", "red", answer_type="color") for n in range(50)]
-    said = [Prediction(str(n), "red") for n in range(1, 50)]
-    qa = score_predictions(samples[:10], said, split=samples).tasks["qa"]
+    predicted = [Prediction(str(n), "red") for n in range(1, 50)]
+    qa = score_predictions(samples[:10], predicted, split=samples).tasks["qa"]
     counts = {"of": 50, "expected": 10, "scored": 9, "missing": 1}
     for one in (qa, *qa["figures"].values(), qa["by_answer_type"]["color"]):
         assert {key: one[key] for key in counts} == counts
     assert samples_in_words(qa) == "9/50, limited, 1 missing"
-    whole = score_predictions(samples, said).tasks["qa"]
+    whole = score_predictions(samples, predicted).tasks["qa"]
     assert samples_in_words(whole) == "49/50, 1 missing"
 
 
@@ -171,25 +171,25 @@ def test_people_are_too_few_for_vqa_accuracy() -> None:
     def asked(*people: int) -> list[Sample]:
         return [replace(_qa(str(n), "q", "red"), raw_answers=("red",) * count) for n, count in enumerate(people)]
 
-    said = [Prediction(str(n), "red") for n in range(4)]
+    predicted = [Prediction(str(n), "red") for n in range(4)]
     for people in ((1, 1), (2, 2), (1, 2, 2)):
-        qa = score_predictions(asked(*people), said).tasks["qa"]
+        qa = score_predictions(asked(*people), predicted).tasks["qa"]
         assert "VQA accuracy" not in qa["metrics"] and qa["metrics"]["exact match"] == 1
         (skipped,) = qa["skipped"]
         assert skipped["metric"] == "VQA accuracy" and "three people" in skipped["reason"]
-    qa = score_predictions(asked(10, 10, 1, 2), said).tasks["qa"]
+    qa = score_predictions(asked(10, 10, 1, 2), predicted).tasks["qa"]
     figure = qa["figures"]["VQA accuracy"]
     assert (figure["value"], figure["scored"], figure["of"]) == (1, 2, 2)
     assert any("2 of 4 questions are left out" in note for note in qa["notes"])
-    qa = score_predictions(asked(3, 3), said).tasks["qa"]
+    qa = score_predictions(asked(3, 3), predicted).tasks["qa"]
     assert qa["metrics"]["VQA accuracy"] == pytest.approx(2 / 3) and any("66.67" in note for note in qa["notes"])
 
 
 def test_other_forms_of_vqa_accuracy_are_given_where_they_give_another_figure() -> None:
-    def scored(said: str, *raw_answers: str) -> dict[str, Any]:
+    def scored(predicted: str, *raw_answers: str) -> dict[str, Any]:
         sample = replace(_qa("1", "q", "red"), raw_answers=raw_answers)
-        told: dict[str, Any] = score_predictions([sample], [Prediction("1", said)]).tasks["qa"]
-        return told
+        scored_qa: dict[str, Any] = score_predictions([sample], [Prediction("1", predicted)]).tasks["qa"]
+        return scored_qa
 
     assert set(scored("yes", *["yes"] * 10)["metrics"]) == {"exact match", "VQA accuracy", "VQA soft accuracy"}
     agreed = scored("Yes", *["yes"] * 10)

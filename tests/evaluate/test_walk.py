@@ -24,7 +24,7 @@ def test_a_sample_passes_few_modules_on_its_way_to_a_score(trial: Trial, tmp_pat
     def score() -> None:
         assert execute_score(planned)["tasks"]["qa"]["scored"]
 
-    found = walk(score, {sample.id, sample.media, str(sample.prompt), asked.medium})
-    print(found.show())
-    assert {"epalm.evaluate.run", "epalm.evaluate.decoding.decode", "epalm.evaluate.scoring"} <= found.modules.keys()
-    assert len(found.modules) <= MOST and not found.returns, found.show()
+    walked = walk(score, {sample.id, sample.media, str(sample.prompt), asked.medium})
+    print(walked.show())
+    assert {"epalm.evaluate.run", "epalm.evaluate.decoding.decode", "epalm.evaluate.scoring"} <= walked.modules.keys()
+    assert len(walked.modules) <= MOST and not walked.returns, walked.show()

@@ -57,7 +57,7 @@ def _train(trial: Trial, *words: object) -> Done:
     return done
 
 
-def _said(done: Done) -> str:
+def _printed(done: Done) -> str:
     (line,) = [line for line in done.err.splitlines() if "canary: " in line]
     return line
 
@@ -80,7 +80,7 @@ def _rewrite(trial: Trial, change: Callable[[str, np.ndarray], np.ndarray], **li
 def test_it_says_what_it_compared_where_all_is_well(trial: Trial) -> None:
     done = _train(trial)
     assert done.code == 0, done.err
-    assert f"canary: {TRAIN} media encoded again, view 0 and view 1: off by at most 0." in _said(done)
+    assert f"canary: {TRAIN} media encoded again, view 0 and view 1: off by at most 0." in _printed(done)
     assert not [line for line in done.err.splitlines() if "warning" in line and " steps " not in line]
 
 
@@ -97,11 +97,11 @@ def test_other_rows_with_valid_records_are_named_with_what_has_changed_since(tri
     _rewrite(trial, lambda _, row: row + 0.3 * noise.standard_normal(row.shape), torch="1.0", pillow="9.1")
     done = _train(trial)
     assert done.code == 1 and done.err.count("error: ") == 1
-    said = _said(done)
+    printed = _printed(done)
     names = {path.relative_to(trial.world).as_posix() for path in trial.media}
-    assert any(f"canary: {name}, view" in said for name in names)
-    assert "is off by" in said and "% of a token's length" in said and "since then: " in said
-    assert "torch 1.0 → " in said and "pillow 9.1 → " in said and "timm" not in said
+    assert any(f"canary: {name}, view" in printed for name in names)
+    assert "is off by" in printed and "% of a token's length" in printed and "since then: " in printed
+    assert "torch 1.0 → " in printed and "pillow 9.1 → " in printed and "timm" not in printed
     assert "--no-canary" in done.err
     assert not any(Path(".epalm").glob("runs/*"))
     assert _train(trial, "--no-canary").code == 0
@@ -111,8 +111,8 @@ def test_one_row_is_enough(trial: Trial) -> None:
     name = trial.media[1].relative_to(trial.world).as_posix()
     digest = Cache(trial.cache).media.digest(MediaFile(trial.media[1]))
     _rewrite(trial, lambda row_of, row: np.roll(row, 1, axis=-1) if row_of == digest else row)
-    said = _said(_train(trial))
-    assert f"canary: {name}, view" in said and "no library has changed" in said
+    printed = _printed(_train(trial))
+    assert f"canary: {name}, view" in printed and "no library has changed" in printed
 
 
 def test_other_pixels_under_the_same_fingerprint_are_noticed(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,11 +120,11 @@ def test_other_pixels_under_the_same_fingerprint_are_noticed(trial: Trial, monke
     with monkeypatch.context() as patches:
         patches.setattr(ImageInput, "_fit", lambda *words: np.ascontiguousarray(fit(*words)[::-1]))
         done = _train(trial)
-    assert done.code == 1 and "is off by" in _said(done)
+    assert done.code == 1 and "is off by" in _printed(done)
     applied = PixelDraw.apply
     monkeypatch.setattr(PixelDraw, "apply", lambda *words: 255 - applied(*words))
     done = _train(trial)
-    assert done.code == 1 and ", view 1, " in _said(done)
+    assert done.code == 1 and ", view 1, " in _printed(done)
 
 
 def test_it_can_be_switched_off(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,10 +156,10 @@ def test_media_that_are_not_here_are_passed_over(trial: Trial) -> None:
     for path in training[:-1]:
         path.unlink()
     done = _train(trial)
-    assert done.code == 0 and "canary: 1 media encoded again" in _said(done)
+    assert done.code == 0 and "canary: 1 media encoded again" in _printed(done)
     training[-1].unlink()
     done = _train(trial)
-    assert done.code == 0 and "canary: not checked, the media are not here" in _said(done)
+    assert done.code == 0 and "canary: not checked, the media are not here" in _printed(done)
 
 
 def _other_choice(trial: Trial, **changes: Any) -> None:
@@ -175,7 +175,7 @@ def test_an_encoder_that_is_not_at_hand_is_said_and_not_downloaded(trial: Trial,
         _other_choice(trial, weights=weights)
         done = _train(trial)
         assert done.code == 0
-        assert "canary: not checked, the encoder is not at hand" in _said(done) and weights in _said(done)
+        assert "canary: not checked, the encoder is not at hand" in _printed(done) and weights in _printed(done)
 
 
 def test_other_weights_at_the_place_of_the_encoder_are_said(trial: Trial, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_other_weights_at_the_place_of_the_encoder_are_said(trial: Trial, tmp_pa
     (weights / "model.safetensors").write_bytes(data)
     _other_choice(trial, weights=str(weights))
     done = _train(trial)
-    assert done.code == 0 and "other weights" in _said(done)
+    assert done.code == 0 and "other weights" in _printed(done)
 
 
 def test_a_version_that_gives_other_numbers_on_purpose_is_no_alarm(
@@ -193,7 +193,7 @@ def test_a_version_that_gives_other_numbers_on_purpose_is_no_alarm(
 ) -> None:
     monkeypatch.setitem(spec_builder._VERSIONS, "image", spec_builder._VERSIONS["image"] + 1)
     done = _train(trial)
-    assert done.code == 0 and "canary: not checked, this version of epalm" in _said(done)
+    assert done.code == 0 and "canary: not checked, this version of epalm" in _printed(done)
 
 
 def test_a_medium_that_is_no_longer_decoded_is_said(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_a_medium_that_is_no_longer_decoded_is_said(trial: Trial, monkeypatch: p
     monkeypatch.setattr(preprocess, "read_image", refuse)
     done = _train(trial)
     assert done.code == 0
-    assert "canary: not checked, " in _said(done) and "it is odd" in _said(done) and ".jpg" in _said(done)
+    assert "canary: not checked, " in _printed(done) and "it is odd" in _printed(done) and ".jpg" in _printed(done)
 
 
 def test_a_plan_needs_no_canary(trial: Trial) -> None:

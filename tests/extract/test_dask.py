@@ -128,16 +128,16 @@ def test_a_worker_that_joins_late_is_used(tmp_path: Path, small_vit: Path, dask_
 def test_without_a_worker_the_driver_waits_for_the_first(
     tmp_path: Path, small_vit: Path, dask_workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     monkeypatch.setattr("epalm.dask_engine._QUIET", 0.0)
-    monkeypatch.setattr("epalm.dask_engine.say", said.append)
+    monkeypatch.setattr("epalm.dask_engine.say", messages.append)
     media, cache = pictures(tmp_path / "media", 10), tmp_path / "cache"
     dask_workers.scale(0)
     running = _in_thread(lambda: extract(media, cache, small_vit, dask_options(small_vit, dask_workers.address)))
-    while not said:
+    while not messages:
         assert running.is_alive(), running.fault
         time.sleep(0.01)
-    assert said == [f"dask: waiting for a worker to come to {dask_workers.address}"]
+    assert messages == [f"dask: waiting for a worker to come to {dask_workers.address}"]
     dask_workers.scale(2)
     assert running.finish().encoded == 10
 

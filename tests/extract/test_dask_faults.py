@@ -81,19 +81,19 @@ def test_no_worker_comes(
 
 
 def test_the_scheduler_goes(tmp_path: Path, small_vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     monkeypatch.setattr(f"{CLUSTER}._QUIET", 0.0)
     media, cache = pictures(tmp_path / "media", 3), tmp_path / "cache"
     with scheduler_process(tmp_path) as (address, process):
 
         def end(message: str) -> None:
-            said.append(message)
+            messages.append(message)
             process.kill()
 
         monkeypatch.setattr(f"{CLUSTER}.say", end)  # it waits for a worker then
         with pytest.raises(EpalmError, match=f"^the scheduler at {address} is gone") as caught:
             extract(media, cache, small_vit, dask_options(small_vit, address))
-    assert said
+    assert messages
     assert "the same command goes on" in str(caught.value.hint)
 
 

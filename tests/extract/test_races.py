@@ -117,9 +117,9 @@ def test_eight_commands_at_once(media: Path, tmp_path: Path) -> None:
         subprocess.Popen([*words, "--block-rows", "8", "--json"], stdout=-1, stderr=-1, text=True, env=environment)
         for _ in range(PROCESSES)
     ]
-    told = [process.communicate(timeout=600) for process in running]
-    assert [process.returncode for process in running] == [3] * PROCESSES, told
-    assert sum(json.loads(out)["encoded"] for out, _ in told) == MEDIA - 2
+    outputs = [process.communicate(timeout=600) for process in running]
+    assert [process.returncode for process in running] == [3] * PROCESSES, outputs
+    assert sum(json.loads(out)["encoded"] for out, _ in outputs) == MEDIA - 2
     assert len(_rows(tmp_path / "cache")) == MEDIA - 2
 
 

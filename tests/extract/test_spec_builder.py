@@ -87,19 +87,19 @@ def test_live_features_are_what_is_stored(tmp_path: Path) -> None:
     encoder = Means()
     live = LiveFeatures(encoder, LAYERS, Dataset("test", tmp_path, tuple(samples)))
     assert (live.layers, live.width) == (2, 3)
-    found = live.gather(samples)
+    gathered = live.gather(samples)
     assert encoder.batches == [4]  # each medium once
     stored = [encode_files([MediaFile(tmp_path / sample.media)], encoder, LAYERS) for sample in samples]
-    np.testing.assert_allclose(found, np.concatenate(stored), rtol=1e-6)
+    np.testing.assert_allclose(gathered, np.concatenate(stored), rtol=1e-6)
     assert str(tmp_path) not in str(live.describe())
     with pytest.raises(MediaError, match=r"none\.png"):
         live.gather([Sample("x", Modality.IMAGE, "none.png", Task.CAPTION, "test")])
 
 
-@pytest.mark.parametrize("told", ["", "[]", "{}", '{"kind": "vit", "modality": "smell"}', '{"modality": null, "a": 1}'])
-def test_a_damaged_choice_of_encoder_is_one_error(told: str) -> None:
+@pytest.mark.parametrize("kept", ["", "[]", "{}", '{"kind": "vit", "modality": "smell"}', '{"modality": null, "a": 1}'])
+def test_a_damaged_choice_of_encoder_is_one_error(kept: str) -> None:
     with pytest.raises(UsageError, match="damaged"):
-        EncoderChoice.from_record({"encoder": told})
+        EncoderChoice.from_record({"encoder": kept})
 
 
 def test_the_decoders_inside_of_packages_are_recorded() -> None:

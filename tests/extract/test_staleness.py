@@ -248,13 +248,13 @@ OTHER: dict[str, Any] = {
 )
 def test_no_field_of_an_input_is_forgotten(read: Any) -> None:
     """A field that is added one day is described, or named here as one that decides nothing."""
-    told = [json.dumps(read.describe())]
+    described = [json.dumps(read.describe())]
     for field in fields(read):
         if field.name == "pixels":
             for inner in fields(PIXELS):
                 changed = replace(PIXELS, **{inner.name: OTHER[inner.name]})
-                told.append(json.dumps(replace(read, pixels=changed).describe()))
+                described.append(json.dumps(replace(read, pixels=changed).describe()))
         elif field.name not in ("limits", "augmentation"):
             other = OTHER[field.name] if field.name not in ("mean", "std") else 0.25
-            told.append(json.dumps(replace(read, **{field.name: other}).describe()))
-    assert len(set(told)) == len(told)
+            described.append(json.dumps(replace(read, **{field.name: other}).describe()))
+    assert len(set(described)) == len(described)

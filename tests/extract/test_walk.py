@@ -31,8 +31,8 @@ def test_a_medium_passes_few_modules_on_its_way_to_a_row(tmp_path: Path, small_v
         work = plan_media(request, built.dataset, built.encoder, built.layers, built.cache)
         assert execute(work).encoded == 1
 
-    found = walk(extract, {path.name, str(path), digest})
-    print(found.show())
-    assert {"epalm.extract.plan", "epalm.extract.stream", "epalm.cache.feature_set"} <= found.modules.keys()
-    assert len(found.modules) <= MOST, found.show()
-    assert not found.returns, found.show()
+    walked = walk(extract, {path.name, str(path), digest})
+    print(walked.show())
+    assert {"epalm.extract.plan", "epalm.extract.stream", "epalm.cache.feature_set"} <= walked.modules.keys()
+    assert len(walked.modules) <= MOST, walked.show()
+    assert not walked.returns, walked.show()

@@ -49,7 +49,7 @@ def test_all_faults_of_a_recipe_file_are_told_at_once(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError) as caught:
         load_config(str(recipe), ["lm.dtype=float31"])
-    for told in (
+    for expected in (
         "descriptoin: there is no such setting (did you mean description?)",
         "optim.peek_lr: there is no such setting (did you mean optim.peak_lr?)",
         "optim.epochs: ",
@@ -58,11 +58,11 @@ def test_all_faults_of_a_recipe_file_are_told_at_once(tmp_path: Path) -> None:
         "overlays.few_shot: must be tables [overlays.NAME.SECTION], NAME of epalm-pt-l, ",
         "lm.dtype: ",
     ):
-        assert told in caught.value.message
+        assert expected in caught.value.message
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("overlays = 3", "overlays: must be tables"),
         ("[overlays]\nfew-shot = 3", "overlays.few-shot: must be tables"),
@@ -71,13 +71,13 @@ def test_all_faults_of_a_recipe_file_are_told_at_once(tmp_path: Path) -> None:
         (None, "cannot be read"),
     ],
 )
-def test_a_recipe_of_another_form_is_one_message(text: str | bytes | None, told: str, tmp_path: Path) -> None:
+def test_a_recipe_of_another_form_is_one_message(text: str | bytes | None, expected: str, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     if text is None:
         recipe.mkdir()
     else:
         recipe.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=expected):
         load_config(str(recipe))
 
 
@@ -90,7 +90,7 @@ def test_a_recipes_own_overlay_is_checked_where_it_is_laid(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (("--recipe", "vqa-v3"), "no recipe 'vqa-v3' (did you mean vqa-v2?)"),
         (("--recipe", "none.toml"), "none.toml cannot be read"),
@@ -107,13 +107,13 @@ def test_a_recipes_own_overlay_is_checked_where_it_is_laid(tmp_path: Path) -> No
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_the_language_model_is_loaded(
-    words: tuple[str, ...], told: str, trial: Trial, monkeypatch: pytest.MonkeyPatch
+    words: tuple[str, ...], expected: str, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("it was loaded")
 
     monkeypatch.setattr("epalm.train.setup.load_lm", fail)
-    assert told in _refused(trial, *words)
+    assert expected in _refused(trial, *words)
 
 
 def test_media_without_rows_are_named(trial: Trial) -> None:
@@ -123,10 +123,10 @@ def test_media_without_rows_are_named(trial: Trial) -> None:
     rows = trial.samples
     [row for row in rows if row["split"] == "train"][-1]["media"] = "nowhere.png"
     trial.samples = rows
-    told = _refused(trial)
-    assert f"{changed.relative_to(trial.world)}: the file has changed" in told
-    assert "nowhere.png: the file is missing" in told and "--allow-missing 2" in told
-    assert missing.name not in told  # its row is found by its name
+    expected = _refused(trial)
+    assert f"{changed.relative_to(trial.world)}: the file has changed" in expected
+    assert "nowhere.png: the file is missing" in expected and "--allow-missing 2" in expected
+    assert missing.name not in expected  # its row is found by its name
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -135,8 +135,8 @@ def test_texts_that_are_longer_than_the_language_model_are_named(split: str, tri
     row = next(row for row in rows if row["task"] == "caption")
     row |= {"split": split, "references": ["red " * 300]}
     trial.samples = rows
-    told = _refused(trial)
-    assert f"128 positions, and the texts of 1 samples have more tokens: {row['id']} (" in told
+    expected = _refused(trial)
+    assert f"128 positions, and the texts of 1 samples have more tokens: {row['id']} (" in expected
 
 
 def test_a_loss_that_is_no_number_ends_the_training_and_is_never_the_best(trial: Trial) -> None:

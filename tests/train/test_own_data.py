@@ -99,10 +99,10 @@ def test_the_schedule_fits_any_number_of_samples(items: int, batch: int) -> None
 def test_a_rate_that_never_peaks_is_said_and_no_other(warmup: int, steps: int, each: int) -> None:
     schedule = Schedule(OptimSettings(warmup_steps=warmup, epochs=1000, max_steps=steps), each)
     assert (schedule.steps, schedule.epochs) == (steps, math.ceil(steps / each))
-    said = " ".join(schedule_warnings(schedule))
+    warned = " ".join(schedule_warnings(schedule))
     peaks = warmup < steps
-    assert ("never reaches its peak" in said) == (not peaks)
-    assert (f"{steps:,} steps are few" in said) == (steps < 300)
+    assert ("never reaches its peak" in warned) == (not peaks)
+    assert (f"{steps:,} steps are few" in warned) == (steps < 300)
     assert any(schedule.rate(step) == 2e-5 for step in range(min(steps, warmup + 1))) == (peaks and warmup < each)
 
 
@@ -111,15 +111,15 @@ def test_what_decoding_would_cut_is_counted(texts: list[tuple[bool, int, int]]) 
     given_tokens = np.array([1 if caption else 1 + question for caption, question, _ in texts])
     whole = given_tokens + np.array([target for _, _, target in texts])
     asked = np.array([not caption for caption, *_ in texts])
-    said = [*length_warnings(asked, given_tokens, whole, 30, 2048)]
+    warned = [*length_warnings(asked, given_tokens, whole, 30, 2048)]
     cut = [
         (caption, target) for caption, question, target in texts if target > (29 if caption else max(29 - question, 5))
     ]
     for words, kind in (("captions", True), ("answers", False)):
         count, of = sum(one == kind for one, _ in cut), sum(caption == kind for caption, *_ in texts)
-        assert any(f"{count} of {of} training {words}" in one for one in said) == bool(count)
-    if said:  # what it says to set suffices
-        limits = [int(limit) for limit in re.findall(r"decode.max_length=(\d+)", " ".join(said))]
+        assert any(f"{count} of {of} training {words}" in one for one in warned) == bool(count)
+    if warned:  # what it says to set suffices
+        limits = [int(limit) for limit in re.findall(r"decode.max_length=(\d+)", " ".join(warned))]
         assert not [*length_warnings(asked, given_tokens, whole, max(limits), 2048)]
 
 
@@ -131,21 +131,21 @@ def test_the_plan_and_the_start_say_what_falls_short(trial: Trial) -> None:
     places = ("train", "--from-cache", "-m", "image", "--data", trial.world, "--cache", trial.cache, "--no-canary")
     words = (*places, "--set", "lm.name=playground", "--set", "model.tokens=2", "--recipe", "coco-caption")
     planned, trained = _ok(trial.epalm(*words, "--plan", "--json")), _ok(trial.epalm(*words))
-    told = json.loads(planned.out)["warnings"]
-    assert len(told) == 4
-    for message, part in zip(told, ("never reaches its peak", "steps are few", "1 of ", "</s>"), strict=True):
+    expected = json.loads(planned.out)["warnings"]
+    assert len(expected) == 4
+    for message, part in zip(expected, ("never reaches its peak", "steps are few", "1 of ", "</s>"), strict=True):
         assert part in message and f"warning: {message}" in planned.err and f"warning: {message}" in trained.err
     assert "steps are few" not in _ok(trial.epalm(*words)).err  # done already
 
 
 @pytest.mark.parametrize(
-    ("case", "file", "told"),
+    ("case", "file", "expected"),
     [
         ("long-captions", "longcap.jsonl", "24 of 24 training captions are longer than decode.max_length, 30 tokens"),
         ("special-tokens-in-text", "eoscap.jsonl", "the texts of 24 of 48 training samples have names of control"),
     ],
 )
-def test_the_given_texts_are_counted(case: str, file: str, told: str, epalm: Epalm, tmp_path: Path) -> None:
+def test_the_given_texts_are_counted(case: str, file: str, expected: str, epalm: Epalm, tmp_path: Path) -> None:
     lines = (shared_case(case) / file).read_text().splitlines()
     for row in map(json.loads, lines):
         if not (tmp_path / row["media"]).exists():
@@ -153,4 +153,4 @@ def test_the_given_texts_are_counted(case: str, file: str, told: str, epalm: Epa
     (tmp_path / "samples.jsonl").write_text("\n".join(lines))
     words = ("train", "-m", "image", "--data", tmp_path / "samples.jsonl", "--cache", tmp_path / "cache", "--plan")
     planned = _ok(epalm(*words, "--set", "lm.name=playground", "--set", "encoder.weights=playground"))
-    assert told in planned.err and "never reaches" not in planned.err and "are few" not in planned.err
+    assert expected in planned.err and "never reaches" not in planned.err and "are few" not in planned.err

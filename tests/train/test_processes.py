@@ -57,7 +57,7 @@ class Outcome:
         lines = [json.loads(line) for line in (self.runs / run / "metrics.jsonl").read_text().splitlines()]
         return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
-    def said(self, run: str, rank: int = 0) -> str:
+    def shown(self, run: str, rank: int = 0) -> str:
         return (self.runs / f"{run}.{rank}.txt").read_text()
 
 
@@ -80,7 +80,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, extracted_pictures: Path) -> 
 @pytest.mark.parametrize("run", ["two", "three", "parts of two", "sharded"])
 def test_however_a_step_is_divided_it_is_the_same_step(done: Outcome, run: str) -> None:
     """Steps of 4, 4, 4 and 1 samples: in the last some processes have none."""
-    assert {code for codes in done.codes[run] for code in codes} == {0}, done.said(run)
+    assert {code for codes in done.codes[run] for code in codes} == {0}, done.shown(run)
     expected = done.losses("one")
     assert len(expected) == STEPS and len(set(expected)) == STEPS
     torch.testing.assert_close(torch.tensor(done.losses(run)), torch.tensor(expected), atol=1e-5, rtol=1e-6)
@@ -94,14 +94,16 @@ def test_however_a_step_is_divided_it_is_the_same_step(done: Outcome, run: str) 
 
 def test_every_process_knows_the_same_loss_and_the_first_alone_speaks(done: Outcome) -> None:
     assert done.losses("three", 1) == done.losses("three", 2) == done.losses("three", 0)
-    assert f"train: {STEPS}/{STEPS} steps" in done.said("three")
-    assert done.said("three", 1) == done.said("three", 2) == ""
+    assert f"train: {STEPS}/{STEPS} steps" in done.shown("three")
+    assert done.shown("three", 1) == done.shown("three", 2) == ""
 
 
 def test_one_process_told_to_stop_stops_all_after_the_same_step(done: Outcome) -> None:
-    assert done.codes["killed"][1] == [130, 143], done.said("killed")
-    said = done.said("killed")
-    assert "stopped and saved" in said and f"going on after step 27 of {STEPS}" in said and done.said("killed", 1) == ""
+    assert done.codes["killed"][1] == [130, 143], done.shown("killed")
+    shown = done.shown("killed")
+    assert (
+        "stopped and saved" in shown and f"going on after step 27 of {STEPS}" in shown and done.shown("killed", 1) == ""
+    )
 
 
 def test_killed_and_stopped_two_processes_go_on_bit_by_bit_with_other_threads(done: Outcome) -> None:
@@ -116,30 +118,30 @@ def test_killed_and_stopped_two_processes_go_on_bit_by_bit_with_other_threads(do
 
 def test_one_that_dies_ends_the_others_with_one_message(done: Outcome) -> None:
     assert done.codes["one dies"] == [[1, -9]]
-    assert done.said("one dies").count("error: ") == 1 and "another process" in done.said("one dies")
+    assert done.shown("one dies").count("error: ") == 1 and "another process" in done.shown("one dies")
 
 
 def test_a_fault_of_one_is_told_once_and_ends_all(done: Outcome) -> None:
     assert done.codes["one fails"] == [[1, 1]]
-    said = done.said("one fails"), done.said("one fails", 1)
-    assert said[1].strip() == "error: process 1 of 2: the oil lamp is out\n  → fill it"
-    assert "error" not in said[0] and "Traceback" not in said[0]
+    shown = done.shown("one fails"), done.shown("one fails", 1)
+    assert shown[1].strip() == "error: process 1 of 2: the oil lamp is out\n  → fill it"
+    assert "error" not in shown[0] and "Traceback" not in shown[0]
 
 
 def test_the_command_in_two_processes_leaves_one_run(done: Outcome) -> None:
-    assert done.codes["command"] == [[0, 0]], done.said("command")
-    (summary,) = [json.loads(line) for line in done.said("command").splitlines() if line.startswith("{")]
-    assert summary["steps"] == 3 and done.said("command", 1) == ""
+    assert done.codes["command"] == [[0, 0]], done.shown("command")
+    (summary,) = [json.loads(line) for line in done.shown("command").splitlines() if line.startswith("{")]
+    assert summary["steps"] == 3 and done.shown("command", 1) == ""
 
 
 def test_a_fault_of_all_is_told_once(done: Outcome) -> None:
     assert done.codes["fault"] == [[1, 1]]
-    assert (done.said("fault") + done.said("fault", 1)).count("error: ") == 1
+    assert (done.shown("fault") + done.shown("fault", 1)).count("error: ") == 1
 
 
 def test_a_divided_language_model_gives_the_same_losses(done: Outcome) -> None:
     """The second process never had its weights: it had their shapes, and its share."""
-    assert done.codes["sharded command"] == [[0, 0]], done.said("sharded command")
+    assert done.codes["sharded command"] == [[0, 0]], done.shown("sharded command")
     for ours, theirs in zip(done.metrics("sharded command"), done.metrics("command"), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
 

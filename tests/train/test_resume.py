@@ -81,8 +81,8 @@ def _outcome(runs: Path, name: str) -> dict[str, Any]:
 def whole(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that was never interrupted, as `whole` in this folder."""
     runs = tmp_path_factory.mktemp("runs")
-    results, said = host(runs, {"run": "whole"})
-    assert results == [0], said
+    results, printed = host(runs, {"run": "whole"})
+    assert results == [0], printed
     return runs
 
 
@@ -113,8 +113,8 @@ def test_killed_twice_in_an_epoch_and_at_its_borders(host: Host, saved: int, who
     for step in borders:
         plan.append({"run": "a", "at": step - done, "workers": step % 3, **cadence})
         done = (step - 1) // saved * saved  # steps that are saved when step number `step` begins
-    results, said = host(tmp_path, *plan)
-    assert results == [-9] * (len(borders) - 1) + [0], said
+    results, printed = host(tmp_path, *plan)
+    assert results == [-9] * (len(borders) - 1) + [0], printed
     assert _order(tmp_path / "a.log") == _order(whole / "whole.log")
     latest = [trials.latest_tensors(runs / name) for runs, name in ((tmp_path, "a"), (whole, "whole"))]
     assert latest[0] == latest[1]
@@ -128,8 +128,8 @@ def _disk_steps(runs: Path) -> int:
 def test_killed_again_and_again_while_it_writes(host: Host, whole: Path, tmp_path: Path) -> None:
     """One after the other in one run: what a kill leaves is what the next finds."""
     plan: list[dict[str, Any]] = [{"run": "a", "disk": step} for step in range(0, _disk_steps(whole), 17)]
-    results, said = host(tmp_path, *plan, {"run": "a"})
-    assert results.count(-9) > 5 and set(results) == {-9, 0} and results[-1] == 0, said
+    results, printed = host(tmp_path, *plan, {"run": "a"})
+    assert results.count(-9) > 5 and set(results) == {-9, 0} and results[-1] == 0, printed
     _require_same(tmp_path, whole, ["a"])
 
 
@@ -150,9 +150,9 @@ def test_killed_at_each_step_of_writing(host: Host, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(host: Host, number: int, whole: Path, tmp_path: Path) -> None:
     plan: list[dict[str, Any]] = [{"run": "a", "at": 7, "signal": number, "checkpoint.every_steps": 100}]
-    results, said = host(tmp_path, *plan)
-    assert results == [128 + number], said
-    assert "the same command goes on" in said and "Traceback" not in said
+    results, printed = host(tmp_path, *plan)
+    assert results == [128 + number], printed
+    assert "the same command goes on" in printed and "Traceback" not in printed
     assert (tmp_path / "a/checkpoints/latest").read_text() == "step-7\n"
     assert host(tmp_path, {"run": "a"})[0] == [0]
     assert len((tmp_path / "a.log").read_text().splitlines()) == STEPS + 2  # no step was taken twice

@@ -87,16 +87,16 @@ def test_of_many_answers_a_search_finds_one_of_the_list(model: EpalmModel, batch
 def test_the_tree_allows_the_answers_and_nothing_else() -> None:
     listed = [(5, EOS), (5, 6, EOS), (5, 6, 7, EOS), (8, EOS), (8, 6, 7, EOS)]
     tree = AnswerTree(listed, VOCABULARY, CPU)
-    found: set[tuple[int, ...]] = set()
+    reached: set[tuple[int, ...]] = set()
     level: list[tuple[tuple[int, ...], torch.Tensor]] = [((), torch.tensor(0))]
     while level:
         (way, node), *level = level
         rows, tokens = tree.allowed(node[None])
         assert rows.tolist() == [0] * len(tokens)
         if not len(tokens):
-            found.add(way)
+            reached.add(way)
         level += [((*way, token), tree.follow(node, torch.tensor(token))) for token in tokens.tolist()]
-    assert found == set(listed)
+    assert reached == set(listed)
     together = tree.allowed(torch.tensor([0, 2, 0]))
     assert [row.tolist() for row in together] == [[0, 0, 1, 1, 2, 2], [5, 8, 2, 6, 5, 8]]
 

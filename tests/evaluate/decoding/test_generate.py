@@ -44,8 +44,8 @@ def _generate_of_transformers(
 def _end_with_what_is_said(model: EpalmModel, features: torch.Tensor, ids: torch.Tensor, step: int) -> None:
     """Make an id that the model does produce its `</s>`: random models would go on to the last token."""
     model.lm.config.eos_token_id = -1
-    said = generate(model, features, ids, num_beams=1, max_length=ids.shape[1] + NEW)
-    model.lm.config.eos_token_id = said[0][step]
+    first = generate(model, features, ids, num_beams=1, max_length=ids.shape[1] + NEW)
+    model.lm.config.eos_token_id = first[0][step]
 
 
 @given(models(), st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.integers(0, NEW - 1))

@@ -32,27 +32,27 @@ def score(trial: Trial, tmp_path: Path) -> Score:
     return lambda *words: trial.epalm("score", *places, "--metrics", "exact match", *words)
 
 
-def _told(done: Done) -> dict[str, Any]:
+def _scored(done: Done) -> dict[str, Any]:
     assert done.code == 0, done.err
-    told: dict[str, Any] = json.loads(done.out)
-    return told
+    scored: dict[str, Any] = json.loads(done.out)
+    return scored
 
 
-def _lines(told: dict[str, Any]) -> dict[str, str]:
-    rows = (json.loads(line) for line in Path(told["predictions"]).read_text().splitlines())
+def _lines(scored: dict[str, Any]) -> dict[str, str]:
+    rows = (json.loads(line) for line in Path(scored["predictions"]).read_text().splitlines())
     return {row["id"]: row["text"] for row in rows}
 
 
 def test_drawn_predictions_are_those_of_their_seed_however_they_come_about(score: Score) -> None:
     sampling = ("--sampling", "--temperature", "1.5", "--top-p", "0.95")
-    told = _told(score("--json", *sampling, "--seed", 3))
-    assert told["decode"] == {"sampling": {"temperature": 1.5, "top_p": 0.95, "seed": 3}, "max_length": 14}
-    drawn, file = _lines(told), Path(told["predictions"])
+    scored = _scored(score("--json", *sampling, "--seed", 3))
+    assert scored["decode"] == {"sampling": {"temperature": 1.5, "top_p": 0.95, "seed": 3}, "max_length": 14}
+    drawn, file = _lines(scored), Path(scored["predictions"])
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:5]))
-    again = _told(score("--json", *sampling, "--seed", 3, "--batch-size", 1))
+    again = _scored(score("--json", *sampling, "--seed", 3, "--batch-size", 1))
     assert _lines(again) == drawn
-    other = _told(score("--json", *sampling, "--seed", 4))
-    assert other["predictions"] != told["predictions"] and _lines(other) != drawn
+    other = _scored(score("--json", *sampling, "--seed", 4))
+    assert other["predictions"] != scored["predictions"] and _lines(other) != drawn
 
 
 def test_the_commands_of_the_document(score: Score, tmp_path: Path) -> None:
@@ -73,14 +73,16 @@ def test_answers_are_ranked_for_questions_and_captions_decoded_as_usual(score: S
     answers = tmp_path / "answers.txt"
     listed = answers.read_text().splitlines()
     assert len(listed) > 3
-    usual = _told(score("--json"))
+    usual = _scored(score("--json"))
     done = score("--json", "--rank-answers", answers)
-    told = _told(done)
-    questions, captions = (told["tasks"][task]["expected"] for task in ("qa", "caption"))
+    scored = _scored(done)
+    questions, captions = (scored["tasks"][task]["expected"] for task in ("qa", "caption"))
     assert f"answers {questions} questions; {captions} captions are decoded as usual" in done.err
-    assert told["decode"]["answers"] == len(listed) and told["decode"] | usual["decode"] == told["decode"]
-    ranked, decoded = _lines(told), _lines(usual)
-    asked = {row["id"] for row in map(json.loads, Path(told["predictions"]).read_text().splitlines()) if row["prompt"]}
+    assert scored["decode"]["answers"] == len(listed) and scored["decode"] | usual["decode"] == scored["decode"]
+    ranked, decoded = _lines(scored), _lines(usual)
+    asked = {
+        row["id"] for row in map(json.loads, Path(scored["predictions"]).read_text().splitlines()) if row["prompt"]
+    }
     assert len(asked) == questions
     assert {ranked[name] for name in asked} <= set(listed)
     assert all(ranked[name] == decoded[name] for name in ranked.keys() - asked)
@@ -94,7 +96,7 @@ def test_answers_are_ranked_for_questions_and_captions_decoded_as_usual(score: S
 
 
 def test_a_request_in_python_is_the_command(score: Score, trial: Trial, tmp_path: Path) -> None:
-    typed = _told(score("--json", "--num-beams", 1, "--limit", 2))
+    typed = _scored(score("--json", "--num-beams", 1, "--limit", 2))
     request = ScoreRequest(
         decode=DecodeChoice(num_beams=1),
         limit=2,
@@ -121,9 +123,9 @@ def test_options_that_cannot_be(score: Score) -> None:
         (("--rank-answers", "nothing.txt"), "nothing.txt does not exist"),
         (("--predictions", "p.json", "--sampling"), "--sampling does not go with --predictions"),
     ]
-    for words, said in cases:
+    for words, message in cases:
         done = score(*words)
-        assert done.code == 1 and said in done.err and "Traceback" not in done.err, done.err
+        assert done.code == 1 and message in done.err and "Traceback" not in done.err, done.err
 
 
 _CPU = torch.device("cpu")

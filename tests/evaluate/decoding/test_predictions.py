@@ -125,7 +125,7 @@ def world(text: TextFormat) -> World:
 def test_it_says_how_many_were_reused_and_why_others_were_not(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def told() -> str:
+    def printed() -> str:
         capsys.readouterr()
         world.score(tmp_path, Scripted())
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "predictions: " in line]
@@ -134,29 +134,29 @@ def test_it_says_how_many_were_reused_and_why_others_were_not(
     def change(place: int, **values: Any) -> None:
         world.samples[place] = replace(world.samples[place], **values)
 
-    assert told() == "0 reused, 6 decoded for the first time"
-    assert told() == "6 reused, none decoded anew"
+    assert printed() == "0 reused, 6 decoded for the first time"
+    assert printed() == "6 reused, none decoded anew"
     change(0, prompt="how many?")
     change(1, prompt="which?")
     change(2, media="b")
     change(3, answers={"two": 1.0})
-    assert told() == "3 reused, 3 decoded anew: 2 where the question changed, 1 where the medium changed"
+    assert printed() == "3 reused, 3 decoded anew: 2 where the question changed, 1 where the medium changed"
     world.samples.append(_sample("new", "how many?", "a"))  # equal to another one
     world.samples.append(_sample("newer", "how much?", "a"))
     world.samples.append(_sample("newest", "how much?", "a"))
-    assert told() == "7 reused, 1 equal to another one, 1 decoded for the first time"
+    assert printed() == "7 reused, 1 equal to another one, 1 decoded for the first time"
     change(0, task=Task.CAPTION, prompt=None, references=("a",), media="b")
     change(1, id="renamed")
-    assert told() == "8 reused, 1 decoded anew: 1 where the question and the medium and the task changed"
+    assert printed() == "8 reused, 1 decoded anew: 1 where the question and the medium and the task changed"
     for name, value, part in (
         ("trained", "other", "weights"), ("encoder", "ast", "features"),
         ("decode", DecodeOptions(1), "decoding"),
     ):  # fmt: skip
         setattr(world, name, value)
-        assert told() == f"0 reused, 1 equal to another one, 8 decoded anew: 8 where the {part} changed"
+        assert printed() == f"0 reused, 1 equal to another one, 8 decoded anew: 8 where the {part} changed"
     world.samples = [replace(sample, split="val") for sample in world.samples]
     world.split = "val"
-    assert told() == "9 reused, none decoded anew"
+    assert printed() == "9 reused, none decoded anew"
 
 
 def test_predictions_without_keys_are_not_reused(
@@ -188,8 +188,8 @@ def test_questions_saved_anew_under_the_same_ids(trial: Trial, tmp_path: Path) -
     def score(name: str) -> tuple[Done, list[dict[str, Any]]]:
         done = trial.epalm("score", "--run", name, "--metrics", "exact match", "--num-beams", 1, *places)
         assert done.code == 0, done.err
-        told = json.loads((tmp_path / "runs" / name / "scores.json").read_text())
-        lines = (tmp_path / "runs" / name / told["per_sample"]).read_text().splitlines()
+        printed = json.loads((tmp_path / "runs" / name / "scores.json").read_text())
+        lines = (tmp_path / "runs" / name / printed["per_sample"]).read_text().splitlines()
         return done, [json.loads(line) for line in lines]
 
     trial.samples = asked

@@ -148,8 +148,8 @@ def test_deaths_are_told_and_nobody_is_left(
     with pytest.raises(EpalmError, match="all workers that decoded the 1 samples from deadly on died") as caught:
         list(here.decode(run, Zeros(), [_caption("deadly")], one_each))
     assert "fewer --processes or a smaller --batch-size" in str(caught.value.hint)
-    said = capsys.readouterr().err
-    assert said.count("a worker died, and its task is given to another") == 2 and "try 3 of 3" in said
+    message = capsys.readouterr().err
+    assert message.count("a worker died, and its task is given to another") == 2 and "try 3 of 3" in message
 
     with pytest.raises(ValueError, match="who knows"):
         list(here.decode(run, Zeros(), [_caption("buggy")], one_each))
@@ -183,7 +183,7 @@ def test_another_run_than_the_driver_has(trial: Trial, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--engine", "ray"), "--engine 'ray' is unknown"),
         (("--scheduler", "tcp://x:1"), "--scheduler is for --engine dask"),
@@ -191,7 +191,7 @@ def test_another_run_than_the_driver_has(trial: Trial, tmp_path: Path) -> None:
         (("--predictions", "x.json", "--data", "y", "--processes", 2), "--processes does not go with --predictions"),
     ],
 )
-def test_options_that_do_not_go_together(epalm: Any, words: tuple[object, ...], said: str) -> None:
+def test_options_that_do_not_go_together(epalm: Any, words: tuple[object, ...], message: str) -> None:
     done = epalm("score", *words)
     assert done.code == 1
-    assert f"error: {said}" in done.err and "Traceback" not in done.err
+    assert f"error: {message}" in done.err and "Traceback" not in done.err

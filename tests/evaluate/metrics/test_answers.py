@@ -62,32 +62,32 @@ def _published_form(text: str) -> str:
     return " ".join(PUBLISHED.get(word, word) for word in words if word not in ("a", "an", "the"))
 
 
-def _published_accuracy(said: str, raw: list[str]) -> float:
-    said, raw = _whitespace(said), [_whitespace(one) for one in raw]
+def _published_accuracy(answer: str, raw: list[str]) -> float:
+    answer, raw = _whitespace(answer), [_whitespace(one) for one in raw]
     if len(set(raw)) > 1:
-        said, raw = _published_form(said), [_published_form(one) for one in raw]
-    return _averaged(said, raw)
+        answer, raw = _published_form(answer), [_published_form(one) for one in raw]
+    return _averaged(answer, raw)
 
 
-def _accuracy_of_lmms_eval(said: str, raw: list[str]) -> float:
+def _accuracy_of_lmms_eval(answer: str, raw: list[str]) -> float:
     raw = [_whitespace(one) for one in raw]
     return _averaged(
-        _published_form(_whitespace(said)), [_published_form(one) for one in raw] if len(set(raw)) > 1 else raw
+        _published_form(_whitespace(answer)), [_published_form(one) for one in raw] if len(set(raw)) > 1 else raw
     )
 
 
-def _accuracy_of_lavis(said: str, raw: list[str]) -> float:
+def _accuracy_of_lavis(answer: str, raw: list[str]) -> float:
     return _averaged(
-        _published_form(_whitespace(said)), [_without_marks(one) for one in raw] if len(set(raw)) > 1 else raw
+        _published_form(_whitespace(answer)), [_without_marks(one) for one in raw] if len(set(raw)) > 1 else raw
     )
 
 
-def _averaged(said: str, raw: list[str]) -> float:
+def _averaged(answer: str, raw: list[str]) -> float:
     accuracies = []
     for left_out in range(len(raw)):
         matches = 0
         for place, one in enumerate(raw):
-            if place != left_out and one == said:
+            if place != left_out and one == answer:
                 matches += 1
         accuracies.append(min(1.0, matches / 3))
     return sum(accuracies) / len(accuracies)
@@ -114,15 +114,20 @@ def test_accuracy_is_that_of_a_plain_reading_on_a_thousand_random_cases() -> Non
     for _ in range(1000):
         pool = [_text(rng) for _ in range(rng.choice((1, 2, 3, 10)))]
         raw = [rng.choice(pool) for _ in range(10)]
-        said = rng.choice([*pool, *pool, pool[0].upper(), pool[0] + ".", f"the {pool[0]}", _text(rng)])
-        assert vqa_accuracy(said, raw) == pytest.approx(_published_accuracy(said, raw), abs=1e-12), (said, raw)
-        assert vqa_accuracy(said, raw, "lmms-eval") == pytest.approx(_accuracy_of_lmms_eval(said, raw), abs=1e-12), (
-            said,
+        answer = rng.choice([*pool, *pool, pool[0].upper(), pool[0] + ".", f"the {pool[0]}", _text(rng)])
+        assert vqa_accuracy(answer, raw) == pytest.approx(_published_accuracy(answer, raw), abs=1e-12), (answer, raw)
+        assert vqa_accuracy(answer, raw, "lmms-eval") == pytest.approx(
+            _accuracy_of_lmms_eval(answer, raw), abs=1e-12
+        ), (
+            answer,
             raw,
         )
-        assert vqa_accuracy(said, raw, "LAVIS") == pytest.approx(_accuracy_of_lavis(said, raw), abs=1e-12), (said, raw)
-        assert normalise(said) == _published_form(_whitespace(said)), said
-        seen.add(round(vqa_accuracy(said, raw), 6))
+        assert vqa_accuracy(answer, raw, "LAVIS") == pytest.approx(_accuracy_of_lavis(answer, raw), abs=1e-12), (
+            answer,
+            raw,
+        )
+        assert normalise(answer) == _published_form(_whitespace(answer)), answer
+        seen.add(round(vqa_accuracy(answer, raw), 6))
     assert {0.0, 0.3, 0.6, 0.9, 1.0} <= seen
 
 

@@ -15,9 +15,9 @@ from tests.measured import mean_of
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-    found = intervals({"m": mean_of(values)})["m"]
-    assert found is not None
-    return found
+    got = intervals({"m": mean_of(values)})["m"]
+    assert got is not None
+    return got
 
 
 def test_an_interval_holds_the_mean_as_often_as_it_says() -> None:
@@ -77,12 +77,12 @@ def test_whole_media_are_drawn_and_corpus_measures_made_of_their_sums() -> None:
         rows = np.concatenate([columns[[one == names[place] for one in of]] for place in drawn])
         values["BLEU-4"].append(float(make(rows.sum(axis=0)[None], len(rows))[0]))
         values["mean"].append(float(rows[:, 0].mean()))
-    for name, found in intervals(measures, of).items():
-        assert found is not None
+    for name, got in intervals(measures, of).items():
+        assert got is not None
         low, high = np.quantile(values[name], [0.02, 0.98])
         spread = high - low
-        assert found[0] == pytest.approx(low, abs=0.15 * spread) and found[1] == pytest.approx(high, abs=0.15 * spread)
-        assert min(abs(np.array(values[name]) - found[0])) < spread / 100  # it is a quantile of these very values
+        assert got[0] == pytest.approx(low, abs=0.15 * spread) and got[1] == pytest.approx(high, abs=0.15 * spread)
+        assert min(abs(np.array(values[name]) - got[0])) < spread / 100  # it is a quantile of these very values
 
 
 @pytest.mark.parametrize("count", [1, 5, 3000])

@@ -51,15 +51,17 @@ def _cases() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     while len(pairs) < 200:
         references = [drawn() for _ in range(rng.choice((1, 1, 2, 5)))]
         pairs.append((rng.choice([references[0], drawn(), f"{drawn()} {references[-1]}"]), references))
-    said, asked = ({f"case {n}": pair[side] for n, pair in enumerate(pairs)} for side in (0, 1))
-    return {key: [str(text)] for key, text in said.items()}, {key: list(texts) for key, texts in asked.items()}
+    predicted, asked = ({f"case {n}": pair[side] for n, pair in enumerate(pairs)} for side in (0, 1))
+    return {key: [str(text)] for key, text in predicted.items()}, {key: list(texts) for key, texts in asked.items()}
 
 
 @pytest.fixture(scope="module")
 def tokens() -> tuple[Tokens, Tokens]:
-    said, asked = _cases()
-    both = tokenise({f"p{key}": some for key, some in said.items()} | {f"r{key}": some for key, some in asked.items()})
-    return {key: both[f"p{key}"] for key in said}, {key: both[f"r{key}"] for key in asked}
+    predicted, asked = _cases()
+    both = tokenise(
+        {f"p{key}": some for key, some in predicted.items()} | {f"r{key}": some for key, some in asked.items()}
+    )
+    return {key: both[f"p{key}"] for key in predicted}, {key: both[f"r{key}"] for key in asked}
 
 
 class _Tokenised(Inputs):
@@ -72,28 +74,28 @@ class _Tokenised(Inputs):
 
 
 def caption_measures(
-    said: Tokens, asked: Tokens, names: Sequence[str] = metric_names()
+    predicted: Tokens, asked: Tokens, names: Sequence[str] = metric_names()
 ) -> tuple[dict[str, Measured], dict[str, MetricError]]:
     """The metrics of those names, of tokenised captions."""
-    samples = [Sample(key, Modality.IMAGE, key, Task.CAPTION, "test") for key in said]
-    inputs = _Tokenised(samples, [text for (text,) in said.values()])
-    object.__setattr__(inputs, "given", (said, asked))
+    samples = [Sample(key, Modality.IMAGE, key, Task.CAPTION, "test") for key in predicted]
+    inputs = _Tokenised(samples, [text for (text,) in predicted.values()])
+    object.__setattr__(inputs, "given", (predicted, asked))
     return measure(inputs, metrics_for(Task.CAPTION, names))
 
 
 def test_tokens_are_those_of_the_library(tokens: tuple[Tokens, Tokens]) -> None:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    said, asked = _cases()
+    predicted, asked = _cases()
     # What ends a line for the jar is no line's end for the library, which then gives later captions' tokens to others.
     whole = {
         f"{kind}{key}": [{"caption": " ".join(text.split())} for text in some]
-        for kind, part in (("p", said), ("r", asked))
+        for kind, part in (("p", predicted), ("r", asked))
         for key, some in part.items()
     }
     theirs = PTBTokenizer().tokenize(whole)
     for place, kind in enumerate("pr"):
-        assert tokens[place] == {key: theirs[f"{kind}{key}"] for key in said}
+        assert tokens[place] == {key: theirs[f"{kind}{key}"] for key in predicted}
     assert tokens[0]["case 8"] == ["a man 's hat 3.5 m tall -lrb- very -rrb-"]  # as published
     assert tokens[0]["case 0"] == tokens[0]["case 2"] == [""]
 
@@ -103,28 +105,28 @@ def test_measures_are_those_of_the_library(tokens: tuple[Tokens, Tokens], capsys
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    said, asked = tokens
-    found, skipped = caption_measures(said, asked, WITHOUT_JAVA)
-    assert (tuple(found), skipped) == (WITHOUT_JAVA, {})
+    predicted, asked = tokens
+    measured, skipped = caption_measures(predicted, asked, WITHOUT_JAVA)
+    assert (tuple(measured), skipped) == (WITHOUT_JAVA, {})
     assert not capsys.readouterr().out
-    for name, value in zip(BLEU, Bleu(4).compute_score(asked, said, verbose=0)[0], strict=True):
-        assert found[name].value == pytest.approx(value, abs=1e-9)
+    for name, value in zip(BLEU, Bleu(4).compute_score(asked, predicted, verbose=0)[0], strict=True):
+        assert measured[name].value == pytest.approx(value, abs=1e-9)
     for name, scorer in (("ROUGE-L", Rouge()), ("CIDEr", Cider())):
-        value, scores = scorer.compute_score(asked, said)
-        assert found[name].value == pytest.approx(value, abs=1e-9)
-        assert found[name].statistics[:, 0] == pytest.approx(scores, abs=1e-9)
+        value, scores = scorer.compute_score(asked, predicted)
+        assert measured[name].value == pytest.approx(value, abs=1e-9)
+        assert measured[name].statistics[:, 0] == pytest.approx(scores, abs=1e-9)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_bleu_of_any_part_is_the_librarys(size: int, tokens: tuple[Tokens, Tokens]) -> None:
     from pycocoevalcap.bleu.bleu import Bleu
 
-    said, asked = tokens
-    measures, _ = caption_measures(said, asked, BLEU)
-    rng, keys = np.random.default_rng(size), list(said)
+    predicted, asked = tokens
+    measures, _ = caption_measures(predicted, asked, BLEU)
+    rng, keys = np.random.default_rng(size), list(predicted)
     for _ in range(40):
         drawn = rng.choice(len(keys), size)
-        one = {str(n): said[keys[place]] for n, place in enumerate(drawn)}
+        one = {str(n): predicted[keys[place]] for n, place in enumerate(drawn)}
         other = {str(n): asked[keys[place]] for n, place in enumerate(drawn)}
         theirs = Bleu(4).compute_score(other, one, verbose=0)[0]
         for name, value in zip(BLEU, theirs, strict=True):
@@ -145,7 +147,7 @@ def test_meteor_is_the_librarys_and_no_metric_starts_java_twice(
 ) -> None:
     from pycocoevalcap.meteor.meteor import Meteor
 
-    said, asked = tokens
+    predicted, asked = tokens
     log = tmp_path / "started"
     real = find_java()
     _program(tmp_path / "jdk/bin/java", f'#!/bin/sh\necho "$@" >> {log}\nexec {real.path} "$@"\n')
@@ -160,7 +162,7 @@ def test_meteor_is_the_librarys_and_no_metric_starts_java_twice(
     started = log.read_text().splitlines()
     assert sum("PTBTokenizer" in line for line in started) == sum("meteor" in line for line in started) == 1
     assert len(started) == 2
-    value, each = Meteor().compute_score(asked, said)
+    value, each = Meteor().compute_score(asked, predicted)
     figure = scores.tasks["caption"]["figures"]["METEOR"]
     assert figure["value"] == pytest.approx(value, abs=1e-9)
     assert [row["scores"]["METEOR"] for row in scores.per_sample] == pytest.approx(each, abs=1e-9)
@@ -175,12 +177,12 @@ def _meteor_of_any_part_is_the_librarys(tokens: tuple[Tokens, Tokens], counts: n
     """Each caption's counts are its own, and those of some captions make what the library says of these alone."""
     from pycocoevalcap.meteor.meteor import Meteor
 
-    said, asked = tokens
-    rng, keys, library = np.random.default_rng(1), list(said), Meteor()
+    predicted, asked = tokens
+    rng, keys, library = np.random.default_rng(1), list(predicted), Meteor()
     for size in (1, 2, 7, 30):
         for _ in range(10):
             drawn = rng.choice(len(keys), size)
-            one = {str(n): said[keys[place]] for n, place in enumerate(drawn)}
+            one = {str(n): predicted[keys[place]] for n, place in enumerate(drawn)}
             other = {str(n): asked[keys[place]] for n, place in enumerate(drawn)}
             value, _ = library.compute_score(other, one)
             assert METEOR[0].aggregate(counts[drawn].sum(axis=0)[None], size)[0] == pytest.approx(value, abs=1e-9)
@@ -198,14 +200,14 @@ SAID_BY_THE_JAR = """
 
 
 def test_meteor_of_counts_is_what_the_jar_made_of_them() -> None:
-    told = np.array([line.split() for line in SAID_BY_THE_JAR.split("\n") if line], dtype=float)
-    assert METEOR[0].aggregate(meteor_statistics(told[:, :-1]), 1) == pytest.approx(told[:, -1], abs=1e-12)
+    by_the_jar = np.array([line.split() for line in SAID_BY_THE_JAR.split("\n") if line], dtype=float)
+    assert METEOR[0].aggregate(meteor_statistics(by_the_jar[:, :-1]), 1) == pytest.approx(by_the_jar[:, -1], abs=1e-12)
 
 
 def _hide_java(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for tool in ("uname", "dirname"):  # what a Java launcher may need of the system
-        if found := shutil.which(tool):
-            (folder / tool).symlink_to(found)
+        if measured := shutil.which(tool):
+            (folder / tool).symlink_to(measured)
     monkeypatch.setenv("PATH", str(folder))
 
 
@@ -238,8 +240,8 @@ def test_a_metric_that_fails_takes_no_other_with_it(
     _program(tmp_path / "jdk/bin/java", "#!/bin/sh\necho 'out of memory' >&2\nexit 1\n")
     (tmp_path / "jdk/release").write_text('JAVA_VERSION="17.0.1"\n')
     monkeypatch.setenv("PATH", str(tmp_path / "jdk/bin"), prepend=":")
-    found, skipped = caption_measures(*tokens)
-    assert tuple(found) == WITHOUT_JAVA
+    measured, skipped = caption_measures(*tokens)
+    assert tuple(measured) == WITHOUT_JAVA
     reasons = {name: error.message for name, error in skipped.items()}
     assert set(reasons) == {"METEOR", "SPICE", "SPIDEr"}
     assert "out of memory" in reasons["METEOR"]
@@ -282,12 +284,12 @@ def test_spice_is_read_and_spider_made_of_it(
     monkeypatch.setenv("PATH", str(tmp_path / "jdk/bin"), prepend=":")
     _program(tmp_path / "jdk/bin/java", STAND_IN.format(python=sys.executable, jar=JAR, value=value))
     (tmp_path / "jdk/release").write_text('JAVA_VERSION="1.8.0_392"\n')
-    found, skipped = caption_measures(*tokens, names=("SPICE", "SPIDEr", "CIDEr"))
+    measured, skipped = caption_measures(*tokens, names=("SPICE", "SPIDEr", "CIDEr"))
     if value == "None":
-        assert list(found) == ["CIDEr"] and "no number for 200" in skipped["SPICE"].message
+        assert list(measured) == ["CIDEr"] and "no number for 200" in skipped["SPICE"].message
         return
     lengths = [len(some[0]) / 1000 for some in tokens[0].values()]
-    assert found["SPICE"].statistics[:, 0] == pytest.approx(lengths)
-    assert found["SPIDEr"].value == pytest.approx((np.mean(lengths) + found["CIDEr"].value) / 2)
+    assert measured["SPICE"].statistics[:, 0] == pytest.approx(lengths)
+    assert measured["SPIDEr"].value == pytest.approx((np.mean(lengths) + measured["CIDEr"].value) / 2)
     assert "Java 1.8.0_392" in SPICE.backend()
-    assert json.dumps([one.value for one in found.values()])
+    assert json.dumps([one.value for one in measured.values()])

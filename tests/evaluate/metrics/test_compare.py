@@ -25,9 +25,9 @@ N = 60
 MEASURES = ("exact match", *(f"BLEU-{order}" for order in range(1, 5)), "CIDEr")
 
 
-def _score(data: Path, name: str, said: dict[str, str], metrics: Sequence[str] = MEASURES) -> None:
+def _score(data: Path, name: str, predicted: dict[str, str], metrics: Sequence[str] = MEASURES) -> None:
     path = data.with_name(f"{name}-said.jsonl")
-    path.write_text("".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in said.items()))
+    path.write_text("".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in predicted.items()))
     out = data.with_name(f"{name}.scores.json")
     score_given(ScoreRequest(predictions=path, data=data.name, metrics=",".join(metrics)), out)
 
@@ -47,9 +47,9 @@ def _data(path: Path, answer: str = "red") -> Path:
     return path
 
 
-def _said(right: float, *, drop: int = 0) -> dict[str, str]:
-    said = {f"q{n}": "red" if n < right * N else "blue" for n in range(drop, N)}
-    return said | {f"c{n}": f"a red cat on mat {n}" if n < right * N else f"a dog on {n}" for n in range(N)}
+def _predicted(right: float, *, drop: int = 0) -> dict[str, str]:
+    predicted = {f"q{n}": "red" if n < right * N else "blue" for n in range(drop, N)}
+    return predicted | {f"c{n}": f"a red cat on mat {n}" if n < right * N else f"a dog on {n}" for n in range(N)}
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +58,11 @@ def scored_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     with contextlib.chdir(folder):
         data = _data(Path("data.jsonl"))
-        _score(data, "base", _said(0.5))
-        _score(data, "better", _said(0.8))
-        _score(data, "fewer", _said(0.5, drop=3))
-        _score(data, "by-match", _said(0.5), ("exact match", "BLEU-1"))
-        _score(_data(Path("other.jsonl"), answer="green"), "other", _said(0.5))
+        _score(data, "base", _predicted(0.5))
+        _score(data, "better", _predicted(0.8))
+        _score(data, "fewer", _predicted(0.5, drop=3))
+        _score(data, "by-match", _predicted(0.5), ("exact match", "BLEU-1"))
+        _score(_data(Path("other.jsonl"), answer="green"), "other", _predicted(0.5))
     return folder
 
 
@@ -76,8 +76,8 @@ def scored(scored_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_differences_carry_intervals_and_p_values(scored: Path, epalm: Epalm) -> None:
     done = epalm("compare", "base.scores.json", "better.scores.json", "base.scores.json", "--json")
     assert done.code == 0, done.err
-    told = json.loads(done.out)
-    better, same = told["comparisons"]
+    written = json.loads(done.out)
+    better, same = written["comparisons"]
     exact = better["tasks"]["qa"]["measures"]["exact match"]
     assert (exact["first"], exact["other"]) == (0.5, 0.8)
     assert exact["difference"] == pytest.approx(0.3) and exact["low"] < 0.3 < exact["high"]
@@ -93,7 +93,7 @@ def test_differences_carry_intervals_and_p_values(scored: Path, epalm: Epalm) ->
     for task in same["tasks"].values():
         assert all(one["difference"] == 0 and one["p"] == 1 for one in task["measures"].values())
         assert task["changed"]["texts"] == 0
-    assert "randomisation" in told["test"] and "bootstrap" in told["interval"]
+    assert "randomisation" in written["test"] and "bootstrap" in written["interval"]
 
 
 def test_what_is_printed(scored: Path, epalm: Epalm) -> None:
@@ -115,12 +115,12 @@ def test_what_is_printed(scored: Path, epalm: Epalm) -> None:
 
 def _run(scored: Path, name: str, scores: str, split: str) -> None:
     """A run folder with these scores, of that split, which is scored last."""
-    told = json.loads((scored / f"{scores}.scores.json").read_text()) | {"run": name, "split": split}
+    written = json.loads((scored / f"{scores}.scores.json").read_text()) | {"run": name, "split": split}
     folder = scored / ".epalm/runs" / name
     (folder / "scores").mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").touch()
     shutil.copy(scored / f"{scores}.scores.per-sample.jsonl", folder / f"scores/{split}.per-sample.jsonl")
-    (folder / f"scores/{split}.json").write_text(json.dumps(told | {"per_sample": f"{split}.per-sample.jsonl"}))
+    (folder / f"scores/{split}.json").write_text(json.dumps(written | {"per_sample": f"{split}.per-sample.jsonl"}))
 
 
 def test_runs_are_compared_by_name_on_the_split_asked_for(scored: Path, epalm: Epalm) -> None:
@@ -132,9 +132,9 @@ def test_runs_are_compared_by_name_on_the_split_asked_for(scored: Path, epalm: E
     for split, difference in ((None, 0.3), ("test", 0.3), ("val", 0.0)):
         done = epalm("compare", "a", scored / ".epalm/runs/b", "--json", *(("--split", split) if split else ()))
         assert done.code == 0, done.err
-        told = json.loads(done.out)
-        assert told["split"] == (split or "test") and told["comparisons"][0]["other"] == "b"
-        measure = told["comparisons"][0]["tasks"]["qa"]["measures"]["exact match"]
+        written = json.loads(done.out)
+        assert written["split"] == (split or "test") and written["comparisons"][0]["other"] == "b"
+        measure = written["comparisons"][0]["tasks"]["qa"]["measures"]["exact match"]
         assert measure["difference"] == pytest.approx(difference)
     missing = epalm("compare", "a", "b", "--split", "train")
     assert missing.code == 1 and "epalm score --run a --split train" in missing.err

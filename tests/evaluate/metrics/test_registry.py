@@ -58,9 +58,9 @@ def test_a_metric_of_another_package_is_known_to_every_command(package: Path, ep
     ] + [{**sample, "id": f"c{n}", "media": f"{n}.jpg", "task": "caption", "references": ["a cat"]} for n in range(20)]
     Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, every in (("one", 2), ("two", 4)):
-        said = {f"q{n}": "red" if n % every else "blue" for n in range(20)}
-        said |= {f"c{n}": "a cat" if n % every else "a cat again" for n in range(20)}
-        Path(f"{name}.json").write_text(json.dumps(said))
+        predicted = {f"q{n}": "red" if n % every else "blue" for n in range(20)}
+        predicted |= {f"c{n}": "a cat" if n % every else "a cat again" for n in range(20)}
+        Path(f"{name}.json").write_text(json.dumps(predicted))
         words = ("--data", "data.jsonl", "--metrics", "exact match,first-word,LENGTH RATIO", "--json")
         done = epalm("score", "--predictions", f"{name}.json", *words)
         assert done.code == 0, done.err

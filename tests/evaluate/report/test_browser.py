@@ -42,8 +42,8 @@ def url(
 
 
 def _data(scored: Path) -> str:
-    told = (scored / ".epalm/runs/careful/scores/test.json").read_text()
-    (root,) = re.findall(r'"data": "data.jsonl:([^"]+)"', told)
+    scores = (scored / ".epalm/runs/careful/scores/test.json").read_text()
+    (root,) = re.findall(r'"data": "data.jsonl:([^"]+)"', scores)
     return f"{scored / 'data.jsonl'}:{root}"
 
 
@@ -114,9 +114,9 @@ def test_filters_search_and_order_do_what_they_say(url: str, open_page: OpenPage
 def test_what_changed_between_runs_is_a_click_away(url: str, open_page: OpenPage) -> None:
     visit = open_page(url)
     button = visit.page.locator("[data-change=worse]").first
-    said = int(re.findall(r"\d+", button.inner_text())[0])
+    announced = int(re.findall(r"\d+", button.inner_text())[0])
     button.click()
-    assert _count(visit) == said
+    assert _count(visit) == announced
     for card in visit.page.locator(".card").all():
         first, other = (float(text) for text in card.locator(".score").all_inner_texts())
         assert other < first

@@ -54,10 +54,10 @@ def test_data_come_out_as_they_went_in_and_mean_nothing_to_html(value: object) -
 def test_one_file_the_same_each_time_with_nothing_to_fetch(here: Path, epalm: Epalm) -> None:
     first = epalm("report", "--samples", 6, "--json")
     assert first.code == 0, first.err
-    told = json.loads(first.out)
+    written = json.loads(first.out)
     path = here / ".epalm/runs/careful/report.html"
-    assert told["report"].endswith("careful/report.html") and told["bytes"] == path.stat().st_size
-    assert told["shown"] == 6 and told["listed"] == told["samples"] > 100
+    assert written["report"].endswith("careful/report.html") and written["bytes"] == path.stat().st_size
+    assert written["shown"] == 6 and written["listed"] == written["samples"] > 100
     page = path.read_bytes()
     again = epalm("report", "careful", "--samples", 6, "--out", here / "again.html")
     assert again.code == 0 and "again.html: " in again.out and "KiB" in again.out
@@ -126,8 +126,8 @@ def test_a_training_that_went_astray_and_samples_that_nobody_scored(here: Path, 
     (run / "metrics.jsonl").write_text(
         '{"step": 1, "loss": NaN}\n{"step": 2, "loss": Infinity}\n{"step": 3, "loss": 2}'
     )
-    told = json.loads((run / "scores/test.json").read_text())
-    (run / "scores/test.json").write_text(json.dumps(told | {"tasks": {}}))
+    written = json.loads((run / "scores/test.json").read_text())
+    (run / "scores/test.json").write_text(json.dumps(written | {"tasks": {}}))
     (run / "scores/test.per-sample.jsonl").write_text("")
     done = epalm("report", "careful", "--out", "page.html")
     assert done.code == 0, done.err
@@ -158,8 +158,8 @@ def test_damaged_scores_are_one_message(here: Path, epalm: Epalm, line: str) -> 
 def test_what_cannot_be_reported_is_one_message(here: Path, epalm: Epalm) -> None:
     (here / ".epalm/runs/new").mkdir()
     (here / ".epalm/runs/new/config.toml").touch()
-    told = json.loads((here / ".epalm/runs/hasty/scores/test.json").read_text())
-    (here / ".epalm/runs/hasty/scores/test.json").write_text(json.dumps(told | {"samples": "0" * 64}))
+    written = json.loads((here / ".epalm/runs/hasty/scores/test.json").read_text())
+    (here / ".epalm/runs/hasty/scores/test.json").write_text(json.dumps(written | {"samples": "0" * 64}))
     for words, says in (
         (("new",), "epalm score --run new"),
         (("nothing",), "no run folder"),

@@ -147,8 +147,8 @@ def test_the_process_is_made_for_decoding(media: Media) -> None:
         "'never' in __import__('pathlib').Path('/proc/self/oom_score_adj').read_text()": "False",
     }
     with DecodePool(Scripted(), 1) as pool:
-        told = [fault_of(done).message for done in pool.decode(media(*(f"told {text}" for text in asked)), ahead=1)]
-        assert told == list(asked.values())
+        answers = [fault_of(done).message for done in pool.decode(media(*(f"told {text}" for text in asked)), ahead=1)]
+        assert answers == list(asked.values())
         assert [number_of(done) for done in pool.decode(media("interrupted 4"), ahead=1)] == [4]
 
 

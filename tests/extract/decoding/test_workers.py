@@ -101,10 +101,10 @@ def test_each_process_has_work_before_one_has_two(media: Media, tmp_path: Path) 
 
 def test_a_pool_serves_one_caller_after_another_and_several_at_once(media: Media) -> None:
     many = {first: media(*(f"value {first + number}" for number in range(20))) for first in (0, 50, 100, 150)}
-    found: dict[int, list[int]] = {}
+    numbers: dict[int, list[int]] = {}
 
     def decode(first: int) -> None:
-        found[first] = [number_of(done) for done in pool.decode(many[first], ahead=4)]
+        numbers[first] = [number_of(done) for done in pool.decode(many[first], ahead=4)]
 
     with DecodePool(Scripted(), 2) as pool:
         for _ in pool.decode(media(*["value 7"] * 9), ahead=9):
@@ -115,17 +115,17 @@ def test_a_pool_serves_one_caller_after_another_and_several_at_once(media: Media
             thread.start()
         for thread in threads:
             thread.join()
-    assert found == {first: list(range(first, first + 20)) for first in many}
+    assert numbers == {first: list(range(first, first + 20)) for first in many}
 
 
 def test_closing_tells_those_who_wait(media: Media) -> None:
-    marker, told = media.folder / "marker", threading.Event()
+    marker, stopped = media.folder / "marker", threading.Event()
     requests = media(f"hangs {marker}", "value 1")
 
     def wait() -> None:
         with pytest.raises(RuntimeError, match="the pool is closed"):
             list(pool.decode(requests, ahead=5))
-        told.set()
+        stopped.set()
 
     pool = DecodePool(Scripted(), 1)
     thread = threading.Thread(target=wait)
@@ -134,7 +134,7 @@ def test_closing_tells_those_who_wait(media: Media) -> None:
     pool.close()
     pool.close()
     thread.join(60)
-    assert told.is_set()
+    assert stopped.is_set()
 
 
 def test_workers_are_sized_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

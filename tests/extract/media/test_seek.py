@@ -93,8 +93,8 @@ def _by_seeking(path: Path, numbers: list[int]) -> dict[int, np.ndarray]:
     """Raises DoubtError, or MediaError where decoding fails."""
     with open_container(MediaFile(path), "video", Limits()) as (container, stream):
         index = index_packets(container, stream, Limits())
-        found = seek_frames(container, stream, index, numbers)
-        return {number: frame.to_ndarray(format="rgb24") for number, frame in found}
+        sought = seek_frames(container, stream, index, numbers)
+        return {number: frame.to_ndarray(format="rgb24") for number, frame in sought}
 
 
 def _as_read(path: Path, wanted: int) -> list[np.ndarray]:
@@ -119,9 +119,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, lis
 def test_the_same_pixels(clips: dict[str, tuple[Path, list[np.ndarray]]], name: str, numbers: list[int]) -> None:
     path, frames = clips[name]
     assert len(frames) == COUNT
-    found = _by_seeking(path, numbers)
-    assert list(found) == numbers
-    for number, pixels in found.items():
+    sought = _by_seeking(path, numbers)
+    assert list(sought) == numbers
+    for number, pixels in sought.items():
         np.testing.assert_array_equal(pixels, frames[number])
 
 
@@ -146,19 +146,19 @@ def test_doubtful_clips_are_not_sought_in(clips: dict[str, tuple[Path, list[np.n
 def test_what_is_found_in_part(clips: dict[str, tuple[Path, list[np.ndarray]]], name: str, number: int) -> None:
     path, frames = clips[name]
     try:
-        found = _by_seeking(path, [number])
+        sought = _by_seeking(path, [number])
     except (DoubtError, MediaError):
         return
-    np.testing.assert_array_equal(found[number], frames[number])
+    np.testing.assert_array_equal(sought[number], frames[number])
 
 
 @pytest.mark.parametrize("name", ["b-frames.mp4", "hevc.mkv", "vp9.webm", "av1.mp4"])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_shortest_clips(tmp_path: Path, name: str, count: int) -> None:
     path = _write(tmp_path / name, *CLIPS[name], count=count)
-    frames, found = _in_order(path), _by_seeking(path, list(range(count)))
+    frames, sought = _in_order(path), _by_seeking(path, list(range(count)))
     for number in range(count):
-        np.testing.assert_array_equal(found[number], frames[number])
+        np.testing.assert_array_equal(sought[number], frames[number])
 
 
 def test_little_is_decoded(clips: dict[str, tuple[Path, list[np.ndarray]]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,11 +208,11 @@ def test_of_a_damaged_clip_seeking_gives_the_same_frames_or_none(
     damaged.write_bytes(content)
     try:
         frames = _in_order(damaged)
-        found = _by_seeking(damaged, [5, 25, 45])
+        sought = _by_seeking(damaged, [5, 25, 45])
     except (DoubtError, MediaError):
         return
     if len(frames) == COUNT:  # of one that lost frames on the way, the numbers are others
-        for number, pixels in found.items():
+        for number, pixels in sought.items():
             np.testing.assert_array_equal(pixels, frames[number])
 
 

@@ -260,17 +260,17 @@ def test_quantised_weights_are_frozen_and_the_rest_is_trained(form: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("build", "told"),
+    ("build", "message"),
     [
         (lambda: load_lm("playground", "float32", "4bit"), "epalm[quantized]"),
         (lambda: _build("model.adapters=lora"), "epalm[lora]"),
     ],
 )
-def test_an_absent_package_is_one_message(build: Any, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_package_is_one_message(build: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(UsageError) as caught:
         build()
-    assert caught.value.hint is not None and told in caught.value.hint
+    assert caught.value.hint is not None and message in caught.value.hint
 
 
 def test_a_bottleneck_of_nothing_is_refused() -> None:

@@ -229,8 +229,8 @@ def test_where_the_latest_run_cannot_be_used_the_newest_that_can_is(
     damage(run)
     os.utime(run.path / "summary.json", (1.7e9, 1.7e9))
     assert RunFolder.find(tmp_path).name == "newest"
-    told = " ".join(capsys.readouterr().err.split())
-    assert told.count("warning: ") == 1 and says in told and str(run.path) in told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert printed.count("warning: ") == 1 and says in printed and str(run.path) in printed
     for name in ("oldest", "newest", "last"):
         shutil.rmtree(tmp_path / name, ignore_errors=True)
     with pytest.raises(UsageError, match=r"there is no run in|cannot be used"):

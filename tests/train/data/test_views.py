@@ -119,9 +119,9 @@ def test_what_several_processes_read_is_mapped_from_the_cache_and_shared(trial: 
     if not maps.exists():
         pytest.skip("this system does not say what is mapped")
     alone, dataset = _cached(trial)
-    (found,) = Cache(trial.cache).sets()
+    (whole,) = Cache(trial.cache).sets()
     assert str(trial.cache) not in maps.read_text()
-    features = CachedFeatures(Cache(trial.cache), found.name, dataset, dataset.samples, found.spec.layers, mapped=True)
+    features = CachedFeatures(Cache(trial.cache), whole.name, dataset, dataset.samples, whole.spec.layers, mapped=True)
     mapped = [line.split()[1] for line in maps.read_text().splitlines() if str(trial.cache) in line]
     assert mapped and set(mapped) == {"r--s"}  # read only, the pages those of all who map the file
     assert np.array_equal(features.gather(dataset.samples), alone.gather(dataset.samples))
@@ -147,8 +147,8 @@ def test_the_choice_is_said_and_recorded(trial: Trial) -> None:
     assert "one view" not in augmented.err
     plain = _train(trial, "--run", "plain")
     assert ", view 0; " in plain.err and "have one view" not in plain.err
-    told = [json.loads(Path(f".epalm/runs/{name}/inputs.json").read_text()) for name in ("augmented", "plain")]
-    assert [one["features"]["views"] for one in told] == [[1, 2], [0]]
+    inputs = [json.loads(Path(f".epalm/runs/{name}/inputs.json").read_text()) for name in ("augmented", "plain")]
+    assert [one["features"]["views"] for one in inputs] == [[1, 2], [0]]
     assert _trained("augmented") != _trained("plain")
     _train(trial, "--set", "data.augment=true", "--run", "again")
     assert _trained("augmented") == _trained("again")

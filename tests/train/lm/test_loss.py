@@ -41,7 +41,7 @@ def test_it_is_the_sum_over_each_samples_labelled_tokens(
     outer, factors = torch.randn(batch, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
     weight = torch.randn(WORDS, WIDTH, dtype=torch.float64)
     hidden = torch.randn(batch, length if whole else length - 1, WIDTH, dtype=torch.float64)
-    found: list[list[torch.Tensor]] = []
+    results: list[list[torch.Tensor]] = []
     for ours in (True, False):
         tensors = [tensor.clone().requires_grad_() for tensor in (hidden, weight)][: 2 if trained else 1]
         used = tensors[1] if trained else weight
@@ -54,8 +54,8 @@ def test_it_is_the_sum_over_each_samples_labelled_tokens(
             exact = ((logits.argmax(-1) == targets) | (targets == IGNORED)).all(1)
         if losses.requires_grad:
             (factors[0] * losses * outer).sum().backward()
-        found.append([losses.detach(), exact, *(tensor.grad for tensor in tensors)])  # type: ignore[list-item]
-    for mine, plain in zip(*found, strict=True):
+        results.append([losses.detach(), exact, *(tensor.grad for tensor in tensors)])  # type: ignore[list-item]
+    for mine, plain in zip(*results, strict=True):
         torch.testing.assert_close(mine, plain, atol=1e-12, rtol=1e-12)
 
 
@@ -73,15 +73,15 @@ def test_half_precision_is_summed_in_float32(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     labels = torch.randint(WORDS, (4, 9))
     hidden, weight = torch.randn(4, 9, WIDTH).to(dtype), torch.randn(WORDS, WIDTH).to(dtype)
-    found = []
+    results = []
     for chosen in (dtype, torch.float32):
         given = hidden.to(chosen, copy=True).requires_grad_()
         losses = _losses(given, weight.to(chosen), labels).loss
         assert losses.dtype == torch.float32
         (1e-3 * losses.sum()).backward()
         assert given.grad is not None and given.grad.dtype == chosen
-        found.append((losses.detach(), given.grad.float()))
-    torch.testing.assert_close(found[0], found[1], rtol=0.03, atol=3e-5)
+        results.append((losses.detach(), given.grad.float()))
+    torch.testing.assert_close(results[0], results[1], rtol=0.03, atol=3e-5)
 
 
 class _Allocations(TorchDispatchMode):

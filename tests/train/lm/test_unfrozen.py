@@ -99,9 +99,9 @@ def test_an_encoder_is_trained_saved_and_used(
     from tests.extractions import encode_files
 
     loaded = load_run(run, device="cpu")
-    told = loaded.inputs["features"]
-    fresh, trained = (rebuild_encoder(told, "cpu", tensors) for tensors in ({}, loaded.encoder))
-    values = [encode_files([MediaFile(medium)], one, told["layers"])[0] for one in (fresh, trained)]
+    recorded = loaded.inputs["features"]
+    fresh, trained = (rebuild_encoder(recorded, "cpu", tensors) for tensors in ({}, loaded.encoder))
+    values = [encode_files([MediaFile(medium)], one, recorded["layers"])[0] for one in (fresh, trained)]
     assert not np.allclose(values[0], values[1], atol=1e-3)
 
 

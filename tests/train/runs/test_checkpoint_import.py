@@ -33,7 +33,7 @@ def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
     """Language model and encoder of each published model, as folders in the usual forms."""
-    found = {}
+    folders = {}
     for name in MODELS:
         root = tmp_path_factory.mktemp(name)
         meta = json.loads((PARITY / name / "meta.json").read_text())
@@ -50,8 +50,8 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pa
         pixels = {"input_size": [3, 32, 32], "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
         config = {"architecture": "vit_tiny_patch16_224", "num_classes": 0, "model_args": meta["encoder"]}
         (root / "vit/config.json").write_text(json.dumps({**config, "pretrained_cfg": pixels}))
-        found[name] = (root / "lm", root / "vit")
-    return found
+        folders[name] = (root / "lm", root / "vit")
+    return folders
 
 
 def _small(tokenizer: str) -> str:
@@ -214,11 +214,11 @@ CASES = [
 def test_what_cannot_be_taken_over_is_one_message(case: str, bring: Callable[..., Any], tmp_path: Path) -> None:
     cases = {name: rest for name, *rest in _broken(tmp_path)}
     assert list(cases) == CASES
-    content, told, words = cases[case]
+    content, message, words = cases[case]
     torch.save(content, tmp_path / "bad.pth")
     done = bring(tmp_path / "bad.pth", "epalm_lin", *words)
     assert done.code == 1
-    assert told in done.err and done.err.count("error: ") == 1 and "Traceback" not in done.err
+    assert message in done.err and done.err.count("error: ") == 1 and "Traceback" not in done.err
     assert not (tmp_path / "touched").exists() and not (tmp_path / "runs/mine").exists()
 
 

@@ -45,19 +45,19 @@ def test_every_state_is_listed(runs: Path, trial: Trial, monkeypatch: pytest.Mon
     with locked(RunFolder(runs / "nested/deep")):
         done = trial.epalm("runs", "--runs", runs, "--json")
     assert done.code == 0, done.err
-    found = {one["name"]: one for one in json.loads(done.out)}
-    assert {name: one["state"] for name, one in found.items()} == {
+    records = {one["name"]: one for one in json.loads(done.out)}
+    assert {name: one["state"] for name, one in records.items()} == {
         "done": "done", "other": "done", "stopped": "stopped", "begun": "stopped", "torn": "damaged",
         "damaged": "damaged", "empty": "damaged", "nested/deep": "running",
     }  # fmt: skip
-    one = found["done"]
+    one = records["done"]
     assert (one["modality"], one["recipe"], one["variant"]) == ("image", "playground", "epalm")
     assert (one["step"], one["steps"]) == (2, 2) and one["val_loss"] > 0 and "qa exact match" in one["scores"]
     figure = one["scores"]["qa exact match"]
     assert figure["scored"] == figure["expected"] <= 3 < figure["of"]
     assert (figure["split"], figure["data"]) == ("test", str(trial.world))
     assert 0 < one["val_samples"] <= one["val_of"]
-    assert found["begun"]["step"] is None and "step-99" in found["damaged"]["fault"]
+    assert records["begun"]["step"] is None and "step-99" in records["damaged"]["fault"]
     shown = trial.epalm("runs", "--runs", runs)
     assert shown.code == 0 and "Traceback" not in shown.err
     for text in ("stopped at step 2", "stopped at step 0", "nats", "2/2", "nested/deep", "limited"):
@@ -101,8 +101,8 @@ def test_one_is_looked_at_and_two_are_compared(runs: Path, trial: Trial) -> None
     words = ("runs", "--runs", runs)
     shown = trial.epalm(*words, "done")
     assert shown.code == 0 and "language model" in shown.out and str(trial.world) in shown.out.replace("\n", "")
-    told = json.loads(trial.epalm(*words, "done", "--json").out)
-    assert told["state"] == "done" and told["checkpoints"] == {"best": "step-2", "latest": "step-2"}
+    record = json.loads(trial.epalm(*words, "done", "--json").out)
+    assert record["state"] == "done" and record["checkpoints"] == {"best": "step-2", "latest": "step-2"}
     compared = json.loads(trial.epalm(*words, "done", "other", "--json").out)
     assert compared["differences"] == ["optim.seed 0 → 5"]
     assert "optim.seed 0 → 5" in trial.epalm(*words, "done", "other").out

@@ -32,14 +32,14 @@ def test_three_lines_of_python_say_what_the_run_says(
     exported: Path, epalm: Epalm, worlds: dict[Modality, Path], tmp_path: Path
 ) -> None:
     medium = next((worlds[Modality.IMAGE] / "test").iterdir())
-    told = epalm("predict", medium, "what color is it?", "--run", "mine").out.strip()
+    expected = epalm("predict", medium, "what color is it?", "--run", "mine").out.strip()
     shutil.rmtree(tmp_path / ".epalm")  # neither the run nor the cache is needed
     model = package.load(exported)
-    assert model.answer(medium, "what color is it?") == told
+    assert model.answer(medium, "what color is it?") == expected
     assert isinstance(model.caption(str(medium)), str)
     with pytest.raises(MediaError, match=r"nothing\.png"):
         model.caption("nothing.png")
-    assert epalm("predict", medium, "what color is it?", "--run", exported).out.strip() == told
+    assert epalm("predict", medium, "what color is it?", "--run", exported).out.strip() == expected
     scored = epalm("score", "--run", exported, "--data", worlds[Modality.IMAGE], "--limit", 2, "--json")
     assert scored.code == 0, scored.err
 
@@ -60,14 +60,14 @@ def test_it_is_small_and_tells_nothing_of_the_machine(exported: Path, tmp_path: 
 
 
 def test_wrong_places_are_one_message(exported: Path, epalm: Epalm, tmp_path: Path) -> None:
-    for words, told in (
+    for words, expected in (
         (("export", "mine", exported), "is there already"),
         (("export", "nothing", tmp_path / "new"), "nothing"),
         (("export", "mine", tmp_path / "new", "--checkpoint", "first"), "best or latest"),
         (("score", "--run", exported), "--data"),
     ):
         done = epalm(*words)
-        assert done.code == 1 and told in done.err and "Traceback" not in done.err
+        assert done.code == 1 and expected in done.err and "Traceback" not in done.err
     assert not (tmp_path / "new").exists()
     with pytest.raises(UsageError, match="no run folder"):
         package.load(tmp_path)

@@ -140,9 +140,9 @@ def test_other_training_code_is_another_training(train: Train, stop_at: Callable
     assert train("--run", "mine").code == 130
     stop_at(0)
     path = RUNS / "mine/inputs.json"
-    told = json.loads(path.read_text())
-    del told["parts"]["training_code"]  # as 0.1 recorded them
-    path.write_text(json.dumps({**told, "key": "0" * 64}))
+    inputs_then = json.loads(path.read_text())
+    del inputs_then["parts"]["training_code"]  # as 0.1 recorded them
+    path.write_text(json.dumps({**inputs_then, "key": "0" * 64}))
     for run in (("--run", "mine"), ()):
         done, changed = train(*run), "of another training: " if run else "changed since mine: "
         assert f"{changed}version of the training code none → 1\n" in done.err and done.code == bool(run)
@@ -166,15 +166,15 @@ def test_a_named_run_is_that_training_or_refused(train: Train, trial: Trial) -> 
     (RUNS / "mine").mkdir()  # as a kill at the very beginning leaves it
     _ok(train("--run", "mine"))
     assert "done already" in _ok(train("--run", "mine")).err
-    for words, told in (
+    for words, inputs_then in (
         (("--seed", 3), "optim.seed 0 → 3"),
         (("--again",), "another --run"),
     ):
         refused = train("--run", "mine", *words)
-        assert refused.code == 1 and told in refused.err and "Traceback" not in refused.err
+        assert refused.code == 1 and inputs_then in refused.err and "Traceback" not in refused.err
     inputs = RUNS / "mine/inputs.json"
-    told = json.loads(inputs.read_text())
-    inputs.write_text(json.dumps({key: value for key, value in told.items() if key not in ("key", "parts")}))
+    inputs_then = json.loads(inputs.read_text())
+    inputs.write_text(json.dumps({key: value for key, value in inputs_then.items() if key not in ("key", "parts")}))
     assert "is there already" in train("--run", "mine").err
 
 

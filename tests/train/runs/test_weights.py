@@ -165,20 +165,20 @@ def _empty(rules: dict[str, Any]) -> None:
 def test_a_tokenizer_that_does_not_serve_is_one_message(how: str, tmp_path: Path) -> None:
     folder = tmp_path / "lm"
     shutil.copytree(weights_folder("lm"), folder)
-    spoil, told = TOKENIZERS[how]
+    spoil, shown = TOKENIZERS[how]
     spoil(folder)
     for load in (load_text_format, lambda name: load_text_format(name, load_lm("playground"))):
         with pytest.raises(UsageError) as caught:
             load(str(folder))
-        assert told in caught.value.message and caught.value.hint, caught.value.message
+        assert shown in caught.value.message and caught.value.hint, caught.value.message
 
 
 @pytest.mark.parametrize(
-    ("case", "told"),
+    ("case", "shown"),
     [("no-tokenizer/opt", "opt holds no tokenizer"), ("lfs-pointer/opt-safetensors", "is a pointer of Git LFS")],
 )
 def test_the_commands_say_so_before_they_read_media(
-    case: str, told: str, trial: Trial, monkeypatch: pytest.MonkeyPatch
+    case: str, shown: str, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shared_case(case.partition("/")[0]) / case.partition("/")[2]
 
@@ -188,12 +188,12 @@ def test_the_commands_say_so_before_they_read_media(
     if "pointer" in case:
         places = ("--data", trial.world, "--cache", trial.cache, "-m", Modality.IMAGE)
         refused = trial.epalm("extract", *places, "--weights", folder)
-        assert refused.code == 1 and refused.err.count("error: ") == 1 and told in refused.err
+        assert refused.code == 1 and refused.err.count("error: ") == 1 and shown in refused.err
     monkeypatch.setattr("epalm.train.material.load_dataset", fail)
     words = ("--from-cache", "--data", trial.world, "--cache", trial.cache, "-m", "image", "--recipe", "playground")
     for plan in ((), ("--plan",)):
         refused = trial.epalm("train", *words, "--set", f"lm.name={folder}", *plan)
-        assert refused.code == 1 and refused.err.count("error: ") == 1 and told in refused.err
+        assert refused.code == 1 and refused.err.count("error: ") == 1 and shown in refused.err
         assert "Traceback" not in refused.err and not Path(".epalm").exists()
 
 
