@@ -50,9 +50,7 @@ class Given:
 def score_given(request: ScoreRequest, out: Path) -> dict[str, Any]:
     """Score the predictions in `request.predictions`, and write the scores to `out`; returns them.
 
-    Raises:
-        UsageError: the file or the data cannot be used.
-        EpalmError: the scores cannot be written.
+    Raises UsageError: the file or the data cannot be used; EpalmError: the scores cannot be written.
     """
     predictions, split = request.predictions, request.split
     if predictions is None or request.data is None:

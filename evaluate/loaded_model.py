@@ -167,9 +167,7 @@ def predict(files: Sequence[str], request: PredictRequest) -> "tuple[LoadedModel
 def as_files(media: Sequence[Any], modality: Modality) -> Iterator[list[tuple[str, MediaFile]]]:
     """The media as files, while the block runs, each with what to call it in a message.
 
-    Raises:
-        UsageError: a value that is no medium of that modality.
-        MediaError: a picture that Pillow cannot load.
+    Raises UsageError: a value that is no medium of that modality; MediaError: a picture that Pillow cannot load.
     """
     with tempfile.TemporaryDirectory(prefix="epalm-media-") as folder:
         yield [_as_file(one, Path(folder) / str(number), modality) for number, one in enumerate(media)]

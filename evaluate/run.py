@@ -20,7 +20,7 @@ from epalm.evaluate.metrics.registry import choose_metrics
 from epalm.evaluate.request import ScoreRequest
 from epalm.evaluate.score_files import FOLDER, LAST, write_scores
 from epalm.evaluate.scoring import chance_predictions, score_predictions
-from epalm.extract.live import live_features, require_same_encoder
+from epalm.extract.live import LiveFeatures, rebuild_encoder, require_same_encoder
 from epalm.samples import Dataset, Modality, Prediction, Sample, Task, with_links
 from epalm.train.data.batches import chosen_samples
 from epalm.train.data.features import CachedFeatures, FeatureSource
@@ -91,7 +91,8 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
         features = _cached_features(request, run, dataset, expected, dry=dry)
         samples = features.with_rows(expected, allow_missing=None if dry else request.allow_missing)
     else:
-        features = live_features(trained, dataset, request.device, run.encoder, request.weights)
+        encoder = rebuild_encoder(trained, request.device, run.encoder, weights=request.weights)
+        features = LiveFeatures(encoder, tuple(trained["layers"]), dataset)
     training = chosen_samples(dataset, config, config.data.train_split)
     chance = chance_predictions(training, expected)
     asked, path = what_decides(run, features, samples, decode, split)

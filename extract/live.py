@@ -82,8 +82,8 @@ class LiveFeatures:
         for media in {sample.media for sample in samples} - self._digests.keys():
             with suppress(MediaError):  # it is for the reading to say so
                 files[media] = self._dataset.locate(media)
-        found = self._index.digests([*files.values()]) if self._index else [one.digest() for one in files.values()]
-        self._digests.update({media: digest for media, digest in zip(files, found, strict=True) if digest})
+        hashed = self._index.digests([*files.values()]) if self._index else [one.digest() for one in files.values()]
+        self._digests.update({media: digest for media, digest in zip(files, hashed, strict=True) if digest})
         return [self._digests.get(sample.media, "") for sample in samples]
 
     def describe(self) -> dict[str, Any]:
@@ -186,19 +186,6 @@ def recipe_features(
     layers = parse_layers(f"last:{tokens}", encoder.depth)
     source = TrainableFeatures if settings.train else LiveFeatures
     return source(encoder, layers, dataset, view_seed=view_seed, choice=choice, index=index)
-
-
-def live_features(
-    recorded: Mapping[str, Any],
-    dataset: Dataset,
-    device: str,
-    trained: Mapping[str, torch.Tensor],
-    weights: str | None = None,
-) -> LiveFeatures:
-    """What a run's features were made by, on a data set; see `rebuild_encoder`."""
-    encoder = rebuild_encoder(recorded, device, trained, weights=weights)
-    choice = EncoderChoice.from_record(recorded["choice"])
-    return LiveFeatures(encoder, tuple(recorded["layers"]), dataset, choice=choice)
 
 
 def rebuild_encoder(

@@ -39,9 +39,7 @@ def decode_batches(
     whoever decodes in several calls, and takes what one has found out to the next. `gather` gives the features
     (B, L, D_enc) of some samples.
 
-    Raises:
-        UsageError: see `length_groups`.
-        EpalmError: the memory does not suffice.
+    Raises UsageError: see `length_groups`; EpalmError: the memory does not suffice.
     """
     model, text, device = run.model, run.text, run.model.device
     tree = _tree(text, options.answers, int(model.lm.config.vocab_size), device) if options.answers else None

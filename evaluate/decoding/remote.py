@@ -60,9 +60,7 @@ class RemoteDecoder:
     ) -> Generator[list[Prediction]]:
         """Predictions batch by batch, as `decode_batches` with these options gives them; of `run`, shapes suffice.
 
-        Raises:
-            UsageError: see `length_groups`; a machine lacks something or has another.
-            EpalmError: see `run_tasks`.
+        Raises UsageError: see `length_groups`; a machine lacks something or has another; EpalmError: see `run_tasks`.
         """
         groups = length_groups(run, samples, options)
         folder, lm = str(run.folder.path.resolve()), run.config.from_anywhere().lm.name

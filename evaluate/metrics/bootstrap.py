@@ -91,11 +91,11 @@ def intervals(measured: Mapping[str, Measured], media: Sequence[str] | None = No
     if len(parts) < FEWEST:
         return dict.fromkeys(measured)
     drawn, start = resampled_sums(parts), 0
-    found = {}
+    by_name = {}
     for name, one in measured.items():
         own = [*range(start, start := start + one.statistics.shape[1]), -1]  # last: how many samples
-        found[name] = _interval(one.aggregate, parts[:, own], drawn[:, own])
-    return found
+        by_name[name] = _interval(one.aggregate, parts[:, own], drawn[:, own])
+    return by_name
 
 
 def paired_interval(first: Measured, second: Measured, media: Sequence[str] | None = None) -> Interval | None:

@@ -248,9 +248,7 @@ def send_answer(pipe: socket.socket, answer: Answer) -> None:
 def receive_answer(pipe: socket.socket, timeout: float) -> Answer:
     """The next answer, if it comes within `timeout` seconds.
 
-    Raises:
-        TimeoutError, EOFError, OSError: none came; the other end has closed.
-        GarbledError: something else came.
+    Raises TimeoutError, EOFError, OSError: none came; the other end has closed; GarbledError: something else came.
     """
     header = bytearray(HEADER.size)
     deadline = time.monotonic() + timeout

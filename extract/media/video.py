@@ -110,9 +110,9 @@ class _Damage:
 def _warn(medium: MediaFile, index: PacketIndex, damage: _Damage, decoded: int) -> None:
     hint = "play it with a media player, and download or copy it again"
     # A decoder may pass over more than it complains of.
-    lacking = index.lost + (max(damage.failed, damage.read - decoded) if damage.failed else 0)
-    if lacking:
-        warn_about(f"it has holes: it announces about {decoded + lacking:,} frames, and {decoded:,} decode", hint)
+    missing = index.lost + (max(damage.failed, damage.read - decoded) if damage.failed else 0)
+    if missing:
+        warn_about(f"it has holes: it announces about {decoded + missing:,} frames, and {decoded:,} decode", hint)
     with medium.open() as file:
         unreachable = unreachable_bytes(file)
     if unreachable:
