@@ -62,9 +62,8 @@ class LoadedModel:
     ) -> None:
         """`workers` processes decode media, each within limits of time and memory; none: this one does, without.
 
-        `lm` and `weights` say where language model and encoder are now, where not as in training.
-
-        Raises UsageError: the run is damaged, or a frozen model is not there or another one by now.
+        `lm` and `weights` say where language model and encoder are now, where not as in training. Raises UsageError:
+        the run is damaged, or a frozen model is not there or another one by now.
         """
         self.run = load_run(folder, device=device, lm=lm)
         features = self.run.inputs["features"]

@@ -137,9 +137,8 @@ def execute_score(plan: ScorePlan) -> dict[str, Any]:
     """Decode the samples and score them; what `scores.json` has of it.
 
     Predictions lie in `predictions/`, each with the key of all that decides it; what is there under the same key is not
-    decoded again. Their scores lie in `scores/`, and `scores.json` has those of the last scoring.
-
-    Raises EpalmError: the run folder cannot be written, or has too little room.
+    decoded again. Their scores lie in `scores/`, and `scores.json` has those of the last scoring. Raises EpalmError:
+    the run folder cannot be written, or has too little room.
     """
     if plan.remote is None:
         decode = partial(decode_batches, plan.run, plan.features.gather, options=plan.decode)

@@ -49,9 +49,8 @@ class ScoreFile:
     def frame(self) -> "pd.DataFrame":
         """One row a sample, by id: `COLUMNS`, then a column for each metric, NaN where a sample has no such score.
 
-        The statistics of metrics that are no mean, such as "BLEU counts", are lists.
-
-        Raises UsageError: the file of the lines is not there or damaged.
+        The statistics of metrics that are no mean, such as "BLEU counts", are lists. Raises UsageError: the file of the
+        lines is not there or damaged.
         """
         import pandas as pd
 
@@ -106,7 +105,6 @@ def read_scores(name: str | None, runs: Path, split: str | None = None) -> Score
     """The scores of a run, by its name or folder, or of a file that `epalm score --predictions` wrote.
 
     `name`: without one, the latest run. `split`: the newest of that split; without one, those of the last scoring.
-
     Raises UsageError: there are none, or they cannot be read.
     """
     if name is not None and name.endswith(".json"):

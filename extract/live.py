@@ -200,7 +200,6 @@ def rebuild_encoder(
 
     `trained` are the tensors of an encoder that a run trained, by the names of an `EncoderModule`; none for a frozen
     one. `weights` says where it is now, where that is not the recorded place. With `local_only`, nothing is downloaded.
-
     Raises UsageError: it is not recorded, it cannot be loaded, or it is another one by now.
     """
     choice = EncoderChoice.from_record(recorded["choice"] or {})

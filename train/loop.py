@@ -114,9 +114,8 @@ def take_step(
 ) -> Stepped:
     """One optimisation step on one batch, each process with its share of it; all processes learn what `stop` says.
 
-    Gradients are those of the whole batch's mean loss, however many processes and micro-batches it is done in.
-
-    Raises EpalmError: the memory does not suffice; the message says for what and what to change.
+    Gradients are those of the whole batch's mean loss, however many processes and micro-batches it is done in. Raises
+    EpalmError: the memory does not suffice; the message says for what and what to change.
     """
     # Small gradients of hidden states would be lost in float16; the trained tensors are float32.
     scale = _FLOAT16_SCALE if model.lm.dtype == torch.float16 else 1.0
@@ -202,9 +201,8 @@ def train_model(
 ) -> TrainState:
     """Train the model in place from `start` on; where it ends: after the last step, or earlier when `stop` says so.
 
-    What was reported is saved in the end. All `processes` end after the same step when one of them is to stop.
-
-    Raises EpalmError: the loss is no number any more.
+    What was reported is saved in the end. All `processes` end after the same step when one of them is to stop. Raises
+    EpalmError: the loss is no number any more.
     """
     schedule, optim, keep = Schedule(config.optim, len(batches)), config.optim, config.checkpoint
     (connector,) = (group for group in optimiser.param_groups if group["name"] == CONNECTOR)

@@ -34,12 +34,10 @@ def decode_batches(
 ) -> Generator[list[Prediction]]:
     """Predictions batch by batch; a batch holds questions of one length, so nothing is padded.
 
-    What is produced for a sample therefore does not depend on which others it is decoded with. `max_length` counts
-    the question's tokens too; a question that leaves fewer than five still gets five for its answer. `size` is given by
-    whoever decodes in several calls, and takes what one has found out to the next. `gather` gives the features
-    (B, L, D_enc) of some samples.
-
-    Raises UsageError: see `length_groups`; EpalmError: the memory does not suffice.
+    What is produced for a sample therefore does not depend on which others it is decoded with. `max_length` counts the
+    question's tokens too; a question that leaves fewer than five still gets five for its answer. `size` is given by
+    whoever decodes in several calls, and takes what one has found out to the next. `gather` gives the features (B, L,
+    D_enc) of some samples. Raises UsageError: see `length_groups`; EpalmError: the memory does not suffice.
     """
     model, text, device = run.model, run.text, run.model.device
     tree = _tree(text, options.answers, int(model.lm.config.vocab_size), device) if options.answers else None
@@ -79,9 +77,8 @@ def length_groups(run: LoadedRun, samples: Sequence[Sample], options: DecodeOpti
     """The samples that can share a batch together, the shortest first: questions of as many tokens.
 
     Where answers are chosen from a list, those that have a question are apart from those that are captioned. Of the
-    run, the model's shapes suffice.
-
-    Raises UsageError: more is asked for than the language model has positions or tokens for.
+    run, the model's shapes suffice. Raises UsageError: more is asked for than the language model has positions or
+    tokens for.
     """
     text, config = run.text, run.model.lm.config
 

@@ -45,9 +45,8 @@ def shown_media(
 ) -> dict[str, Shown]:
     """Name of each medium of the rows that are shown → its "pictures", "sound" and "seconds", or a "fault".
 
-    `data`: where the media are now, where not in the data that were scored.
-
-    Raises EpalmError: `data` cannot be read, or no decoding process can be started.
+    `data`: where the media are now, where not in the data that were scored. Raises EpalmError: `data` cannot be read,
+    or no decoding process can be started.
     """
     names = list(dict.fromkeys(row["media"] for row in samples.rows if row["shown"]))
     if not names:

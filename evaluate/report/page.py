@@ -36,9 +36,8 @@ _POINTS = 300  # of one curve
 def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str, Mapping[str, Any]]) -> bytes:
     """The report of these runs, the first of them in front; `media` is what is shown of each medium, by its name.
 
-    The same runs and media give the same bytes.
-
-    Raises UsageError: the runs were scored on different samples, or a file of a run cannot be read.
+    The same runs and media give the same bytes. Raises UsageError: the runs were scored on different samples, or a file
+    of a run cannot be read.
     """
     style, script = _read("page.css"), "\n".join(map(_read, _SCRIPTS))
     own = {kind: b64encode(sha256(text.encode()).digest()).decode() for kind, text in (("s", style), ("j", script))}

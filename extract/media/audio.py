@@ -46,9 +46,8 @@ class Waveform:
 def read_waveform(medium: MediaFile, limits: Limits, *, rate: int, keep: int) -> Waveform:
     """The recording's channels averaged, resampled to `rate` (Hz), its first `keep` samples kept.
 
-    Warns of channels that cancel each other out in what is kept.
-
-    Raises MediaError: no sound, no sample, damaged, cut off, beyond the limits, or values that are not numbers.
+    Warns of channels that cancel each other out in what is kept. Raises MediaError: no sound, no sample, damaged, cut
+    off, beyond the limits, or values that are not numbers.
     """
     total, count, kept, length = 0.0, 0, list[np.ndarray](), 0
     in_channels, in_average = 0.0, 0.0  # energy of what is kept

@@ -106,9 +106,8 @@ def end_of_tags(file: BinaryIO) -> int:
 def require_whole(file: BinaryIO, what: str) -> BinaryIO:
     """The file itself, from its beginning; one that says how long its samples are where its writer did not know.
 
-    Warns of an Ogg file with damaged pages, which decoders leave out without a word.
-
-    Raises MediaError: the file ends before the end that it announces, or a tenth of it or more is damaged.
+    Warns of an Ogg file with damaged pages, which decoders leave out without a word. Raises MediaError: the file ends
+    before the end that it announces, or a tenth of it or more is damaged.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)

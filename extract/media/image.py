@@ -80,10 +80,9 @@ class _Depth:
 def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | None = None) -> Picture:
     """The picture as a viewer shows it; of an animation, the first frame.
 
-    EXIF orientation is applied, transparency is laid over white, 16 bits per channel are scaled to 8.
-    `least` (height, width) lets a JPEG come at 1/2, 1/4 or 1/8 of its size, the smallest that is no smaller.
-
-    Raises MediaError: no image, damaged, truncated, beyond the limits, or floating-point pixels.
+    EXIF orientation is applied, transparency is laid over white, 16 bits per channel are scaled to 8. `least` (height,
+    width) lets a JPEG come at 1/2, 1/4 or 1/8 of its size, the smallest that is no smaller. Raises MediaError: no
+    image, damaged, truncated, beyond the limits, or floating-point pixels.
     """
     require_status(medium, limits)
     # Pillow's own limit is twice this number, and holds for pictures inside pictures, which `image.size` hides.

@@ -65,9 +65,8 @@ class Limits:
 def require_status(medium: MediaFile, limits: Limits | None = None) -> Status:
     """What `MediaFile.status` gives of a regular file that is not empty and [default: whatever its size] within limits.
 
-    Devices, pipes and folders are refused: a data file may name anything, and reading some never ends.
-
-    Raises MediaError: missing, empty, unreadable, not a regular file, too large, or beyond the end of its shard.
+    Devices, pipes and folders are refused: a data file may name anything, and reading some never ends. Raises
+    MediaError: missing, empty, unreadable, not a regular file, too large, or beyond the end of its shard.
     """
     try:
         status = medium.path.stat()

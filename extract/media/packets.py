@@ -173,9 +173,8 @@ def seek_frames(
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """The frames with those numbers (ascending, none twice) and their numbers.
 
-    Each is decoded from the key frame at or before it, or by going on where that one has been read already.
-
-    Raises DoubtError: what is decoded is not what the index says.
+    Each is decoded from the key frame at or before it, or by going on where that one has been read already. Raises
+    DoubtError: what is decoded is not what the index says.
     """
     if index.doubtful:
         raise DoubtError

@@ -37,9 +37,8 @@ _TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 
 def without_metadata(file: BinaryIO) -> tuple[BinaryIO, bytes]:
     """The file as a decoder is to see it, which reads `file` on, and what was taken out of it as EXIF.
 
-    TIFF's orientation stays in: its decoder turns the pixels.
-
-    Raises MediaError: a PNG's checksum is wrong, or its parts or a TIFF's tags are not those of a picture.
+    TIFF's orientation stays in: its decoder turns the pixels. Raises MediaError: a PNG's checksum is wrong, or its
+    parts or a TIFF's tags are not those of a picture.
     """
     head = file.read(16)
     size = file.seek(0, os.SEEK_END)

@@ -66,9 +66,8 @@ def read_frames(
     `choose(total)` gives, for a clip of `total` frames, the frame numbers of each selection in ascending order;
     `keep(selection, frame)` makes of a frame (H, W, 3) uint8, turned as the file says, what the selection with that
     number keeps of it. Both may be called anew, from the beginning, when the clip is not what it says. Of a clip with
-    holes, the frames that decode are those there are, and `warn_about` is told.
-
-    Raises MediaError: no video, no video stream, nothing that decodes, cut off, or beyond the limits.
+    holes, the frames that decode are those there are, and `warn_about` is told. Raises MediaError: no video, no video
+    stream, nothing that decodes, cut off, or beyond the limits.
     """
     with open_container(medium, "video", limits) as (container, stream):
         index = index_packets(container, stream, limits)

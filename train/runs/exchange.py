@@ -173,9 +173,8 @@ def import_run(
 ) -> RunFolder:
     """Make a run below `runs` of what was read from `source`: named so, or by time, modality and file.
 
-    `inputs` has "modality", "features" (the encoder and its layers), their "width", and "data" to score.
-
-    Raises UsageError: the checkpoint was trained with another language model or encoder.
+    `inputs` has "modality", "features" (the encoder and its layers), their "width", and "data" to score. Raises
+    UsageError: the checkpoint was trained with another language model or encoder.
     """
     _, hidden, width = published.tensors["connector.weight"].shape
     lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized)

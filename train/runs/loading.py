@@ -59,9 +59,8 @@ def load_run(
     """The run's model with its trained tensors; `lm` says where the language model is now [where the run names it].
 
     `empty`: the model has the language model's shapes alone, for who leaves computing to others. `write`: the run
-    folder may keep the digest of the language model, so that it is not hashed again.
-
-    Raises UsageError: a part of the run is missing, or the language model is not the one that it was trained with.
+    folder may keep the digest of the language model, so that it is not hashed again. Raises UsageError: a part of the
+    run is missing, or the language model is not the one that it was trained with.
     """
     config, inputs = folder.config.with_lm(lm or folder.config.lm.name), folder.inputs
     tensors, step = folder.load(checkpoint)

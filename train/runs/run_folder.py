@@ -63,7 +63,6 @@ class RunFolder:
         """The run in that folder or of that name below `runs`; without a name the one that ended last.
 
         With `modality`, of that modality, and not trained blind. One that cannot be used is passed over with a warning.
-
         Raises UsageError: there is no such run.
         """
         if name is not None:

@@ -111,9 +111,8 @@ def matching_run(
 ) -> RunFolder | None:
     """The run below `runs` of the same key, done or to go on with; None: a new one, and what changes is said.
 
-    With `name`, only the folder of that name. `again` passes over runs that are done.
-
-    Raises UsageError: the named folder is another training's.
+    With `name`, only the folder of that name. `again` passes over runs that are done. Raises UsageError: the named
+    folder is another training's.
     """
     others: list[tuple[RunFolder, dict[str, Any], bool]] = []  # with inputs, and whether it is done; the oldest first
     for path in sorted(runs.glob("*/inputs.json"), key=lambda path: path.stat().st_mtime):
