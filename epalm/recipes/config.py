@@ -123,8 +123,9 @@ def _fault(fault: Any) -> str:
     if key in FORMER:
         message = f"it is now {FORMER[key]}"
     elif fault["type"] == "extra_forbidden":
-        known = Config().model_dump()
-        message = f"there is no such setting{_meant(key, known | _flat(known))}"
+        sections = {name: getattr(field.annotation, "model_fields", {}) for name, field in Config.model_fields.items()}
+        known = [*sections, *(f"{name}.{setting}" for name, settings in sections.items() for setting in settings)]
+        message = f"there is no such setting{_meant(key, known)}"
     return f"{key}: {message}"
 
 

@@ -7,7 +7,7 @@ Only builders read them; modules take plain numbers. Knows no recipes. Figures w
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -47,6 +47,11 @@ CHAT = "chat"  # in place of a template: the tokenizer's chat template
 _INJECTED_BLOCKS = 12  # of OPT-2.7B: 19 to 31, of OPT-350M: 11 to 23; the last block gets no token of its own
 Rate = Annotated[float, Field(ge=0, le=10)]
 Share = Annotated[float, Field(gt=0, le=1)]
+
+
+def later(default: Any) -> Any:
+    """A setting that runs did not always have: left out of what names them while it is the default."""
+    return Field(default, exclude_if=lambda value: bool(value == default))
 
 
 class Section(BaseModel):
@@ -100,7 +105,9 @@ class EncoderSettings(Section):
     kind: str | None = None  # [by modality]
     weights: str | None = None  # Hub name or folder
     frames: PositiveInt | None = None  # of a clip
-    tokens: Literal["cls", "mean", "pooled"] | None = None  # of each block [cls; mean where there is no [CLS] token]
+    tokens: Literal["cls", "mean", "pooled"] | None = later(
+        None
+    )  # of each block [cls; mean where there is no [CLS] token]
     size: PositiveInt | None = None  # pixels a side; the weights decide, this is what the recipe counts on
     spec_augment: tuple[NonNegativeInt, NonNegativeInt] = (24, 96)  # mel bins, frames
     train: bool = False  # unfrozen, at optim.encoder_lr: no cached features
@@ -215,7 +222,7 @@ class Config(Section):
 
     description: str = ""
     lm: LmSettings = LmSettings()
-    text: TextSettings = TextSettings()
+    text: TextSettings = later(TextSettings())
     encoder: EncoderSettings = EncoderSettings()
     model: ModelSettings = ModelSettings()
     optim: OptimSettings = OptimSettings()

@@ -16,7 +16,6 @@ from epalm.differences import change_in_words, differing_leaves
 from epalm.errors import EpalmError, UsageError
 from epalm.fingerprint import canonical_json
 from epalm.recipes.config import Config
-from epalm.recipes.settings import TextSettings
 from epalm.samples import Sample
 from epalm.train.runs.run_folder import RunFolder
 
@@ -69,11 +68,8 @@ def run_parts(
         }
         for split, chosen in (("training", training), ("validation", validation))
     }
-    settings = config.model_dump(mode="json", exclude=_NOT_DECIDING)  # type: ignore[arg-type]
-    if config.text == TextSettings():
-        del settings["text"]  # as before there was a choice
     parts = {
-        "settings": settings,
+        "settings": config.model_dump(mode="json", exclude=_NOT_DECIDING),  # type: ignore[arg-type]
         **samples,
         "features": {key: value for key, value in features.describe().items() if key not in _NAMES_ONLY},
         "lm": {"weights": lm, "tokenizer": tokenizer},

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json
-from epalm.recipes.config import load_config
+from epalm.recipes.config import load_config, read_config
 from epalm.recipes.settings import TextSettings
 from epalm.samples import Modality, Sample, Task
 from epalm.train.data.text import TextFormat, Texts, load_text_format
@@ -162,6 +162,19 @@ def test_special_tokens_without_embedding_are_fine_where_no_text_has_them(tmp_pa
 def test_a_template_without_place_for_the_question_is_a_fault_of_the_settings() -> None:
     with pytest.raises(UsageError, match="'Answer:' has no place for the question"):
         load_config("own", ["text.template=Answer:", "optim.epochs=2"])
+
+
+def test_settings_that_came_later_are_no_part_of_a_run_s_name_unless_set() -> None:
+    config = load_config("vqa-v2")
+    settings = config.model_dump(mode="json")
+    assert "text" not in settings and "tokens" not in settings["encoder"]
+    changed = load_config("vqa-v2", ["text.caption=It shows", "encoder.tokens=mean"])
+    settings = changed.model_dump(mode="json")
+    assert settings["text"]["caption"] == "It shows" and settings["encoder"]["tokens"] == "mean"
+    for one in (config, changed):
+        assert read_config(one.to_toml(), "x") == one
+    with pytest.raises(UsageError, match=r"did you mean text\.template\?"):
+        load_config("own", ["text.templte=x"])
 
 
 def test_published_format_is_named_as_before_there_was_a_choice() -> None:
