@@ -73,7 +73,8 @@ def checked(
         if not isinstance(recorded, dict) or not all(isinstance(text, str) for text in recorded.values()):
             raise ValueError("recorded.json does not map names to texts")
         for manifest in manifests:
-            str.encode(manifest.data)  # a text, and no half of a surrogate pair
+            # A text, and no half of a surrogate pair but those that stand for bytes of a path that is not UTF-8.
+            str.encode(manifest.data, errors="surrogateescape")
             if not all(isinstance(name, str) for name in manifest.digests):
                 raise ValueError(f"{manifest.data} has a name that is no text")
             _Digests.validate_python(list(manifest.digests.values()), strict=True)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epalm.cache.exchange.transfer import plan_transfer, run_transfer
+from epalm.cache.exchange.files import export_set, import_set
+from epalm.cache.exchange.transfer import note_latest, plan_transfer, run_transfer
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import Manifest, read_manifests, write_manifest
 from epalm.cache.store import Cache
@@ -214,3 +215,20 @@ def test_names_of_both_sides_are_kept(features: FeatureSet, tmp_path: Path) -> N
     found = {manifest.data: manifest.digests for manifest in read_manifests(there.objects)}
     assert found["other.jsonl"] == {"50.png": digest(50)}
     assert found["samples.jsonl"]["mine.png"] == digest(50) and found["samples.jsonl"]["1.png"] == digest(1)
+
+
+@pytest.mark.parametrize("form", ["h5", "npz", "parquet"])
+def test_a_data_set_whose_path_is_not_utf_8_goes_along(form: str, tmp_path: Path) -> None:
+    """Python has such bytes as halves of characters, "\\udcff", in names of media and in that of the data set."""
+    features = make_set(tmp_path / "here", BLOCKS, data="/data/\udcff.jsonl")
+    write_manifest(features.objects, Manifest("/data/\udcff.jsonl", {"\udce9.png": digest(1)}))
+    there = Cache(tmp_path / "there")
+    move_set(features, there)
+    export_set(features, tmp_path / f"f.{form}")
+    if form == "h5":
+        there = Cache(tmp_path / "imported")
+        import_set(there, tmp_path / "f.h5")
+    (arrived,) = there.sets()
+    assert read_manifests(arrived.objects) == read_manifests(features.objects)
+    latest = note_latest(there, arrived)
+    assert latest and latest.data == "/data/\udcff.jsonl"
