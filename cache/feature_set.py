@@ -73,12 +73,12 @@ class FeatureSet:
             if self.objects.size(key) is None:
                 self.objects.write_new(key, GROUP)  # zarr's own way of making groups races
         self.note(recorded)
-        self._keep("spec.json", self.spec.to_bytes())
+        self.objects.keep("spec.json", self.spec.to_bytes())
 
     def note(self, recorded: Mapping[str, str]) -> None:
         """Keep what an extraction says of itself, in place of what an earlier one said."""
         self._own_recorded = dict(recorded)
-        self._keep("recorded.json", (json.dumps(self._own_recorded, indent=2, sort_keys=True) + "\n").encode())
+        self.objects.keep("recorded.json", (json.dumps(self._own_recorded, indent=2, sort_keys=True) + "\n").encode())
 
     def records(self) -> list[Record]:
         """Every commit record, in order of name. Raises CacheError when one is damaged."""
@@ -256,10 +256,6 @@ class FeatureSet:
         self._records[record.block] = record
         for view in record.views:
             self._rows.setdefault(view, set()).update(record.rows)
-
-    def _keep(self, key: str, data: bytes) -> None:
-        if self.objects.size(key) != len(data) or self.objects.read(key) != data:
-            self.objects.write(key, data)
 
 
 def read_json(objects: Objects, key: str) -> Any:

@@ -45,9 +45,7 @@ class Manifest:
 
 def write_manifest(objects: Objects, manifest: Manifest) -> None:
     """Keep a manifest with the set, in place of the data set's earlier one."""
-    key, data = f"{MANIFESTS}/{digest_json(manifest.data)[:16]}.jsonl", manifest.to_bytes()
-    if objects.size(key) != len(data) or objects.read(key) != data:
-        objects.write(key, data)
+    objects.keep(f"{MANIFESTS}/{digest_json(manifest.data)[:16]}.jsonl", manifest.to_bytes())
 
 
 def read_manifests(objects: Objects) -> list[Manifest]:

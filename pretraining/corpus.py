@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from epalm.playground.world import Scene, captions, questions
+from epalm.playground.world import QUESTIONS, Scene, captions
 
 _BAG, _SENTENCE, _LIST = 0.6, 0.15, 0.15  # the rest has no description: what is likely when nothing is known
 
@@ -15,6 +15,12 @@ class Passage:
     bag: tuple[str, ...]
     text: str
     answer: str
+
+
+def questions(scene: Scene) -> list[tuple[str, str, str]]:
+    """(attribute, question, answer) for every question that the scene answers."""
+    every = QUESTIONS[scene.modality].items()
+    return [(attribute, question, scene[attribute]) for attribute, wordings in every for question in wordings]
 
 
 def passage(scene: Scene, rng: random.Random, *, bag: bool | None = None) -> Passage:

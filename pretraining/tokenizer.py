@@ -5,8 +5,9 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from epalm.playground.world import captions, questions, scenes
+from epalm.playground.world import captions, scenes
 from epalm.samples import Modality
+from pretraining.corpus import questions
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3, as in OPT
 _VOCABULARY = 640

@@ -10,7 +10,7 @@ from epalm.cache.store import Cache
 See = Callable[[str, str, bytes], bytes]  # what is done, to which key, with which bytes → the bytes to go on with
 
 
-class PassingObjects:
+class PassingObjects(Objects):
     """See `Objects`. `see` is called with everything that is read, before everything that is written."""
 
     def __init__(self, inner: Objects, see: See, folder: str = "") -> None:

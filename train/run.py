@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from epalm.cache.objects.durable import fsync_file
+from epalm.cache.objects.durable import fsync
 from epalm.cache.store import mark
 from epalm.console import say, warn
 from epalm.errors import UsageError
@@ -130,7 +130,7 @@ def train(
                 noted = {name: setup.inputs[name] for name in ("key", "versions")}
                 record = {**asdict(state), **noted, "steps": setup.schedule.steps, "processes": processes.count}
                 with writing(run.path):
-                    fsync_file(run.metrics)
+                    fsync(run.metrics)
                     best = state.best_step == state.step
                     run.checkpoints.write(state.step, _tensors_of(model, optimiser), record, best=best)
 

@@ -52,9 +52,8 @@ def nearest_difference(spec: FeatureSpec, sets: Iterable[FeatureSet]) -> list[st
 
 def library_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Which recorded versions differ, each as "torch 2.5 → 2.6"."""
-    names = [name for name in dict.fromkeys([*one, *other]) if name != _CHOICE]
-    changes = [(name, one.get(name), other.get(name)) for name in names]
-    return [f"{name} {change_in_words(was, now)}" for name, was, now in changes if was != now]
+    leaves = differing_leaves({**one, _CHOICE: None}, {**other, _CHOICE: None})
+    return [f"{name} {change_in_words(was, now)}" for name, was, now in leaves]
 
 
 def why_set(features: FeatureSet, sets: Iterable[FeatureSet]) -> dict[str, Any]:

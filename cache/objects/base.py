@@ -49,6 +49,11 @@ class Objects(Protocol):
     def write(self, key: str, data: bytes | memoryview) -> None:
         """Put an object, replacing one of that name in one step."""
 
+    def keep(self, key: str, data: bytes) -> None:
+        """Put an object unless it is there with these very bytes."""
+        if self.size(key) != len(data) or self.read(key) != data:
+            self.write(key, data)
+
     def write_new(self, key: str, data: bytes) -> bool:
         """Put an object unless one of that name is there; whether this call was the first."""
 

@@ -33,7 +33,7 @@ def write_atomically(path: Path, data: bytes | memoryview, *, replace: bool = Tr
         return False
     finally:
         draft.unlink(missing_ok=True)
-    fsync_directory(path.parent)
+    fsync(path.parent)
     return True
 
 
@@ -58,16 +58,11 @@ def draft_of(path: Path) -> Iterator[Path]:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
-    fsync_directory(path.parent)
+    fsync(path.parent)
 
 
-def fsync_directory(folder: Path) -> None:
-    """Make names that were put into `folder` survive a power cut."""
-    fsync_file(folder)
-
-
-def fsync_file(path: Path) -> None:
-    """Make the bytes of a file that is written and closed survive a power cut."""
+def fsync(path: Path) -> None:
+    """Make the bytes of a file that is closed, or the names that were put into a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from epalm.cache.objects.base import MissingObjectError, Objects, Stored
-from epalm.cache.objects.durable import free_bytes, fsync_directory, take_lock, write_atomically
+from epalm.cache.objects.durable import free_bytes, fsync, take_lock, write_atomically
 from epalm.errors import CacheError
 
 _LOCK_TIMEOUT = 600.0  # seconds: longer than any block takes to write
@@ -58,7 +58,7 @@ class LocalObjects(Objects):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
             if not size:
-                fsync_directory(path.parent)
+                fsync(path.parent)
 
     def names(self, folder: str) -> list[str]:
         try:
@@ -122,7 +122,7 @@ class LocalObjects(Objects):
                 missing = [folder for folder in path.parents if not folder.exists()]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 for folder in missing:
-                    fsync_directory(folder.parent)
+                    fsync(folder.parent)
             yield path
         except OSError as error:
             again = "then run the same command again: what is committed stays"

@@ -64,12 +64,6 @@ def draw_scenes(modality: Modality, split: str, count: int, rng: random.Random) 
     return drawn
 
 
-def questions(scene: Scene) -> list[tuple[str, str, str]]:
-    """(attribute, question, answer) for every question that the scene answers."""
-    asked = QUESTIONS[scene.modality].items()
-    return [(attribute, question, scene[attribute]) for attribute, wordings in asked for question in wordings]
-
-
 def captions(scene: Scene) -> list[str]:
     """Every caption of the scene; each names all of its attributes."""
     words = scene.attributes()

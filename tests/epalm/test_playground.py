@@ -11,8 +11,9 @@ from epalm.errors import UsageError
 from epalm.evaluate.scoring import chance_predictions
 from epalm.fingerprint import digest_file
 from epalm.playground.generate import generate_playground
-from epalm.playground.world import ATTRIBUTES, SPLITS, captions, draw_scenes, questions, scenes
+from epalm.playground.world import ATTRIBUTES, SPLITS, captions, draw_scenes, scenes
 from epalm.samples import Modality, Sample, Task
+from pretraining.corpus import questions
 
 
 def _bytes(root: Path) -> dict[str, str]:

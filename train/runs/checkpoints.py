@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from epalm.cache.objects.durable import fsync_directory, fsync_file, write_atomically
+from epalm.cache.objects.durable import fsync, write_atomically
 from epalm.console import warn
 from epalm.errors import UsageError
 
@@ -79,7 +79,7 @@ class Checkpoints:
         Raises OSError: it cannot be written; those before are as they were.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        fsync_directory(self.folder.parent)
+        fsync(self.folder.parent)
         draft = self.folder / f".step-{step}"  # a name that is never read
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
@@ -93,7 +93,7 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-        fsync_directory(self.folder)
+        fsync(self.folder)
         if best:
             self._point(BEST, step)
         self._point(LATEST, step)
@@ -177,7 +177,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]", metadata: d
         save_file(plain, path, metadata)
     except SafetensorError as error:
         raise OSError(str(error).rpartition("error: ")[2]) from error
-    fsync_file(path)
+    fsync(path)
 
 
 def read_tensors(path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, str]]":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epalm.cache.objects import durable
-from epalm.cache.objects.durable import free_bytes, fsync_directory, take_lock, write_atomically
+from epalm.cache.objects.durable import free_bytes, fsync, take_lock, write_atomically
 from epalm.console import warn
 from epalm.errors import EpalmError, UsageError
 from epalm.recipes.config import Config, read_config
@@ -93,7 +93,7 @@ class RunFolder:
         with writing(self.path):
             write_atomically(self.path / "inputs.json", _json(inputs))
             write_atomically(self.path / "config.toml", config.from_anywhere().to_toml().encode())
-            fsync_directory(self.path.parent)
+            fsync(self.path.parent)
 
     @property
     def has_begun(self) -> bool:
