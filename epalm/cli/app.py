@@ -51,7 +51,7 @@ def _main(
 for command in (demo, extract, train, score, compare, report, predict, serve, runs, recipes, datasets, doctor):
     app.command(cls=NamesCommand)(takes_requests(command))
 app.command("import")(takes_requests(import_run))
-app.command("export")(export_run)
+app.command("export")(takes_requests(export_run))
 app.command()(takes_requests(bench))
 app.add_typer(cache_app, name="cache")
 

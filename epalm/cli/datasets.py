@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epalm.cli.names import BENCHMARK
-from epalm.cli.options import FollowLinksOption
 from epalm.cli.tables import Format, Listing, Record, records_of, show_listing, write_listing
 from epalm.console import size_in_words
 from epalm.errors import UsageError
+from epalm.request_fields import Option
 from epalm.samples import with_links
 
 if TYPE_CHECKING:
@@ -22,11 +22,8 @@ def datasets(
         str | None, typer.Argument(help=f"{BENCHMARK}, or one of its forms. [default: list all]", show_default=False)
     ] = None,
     *,
-    root: Annotated[
-        Path | None,
-        typer.Option(help="Folder of its files: shows what is there and what is missing.", show_default=False),
-    ] = None,
-    follow_links: FollowLinksOption = False,
+    root: Annotated[Path | None, Option("Folder of its files: shows what is there and what is missing.")] = None,
+    follow_links: bool = False,
     listing: Listing,
 ) -> None:
     """List the benchmarks that --data NAME:/root reads, or the files that one expects below its root.
@@ -49,7 +46,7 @@ def datasets(
             raise UsageError("--root is the folder of one benchmark", hint=hint)
         facts = {one.name: _facts(one) for one in benchmarks().values()}
         columns = ["name", "title", "modality", "task", "forms"] if listing.form is Format.TABLE else None
-        whole, title = facts if listing.json else None, "benchmarks: --data NAME:/root"
+        whole, title = facts if listing.as_json else None, "benchmarks: --data NAME:/root"
         show_listing([*facts.values()], listing.form, title=title, empty="none", columns=columns, as_json=whole)
         return
     title, _, form = name.partition("/")
@@ -59,10 +56,10 @@ def datasets(
         raise UsageError(f"{root} is not a folder", hint=f"epalm datasets {name} lists what has to be in it")
     files = one.layout(root, follow_links=follow_links)
     files = files[files["form"].isin([each.name for each in forms])]
-    if listing.form is not Format.TABLE and not listing.json:
+    if listing.form is not Format.TABLE and not listing.as_json:
         write_listing(files, listing.form)
         return
-    if not listing.json:
+    if not listing.as_json:
         typer.echo(f"{one.title}\nfrom {one.source}")
         typer.echo(f"epalm extract -m {one.modality} --data {title}:{root or '/root'}")
         for each in forms:
@@ -72,9 +69,9 @@ def datasets(
     if root is not None:
         counts = count_splits(load_dataset(with_links(spec, follow=follow_links), media_here=False))
         splits = records_of(counts)
-        if not listing.json:
+        if not listing.as_json:
             show_listing(counts, listing.form, title=f"splits of --data {spec}", cells=_split_cells, empty="no samples")
-    if listing.json:
+    if listing.as_json:
         typer.echo(json.dumps({**_facts(one), "files": records_of(files), "splits": splits}))
 
 

@@ -8,10 +8,11 @@ import sys
 import time
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training, logged, run_trainings
-from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
+from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS
 from epalm.cli.tables import Format, Record, show_listing
 from epalm.console import say
 from epalm.extract.request import ExtractRequest
@@ -24,7 +25,7 @@ _COLUMNS = (*_SIDES, "chance")
 _SHOWN = 60  # samples with their media in each report
 
 
-def demo(cache: CacheOption = DEFAULT_CACHE, runs: RunsOption = DEFAULT_RUNS, as_json: JsonOption = False) -> None:
+def demo(cache: str = DEFAULT_CACHE, runs: Path = DEFAULT_RUNS, as_json: bool = False) -> None:
     """Extract, train and score on the playground: image, video and audio, in minutes on two cores.
 
     Ends with QA accuracy and caption CIDEr of each modality, beside *blind* (the same training with the perceptual

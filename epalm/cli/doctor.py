@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from epalm.cache.objects.durable import free_bytes
-from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, JsonOption, RunsOption
+from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS
 from epalm.console import size_in_words
 from epalm.errors import EpalmError, UsageError
 from epalm.playground import weights_folder
@@ -25,12 +25,12 @@ _Checked = str | tuple[str, str]  # what works; or what is lacking, and what to 
 
 def doctor(
     *,
-    cache: CacheOption = DEFAULT_CACHE,
-    runs: RunsOption = DEFAULT_RUNS,
+    cache: str = DEFAULT_CACHE,
+    runs: Path = DEFAULT_RUNS,
     write: Annotated[
         bool, typer.Option("--write/--no-write", help="Try to write into the cache and the runs, and take it back.")
     ] = True,
-    as_json: JsonOption = False,
+    as_json: bool = False,
 ) -> None:
     """Check this machine: packages, GPU, FFmpeg, Java and which metrics run, models that are here, disk, write access.
 

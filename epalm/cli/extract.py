@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from epalm.cli.options import JsonOption, PlanOption
 from epalm.console import say, warn
 from epalm.extract.request import ExtractRequest
 
@@ -20,7 +19,7 @@ BAD_MEDIA = 3  # exit code: finished, and some media could not be read
 STOPPED = 130  # exit code: Ctrl-C
 
 
-def extract(request: ExtractRequest, *, plan: PlanOption = False, as_json: JsonOption = False) -> None:
+def extract(request: ExtractRequest, *, plan: bool = False, as_json: bool = False) -> None:
     """Encode media once: the [CLS] tokens of a frozen encoder go to the cache.
 
     Media that are in the cache already are not encoded again, and layers that are stored are not stored twice. A

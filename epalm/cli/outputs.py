@@ -7,9 +7,6 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from epalm.errors import UsageError
 from epalm.evaluate.request import ScoreRequest
@@ -21,10 +18,6 @@ _OWN = {
     "samples": rb'\A\{"id": "[^\n]*"scores": \{',
     "report": rb'<meta name="generator" content="epalm ',
 }
-
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Replace the file even if epalm did not write it; never an input.")
-]
 
 
 def require_output(path: Path, inputs: Iterable[Path | str], *, ours: bool, force: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from epalm.cli.options import DEFAULT_RUNS, CheckpointOption, JsonOption, RunsOption
+from epalm.cli.options import DEFAULT_RUNS
 from epalm.cli.tables import Listing, Record, show_listing, show_values
 from epalm.console import say, size_in_words
 from epalm.errors import UsageError
@@ -20,7 +20,7 @@ def runs(
     names: Annotated[
         list[str] | None, typer.Argument(help="A run to look at closely, or two to compare.", show_default=False)
     ] = None,
-    runs: RunsOption = DEFAULT_RUNS,
+    runs: Path = DEFAULT_RUNS,
     *,
     listing: Listing,
 ) -> None:
@@ -84,9 +84,9 @@ def export_run(
     run: Annotated[str, typer.Argument(help="A run's name or folder.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The folder to make.", writable=True, show_default=False)],
     *,
-    checkpoint: CheckpointOption = "best",
-    runs: RunsOption = DEFAULT_RUNS,
-    as_json: JsonOption = False,
+    checkpoint: str = "best",
+    runs: Path = DEFAULT_RUNS,
+    as_json: bool = False,
 ) -> None:
     """Write a run's trained tensors, its settings and a model card into a folder, to hand on or to push to the Hub.
 
@@ -127,7 +127,7 @@ def import_run(
     file: Annotated[Path, typer.Argument(help="A published .pth file.", show_default=False)],
     *,
     request: ImportRequest,
-    as_json: JsonOption = False,
+    as_json: bool = False,
 ) -> None:
     """Make a run of a checkpoint that the paper's public implementation saved: to score, predict and export.
 

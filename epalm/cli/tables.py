@@ -35,12 +35,12 @@ class Listing:
     format: Format = option(
         "How the listing is printed on stdout; parquet, which is binary, only into a file or a pipe.", Format.TABLE
     )
-    json: bool = False
+    as_json: bool = False
 
     @property
     def form(self) -> Format:
         """The format that is asked for: --json is --format json."""
-        return Format.JSON if self.json else self.format
+        return Format.JSON if self.as_json else self.format
 
 
 def show_listing(

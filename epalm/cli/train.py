@@ -11,7 +11,6 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from epalm.cli.options import JsonOption, PlanOption
 from epalm.cli.tables import Listing, Record, show_listing
 from epalm.console import say
 from epalm.train.request import RecipeChanges, TrainRequest
@@ -19,7 +18,7 @@ from epalm.train.request import RecipeChanges, TrainRequest
 Result = TypeVar("Result")
 
 
-def train(*, request: TrainRequest, plan: PlanOption = False, as_json: JsonOption = False) -> None:
+def train(*, request: TrainRequest, plan: bool = False, as_json: bool = False) -> None:
     """Train connector, soft prompt and adapters against the frozen language model.
 
     With --from-cache, on the features of the latest extraction: nothing is decoded or encoded. A medium without
@@ -136,7 +135,7 @@ def recipes(
     configs = {one: load_config(one, changes.overrides()).at_known_depth() for one in chosen}
     plain = {one: config.model_dump(mode="json") for one, config in configs.items()}
     if name:
-        typer.echo(json.dumps(plain) + "\n" if listing.json else configs[name].to_toml(), nl=False)
+        typer.echo(json.dumps(plain) + "\n" if listing.as_json else configs[name].to_toml(), nl=False)
         return
     import pandas as pd
 

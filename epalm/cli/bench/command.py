@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epalm.cli.options import PlanOption
 from epalm.cli.tables import Format, Listing, show_listing
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def bench(
     ],
     *,
     request: BenchRequest,
-    plan: PlanOption = False,
+    plan: bool = False,
     listing: Listing,
 ) -> None:
     """Train and score every row of a grid, from one cache: which choice is worth what.

@@ -14,5 +14,5 @@ cache_app = typer.Typer(
 cache_app.command("ls")(takes_requests(list_sets))
 for _command in (info, ledger, why, verify, gc, push, pull):
     cache_app.command()(takes_requests(_command))
-cache_app.command("export")(export_features)
-cache_app.command("import")(import_features)
+cache_app.command("export")(takes_requests(export_features))
+cache_app.command("import")(takes_requests(import_features))

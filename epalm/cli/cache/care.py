@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from epalm.cli.cache.sets import OptionalSetArgument, day, of_each
-from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption
+from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS
 from epalm.cli.tables import Listing, Record, show_listing
 from epalm.console import say, size_in_words
-from epalm.request_fields import option
+from epalm.request_fields import Option, option
 
 DAMAGED = 3  # exit code: something is not as its record says
 _HOUR = 3600.0  # seconds
@@ -20,7 +20,7 @@ def why(
     subject: Annotated[
         str, typer.Argument(metavar="MEDIA|SET", help="A media file, or a feature set's name or how it begins.")
     ],
-    cache: CacheOption = DEFAULT_CACHE,
+    cache: str = DEFAULT_CACHE,
     *,
     listing: Listing,
 ) -> None:
@@ -62,10 +62,8 @@ def why(
 
 def verify(
     name: OptionalSetArgument = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Restore what the rest of the set tells; drop other damaged blocks.")
-    ] = False,
-    cache: CacheOption = DEFAULT_CACHE,
+    repair: Annotated[bool, Option("Restore what the rest of the set tells; drop other damaged blocks.")] = False,
+    cache: str = DEFAULT_CACHE,
     *,
     listing: Listing,
 ) -> None:
@@ -129,7 +127,7 @@ class GcRequest:
     )
 
 
-def gc(request: GcRequest, cache: CacheOption = DEFAULT_CACHE, *, listing: Listing) -> None:
+def gc(request: GcRequest, cache: str = DEFAULT_CACHE, *, listing: Listing) -> None:
     """Free space: leftovers of killed processes, and with --unused whole feature sets that no run refers to.
 
     A run that was trained on a set has marked it: it counts while its folder is there, and always when it lies on

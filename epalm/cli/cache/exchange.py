@@ -9,10 +9,11 @@ import typer
 
 from epalm.cli.cache.care import DAMAGED
 from epalm.cli.cache.sets import SetArgument
-from epalm.cli.options import DEFAULT_CACHE, CacheOption, JsonOption, PlanOption
-from epalm.cli.outputs import ForceOption, require_output
+from epalm.cli.options import DEFAULT_CACHE
+from epalm.cli.outputs import require_output
 from epalm.console import say, size_in_words, warn
 from epalm.errors import UsageError
+from epalm.request_fields import Option
 
 if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
@@ -30,16 +31,14 @@ def export_features(
         typer.Argument(metavar="FILE", help="Ends in .h5 (can be imported again), .npz or .parquet.", writable=True),
     ],
     layers: Annotated[
-        str | None,
-        typer.Option("--layers", help="Blocks whose tokens are written: last:6, 6-11 or 7,9,11. [default: all stored]"),
+        str | None, Option("Blocks whose tokens are written: last:6, 6-11 or 7,9,11. [default: all stored]")
     ] = None,
     views: Annotated[
-        str | None,
-        typer.Option("--views", help="0, 0-4 or 0,2: media that lack one are left out. [default: those all have]"),
+        str | None, Option("0, 0-4 or 0,2: media that lack one are left out. [default: those all have]")
     ] = None,
-    force: ForceOption = False,
-    cache: CacheOption = DEFAULT_CACHE,
-    as_json: JsonOption = False,
+    force: bool = False,
+    cache: str = DEFAULT_CACHE,
+    as_json: bool = False,
 ) -> None:
     """Write a feature set to one file: HDF5, NumPy or Parquet.
 
@@ -75,8 +74,8 @@ def export_features(
 
 def import_features(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An .h5 file of epalm cache export.")],
-    cache: CacheOption = DEFAULT_CACHE,
-    as_json: JsonOption = False,
+    cache: str = DEFAULT_CACHE,
+    as_json: bool = False,
 ) -> None:
     """Take the feature set of an HDF5 file into the cache; rows that are there already are left alone.
 
@@ -99,11 +98,7 @@ def import_features(
 
 
 def push(
-    name: SetArgument,
-    url: _UrlArgument,
-    plan: PlanOption = False,
-    cache: CacheOption = DEFAULT_CACHE,
-    as_json: JsonOption = False,
+    name: SetArgument, url: _UrlArgument, plan: bool = False, cache: str = DEFAULT_CACHE, as_json: bool = False
 ) -> None:
     """Copy a feature set to another cache, so that others can use it.
 
@@ -127,9 +122,9 @@ def pull(
         str | None,
         typer.Argument(metavar="[SET]", help="Name of a feature set, or how it begins. [default: the only one]"),
     ] = None,
-    plan: PlanOption = False,
-    cache: CacheOption = DEFAULT_CACHE,
-    as_json: JsonOption = False,
+    plan: bool = False,
+    cache: str = DEFAULT_CACHE,
+    as_json: bool = False,
 ) -> None:
     """Copy a feature set from another cache, and train on it, with or without the media.
 

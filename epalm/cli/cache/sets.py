@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS, CacheOption, RunsOption
+from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS
 from epalm.cli.tables import Listing, Record, show_listing, show_values
 from epalm.console import size_in_words, warn
 from epalm.errors import CacheError
@@ -18,7 +18,7 @@ OptionalSetArgument = Annotated[str | None, typer.Argument(metavar="[SET]", help
 T = TypeVar("T")
 
 
-def list_sets(runs: RunsOption = DEFAULT_RUNS, cache: CacheOption = DEFAULT_CACHE, *, listing: Listing) -> None:
+def list_sets(runs: Path = DEFAULT_RUNS, cache: str = DEFAULT_CACHE, *, listing: Listing) -> None:
     """List the feature sets: what they hold, when they were last used, and by which runs.
 
     Examples:
@@ -43,9 +43,7 @@ def list_sets(runs: RunsOption = DEFAULT_RUNS, cache: CacheOption = DEFAULT_CACH
     )
 
 
-def info(
-    name: SetArgument, runs: RunsOption = DEFAULT_RUNS, cache: CacheOption = DEFAULT_CACHE, *, listing: Listing
-) -> None:
+def info(name: SetArgument, runs: Path = DEFAULT_RUNS, cache: str = DEFAULT_CACHE, *, listing: Listing) -> None:
     """Show what decides a feature set's numbers, what made it, who uses it and what could not be read.
 
     Examples:
@@ -79,7 +77,7 @@ def info(
     show_values(texts, listing.form, title=features.name, as_json=figures)
 
 
-def ledger(name: OptionalSetArgument = None, cache: CacheOption = DEFAULT_CACHE, *, listing: Listing) -> None:
+def ledger(name: OptionalSetArgument = None, cache: str = DEFAULT_CACHE, *, listing: Listing) -> None:
     """List the media that could not be read and still have no row, and those that have one and a warning, and why.
 
     Examples:

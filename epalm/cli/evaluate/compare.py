@@ -1,14 +1,16 @@
 """`epalm compare`: runs, or predictions that were scored, side by side on the same samples."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from epalm.cli.options import DEFAULT_RUNS, RunsOption
+from epalm.cli.options import DEFAULT_RUNS
 from epalm.cli.tables import Format, Listing, Record, show_listing
 from epalm.console import say
 from epalm.errors import UsageError
 from epalm.figures import hundred, interval_in_words, samples_in_words
+from epalm.request_fields import Option
 
 
 def compare(
@@ -21,9 +23,9 @@ def compare(
         ),
     ],
     *,
-    split: Annotated[str | None, typer.Option(help="Scores of this split. [default: of the last scoring]")] = None,
-    examples: Annotated[int, typer.Option(help="Samples shown of those that changed most.", min=0)] = 3,
-    runs: RunsOption = DEFAULT_RUNS,
+    split: Annotated[str | None, Option("Scores of this split. [default: of the last scoring]")] = None,
+    examples: Annotated[int, Option("Samples shown of those that changed most.", minimum=0)] = 3,
+    runs: Path = DEFAULT_RUNS,
     listing: Listing,
 ) -> None:
     """Differences between scored runs, with 95 % intervals and p-values, and the samples that changed.
@@ -48,7 +50,7 @@ def compare(
     parts = [(one["other"], task, part) for one in compared["comparisons"] for task, part in one["tasks"].items()]
     rows = [{"run": name, "task": task, **row} for name, task, part in parts for row in part["measures"].values()]
     title = f"{compared['data']}, split {compared['split']}, against {compared['first']}, values × 100"
-    whole = compared if listing.json else None
+    whole = compared if listing.as_json else None
     show_listing(rows, listing.form, title=title, cells=_cells, empty="no sample is scored in both", as_json=whole)
     for name, task, part in parts if listing.form is Format.TABLE else ():
         label, changed = f"{name}, {task}" if len(others) > 1 else task, part["changed"]

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from epalm.cli.options import JsonOption
 from epalm.console import print_table, show_error
 from epalm.errors import MediaError, UsageError
 from epalm.evaluate.request import PredictRequest
@@ -27,7 +26,7 @@ def predict(
     ] = None,
     *,
     request: PredictRequest,
-    as_json: JsonOption = False,
+    as_json: bool = False,
 ) -> None:
     """Answer a question about each of some files, or caption them.
 

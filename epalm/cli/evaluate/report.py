@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from epalm.cache.objects.durable import write_atomically
-from epalm.cli.options import DEFAULT_RUNS, FollowLinksOption, JsonOption, RunsOption
-from epalm.cli.outputs import ForceOption, data_files, is_own, require_output
+from epalm.cli.options import DEFAULT_RUNS
+from epalm.cli.outputs import data_files, is_own, require_output
 from epalm.console import say, size_in_words
+from epalm.request_fields import Option
 
 _NAME = "report.html"
 
@@ -24,21 +25,19 @@ def report(
         ),
     ] = None,
     *,
-    split: Annotated[str | None, typer.Option(help="Scores of this split. [default: of the last scoring]")] = None,
+    split: Annotated[str | None, Option("Scores of this split. [default: of the last scoring]")] = None,
     samples: Annotated[
-        int, typer.Option(help="Samples shown with their media: worst, best, most changed and drawn ones.", min=0)
+        int, Option("Samples shown with their media: worst, best, most changed and drawn ones.", minimum=0)
     ] = 200,
-    data: Annotated[
-        str | None, typer.Option(help="Where the media are now. [default: the data that were scored]")
-    ] = None,
-    follow_links: FollowLinksOption = False,
+    data: Annotated[str | None, Option("Where the media are now. [default: the data that were scored]")] = None,
+    follow_links: bool = False,
     out: Annotated[
-        Path | None, typer.Option(help="File to write. [default: report.html beside the scores]", writable=True)
+        Path | None, Option("File to write. [default: report.html beside the scores]", writable=True)
     ] = None,
-    force: ForceOption = False,
-    open_page: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    runs: RunsOption = DEFAULT_RUNS,
-    as_json: JsonOption = False,
+    force: bool = False,
+    open_page: Annotated[bool, Option("Open it in the browser.", name="open")] = False,
+    runs: Path = DEFAULT_RUNS,
+    as_json: bool = False,
 ) -> None:
     """One HTML file: figures, curves, errors by type, and a gallery of what the model saw and predicted.
 

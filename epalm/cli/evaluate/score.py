@@ -5,7 +5,6 @@ from typing import Any
 
 import typer
 
-from epalm.cli.options import PlanOption
 from epalm.cli.outputs import file_for_scores
 from epalm.cli.tables import Listing, Record, show_listing
 from epalm.console import say, warn
@@ -18,7 +17,7 @@ _SKIPPED = 3  # exit code: a metric that was asked for by name could not run
 _OF_RUNS = ("run", "feature_set", "processes", "engine", "scheduler", "lm", "weights")  # options
 
 
-def score(request: ScoreRequest, *, plan: PlanOption = False, listing: Listing) -> None:
+def score(request: ScoreRequest, *, plan: bool = False, listing: Listing) -> None:
     """Decode a split with a trained run and score what it predicts.
 
     Predictions are saved as they come; the same command goes on where it was stopped, and decodes nothing twice. A
@@ -53,7 +52,7 @@ def score(request: ScoreRequest, *, plan: PlanOption = False, listing: Listing) 
         planned = plan_score(request, dry=plan)
         folder = planned.run.folder.path
         if plan:
-            show_plan("score", estimate_score(planned), planned.features, folder, listing.json)
+            show_plan("score", estimate_score(planned), planned.features, folder, listing.as_json)
             if isinstance(planned.features, CachedFeatures):
                 planned.features.require_rows(request.allow_missing)
             return
@@ -115,5 +114,5 @@ def _show_figures(scores: dict[str, Any], listing: Listing) -> None:
         cells=cells,
         empty="no metric was computed" if scores["tasks"] else "no sample has answers or references to score against",
         notes=[f"95 % intervals: {words}" for words in intervals],
-        as_json=scores if listing.json else None,
+        as_json=scores if listing.as_json else None,
     )

@@ -4,13 +4,13 @@ import os
 import tempfile
 from contextlib import ExitStack, closing, suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from epalm.cli.options import DEFAULT_RUNS, DeviceOption, LmOption, RunsOption, WeightsOption
+from epalm.cli.options import DEFAULT_RUNS
 from epalm.console import say
 from epalm.errors import EpalmError, UsageError
+from epalm.request_fields import Option
 from epalm.samples import Modality
 
 _PORT = 7860  # Gradio's
@@ -22,14 +22,14 @@ def serve(
     *,
     run: Annotated[
         list[str] | None,
-        typer.Option(help="A run's name or folder; may be given several times. [default: the latest of each modality]"),
+        Option("A run's name or folder; may be given several times. [default: the latest of each modality]"),
     ] = None,
-    runs: RunsOption = DEFAULT_RUNS,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = _PORT,
-    lm: LmOption = None,
-    weights: WeightsOption = None,
-    device: DeviceOption = "auto",
+    runs: Path = DEFAULT_RUNS,
+    host: Annotated[str, Option("Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, Option("Port to listen on; 0 takes a free one.", minimum=0, maximum=65535)] = _PORT,
+    lm: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
 ) -> None:
     """Open a page in which an image, a clip or a sound of your own is answered about, or captioned.
 

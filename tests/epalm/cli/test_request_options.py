@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from epalm.cli.options import JsonOption
 from epalm.cli.request_options import takes_requests
 from epalm.request_fields import option
 from epalm.samples import Modality
@@ -40,7 +40,7 @@ def app() -> tuple[typer.Typer, list[Request]]:
 
     @app.command()
     @takes_requests
-    def command(word: str, *, request: Request, as_json: JsonOption = False) -> None:
+    def command(word: Annotated[str, typer.Argument()], *, request: Request, as_json: bool = False) -> None:
         """What it does."""
         assert (word, as_json) == ("hello", True)
         seen.append(request)
