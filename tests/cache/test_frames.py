@@ -55,8 +55,8 @@ def test_an_empty_set_has_an_empty_frame_of_the_same_columns(tmp_path: Path, fea
 
 def _expected(features: FeatureSet, digests: list[str], views: tuple[int, ...]) -> np.ndarray:
     rows = contents(features)
-    found = [[np.frombuffer(rows[name, view], np.float16) for view in views] for name in digests]
-    return np.array(found).reshape(len(digests), len(views), *features.spec.row_shape)
+    values = [[np.frombuffer(rows[name, view], np.float16) for view in views] for name in digests]
+    return np.array(values).reshape(len(digests), len(views), *features.spec.row_shape)
 
 
 @pytest.mark.parametrize("views", [None, (0, 1), (0, 2), (2,)])

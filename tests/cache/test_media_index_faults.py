@@ -49,7 +49,7 @@ def stuck(path, *place, pulse):  # the last file takes for ever
         time.sleep(0.01)
     return real(path, *place, pulse=pulse)
 
-def told(units):
+def advance(units):
     del left[:units]
     if not left:
         print("all but one", file=sys.stderr, flush=True)
@@ -159,7 +159,7 @@ def test_many_processes_at_once(tmp_path: Path, media: list[MediaFile]) -> None:
 def test_what_was_hashed_before_the_end_is_kept(
     ended_by: signal.Signals, tmp_path: Path, media: list[MediaFile]
 ) -> None:
-    setup = "media_index.digest_file, media_index.silent, media_index._COMMIT_EVERY = stuck, told, 0.001"
+    setup = "media_index.digest_file, media_index.silent, media_index._COMMIT_EVERY = stuck, advance, 0.001"
     process = _start(tmp_path / "index.sqlite", media, setup)
     assert process.stderr is not None
     assert process.stderr.readline() == "all but one\n"

@@ -26,9 +26,9 @@ def test_progress_in_a_pipe_is_ten_lines_at_most(total: int, lines: int, capsys:
     with progress("extract", total, "media") as advance:
         for unit in range(total):
             advance(note=f"unit {unit}")
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == lines
+    lines_shown = capsys.readouterr().err.splitlines()
+    assert len(lines_shown) == lines
     if lines:
-        assert told[-1].startswith(f"extract: {total}/{total} media  ") and told[-1].endswith(
+        assert lines_shown[-1].startswith(f"extract: {total}/{total} media  ") and lines_shown[-1].endswith(
             f"  0 s left  unit {total - 1}"
         )

@@ -36,7 +36,7 @@ def age(root: Path, seconds: float = OLD) -> None:
         os.utime(path, (then, then))
 
 
-def found(root: Path, **options: object) -> list[Garbage]:
+def garbage_in(root: Path, **options: object) -> list[Garbage]:
     return find_garbage(Cache(root), **options)  # type: ignore[arg-type]
 
 
@@ -95,7 +95,7 @@ def test_what_nothing_needs_goes_when_it_is_old_and_the_rows_stay(
 
 def test_nothing_of_a_sound_set_is_garbage_however_old(features: FeatureSet, tmp_path: Path, epalm: Epalm) -> None:
     age(tmp_path)
-    assert found(tmp_path, grace=0) == []
+    assert garbage_in(tmp_path, grace=0) == []
     assert "nothing to free" in epalm("cache", "gc", "--cache", tmp_path).err
     whole(features)
 
@@ -116,8 +116,8 @@ def test_sets_without_a_user_go_when_that_is_asked_for(features: FeatureSet, tmp
 def test_a_set_that_was_used_of_late_stays(features: FeatureSet, tmp_path: Path) -> None:
     age(tmp_path)
     touch(features.objects)
-    assert found(tmp_path, unused=True) == []
-    assert len(found(tmp_path, unused=True, grace=0)) == 1
+    assert garbage_in(tmp_path, unused=True) == []
+    assert len(garbage_in(tmp_path, unused=True, grace=0)) == 1
 
 
 def test_a_set_that_a_run_has_marked_stays_while_the_run_is_there(features: FeatureSet, tmp_path: Path) -> None:
@@ -125,15 +125,15 @@ def test_a_set_that_a_run_has_marked_stays_while_the_run_is_there(features: Feat
     run.mkdir(parents=True)
     mark(features.objects, str(run), socket.gethostname())
     age(tmp_path)
-    assert found(tmp_path, unused=True) == []
+    assert garbage_in(tmp_path, unused=True) == []
     run.rmdir()
-    assert len(found(tmp_path, unused=True)) == 1
+    assert len(garbage_in(tmp_path, unused=True)) == 1
 
 
 def test_a_set_that_a_run_on_another_machine_has_marked_stays(features: FeatureSet, tmp_path: Path) -> None:
     mark(features.objects, "/nowhere/run", "another-machine")
     age(tmp_path)
-    assert found(tmp_path, unused=True) == []
+    assert garbage_in(tmp_path, unused=True) == []
 
 
 def test_a_set_with_a_mark_that_cannot_be_read_stays(features: FeatureSet, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_set_with_a_mark_that_cannot_be_read_stays(features: FeatureSet, tmp_p
     (path,) = (folder(features) / "uses").iterdir()
     path.write_text("{")
     age(tmp_path)
-    assert found(tmp_path, unused=True) == []
+    assert garbage_in(tmp_path, unused=True) == []
 
 
 def test_a_set_that_a_run_folder_names_stays(features: FeatureSet, tmp_path: Path, epalm: Epalm) -> None:
@@ -162,10 +162,10 @@ def test_a_set_that_a_run_folder_names_stays(features: FeatureSet, tmp_path: Pat
 def test_damaged_sets_are_left_to_verify(features: FeatureSet, tmp_path: Path) -> None:
     (folder(features) / "spec.json").unlink()
     age(tmp_path)
-    assert found(tmp_path, unused=True) == []
+    assert garbage_in(tmp_path, unused=True) == []
     (folder(features) / "spec.json").write_text("{")
     age(tmp_path)
-    assert found(tmp_path, unused=True) == []
+    assert garbage_in(tmp_path, unused=True) == []
 
 
 def test_only_the_unused_one_of_two_sets_goes(features: FeatureSet, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_only_the_unused_one_of_two_sets_goes(features: FeatureSet, tmp_path: Pa
     other.write_block(names(2), values(2))
     mark(features.objects, "/nowhere/run", "another-machine")
     age(tmp_path)
-    garbage = found(tmp_path, unused=True)
+    garbage = garbage_in(tmp_path, unused=True)
     assert [one.folder for one in garbage] == [f"sets/{other.name}"]
     assert garbage[0].bytes > 0
     garbage[0].delete()

@@ -117,11 +117,11 @@ def test_damage_is_found_named_and_never_read_and_the_next_extraction_makes_the_
     assert found.code == 3 and json.loads(found.out)["faults"]
     repaired = verify(epalm, features, "--repair")
     faults = json.loads(repaired.out)["faults"]
-    lacking = before.keys() - rows(features).keys()
-    assert (repaired.code == 3) == bool(lacking)
-    assert not lacking or any("epalm extract" in fault["repair"] for fault in faults)
+    missing = before.keys() - rows(features).keys()
+    assert (repaired.code == 3) == bool(missing)
+    assert not missing or any("epalm extract" in fault["repair"] for fault in faults)
     done = extract(pristine, Path(features.where).parents[1])
-    assert done.encoded == len({digest for digest, _ in lacking}) and done.media == done.hits + done.encoded + 1
+    assert done.encoded == len({digest for digest, _ in missing}) and done.media == done.hits + done.encoded + 1
     require_rows(features, before)
     again = verify(epalm, features)
     assert again.code == 0, again.err

@@ -35,7 +35,7 @@ def _with(spec: FeatureSpec, field: str, **changed: Any) -> FeatureSpec:
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "change"),
     [
         (_with(VIDEO, "encoder", weights="b" * 64), "weights aaaaaaaaaaaa → bbbbbbbbbbbb"),
         (_with(VIDEO, "encoder", kind="vit"), "encoder timesformer → vit"),
@@ -56,8 +56,8 @@ def _with(spec: FeatureSpec, field: str, **changed: Any) -> FeatureSpec:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_each_input_that_differs_is_named_in_words(other: FeatureSpec, said: str) -> None:
-    assert differences(VIDEO, other) == [said]
+def test_each_input_that_differs_is_named_in_words(other: FeatureSpec, change: str) -> None:
+    assert differences(VIDEO, other) == [change]
     assert other.fingerprint != VIDEO.fingerprint
 
 
@@ -103,8 +103,8 @@ def test_why_of_a_set_says_what_differs(tmp_path: Path, epalm: Epalm) -> None:
     other = _set(tmp_path, _with(SPEC, "preprocessing", size=[8, 8]), torch="2.6")
     done = epalm("cache", "why", other.name, "--cache", tmp_path)
     assert "preprocessing.size 4 → 8" in done.out and "torch 2.5 → 2.6" in done.out
-    told = json.loads(epalm("cache", "why", other.name, "--cache", tmp_path, "--json").out)
-    assert told["nearest"] == SPEC.name and told["inputs"] == ["preprocessing.size 4 → 8"]
+    facts = json.loads(epalm("cache", "why", other.name, "--cache", tmp_path, "--json").out)
+    assert facts["nearest"] == SPEC.name and facts["inputs"] == ["preprocessing.size 4 → 8"]
 
 
 class Medium:
@@ -125,10 +125,10 @@ class Medium:
     def why(self, subject: object = None) -> dict[str, Any]:
         done = self._epalm("cache", "why", subject or self.path, "--json", "--cache", self.cache)
         assert done.code == 0, done.err
-        (told,) = json.loads(done.out)["sets"]
-        assert isinstance(told, dict)
+        (facts,) = json.loads(done.out)["sets"]
+        assert isinstance(facts, dict)
         assert self._epalm("cache", "why", subject or self.path, "--cache", self.cache).code == 0
-        return told
+        return facts
 
 
 @pytest.fixture
@@ -138,10 +138,10 @@ def medium(tmp_path: Path, epalm: Epalm) -> Medium:
 
 def test_a_row_is_found_with_its_block_time_and_versions(medium: Medium) -> None:
     medium.extract()
-    told = medium.why()
+    facts = medium.why()
     (record,) = medium.features.records()
-    assert (told["set"], told["block"], told["views"]) == (SPEC.name, record.block, [0])
-    assert told["time"] == record.time and told["versions"] == {"torch": "2.5"}
+    assert (facts["set"], facts["block"], facts["views"]) == (SPEC.name, record.block, [0])
+    assert facts["time"] == record.time and facts["versions"] == {"torch": "2.5"}
 
 
 def test_a_medium_that_was_never_extracted_says_so(medium: Medium) -> None:

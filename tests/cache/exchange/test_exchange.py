@@ -41,8 +41,8 @@ def _values(features: FeatureSet, digests: Sequence[str], views: Sequence[int], 
     """What a file should hold (N, V, L, D)."""
     rows = contents(features)
     shape = SPEC.row_shape
-    found = [[np.frombuffer(rows[name, view], np.float16).reshape(shape) for view in views] for name in digests]
-    return np.array(found)[:, :, [SPEC.layers.index(layer) for layer in layers]]
+    values = [[np.frombuffer(rows[name, view], np.float16).reshape(shape) for view in views] for name in digests]
+    return np.array(values)[:, :, [SPEC.layers.index(layer) for layer in layers]]
 
 
 _blocks = st.lists(

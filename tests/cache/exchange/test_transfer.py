@@ -212,9 +212,9 @@ def test_names_of_both_sides_are_kept(features: FeatureSet, tmp_path: Path) -> N
     there = make_set(tmp_path / "there", [Block([50])], data="other.jsonl")
     write_manifest(there.objects, Manifest("samples.jsonl", {"1.png": digest("old"), "mine.png": digest(50)}))
     move_set(features, Cache(tmp_path / "there"))
-    found = {manifest.data: manifest.digests for manifest in read_manifests(there.objects)}
-    assert found["other.jsonl"] == {"50.png": digest(50)}
-    assert found["samples.jsonl"]["mine.png"] == digest(50) and found["samples.jsonl"]["1.png"] == digest(1)
+    names = {manifest.data: manifest.digests for manifest in read_manifests(there.objects)}
+    assert names["other.jsonl"] == {"50.png": digest(50)}
+    assert names["samples.jsonl"]["mine.png"] == digest(50) and names["samples.jsonl"]["1.png"] == digest(1)
 
 
 @pytest.mark.parametrize("form", ["h5", "npz", "parquet"])

@@ -115,9 +115,9 @@ def test_only_the_first_writes_new(objects: Objects) -> None:
 @pytest.mark.parametrize("alike", [False, True])
 def test_of_many_at_once_one_is_first(objects: Objects, alike: bool) -> None:
     for turn in range(5):
-        said = together(WRITERS, lambda n: objects.write_new(f"r/{turn}", b"x" if alike else b"%d" % n))  # noqa: B023
-        assert said.count(True) == 1
-        assert objects.read(f"r/{turn}") == (b"x" if alike else b"%d" % said.index(True))
+        first = together(WRITERS, lambda n: objects.write_new(f"r/{turn}", b"x" if alike else b"%d" % n))  # noqa: B023
+        assert first.count(True) == 1
+        assert objects.read(f"r/{turn}") == (b"x" if alike else b"%d" % first.index(True))
     assert objects.names("r") == [str(turn) for turn in range(5)]
 
 
@@ -164,8 +164,8 @@ def test_a_walk_tells_when_things_were_written(objects: Objects, tmp_path: Path)
     clock = tmp_path / "clock"
     clock.touch()
     objects.write("a", b"")
-    (found,) = objects.walk()
-    assert abs(found.modified - clock.stat().st_mtime) < 60
+    (stored,) = objects.walk()
+    assert abs(stored.modified - clock.stat().st_mtime) < 60
 
 
 @every_store

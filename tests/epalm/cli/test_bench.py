@@ -103,10 +103,10 @@ def test_a_training_of_two_tables_is_one(commands: Runner, epalm: Epalm, tmp_pat
     # As many steps for all: frozen, TimeSformer and no mask are the variant `epalm`.
     assert len(commands.trained) == 15 + (3 + 4 + 7 + 4) - 3
     assert len(commands.extracted) == 3 + 3 + 3  # of the modalities, of the encoders, of the masks
-    told = json.loads(done.out)
-    assert list(dict.fromkeys(row["grid"] for row in told)) == grids()
+    records = json.loads(done.out)
+    assert list(dict.fromkeys(row["grid"] for row in records)) == grids()
     text = page.read_text()
-    for row in (row for row in told if row["grid"] == "table-2"):
+    for row in (row for row in records if row["grid"] == "table-2"):
         published = "–" if row["published"]["BLEU-4"] is None else f"{row['published']['BLEU-4']:.2f}"
         measured = "90.0 (80.0–100.0)"
         figures = [measured, measured, f"{row['published']['CIDEr']:.2f}", published]
@@ -141,7 +141,7 @@ def test_masks_are_views_of_the_cache(commands: Runner, epalm: Epalm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "fault"),
     [
         (["--data", "clotho:gone"], "needs a --recipe"),
         (["--data", "gone.jsonl", "--recipe", "vqa-v2"], "gone.jsonl"),
@@ -156,11 +156,11 @@ def test_masks_are_views_of_the_cache(commands: Runner, epalm: Epalm) -> None:
     ],
 )
 def test_what_cannot_be_is_told_before_anything_runs(
-    words: list[str], said: str, trial: Trial, commands: Runner
+    words: list[str], fault: str, trial: Trial, commands: Runner
 ) -> None:
     done = trial.epalm("bench", "table-1", *words)
     assert done.code == 1 and done.err.count("error: ") == 1 and "Traceback" not in done.err
-    assert said in done.err and not commands.extracted
+    assert fault in done.err and not commands.extracted
 
 
 def test_ones_own_grid_is_a_file(commands: Runner, epalm: Epalm) -> None:

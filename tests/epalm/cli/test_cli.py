@@ -13,17 +13,17 @@ from tests.conftest import Epalm
 
 
 def _commands() -> set[str]:
-    found = set()
+    names = set()
 
     def walk(name: str, command: Any) -> None:
         children = getattr(command, "commands", {})
         for child, inner in children.items():
             walk(f"{name} {child}", inner)
         if not children and not command.hidden:
-            found.add(name)
+            names.add(name)
 
     walk("epalm", typer.main.get_command(app))
-    return found
+    return names
 
 
 def test_the_commands_are_these() -> None:
@@ -65,7 +65,7 @@ def test_help_imports_no_model_library() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "fault"),
     [
         (("extract", "-m", "image", "--encoder", "resnet"), 1, "resnet"),
         (("extract", "-m", "image", "--encoder", "ast"), 1, "does not read image"),
@@ -88,7 +88,7 @@ def test_help_imports_no_model_library() -> None:
     ],
 )
 def test_a_wrong_word_is_one_message(
-    words: tuple[str, ...], code: int, told: str, epalm: Epalm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: tuple[str, ...], code: int, fault: str, epalm: Epalm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from PIL import Image
 
@@ -98,6 +98,6 @@ def test_a_wrong_word_is_one_message(
     monkeypatch.chdir(tmp_path)
     done = epalm(*words)
     assert done.code == code
-    assert told in done.err
+    assert fault in done.err
     assert "Traceback" not in done.err
     assert code == 2 or done.err.count("error: ") == 1

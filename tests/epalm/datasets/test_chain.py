@@ -47,8 +47,8 @@ def test_extract_train_score(
     data = ("--data", f"{benchmark.name}:{root}")
     extracted = epalm("extract", "-m", benchmark.modality, *data, "--weights", "playground", "--workers", 0, "--json")
     assert extracted.code == 0, extracted.err
-    told = json.loads(extracted.out)
-    assert told["media"] == len(FORMS[spec][1]) and told["bad"] == 0
+    summary = json.loads(extracted.out)
+    assert summary["media"] == len(FORMS[spec][1]) and summary["bad"] == 0
 
     recipe = _RECIPES.get(benchmark.name, benchmark.name)
     trained = epalm("train", "--from-cache", "--recipe", recipe, *_SHORT, "--no-canary", "--json")

@@ -31,12 +31,12 @@ def test_the_layout_is_the_one_that_is_read(spec: str, epalm: Epalm, tmp_path: P
     assert {place["form"] for place in expected} == {one.name for one in benchmarks()[name].forms}
     assert not any(place["found"] for place in expected)
     root = write_form(spec, tmp_path)
-    told = json.loads(epalm("datasets", spec, "--root", root, "--json").out)
-    assert {place["found"] for place in told["files"] if not place["folder"]} - {None} == set(FORMS[spec][0])
-    assert {place["form"] for place in told["files"]} == {form}
-    folders = {place["found"] for place in told["files"] if place["folder"]} - {None}
+    layout = json.loads(epalm("datasets", spec, "--root", root, "--json").out)
+    assert {place["found"] for place in layout["files"] if not place["folder"]} - {None} == set(FORMS[spec][0])
+    assert {place["form"] for place in layout["files"]} == {form}
+    folders = {place["found"] for place in layout["files"] if place["folder"]} - {None}
     assert {Path(media).parent.as_posix() for media in FORMS[spec][1]} <= folders
-    assert all(split["media"] == split["media_there"] > 0 for split in told["splits"])
+    assert all(split["media"] == split["media_there"] > 0 for split in layout["splits"])
 
 
 def test_what_is_missing_is_said(epalm: Epalm, tmp_path: Path) -> None:

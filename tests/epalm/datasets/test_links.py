@@ -146,20 +146,20 @@ def test_the_summary_adds_up_and_links_stay_followed(
     root = _linked_world(tmp_path)
     words = ("extract", "-m", "image", "--weights", "playground", "--workers", "0", "--data", str(root))
     off = epalm(*words, "--json")
-    told = json.loads(off.out)
-    assert off.code == 3 and (told["media"], told["encoded"], told["equal"], told["bad"]) == (6, 1, 1, 4)
+    summary = json.loads(off.out)
+    assert off.code == 3 and (summary["media"], summary["encoded"], summary["equal"], summary["bad"]) == (6, 1, 1, 4)
     assert "6 files passed over: 4 hidden, 1 linked, 1 of unknown kind" in off.err
-    hints = [json.loads(line)["hint"] for line in Path(told["ledger"]).read_text().splitlines()]
+    hints = [json.loads(line)["hint"] for line in Path(summary["ledger"]).read_text().splitlines()]
     assert sum("--follow-links" in hint for hint in hints) == 3
     plan = epalm(*words, "--follow-links", "--plan")
     assert plan.code == 0 and f"links lead to {tmp_path / 'blobs'}, {tmp_path / 'store' / 'train'}" in plan.out
     on = epalm(*words, "--follow-links", "--json")
-    told = json.loads(on.out)
-    assert told["media"] == told["hits"] + told["encoded"] + told["equal"] + told["bad"] == 7
-    assert (told["hits"], told["encoded"], told["bad"]) == (2, 4, 1)
-    assert told["passed_over"] == {"hidden": 4, "of unknown kind": 1}
+    summary = json.loads(on.out)
+    assert summary["media"] == summary["hits"] + summary["encoded"] + summary["equal"] + summary["bad"] == 7
+    assert (summary["hits"], summary["encoded"], summary["bad"]) == (2, 4, 1)
+    assert summary["passed_over"] == {"hidden": 4, "of unknown kind": 1}
     files = sum(len(names) for _, _, names in os.walk(root, followlinks=True))
-    assert told["media"] + sum(told["passed_over"].values()) == files
+    assert summary["media"] + sum(summary["passed_over"].values()) == files
     again = json.loads(epalm(*words, "--follow-links", "--json").out)
     assert (again["hits"], again["encoded"], again["equal"], again["bad"]) == (6, 0, 0, 1)
 
@@ -182,8 +182,8 @@ def test_a_benchmarks_links_are_followed_when_that_is_asked_for(tmp_path: Path, 
         dataset.locate(dataset.samples[0].media)
     assert "--follow-links" in str(caught.value.hint)
     for words, missing in ((), 1), (("--follow-links",), 0):
-        told = json.loads(epalm("datasets", "coco-caption", "--root", root, *words, "--json").out)
-        assert [split["media"] - split["media_there"] for split in told["splits"]] == [missing]
+        summary = json.loads(epalm("datasets", "coco-caption", "--root", root, *words, "--json").out)
+        assert [split["media"] - split["media_there"] for split in summary["splits"]] == [missing]
     dataset = load_dataset(f"follow-links:coco-caption:{root}")
     assert dataset.locate(dataset.samples[0].media).path == tmp_path / "store" / "COCO_val2014_000000000001.jpg"
     assert dataset.linked_roots() == (str(tmp_path / "store"),)

@@ -29,8 +29,8 @@ def test_members_lie_where_the_standard_library_finds_them(tmp_path: Path, form:
     path = write_tar(tmp_path / "s.tar", [*LONG, *PLAIN], form)
     with tarfile.open(path) as tar, path.open("rb") as file:
         expected = [(member.name, member.offset_data, member.size) for member in tar if member.isreg()]
-        found = [(m.name, m.offset_data, m.size) for m in read_members(file, "s") if m.isreg()]
-    assert found == expected
+        members = [(m.name, m.offset_data, m.size) for m in read_members(file, "s") if m.isreg()]
+    assert members == expected
 
 
 @pytest.mark.parametrize("form", ["v7", "ustar", "oldgnu", "gnu", "pax"])

@@ -253,11 +253,11 @@ def test_a_shard_gives_the_rows_of_its_files(
         samples = [sample for sample in load_dataset(str(world)).samples if sample.task is Task.CAPTION]
         members: list[tuple[str | tarfile.TarInfo, bytes]] = []
         for sample in samples:
-            told = {"id": sample.id, "split": sample.split, "references": sample.references}
+            metadata = {"id": sample.id, "split": sample.split, "references": sample.references}
             name = Path(sample.media)
             members += [
                 (str(name), (world / name).read_bytes()),
-                (f"{name.with_suffix('.json')}", json.dumps(told).encode()),
+                (f"{name.with_suffix('.json')}", json.dumps(metadata).encode()),
             ]
         shard = write_tar(tmp_path / f"{modality}.tar", members)
         words = ("extract", "-m", modality, "--weights", "playground", "--json", "--workers", 1, "--data")

@@ -46,7 +46,7 @@ def test_an_injection_of_another_form_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "fault"),
     [
         (["model.variant=epalm-ada", "model.deep_prompt=true"], "needs a prompt"),
         (["lm.train=true", "lm.dtype=bfloat16"], "lost in bfloat16"),
@@ -55,8 +55,8 @@ def test_an_injection_of_another_form_is_refused(text: str) -> None:
         (["encoder.train=true", "model.blind=true"], "withholds"),
     ],
 )
-def test_what_cannot_go_together_is_refused(overrides: list[str], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_what_cannot_go_together_is_refused(overrides: list[str], fault: str) -> None:
+    with pytest.raises(UsageError, match=fault):
         load_config("gqa", overrides)
 
 
@@ -83,7 +83,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "override", "told"),
+    ("recipe", "override", "fault"),
     [
         ("nothing", "optim.epochs=1", "no recipe 'nothing'"),
         ("gqa", "epochs=1", "section.key=value"),
@@ -92,8 +92,8 @@ def test_all_faults_are_told_at_once() -> None:
         ("gqa", "description.x=1", "description: "),
     ],
 )
-def test_wrong_recipes_and_overrides_are_one_message(recipe: str, override: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_wrong_recipes_and_overrides_are_one_message(recipe: str, override: str, fault: str) -> None:
+    with pytest.raises(UsageError, match=fault):
         load_config(recipe, [override])
 
 

@@ -45,14 +45,14 @@ def test_verify_reports_every_set_and_finds_damage(epalm: Epalm, tmp_path: Path,
     (folder(features) / record.chunk).write_bytes(b"")
     other = Cache(tmp_path).feature_set(replace(SPEC, version=2), recorded={})
     (folder(other) / "spec.json").write_text("{")
-    found = epalm("cache", "verify", "--cache", tmp_path, "--json")
-    assert found.code == 3
-    told = json.loads(found.out)
-    assert {(fault["set"], fault["what"]) for fault in told["faults"]} == {
+    verified = epalm("cache", "verify", "--cache", tmp_path, "--json")
+    assert verified.code == 3
+    report = json.loads(verified.out)
+    assert {(fault["set"], fault["what"]) for fault in report["faults"]} == {
         (features.name, f"block {record.block}"),
         (other.name, "spec.json"),
     }
-    assert [one["set"] for one in told["sets"]] == sorted([features.name, other.name])
+    assert [one["set"] for one in report["sets"]] == sorted([features.name, other.name])
     assert epalm("cache", "verify", other.name, "--cache", tmp_path).code == 3  # by name, though it cannot be opened
 
 
@@ -63,8 +63,8 @@ def test_what_surrounds_the_blocks_is_checked_and_mended_from_the_rest(
     path = folder(features) / key
     whole = json.loads(path.read_text())
     path.write_text("[")
-    found = epalm("cache", "verify", "--cache", tmp_path, "--json")
-    assert found.code == 3 and [fault["what"] for fault in json.loads(found.out)["faults"]] == [key]
+    verified = epalm("cache", "verify", "--cache", tmp_path, "--json")
+    assert verified.code == 3 and [fault["what"] for fault in json.loads(verified.out)["faults"]] == [key]
     assert epalm("cache", "verify", "--repair", "--cache", tmp_path).code == 0
     assert json.loads(path.read_text()) == whole
     assert epalm("cache", "verify", "--cache", tmp_path).code == 0

@@ -66,8 +66,10 @@ def test_ls_names_a_damaged_set_and_hides_no_other(
         (folder(other) / "spec.json").unlink()
     done = epalm("cache", "ls", "--cache", tmp_path)
     assert done.code == 0 and features.name in done.out and other.name in done.out and "damaged" in done.out
-    told = {figures["set"]: figures for figures in json.loads(epalm("cache", "ls", "--cache", tmp_path, "--json").out)}
-    assert told[features.name]["media"] == 4 and "fault" in told[other.name]
+    listed = {
+        figures["set"]: figures for figures in json.loads(epalm("cache", "ls", "--cache", tmp_path, "--json").out)
+    }
+    assert listed[features.name]["media"] == 4 and "fault" in listed[other.name]
 
 
 def test_info_says_what_decides_the_numbers(epalm: Epalm, tmp_path: Path, features: FeatureSet) -> None:
@@ -91,8 +93,8 @@ def test_ledger_lists_what_still_has_no_row(epalm: Epalm, tmp_path: Path, featur
     done = epalm("cache", "ledger", "--cache", tmp_path)
     assert done.code == 0 and "it is torn" in done.out and "make it again" in done.out
     assert "--retry-bad" in done.err
-    found = json.loads(epalm("cache", "ledger", "image", "--cache", tmp_path, "--json").out)
-    assert [entry["media"] for entry in found] == ["bad.png", "absent.png"]
+    entries = json.loads(epalm("cache", "ledger", "image", "--cache", tmp_path, "--json").out)
+    assert [entry["media"] for entry in entries] == ["bad.png", "absent.png"]
 
 
 def test_an_empty_ledger_says_so(epalm: Epalm, tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ def test_a_page_answers_an_image_a_clip_and_a_sound(
     asked = ((Modality.IMAGE, "img", QUESTION), (Modality.VIDEO, "video", ""), (Modality.AUDIO, "audio", QUESTION))
     for modality, tag, question in asked:
         medium = next(path for path in sorted((worlds[modality] / "test").iterdir()))
-        told = epalm("predict", medium, *filter(None, [question]), "--json")
-        text = json.loads(told.out)["text"]
+        predicted = epalm("predict", medium, *filter(None, [question]), "--json")
+        text = json.loads(predicted.out)["text"]
         said = re.compile(rf"{'answer' if question else 'caption'} by {modality} in \d+\.\d s")
         assert _ask(page, medium, tag, question, said) == (" ".join(text.split()) or "(it said nothing)")
         assert page.evaluate(f"document.querySelector('#shown {tag}').src").startswith(served.url)

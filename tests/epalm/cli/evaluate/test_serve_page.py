@@ -65,9 +65,9 @@ def _ask(client: "TestClient", file: Any, question: Any, *, queued: bool = False
         done = client.post("/gradio_api/run/predict", json=words)
         return {"success": done.status_code == 200, "output": done.json()}
     assert client.post("/gradio_api/queue/join", json=words).status_code == 200
-    said = client.get("/gradio_api/queue/data", params={"session_hash": "me"}).text
-    told = [json.loads(line.removeprefix("data: ")) for line in said.splitlines() if line.startswith("data: ")]
-    return next(one for one in told if one["msg"] == "process_completed")
+    stream = client.get("/gradio_api/queue/data", params={"session_hash": "me"}).text
+    events = [json.loads(line.removeprefix("data: ")) for line in stream.splitlines() if line.startswith("data: ")]
+    return next(one for one in events if one["msg"] == "process_completed")
 
 
 def _named(path: str, *, stream: bool = False) -> dict[str, Any]:
