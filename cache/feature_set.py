@@ -26,16 +26,15 @@ from epalm.cache.blocks import (
     write_block,
 )
 from epalm.cache.ledger import Entry, Ledger
-from epalm.cache.manifest import read_manifests
+from epalm.cache.manifest import names_by_digest, read_manifests
 from epalm.cache.objects.base import Objects
+from epalm.cache.reader import FeatureReader, RowTable
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 
 if TYPE_CHECKING:
     import dask.array as da
     import pandas as pd
-
-    from epalm.cache.reader import FeatureReader, RowTable
 
 _AT_ONCE = 16  # records read side by side: an object store answers each after a while
 _SUFFIX = ".json"
@@ -143,13 +142,11 @@ class FeatureSet:
                     count += len(rows)
         return count
 
-    def open(self, *, only: Collection[str] | None = None, mapped: bool = False) -> "FeatureReader":
+    def open(self, *, only: Collection[str] | None = None, mapped: bool = False) -> FeatureReader:
         """A reader of the rows that are committed now, each block of `only` these media [default: all] checked once.
 
         `mapped`: files are mapped even where memory would suffice, so that several processes have them in memory once.
         """
-        from epalm.cache.reader import FeatureReader
-
         records = self.records()
         if only is not None:
             wanted = set(only)
@@ -163,9 +160,25 @@ class FeatureSet:
         `row` in it; `written` (UTC), `host` and `device`; `versions` of libraries. Raises CacheError for a damaged
         record or manifest.
         """
-        from epalm.cache.reader import rows_frame
+        import pandas as pd
 
-        return rows_frame(self.records(), read_manifests(self.objects))
+        records, names = self.records(), names_by_digest(read_manifests(self.objects))
+        counts, digests = [len(record.rows) for record in records], [row for record in records for row in record.rows]
+        of_blocks = {
+            "views": [record.views for record in records],
+            "block": [record.block for record in records],
+            "written": pd.to_datetime(np.array([record.time for record in records], float), unit="s", utc=True),
+            "host": [record.written.get("host") for record in records],
+            "device": [record.written.get("device") for record in records],
+            "versions": [record.versions for record in records],
+        }
+        # Texts stay Python's: converting a million of them would take as long as all the rest.
+        blocks = pd.DataFrame(of_blocks).astype({name: object for name in of_blocks if name != "written"})
+        frame = blocks.take(np.repeat(np.arange(len(records)), counts)).reset_index(drop=True)
+        frame.insert(0, "digest", pd.Series(digests, dtype=object))
+        frame.insert(1, "names", pd.Series([names.get(digest, ()) for digest in digests], dtype=object))
+        frame.insert(4, "row", np.concatenate([np.arange(count) for count in (*counts, 0)]))
+        return frame
 
     def digests(self, *, views: Sequence[int] | None = None) -> list[str]:
         """The media (N,) of `to_dask`, in the order of its rows. Raises as `to_dask`."""
@@ -180,10 +193,8 @@ class FeatureSet:
         """
         return self.table(layers=layers, views=views).to_dask()
 
-    def table(self, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None) -> "RowTable":
+    def table(self, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None) -> RowTable:
         """The rows of `to_dask`, to be read stretch by stretch. Raises as `to_dask`."""
-        from epalm.cache.reader import RowTable
-
         return RowTable(self.objects, self.records(), self.spec, layers, views)
 
     def bad_media(self) -> list[Entry]:

@@ -1,11 +1,11 @@
-"""Rows out of a feature set, fast: by number, all of them as an array, and a DataFrame of what they are.
+"""Rows out of a feature set, fast: by number, and all of them as an array.
 
 Letters: N media, V views, L layers, T tokens, D hidden size. Checks each block once per open.
 Gathers with numpy: torch's index_select on several CPU threads is many times slower.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,14 +15,12 @@ import numpy as np
 import psutil
 
 from epalm.cache.blocks import Record, read_values, require_fit, require_size, require_values
-from epalm.cache.manifest import Manifest, names_by_digest
 from epalm.cache.objects.base import Objects
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError, UsageError
 
 if TYPE_CHECKING:
     import dask.array as da
-    import pandas as pd
 
 NONE = -1
 _MEMORY_SHARE = 0.5  # of what is free: more than this is mapped
@@ -238,26 +236,3 @@ def _read_pairs(objects: Objects, record: Record, spec: FeatureSpec) -> np.ndarr
     """A block's values for each (row, view) pair, in float32."""
     require_fit(record, spec)
     return read_values(objects, record).reshape(-1, *spec.row_shape).astype(np.float32)
-
-
-def rows_frame(records: Sequence[Record], manifests: Iterable[Manifest]) -> "pd.DataFrame":
-    """A row for each medium of each block, in the order of blocks; see `FeatureSet.frame`."""
-    import pandas as pd
-
-    counts, names = [len(record.rows) for record in records], names_by_digest(manifests)
-    digests = [digest for record in records for digest in record.rows]
-    of_blocks = {
-        "views": [record.views for record in records],
-        "block": [record.block for record in records],
-        "written": pd.to_datetime(np.array([record.time for record in records], float), unit="s", utc=True),
-        "host": [record.written.get("host") for record in records],
-        "device": [record.written.get("device") for record in records],
-        "versions": [record.versions for record in records],
-    }
-    # Texts stay Python's: converting a million of them would take as long as all the rest.
-    blocks = pd.DataFrame(of_blocks).astype({name: object for name in of_blocks if name != "written"})
-    frame = blocks.take(np.repeat(np.arange(len(records)), counts)).reset_index(drop=True)
-    frame.insert(0, "digest", pd.Series(digests, dtype=object))
-    frame.insert(1, "names", pd.Series([names.get(digest, ()) for digest in digests], dtype=object))
-    frame.insert(4, "row", np.concatenate([np.arange(count) for count in (*counts, 0)]))
-    return frame

@@ -13,6 +13,7 @@ from epalm.cache.feature_set import FeatureSet
 from epalm.cache.media_index import MediaIndex
 from epalm.cache.objects.base import MissingObjectError, Objects
 from epalm.cache.objects.local import LocalObjects
+from epalm.cache.objects.remote import RemoteObjects
 from epalm.cache.spec import FeatureSpec, parse_layers
 from epalm.errors import CacheError
 from epalm.fingerprint import digest_json
@@ -58,8 +59,6 @@ def open_objects(where: str | Path) -> Objects:
         return LocalObjects(Path(where))
     if scheme in ("file", "local"):
         return LocalObjects(Path(rest))
-    from epalm.cache.objects.remote import RemoteObjects  # obstore takes a moment to import
-
     return RemoteObjects(str(where))
 
 

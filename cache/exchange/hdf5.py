@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import h5py
 import numpy as np
+from h5py import h5d, h5l, h5o, h5s, h5t
 from pydantic import TypeAdapter
 
 from epalm.cache.blocks import checksum
@@ -28,9 +30,6 @@ from epalm.cache.manifest import Manifest
 from epalm.cache.reader import RowTable
 from epalm.errors import CacheError
 from epalm.fingerprint import digest_json
-
-if TYPE_CHECKING:
-    import h5py
 
 _STRETCH = 512  # rows that have one checksum, as many as a block has
 _STRETCH_BYTES = 256 << 20  # of rows so wide that fewer have one; also what one row may have
@@ -64,8 +63,6 @@ def write_hdf5(path: Path, contents: Contents) -> None:
 
     HDF5 does not survive a full disk, so it only lays the file out, in memory: rows and checksums follow by offset.
     """
-    import h5py
-
     rows = contents.rows
     texts = {"spec.json": rows.spec.to_bytes(), "recorded.json": json.dumps(contents.recorded, indent=2).encode()}
     texts |= {f"manifests/{number:04d}.jsonl": one.to_bytes() for number, one in enumerate(contents.manifests)}
@@ -88,10 +85,10 @@ def write_hdf5(path: Path, contents: Contents) -> None:
             file.create_dataset(name, data=array)
         about_at = file.create_dataset("about.json", data=np.frombuffer(_sealed(about), np.uint8)).id.get_offset()
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        kind, space = h5py.h5t.py_create(np.dtype(rows.spec.stored_dtype)), h5py.h5s.create_simple(rows.shape)
-        features_at = h5py.h5d.create(file.id, b"features", kind, space, settings).get_offset()
+        settings.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+        settings.set_fill_time(h5d.FILL_TIME_NEVER)
+        kind, space = h5t.py_create(np.dtype(rows.spec.stored_dtype)), h5s.create_simple(rows.shape)
+        features_at = h5d.create(file.id, b"features", kind, space, settings).get_offset()
     checksums = []
     with path.open("r+b") as out:
         out.write(image.getbuffer())
@@ -110,8 +107,6 @@ def _sealed(about: dict[str, Any]) -> bytes:
 @contextmanager
 def open_hdf5(path: Path) -> Iterator["ExportedSet"]:
     """A file that `write_hdf5` may have written, all but its features checked. Raises CacheError."""
-    import h5py
-
     if not path.is_file():  # a pipe would be waited for, a device read without end
         raise CacheError(f"{path} is no file")
     with claims.refusing(str(path)):
@@ -125,7 +120,7 @@ def open_hdf5(path: Path) -> Iterator["ExportedSet"]:
 class ExportedSet:
     """What a file holds: `spec`, `recorded`, `views`, `digests`, `manifests`, and the features by iterating."""
 
-    def __init__(self, file: "h5py.File", path: Path) -> None:
+    def __init__(self, file: h5py.File, path: Path) -> None:
         """Raises CacheError, or what `claims.refusing` makes one, for whatever no export writes."""
         self.where, self._root, self._file_bytes = str(path), file["/"].id, path.stat().st_size
         if sorted(file["/"].keys()) != _MEMBERS:
@@ -178,8 +173,6 @@ class ExportedSet:
 
     def _member(self, name: str) -> Any:
         """A member by its path, every link on the way a hard one. Raises CacheError."""
-        from h5py import h5l, h5o
-
         member: Any = self._root
         for part in name.encode().split(b"/"):
             if member.links.get_info(part).type != h5l.TYPE_HARD:
@@ -187,11 +180,8 @@ class ExportedSet:
             member = h5o.open(member, part)
         return member
 
-    def _array(self, name: str, dtype: "np.dtype[Any]", dimensions: int) -> "h5py.Dataset":
+    def _array(self, name: str, dtype: "np.dtype[Any]", dimensions: int) -> h5py.Dataset:
         """A member of exactly that type and number of dimensions; nothing is read yet. Raises CacheError."""
-        import h5py
-        from h5py import h5d, h5s, h5t
-
         where, member = f"{self.where}:/{name}", self._member(name)
         if type(member) is not h5d.DatasetID:
             raise CacheError(f"{where} is no array")
