@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epalm import DEFAULT_CACHE, DEFAULT_RUNS
+from epalm.evaluate.request import PredictRequest, ScoreRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from epalm.cache.feature_set import FeatureSet
     from epalm.errors import MediaError
     from epalm.evaluate.loaded_model import LoadedModel
-    from epalm.evaluate.request import PredictRequest, ScoreRequest
     from epalm.extract.pipeline import ExtractSummary
     from epalm.extract.request import ExtractRequest
     from epalm.train.lm.processes import Processes
@@ -123,16 +123,15 @@ def scores(
     return read_scores(None if run is None else str(run), runs, split).frame.reset_index(drop=True)
 
 
-def score(request: "ScoreRequest") -> dict[str, Any]:
+def score(request: ScoreRequest) -> dict[str, Any]:
     """Decode a split with a trained run and score it; what `scores.json` has of it. Raises EpalmError."""
     from epalm.evaluate.run import execute_score, plan_score
 
     return execute_score(plan_score(request))
 
 
-def predict(files: "Sequence[str]", request: "PredictRequest | None" = None) -> "list[str | MediaError]":
+def predict(files: "Sequence[str]", request: PredictRequest | None = None) -> "list[str | MediaError]":
     """What a trained run says about each file, or why that cannot be read. Raises EpalmError."""
     from epalm.evaluate.loaded_model import predict
-    from epalm.evaluate.request import PredictRequest
 
     return predict(files, request or PredictRequest())[1]

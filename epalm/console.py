@@ -1,6 +1,7 @@
 """What the user sees while work runs: messages, progress, tables. All but results goes to stderr."""
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, Protocol
@@ -94,8 +95,6 @@ def progress(description: str, total: int, unit: str, *, done: int = 0) -> Itera
 
 class _PlainProgress:
     def __init__(self, description: str, total: int, unit: str, done: int) -> None:
-        import time
-
         self._clock = time.monotonic
         self._description, self._total, self._unit = description, total, unit
         self._started = self._clock()
