@@ -95,9 +95,8 @@ def progress(description: str, total: int, unit: str, *, done: int = 0) -> Itera
 
 class _PlainProgress:
     def __init__(self, description: str, total: int, unit: str, done: int) -> None:
-        self._clock = time.monotonic
         self._description, self._total, self._unit = description, total, unit
-        self._started = self._clock()
+        self._started = time.monotonic()
         self._done = self._before = done
         self._next_line = done * _LINES_PER_RUN // max(1, total) + 1
 
@@ -106,7 +105,7 @@ class _PlainProgress:
         if self._total <= 0 or self._done * _LINES_PER_RUN < self._next_line * self._total:
             return
         self._next_line = self._done * _LINES_PER_RUN // self._total + 1
-        rate = (self._done - self._before) / max(self._clock() - self._started, 1e-9)
+        rate = (self._done - self._before) / max(time.monotonic() - self._started, 1e-9)
         left = (self._total - self._done) / rate
         tail = f"  {note}" if note else ""
         say(
