@@ -106,6 +106,9 @@ def test_one_is_looked_at_and_two_are_compared(runs: Path, trial: Trial) -> None
     compared = json.loads(trial.epalm(*words, "done", "other", "--json").out)
     assert compared["differences"] == ["optim.seed 0 → 5"]
     assert "optim.seed 0 → 5" in trial.epalm(*words, "done", "other").out
+    table = trial.epalm(*words, "done", "--format", "csv").out
+    assert table.startswith("name,value\n") and "state,done\n" in table
+    assert trial.epalm(*words, "done", "other", "--format", "csv").out.splitlines()[1:] == ["optim.seed 0 → 5"]
     assert "the same training" in trial.epalm(*words, "other", "stopped").err
     for names, fault in ((("nothing",), "nothing"), (("a", "b", "c"), "3 runs"), (("done", "torn"), "cannot be read")):
         refused = trial.epalm(*words, *names)
