@@ -41,7 +41,7 @@ _FRESH = 2_000_000_000  # ns: a file changed this shortly before it was hashed m
 _MOST_THREADS = 8
 
 
-class _Row(NamedTuple):
+class Content(NamedTuple):
     """What is known of a medium: the file's `Status`, its digest (hex) then and the one before that, "" for none."""
 
     size: int
@@ -68,52 +68,49 @@ class MediaIndex:
 
     def digests(self, media: Sequence[MediaFile], statuses: Sequence[Status | None] | None = None) -> list[str | None]:
         """Each medium's digest (hex) in order, hashed where it is not known; None for one that cannot be read."""
+        return [content and content.digest for content in self.contents(media, statuses)]
+
+    def contents(
+        self, media: Sequence[MediaFile], statuses: Sequence[Status | None] | None = None
+    ) -> list[Content | None]:
+        """The same, each with the digest that the medium had before its file changed, where that is remembered."""
         statuses = [medium.status() for medium in media] if statuses is None else statuses
-        digests: list[str | None] = [None] * len(media)
+        keys = [_key(medium) for medium in media]
+        contents: list[Content | None] = [None] * len(media)
         outdated = {}
-        for position, row in self._rows(media):
+        for position, row in self._rows(keys):
             if statuses[position] == row[:3]:
-                digests[position] = row.digest
+                contents[position] = row
             else:
-                outdated[position] = row
+                outdated[keys[position]] = row
         missing = {
-            media[position]: outdated.get(position)
-            for position, digest in enumerate(digests)
-            if digest is None and statuses[position] is not None
+            keys[position]: media[position]
+            for position, content in enumerate(contents)
+            if content is None and statuses[position] is not None
         }
         if missing:
-            hashed = self._hash(missing)
-            digests = [digest or hashed.get(medium) for digest, medium in zip(digests, media, strict=True)]
-        return digests
+            hashed = self._hash(missing, outdated)
+            contents = [content or hashed.get(key) for content, key in zip(contents, keys, strict=True)]
+        return contents
 
-    def previous(
-        self, media: Sequence[MediaFile], statuses: Sequence[Status | None] | None = None
-    ) -> dict[MediaFile, str]:
-        """The digests (hex) that media had before their files changed, of those of which one is remembered."""
-        statuses = [medium.status() for medium in media] if statuses is None else statuses
-        rows = ((place, row) for place, row in self._rows(media) if statuses[place] is not None)
-        before = {media[place]: row.before if statuses[place] == row[:3] else row.digest for place, row in rows}
-        return {medium: digest for medium, digest in before.items() if digest}
-
-    def _rows(self, media: Sequence[MediaFile]) -> Iterator[tuple[int, _Row]]:
-        """The rows that the file has of these media, by position; damage ends them early."""
-        keys = [_key(medium) for medium in media]
+    def _rows(self, keys: Sequence[str]) -> Iterator[tuple[int, Content]]:
+        """The rows that the file has under these keys, by position; damage ends them early."""
         order = sorted(range(len(keys)), key=keys.__getitem__)  # as the file has them: each page is read once
         try:
             with closing(self._connect()) as connection:
                 for first in range(0, len(order), _KEYS_AT_ONCE):
                     some = order[first : first + _KEYS_AT_ONCE]
                     for number, *values, total in connection.execute(_GET, [json.dumps([keys[p] for p in some])]):
-                        position, row = some[number], _Row(*values)
+                        position, row = some[number], Content(*values)
                         if _sum(keys[position], row) != total:
                             raise sqlite3.DatabaseError("a row that is not as it was written")
                         yield position, row
         except _FAULTS as error:
             self._drop_if_damaged(error)
 
-    def _keep(self, rows: Mapping[MediaFile, _Row]) -> None:
-        """Commit rows, replacing those of the same media."""
-        values = [(key := _key(medium), *row, _sum(key, row)) for medium, row in rows.items()]
+    def _keep(self, rows: Mapping[str, Content]) -> None:
+        """Commit rows by key, replacing those that are there."""
+        values = [(key, *rows[key], _sum(key, rows[key])) for key in sorted(rows)]  # in order, pages are written once
         if not values or self._read_only:
             return
         try:
@@ -141,31 +138,31 @@ class MediaIndex:
             for suffix in ("-journal", "-wal", "-shm", ""):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
-    def _hash(self, missing: Mapping[MediaFile, _Row | None]) -> dict[MediaFile, str]:
-        """The digests of media that can be read, kept as they become known; `missing` has their outdated rows."""
-        digests: dict[MediaFile, str] = {}
+    def _hash(self, missing: Mapping[str, MediaFile], outdated: Mapping[str, Content]) -> dict[str, Content]:
+        """What media hold that can be read, by key, kept as it becomes known; `outdated` are rows of earlier states."""
+        contents: dict[str, Content] = {}
         shown = progress("hash media", len(missing), "files") if len(missing) >= _SHOWN else nullcontext(silent)
-        with shown as advance, closing(_hashed(list(missing))) as batches:
+        with shown as advance, closing(_hashed(missing)) as batches:
             for batch in batches:
                 rows = {}
-                for medium, digest, status in batch:
-                    digests[medium] = digest
-                    if status is not None:
-                        old = missing[medium]
-                        before = "" if old is None else old.before if old.digest == digest else old.digest
-                        rows[medium] = _Row(*status, digest, before)
+                for key, status, digest, settled in batch:
+                    old = outdated.get(key)
+                    before = "" if old is None else old.before if old.digest == digest else old.digest
+                    contents[key] = content = Content(*status, digest, before)
+                    if settled:
+                        rows[key] = content
                 self._keep(rows)
                 advance(len(batch))
-        return digests
+        return contents
 
 
-def _hashed(media: Sequence[MediaFile]) -> Generator[list[tuple[MediaFile, str, Status | None]], None, None]:
-    """Digests of the media that can be read, some at a time and in no order; closing the iterator ends the reading.
+def _hashed(media: Mapping[str, MediaFile]) -> Generator[list[tuple[str, Status, str, bool]], None, None]:
+    """Key, status and digest of the media that can be read, some at a time; closing the iterator ends the reading.
 
-    Each comes with the state of the file whose digest it is; None where that cannot be told: the file changed
-    meanwhile, or so shortly before that it may do so again within one tick of its clock.
+    Last comes whether that file has that digest: not where it changed meanwhile, or so shortly before that it may do
+    so again within one tick of its clock.
     """
-    left, done = iter(media), deque[tuple[MediaFile, str, Status | None]]()
+    left, done = iter(media.items()), deque[tuple[str, Status, str, bool]]()
     stopped = threading.Event()
 
     def pulse() -> None:
@@ -173,12 +170,13 @@ def _hashed(media: Sequence[MediaFile]) -> Generator[list[tuple[MediaFile, str, 
             raise CancelledError
 
     def work() -> None:
-        for medium in left:  # a step of this iterator is one step: threads share it without a lock
-            before, began = medium.status(), time.time_ns()
-            with suppress(OSError):
-                digest = digest_file(medium.path, medium.offset, medium.size, pulse=pulse)
-                settled = before is not None and began - before.mtime > _FRESH and medium.status() == before
-                done.append((medium, digest, before if settled else None))
+        for key, medium in left:  # a step of this iterator is one step: threads share it without a lock
+            status, began = medium.status(), time.time_ns()
+            if status is not None:
+                with suppress(OSError):
+                    digest = digest_file(medium.path, medium.offset, medium.size, pulse=pulse)
+                    settled = began - status.mtime > _FRESH and medium.status() == status
+                    done.append((key, status, digest, settled))
 
     threads = min(_MOST_THREADS, os.cpu_count() or 1, len(media))
     with ThreadPoolExecutor(threads, "hash") as pool:
@@ -195,10 +193,12 @@ def _hashed(media: Sequence[MediaFile]) -> Generator[list[tuple[MediaFile, str, 
 
 def _key(medium: MediaFile) -> str:
     """Where the medium's bytes lie, as text; absolute paths hold no "//" behind their first character."""
-    path = os.fsencode(medium.path.absolute()).decode("utf-8", "backslashreplace")
+    path = str(medium.path.absolute())
+    if not path.isascii():
+        path = os.fsencode(path).decode("utf-8", "backslashreplace")
     return path if medium.size is None else f"{path}//{medium.offset}+{medium.size}"
 
 
-def _sum(key: str, row: _Row) -> int:
+def _sum(key: str, row: Content) -> int:
     """Of everything that the row says. SQLite has no checksums: a flipped bit would be another medium's digest."""
     return xxhash.xxh3_64_intdigest("\0".join(map(str, (key, *row))).encode()) >> 1  # SQLite's integers have a sign

@@ -145,14 +145,14 @@ class MediaRoot:
             if written not in self._folders:
                 self._folders[written] = None  # where its files have to be looked at one by one
                 with suppress(MediaError):
-                    self._folders[written] = os.path.join(self._resolve(written) if written else self._root, "")  # noqa: PTH118
+                    self._folders[written] = Path(self._resolve(written) if written else self._root)
             folder = self._folders[written]
-            if folder is not None and not _is_link(folder + name):
-                return Path(folder + name)
+            if folder is not None and not _is_link(path := folder / name):  # far cheaper than a path from all its text
+                return path
         return Path(self._resolve(media))
 
     def _forget(self) -> None:
-        self._folders: dict[str, str | None] = {}  # as written → real path with "/"; None: not inside the root
+        self._folders: dict[str, Path | None] = {}  # as written → real path; None: not inside the root
         self._since = time.monotonic()
         self._root = os.path.realpath(self._given)
 
@@ -188,7 +188,7 @@ class MediaRoot:
                 self.linked.add(str(root))
 
 
-def _is_link(path: str) -> bool:
+def _is_link(path: str | Path) -> bool:
     """Whether it is a link, leads through a loop of links, or is text that no file name can be."""
     try:
         return stat.S_ISLNK(os.lstat(path).st_mode)

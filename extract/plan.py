@@ -4,10 +4,11 @@ Everything that decides this is decided here, for `--plan` and for the run alike
 but the index of digests.
 """
 
+import gc
 import math
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,6 +103,19 @@ def plan(request: ExtractRequest, *, dry: bool = False) -> ExtractionPlan:
     return plan_media(request, dataset, encoder, layers, Cache(request.cache, read_only=dry))
 
 
+@contextmanager
+def _without_cycles() -> Iterator[None]:
+    """Without the search for reference cycles: plans have none, and looking through millions of parts takes long."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_without_cycles()
 def plan_media(
     request: ExtractRequest, dataset: Dataset, encoder: Encoder, layers: tuple[int, ...], cache: Cache
 ) -> ExtractionPlan:
@@ -123,9 +137,9 @@ def plan_media(
             files[name] = file
         except MediaError as error:
             unreadable[name] = error
-    hashed = dict(zip(files, cache.media.digests([*files.values()], [*statuses.values()]), strict=True))
-    digests = {name: digest for name, digest in hashed.items() if digest}
-    unreadable |= dict.fromkeys(hashed.keys() - digests.keys(), _UNREADABLE)
+    contents = dict(zip(files, cache.media.contents([*files.values()], [*statuses.values()]), strict=True))
+    digests = {name: content.digest for name, content in contents.items() if content}
+    unreadable |= dict.fromkeys(contents.keys() - digests.keys(), _UNREADABLE)
     # Media of equal bytes share a row, which needs what the most demanding of them does.
     split = {sample.media for sample in dataset.split(request.views_split)} if request.views else set()
     augmented = {digest for name, digest in digests.items() if not split or name in split}
@@ -142,8 +156,8 @@ def plan_media(
     lacking = {digest: tuple(view for view in views if digest not in rows[view]) for digest, views in wanted.items()}
     to_do = [name for name, digest in digests.items() if lacking[digest] and digest not in bad]
     known_bad = sum(digest in bad for digest in digests.values())
-    earlier = cache.media.previous([files[name] for name in to_do], [statuses[name] for name in to_do])
-    stale = sum(earlier.get(files[name]) in rows[0] for name in to_do if digests[name] not in rows[0])
+    earlier = [content.before for name in to_do if (content := contents[name]) and content.digest not in rows[0]]
+    stale = sum(digest in rows[0] for digest in earlier)
     pending: dict[str, Pending] = {}
     for name in to_do:
         digest = digests[name]

@@ -31,7 +31,7 @@ def _sha(content: bytes) -> str:
 def known(index: MediaIndex, media: Sequence[MediaFile]) -> list[str | None]:
     """Each medium's digest where it has not to be hashed first."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MediaIndex, "_hash", lambda index, missing: {})
+        patch.setattr(MediaIndex, "_hash", lambda index, missing, outdated: {})
         return index.digests(media)
 
 
@@ -138,18 +138,23 @@ def test_statuses_taken_before_are_those_that_count(tmp_path: Path, hashed: list
 def test_what_a_changed_file_was_is_remembered(tmp_path: Path) -> None:
     one, same = _file(tmp_path / "a", b"one"), _file(tmp_path / "b", b"same")
     index = MediaIndex(tmp_path / "index.sqlite")
-    assert index.previous([one, same]) == {}
-    index.digests([one, same])
-    assert index.previous([one, same]) == {}
+
+    def before() -> list[str | None]:
+        return [content and content.before for content in index.contents([one, same])]
+
+    for _ in range(2):  # as they are hashed, and when they are known
+        assert before() == ["", ""]
     _file(one.path, b"two", LONG_AGO + 5)
-    assert index.previous([one, same]) == {one: _sha(b"one")}  # before it is hashed again, and after
-    index.digests([one, same])
-    assert index.previous([one, same]) == {one: _sha(b"one")}
+    for _ in range(2):
+        assert before() == [_sha(b"one"), ""]
     os.utime(one.path, (LONG_AGO + 9, LONG_AGO + 9))  # touched: no new content
-    index.digests([one, same])
-    assert index.previous([one, same]) == {one: _sha(b"one")}
+    for _ in range(2):
+        assert before() == [_sha(b"one"), ""]
+    _file(one.path, b"three", time.time())  # not trusted, so that what is remembered stays
+    for _ in range(2):
+        assert before() == [_sha(b"two"), ""]
     one.path.unlink()
-    assert index.previous([one, same]) == {}
+    assert before() == [None, ""]
 
 
 def test_reading_only_creates_and_writes_nothing(tmp_path: Path, hashed: list[Path]) -> None:
@@ -166,6 +171,5 @@ def test_reading_only_creates_and_writes_nothing(tmp_path: Path, hashed: list[Pa
         index = MediaIndex(tmp_path / name / "index.sqlite", read_only=True)
         assert known(index, [medium, new]) == expected
         assert index.digests([medium, new]) == [_sha(b"one"), _sha(b"two")]
-        index.previous([medium, new])
     assert hashed.count(medium.path) == 1  # of the damaged file nothing is known
     assert _snapshot(tmp_path) == before
