@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -257,11 +258,9 @@ def _steps(batches: Batches, done: int, steps: int) -> Generator[Batch]:
     while done < steps:
         epoch, first = divmod(done, len(batches))
         with closing(batches.epoch(epoch, first=first)) as ahead:  # its threads end with it
-            for batch in ahead:
+            for batch in islice(ahead, steps - done):
                 yield batch
                 done += 1
-                if done == steps:
-                    return
 
 
 def _finite(loss: float, step: int) -> float:
