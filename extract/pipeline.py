@@ -101,7 +101,7 @@ def execute(plan: ExtractionPlan) -> ExtractSummary:
         hits=plan.hits,
         equal=plan.equal,
         warned=features.count_warned(plan.digests.values()),
-        strict=plan.encoder.input.limits.strict,
+        strict=plan.encoder.input.limits.strict_media,
         seconds=plan.seconds + time.perf_counter() - started,
         ledger=features.ledger.where,
         passed_over=plan.dataset.passed_over,

@@ -11,11 +11,11 @@ from epalm.extract.encoders.registry import (
     parse_spec_augment,
     require_fit,
 )
-from epalm.extract.media.limits import Limits
+from epalm.extract.media.limits import PANEL, Limits
 from epalm.request_fields import option
 from epalm.samples import Modality, with_links
 
-_ENCODER, _VIEWS, _MACHINE, _LIMITS = "Encoder", "Views", "Machine", "Limits of one medium"
+_ENCODER, _VIEWS, _MACHINE = "Encoder", "Views", "Machine"
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,8 @@ class ExtractRequest:
     scheduler: str | None = None  # of Dask workers; None: they are started on this machine
     dask_workers: int = 2  # to start on this machine
 
-    timeout: float = option("Seconds that decoding may take.", 120.0, minimum=0.1, panel=_LIMITS)
-    max_pixels: int = option("Pixels of a picture.", 100_000_000, minimum=1, panel=_LIMITS)
-    max_frames: int = option("Frames of a clip.", 1_000_000, minimum=1, panel=_LIMITS)
-    max_seconds: float = option("Seconds of a clip or a recording.", 21_600.0, minimum=0.001, panel=_LIMITS)
-    max_bytes: int = option("Bytes of a file.", 16 << 30, minimum=1, panel=_LIMITS)
-    strict_media: bool = option("Media that decode with a warning count as bad.", False)
+    timeout: float = option("Seconds that decoding may take.", 120.0, minimum=0.1, panel=PANEL)
+    limits: Limits = Limits()
     retry_bad: bool = option("Try media again that the ledger lists as bad.", False)
 
     cache: str = ".epalm/cache"  # a folder, or a URL such as s3://bucket/cache
@@ -121,10 +117,6 @@ class ExtractRequest:
             tokens=self.tokens,
         )
         return require_fit(choice, self.modality)
-
-    def limits(self) -> Limits:
-        """The most that one medium may have."""
-        return Limits(self.max_pixels, self.max_frames, self.max_seconds, self.max_bytes, self.strict_media)
 
     def cluster(self) -> Cluster | None:
         """The Dask workers that encode; None: this process does. Raises UsageError."""

@@ -192,7 +192,7 @@ class Stream:
             digest: str | None = item.digest
             if not item.file.unchanged(item.status, item.digest):  # neither a row nor an entry under this digest
                 inputs, digest = CHANGED, None
-            elif warning and self._encoder.input.limits.strict and isinstance(inputs, np.ndarray):
+            elif warning and self._encoder.input.limits.strict_media and isinstance(inputs, np.ndarray):
                 hints = [warning.hint, f"or {_LENIENT}"] if warning.hint else [_LENIENT]
                 inputs = MediaError(warning.message, hint="; ".join(hints))
             if isinstance(inputs, MediaError):

@@ -78,7 +78,7 @@ def open_container(
         "protocol_whitelist": _NO_PROTOCOL,
         "format_whitelist": _FORMATS,
         # Decoders refuse frames beyond, whatever the header says.
-        "max_pixels": str(limits.pixels // _VIDEO_SHARE),
+        "max_pixels": str(limits.max_pixels // _VIDEO_SHARE),
         "max_samples": str(_SAMPLES),
     }
     try:

@@ -86,7 +86,7 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
     """
     require_status(medium, limits)
     # Pillow's own limit is twice this number, and holds for pictures inside pictures, which `image.size` hides.
-    Image.MAX_IMAGE_PIXELS = (limits.pixels + 1) // 2
+    Image.MAX_IMAGE_PIXELS = (limits.max_pixels + 1) // 2
     try:
         with warnings.catch_warnings(action="ignore"), medium.open() as file:  # of sizes, and of metadata
             return _read(*without_metadata(file), limits, least)

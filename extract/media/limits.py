@@ -13,7 +13,9 @@ from typing import Literal
 
 from epalm.errors import MediaError
 from epalm.media import MediaFile, Status
+from epalm.request_fields import option
 
+PANEL = "Limits of one medium"  # of options
 # A picture at the limit of its format was measured to need 4 to 14 bytes a pixel while it is decoded.
 _BYTES_A_PIXEL = 15
 _EXCESS = {
@@ -31,12 +33,12 @@ class Limits:
     With the defaults no decoding process was seen above 1.6 GB, whatever it was given.
     """
 
-    # Of a picture, a third of it for a video's frame, of which decoders keep up to seventeen.
-    pixels: int = 100_000_000
-    frames: int = 1_000_000  # of a clip: nine hours at 30 a second
-    seconds: float = 6 * 3600  # of a clip or a recording
-    bytes: int = 16 * 1024**3  # of a file
-    strict: bool = False  # whether a medium with a warning is refused
+    # A video's frame may have a third of a picture's pixels, as decoders keep up to seventeen frames.
+    max_pixels: int = option("Pixels of a picture.", 100_000_000, minimum=1, panel=PANEL)
+    max_frames: int = option("Frames of a clip.", 1_000_000, minimum=1, panel=PANEL)
+    max_seconds: float = option("Seconds of a clip or a recording.", 21_600.0, minimum=0.001, panel=PANEL)
+    max_bytes: int = option("Bytes of a file.", 16 << 30, minimum=1, panel=PANEL)
+    strict_media: bool = option("Media that decode with a warning count as bad.", False)
 
     @property
     def memory(self) -> int:
@@ -45,17 +47,17 @@ class Limits:
         The checks bound what decoders are known to take. Refusing a process more than this bounds what some file
         makes them take all the same.
         """
-        return max(_LEAST_MEMORY, _BYTES_A_PIXEL * self.pixels)
+        return max(_LEAST_MEMORY, _BYTES_A_PIXEL * self.max_pixels)
 
     def check(self, of: Literal["bytes", "frames", "seconds"], value: float) -> None:
         """Raises MediaError when the value is more than the limit `of` that name."""
-        most = getattr(self, of)
+        most = getattr(self, f"max_{of}")
         if value > most:
             raise MediaError(_EXCESS[of].format(value, most), hint=f"shorten it, or raise --max-{of}")
 
     def check_pixels(self, width: int, height: int, *, share: int = 1, of: str = "a picture") -> None:
         """For media whose decoders need `share` times as much memory per pixel; `of` names them. Raises MediaError."""
-        most = self.pixels // share
+        most = self.max_pixels // share
         if width * height > most:
             note = f", of which {of} may have 1/{share}" if share > 1 else ""
             fault = f"{width}×{height} pixels, {width * height:,} in all: more than {most:,} for {of}"

@@ -202,7 +202,7 @@ def test_memory_that_is_refused_is_the_fault_of_one_medium(tmp_path: Path) -> No
 @pytest.mark.skipif(not LINUX, reason="what a process takes is read as Linux tells it")
 def test_memory_at_the_limits(tmp_path: Path) -> None:
     """Media of as many pixels as the limits allow, which their decoders need most memory for, are rows."""
-    most = Limits().pixels
+    most = Limits().max_pixels
     side, half = int(most**0.5), int((most / 2) ** 0.5)
     clear = Image.new("RGBA", (half, half), (1, 2, 3, 4))
     jpeg = saved(Image.fromarray(NOISE).convert("CMYK"), "jpg", progressive=True, subsampling=0)

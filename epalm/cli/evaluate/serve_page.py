@@ -50,7 +50,7 @@ def page(models: "Sequence[LoadedModel]", host: str) -> FastAPI:
     *before, last = (_WORDS[modality] for modality in modalities)
     asks_for = f"Choose {', '.join(before)}{' or ' if before else ''}{last}, and ask about it."
     about = "<br>".join(escape(f"{model.modality}: run {model.run.folder.name}") for model in models)
-    most = min(model.limits.bytes for model in models)
+    most = min(model.limits.max_bytes for model in models)
     turn = Lock()  # one model at a time: they share the machine
     theme = gr.themes.Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
     with gr.Blocks(title="epalm", analytics_enabled=False, delete_cache=(_KEPT // 24, _KEPT)) as blocks:

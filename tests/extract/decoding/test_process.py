@@ -85,7 +85,7 @@ def test_a_file_that_hangs_is_given_up(media: Media) -> None:
 
 def test_the_least_memory_is_enough_to_load_what_decodes(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "noise.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
-    read = AudioInput(rate=16_000, mel_bins=8, frames=98, mean=0.0, std=1.0, limits=Limits(pixels=1))
+    read = AudioInput(rate=16_000, mel_bins=8, frames=98, mean=0.0, std=1.0, limits=Limits(max_pixels=1))
     with DecodePool(read, 1, memory_limit=read.limits.memory) as pool:
         (done,) = pool.decode([Request(MediaFile(tmp_path / "noise.wav"), (VIEW_0,))], ahead=1)
     assert isinstance(done.result, np.ndarray), done.result

@@ -119,8 +119,8 @@ def test_bad_stretches(media: Path, tmp_path: Path, name: str) -> None:
         with pytest.raises(MediaError, match=reason):
             INPUTS[name](MediaFile(tmp_path / "shard.tar", offset, size))
     with pytest.raises(MediaError, match="more than 100"):
-        require_status(MediaFile(tmp_path / "shard.tar", 0, 101), Limits(bytes=100))
-    require_status(MediaFile(tmp_path / "shard.tar", 0, 100), Limits(bytes=100))
+        require_status(MediaFile(tmp_path / "shard.tar", 0, 101), Limits(max_bytes=100))
+    require_status(MediaFile(tmp_path / "shard.tar", 0, 100), Limits(max_bytes=100))
 
 
 @given(data=st.data(), content=st.binary(max_size=100))

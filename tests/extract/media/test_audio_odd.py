@@ -139,9 +139,9 @@ def test_too_long_by_its_own_word(tmp_path: Path, name: str) -> None:
             container.mux(stream.encode())
     else:
         soundfile.write(tmp_path / name, TONE, RATE)
-    _read(tmp_path / name, Limits(seconds=1.1))
+    _read(tmp_path / name, Limits(max_seconds=1.1))
     with pytest.raises(MediaError, match=r"lasts 1 s or more: more than 1 s|more than 0 s") as refusal:
-        _read(tmp_path / name, Limits(seconds=0.4))
+        _read(tmp_path / name, Limits(max_seconds=0.4))
     assert "--max-seconds" in str(refusal.value.hint)
 
 
@@ -153,7 +153,7 @@ def test_too_long_though_it_does_not_say_so(tmp_path: Path) -> None:
     content[22:26] = bytes(4)
     (tmp_path / "a.flac").write_bytes(content)
     with pytest.raises(MediaError, match="or more: more than 3 s"):
-        _read(tmp_path / "a.flac", Limits(seconds=3))
+        _read(tmp_path / "a.flac", Limits(max_seconds=3))
 
 
 @pytest.mark.parametrize("loudness", [1e6, 1e18, 1e30, 1e300])

@@ -122,9 +122,9 @@ def test_random_bytes_are_an_error(tmp_path_factory: pytest.TempPathFactory, noi
 
 def test_size_is_checked_before_decoding(tmp_path: Path) -> None:
     _two_colours().save(tmp_path / "a.bmp")
-    assert _read(tmp_path / "a.bmp", Limits(pixels=800)).shape == (20, 40, 3)
+    assert _read(tmp_path / "a.bmp", Limits(max_pixels=800)).shape == (20, 40, 3)
     with pytest.raises(MediaError, match=r"40×20 pixels.*more than 799") as refusal:
-        _read(tmp_path / "a.bmp", Limits(pixels=799))
+        _read(tmp_path / "a.bmp", Limits(max_pixels=799))
     assert "--max-pixels" in str(refusal.value.hint)
     header = bytearray((tmp_path / "a.bmp").read_bytes())
     header[18:26] = struct.pack("<ii", 60_000, 60_000)  # claims 3.6 gigapixels
@@ -137,9 +137,9 @@ def test_size_is_checked_before_decoding(tmp_path: Path) -> None:
 def test_size_in_bytes(tmp_path: Path) -> None:
     _two_colours().save(tmp_path / "a.bmp")
     size = (tmp_path / "a.bmp").stat().st_size
-    _read(tmp_path / "a.bmp", Limits(bytes=size))
+    _read(tmp_path / "a.bmp", Limits(max_bytes=size))
     with pytest.raises(MediaError, match=rf"{size:,} bytes: more than {size - 1:,}") as refusal:
-        _read(tmp_path / "a.bmp", Limits(bytes=size - 1))
+        _read(tmp_path / "a.bmp", Limits(max_bytes=size - 1))
     assert "--max-bytes" in str(refusal.value.hint)
 
 
@@ -150,7 +150,7 @@ def test_a_picture_within_a_picture_is_checked_too(tmp_path: Path) -> None:
     entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, inner.tell(), 22)
     (tmp_path / "a.ico").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + inner.getvalue())
     with pytest.raises(MediaError, match=r"120,?000"):
-        _read(tmp_path / "a.ico", Limits(pixels=119_999))
+        _read(tmp_path / "a.ico", Limits(max_pixels=119_999))
 
 
 def test_postscript_is_never_run(tmp_path: Path) -> None:

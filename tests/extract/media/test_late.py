@@ -38,7 +38,7 @@ def _write(path: Path, start: str) -> Path:
 
 def _within(path: Path, seconds: float) -> bool:
     try:
-        read_frames(MediaFile(path), lambda _: [[0]], lambda _, frame: frame, Limits(seconds=seconds))
+        read_frames(MediaFile(path), lambda _: [[0]], lambda _, frame: frame, Limits(max_seconds=seconds))
     except MediaError as error:
         assert "--max-seconds" in (error.hint or "")
         return False

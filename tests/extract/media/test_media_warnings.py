@@ -51,7 +51,7 @@ def _dataset(root: Path, names: Sequence[str], reds: Sequence[str] = ()) -> Data
 
 
 def _run(dataset: Dataset, cache: Cache, *, strict: bool = False, retry_bad: bool = False) -> ExtractSummary:
-    encoder = Projections(OddInput(limits=Limits(strict=strict)))
+    encoder = Projections(OddInput(limits=Limits(strict_media=strict)))
     machine = Machine(workers=0, block_rows=3)
     return extract_features(dataset, Modality.IMAGE, encoder, LAYERS, cache, machine=machine, retry_bad=retry_bad)
 

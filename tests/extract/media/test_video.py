@@ -176,10 +176,10 @@ def test_sound_alone_and_cover_pictures_are_no_video(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "option", "figures"),
     [
-        (Limits(pixels=3 * 32 * 32 - 1), "--max-pixels", "32×32.*1,023"),
-        (Limits(frames=11), "--max-frames", "12 frames or more.*11"),
-        (Limits(seconds=1.0), "--max-seconds", "1 s or more.*1 s"),
-        (Limits(bytes=500), "--max-bytes", "bytes.*500"),
+        (Limits(max_pixels=3 * 32 * 32 - 1), "--max-pixels", "32×32.*1,023"),
+        (Limits(max_frames=11), "--max-frames", "12 frames or more.*11"),
+        (Limits(max_seconds=1.0), "--max-seconds", "1 s or more.*1 s"),
+        (Limits(max_bytes=500), "--max-bytes", "bytes.*500"),
     ],
 )
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])

@@ -22,7 +22,7 @@ MARKUP = "<b>red</b>"
 class _Model:
     """A run for pictures that answers with markup, and reads nothing."""
 
-    limits = Limits(bytes=1000)
+    limits = Limits(max_bytes=1000)
     modality = Modality.IMAGE
     run = SimpleNamespace(folder=SimpleNamespace(name="mine"))
 
