@@ -1,6 +1,6 @@
 """What is asked of an extraction: every option of `epalm extract`, beside its field. Imports nothing heavy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from epalm.dask_engine import Cluster, chosen_cluster
 from epalm.extract.encoders.registry import (
@@ -98,24 +98,14 @@ class ExtractRequest:
 
     def choice(self) -> EncoderChoice:
         """The encoder. Raises UsageError: it does not read such media, or an option is of no known form."""
-        weights = self.weights
-        if self.data == PLAYGROUND and weights is None and not self.random_weights:
-            weights = PLAYGROUND
         masks = parse_spec_augment(self.spec_augment)
-        choice = EncoderChoice(
-            self.encoder or default_kind(self.modality),
-            weights,
-            self.random_weights,
-            self.frames,
-            self.seed,
-            precision=self.precision,
-            reduced_jpeg=self.reduced_jpeg,
-            augmented=masks is not None,
-            spec_augment=masks or (0, 0),
-            statistics=self.statistics,
-            resize=self.resize,
-            tokens=self.tokens,
-        )
+        own = {"augmented": masks is not None, "spec_augment": masks or (0, 0)}
+        if self.data == PLAYGROUND and self.weights is None and not self.random_weights:
+            own["weights"] = PLAYGROUND
+        # The other options are called as the fields of a choice are.
+        known = {field.name for field in fields(EncoderChoice)}
+        named = {name: value for name, value in vars(self).items() if name in known}
+        choice = EncoderChoice(self.encoder or default_kind(self.modality), **{**named, **own})
         return require_fit(choice, self.modality)
 
     def cluster(self) -> Cluster | None:
