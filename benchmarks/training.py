@@ -52,7 +52,7 @@ def _compare(title: str, root: Path, world: World, config: Config, lm: Augmented
     def steps_on(batches: Iterator[Batch]) -> Callable[[], None]:
         def take() -> None:
             for batch in islice(batches, steps):
-                take_step(model, optimiser, batch, loss_weight=STEADY.loss_weight)
+                take_step(model, optimiser, batch, STEADY)
 
         return take
 

@@ -78,7 +78,7 @@ def measure(
 
     def go(batches: Sequence[Batch]) -> None:
         for batch in batches:
-            take_step(model, optimiser, batch, loss_weight=STEADY.loss_weight)
+            take_step(model, optimiser, batch, STEADY)
 
     with FlopCounterMode(display=False) as counter:
         go(given)

@@ -79,6 +79,6 @@ def _step(config: Config, lm: AugmentedOPT, world: World, features: CachedFeatur
 
     def take() -> None:
         for batch in islice(batches.epoch(0), steps):
-            take_step(model, optimiser, batch, loss_weight=STEADY.loss_weight)
+            take_step(model, optimiser, batch, STEADY)
 
     return take

@@ -102,13 +102,13 @@ def _watch(log: Path, at: int | None, act: Callable[[], None]) -> None:
         note(start.step)
         return train_model(*words, start=start, **options)
 
-    def stepped(model: EpalmModel, optimiser: torch.optim.Optimizer, batch: Batch, **options: Any) -> Any:
+    def stepped(model: EpalmModel, optimiser: torch.optim.Optimizer, batch: Batch, *words: Any, **options: Any) -> Any:
         nonlocal seen
         seen += 1
         if seen == at:
             act()
         note([batch.features[:, 0, 0, 0].tolist(), batch.input_ids.tolist()])
-        return take_step(model, optimiser, batch, **options)
+        return take_step(model, optimiser, batch, *words, **options)
 
     vars(run).update(train_model=started)
     vars(loop).update(take_step=stepped)

@@ -107,9 +107,8 @@ def take_step(
     model: EpalmModel,
     optimiser: torch.optim.Optimizer,
     batch: Batch,
+    optim: OptimSettings,
     *,
-    loss_weight: float,
-    micro_batches: int = 1,
     processes: Processes = ALONE,
     stop: Callable[[], bool] = lambda: False,
 ) -> Stepped:
@@ -121,10 +120,10 @@ def take_step(
     # Small gradients of hidden states would be lost in float16; the trained tensors are float32.
     scale = _FLOAT16_SCALE if model.lm.dtype == torch.float16 else 1.0
     loss = torch.zeros((), device=batch.labels.device)
-    with _enough_memory(batch, micro_batches):
-        for part in batch.parts(micro_batches):
+    with _enough_memory(batch, optim.micro_batches):
+        for part in batch.parts(optim.micro_batches):
             own = losses_of(model, part).loss[: part.own_samples].sum() / part.all_samples
-            (scale * loss_weight * own).backward()
+            (scale * optim.loss_weight * own).backward()
             loss += own.detach()
         # Every process has gradients for the same tensors: their shares are of one length, filled where need be.
         gradients = [
@@ -146,9 +145,7 @@ def losses_of(model: EpalmModel, batch: Batch) -> Losses:
 
 
 @torch.no_grad()
-def validate(
-    model: EpalmModel, batches: Sequence[Batch], *, device: torch.device, processes: Processes = ALONE
-) -> Validation | None:
+def validate(model: EpalmModel, batches: Sequence[Batch], processes: Processes = ALONE) -> Validation | None:
     """Loss and exactness over batches, with the text given (teacher forcing); the same in all processes.
 
     Raises EpalmError: the memory does not suffice.
@@ -157,7 +154,7 @@ def validate(
         return None
     model.eval()
     sums = []
-    for batch in (batch.to(device) for batch in batches):
+    for batch in (batch.to(model.device) for batch in batches):
         with _enough_memory(batch, 1):
             each = losses_of(model, batch)
         sums.append(torch.stack([values[: batch.own_samples].float().sum() for values in each]))
@@ -194,7 +191,6 @@ def train_model(
     config: Config,
     *,
     start: TrainState,
-    device: torch.device,
     report: Report,
     save: Save,
     stop: Stop,
@@ -206,6 +202,7 @@ def train_model(
     EpalmError: the loss is no number any more.
     """
     schedule, optim, keep = Schedule(config.optim, len(batches)), config.optim, config.checkpoint
+    device = model.device
     (connector,) = (group for group in optimiser.param_groups if group["name"] == CONNECTOR)
     model.train()
     state, note = start, ""
@@ -216,15 +213,7 @@ def train_model(
     ):
         for step, batch in enumerate(ahead, start.step + 1):
             connector["lr"] = schedule.rate(step - 1)
-            loss, stopping = take_step(
-                model,
-                optimiser,
-                batch.to(device),
-                loss_weight=optim.loss_weight,
-                micro_batches=optim.micro_batches,
-                processes=processes,
-                stop=stop,
-            )
+            loss, stopping = take_step(model, optimiser, batch.to(device), optim, processes=processes, stop=stop)
             state, last = replace(state, step=step), step == schedule.steps
             if step % _REPORT_EVERY == 0 or last:
                 value, seconds = _finite(float(loss), step), start.seconds + time.perf_counter() - began
@@ -233,7 +222,7 @@ def train_model(
             advance(note=note)
             validated = step % config.eval.every_steps == 0 or last
             if validated:
-                result = validate(model, validation, device=device, processes=processes)
+                result = validate(model, validation, processes)
                 if result is not None:
                     report({"step": step, "val_loss": result.loss, "val_exact": result.exact, "n": result.samples})
                     state = replace(state, validation=result)

@@ -38,9 +38,8 @@ def plan(setup: Setup) -> dict[str, Any]:
     """
     optim, schedule, model = setup.config.optim, setup.schedule, setup.model.to(setup.device).train()
     optimiser, moments = make_optimiser(model, optim), [time.perf_counter()]
-    options: dict[str, Any] = {"loss_weight": optim.loss_weight, "micro_batches": optim.micro_batches}
     for batch in islice(setup.batches.epoch(0), _TIMED_STEPS + 1):
-        stepped = take_step(model, optimiser, batch.to(setup.device), processes=setup.processes, **options)
+        stepped = take_step(model, optimiser, batch.to(setup.device), optim, processes=setup.processes)
         float(stepped.loss)  # waits for it
         moments.append(time.perf_counter())
     timed = moments[1:] if len(moments) > 2 else moments  # the first step is slower
@@ -141,7 +140,6 @@ def train(
             list(setup.validation.epoch(0, augmented=False)),
             setup.config,
             start=start,
-            device=setup.device,
             report=report,
             save=save,
             stop=stop,

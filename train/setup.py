@@ -119,17 +119,8 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
         *length_warnings(*batches.texts.decoded_lengths(), config.decode.max_length, positions),
         *text_warnings(material.training, text),
     )
-    return Setup(
-        material,
-        config,
-        model,
-        batches,
-        Batches([others[place] for place in chosen], text, features, **shared),
-        where,
-        warnings,
-        inputs,
-        processes,
-    )
+    validation = Batches([others[place] for place in chosen], text, features, **shared)
+    return Setup(material, config, model, batches, validation, where, warnings, inputs, processes)
 
 
 def require_short(samples: Sequence[Sample], text: TextFormat, positions: int) -> None:

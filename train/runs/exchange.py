@@ -30,16 +30,8 @@ _KEPT = ("modality", "width", "lm", "epalm", "imported")  # of a run's inputs
 _OF_FEATURES = ("encoder", "layers", "preprocessing", "choice")
 Tensors = dict[str, torch.Tensor]
 _CONNECTOR = re.compile(r"connector\.(\d{1,4})\.(weight|bias)")
-_PROMPT_NAMES = {
-    f"prompt_module.prefix_embedding.{published}": f"prompt.{own}"
-    for published, own in {
-        "0.weight": "embedding",
-        "1.weight": "inner.weight",
-        "1.bias": "inner.bias",
-        "3.weight": "outer.weight",
-        "3.bias": "outer.bias",
-    }.items()
-}
+_PROMPT = re.compile(r"prompt_module\.prefix_embedding\.([013])\.(weight|bias)")
+_PROMPT_LAYERS = {"1": "inner", "3": "outer"}
 # The blocks were registered under two names, and adapters were saved under both.
 _ADAPTER = re.compile(
     r"(?:model_text\.model\.decoder\.layers|transformer)\.(\d+)\.(self_attn|fc2\.1)\.adapter\.([02])\.(weight|bias)"
@@ -202,7 +194,10 @@ def _renamed(model: Tensors) -> Tensors:
     renamed: Tensors = {}
     layers: Tensors = {}
     for name, tensor in model.items():
-        own = _PROMPT_NAMES.get(name)
+        own = None
+        if prompt := _PROMPT.fullmatch(name):
+            layer, kind = prompt.groups()
+            own = "prompt.embedding" if layer == "0" else f"prompt.{_PROMPT_LAYERS[layer]}.{kind}"
         if adapter := _ADAPTER.fullmatch(name):
             block, place, side, kind = adapter.groups()
             own = f"adapters.{int(block)}.{_ADAPTER_NAMES[place]}.{_ADAPTER_NAMES[side]}.{kind}"

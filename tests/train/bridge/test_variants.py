@@ -93,7 +93,7 @@ def _train(model: EpalmModel, steps: int, *, rate: float = 1e-3) -> list[float]:
     losses = []
     for batch in _batches(steps):
         cut = Batch(batch.features[:, -tokens:], batch.input_ids, None, batch.labels)
-        losses.append(float(take_step(model, optimiser, cut, loss_weight=0.1).loss))
+        losses.append(float(take_step(model, optimiser, cut, optim).loss))
     return losses
 
 
@@ -225,7 +225,7 @@ def test_half_precision_gives_about_the_gradients_of_full(variant: str, dtype: s
         optimiser.register_step_pre_hook(
             lambda one, *_, seen=seen: seen.extend(t.grad.clone() for t in one.param_groups[0]["params"])
         )
-        take_step(model, optimiser, cut, loss_weight=0.1)
+        take_step(model, optimiser, cut, OptimSettings())
         assert digest_tensors(model.lm.state_dict()) == digest_tensors(load_lm("playground", chosen).state_dict())
         gradients.append(torch.cat([gradient.view(-1) for gradient in seen]))
     assert float(torch.nn.functional.cosine_similarity(gradients[0], gradients[1], dim=0)) > 0.98

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from epalm.errors import EpalmError, MediaError
 from epalm.recipes.config import load_config
+from epalm.recipes.settings import OptimSettings
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch, Batches, in_order, training_items
@@ -128,7 +129,7 @@ def test_a_step_in_parts_is_the_step(text: TextFormat) -> None:
     results = []
     for parts in (1, 3, 5):
         model, optimiser = _stepping()
-        loss, stop = take_step(model, optimiser, batch, loss_weight=0.1, micro_batches=parts, stop=lambda: True)
+        loss, stop = take_step(model, optimiser, batch, OptimSettings(micro_batches=parts), stop=lambda: True)
         assert stop
         results.append([loss, *(tensor.detach().clone() for tensor in model.trainable_tensors().values())])
     for result in results[1:]:
@@ -151,7 +152,7 @@ def test_a_lack_of_memory_says_the_batch_and_what_to_change(
 
     monkeypatch.setattr(model.lm, "losses", fail)
     with pytest.raises(EpalmError) as caught:
-        take_step(model, optimiser, batch, loss_weight=0.1, micro_batches=2)
+        take_step(model, optimiser, batch, OptimSettings(micro_batches=2))
     assert f"5 samples × {batch.labels.shape[1]} tokens in 2 parts" in caught.value.message
     assert "optim.micro_batches=4" in (caught.value.hint or "")
 
@@ -165,4 +166,4 @@ def test_another_fault_of_a_step_is_a_bug(text: TextFormat, monkeypatch: pytest.
 
     monkeypatch.setattr(model.lm, "losses", fail)
     with pytest.raises(RuntimeError, match="shapes"):
-        take_step(model, optimiser, batch, loss_weight=0.1)
+        take_step(model, optimiser, batch, OptimSettings())
