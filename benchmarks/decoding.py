@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import OPTForCausalLM
 
 from benchmarks import decoding_gpu
 from benchmarks.report import Line, compare
@@ -16,7 +15,6 @@ from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.recipes.config import Config
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.load import load_lm
 from epalm.train.lm.loss import IGNORED
 
@@ -40,7 +38,8 @@ def run(root: Path, *, quick: bool) -> list[Line]:
 
 
 def _decoding(model: EpalmModel, title: str, rounds: int) -> list[Line]:
-    plain = _plain(model.lm)
+    plain = model.lm.plain  # without what is injected
+    plain.generation_config.eos_token_id = None  # nor does it end early
     torch.manual_seed(0)
     features = torch.randn(_BATCH, model.groups, 1, _WIDTH)
     ids = torch.randint(4, 500, (_BATCH, _GIVEN))
@@ -113,10 +112,3 @@ def _answers(count: int, words: int) -> list[tuple[int, ...]]:
 def _note(slower: Timing, faster: Timing, of: str) -> str:
     by_cpu = ratio(Timing("", slower.cpu), Timing("", faster.cpu))[0]
     return f"{slower.median:.2f} and {faster.median:.2f} s for {of}; by CPU time {by_cpu:.2f}"
-
-
-def _plain(lm: AugmentedOPT) -> OPTForCausalLM:
-    plain = OPTForCausalLM(lm.config).eval()
-    plain.load_state_dict(lm.state_dict())
-    plain.generation_config.eos_token_id = None  # nor does it end early
-    return plain

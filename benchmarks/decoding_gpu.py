@@ -4,7 +4,6 @@ Weights are random, in bfloat16, and nothing ends early: every sample gets all i
 """
 
 import torch
-from transformers import OPTForCausalLM
 
 from benchmarks.report import Line, compare
 from benchmarks.timing import in_turns
@@ -34,18 +33,14 @@ def measure(size: Size, device: torch.device, *, rounds: int, batch_size: int = 
     model = build_model(config, lm, size.width).to(device).eval()
     features = torch.randn(batch_size, model.groups, 1, size.width, device=device)
     ids = torch.randint(4, size.words, (batch_size, _GIVEN), device=device)
-    longer = torch.randint(4, size.words, (batch_size, lm.front + _GIVEN), device=device)
-    with torch.device("meta"):
-        plain = OPTForCausalLM(lm.config).eval()
-    plain.load_state_dict(lm.state_dict(), assign=True)
-    plain.tie_weights()
-    plain.generation_config.eos_token_id = None
+    longer = torch.randint(4, size.words, (batch_size, model.lm.front + _GIVEN), device=device)
+    lm.generation_config.eos_token_id = None
 
     def ours() -> None:
         generate(model, features, ids, num_beams=_BEAMS, max_length=_LENGTH)  # its ids are lists: it has waited
 
     def theirs() -> None:
-        plain.generate(
+        lm.generate(
             longer,
             attention_mask=torch.ones_like(longer),
             num_beams=_BEAMS,
@@ -58,6 +53,6 @@ def measure(size: Size, device: torch.device, *, rounds: int, batch_size: int = 
     speeds = [f"{batch_size / times[name].median:,.1f}" for name in ("ours", "plain")]
     note = (
         f"{speeds[0]} and {speeds[1]} samples/s, batch {batch_size}, {_LENGTH - _GIVEN} new tokens behind "
-        f"{lm.front + _GIVEN}"
+        f"{model.lm.front + _GIVEN}"
     )
     return compare(f"{size.name}, {_BEAMS} beams: eP-ALM / plain OPT", times["ours"], times["plain"], note)

@@ -10,6 +10,7 @@ from itertools import count, islice
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from benchmarks import training_gpu, training_memory, training_operations
 from benchmarks.report import Line, compare
@@ -22,7 +23,6 @@ from epalm.samples import Modality
 from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batch
 from epalm.train.data.features import CachedFeatures, FeatureSource
-from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.load import load_lm
 from epalm.train.loop import make_optimiser, take_step
 
@@ -42,7 +42,7 @@ def run(root: Path, *, quick: bool) -> list[Line]:
     return lines + training_gpu.run(quick=quick)
 
 
-def _compare(title: str, root: Path, world: World, config: Config, lm: AugmentedOPT, quick: bool) -> list[Line]:
+def _compare(title: str, root: Path, world: World, config: Config, lm: PreTrainedModel, quick: bool) -> list[Line]:
     steps, rounds = (2, 1) if quick else (1, 5) if lm.config.num_hidden_layers == 12 else (8, 9)
     config = config.resolved(lm.config.num_hidden_layers)
     cached, live = _sources(world, Cache(root / f"cache-{title}"))

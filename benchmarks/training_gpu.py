@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import OPTConfig
+from transformers import OPTConfig, OPTForCausalLM
 
 from benchmarks.report import Line
 from benchmarks.worlds import STEADY
@@ -17,7 +17,6 @@ from epalm.console import size_in_words
 from epalm.recipes.config import load_config
 from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batch
-from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.loss import IGNORED
 from epalm.train.loop import make_optimiser, take_step
 
@@ -102,7 +101,7 @@ def measure(
     return Line(f"{size.name}, {way}: share of the ceiling", shares[rounds // 2], shares[0], shares[-1], rounds, note)
 
 
-def language_model(size: Size, device: torch.device) -> AugmentedOPT:
+def language_model(size: Size, device: torch.device) -> OPTForCausalLM:
     """One of that size with random weights in bfloat16."""
     config = OPTConfig(
         vocab_size=size.words,
@@ -115,7 +114,7 @@ def language_model(size: Size, device: torch.device) -> AugmentedOPT:
     )
     torch.manual_seed(0)
     with device:
-        lm: AugmentedOPT = AugmentedOPT._from_config(config, dtype=torch.bfloat16).eval()
+        lm: OPTForCausalLM = OPTForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
     return lm
 
 

@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.report import Line
 from epalm.console import size_in_words
-from epalm.train.lm.loss import label_positions, sample_losses
+from epalm.train.lm.loss import Head, label_positions, sample_losses
 
 _BATCH, _WIDTH = 16, 64  # narrow: what grows with the width is small beside what might grow with the vocabulary
 _WORDS, _LENGTHS = (12_568, 50_272), (16, 128)  # OPT's vocabulary, and a quarter of it
@@ -41,7 +41,7 @@ def peak_bytes(words: int, length: int) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks otherwise
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         chosen = hidden.flatten(0, 1).index_select(0, positions.positions)
-        sample_losses(chosen, weight, positions).loss.mean().backward()
+        sample_losses(chosen, Head(weight), positions).loss.mean().backward()
     now = most = 0
     events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
     for event in sorted(events, key=lambda one: one.start_ns()):

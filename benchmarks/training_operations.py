@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import OPTConfig
+from transformers import OPTConfig, OPTForCausalLM
 
 from benchmarks.report import Line
 from benchmarks.timing import in_turns, ratio
@@ -20,7 +20,6 @@ from epalm.recipes.config import Config, load_config
 from epalm.samples import Modality
 from epalm.train.bridge.build import build_model
 from epalm.train.data.features import CachedFeatures
-from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.loop import make_optimiser, take_step
 
 _BATCH, _WORDS = 64, 2048  # the recipes' batch: products of few rows do not reach full speed
@@ -57,7 +56,7 @@ def run(root: Path, *, quick: bool) -> list[Line]:
     return lines
 
 
-def _language_model(width: int) -> AugmentedOPT:
+def _language_model(width: int) -> OPTForCausalLM:
     torch.manual_seed(0)
     config = OPTConfig(
         vocab_size=_WORDS,
@@ -67,10 +66,10 @@ def _language_model(width: int) -> AugmentedOPT:
         num_attention_heads=width // 32,
         ffn_dim=4 * width,
     )
-    return AugmentedOPT(config).eval()
+    return OPTForCausalLM(config).eval()
 
 
-def _step(config: Config, lm: AugmentedOPT, world: World, features: CachedFeatures, steps: int) -> Step:
+def _step(config: Config, lm: OPTForCausalLM, world: World, features: CachedFeatures, steps: int) -> Step:
     """The same first batches of the first epoch, put together and learnt from."""
     config = config.resolved(lm.config.num_hidden_layers)
     batches = world_batches(world, config, features)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import OPTConfig
+from transformers import OPTConfig, OPTForCausalLM
 
 from epalm.cache.store import Cache
 from epalm.datasets import load_dataset
@@ -20,7 +20,6 @@ from epalm.samples import Dataset, Modality
 from epalm.train.data.batches import Batches, training_items
 from epalm.train.data.features import FeatureSource
 from epalm.train.data.text import load_text_format
-from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.load import load_lm
 
 # Rates that stay as they are.
@@ -56,12 +55,10 @@ def extract_world(world: World, layers: tuple[int, ...], cache: Cache, **options
     return execute(plan_media(request, world.dataset, world.encoder, layers, cache))
 
 
-def opt_125m() -> AugmentedOPT:
+def opt_125m() -> OPTForCausalLM:
     """A language model of OPT-125M's size with random weights."""
     torch.manual_seed(0)
-    model = AugmentedOPT(OPTConfig(**OPT_125M, word_embed_proj_dim=768))
-    model.eval()
-    return model
+    return OPTForCausalLM(OPTConfig(**OPT_125M, word_embed_proj_dim=768)).eval()
 
 
 def world_batches(world: World, config: Config, source: FeatureSource) -> Batches:

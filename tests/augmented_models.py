@@ -1,13 +1,14 @@
-"""Tiny augmented OPTs with random weights, of all forms."""
+"""Tiny injected OPTs with random weights, of all forms."""
 
 import torch
 from hypothesis import strategies as st
-from transformers import OPTConfig
+from transformers import OPTConfig, OPTForCausalLM
 
 from epalm.train.bridge.connector import Connector
 from epalm.train.bridge.model import EpalmModel, Prompt
 from epalm.train.lm.adapters import Adapters
-from epalm.train.lm.augmented_opt import Attention, AugmentedOPT, Injection
+from epalm.train.lm.injected_lm import InjectedLM
+from epalm.train.lm.injection import Attention, Injection
 
 WIDTH, VOCABULARY = 6, 60
 
@@ -36,14 +37,14 @@ def small_model(
     seed: int = 0,
 ) -> EpalmModel:
     torch.manual_seed(seed)
-    lm = AugmentedOPT(config).eval()
+    plain = OPTForCausalLM(config).eval()
     adapters = Adapters(config.num_hidden_layers, config.hidden_size, 4) if adapted else None
     with torch.no_grad():  # the initial weights are so small that most of a mistake would be lost in rounding
-        for tensor in lm.parameters():
+        for tensor in plain.parameters():
             tensor.mul_(3)
         for tensor in adapters.parameters() if adapters else ():
             tensor.mul_(300)
-    lm.augment(injection, length, adapters)
+    lm = InjectedLM(plain, injection, length, adapters)
     blocks = config.num_hidden_layers if deep else 1
     prompt = Prompt(length, config.word_embed_proj_dim, blocks=blocks, mlp=mlp) if length else None
     connector = Connector(injection.tokens, WIDTH, config.hidden_size, shared=False)
@@ -54,7 +55,7 @@ def all_logits(
     model: EpalmModel, rows: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Of the front positions, too."""
-    logits: torch.Tensor = model.lm(**model._with_front(rows, ids, mask)).logits
+    logits: torch.Tensor = model.lm(**model._with_front(rows, ids, mask))
     return logits
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import OPTConfig
+from transformers import OPTConfig, OPTForCausalLM
 from typer.main import get_command
 
 from epalm.cli.app import app
@@ -20,7 +20,6 @@ from epalm.evaluate.metrics.registry import metric_names
 from epalm.playground import weights_folder
 from epalm.recipes.config import Config, load_config, recipes
 from epalm.train.bridge.build import build_model
-from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.request import RecipeChanges
 
 ROOT = Path(__file__).parents[1]
@@ -140,7 +139,7 @@ def test_what_a_variant_trains_is_what_the_page_says(variant: str, lm: str, widt
         max_position_embeddings=2048,
     )
     with torch.device("meta"):
-        frozen = AugmentedOPT(shape)
+        frozen = OPTForCausalLM(shape)
         total = sum(tensor.numel() for tensor in frozen.parameters())
         config = load_config("vqa-v2", [f"model.variant={variant}"]).resolved(blocks)
         model = build_model(config, frozen, width)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import OPTConfig
+from transformers import OPTConfig, OPTForCausalLM
 
 from epalm.cli.train import until_stopped
 from epalm.recipes.config import load_config
@@ -28,7 +28,6 @@ from epalm.train import loop, run, setup
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch
 from epalm.train.data.text import load_text_format
-from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.loop import TrainState, take_step, train_model
 from epalm.train.material import Material
 from epalm.train.request import TrainRequest
@@ -78,13 +77,12 @@ def load(overrides: Sequence[str], *, workers: int) -> setup.Setup:
 def patch_language_model() -> None:
     """From now on the language model is a tiny one, made anew each time."""
 
-    def load_lm(*_words: Any, **_options: Any) -> AugmentedOPT:
+    def load_lm(*_words: Any, **_options: Any) -> OPTForCausalLM:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             sizes = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 16, "num_attention_heads": 2}
             config = OPTConfig(vocab_size=560, num_hidden_layers=3, max_position_embeddings=64, **sizes)
-            lm: AugmentedOPT = AugmentedOPT(config).eval().requires_grad_(False)
-            return lm
+            return OPTForCausalLM(config).eval().requires_grad_(False)
 
     text = load_text_format("playground", load_lm())
     vars(setup).update(load_lm=load_lm, load_text_format=lambda *_: text)

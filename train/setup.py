@@ -85,11 +85,12 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
     weights = processes.from_first("" if empty else digest_tensors(lm.state_dict()))  # before anything is put into it
     encoder = features.encoder if config.encoder.train and isinstance(features, TrainableSource) else None
     model = build_model(config, lm, features.width, encoder)
-    model.lm.gradient_checkpointing = config.optim.gradient_checkpointing
     if config.optim.compiled:
         model.lm.compile_blocks()
+    if config.optim.gradient_checkpointing:
+        model.lm.checkpoint_blocks()
     if request.shard_lm:
-        shard_lm(lm, where, processes)
+        shard_lm(model.lm, where, processes)
     optim = config.optim
     shared: dict[str, Any] = {"layers": config.model.tokens, "batch_size": optim.batch_size, "seed": optim.seed}
     shared |= {"loss_on": optim.loss_on, "processes": processes}

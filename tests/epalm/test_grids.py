@@ -4,7 +4,7 @@ from pathlib import Path
 
 from epalm.cli.bench.table import require_marks
 from epalm.grids import PAPER_BANK, carried_over, grids, load_grid, masks_of
-from epalm.train.lm.augmented_opt import Injection
+from epalm.train.lm.injection import Injection
 
 INJECTED = ("1@0:1", "1@0:31", "1@19:31", "6@19:31")
 

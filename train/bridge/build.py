@@ -11,13 +11,15 @@ from pkgutil import iter_modules
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from epalm.errors import UsageError
 from epalm.recipes.config import Config
 from epalm.train import bridge
 from epalm.train.bridge.model import EpalmModel, Prompt
 from epalm.train.lm.adapters import Adapters, add_lora
-from epalm.train.lm.augmented_opt import AugmentedOPT, Injection
+from epalm.train.lm.injected_lm import InjectedLM
+from epalm.train.lm.injection import Injection
 
 
 @cache
@@ -33,11 +35,11 @@ def require_bridge(name: str) -> None:
         raise UsageError(f"model.connector {name!r} is no bridge", hint=f"use {' or '.join(sorted(bridges()))}")
 
 
-def build_model(config: Config, lm: AugmentedOPT, width: int, encoder: nn.Module | None = None) -> EpalmModel:
-    """The model of resolved settings around `lm`; `width` is D_enc, `encoder` one that is trained.
+def build_model(config: Config, lm: PreTrainedModel, width: int, encoder: nn.Module | None = None) -> EpalmModel:
+    """The model of resolved settings around a plain `lm`; `width` is D_enc, `encoder` one that is trained.
 
     What is drawn depends on the seed alone. Raises UsageError: no such bridge, adapters that the hidden size is too
-    small for, or LoRA without its package.
+    small for, LoRA without its package, or what cannot be done in this language model.
     """
     settings = config.model
     bridge_name, prompt_form, adapter_form = settings.forms
@@ -55,12 +57,12 @@ def build_model(config: Config, lm: AugmentedOPT, width: int, encoder: nn.Module
         torch.manual_seed(config.optim.seed)
         connector = bridges()[bridge_name](settings.tokens, width, hidden)
         if prompt_form != "none":
-            deep, words = blocks if settings.deep_prompt else 1, lm.config.word_embed_proj_dim
+            deep, words = blocks if settings.deep_prompt else 1, lm.get_input_embeddings().weight.shape[1]
             prompt = Prompt(settings.prompt_length, words, blocks=deep, mlp=prompt_form == "mlp")
         if adapter_form == "bottleneck":
             adapters = Adapters(blocks, hidden, settings.adapter_factor)
         elif adapter_form == "lora":
             add_lora(lm, rank=settings.lora_rank, alpha=settings.lora_alpha)
     injection = Injection(settings.tokens, settings.start, settings.end, settings.attention, settings.blind)
-    lm.augment(injection, settings.prompt_length if prompt else 0, adapters)
-    return EpalmModel(lm, connector, prompt, adapters, train_lm=config.lm.train, encoder=encoder)
+    injected = InjectedLM(lm, injection, settings.prompt_length if prompt else 0, adapters)
+    return EpalmModel(injected, connector, prompt, adapters, train_lm=config.lm.train, encoder=encoder)

@@ -1,4 +1,4 @@
-"""eP-ALM: a frozen OPT with a trained bridge and, by variant, a trained soft prompt or trained adapters.
+"""eP-ALM: a frozen language model with a trained bridge and, by variant, a trained soft prompt or trained adapters.
 
 Modules take plain numbers; `build_model` reads the settings. Does not know where features come from.
 
@@ -13,9 +13,10 @@ from torch import nn
 from transformers.cache_utils import Cache
 
 from epalm.train.lm.adapters import Adapters
-from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.injected_lm import InjectedLM
 from epalm.train.lm.loss import Losses, label_positions
 
+_PLAIN = "lm.plain."  # before the names of the language model's own tensors
 _LORA = ".lora_"  # in the names that peft gives its tensors
 
 
@@ -46,7 +47,7 @@ class EpalmModel(nn.Module):
 
     def __init__(
         self,
-        lm: AugmentedOPT,
+        lm: InjectedLM,
         connector: nn.Module,
         prompt: Prompt | None,
         adapters: Adapters | None = None,
@@ -59,7 +60,7 @@ class EpalmModel(nn.Module):
         `encoder`, raw inputs → rows, is trained too; without it rows are given. LoRA's tensors in `lm` are trained.
         """
         super().__init__()
-        self.lm: AugmentedOPT = lm.eval().requires_grad_(train_lm)
+        self.lm: InjectedLM = lm.eval().requires_grad_(train_lm)
         self.connector = connector
         self.prompt = prompt
         self.adapters = adapters
@@ -114,8 +115,9 @@ class EpalmModel(nn.Module):
         `rows` (B, G, T, D_enc), for a trained encoder its raw inputs (B, ...); `input_ids` and `attention_mask` (B, N),
         padded on either side; None: no padding.
         """
-        inputs = self._with_front(rows, input_ids, attention_mask)
-        logits: torch.Tensor = self.lm(**inputs, logits_to_keep=input_ids.shape[1]).logits
+        logits: torch.Tensor = self.lm(
+            **self._with_front(rows, input_ids, attention_mask), logits_to_keep=input_ids.shape[1]
+        )
         return logits
 
     def losses(
@@ -140,7 +142,7 @@ class EpalmModel(nn.Module):
         inputs: dict[str, Any] = {"input_ids": input_ids}
         if rows is not None and (cache is None or not cache.get_seq_length()):
             inputs = self._with_front(rows, input_ids, None)
-        logits: torch.Tensor = self.lm(**inputs, cache=cache, use_cache=cache is not None, logits_to_keep=1).logits
+        logits: torch.Tensor = self.lm(**inputs, cache=cache, logits_to_keep=1)
         return logits[:, -1]
 
     def _with_front(
@@ -149,13 +151,15 @@ class EpalmModel(nn.Module):
         """What the language model takes: ids and mask (B, 1 + P + N) with placeholders in front, tokens and prompt."""
         groups: torch.Tensor = self.connector(rows if self.encoder is None else self.encoder(rows))
         size = (len(input_ids), self.lm.front)
-        ids = torch.cat((input_ids.new_full(size, self.lm.config.pad_token_id or 0), input_ids), 1)
+        ids = torch.cat((input_ids.new_zeros(size), input_ids), 1)
         mask = None if attention_mask is None else torch.cat((attention_mask.new_ones(size), attention_mask), 1)
         prompt = None if self.prompt is None else self.prompt()
-        # The language model has one front position for the groups, so F is 1.
-        return {"input_ids": ids, "attention_mask": mask, "perceptual": groups.squeeze(2), "prompt": prompt}
+        return {"input_ids": ids, "attention_mask": mask, "groups": groups, "prompt": prompt}
 
 
 def _checkpoint_name(name: str) -> str:
-    """peft's `lm.X.lora_A.default.weight` as `lora.X.lora_A.weight`: the adapter's own name says nothing."""
-    return f"lora.{name.removeprefix('lm.').replace('.default.', '.')}" if _LORA in name else name
+    """A plain model's `lm.plain.X` as `lm.X`, and peft's `X.lora_A.default.weight` in it as `lora.X.lora_A.weight`."""
+    if not name.startswith(_PLAIN):
+        return name
+    name = name.removeprefix(_PLAIN)
+    return f"lora.{name.replace('.default.', '.')}" if _LORA in name else f"lm.{name}"

@@ -13,14 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json
 from epalm.recipes.settings import QUESTION, TextSettings
 from epalm.samples import Sample, Task
 from epalm.train.data.templates import ANSWER, Template, own_start, resolve_text, template_texts
-from epalm.train.lm.augmented_opt import AugmentedOPT
 from epalm.train.lm.load import lm_config, lm_source
 from epalm.weights import load, require_tokenizer
 
@@ -183,7 +182,7 @@ def pad_right(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch
     return torch.from_numpy(ids), None if real.all() else torch.from_numpy(real.astype(np.int64))
 
 
-def load_text_format(name: str, lm: AugmentedOPT | None = None, settings: TextSettings | None = None) -> TextFormat:
+def load_text_format(name: str, lm: PreTrainedModel | None = None, settings: TextSettings | None = None) -> TextFormat:
     """The language model's tokenizer and the template of `settings`; `lm` need not be loaded for it.
 
     Raises UsageError: there is no tokenizer, it is another model's, the embedding table has no row for a token, or the

@@ -1,7 +1,7 @@
 """Small trained parts inside the blocks of the frozen language model: bottlenecks (eP-ALM, section 3) and LoRA.
 
-Knows an OPT's blocks by the names of their parts, and nothing about training. The language model's own tensors and
-their names stay as they are.
+Knows a block's parts by the profile, and nothing about training. The language model's own tensors and their names stay
+as they are.
 
 Letters: D hidden size, F down-sampling factor.
 """
@@ -14,11 +14,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 
+from epalm.errors import UsageError
 from epalm.plugins import require_package
+from epalm.train.lm.profile import Profile, find_profile
 
 _STD, _LIMIT = 1e-3, 2e-3
-_PLACES = {"self_attn": "attention", "fc2": "feed_forward"}  # parts of a block, and the adapters behind them
+_PLACES = ("attention", "feed_forward")  # parts of a block that have an adapter behind them
 
 
 class Bottleneck(nn.Module):
@@ -42,19 +45,29 @@ class Bottleneck(nn.Module):
 
 
 class Adapters(nn.ModuleList):
-    """The adapters of every block: one behind self-attention, one behind the feed-forward's second linear."""
+    """The adapters of every block: one behind self-attention, one behind the feed-forward part's last linear."""
 
     def __init__(self, blocks: int, hidden_size: int, factor: int) -> None:
         super().__init__(
-            nn.ModuleDict({name: Bottleneck(hidden_size, factor) for name in _PLACES.values()}) for _ in range(blocks)
+            nn.ModuleDict({name: Bottleneck(hidden_size, factor) for name in _PLACES}) for _ in range(blocks)
         )
 
-    def attach(self, layers: Iterable[nn.Module]) -> list[RemovableHandle]:
-        """Let every block of the language model run through its adapters until the handles are removed."""
+    def attach(self, blocks: Iterable[nn.Module], profile: Profile) -> list[RemovableHandle]:
+        """Let every block of the language model run through its adapters until the handles are removed.
+
+        Raises UsageError: its parts are not known.
+        """
+        if profile.feed_forward is None:
+            raise UsageError(
+                f"the language model is of family {profile.family}, whose feed-forward part is unknown here: there is "
+                "no place for adapters",
+                hint="--set model.adapters=none",
+            )
+        places = dict(zip(_PLACES, (profile.attention, profile.feed_forward), strict=True))
         return [
-            layer.get_submodule(part).register_forward_hook(partial(_adapted, adapters.get_submodule(name)))
-            for layer, adapters in zip(layers, self, strict=True)
-            for part, name in _PLACES.items()
+            block.get_submodule(part).register_forward_hook(partial(_adapted, adapters.get_submodule(name)))
+            for block, adapters in zip(blocks, self, strict=True)
+            for name, part in places.items()
         ]
 
 
@@ -62,14 +75,20 @@ def _adapted(adapter: nn.Module, _part: nn.Module, _arguments: Any, output: Any)
     return (adapter(output[0]), *output[1:]) if isinstance(output, tuple) else adapter(output)
 
 
-def add_lora(lm: nn.Module, *, rank: int, alpha: int) -> None:
+def add_lora(lm: PreTrainedModel, *, rank: int, alpha: int) -> None:
     """Put low-rank matrices beside the query and value projections of every block, float32, zero to begin with.
 
-    LoRA (Hu et al., 2021), section 4.2: these two projections; scaled by alpha / rank. What a model got before stays.
-    Raises UsageError: peft is not installed.
+    LoRA (Hu et al., 2021), section 4.2: these two projections, or what makes them in one; scaled by alpha / rank. What
+    a model got before stays. Raises UsageError: peft is not installed, or the projections are not known.
     """
     require_package("peft", "model.adapters lora", "lora")
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=["q_proj", "v_proj"], lora_dropout=0.0)
+    profile = find_profile(lm)
+    if not profile.query_value:
+        raise UsageError(
+            f"the language model is of family {profile.family}, whose query and value projections are unknown here",
+            hint="--set model.adapters=none",
+        )
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(profile.query_value), lora_dropout=0.0)
     inject_adapter_in_model(config, lm)

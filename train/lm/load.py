@@ -1,4 +1,4 @@
-"""A frozen OPT by Hub id or folder, whole or divided among processes, and the digest of its tensors."""
+"""A frozen decoder by Hub id or folder, whole or divided among processes, and the digest of its tensors."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
-from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from epalm.cache.objects.durable import write_atomically
 from epalm.errors import UsageError
@@ -18,18 +18,20 @@ from epalm.playground import weights_folder
 from epalm.plugins import require_package
 from epalm.recipes.config import Config
 from epalm.recipes.settings import LmSettings
-from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.injected_lm import InjectedLM
 from epalm.train.lm.processes import Processes
+from epalm.train.lm.profile import find_profile, require_known_head
 from epalm.weights import Source, from_pretrained, load
 
 _WEIGHTS = (".json", ".safetensors", ".bin", ".gguf")
 _SETTLED = 2.0  # seconds since a file's last change: one that is changed again at once may keep its size and times
 
 
-def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty: bool = False) -> AugmentedOPT:
-    """An OPT by Hub id or folder, or the playground's, frozen; `empty`: its shapes alone, on the meta device.
+def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty: bool = False) -> PreTrainedModel:
+    """A decoder by Hub id or folder, or the playground's, frozen; `empty`: its shapes alone, on the meta device.
 
-    Raises UsageError: it cannot be loaded, is no OPT, or the package for `quantized` weights is not installed.
+    Raises UsageError: it cannot be loaded, injection cannot be done in it, which is known before weights are loaded, or
+    the package for `quantized` weights is not installed.
     """
     source, precision = lm_source(name), getattr(torch, dtype)
     if source.gguf and quantized != "none":
@@ -38,10 +40,6 @@ def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty
             hint="leave it out; --set lm.dtype=bfloat16 halves their memory",
         )
     config = lm_config(source)
-    if config.model_type != "opt":
-        raise UsageError(
-            f"lm.name {name!r} is a {config.model_type}, not an OPT", hint="--set lm.name=facebook/opt-125m"
-        )
     form = None
     if source.gguf and hasattr(transformers, "GgufConfig"):  # newer versions keep the blocks where they have kernels
         form = transformers.GgufConfig(dequantize=True)
@@ -49,13 +47,27 @@ def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty
         require_package("bitsandbytes", f"lm.quantized {quantized}", "quantized")
         four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": precision}
         form = BitsAndBytesConfig(load_in_8bit=quantized == "8bit", load_in_4bit=quantized == "4bit", **four)
+    lm = lm_shapes(source, config)
+    profile = find_profile(lm)
     if empty:
-        with torch.device("meta"):
-            lm = AugmentedOPT(config).to(precision)
+        lm = lm.to(precision)
     else:
-        lm = from_pretrained(AugmentedOPT, source, "language model", config, precision, form)
-    frozen: AugmentedOPT = lm.eval().requires_grad_(False)
+        lm = from_pretrained(AutoModelForCausalLM, source, "language model", config, precision, form)
+        require_known_head(lm, profile)
+    frozen: PreTrainedModel = lm.eval().requires_grad_(False)
     return frozen
+
+
+def lm_shapes(source: Source, config: PreTrainedConfig) -> PreTrainedModel:
+    """The model of a configuration without weights, on the meta device. Raises UsageError: it is no decoder's."""
+    try:
+        with torch.device("meta"):
+            lm: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except ValueError as error:
+        raise UsageError(
+            f"lm.name {source.name!r} is a {config.model_type}, which is no decoder", hint="take a language model"
+        ) from error
+    return lm
 
 
 def lm_source(name: str) -> Source:
@@ -72,7 +84,7 @@ def lm_config(source: Source) -> PreTrainedConfig:
     return load(source, "language model", read)
 
 
-def lm_digest(lm: AugmentedOPT, settings: LmSettings, index: Path, *, write: bool = True) -> str:
+def lm_digest(lm: PreTrainedModel, settings: LmSettings, index: Path, *, write: bool = True) -> str:
     """SHA-256 (hex) of the tensors as they were loaded.
 
     The file `index` keeps it beside path, size and times of the model's files: unchanged ones are not hashed again.
@@ -116,7 +128,7 @@ def require_shardable(config: Config, processes: Processes) -> None:
             raise UsageError(f"--shard-lm: {fault}", hint="leave out --shard-lm, or change that")
 
 
-def shard_lm(lm: AugmentedOPT, device: torch.device, processes: Processes) -> None:
+def shard_lm(lm: InjectedLM, device: torch.device, processes: Processes) -> None:
     """Divide the frozen model among the processes; the first one's weights are taken, the others' may be meta.
 
     Each keeps a part of every block's weights on `device`, and one tensor more at a time. A block's are put together
@@ -128,11 +140,18 @@ def shard_lm(lm: AugmentedOPT, device: torch.device, processes: Processes) -> No
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    weights = lm.state_dict() if processes.first else {}
+    plain = lm.plain
+    weights = plain.state_dict() if processes.first else {}
+    # Buffers that no checkpoint holds, rotary frequencies for example.
+    buffers = {name: one.cpu() for name, one in plain.named_buffers() if processes.first and name not in weights}
+    buffers = processes.from_first(buffers)
     mesh = init_device_mesh(device.type, (processes.count,))
-    lm.to("meta")
-    for block in lm.model.decoder.layers:
+    plain.to("meta")
+    for block in lm.blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    lm.to_empty(device=device)
-    lm.tie_weights()  # what was one tensor in two places has become two
-    set_model_state_dict(lm, weights, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
+    plain.to_empty(device=device)
+    plain.tie_weights()  # what was one tensor in two places has become two
+    for name, value in buffers.items():
+        plain.get_buffer(name).copy_(value)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(plain, weights, options=options)

@@ -39,48 +39,68 @@ def label_positions(labels: torch.Tensor, width: int) -> LabelPositions:
     return LabelPositions(samples * width + before, samples, labels[samples, before + 1], len(labels))
 
 
-def sample_losses(hidden: torch.Tensor, weight: torch.Tensor, labels: LabelPositions) -> Losses:
-    """Of the head's input (N, E) at the positions with labels, and the head's weight (V, E)."""
-    losses, likeliest = _TokenLosses.apply(hidden, weight, labels.targets)
+class Head(NamedTuple):
+    """What makes logits of hidden states: those behind a linear layer times `scale`, then cap · tanh(logits / cap)."""
+
+    weight: torch.Tensor  # (V, E)
+    bias: torch.Tensor | None = None  # (V,)
+    scale: float = 1.0
+    cap: float | None = None
+
+
+def sample_losses(hidden: torch.Tensor, head: Head, labels: LabelPositions) -> Losses:
+    """Of the head's input (N, E) at the positions with labels."""
+    losses, likeliest = _TokenLosses.apply(hidden, head.weight, head.bias, labels.targets, head.scale, head.cap)
     zeros = losses.new_zeros(labels.batch_size)
     wrong = zeros.index_add(0, labels.samples, (~likeliest).to(zeros.dtype))
     return Losses(zeros.index_add(0, labels.samples, losses), wrong == 0)
 
 
 class _TokenLosses(torch.autograd.Function):
-    """Head's input (N, E), its weight (V, E), targets (N,) → losses (N,), whether the target is the likeliest (N,)."""
+    """Head's input (N, E), the head's parts, targets (N,) → losses (N,), whether the target is the likeliest (N,)."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        scale: float,
+        cap: float | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         losses = hidden.new_empty(len(hidden), dtype=_precise(hidden))
         likeliest = torch.empty_like(targets, dtype=torch.bool)
         # With a frozen head all but the factor of each loss is known here; else the logits are made once more.
-        ready = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
+        ready = ctx.needs_input_grad[0] and not any(ctx.needs_input_grad[1:3])
         gradient = torch.empty_like(hidden, dtype=losses.dtype) if ready else None
+        head = Head(weight, bias, scale, cap)
         for piece in _pieces(hidden, weight):
-            of_logits, losses[piece], likeliest[piece] = _cross_entropy(hidden[piece], weight, targets[piece])
+            of_logits, losses[piece], likeliest[piece] = _cross_entropy(hidden[piece], head, targets[piece])
             if gradient is not None:
                 gradient[piece] = _through_head(of_logits, weight)
         ctx.mark_non_differentiable(likeliest)
-        ctx.dtype = hidden.dtype
-        ctx.save_for_backward(gradient, *(() if ready else (hidden, weight, targets)))
+        ctx.dtype, ctx.scaling = hidden.dtype, (scale, cap)
+        ctx.save_for_backward(gradient, *(() if ready else (hidden, weight, bias, targets)))
         return losses, likeliest
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, outer: torch.Tensor, _: Any) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+    def backward(ctx: Any, outer: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
         gradient, *given = ctx.saved_tensors
         if not given:
-            return (gradient * outer[:, None]).to(ctx.dtype), None, None
-        hidden, weight, targets = given
+            return (gradient * outer[:, None]).to(ctx.dtype), None, None, None, None, None
+        hidden, weight, bias, targets = given
         to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        to_bias = None if bias is None else torch.zeros_like(bias)
         for piece in _pieces(hidden, weight):
-            of_logits = _cross_entropy(hidden[piece], weight, targets[piece])[0].mul_(outer[piece, None])
+            head = Head(weight, bias, *ctx.scaling)
+            of_logits = _cross_entropy(hidden[piece], head, targets[piece])[0].mul_(outer[piece, None])
             to_weight.addmm_(of_logits.to(weight.dtype).T, hidden[piece])
+            if to_bias is not None:
+                to_bias += of_logits.sum(0)
             to_hidden[piece] = _through_head(of_logits, weight)
-        return to_hidden, to_weight, None
+        return to_hidden, to_weight, to_bias, None, None, None
 
 
 def _pieces(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
@@ -89,13 +109,20 @@ def _pieces(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
 
 
 def _cross_entropy(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    hidden: torch.Tensor, head: Head, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Its gradient with regard to the logits (N, V), losses (N,), whether the target is the likeliest (N,).
+    """Its gradient with regard to what the linear layer gives (N, V), losses (N,), whether the target is the likeliest.
 
-    In float32 or more. The gradient is the probabilities, less one at the target.
+    In float32 or more. With regard to the logits it is the probabilities, less one at the target.
     """
-    logits = (hidden @ weight.T).to(_precise(hidden))
+    logits = torch.nn.functional.linear(hidden, head.weight, head.bias).to(_precise(hidden))
+    if head.scale != 1:
+        logits *= head.scale
+    slope = None
+    if head.cap is not None:
+        logits = logits.div_(head.cap).tanh_()
+        slope = 1 - logits.square()
+        logits *= head.cap
     own = logits.gather(1, targets[:, None])
     highest = logits.amax(1, keepdim=True)
     exponentials = logits.sub_(highest).exp_()
@@ -103,6 +130,10 @@ def _cross_entropy(
     losses = total.log() + highest - own
     gradient = exponentials.div_(total)
     gradient[torch.arange(len(targets), device=targets.device), targets] -= 1
+    if head.scale != 1:
+        gradient *= head.scale
+    if slope is not None:
+        gradient *= slope
     return gradient, losses.squeeze(1), (own >= highest).squeeze(1)
 
 

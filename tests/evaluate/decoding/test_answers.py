@@ -15,7 +15,8 @@ from epalm.evaluate.decoding import generate as module
 from epalm.evaluate.decoding.generate import AnswerTree, choose_answers
 from epalm.evaluate.decoding.options import MOST_EXACT, DecodeOptions, read_answers
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.lm.augmented_opt import AugmentedOPT, Injection
+from epalm.train.lm.injected_lm import InjectedLM
+from epalm.train.lm.injection import Injection
 from epalm.train.lm.loss import IGNORED
 from tests.augmented_models import VOCABULARY, models, small_config, small_inputs, small_model
 
@@ -106,13 +107,13 @@ def test_what_answers_share_is_computed_once(monkeypatch: pytest.MonkeyPatch) ->
     model = small_model(small_config(), Injection(2, 1, 3), length=2)
     features, ids = small_inputs(model, 2, 3)
     computed: list[tuple[int, ...]] = []
-    forward = AugmentedOPT.forward
+    forward = InjectedLM.forward
 
-    def counted(lm: AugmentedOPT, input_ids: torch.Tensor, **words: Any) -> Any:
+    def counted(lm: InjectedLM, input_ids: torch.Tensor, **words: Any) -> Any:
         computed.append(tuple(input_ids.shape))
         return forward(lm, input_ids, **words)
 
-    monkeypatch.setattr(AugmentedOPT, "forward", counted)
+    monkeypatch.setattr(InjectedLM, "forward", counted)
     choose_answers(model, features, ids, AnswerTree(answers, VOCABULARY, CPU), beams=len(answers))
     assert computed[0] == (2, model.lm.front + 3)  # medium and question
     assert 2 <= len(computed) <= 4 and all(length == 1 for _, length in computed[1:])  # a token of each beam a time

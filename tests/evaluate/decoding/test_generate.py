@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 from epalm.evaluate.decoding.generate import Continuation, draw, generate
 from epalm.evaluate.decoding.options import Sampling
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.lm.augmented_opt import Injection
+from epalm.train.lm.injection import Injection
 from tests.augmented_models import models, small_config, small_inputs, small_model
 
 NEW = 9  # tokens
@@ -18,7 +18,7 @@ NEW = 9  # tokens
 def _generate_of_transformers(
     model: EpalmModel, features: torch.Tensor, ids: torch.Tensor, beams: int
 ) -> list[list[int]]:
-    """The new ids, `</s>` last: stock `generate` on the augmented OPT, placeholders in front."""
+    """The new ids, `</s>` last: stock `generate` on the injected OPT, placeholders in front."""
     lm = model.lm
     whole = torch.cat((ids.new_full((len(ids), lm.front), 1), ids), 1)
     config = GenerationConfig(
@@ -28,14 +28,9 @@ def _generate_of_transformers(
         eos_token_id=lm.config.eos_token_id,
         pad_token_id=1,
     )
-    with torch.no_grad():
-        produced = lm.generate(
-            whole,
-            generation_config=config,
-            attention_mask=torch.ones_like(whole),
-            perceptual=model.connector(features)[:, :, 0],
-            prompt=None if model.prompt is None else model.prompt(),
-        )
+    prompt = None if model.prompt is None else model.prompt()
+    with torch.no_grad(), lm.injecting(model.connector(features), prompt) as plain:
+        produced = plain.generate(whole, generation_config=config, attention_mask=torch.ones_like(whole))
     rows = produced[:, whole.shape[1] :].tolist()
     eos = lm.config.eos_token_id
     return [row[: row.index(eos) + 1] if eos in row else row for row in rows]

@@ -1,4 +1,4 @@
-"""The augmented OPT in `causal` mode: no position sees a later one."""
+"""The injected OPT in `causal` mode: no position sees a later one."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import OPTForCausalLM
 
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.lm.augmented_opt import Injection
+from epalm.train.lm.injection import Injection
 from tests.augmented_models import VOCABULARY, all_logits, models, small_config, small_inputs, small_model
 
 
@@ -81,7 +81,7 @@ def test_without_prompt_and_token_it_is_plain_opt(embedding: int | None) -> None
     config = small_config(embedding=embedding)
     model = small_model(config, Injection(2, 1, 3, blind=True))
     plain = OPTForCausalLM(config).eval()
-    plain.load_state_dict(model.lm.state_dict())
+    plain.load_state_dict(model.lm.plain.state_dict())
     features, ids = small_inputs(model, 3, 7)
     mask = _mask(3, 7, [0, 2, 4], left=True)
     with torch.no_grad():

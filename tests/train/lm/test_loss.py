@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from epalm.train.lm import loss
-from epalm.train.lm.loss import IGNORED, Losses, label_positions, sample_losses
+from epalm.train.lm.loss import IGNORED, Head, Losses, label_positions, sample_losses
 
 WIDTH, WORDS = 5, 7
 
@@ -24,7 +24,7 @@ def _labels(batch: int, length: int) -> torch.Tensor:
 
 def _losses(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> Losses:
     positions = label_positions(labels, width=hidden.shape[1])
-    return sample_losses(hidden.flatten(0, 1)[positions.positions], weight, positions)
+    return sample_losses(hidden.flatten(0, 1)[positions.positions], Head(weight), positions)
 
 
 @pytest.fixture(autouse=True)

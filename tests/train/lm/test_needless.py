@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
-from transformers import OPTConfig
+from transformers import OPTConfig, OPTForCausalLM
 from transformers.cache_utils import DynamicCache
 
 from epalm.datasets import load_dataset
@@ -21,7 +21,7 @@ from epalm.samples import Modality, Sample
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch
-from epalm.train.lm.augmented_opt import AugmentedOPT
+from epalm.train.lm.injected_lm import InjectedLM
 from epalm.train.lm.loss import IGNORED
 from epalm.train.loop import losses_of
 from epalm.train.material import Material
@@ -54,7 +54,7 @@ def _model(form: str, blocks: int = 4, start: int = 2, end: int = 3, *overrides:
     )
     places = [f"model.tokens={TOKENS}", f"model.start={start}", f"model.end={end}", "model.prompt_length=2"]
     chosen = load_config("playground", [*places, "model.adapter_factor=4", *FORMS[form], *overrides])
-    model = build_model(chosen.resolved(blocks), AugmentedOPT(config).eval(), WIDTH).double()
+    model = build_model(chosen.resolved(blocks), OPTForCausalLM(config).eval(), WIDTH).double()
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             tensor.mul_(200 if "adapters" in name else 5 if name.startswith("lm.") else 1)
@@ -82,7 +82,7 @@ def _gradients(model: EpalmModel, losses: torch.Tensor) -> dict[str, torch.Tenso
 def _all_of_it(model: EpalmModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses and exactness from every position's logits, the front position in every block: as decoding computes."""
     inputs = model._with_front(batch.features, batch.input_ids, batch.attention_mask)
-    logits = model.lm(**inputs, cache=DynamicCache()).logits
+    logits = model.lm(**inputs, cache=DynamicCache())
     logits, targets = logits[:, model.lm.front : -1], batch.labels[:, 1:]
     losses = functional.cross_entropy(logits.mT, targets, ignore_index=IGNORED, reduction="none").sum(1)
     return losses, ((logits.argmax(-1) == targets) | (targets == IGNORED)).all(1)
@@ -112,7 +112,8 @@ def test_losses_and_gradients_are_those_of_computing_everything(
     blocks, start = place
     words = [f"model.attention={attention}", f"model.blind={str(blind).lower()}"]
     model = _model(form, blocks, start, min(start + span, blocks), *words, wide=wide)
-    model.lm.gradient_checkpointing = checkpointing
+    if checkpointing:
+        model.lm.checkpoint_blocks()
     batch = _batch(lengths)
     losses, exact = losses_of(model, batch)
     plain, plain_exact = _all_of_it(model, batch)
@@ -123,15 +124,20 @@ def test_losses_and_gradients_are_those_of_computing_everything(
 
 @contextmanager
 def _watched(model: EpalmModel) -> Iterator[list[tuple[int, bool, int]]]:
-    """(block, whether it ran with autograd, positions) of every run of a block."""
+    """(block, whether it ran with autograd, positions) of every run of a block, seen at its attention."""
     seen: list[tuple[int, bool, int]] = []
     handles = []
-    for block, layer in enumerate(model.lm.model.decoder.layers):
+    for block, layer in enumerate(model.lm.blocks):
+        parts = [layer] if model.adapters is None else [layer, model.adapters[block]]
+        trained = any(one.requires_grad for part in parts for one in part.parameters())
 
-        def note(_module: Any, args: tuple[torch.Tensor], block: int = block) -> None:
-            seen.append((block, torch.is_grad_enabled(), args[0].shape[1]))
+        def note(_module: Any, _args: Any, kwargs: Any, block: int = block, trained: bool = trained) -> None:
+            hidden = kwargs["hidden_states"]
+            learns = torch.is_grad_enabled() and (hidden.requires_grad or trained)
+            seen.append((block, learns, hidden.shape[1]))
 
-        handles.append(layer.register_forward_pre_hook(note))
+        attention = layer.get_submodule(model.lm.profile.attention)
+        handles.append(attention.register_forward_pre_hook(note, with_kwargs=True))
     yield seen
     for handle in handles:
         handle.remove()
@@ -159,7 +165,8 @@ def test_checkpointing_computes_the_blocks_with_autograd_again_and_keeps_less(fo
     kept = []
     for checkpointing in (False, True):
         model = _model(form)
-        model.lm.gradient_checkpointing = checkpointing
+        if checkpointing:
+            model.lm.checkpoint_blocks()
         sizes: list[int] = []
 
         def keep(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
@@ -240,13 +247,15 @@ class Zeros:
 
 def test_the_settings_reach_the_blocks(monkeypatch: pytest.MonkeyPatch, worlds: dict[Modality, Path]) -> None:
     compiled: list[bool] = []
-    monkeypatch.setattr(AugmentedOPT, "compile_blocks", lambda _self: compiled.append(True))
+    checkpointed: list[bool] = []
+    for name, calls in (("compile_blocks", compiled), ("checkpoint_blocks", checkpointed)):
+        monkeypatch.setattr(InjectedLM, name, lambda _self, calls=calls: calls.append(True))
     dataset = load_dataset(str(worlds[Modality.IMAGE]), Modality.IMAGE)
     request, samples = TrainRequest(device="cpu"), dataset.split("train")[:4]
     for chosen in (True, False):
         words = [f"optim.{key}={str(chosen).lower()}" for key in ("gradient_checkpointing", "compiled")]
         config = load_config("playground", words)
-        ready = set_up(Material(request, config, dataset, Modality.IMAGE, Zeros(), samples))
-        assert ready.model.lm.gradient_checkpointing is chosen
-        assert bool(compiled) is chosen
+        set_up(Material(request, config, dataset, Modality.IMAGE, Zeros(), samples))
+        assert bool(compiled) is bool(checkpointed) is chosen
         compiled.clear()
+        checkpointed.clear()

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import OPTConfig
+from transformers import OPTConfig, OPTForCausalLM
 
 from epalm.evaluate.decoding.generate import generate
 from epalm.train.bridge.connector import Connector
 from epalm.train.bridge.model import EpalmModel, Prompt
-from epalm.train.lm.augmented_opt import AugmentedOPT, Injection
+from epalm.train.lm.injected_lm import InjectedLM
+from epalm.train.lm.injection import Injection
 from epalm.train.lm.loss import IGNORED
 from tests.augmented_models import all_logits
 
@@ -24,11 +25,12 @@ pytestmark = pytest.mark.skipif(not PARITY.is_dir(), reason=f"reference numbers 
 def _model(folder: Path) -> tuple[EpalmModel, dict[str, Any]]:
     meta = json.loads((folder / "meta.json").read_text())
     state = load_file(folder / "state.safetensors")
-    lm = AugmentedOPT(OPTConfig(**meta["lm"]))
+    plain = OPTForCausalLM(OPTConfig(**meta["lm"]))
     own = {name.removeprefix("model_text."): value for name, value in state.items() if name.startswith("model_text.")}
-    lm.load_state_dict(own)
+    plain.load_state_dict(own)
     setting, form = meta["injection"], meta["prompt"]
-    lm.augment(
+    lm = InjectedLM(
+        plain,
         Injection(setting["tokens"], setting["start"], setting["end"], setting["attention"]),
         form["length"] if form else 0,
     )
