@@ -46,7 +46,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         part="vision_config",
         adapt=_adapt,
         pooling=choice.tokens == "pooled",
-        read=AutoImageProcessor.from_pretrained,
+        read=lambda where: AutoImageProcessor.from_pretrained(where, trust_remote_code=False),
     )
     of_clips = choice.kind == _OVER_FRAMES
     reads: ImageInput | VideoInput

@@ -19,6 +19,7 @@ _IDLE = {
     "transformers_version", "out_features", "out_indices", "stage_names", "use_cache",
 }  # fmt: skip
 _IDLE_PARTS = ("dropout", "drop_path", "initializer", "init_std", "mask_", "output_", "loss")
+_PREPROCESSING = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 _NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm", "rms_norm")  # the last one, as the families call it
 
 
@@ -62,6 +63,9 @@ def load_model(
             raise UsageError(fault, hint="see --encoder")
     adapt(config)
     if where:
+        if named.folder and not any((named.folder / name).is_file() for name in _PREPROCESSING):
+            fault = f"{named.folder} does not say how the encoder's input is made: it has no {_PREPROCESSING[0]}"
+            raise UsageError(fault, hint="copy it from where the weights were published")
         read = read or (lambda where: FeatureExtractionMixin.get_feature_extractor_dict(where)[0])
         settings = load(named, what, lambda: read(where))
     if not model_class:

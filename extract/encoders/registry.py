@@ -56,7 +56,7 @@ class Encoder(Protocol):
         """
 
     def encode(self, batch: "torch.Tensor") -> "torch.Tensor":
-        """`[CLS]` tokens of every block, shallow to deep, (B, depth, D), of stacked inputs (B, ...).
+        """A token of every block, shallow to deep, (B, depth, D), of stacked inputs (B, ...).
 
         The batch may lie on any device; the result lies on the encoder's.
         """

@@ -232,6 +232,16 @@ def test_a_checkpoint_that_lacks_weights_is_refused(folders: Folders, tmp_path: 
         build_encoder(EncoderChoice("ast", str(tmp_path)), device="cpu")
 
 
+def test_a_folder_without_preprocessing_is_refused(folders: Folders, tmp_path: Path) -> None:
+    for kind in ("hf-vision", "ast"):
+        choice = folders.choice(kind)
+        for file in Path(str(choice.weights)).iterdir():
+            if file.name != "preprocessor_config.json":
+                (tmp_path / file.name).write_bytes(file.read_bytes())
+        with pytest.raises(UsageError, match="has no preprocessor_config"):
+            build_encoder(replace(choice, weights=str(tmp_path)), device="cpu")
+
+
 def test_an_encoder_fits_its_modality() -> None:
     assert [default_kind(modality) for modality in Modality] == ["vit", "timesformer", "ast"]
     assert require_fit(EncoderChoice("timesformer-space"), Modality.VIDEO).modality is Modality.VIDEO
