@@ -68,11 +68,11 @@ def show_listing(
         return
     import pandas as pd
 
-    frame = frame if isinstance(frame, pd.DataFrame) else pd.DataFrame(frame, columns=columns, dtype=object)
+    if not isinstance(frame, pd.DataFrame):
+        frame = pd.DataFrame(frame, columns=columns, dtype=object)  # names of runs and media need not be UTF-8
     if form is not Format.TABLE:
         write_listing(frame, form)
         return
-
     rows = [(cells or _plain_cells)(record) for record in records_of(frame)]
     if rows:
         print_table(title, list(rows[0]), [list(row.values()) for row in rows])

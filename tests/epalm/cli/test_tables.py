@@ -50,12 +50,22 @@ def test_programs_read_what_the_frame_holds(capsys: pytest.CaptureFixture[str]) 
     assert list(read["step"]) == ["1", ""]
 
 
-def test_parquet_goes_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "from tests.epalm.cli.test_tables import _show, Format; _show(Format.PARQUET)"
+def _written(tmp_path: Path, records: str) -> pd.DataFrame:
+    """What a process of its own writes as Parquet."""
+    code = (
+        "from tests.epalm.cli.test_tables import FRAME, Format, show_listing\n"
+        f"show_listing({records}, Format.PARQUET, title='', empty='')"
+    )
     with (tmp_path / "x.parquet").open("wb") as file:
         subprocess.run([sys.executable, "-c", code], stdout=file, check=True, cwd=Path(__file__).parents[3])
-    read = pd.read_parquet(tmp_path / "x.parquet")
+    return pd.read_parquet(tmp_path / "x.parquet")
+
+
+def test_parquet_goes_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = _written(tmp_path, "FRAME")
     assert list(read["name"]) == ["NA", "a,b"] and read["loss"][0] == 1 / 3 and pd.isna(read["step"][1])
+    mixed = _written(tmp_path, "[{'value': 1, 'name': None}, {'value': 0.5, 'name': 'b'}]")
+    assert list(mixed["value"]) == [1.0, 0.5] and pd.isna(mixed["name"][0])
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with pytest.raises(UsageError, match="terminal"):
         _show(Format.PARQUET)
