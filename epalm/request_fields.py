@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line shows of a field, and what it lets through; see `epalm.cli.request_options`."""
+    """What the command line shows of a field, and what it lets through; see `epalm.cli.options`."""
 
     help: str
     panel: str | None = None  # under which it is listed

@@ -15,8 +15,7 @@ from epalm.cli.evaluate.report import report
 from epalm.cli.evaluate.score import score
 from epalm.cli.evaluate.serve import serve
 from epalm.cli.extract import extract
-from epalm.cli.names import NamesCommand
-from epalm.cli.request_options import takes_requests
+from epalm.cli.options import NamesCommand, takes_requests
 from epalm.cli.runs import export_run, import_run, runs
 from epalm.cli.train import recipes, train
 from epalm.errors import UsageError

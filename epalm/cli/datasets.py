@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epalm.cli.names import BENCHMARK
+from epalm.cli.options import BENCHMARK
 from epalm.cli.tables import Format, Listing, Record, records_of, show_listing, write_listing
 from epalm.console import size_in_words
 from epalm.errors import UsageError

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from epalm.cache.store import Cache
 from epalm.cli.app import app
 from epalm.cli.extract import extract
-from epalm.cli.request_options import takes_requests
+from epalm.cli.options import takes_requests
 from epalm.errors import EpalmError, UsageError
 from epalm.extract import spec_builder
 from epalm.extract.encoders.registry import EncoderChoice

@@ -5,7 +5,7 @@ import typer
 from epalm.cli.cache.care import gc, verify, why
 from epalm.cli.cache.exchange import export_features, import_features, pull, push
 from epalm.cli.cache.sets import info, ledger, list_sets
-from epalm.cli.request_options import takes_requests
+from epalm.cli.options import takes_requests
 
 cache_app = typer.Typer(
     help="The feature cache: what is there and why, whether it is whole, what can go, and where else it can be.",

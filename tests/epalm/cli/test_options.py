@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from epalm.cli.request_options import takes_requests
+from epalm.cli.options import takes_requests
 from epalm.request_fields import option
 from epalm.samples import Modality
 
