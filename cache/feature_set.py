@@ -25,8 +25,7 @@ from epalm.cache.blocks import (
     require_size,
     write_block,
 )
-from epalm.cache.ledger import Entry, Ledger
-from epalm.cache.manifest import names_by_digest, read_manifests
+from epalm.cache.manifest import Entry, Ledger, names_by_digest, read_manifests
 from epalm.cache.objects.base import Objects
 from epalm.cache.reader import FeatureReader, RowTable
 from epalm.cache.spec import FeatureSpec

@@ -1,19 +1,22 @@
-"""Manifests: which media names of which data set stand for which digests, kept with a feature set.
+"""What a feature set keeps about media by name: manifests, and the ledger of those that could not be decoded.
 
-They let a cache be used where the media are not: training looks a name up that has no file, repair names the media
-of a dropped block. A name may stand for several digests in several manifests; then only the data set tells.
+A manifest says which names of a data set stand for which digests. Manifests let a cache be used where the media are
+not: training looks a name up that has no file, repair names the media of a dropped block. A name may stand for several
+digests in several manifests; then only the data set tells. The ledger has a JSON line for each bad medium, and for each
+with a warning: the reason, and what to do.
 """
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from epalm.cache.objects.base import Objects
 from epalm.errors import CacheError
 from epalm.fingerprint import digest_json
 
-MANIFESTS = "manifests"
+MANIFESTS, LEDGER = "manifests", "ledger.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +82,44 @@ def names_by_digest(manifests: Iterable[Manifest]) -> dict[str, tuple[str, ...]]
             known = names.get(digest)
             names[digest] = (name,) if known is None else known if name in known else (*known, name)
     return names
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One bad medium: as the data set writes it, its bytes' digest (None: it could not be hashed), and why.
+
+    With `warning`, the medium has a row, and `error` is what is odd about it.
+    """
+
+    media: str
+    digest: str | None
+    error: str
+    hint: str | None
+    warning: bool = False
+
+
+class Ledger:
+    """A growing text of entries; the last one of a medium counts. Appending is safe from several processes."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self.where = f"{objects.where}/{LEDGER}"
+
+    def add_all(self, entries: Iterable[Entry]) -> None:
+        """Append entries in one step, which in an object store makes one object of them all. Raises CacheError."""
+        if lines := "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries):
+            self._objects.append(LEDGER, lines.encode("utf-8", "surrogateescape"))
+
+    def entries(self, *, warning: bool = False) -> list[Entry]:
+        """The last error or warning of each medium and content, in order; torn lines are passed over."""
+        text = self._objects.lines(LEDGER).decode("utf-8", "surrogateescape")
+        last: dict[tuple[str, str | None, bool], Entry] = {}
+        for line in text.split("\n"):  # splitlines would split at U+2028 and U+0085, which names may hold
+            with suppress(ValueError, TypeError):
+                entry = Entry(**json.loads(line))
+                last[entry.media, entry.digest, entry.warning] = entry
+        return [entry for entry in last.values() if entry.warning == warning]
+
+    def digests(self) -> dict[str, Entry]:
+        """Digest → error, for media that could be hashed."""
+        return {entry.digest: entry for entry in self.entries() if entry.digest}

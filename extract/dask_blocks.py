@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import Entry
+from epalm.cache.manifest import Entry
 from epalm.cache.objects.base import MissingObjectError
 from epalm.cache.store import Cache
 from epalm.console import Advance

@@ -13,8 +13,7 @@ from tempfile import TemporaryDirectory
 
 from epalm.cache.care.collect import delete_all, leftovers
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import Entry
-from epalm.cache.manifest import Manifest, write_manifest
+from epalm.cache.manifest import Entry, Manifest, write_manifest
 from epalm.cache.objects import durable
 from epalm.cache.objects.local import LocalObjects
 from epalm.cache.store import touch

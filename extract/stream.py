@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import Entry
+from epalm.cache.manifest import Entry
 from epalm.console import Advance, silent, warn
 from epalm.errors import EpalmError, MediaError
 from epalm.extract.decoding.workers import DecodePool, Request, default_workers

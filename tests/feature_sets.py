@@ -10,8 +10,7 @@ import numpy as np
 from epalm.cache.blocks import missing_parts
 from epalm.cache.exchange.transfer import Transfer, plan_transfer, run_transfer
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import Entry
-from epalm.cache.manifest import Manifest, read_manifests, write_manifest
+from epalm.cache.manifest import Entry, Manifest, read_manifests, write_manifest
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
 from tests.cache.test_feature_set import SPEC

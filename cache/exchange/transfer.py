@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from epalm.cache.blocks import DamageError, Fault, Record, missing_parts, read_values, write_block
 from epalm.cache.exchange.claims import checked
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import Entry
-from epalm.cache.manifest import Manifest, read_manifests, write_manifest
+from epalm.cache.manifest import Entry, Manifest, read_manifests, write_manifest
 from epalm.cache.objects.base import MissingObjectError, Objects
 from epalm.cache.objects.durable import require_room
 from epalm.cache.store import SETS, Cache, LatestExtraction, touch

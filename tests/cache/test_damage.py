@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import LEDGER, Entry, Ledger
+from epalm.cache.manifest import LEDGER, Entry, Ledger
 from epalm.cache.objects.local import LocalObjects
 from epalm.cache.reader import FeatureReader
 from epalm.cache.store import Cache

@@ -11,8 +11,7 @@ import pytest
 from epalm.cache.blocks import write_block
 from epalm.cache.care.why import differences, library_differences, nearest, nearest_difference, why_set
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import Entry
-from epalm.cache.manifest import Manifest, write_manifest
+from epalm.cache.manifest import Entry, Manifest, write_manifest
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
 from epalm.fingerprint import digest_file

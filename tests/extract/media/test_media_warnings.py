@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from epalm.cache.ledger import LEDGER, Ledger
+from epalm.cache.manifest import LEDGER, Ledger
 from epalm.cache.objects.local import LocalObjects
 from epalm.cache.store import Cache
 from epalm.errors import MediaError

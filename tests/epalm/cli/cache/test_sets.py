@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.ledger import Entry
-from epalm.cache.manifest import Manifest, write_manifest
+from epalm.cache.manifest import Entry, Manifest, write_manifest
 from epalm.cache.store import Cache, mark, touch
 from tests.cache.test_feature_set import SPEC, feature_set, folder, names, values
 from tests.conftest import Epalm
