@@ -161,9 +161,8 @@ def choice_of(
 ) -> EncoderChoice:
     """The recipe's encoder, by default the modality's, with these weights. Raises UsageError: it reads other media."""
     kind, masks = settings.kind or default_kind(modality), settings.spec_augment
-    choice = EncoderChoice(
-        kind, weights, frames=settings.frames, spec_augment=masks, statistics=statistics, tokens=settings.tokens
-    )
+    same = {name: getattr(settings, name) for name in ("frames", "tokens", "resize")}
+    choice = EncoderChoice(kind, weights, spec_augment=masks, statistics=statistics, **same)
     return require_fit(choice, modality)
 
 

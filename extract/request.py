@@ -53,7 +53,7 @@ class ExtractRequest:
     )
     resize: str | None = option(
         "How a picture comes to the encoder's size: own, as the model's own processor does it, or stretch, straight to "
-        "it, proportions not kept. [default: stretch for the paper's encoders, own for others]",
+        "it, proportions not kept. [default: own; stretch for TimeSformer and ViTs of timm with a [CLS] token]",
         None,
         panel=_ENCODER,
     )

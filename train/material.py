@@ -133,6 +133,7 @@ def _encoder_differences(wanted: EncoderSettings, features: Mapping[str, Any]) -
     pairs = {
         "encoder": (wanted.kind, features["encoder"].get("kind")),
         "frames": (wanted.frames, read.get("frames") if read.get("medium") == "video" else None),
+        "resize": (wanted.resize, size and ("own" if "fit" in read else "stretch")),
         "tokens": (wanted.tokens, features["encoder"].get("tokens", "cls")),
         "size": (wanted.size and f"{wanted.size}×{wanted.size}", "×".join(map(str, size)) if size else None),
     }

@@ -34,7 +34,9 @@ _CHOICE = "encoder"  # beside the versions in what an extraction records
 def differences(one: FeatureSpec, other: FeatureSpec) -> list[str]:
     """Which inputs differ, each as "preprocessing.size 224 → 384": first `one`'s, then `other`'s."""
     words = {**_WORDS, "version": f"version of the {other.modality} extraction code"}
-    leaves = differing_leaves(one.to_json(), other.to_json())
+    leaves = [*differing_leaves(one.to_json(), other.to_json())]
+    if one.encoder.get("kind") != other.encoder.get("kind"):  # what the one knows and the other does not is no change
+        leaves = [leaf for leaf in leaves if not leaf[0].startswith("encoder.architecture.") and None not in leaf]
     return [f"{words.get(name, name)} {change_in_words(was, now)}" for name, was, now in leaves]
 
 

@@ -108,6 +108,7 @@ class EncoderSettings(Section):
     tokens: Literal["cls", "mean", "pooled"] | None = later(
         None
     )  # of each block [cls; mean where there is no [CLS] token]
+    resize: Literal["own", "stretch"] | None = later(None)  # how view 0 comes to its size
     size: PositiveInt | None = None  # pixels a side; the weights decide, this is what the recipe counts on
     spec_augment: tuple[NonNegativeInt, NonNegativeInt] = (24, 96)  # mel bins, frames
     train: bool = False  # unfrozen, at optim.encoder_lr: no cached features

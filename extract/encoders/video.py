@@ -47,7 +47,8 @@ def build_videomae(choice: EncoderChoice, source: "Source", compute: Compute) ->
         cls=False,
         run=inner,
     )
-    return TransformerEncoder(choice, backbone, reads, compute, {"family": "transformers VideoMAE", **deciding(config)})
+    kept = {key: value for key, value in deciding(config).items() if not key.startswith(("decoder_", "norm_pix"))}
+    return TransformerEncoder(choice, backbone, reads, compute, {"family": "transformers VideoMAE", **kept})
 
 
 def build_vjepa2(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:

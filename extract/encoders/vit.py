@@ -29,6 +29,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     """
     import timm
     import torch
+    from timm.models.vision_transformer import VisionTransformer
 
     from epalm.extract.encoders.transformer import TransformerEncoder
     from epalm.extract.inputs.preprocess import ImageInput, VideoInput
@@ -56,7 +57,9 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     channels, height, width = settings["input_size"]
     if channels != 3:
         raise UsageError(f"the encoder reads {channels} channels, not 3", hint="choose one of RGB pictures")
-    pixels = timm_pixels(settings, choice.resize or "stretch")
+    # Those that were read before there was a choice are stretched, as in the paper, and their sets keep their names.
+    stretched = isinstance(model, VisionTransformer) and _has_cls(model)
+    pixels = timm_pixels(settings, choice.resize or ("stretch" if stretched else "own"))
     of_clips = choice.kind == _OVER_FRAMES
     example = torch.zeros(1, channels, height, width)
     backbone = _stack(model, example) or _last_map(model, example)

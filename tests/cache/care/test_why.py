@@ -38,6 +38,7 @@ def _with(spec: FeatureSpec, field: str, **changed: Any) -> FeatureSpec:
     [
         (_with(VIDEO, "encoder", weights="b" * 64), "weights aaaaaaaaaaaa → bbbbbbbbbbbb"),
         (_with(VIDEO, "encoder", kind="vit"), "encoder timesformer → vit"),
+        (_with(VIDEO, "encoder", kind="vit", architecture={"depth": 7, "patch": 16}), "encoder timesformer → vit"),
         (_with(VIDEO, "encoder", architecture={"depth": 7}), "encoder.architecture.depth 6 → 7"),
         (_with(VIDEO, "preprocessing", size=[384, 384]), "preprocessing.size 224 → 384"),
         (_with(VIDEO, "preprocessing", size=(224, 384)), "preprocessing.size [224, 224] → [224, 384]"),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from epalm.extract.inputs.fit_tensor import TensorFit
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Pixels, VideoInput
 from epalm.fingerprint import canonical_json
 from epalm.samples import Modality
+from tests.extract.encoders.families import FAMILIES
 from tests.extract.encoders.folders import AST, DEPTH, KINDS, SIDE, TIMESFORMER, WIDTH, Folders, save_all, save_vit
 
 PARITY = Path(__file__).parents[3].parent / "shared" / "parity"
@@ -119,6 +121,16 @@ def test_the_models_own_resizing_is_used_where_asked_for(folders: Folders) -> No
     own, stretched = (one.input.pixels for one in clips)  # type: ignore[attr-defined]
     assert own.fit == TensorFit("shorter", (SIDE, SIDE)) and replace(own, fit=None) == stretched
     assert clips[0].describe() == clips[1].describe()
+
+
+@pytest.mark.parametrize("kind", ["vit", "vit-frames"])
+def test_who_is_stretched_by_default(kind: str, tmp_path: Path) -> None:
+    """The encoders that were read before there was a choice."""
+    for name, stretched in (("timm ViT", True), ("timm CLIP", True), ("timm SigLIP", False), ("timm DINOv3", False)):
+        folder = FAMILIES[name].save(tmp_path / name)
+        choices = [EncoderChoice(kind, str(folder), resize=resize) for resize in (None, "stretch", "own")]
+        reads: list[Any] = [build_encoder(choice, device="cpu").input for choice in choices]
+        assert reads[0] == reads[1 if stretched else 2] and reads[1].pixels.fit is None and reads[2].pixels.fit
 
 
 def test_frame_average_is_the_mean_of_the_frames(folders: Folders) -> None:
