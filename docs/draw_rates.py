@@ -22,6 +22,7 @@ ITEMS = {
     "audiocaps": 49_838,
     "zero-shot-video-qa": 443_757,
     "playground": 1_500 * 8,  # pictures, each with five questions and three captions
+    "playground-smollm2": 1_500 * 8,
     "own": 2_000,
 }
 # Beside the recipes as they are: what options bring along.

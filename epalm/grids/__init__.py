@@ -52,6 +52,7 @@ class Grid(Section):
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
     measures: Annotated[tuple[GridMeasure, ...], Field(min_length=1)]
     first: str = "row"  # heading of the labels
+    recipe: str | None = None  # [that of the data]
     modalities: tuple[Modality, ...] = tuple(Modality)
     columns: tuple[
         Literal["here", "parameters", "share", "seconds", "measures", "intervals", "published"], ...

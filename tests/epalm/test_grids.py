@@ -1,10 +1,13 @@
 """The packaged grids: the paper's rows carried over to models of other sizes, and the page that has them."""
 
+import json
 from pathlib import Path
 
 from epalm.cli.bench.table import require_marks
-from epalm.grids import PAPER_BANK, carried_over, grids, load_grid, masks_of
+from epalm.grids import PAPER_BANK, carried_over, load_grid, masks_of
+from epalm.recipes.config import load_config
 from epalm.train.lm.injection import Injection
+from tests.conftest import Epalm
 
 INJECTED = ("1@0:1", "1@0:31", "1@19:31", "6@19:31")
 
@@ -27,7 +30,7 @@ def test_published_sizes_give_the_published_settings() -> None:
 
 def test_the_page_has_every_row() -> None:
     page = Path(__file__).parents[2] / "docs/ablations.md"
-    for name in grids()[:4]:
+    for name in (f"table-{number}" for number in range(1, 5)):
         grid = load_grid(name)
         before, after = require_marks(page, name)
         part = page.read_text()[len(before) : -len(after)]
@@ -39,3 +42,17 @@ def test_the_page_has_every_row() -> None:
                 here = f"{tokens}@{start}:{end}"
             assert f"| {row.label} | {here} | " in part
             assert all(f" {figure:.2f} |" in part for figure in row.published.values())
+
+
+def test_a_grid_may_have_its_own_recipe_and_a_real_language_model(epalm: Epalm, tmp_path: Path) -> None:
+    (tmp_path / "lm").mkdir()
+    (tmp_path / "lm/config.json").write_text('{"model_type": "llama", "num_hidden_layers": 30}')
+    words = ("bench", "levels-smollm2", "table-3", "--set", f"lm.name={tmp_path / 'lm'}", "--set", "optim.batch_size=8")
+    plan = json.loads(epalm(*words, "--plan", "--json").out)
+    rows, grid, config = plan[:6], load_grid("levels-smollm2"), load_config("playground-smollm2")
+    for row, given in zip(rows, grid.rows, strict=True):
+        assert row["settings"][: len(given.set)] == list(given.set)
+    assert {row["steps"] for row in rows} == {config.optim.max_steps} != {row["steps"] for row in plan[6:]}
+    for given in grid.rows[:-1]:
+        model = load_config("playground-smollm2", given.set).model
+        assert given.here == f"{model.tokens}@{model.start}:{model.end}"

@@ -24,7 +24,7 @@ def bench(
         list[str],
         typer.Argument(
             metavar="GRID...",
-            help="table-1, table-2, table-3, table-4, variants, all of them, or .toml files.",
+            help="table-1, table-2, table-3, table-4, variants, all of these, levels-smollm2, or .toml files.",
             show_default=False,
         ),
     ],
@@ -38,8 +38,8 @@ def bench(
     `table-1`: what is unfrozen; the last row has its encoder in the loop. `table-2`: video encoder and frames.
     `table-3`: which of the encoder's layers go to which blocks of the language model. `table-4`: SpecAugment.
     `variants`: the variants of the method, *blind* (the perceptual token withheld) and *chance*. The paper's tables
-    show the published figures too: data and models differ, so only the order of the rows compares. A grid of your own
-    is a TOML file.
+    show the published figures too: data and models differ, so only the order of the rows compares. `levels-smollm2`:
+    table-3 with a real language model; `lm.name` is its folder or Hub name. A grid of your own is a TOML file.
 
     What is stopped goes on with the same command; what was trained for any table is not trained again.
 
@@ -48,6 +48,7 @@ def bench(
         epalm bench variants
         epalm bench all --processes 2 --write docs/ablations.md
         epalm bench table-3 --data msvd-qa:/data/msvd --set lm.name=facebook/opt-2.7b --plan
+        epalm bench levels-smollm2 --set lm.name=models/smollm2
         epalm bench mine.toml --format csv > mine.csv
     """
     from epalm.cli.bench.table import make_table, marked_among, plan_grid, replace_marked
@@ -56,15 +57,19 @@ def bench(
 
     form = listing.form
     data = with_links(request.data, follow=request.follow_links)
-    work = replace(request, data=data, recipe=request.recipe or recipe_for(data), runs=request.runs / "bench")
-    names = [each for one in names for each in (grids() if one == "all" else [one])]
+    work = replace(request, data=data, runs=request.runs / "bench")
+    usual = [name for name in grids() if load_grid(name).recipe is None]
+    names = [each for one in names for each in (usual if one == "all" else [one])]
     chosen = [load_grid(name) for name in dict.fromkeys(names)]
+    recipes = [request.recipe or grid.recipe or recipe_for(data) for grid in chosen]
     marked = []
     if request.write:
-        reads = [*data_files(data), *data_files(work.recipe or "")]
+        reads = [*data_files(data), *(file for recipe in recipes for file in data_files(recipe))]
         require_output(request.write, reads, ours=True, force=False)  # its two lines say where to write
         marked = marked_among(request.write, [grid.name for grid in chosen])
-    planned = {grid.name: plan_grid(grid, work) for grid in chosen}
+    planned = {
+        grid.name: plan_grid(grid, replace(work, recipe=recipe)) for grid, recipe in zip(chosen, recipes, strict=True)
+    }
     if plan:
         _show_plan(planned, work, form)
         return

@@ -68,7 +68,7 @@ def plan_grid(grid: Grid, bench: BenchRequest) -> Planned:
     if bench.data != PLAYGROUND:
         _require_samples(grid, bench, modalities)
     weights, name = _weights_by_kind(bench.weights or []), config.lm.name
-    blocks = OPT_BLOCKS.get(name) or _model_config(name, "language model", "lm.name", "num_hidden_layers")[0]
+    blocks = OPT_BLOCKS.get(name) or _blocks(name)
     return {
         (number, modality): _training(grid, row, modality, bench, weights, blocks)
         for number, row in enumerate(grid.rows)
@@ -222,24 +222,26 @@ def _require_samples(grid: Grid, bench: BenchRequest, modalities: Sequence[Modal
 
 def _bank(bench: BenchRequest, weights: Mapping[str, str]) -> tuple[int, int]:
     """Mel bins and time frames of the audio encoder."""
-    name = str(weights_folder("audio")) if bench.data == PLAYGROUND else weights.get(default_kind(Modality.AUDIO))
-    if name is None:
-        return PAPER_BANK
-    bins, frames = _model_config(name, "audio encoder", "--weights", "num_mel_bins", "max_length")
-    return bins, frames
-
-
-def _model_config(name: str, what: str, option: str, *keys: str) -> list[int]:
-    """These entries of a model's configuration, from a folder or the Hub. Raises UsageError."""
     from transformers import AutoConfig
 
     from epalm.weights import Source, load
 
-    def read() -> list[int]:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        return [int(getattr(config, key)) for key in keys]
+    name = str(weights_folder("audio")) if bench.data == PLAYGROUND else weights.get(default_kind(Modality.AUDIO))
+    if name is None:
+        return PAPER_BANK
 
-    return load(Source(name, option=option), what, read)
+    def read() -> tuple[int, int]:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        return int(config.num_mel_bins), int(config.max_length)
+
+    return load(Source(name, option="--weights"), "audio encoder", read)
+
+
+def _blocks(name: str) -> int:
+    """Of a language model. Raises UsageError."""
+    from epalm.train.lm.load import lm_config, lm_source
+
+    return int(lm_config(lm_source(name)).num_hidden_layers)
 
 
 def require_marks(path: Path, name: str) -> tuple[str, str]:

@@ -1,0 +1,179 @@
+"""`python -m benchmarks.real_lm FOLDER`: the method on a real language model, SmolLM2-135M, and the page about it.
+
+FOLDER holds the model's GGUF file; docs/real-lm.md says where it comes from. On the playground, each modality is
+trained and scored, *blind* beside it, image with the other rows of the grid `levels-smollm2` too; the plain model
+answers the same questions from text alone. All goes through what users have; what is done is not done again.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from epalm import api
+from epalm.cli.bench.table import make_table, plan_grid, replace_marked
+from epalm.cli.bench.trainings import BenchRequest, Outcome, Training, run_trainings
+from epalm.console import say
+from epalm.datasets import load_dataset
+from epalm.evaluate.request import ScoreRequest
+from epalm.figures import hundred, interval_in_words
+from epalm.grids import load_grid
+from epalm.samples import Modality, Sample, Task
+from epalm.train.lm.load import lm_source
+from epalm.train.request import PLAYGROUND
+
+GRID = "levels-smollm2"
+HEADLINE = {Task.QA: "exact match", Task.CAPTION: "CIDEr"}
+_EXAMPLES = 16  # solved questions, or captions, of the training split that the plain model is given
+_ANSWERS = 3  # sample answers of each modality on the page
+_Result = TypeVar("_Result")
+
+
+def main() -> None:
+    """Do what is not done yet, then print the page's part, or write it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_lm", description=__doc__)
+    parser.add_argument("lm", metavar="FOLDER", help="folder with the GGUF file, or a Hub name")
+    parser.add_argument("--work", type=Path, default=Path(".epalm/real-lm"), help="folder of cache, runs and times")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--write", type=Path, help="Markdown file with the lines <!-- real-lm --> and <!-- /real-lm -->"
+    )
+    arguments = parser.parse_args()
+    work: Path = arguments.work
+    settings = [f"lm.name={json.dumps(arguments.lm)}", *arguments.settings]
+    bench = BenchRequest(
+        recipe=load_grid(GRID).recipe, settings=settings, cache=str(work / "cache"), runs=work / "runs"
+    )
+    grid = load_grid(GRID)
+    sides = grid.model_copy(update={"rows": (grid.rows[0], grid.rows[-1]), "modalities": tuple(Modality)})
+    pairs, levels = plan_grid(sides, bench), plan_grid(grid, bench)
+    outcomes: dict[Training, Outcome] = {}
+    for training in dict.fromkeys([*pairs.values(), *levels.values()]):
+        outcomes |= timed(work, training.label, lambda: run_trainings([training], bench))  # noqa: B023
+    text_only = {
+        modality: timed(work, f"text-only-{modality}", lambda: score_text_only(arguments.lm, modality, work))  # noqa: B023
+        for modality in Modality
+    }
+    seeing, blind = ({m: outcomes[pairs[number, m]] for m in Modality} for number in (0, 1))
+    table = make_table(grid, bench, levels, outcomes)
+    part = "\n\n".join([
+        _about(work, [outcomes[one] for one in outcomes]),
+        _sides_table(seeing, blind, text_only),
+        table.markdown(),
+        _sample_table(seeing, blind, work),
+    ])  # fmt: skip
+    if arguments.write:
+        replace_marked(arguments.write, "real-lm", part)
+    print(part)
+
+
+def timed(work: Path, label: str, do: Callable[[], _Result]) -> _Result:
+    """What `do` gives; the seconds that it took the first time are kept."""
+    path = work / "times.json"
+    times = json.loads(path.read_text()) if path.is_file() else {}
+    began = time.monotonic()
+    result = do()
+    if label not in times:
+        work.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**times, label: time.monotonic() - began}, indent=2) + "\n")
+    return result
+
+
+def score_text_only(lm: str, modality: Modality, work: Path) -> dict[str, Any]:
+    """Scores of the plain model, which sees solved questions of the training split, or captions, and nothing else."""
+    path = work / f"text-only-{modality}.jsonl"
+    data = load_dataset(PLAYGROUND, modality)
+    if not path.is_file():
+        answers = answer_from_text(lm, data.split("train"), data.split("test"))
+        path.write_text("".join(f"{json.dumps({'id': name, 'text': text})}\n" for name, text in answers.items()))
+    request = ScoreRequest(data=PLAYGROUND, modality=modality, predictions=path, metrics=",".join(HEADLINE.values()))
+    from epalm.evaluate.given import score_given
+
+    return score_given(request, path.with_suffix(".scores.json"))
+
+
+@torch.inference_mode()
+def answer_from_text(lm: str, training: list[Sample], test: list[Sample]) -> dict[str, str]:
+    """The plain model's answer to each test sample, by id: what it writes behind the examples, up to a new line."""
+    location = lm_source(lm).location()
+    tokenizer = AutoTokenizer.from_pretrained(**location, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(**location, trust_remote_code=False, dtype=torch.float32).eval()
+    examples: dict[Task, str] = {}
+    for task in Task:
+        some = [one for one in training if one.task is task]
+        some = some[:: max(1, len(some) // _EXAMPLES)][:_EXAMPLES]
+        examples[task] = "".join(f"{_asked(one)} {next(iter(one.answers or one.references))}\n" for one in some)
+    known: dict[str, str] = {}
+    for sample in test:
+        text = examples[sample.task] + _asked(sample)
+        if text not in known:
+            ids = tokenizer(text, return_tensors="pt")["input_ids"]
+            more = model.generate(ids, max_new_tokens=30, do_sample=False, attention_mask=torch.ones_like(ids))
+            known[text] = tokenizer.decode(more[0, ids.shape[1] :]).strip().partition("\n")[0].strip()
+    return {sample.id: known[examples[sample.task] + _asked(sample)] for sample in test}
+
+
+def _asked(sample: Sample) -> str:
+    return "Caption:" if sample.task is Task.CAPTION else f"Question: {sample.prompt} Answer:"
+
+
+def _about(work: Path, outcomes: list[Outcome]) -> str:
+    times = json.loads((work / "times.json").read_text())
+    seconds = sum(one.trained["seconds"] for one in outcomes)
+    steps = sum(one.trained["steps"] for one in outcomes)
+    return (
+        f"Measured on {torch.get_num_threads()} cores: {len(outcomes)} trainings took {seconds / 60:.0f} minutes, "
+        f"{seconds / steps:.2f} s a step; with extraction and scoring {sum(times.values()) / 60:.0f} minutes."
+    )
+
+
+def _sides_table(
+    seeing: dict[Modality, Outcome], blind: dict[Modality, Outcome], text_only: dict[Modality, dict[str, Any]]
+) -> str:
+    lines = ["| | epalm | blind | text only | chance |", "| --- | ---: | ---: | ---: | ---: |"]
+    for modality in Modality:
+        for task, measure in HEADLINE.items():
+            tasks = [scores["tasks"][task] for scores in (seeing[modality].scores, blind[modality].scores)]
+            figures = [one["figures"][measure] for one in (*tasks, text_only[modality]["tasks"][task])]
+            cells = [f"{hundred(one['value'], '.1f')} ({interval_in_words(one, '.1f')})" for one in figures]
+            chance = hundred(tasks[0]["chance"][measure], ".1f")
+            lines.append(f"| {modality} {'QA' if task is Task.QA else measure} | {' | '.join([*cells, chance])} |")
+    return "\n".join(lines).replace(" – ", "–")
+
+
+def _sample_table(seeing: dict[Modality, Outcome], blind: dict[Modality, Outcome], work: Path) -> str:
+    lines = ["| medium | question | right | epalm | blind | text only |", "| --- | --- | --- | --- | --- | --- |"]
+    for modality in Modality:
+        frames = [api.scores(one[modality].trained["run"], split="test") for one in (seeing, blind)]
+        given = dict(map(_line, (work / f"text-only-{modality}.jsonl").read_text().splitlines()))
+        for task in Task:
+            rows = frames[0][frames[0]["task"] == task]
+            other = frames[1].set_index("id")["prediction"]
+            for row in rows.iloc[:: max(1, len(rows) // _ANSWERS)].head(_ANSWERS).to_dict("records"):
+                right = next(iter(row["answers"] or row["references"]))
+                question = row["question"] or "caption"
+                cells = (
+                    Path(row["medium"]).name,
+                    question,
+                    right,
+                    row["prediction"],
+                    other[row["id"]],
+                    given[row["id"]],
+                )
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _line(line: str) -> tuple[str, str]:
+    entry = json.loads(line)
+    return entry["id"], entry["text"]
+
+
+if __name__ == "__main__":
+    main()
+    say("done")
