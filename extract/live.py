@@ -21,6 +21,7 @@ from epalm.console import warn
 from epalm.errors import MediaError, UsageError
 from epalm.extract.decoding.workers import default_workers
 from epalm.extract.encoders.registry import (
+    PLAYGROUND,
     Encoder,
     EncoderChoice,
     TrainableEncoder,
@@ -34,7 +35,7 @@ from epalm.extract.media.limits import collected_warnings, joined, require_statu
 from epalm.extract.spec_builder import feature_spec
 from epalm.extract.stream import BatchEncoder
 from epalm.fingerprint import digest_json
-from epalm.recipes.settings import EncoderSettings
+from epalm.recipes.settings import Config, EncoderSettings
 from epalm.samples import Dataset, Modality, Sample
 from epalm.weights import offline
 
@@ -156,34 +157,25 @@ class TrainableFeatures(LiveFeatures):
         return torch.from_numpy(np.concatenate(inputs)[places])
 
 
-def choice_of(
-    settings: EncoderSettings, modality: Modality, weights: str | None, statistics: str = "own"
-) -> EncoderChoice:
-    """The recipe's encoder, by default the modality's, with these weights. Raises UsageError: it reads other media."""
-    kind, masks = settings.kind or default_kind(modality), settings.spec_augment
-    same = {name: getattr(settings, name) for name in ("frames", "tokens", "resize")}
-    choice = EncoderChoice(kind, weights, spec_augment=masks, statistics=statistics, **same)
-    return require_fit(choice, modality)
+def choice_of(settings: EncoderSettings, modality: Modality, **options: Any) -> EncoderChoice:
+    """The recipe's encoder, by default the modality's, with these options. Raises UsageError: it reads other media."""
+    asked = settings.model_dump(include={"weights", "frames", "spec_augment", "tokens", "resize"}) | options
+    return require_fit(EncoderChoice(settings.kind or default_kind(modality), **asked), modality)
 
 
 def recipe_features(
-    settings: EncoderSettings,
-    modality: Modality,
-    dataset: Dataset,
-    tokens: int,
-    device: str,
-    *,
-    view_seed: int | None,
-    index: MediaIndex | None = None,
+    config: Config, modality: Modality, dataset: Dataset, device: str, index: MediaIndex | None = None
 ) -> LiveFeatures:
-    """The recipe's encoder on the data set's media; its last `tokens` layers. Views and `index` as `LiveFeatures`.
+    """The recipe's encoder on the data set's media, its last layers; `index` as `LiveFeatures` takes it.
 
     On the playground the weights are the built-in world's. Raises UsageError: as `build_encoder` and `choice_of`.
     """
-    choice = choice_of(settings, modality, "playground" if dataset.spec == "playground" else settings.weights)
+    own_weights = {"weights": PLAYGROUND} if dataset.spec == PLAYGROUND else {}
+    choice = choice_of(config.encoder, modality, **own_weights)
     encoder = build_encoder(choice, device=device)
-    layers = parse_layers(f"last:{tokens}", encoder.depth)
-    source = TrainableFeatures if settings.train else LiveFeatures
+    layers = parse_layers(f"last:{config.model.tokens}", encoder.depth)
+    view_seed = config.optim.seed if config.data.augment else None
+    source = TrainableFeatures if config.encoder.train else LiveFeatures
     return source(encoder, layers, dataset, view_seed=view_seed, choice=choice, index=index)
 
 

@@ -194,15 +194,14 @@ def train_model(
     report: Report,
     save: Save,
     stop: Stop,
-    processes: Processes = ALONE,
 ) -> TrainState:
     """Train the model in place from `start` on; where it ends: after the last step, or earlier when `stop` says so.
 
-    What was reported is saved in the end. All `processes` end after the same step when one of them is to stop. Raises
-    EpalmError: the loss is no number any more.
+    What was reported is saved in the end. All processes that share the batches end after the same step when one of them
+    is to stop. Raises EpalmError: the loss is no number any more.
     """
     schedule, optim, keep = Schedule(config.optim, len(batches)), config.optim, config.checkpoint
-    device = model.device
+    device, processes = model.device, batches.processes
     (connector,) = (group for group in optimiser.param_groups if group["name"] == CONNECTOR)
     model.train()
     state, note = start, ""

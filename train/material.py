@@ -104,9 +104,7 @@ def resolve(
                 )
             features: FeatureSource = cached
         else:
-            seed = config.optim.seed if config.data.augment else None
-            places = (modality, dataset, config.model.tokens, device)
-            features = live(config.encoder, *places, view_seed=seed, index=cache.media)
+            features = live(config, modality, dataset, device, cache.media)
     counts = f"{len(training):,} training and {len(validation):,} validation samples"
     say(f"features: {_in_words(features.describe())}; {counts}")
     return Material(

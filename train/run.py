@@ -133,17 +133,9 @@ def train(
                     best = state.best_step == state.step
                     run.checkpoints.write(state.step, _tensors_of(model, optimiser), record, best=best)
 
+        validation, config = list(setup.validation.epoch(0, augmented=False)), setup.config
         state = train_model(
-            model,
-            optimiser,
-            setup.batches,
-            list(setup.validation.epoch(0, augmented=False)),
-            setup.config,
-            start=start,
-            report=report,
-            save=save,
-            stop=stop,
-            processes=processes,
+            model, optimiser, setup.batches, validation, config, start=start, report=report, save=save, stop=stop
         )
         if state.step < setup.schedule.steps:
             say(f"stopped and saved in {run.path}; the same command goes on")

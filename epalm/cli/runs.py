@@ -151,7 +151,7 @@ def import_run(
     short += [f"encoder.weights={request.weights}"] if request.weights else []
     config = load_config(request.recipe, [*published.overrides, *short, *(request.settings or [])])
     statistics = "own" if request.modality is Modality.AUDIO else request.statistics
-    chosen = choice_of(config.encoder, request.modality, config.encoder.weights, statistics)
+    chosen = choice_of(config.encoder, request.modality, statistics=statistics)
     built = build_encoder(chosen, device=request.device)
     features = {
         "source": "live",

@@ -10,11 +10,14 @@ from epalm.recipes.config import load_config
 from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batch
 from epalm.train.lm.load import load_lm
+from epalm.train.lm.processes import ALONE
 from epalm.train.loop import TrainState, make_optimiser, train_model
 
 
 class Same:
     """One batch, again and again."""
+
+    processes = ALONE
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
