@@ -95,10 +95,8 @@ class BlockEncoder(Worker[Block, Done]):
         device = device_of_worker(request.device, number)
         self._encoder = build_encoder(request.choice(), device=device, compiled=request.compiled, limits=request.limits)
         if not would_give(self._encoder, self._features.spec):
-            raise UsageError(
-                f"the encoder would give other numbers than {setting.set_name} holds",
-                hint="install the same epalm, and give the same weights, on all machines",
-            )
+            fault = f"the encoder would give other numbers than {setting.set_name} holds"
+            raise UsageError(fault, hint="install the same epalm, and give the same weights, on all machines")
         self._stream: Stream | None = None
 
     def run(self, task: Block, threads: int) -> Done:

@@ -197,10 +197,8 @@ def rebuild_encoder(
     with offline() if local_only else nullcontext():
         encoder = build_encoder(replace(choice, weights=weights) if weights else choice, device=device)
     if encoder.describe() != recorded["encoder"] or encoder.input.describe() != recorded["preprocessing"]:
-        raise UsageError(
-            "the encoder has other weights or preprocessing than when its features were trained on",
-            hint="name the folder of the right one, or extract and train again",
-        )
+        fault = "the encoder has other weights or preprocessing than when its features were trained on"
+        raise UsageError(fault, hint="name the folder of the right one, or extract and train again")
     if trained:
         own = {}
         if isinstance(encoder, TrainableEncoder):
@@ -226,7 +224,5 @@ def require_same_encoder(own: Mapping[str, Any], other: Mapping[str, Any], *, ru
         sources = [(place["weights"], place["random_weights"], place["seed"]) for place in places]
         same = len(sources) == 2 and sources[0] == sources[1]
     if not same:
-        raise UsageError(
-            f"{other['set']} was made by another encoder than the one that {run} was trained with",
-            hint="extract with the same --encoder and --weights",
-        )
+        fault = f"{other['set']} was made by another encoder than the one that {run} was trained with"
+        raise UsageError(fault, hint="extract with the same --encoder and --weights")

@@ -253,8 +253,6 @@ def _steps(batches: Batches, done: int, steps: int) -> Generator[Batch]:
 
 def _finite(loss: float, step: int) -> float:
     if not math.isfinite(loss):
-        raise EpalmError(
-            f"the loss is {loss} after step {step}",
-            hint="lower --set optim.peak_lr, or use lm.dtype float32 or bfloat16",
-        )
+        fault = f"the loss is {loss} after step {step}"
+        raise EpalmError(fault, hint="lower --set optim.peak_lr, or use lm.dtype float32 or bfloat16")
     return loss

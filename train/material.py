@@ -72,10 +72,8 @@ def resolve(
     blind = ", blind" if config.model.blind else ""
     say(f"recipe: {recipe}, variant {config.model.variant}{blind}, {config.lm.name}")
     if request.from_cache and config.encoder.train:
-        raise UsageError(
-            "encoder.train changes the encoder at every step, and cached features are of the encoder as it was",
-            hint="leave out --from-cache, or --unfreeze encoder",
-        )
+        fault = "encoder.train changes the encoder at every step, and cached features are of the encoder as it was"
+        raise UsageError(fault, hint="leave out --from-cache, or --unfreeze encoder")
     feature_set: FeatureSet | None = None
     missing = 0
     with processes.first_goes_ahead():

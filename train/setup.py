@@ -64,15 +64,11 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
     require_bridge(config.model.forms[0])
     if not items:
         tasks = " or ".join(config.data.tasks)
-        raise UsageError(
-            f"data {dataset.spec!r} has no samples for {tasks} with answers in split {config.data.train_split!r}",
-            hint="--set data.train_split=NAME and --set 'data.tasks=[\"qa\"]' choose others",
-        )
+        fault = f"data {dataset.spec!r} has no samples for {tasks} with answers in split {config.data.train_split!r}"
+        raise UsageError(fault, hint="--set data.train_split=NAME and --set 'data.tasks=[\"qa\"]' choose others")
     if features.layers < (tokens := config.model.tokens):
-        raise UsageError(
-            f"the recipe wants {tokens} layers' tokens and the features have {features.layers}",
-            hint=f"epalm extract --layers last:{tokens}, or --set model.tokens={features.layers}",
-        )
+        fault = f"the recipe wants {tokens} layers' tokens and the features have {features.layers}"
+        raise UsageError(fault, hint=f"epalm extract --layers last:{tokens}, or --set model.tokens={features.layers}")
     where = pick_device(device or request.device)
     if request.shard_lm:
         require_shardable(config, processes)

@@ -82,10 +82,8 @@ def require_status(medium: MediaFile, limits: Limits | None = None) -> Status:
     if size == 0:
         raise MediaError("the file is empty", hint="download or copy it again")
     if medium.offset + size > status.st_size:
-        raise MediaError(
-            f"the shard ends at byte {status.st_size:,}, before the medium does at {medium.offset + size:,}",
-            hint="download or copy the shard again",
-        )
+        fault = f"the shard ends at byte {status.st_size:,}, before the medium does at {medium.offset + size:,}"
+        raise MediaError(fault, hint="download or copy the shard again")
     if limits:
         limits.check("bytes", size)
     return Status(status.st_size, status.st_mtime_ns, status.st_ctime_ns)

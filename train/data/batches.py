@@ -48,10 +48,8 @@ def few_shot(
     usable = [n for n, s in enumerate(samples) if (s.references if s.task is Task.CAPTION else s.answers)]
     wanted = amount if isinstance(amount, int) else math.ceil(amount * len(usable))
     if wanted > len(usable):
-        raise UsageError(
-            f"data.few_shot asks for {wanted:,} samples, and there are {len(usable):,} to train on",
-            hint=f"--few-shot {max(1, len(usable))}, or leave it out",
-        )
+        fault = f"data.few_shot asks for {wanted:,} samples, and there are {len(usable):,} to train on"
+        raise UsageError(fault, hint=f"--few-shot {max(1, len(usable))}, or leave it out")
     order = [usable[place] for place in np.random.default_rng(seed).permutation(len(usable))]
     if balanced:  # first the first of each type, then the second of each, …; types in the order in which they come
         import pandas as pd

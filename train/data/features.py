@@ -91,10 +91,8 @@ class CachedFeatures:
         asked = cache.chosen_layers(features, layers) if layers is None or isinstance(layers, str) else layers
         self._layers = tuple(asked)
         if absent := [layer for layer in self._layers if layer not in stored]:
-            raise UsageError(
-                f"{features.name} does not hold layers {absent}; it has {list(stored)}",
-                hint="epalm extract --layers makes a set that does",
-            )
+            fault = f"{features.name} does not hold layers {absent}; it has {list(stored)}"
+            raise UsageError(fault, hint="epalm extract --layers makes a set that does")
         self._positions = None if self._layers == stored else [stored.index(layer) for layer in self._layers]
         media = list(dict.fromkeys(sample.media for sample in samples))
         self._digests, self.missing, self.sourceless = _look_up(features, cache, dataset, media)

@@ -112,10 +112,8 @@ class Checkpoints:
             if whole := self.whole(name):
                 return whole
         if names:
-            raise UsageError(
-                f"no checkpoint in {self.folder} is whole",
-                hint=f"begin again: move {self.folder.parent} away, then run the same command",
-            )
+            fault = f"no checkpoint in {self.folder} is whole"
+            raise UsageError(fault, hint=f"begin again: move {self.folder.parent} away, then run the same command")
         return None
 
     def go_on_from(self, checkpoint: Checkpoint, *, best: int | None) -> None:

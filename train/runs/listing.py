@@ -115,10 +115,8 @@ def runs_of_sets(folders: Iterable[Path], *, strict: bool = False) -> dict[str, 
             name = RunFolder(path.parent).inputs["features"].get("set")
         except (EpalmError, *_FAULTS) as error:
             if strict:
-                raise UsageError(
-                    f"{path} does not say which feature set the run uses: {error}",
-                    hint="mend it, or move the run folder away",
-                ) from error
+                fault = f"{path} does not say which feature set the run uses: {error}"
+                raise UsageError(fault, hint="mend it, or move the run folder away") from error
             continue
         if isinstance(name, str):  # none where the encoder was in the loop
             users.setdefault(name, []).append(str(path.parent.resolve()))

@@ -69,10 +69,8 @@ def load_run(
     except UsageError as error:
         raise UsageError(error.message, hint=f"{error.hint}; --lm names where it is now") from error
     if not empty and lm_digest(weights, config.lm, folder.path / _LM_FILES, write=write) != inputs["lm"]:
-        raise UsageError(
-            f"{config.lm.name!r} has other weights than when {folder.name} was trained",
-            hint="--lm names where the right one is; else train again",
-        )
+        fault = f"{config.lm.name!r} has other weights than when {folder.name} was trained"
+        raise UsageError(fault, hint="--lm names where the right one is; else train again")
     text, trained = load_text_format(config.lm.name, weights, config.text), digest_tensors(tensors)
     model = build_model(config, weights, int(inputs["width"]))
     encoder = {name.removeprefix(_ENCODER): tensors.pop(name) for name in [*tensors] if name.startswith(_ENCODER)}
