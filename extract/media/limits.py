@@ -30,7 +30,7 @@ _LEAST_MEMORY = 1024**3  # of which torch, that a filter bank is made with, was 
 class Limits:
     """The most that one medium may have; media beyond are refused, each with the option that admits it.
 
-    With the defaults no decoding process was seen above 1.6 GB, whatever it was given.
+    With the defaults no decoding process was seen above 1.8 GB, whatever it was given.
     """
 
     # A video's frame may have a third of a picture's pixels, as decoders keep up to seventeen frames.

@@ -1,6 +1,7 @@
 """From media to answers with encoders of other families, as typed: extract, train, score, export, predict."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,58 +13,56 @@ from epalm.playground.generate import generate_playground
 from epalm.samples import Modality
 from tests.conftest import Epalm
 from tests.extract.encoders.families import FAMILIES
+from tests.extract.encoders.sequences import AUDIO, VIDEO
 from tests.scored_run import SHORT
 
 
 @pytest.mark.parametrize(
-    ("name", "tokens", "rule"),
+    ("family", "modality", "tokens", "rule"),
     [
-        ("SigLIP", None, "mean over positions from 0 on"),
-        ("timm DINOv3", "mean", "from 5 on"),
-        ("timm EVA-02", None, ""),
+        (FAMILIES["SigLIP"], Modality.IMAGE, None, "mean over positions from 0 on"),
+        (FAMILIES["timm DINOv3"], Modality.IMAGE, "mean", "from 5 on"),
+        (FAMILIES["timm EVA-02"], Modality.IMAGE, None, ""),
+        (VIDEO["V-JEPA 2"], Modality.VIDEO, None, "mean over positions from 0 on"),
+        (AUDIO["Whisper"], Modality.AUDIO, None, "without padding"),
+        (AUDIO["HuBERT"], Modality.AUDIO, None, "without padding"),
     ],
+    ids=lambda value: getattr(value, "kind", ""),
 )
 def test_an_encoder_goes_all_the_way(
-    name: str, tokens: str | None, rule: str, epalm: Epalm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: Any,
+    modality: Modality,
+    tokens: str | None,
+    rule: str,
+    epalm: Epalm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    family = FAMILIES[name]
     family.save(Path("weights"))
-    generate_playground(Path("world"), Modality.IMAGE, counts=(3, 0, 2))
-    words: tuple[object, ...] = ("-m", "image", "--data", "world", "--encoder", family.kind, "--weights", "weights")
+    generate_playground(Path("world"), modality, counts=(3, 0, 2))
+    words: tuple[object, ...] = ("-m", modality, "--data", "world", "--encoder", family.kind, "--weights", "weights")
     words += ("--layers", "last:3", "--workers", 0, *(("--tokens", tokens) if tokens else ()))
     done = epalm("extract", *words)
     assert done.code == 0, done.err
-    assert done.err.count("no [CLS] token") == (tokens is None and not family.cls)
+    assert done.err.count("no [CLS] token") == (tokens is None and not getattr(family, "cls", False))
     (features,) = Cache(".epalm/cache").sets()
     assert rule in features.spec.encoder["token"]
     assert epalm("extract", *words, "--json").out.count('"hits": 5')
 
-    words = (
-        "--from-cache",
-        "-m",
-        "image",
-        "--data",
-        "world",
-        "--runs",
-        "runs",
-        "--run",
-        "a",
-        "--set",
-        "model.tokens=3",
-    )
-    done = epalm("train", *words, *SHORT)
+    words = ("--from-cache", "-m", modality, "--data", "world", "--runs", "runs", "--run", "a")
+    done = epalm("train", *words, "--set", "model.tokens=3", *SHORT)
     assert done.code == 0, done.err
     assert "canary" in done.err and "not checked" not in done.err
     assert epalm("score", "--run", "runs/a", "--device", "cpu").code == 0
     assert epalm("export", "runs/a", "exported").code == 0
-    picture = next(Path("world").rglob("*.jpg"))
+    medium = next(one for suffix in ("jpg", "mp4", "wav") for one in Path("world").rglob(f"*.{suffix}"))
     question = "what color is it?"
-    done = epalm("predict", picture, question, "--run", "exported", "--device", "cpu")
+    done = epalm("predict", medium, question, "--run", "exported", "--device", "cpu")
     model = package.load(Path("exported"), device="cpu")
-    assert done.out.strip() == model.answer(picture, question)
-    reader, digest = features.open(), MediaFile(picture).digest()
+    assert done.out.strip() == model.answer(medium, question)
+    reader, digest = features.open(), MediaFile(medium).digest()
     stored = reader.gather(reader.rows_of([str(digest)]))[0]
-    (row,) = model._encode([picture])
+    (row,) = model._encode([medium])
     assert isinstance(row, np.ndarray)
     np.testing.assert_allclose(row, stored.astype(np.float32), atol=2e-2)
