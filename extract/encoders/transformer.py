@@ -60,7 +60,8 @@ class Backbone:
         if asked == "cls" and not self.cls:
             raise UsageError("this encoder has no [CLS] token", hint="use --tokens mean")
         if asked == "pooled" and self.pool is None:
-            raise UsageError("this encoder has no pooling of its own", hint="leave out --tokens pooled")
+            hint = f"use --tokens {'cls, which it takes instead' if self.cls else 'mean'}"
+            raise UsageError("this encoder has no pooling of its own", hint=hint)
         return asked or ("cls" if self.cls else "mean")
 
     def describe_rule(self, rule: str) -> str:

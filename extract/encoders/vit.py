@@ -80,8 +80,8 @@ def _stack(model: Any, example: "torch.Tensor") -> "Backbone | None":
 
     from epalm.extract.encoders.transformer import Backbone, try_out
 
-    blocks, special = getattr(model, "blocks", None), getattr(model, "num_prefix_tokens", None)
-    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or special is None:
+    blocks, special = getattr(model, "blocks", None), getattr(model, "num_prefix_tokens", 0)
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList):
         return None
     # Some models move their final norm behind pooling and leave an identity in its place.
     norms = [norm for name in ("norm", "fc_norm") if not isinstance(norm := getattr(model, name, None), nn.Identity)]
@@ -91,7 +91,7 @@ def _stack(model: Any, example: "torch.Tensor") -> "Backbone | None":
         norm=next((norm for norm in norms if norm), nn.Identity()),
         width=model.num_features,
         special=special,
-        cls=_has_cls(model),
+        cls=special > 0 and _has_cls(model),
         run=model.forward_features,
         # Its own norms are where it has them, before or behind the pooling.
         pool=(lambda hidden, _: model.forward_head(model.norm(hidden), pre_logits=True)) if model.global_pool else None,
