@@ -24,6 +24,7 @@ from epalm.train.data.features import TrainableSource
 from epalm.train.data.text import SHORTEST_ANSWER, TextFormat, load_text_format
 from epalm.train.lm.load import load_lm, require_shardable, shard_lm
 from epalm.train.lm.processes import ALONE, Processes
+from epalm.train.lm.profile import find_profile
 from epalm.train.loop import Schedule
 from epalm.train.material import Material
 from epalm.train.runs.run_key import library_versions, run_parts
@@ -74,13 +75,15 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
         require_shardable(config, processes)
     empty = request.shard_lm and not processes.first
     lm = load_lm(config.lm.name, config.lm.dtype, config.lm.quantized, empty=empty)
-    text, positions = load_text_format(config.lm.name, lm, config.text), lm.config.max_position_embeddings
-    require_short([*material.training, *material.validation], text, positions)
-    config = config.resolved(lm.config.num_hidden_layers)
+    text = load_text_format(config.lm.name, lm, config.text)
+    profile = find_profile(lm)
+    by_scale = profile.post_norm and profile.family != "opt"  # of OPT's, the paper's recipe has no norm
+    config = config.resolved(lm.config.num_hidden_layers, "rms" if by_scale else "none")
     config = config.model_copy(update={"optim": config.optim.fitted(len(items)), "text": text.settings})
     weights = processes.from_first("" if empty else digest_tensors(lm.state_dict()))  # before anything is put into it
     encoder = features.encoder if config.encoder.train and isinstance(features, TrainableSource) else None
-    model = build_model(config, lm, features.width, encoder)
+    model = build_model(config, lm, features.width, encoder, share=processes.from_first)
+    require_short([*material.training, *material.validation], text, positions := model.lm.text_positions)
     if config.optim.compiled:
         model.lm.compile_blocks()
     if config.optim.gradient_checkpointing:

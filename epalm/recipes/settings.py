@@ -123,6 +123,7 @@ class ModelSettings(Section):
     end: PositiveInt | None = None  # first block that gets no new one [the LM's last block]
     attention: Literal["causal", "reference"] = "causal"
     connector: str | None = None  # a bridge by its name: shared, separate [by variant]
+    connector_norm: Literal["none", "rms"] | None = later(None)  # behind it [rms if blocks norm outputs, OPT's not]
     prompt: PromptForm | None = None  # [by variant]
     prompt_length: PositiveInt = 10
     deep_prompt: bool = False  # every block has prompt vectors of its own
@@ -250,8 +251,10 @@ class Config(Section):
         folder = Path(self.lm.name)
         return self.with_lm(str(folder.resolve())) if self.lm.name != "playground" and folder.is_dir() else self
 
-    def resolved(self, blocks: int) -> "Config":
+    def resolved(self, blocks: int, norm: Literal["none", "rms"] = "none") -> "Config":
         """With `start` and `end` for a language model of that many blocks, and the variant's forms, filled in.
+
+        `norm` is the language model's default behind the connector; the usual one, none, is left out.
 
         Raises UsageError: the blocks are not there.
         """
@@ -263,7 +266,9 @@ class Config(Section):
                 hint=f"--set model.end={blocks} is the last that fits",
             )
         forms = dict(zip(("connector", "prompt", "adapters"), self.model.forms, strict=True))
-        return self.model_copy(update={"model": self.model.model_copy(update={"start": start, "end": end, **forms})})
+        own = self.model.connector_norm or norm
+        placed = {"start": start, "end": end, "connector_norm": None if own == norm == "none" else own}
+        return self.model_copy(update={"model": self.model.model_copy(update=placed | forms)})
 
     def at_known_depth(self) -> "Config":
         """Resolved where the language model is a published OPT, else as it is. Raises UsageError as `resolved`."""

@@ -86,7 +86,7 @@ def length_groups(run: LoadedRun, samples: Sequence[Sample], options: DecodeOpti
         return len(text.given(sample)), bool(options.answers) and sample.task is Task.QA
 
     groups = [list(group) for _, group in groupby(sorted(samples, key=alike), alike)]
-    positions, beams = config.max_position_embeddings, 0 if options.sampling else options.num_beams
+    positions, beams = run.model.lm.text_positions, 0 if options.sampling else options.num_beams
     needs = [
         (f"--max-length {options.max_length}", options.max_length, positions, "positions"),
         (f"--num-beams {options.num_beams}", 2 * beams, config.vocab_size, "tokens"),

@@ -17,6 +17,7 @@ from epalm.errors import UsageError
 from epalm.recipes.config import Config
 from epalm.train import bridge
 from epalm.train.bridge.model import EpalmModel, Prompt
+from epalm.train.bridge.norm import Normed, embedding_rms
 from epalm.train.lm.adapters import Adapters, add_lora
 from epalm.train.lm.injected_lm import InjectedLM
 from epalm.train.lm.injection import Injection
@@ -35,9 +36,17 @@ def require_bridge(name: str) -> None:
         raise UsageError(f"model.connector {name!r} is no bridge", hint=f"use {' or '.join(sorted(bridges()))}")
 
 
-def build_model(config: Config, lm: PreTrainedModel, width: int, encoder: nn.Module | None = None) -> EpalmModel:
+def build_model(
+    config: Config,
+    lm: PreTrainedModel,
+    width: int,
+    encoder: nn.Module | None = None,
+    *,
+    share: Callable[[float], float] = float,
+) -> EpalmModel:
     """The model of resolved settings around a plain `lm`; `width` is D_enc, `encoder` one that is trained.
 
+    `share` gives each of several processes the first one's number: the others' language model may be without weights.
     What is drawn depends on the seed alone. Raises UsageError: no such bridge, adapters that the hidden size is too
     small for, LoRA without its package, or what cannot be done in this language model.
     """
@@ -56,6 +65,8 @@ def build_model(config: Config, lm: PreTrainedModel, width: int, encoder: nn.Mod
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.optim.seed)
         connector = bridges()[bridge_name](settings.tokens, width, hidden)
+        if settings.connector_norm == "rms":
+            connector = Normed(connector, hidden, share(embedding_rms(lm)))
         if prompt_form != "none":
             deep, words = blocks if settings.deep_prompt else 1, lm.get_input_embeddings().weight.shape[1]
             prompt = Prompt(settings.prompt_length, words, blocks=deep, mlp=prompt_form == "mlp")
