@@ -75,9 +75,12 @@ def load(overrides: Sequence[str], *, workers: int) -> setup.Setup:
 
 
 def patch_language_model() -> None:
-    """From now on the language model is a tiny one, made anew each time."""
+    """From now on the playground's language model is a tiny one, made anew each time."""
+    own, own_text = vars(setup)["load_lm"], vars(setup)["load_text_format"]
 
-    def load_lm(*_words: Any, **_options: Any) -> OPTForCausalLM:
+    def load_lm(name: str = "playground", *words: Any, **options: Any) -> Any:
+        if name != "playground":
+            return own(name, *words, **options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             sizes = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 16, "num_attention_heads": 2}
@@ -85,7 +88,11 @@ def patch_language_model() -> None:
             return OPTForCausalLM(config).eval().requires_grad_(False)
 
     text = load_text_format("playground", load_lm())
-    vars(setup).update(load_lm=load_lm, load_text_format=lambda *_: text)
+
+    def load_text(name: str, *words: Any) -> Any:
+        return text if name == "playground" else own_text(name, *words)
+
+    vars(setup).update(load_lm=load_lm, load_text_format=load_text)
 
 
 def _watch(log: Path, at: int | None, act: Callable[[], None]) -> None:

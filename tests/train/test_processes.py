@@ -19,6 +19,7 @@ from epalm.train.lm.processes import Processes
 from tests import process_host
 from tests.conftest import Epalm
 from tests.process_host import STEPS
+from tests.tiny_lms import save_lm
 
 HOST = Path(process_host.__file__)
 SHORT = ("--set", "optim.max_steps=3", "--set", "optim.batch_size=5", "--set", "data.val_split=test")
@@ -29,6 +30,9 @@ SCENARIOS: list[dict[str, Any]] = [
     {"run": "three", "count": 3},
     {"run": "parts of two", "optim.micro_batches": 2},
     {"run": "sharded", "workers": 1, "sharded": True},
+    {"run": "llama", "count": 1, "lm.name": "lm"},
+    {"run": "llama, two", "lm.name": "lm"},
+    {"run": "llama, sharded", "lm.name": "lm", "sharded": True},
     {"run": "killed", "at": 23, "kill": [0, 1]},
     {"run": "killed", "at": 7, "signal": 1},  # of the steps after the checkpoint of step 20
     {"run": "killed"},
@@ -65,6 +69,7 @@ class Outcome:
 def done(tmp_path_factory: pytest.TempPathFactory, extracted_pictures: Path) -> Outcome:
     """All scenarios, one after another, from one process that imports torch once."""
     runs = tmp_path_factory.mktemp("runs")
+    save_lm("llama", runs / "lm")
     environment = dict(os.environ, OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", TORCH_CPP_LOG_LEVEL="ERROR")
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "EPALM_RUNS": "."}
     environment["EPALM_CACHE"] = str(extracted_pictures / "cache")
@@ -77,18 +82,19 @@ def done(tmp_path_factory: pytest.TempPathFactory, extracted_pictures: Path) -> 
     return Outcome(runs, codes)
 
 
-@pytest.mark.parametrize("run", ["two", "three", "parts of two", "sharded"])
+@pytest.mark.parametrize("run", ["two", "three", "parts of two", "sharded", "llama, two", "llama, sharded"])
 def test_however_a_step_is_divided_it_is_the_same_step(done: Outcome, run: str) -> None:
     """Steps of 4, 4, 4 and 1 samples: in the last some processes have none."""
     assert {code for codes in done.codes[run] for code in codes} == {0}, done.shown(run)
-    expected = done.losses("one")
+    one = "llama" if run.startswith("llama") else "one"
+    expected = done.losses(one)
     assert len(expected) == STEPS and len(set(expected)) == STEPS
     torch.testing.assert_close(torch.tensor(done.losses(run)), torch.tensor(expected), atol=1e-5, rtol=1e-6)
-    tensors = done.tensors("one")
+    tensors = done.tensors(one)
     assert done.tensors(run).keys() == tensors.keys()
     for name, tensor in done.tensors(run).items():
         torch.testing.assert_close(tensor, tensors[name], atol=1e-4, rtol=0)
-    for ours, theirs in zip(done.metrics(run), done.metrics("one"), strict=True):
+    for ours, theirs in zip(done.metrics(run), done.metrics(one), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 

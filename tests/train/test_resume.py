@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests import train_host, trials
+from tests.tiny_lms import save_lm
 
 HOST = Path(train_host.__file__)
 STEPS = train_host.STEPS
@@ -119,6 +120,18 @@ def test_killed_twice_in_an_epoch_and_at_its_borders(host: Host, saved: int, who
     latest = [trials.latest_tensors(runs / name) for runs, name in ((tmp_path, "a"), (whole, "whole"))]
     assert latest[0] == latest[1]
     assert _outcome(tmp_path, "a")["metrics"] == _outcome(whole, "whole")["metrics"]
+
+
+def test_a_training_with_a_llama_goes_on_bit_by_bit(host: Host, tmp_path: Path) -> None:
+    lm = {"lm.name": str(save_lm("llama", tmp_path / "lm"))}
+    names = ["3", "6", "9", "12"]
+    plan: list[dict[str, Any]] = [{"run": name, "at": int(name), "workers": int(name) % 2} for name in names]
+    results, said = host(tmp_path, *({**entry, **lm} for entry in ({"run": "whole"}, *plan)))
+    assert results == [0] + [-9] * len(names), said
+    results, said = host(tmp_path, *({"run": name, **lm} for name in names))
+    assert results == [0] * len(names), said
+    _require_same(tmp_path, tmp_path, names)
+    assert "Question: {question} Answer:" in (tmp_path / "3/config.toml").read_text()
 
 
 def _disk_steps(runs: Path) -> int:
