@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_WEIGHTS = "facebook/wav2vec2-base"
 _SECONDS = 30  # of a recording: attention over it grows with the square
+_AT_ONCE = 120  # seconds of sound: the first convolution was measured to take 17 MB a second
 
 
 def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
@@ -30,9 +31,10 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         """Inputs (B, samples), NaN behind the end of each."""
 
         def encode(self, batch: torch.Tensor) -> torch.Tensor:
-            """See `Encoder`; recordings of one length go together."""
-            lengths = (~batch.isnan()).sum(dim=1)
-            groups = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
+            """See `Encoder`; recordings of one length go together, some at a time."""
+            lengths, groups = (~batch.isnan()).sum(dim=1), list[torch.Tensor]()
+            for length in lengths.unique().tolist():
+                groups += (lengths == length).nonzero()[:, 0].split(max(1, _AT_ONCE * rate // length))
             tokens = torch.cat([super(WaveformEncoder, self).encode(batch[one, : lengths[one[0]]]) for one in groups])
             return tokens[torch.cat(groups).argsort().to(tokens.device)]
 
@@ -53,6 +55,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         read=Wav2Vec2FeatureExtractor.from_pretrained,
     )
     config, inner, extractor = model.config, model.encoder, extractor or Wav2Vec2FeatureExtractor()
+    rate = extractor.sampling_rate
     least = 1
     for kernel, stride in zip(config.conv_kernel[::-1], config.conv_stride[::-1], strict=True):
         least = (least - 1) * stride + kernel
@@ -65,7 +68,6 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         special=0,
         cls=False,
     )
-    rate = extractor.sampling_rate
     reads = WaveformInput(rate, _SECONDS * rate, least, extractor.do_normalize)
     return WaveformEncoder(choice, backbone, reads, compute, {"family": "transformers waveform", **deciding(config)})
 

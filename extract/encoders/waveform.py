@@ -39,6 +39,8 @@ class WaveformInput(Input):
         if len(wave) < self.least:
             fault = f"the recording is too short: {len(wave)} samples, where the encoder takes {self.least}"
             raise MediaError(fault, hint="use a longer one")
+        if not np.isfinite(np.vdot(wave, wave)):
+            raise MediaError("the recording is louder than can be computed with", hint="scale it to −1 … 1")
         padded = np.pad(wave.astype(np.float32), (0, self.samples - len(wave)), constant_values=np.nan)
         return np.repeat(padded[None], len(views), axis=0)
 

@@ -12,6 +12,7 @@ import torch
 import transformers as hf
 
 from epalm.errors import MediaError, UsageError
+from epalm.extract.encoders import wav2vec2
 from epalm.extract.encoders.registry import Encoder, EncoderChoice, build_encoder
 from epalm.extract.inputs.augment import VIEW_0, view_of
 from epalm.extract.media.audio import read_waveform
@@ -138,6 +139,16 @@ def test_views_of_energies_are_masked(name: str, recordings: list[Path], tmp_pat
     assert off.input.augmentation is None and off.input.describe() == encoder.input.describe()
 
 
+def test_a_few_recordings_go_at_once(recordings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder: Any = AUDIO["wav2vec 2"].save(tmp_path)
+    together, seen = _tokens(encoder, recordings), list[int]()
+    encoder.module.register_forward_hook(lambda _m, inputs, _out: seen.append(len(inputs[0])))
+    torch.testing.assert_close(_tokens(encoder, recordings), together)
+    monkeypatch.setattr(wav2vec2, "_AT_ONCE", 0)
+    torch.testing.assert_close(_tokens(encoder, recordings), together, atol=1e-5, rtol=1e-5)
+    assert seen == [2, 1, 1, 1, 1, 1, 1]
+
+
 def test_gradients_reach_an_encoder_of_waveforms(recordings: list[Path], tmp_path: Path) -> None:
     encoder: Any = AUDIO["HuBERT"].save(tmp_path)
     encoder.module.requires_grad_(True)
@@ -179,6 +190,12 @@ def test_what_does_not_fit_is_one_message(recordings: list[Path], tmp_path: Path
     soundfile.write(tmp_path / "short.wav", np.zeros(80), RATE)
     with pytest.raises(MediaError, match="too short: 80 samples"):
         waves.input(MediaFile(tmp_path / "short.wav"))
+    loud = np.random.default_rng(0).normal(0, 1e30, RATE).astype(np.float32)
+    soundfile.write(tmp_path / "loud.wav", loud, RATE, subtype="FLOAT")
+    AUDIO["Whisper"].save(tmp_path / "whisper")
+    for encoder in (waves, build_encoder(EncoderChoice("whisper", str(tmp_path / "whisper")), device="cpu")):
+        with pytest.raises(MediaError, match="louder"):
+            encoder.input(MediaFile(tmp_path / "loud.wav"))
 
 
 @pytest.mark.parametrize("name", [*VIDEO, *AUDIO])
