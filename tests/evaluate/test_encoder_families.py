@@ -17,6 +17,7 @@ from tests.extract.encoders.sequences import AUDIO, VIDEO
 from tests.scored_run import SHORT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "modality", "tokens", "rule"),
     [

@@ -18,6 +18,7 @@ from epalm.extract.encoders.registry import EncoderChoice
 from epalm.playground.generate import COUNTS
 from epalm.samples import Modality
 from tests.conftest import Epalm, save_small_vit
+from tests.extract.encoders.families import FAMILIES
 
 TRUNCATED = 200  # bytes
 
@@ -46,6 +47,17 @@ def _extract(tmp_path: Path, *words: object) -> Result:
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def test_a_mean_that_nobody_asked_for_is_said_once(tmp_path: Path, photos: Path) -> None:
+    weights = FAMILIES["timm SigLIP"].save(tmp_path / "siglip")
+    words = ("--modality", "image", "--data", photos, "--weights", weights, "--layers", "all")
+    done = _extract(tmp_path, *words)
+    assert done.stderr.count("no [CLS] token") == 1
+    (features,) = Cache(tmp_path / "cache").sets()
+    assert features.spec.encoder["tokens"] == "mean" and features.spec.row_shape == (3, 1, 48)
+    asked = _extract(tmp_path, *words, "--tokens", "mean", "--json")
+    assert json.loads(asked.stdout)["hits"] == 5 and "no [CLS] token" not in asked.stderr
 
 
 def test_a_folder_of_pictures(tmp_path: Path, photos: Path, weights: Path) -> None:

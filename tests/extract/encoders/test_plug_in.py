@@ -13,7 +13,14 @@ from PIL import Image
 from epalm import plugins
 from epalm.cache.store import Cache
 from epalm.errors import UsageError
-from epalm.extract.encoders.registry import EncoderChoice, encoder_kind, encoder_names, family, require_fit
+from epalm.extract.encoders.registry import (
+    EncoderChoice,
+    build_encoder,
+    encoder_kind,
+    encoder_names,
+    family,
+    require_fit,
+)
 from epalm.samples import Modality
 from tests.conftest import Epalm
 
@@ -82,6 +89,8 @@ def test_it_is_told_from_others() -> None:
     with pytest.raises(UsageError, match="does not read audio"):
         require_fit(EncoderChoice("colour-grid"), Modality.AUDIO)
     assert family("colour-grid") is None
+    with pytest.raises(UsageError, match="has no --tokens"):
+        build_encoder(EncoderChoice("colour-grid", tokens="mean"), device="cpu")
 
 
 def test_a_package_that_cannot_be_used_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
