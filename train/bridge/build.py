@@ -4,6 +4,7 @@ A bridge is a module from rows (B, G, T, D_enc) to groups (B, G, F, D), made by 
 lies in a file of its own here and stands in that file's `BRIDGES` by its name; nothing else lists it.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -17,10 +18,11 @@ from epalm.errors import UsageError
 from epalm.recipes.config import Config
 from epalm.train import bridge
 from epalm.train.bridge.model import EpalmModel, Prompt
-from epalm.train.bridge.norm import Normed, embedding_rms
 from epalm.train.lm.adapters import Adapters, add_lora
 from epalm.train.lm.injected_lm import InjectedLM
 from epalm.train.lm.injection import Injection
+
+Share = Callable[[float], float]
 
 
 @cache
@@ -37,12 +39,7 @@ def require_bridge(name: str) -> None:
 
 
 def build_model(
-    config: Config,
-    lm: PreTrainedModel,
-    width: int,
-    encoder: nn.Module | None = None,
-    *,
-    share: Callable[[float], float] = float,
+    config: Config, lm: PreTrainedModel, width: int, encoder: nn.Module | None = None, share: Share = float
 ) -> EpalmModel:
     """The model of resolved settings around a plain `lm`; `width` is D_enc, `encoder` one that is trained.
 
@@ -66,7 +63,9 @@ def build_model(
         torch.manual_seed(config.optim.seed)
         connector = bridges()[bridge_name](settings.tokens, width, hidden)
         if settings.connector_norm == "rms":
-            connector = Normed(connector, hidden, share(embedding_rms(lm)))
+            norm = nn.RMSNorm(hidden)
+            nn.init.constant_(norm.weight, share(embedding_rms(lm)))
+            connector = nn.Sequential(OrderedDict(bridge=connector, norm=norm))
         if prompt_form != "none":
             deep, words = blocks if settings.deep_prompt else 1, lm.get_input_embeddings().weight.shape[1]
             prompt = Prompt(settings.prompt_length, words, blocks=deep, mlp=prompt_form == "mlp")
@@ -77,3 +76,14 @@ def build_model(
     injection = Injection(settings.tokens, settings.start, settings.end, settings.attention, settings.blind)
     injected = InjectedLM(lm, injection, settings.prompt_length if prompt else 0, adapters)
     return EpalmModel(injected, connector, prompt, adapters, train_lm=config.lm.train, encoder=encoder)
+
+
+@torch.no_grad()
+def embedding_rms(lm: PreTrainedModel) -> float:
+    """The root mean square of words as they enter the first block; 1 where the model has no weights."""
+    words = lm.get_input_embeddings()
+    if words.weight.is_meta:
+        return 1.0
+    every = torch.arange(0, len(words.weight), 97, device=words.weight.device)  # some of all parts of the vocabulary
+    some = words(every).float()
+    return float(some.square().mean().sqrt()) * float(getattr(lm.config, "embedding_multiplier", 1))  # Granite's

@@ -159,10 +159,7 @@ class Texts:
         return lengths
 
     def decoded_lengths(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of every target: whether it answers a question, and tokens when decoding starts and when it is produced.
-
-        Each is (M,).
-        """
+        """Of every target (M,): whether it answers a question, tokens when decoding starts, when it is produced."""
         given = len(self._text.start) + np.repeat(self._lengths[self._given], np.diff(self._starts))
         return self._asked, given, given + self._lengths[self._target]
 
