@@ -6,8 +6,10 @@ message that says what to do.
 """
 
 import contextlib
+import io
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +108,8 @@ def load(source: Source, what: str, build: Callable[[], Loaded]) -> Loaded:
     silenced = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # of the libraries while they try: what matters is in the error
     try:
-        return build()
+        with contextlib.redirect_stderr(io.StringIO() if source.gguf else sys.stderr):  # a bar that nothing else hides
+            return build()
     except EpalmError:
         raise
     except Exception as error:  # of a dozen libraries, whose own are children of this class alone

@@ -42,7 +42,8 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = set()
     for stage in STAGES:
-        expected |= {f"epalm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / stage).rglob("*.py")}
+        for kind in ("*.py", "*.toml"):
+            expected |= {f"epalm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / stage).rglob(kind)}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "epalm").rglob("*.py")}
     for folder in ("epalm/recipes", "epalm/grids", "epalm/playground"):
         expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.toml")}

@@ -15,6 +15,7 @@ from epalm.cli.evaluate.report import report
 from epalm.cli.evaluate.score import score
 from epalm.cli.evaluate.serve import serve
 from epalm.cli.extract import extract
+from epalm.cli.lms import lms
 from epalm.cli.options import NamesCommand, takes_requests
 from epalm.cli.runs import export_run, import_run, runs
 from epalm.cli.train import recipes, train
@@ -47,7 +48,7 @@ def _main(
 ) -> None: ...
 
 
-for command in (demo, extract, train, score, compare, report, predict, serve, runs, recipes, datasets, doctor):
+for command in (demo, extract, train, score, compare, report, predict, serve, runs, recipes, datasets, lms, doctor):
     app.command(cls=NamesCommand)(takes_requests(command))
 app.command("import")(takes_requests(import_run))
 app.command("export")(takes_requests(export_run))

@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_tensors_are_the_dequantized_ones(folder: Path) -> None:
+def test_tensors_are_the_dequantized_ones(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = lm_source(str(folder))
     config = lm_config(source)
     assert (config.model_type, config.num_hidden_layers, config.hidden_size) == ("llama", BLOCKS, WIDTH)
@@ -32,6 +32,7 @@ def test_tensors_are_the_dequantized_ones(folder: Path) -> None:
     for name, tensor in expected.items():
         torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=0)
     assert torch.equal(tensors["lm_head.weight"], tensors["model.embed_tokens.weight"])
+    assert not "".join(capfd.readouterr())
 
 
 def test_tokenizer_is_the_files(folder: Path) -> None:

@@ -1,0 +1,110 @@
+"""`epalm lms`: the families of language models, and what one model is like, without loading its weights."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from epalm.cli.tables import Format, Listing, Record, show_listing, show_values, write_listing
+from epalm.console import size_in_words
+
+_BYTES = {"float32": 4.0, "bfloat16": 2.0, "8bit": 1.0, "4bit": 0.5}  # of a weight
+
+
+def lms(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A model: Hub name, folder or playground. [default: list families]", show_default=False),
+    ] = None,
+    *,
+    listing: Listing,
+) -> None:
+    """List the families of language models: what was tested of each, and which cannot be used.
+
+    With a name or folder, what that model is like: blocks, width, sliding windows, positions, the blocks that tokens
+    enter by default, and the memory that its weights take. Its configuration is read, and no weights. A family that is
+    not in the list may work as well: the command says what its structure allows.
+
+    Examples:
+
+        epalm lms
+        epalm lms facebook/opt-2.7b
+        epalm lms models/smollm2 --json
+    """
+    from epalm.train.lm.families import families
+
+    if name is None:
+        rows = [asdict(family) for family in families().values()]
+        show_listing(rows, listing.form, title="families of language models", cells=_family_cells, empty="none")
+        return
+    record = describe_lm(name)
+    if listing.form in (Format.CSV, Format.PARQUET):
+        import pandas as pd
+
+        write_listing(pd.DataFrame([record]), listing.form)
+        return
+    show_values(_cells(record), listing.form, title=name, as_json=record)
+
+
+def describe_lm(name: str) -> Record:
+    """What its configuration says. Raises UsageError: it cannot be read, or the model cannot be used."""
+    from torch import nn
+
+    from epalm.recipes.config import Config
+    from epalm.train.lm.families import families
+    from epalm.train.lm.load import lm_config, lm_shapes, lm_source
+    from epalm.train.lm.profile import find_profile
+
+    config = lm_config(lm_source(name))
+    lm = lm_shapes(lm_source(name), config)
+    profile = find_profile(lm)
+    blocks = len(profile.windows)
+    model = Config().resolved(blocks).model
+    parameters = sum(tensor.numel() for tensor in lm.parameters())
+    linear = [one for one in lm.modules() if isinstance(one, nn.Linear) and one is not lm.get_output_embeddings()]
+    quantized = sum(one.weight.numel() for one in linear)  # the rest stays in bfloat16
+    family = families().get(profile.family)
+    return {
+        "name": name,
+        "family": profile.family,
+        "state": family.state if family else "not tested",
+        "note": family.note if family else "",
+        "blocks": blocks,
+        "hidden_size": int(config.hidden_size),
+        "vocabulary": int(config.vocab_size),
+        "positions": int(config.max_position_embeddings),
+        "learnt_positions": profile.learnt_positions,
+        "window": min((window for window in profile.windows if window), default=None),
+        "window_blocks": [block for block, window in enumerate(profile.windows) if window],
+        "plain_attention": profile.eager,
+        "start": model.start,
+        "end": model.end,
+        "parameters": parameters,
+        "bytes": {
+            form: round(quantized * size + (parameters - quantized) * max(size, 2)) for form, size in _BYTES.items()
+        },
+    }
+
+
+def _family_cells(family: Record) -> dict[str, str]:
+    tested = {"tested": "random weights", "refused": "refused"}[family["state"]]
+    more = "; ".join(filter(None, (family["real"] and f"real weights: {family['real']}", family["note"])))
+    return {"family": family["name"], "models": family["models"], "tested with": tested, "note": more}
+
+
+def _cells(record: Record) -> dict[str, str]:
+    window, inside = record["window"], len(record["window_blocks"])
+    seen = f"{window:,} positions back in {inside} of {record['blocks']} blocks, else all" if window else "none"
+    sizes = ", ".join(f"{size_in_words(size)} in {form}" for form, size in record["bytes"].items())
+    return {
+        "family": f"{record['family']}, {record['state']}" + (f": {record['note']}" if record["note"] else ""),
+        "blocks": str(record["blocks"]),
+        "hidden size": f"{record['hidden_size']:,}",
+        "vocabulary": f"{record['vocabulary']:,}",
+        "positions": f"{record['positions']:,}, {'learnt' if record['learnt_positions'] else 'rotary'}",
+        "sliding windows": seen,
+        "attention": "plain, slower than fused" if record["plain_attention"] else "fused",
+        "tokens enter by default": f"model.start={record['start']}, model.end={record['end']}",
+        "parameters": f"{record['parameters']:,}",
+        "memory of the weights": sizes,
+    }
