@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.spec import FeatureSpec
@@ -21,6 +20,9 @@ from epalm.extract.spec_builder import feature_spec
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality
 
+if TYPE_CHECKING:
+    import torch
+
 _FOLDER = 1_000  # media in each
 _BLOCK = 512  # rows, as `epalm extract` writes them
 _NEW = 100  # one medium in so many has no row, and is not known to the index
@@ -29,10 +31,10 @@ _ANSWERS = ("yes", "no", "red", "blue", "two", "a dog")
 
 
 class SyntheticEncoder:
-    """An encoder that never encodes, with rows of eight bytes."""
+    """An encoder that never encodes, with rows of eight bytes. It does without torch, which takes much memory."""
 
-    kind, modality, depth, width = "synthetic", Modality.IMAGE, 1, 4
-    device, precision = torch.device("cpu"), "float32"
+    kind, modality, depth, width, precision = "synthetic", Modality.IMAGE, 1, 4, "float32"
+    device: "torch.device"
 
     def __init__(self) -> None:
         self.input: Input = ImageInput(Pixels((4, 4), "nearest", (0.0,) * 3, (1.0,) * 3))
@@ -40,7 +42,7 @@ class SyntheticEncoder:
     def describe(self) -> dict[str, Any]:
         return {"kind": self.kind}
 
-    def encode(self, batch: torch.Tensor) -> torch.Tensor:
+    def encode(self, batch: "torch.Tensor") -> "torch.Tensor":
         raise NotImplementedError
 
 

@@ -42,6 +42,13 @@ _MOST_THREADS = 8
 
 
 class Content(NamedTuple):
+    """A medium's digest (hex), and the one that it had before its file changed; "" for none that is remembered."""
+
+    digest: str
+    before: str
+
+
+class _Row(NamedTuple):
     """What is known of a medium: the file's `Status`, its digest (hex) then and the one before that, "" for none."""
 
     size: int
@@ -73,14 +80,14 @@ class MediaIndex:
     def contents(
         self, media: Sequence[MediaFile], statuses: Sequence[Status | None] | None = None
     ) -> list[Content | None]:
-        """The same, each with the digest that the medium had before its file changed, where that is remembered."""
+        """The same, each with the digest before that one."""
         statuses = [medium.status() for medium in media] if statuses is None else statuses
         keys = [_key(medium) for medium in media]
         contents: list[Content | None] = [None] * len(media)
         outdated = {}
         for position, row in self._rows(keys):
             if statuses[position] == row[:3]:
-                contents[position] = row
+                contents[position] = Content(*row[3:])
             else:
                 outdated[keys[position]] = row
         missing = {
@@ -93,7 +100,7 @@ class MediaIndex:
             contents = [content or hashed.get(key) for content, key in zip(contents, keys, strict=True)]
         return contents
 
-    def _rows(self, keys: Sequence[str]) -> Iterator[tuple[int, Content]]:
+    def _rows(self, keys: Sequence[str]) -> Iterator[tuple[int, _Row]]:
         """The rows that the file has under these keys, by position; damage ends them early."""
         order = sorted(range(len(keys)), key=keys.__getitem__)  # as the file has them: each page is read once
         try:
@@ -101,14 +108,14 @@ class MediaIndex:
                 for first in range(0, len(order), _KEYS_AT_ONCE):
                     some = order[first : first + _KEYS_AT_ONCE]
                     for number, *values, total in connection.execute(_GET, [json.dumps([keys[p] for p in some])]):
-                        position, row = some[number], Content(*values)
+                        position, row = some[number], _Row(*values)
                         if _sum(keys[position], row) != total:
                             raise sqlite3.DatabaseError("a row that is not as it was written")
                         yield position, row
         except _FAULTS as error:
             self._drop_if_damaged(error)
 
-    def _keep(self, rows: Mapping[str, Content]) -> None:
+    def _keep(self, rows: Mapping[str, _Row]) -> None:
         """Commit rows by key, replacing those that are there."""
         values = [(key, *rows[key], _sum(key, rows[key])) for key in sorted(rows)]  # in order, pages are written once
         if not values or self._read_only:
@@ -138,7 +145,7 @@ class MediaIndex:
             for suffix in ("-journal", "-wal", "-shm", ""):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
-    def _hash(self, missing: Mapping[str, MediaFile], outdated: Mapping[str, Content]) -> dict[str, Content]:
+    def _hash(self, missing: Mapping[str, MediaFile], outdated: Mapping[str, _Row]) -> dict[str, Content]:
         """What media hold that can be read, by key, kept as it becomes known; `outdated` are rows of earlier states."""
         contents: dict[str, Content] = {}
         shown = progress("hash media", len(missing), "files") if len(missing) >= _SHOWN else nullcontext(silent)
@@ -148,9 +155,9 @@ class MediaIndex:
                 for key, status, digest, settled in batch:
                     old = outdated.get(key)
                     before = "" if old is None else old.before if old.digest == digest else old.digest
-                    contents[key] = content = Content(*status, digest, before)
+                    contents[key] = Content(digest, before)
                     if settled:
-                        rows[key] = content
+                        rows[key] = _Row(*status, digest, before)
                 self._keep(rows)
                 advance(len(batch))
         return contents
@@ -199,6 +206,6 @@ def _key(medium: MediaFile) -> str:
     return path if medium.size is None else f"{path}//{medium.offset}+{medium.size}"
 
 
-def _sum(key: str, row: Content) -> int:
+def _sum(key: str, row: _Row) -> int:
     """Of everything that the row says. SQLite has no checksums: a flipped bit would be another medium's digest."""
     return xxhash.xxh3_64_intdigest("\0".join(map(str, (key, *row))).encode()) >> 1  # SQLite's integers have a sign

@@ -153,8 +153,12 @@ def plan_media(
         for view in rows.keys() & set(record.views):
             rows[view] -= set(record.rows)
     bad = set(existing.ledger.digests()) - rows[0] if existing and not request.retry_bad else set[str]()
-    lacking = {digest: tuple(view for view in views if digest not in rows[view]) for digest, views in wanted.items()}
-    to_do = [name for name, digest in digests.items() if lacking[digest] and digest not in bad]
+    lacking = {
+        digest: missing
+        for digest, views in wanted.items()
+        if (missing := tuple(view for view in views if digest not in rows[view]))
+    }
+    to_do = [name for name, digest in digests.items() if digest in lacking and digest not in bad]
     known_bad = sum(digest in bad for digest in digests.values())
     earlier = [content.before for name in to_do if (content := contents[name]) and content.digest not in rows[0]]
     stale = sum(digest in rows[0] for digest in earlier)
