@@ -88,11 +88,7 @@ class FeatureReader:
         return np.asarray(rows, np.int64)
 
     def gather(
-        self,
-        rows: np.ndarray,
-        *,
-        view: int | np.ndarray = 0,
-        layers: Sequence[int] | slice | None = None,
+        self, rows: np.ndarray, *, view: int | np.ndarray = 0, layers: Sequence[int] | slice | None = None
     ) -> np.ndarray:
         """Features (len(rows), L, T, D) in the stored dtype.
 
