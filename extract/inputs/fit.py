@@ -4,7 +4,7 @@ Knows pixels; does not know whose processor it was.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,7 @@ class Fit:
     have, proportions not kept. Where it is smaller than the encoder's size then, `colour` is around it.
     """
 
+    by: ClassVar = "pillow"
     edge: Literal["shorter", "longer", "both"]
     to: tuple[int, int]
     colour: tuple[int, int, int] = (0, 0, 0)
@@ -47,7 +48,7 @@ class Fit:
 
     def describe(self) -> dict[str, Any]:
         """All of it, as JSON."""
-        return {**asdict(self), "to": list(self.to), "colour": list(self.colour), "by": "pillow"}
+        return {**asdict(self), "to": list(self.to), "colour": list(self.colour), "by": self.by}
 
     def _resize(self, pixels: np.ndarray, to: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
         return np.asarray(

@@ -4,7 +4,6 @@ A decoding process that is sent such a rule imports torch before its memory is l
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,8 @@ from epalm.extract.inputs.fit import Fit, Interpolation
 class TensorFit(Fit):
     """As `Fit`, on tensors, whose resizing rounds otherwise; with `exact` it does not round: (H, W, 3) float32."""
 
+    by = "torchvision"
     exact: bool = False
-
-    def describe(self) -> dict[str, Any]:
-        """See `Fit`."""
-        return {**super().describe(), "by": "torchvision"}
 
     def __call__(self, picture: np.ndarray, size: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
         """See `Fit`."""
