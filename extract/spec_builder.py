@@ -10,7 +10,7 @@ from epalm.extract.encoders.registry import Encoder
 DTYPES = ("float16", "float32")
 # Of the code that reads a modality's media: raised when it would give other numbers for the same settings.
 _VERSIONS = {"image": 3, "video": 3, "audio": 3}
-_PACKAGES = ("torch", "timm", "transformers", "numpy", "pillow", "av", "soxr")
+_PACKAGES = ("torch", "torchvision", "timm", "transformers", "numpy", "pillow", "av", "soxr")
 # What Pillow brings along to decode with loss: of what loses nothing, every version gives the same.
 _CODECS = {
     "libjpeg_turbo": "libjpeg-turbo",

@@ -107,7 +107,7 @@ def test_the_decoders_inside_of_packages_are_recorded() -> None:
     assert recorded["ffmpeg"] == av.ffmpeg_version_info
     assert recorded["libjpeg"] == features.version("jpg")
     assert recorded["av"] == av.__version__ and recorded["pillow"] == features.version("pil")
-    assert {"numpy", "torch", "soxr", "libsoxr"} <= recorded.keys()
+    assert {"numpy", "torch", "torchvision", "soxr", "libsoxr"} <= recorded.keys()
     assert all(isinstance(version, str) and version for version in recorded.values())
 
 
