@@ -95,6 +95,8 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
     shared |= {"loss_on": optim.loss_on, "processes": processes}
     pinned_for = where if where.type == "cuda" else None
     batches = Batches(items, text, features, **shared, workers=request.workers, pinned_for=pinned_for)
+    lengths = batches.texts.decoded_lengths()
+    model.lm.require_sight(int(lengths[-1].max()))
     others = training_items(material.validation)
     chosen = np.random.default_rng(optim.seed).permutation(len(others))[: config.eval.val_samples]
     parts = run_parts(
@@ -116,7 +118,7 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
     processes.require_same(digest_json([inputs["key"], inputs["versions"]]), "what is trained on")
     warnings = (
         *schedule_warnings(Schedule(optim, len(batches))),
-        *length_warnings(*batches.texts.decoded_lengths(), config.decode.max_length, positions),
+        *length_warnings(*lengths, config.decode.max_length, positions),
         *text_warnings(material.training, text),
     )
     validation = Batches([others[place] for place in chosen], text, features, **shared)

@@ -115,10 +115,13 @@ class EpalmModel(nn.Module):
         `rows` (B, G, T, D_enc), for a trained encoder its raw inputs (B, ...); `input_ids` and `attention_mask` (B, N),
         padded on either side; None: no padding.
         """
-        logits: torch.Tensor = self.lm(
-            **self._with_front(rows, input_ids, attention_mask), logits_to_keep=input_ids.shape[1]
-        )
-        return logits
+        order = None
+        if attention_mask is not None:  # padding goes behind: before the text it would count in sliding windows
+            order = attention_mask.argsort(dim=1, descending=True, stable=True)
+            input_ids, attention_mask = input_ids.gather(1, order), attention_mask.gather(1, order)
+        inputs = self._with_front(rows, input_ids, attention_mask)
+        logits: torch.Tensor = self.lm(**inputs, logits_to_keep=input_ids.shape[1])
+        return logits if order is None else logits.gather(1, order.argsort(1).unsqueeze(2).expand_as(logits))
 
     def losses(
         self, rows: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, labels: torch.Tensor

@@ -77,11 +77,11 @@ class InjectedLM(nn.Module):
         self.plain, self.injection, self.prompt_length = plain, injection, prompt_length
         plain.set_attn_implementation("eager" if self.profile.eager else "sdpa")
         self._token_of_block = [injection.token_of(block) for block in range(len(self.blocks))]
-        # By the names of their parameters, whatever is given by position.
-        self._names = list(inspect.signature(type(self.blocks[0]).forward).parameters)[2:]
+        # What is given by position goes by these names.
+        self._of_decoder = list(inspect.signature(type(self.decoder).forward).parameters)[1:]
+        self._of_block = list(inspect.signature(type(self.blocks[0]).forward).parameters)[2:]
         # transformers calls its key/value cache so from 5.24 on, and otherwise before.
-        names = inspect.signature(self.decoder.forward).parameters
-        self._cache_name = "cache" if "cache" in names else "past_key_values"
+        self._cache_name = "cache" if "cache" in self._of_decoder else "past_key_values"
         handles = [self.decoder.register_forward_pre_hook(self._begin, with_kwargs=True)]
         for block, module in enumerate(self.blocks):
             handles.append(module.register_forward_pre_hook(partial(self._enter, block), with_kwargs=True))
@@ -124,6 +124,19 @@ class InjectedLM(nn.Module):
         positions = int(self.config.max_position_embeddings)
         return positions if self.profile.learnt_positions else positions - self.front
 
+    def require_sight(self, longest: int) -> None:
+        """Raise UsageError where the end of a text of `longest` tokens sees no token in any block that gets one."""
+        start, end, whole = self.injection.start, self.injection.end, self.front + longest
+        if all(window is not None and window < whole for window in self.profile.windows[start:end]):
+            back = max(filter(None, self.profile.windows))
+            seeing = [str(block) for block, window in enumerate(self.profile.windows) if (window or whole) >= whole]
+            hint = f"--inject into one that sees all: {', '.join(seeing)}" if seeing else "shorten the texts"
+            raise UsageError(
+                f"blocks {start} to {end - 1} of the language model see at most {back} positions back, and what stands "
+                f"in front and the longest text have {whole}",
+                hint=hint,
+            )
+
     def compile_blocks(self) -> None:
         """Have torch.compile make kernels for the blocks: minutes once, then faster; rounding may differ."""
         for block in self.blocks:
@@ -142,7 +155,8 @@ class InjectedLM(nn.Module):
         """The plain model, whose calls in this thread and context have F + P placeholder ids before the text's.
 
         In their place come `groups` (B, G, F, D), and `prompt`, (P, E) for the first block or for each; calls with a
-        filled cache need neither. With beams, the rows of one sample stand together.
+        filled cache need neither. With beams, the rows of one sample stand together. Sliding windows count positions:
+        padding between front and text leaves less of them.
         """
         token = _CALL.set(_Call(groups, prompt))
         try:
@@ -194,6 +208,7 @@ class InjectedLM(nn.Module):
         call = _CALL.get()
         if call is None:
             return None
+        kwargs.update(zip(self._of_decoder, args, strict=False))
         ids, cache, mask = kwargs["input_ids"], kwargs.get(self._cache_name), kwargs.get("attention_mask")
         past, queries = 0 if cache is None else int(cache.get_seq_length()), ids.shape[1]
         use_cache = kwargs.get("use_cache")
@@ -207,7 +222,7 @@ class InjectedLM(nn.Module):
             lowest = self.profile.lowest_position
             positions = (mask.long().cumsum(1) - 1 - skipped).masked_fill(mask == 0, lowest).clamp(min=lowest)
             kwargs["position_ids"] = positions[:, past:]
-        return args, kwargs
+        return (), kwargs
 
     def _enter(self, block: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before a block: what enters there, and who sees it."""
@@ -215,7 +230,7 @@ class InjectedLM(nn.Module):
         if call is None:
             return None
         hidden, *others = args
-        kwargs.update(zip(self._names, others, strict=False))
+        kwargs.update(zip(self._of_block, others, strict=False))
         front, hide = self.injection.front, self.injection.hides(block)
         if not call.past:
             hidden = self._put_in(call, block, hidden)

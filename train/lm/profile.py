@@ -62,6 +62,8 @@ def find_profile(lm: PreTrainedModel) -> Profile:
         raise refuse(f"has blocks of type {', '.join(sorted(kinds))}: they cannot hide a position")
     if any(isinstance(part, nn.Conv1d) for block in blocks for part in block.modules()):
         raise refuse("has convolutions in its blocks: they cannot hide a position")
+    if getattr(config, "altup_num_inputs", 1) > 1:
+        raise refuse("runs several streams of hidden states")
     attention = _part(blocks, _ATTENTION)
     if attention is None:
         raise refuse("has blocks without self-attention")
