@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from epalm import api
 from epalm.cli.bench.table import make_table, plan_grid, replace_marked
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training, run_trainings
-from epalm.console import say
+from epalm.console import time_in_words
 from epalm.datasets import load_dataset
+from epalm.evaluate.given import score_given
 from epalm.evaluate.request import ScoreRequest
 from epalm.figures import hundred, interval_in_words
 from epalm.grids import load_grid
@@ -62,7 +63,7 @@ def main() -> None:
     seeing, blind = ({m: outcomes[pairs[number, m]] for m in Modality} for number in (0, 1))
     table = make_table(grid, bench, levels, outcomes)
     part = "\n\n".join([
-        _about(work, [outcomes[one] for one in outcomes]),
+        _about(work, outcomes),
         _sides_table(seeing, blind, text_only),
         table.markdown(),
         _sample_table(seeing, blind, work),
@@ -92,8 +93,6 @@ def score_text_only(lm: str, modality: Modality, work: Path) -> dict[str, Any]:
         answers = answer_from_text(lm, data.split("train"), data.split("test"))
         path.write_text("".join(f"{json.dumps({'id': name, 'text': text})}\n" for name, text in answers.items()))
     request = ScoreRequest(data=PLAYGROUND, modality=modality, predictions=path, metrics=",".join(HEADLINE.values()))
-    from epalm.evaluate.given import score_given
-
     return score_given(request, path.with_suffix(".scores.json"))
 
 
@@ -122,13 +121,15 @@ def _asked(sample: Sample) -> str:
     return "Caption:" if sample.task is Task.CAPTION else f"Question: {sample.prompt} Answer:"
 
 
-def _about(work: Path, outcomes: list[Outcome]) -> str:
-    times = json.loads((work / "times.json").read_text())
-    seconds = sum(one.trained["seconds"] for one in outcomes)
-    steps = sum(one.trained["steps"] for one in outcomes)
+def _about(work: Path, outcomes: dict[Training, Outcome]) -> str:
+    times: dict[str, float] = json.loads((work / "times.json").read_text())
+    seconds = {training.label: one.trained["seconds"] for training, one in outcomes.items()}
+    steps = sum(one.trained["steps"] for one in outcomes.values())
+    # What was stopped took its seconds of training, however late it was taken up again.
+    whole, trained = sum(max(taken, seconds.get(label, 0)) for label, taken in times.items()), sum(seconds.values())
     return (
-        f"Measured on {torch.get_num_threads()} cores: {len(outcomes)} trainings took {seconds / 60:.0f} minutes, "
-        f"{seconds / steps:.2f} s a step; with extraction and scoring {sum(times.values()) / 60:.0f} minutes."
+        f"{len(outcomes)} trainings took {time_in_words(trained)} with {torch.get_num_threads()} threads, "
+        f"{trained / steps:.2f} s a step; with extraction and scoring {time_in_words(whole)}."
     )
 
 
@@ -155,17 +156,10 @@ def _sample_table(seeing: dict[Modality, Outcome], blind: dict[Modality, Outcome
             rows = frames[0][frames[0]["task"] == task]
             other = frames[1].set_index("id")["prediction"]
             for row in rows.iloc[:: max(1, len(rows) // _ANSWERS)].head(_ANSWERS).to_dict("records"):
-                right = next(iter(row["answers"] or row["references"]))
-                question = row["question"] or "caption"
-                cells = (
-                    Path(row["medium"]).name,
-                    question,
-                    right,
-                    row["prediction"],
-                    other[row["id"]],
-                    given[row["id"]],
-                )
-                lines.append(f"| {' | '.join(cells)} |")
+                caption = task is Task.CAPTION
+                asked = ("caption", row["references"][0]) if caption else (row["question"], next(iter(row["answers"])))
+                answers = (row["prediction"], other[row["id"]], given[row["id"]])
+                lines.append(f"| {' | '.join((Path(row['medium']).name, *asked, *answers))} |")
     return "\n".join(lines)
 
 
@@ -176,4 +170,3 @@ def _line(line: str) -> tuple[str, str]:
 
 if __name__ == "__main__":
     main()
-    say("done")
