@@ -128,6 +128,7 @@ def test_no_command_is_left_out() -> None:
     known = {"epalm extract --help", "epalm export", "epalm train", "epalm cache push", "./just bench"}
     known |= {"epalm bench variants --write README.md"}
     known |= {"epalm score --predictions", "epalm compare"}  # see `test_evaluate_compare`
+    known |= {"epalm lms"}  # see `test_lms`
     known |= {"epalm serve"}  # see `test_serve_browser`
     known |= {'epalm predict photos/*.jpg -q "what animal is this?"'}  # see `test_loaded_model`
     assert set(commands) <= known

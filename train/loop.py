@@ -47,11 +47,12 @@ class Schedule:
         return math.ceil(self.steps / self.steps_per_epoch)
 
     def rate(self, step: int) -> float:
-        """The rate of a step (from 0): linear by step up to `peak_lr`, then a cosine by epoch down to `min_lr`."""
+        """The rate of a step (from 0): linear by step up to `peak_lr`, then a cosine down to `min_lr`."""
         optim = self.optim
         if step < optim.warmup_steps:
             return optim.warmup_lr + (optim.peak_lr - optim.warmup_lr) * step / optim.warmup_steps
-        fall = 0.5 * (1 + math.cos(math.pi * (step // self.steps_per_epoch) / self.epochs))
+        by_epoch = step // self.steps_per_epoch / self.epochs
+        fall = 0.5 * (1 + math.cos(math.pi * (by_epoch if optim.cosine == "epoch" else step / self.steps)))
         return optim.min_lr + (optim.peak_lr - optim.min_lr) * fall
 
 

@@ -150,7 +150,7 @@ class ModelSettings(Section):
 
 
 class OptimSettings(Section):
-    """AdamW, its learning rates, the loss. The connector's rate warms up per step, then falls per epoch (cosine)."""
+    """AdamW, its learning rates, the loss. The connector's rate warms up per step, then falls (cosine)."""
 
     epochs: PositiveInt = 8
     min_steps: PositiveInt | None = None  # as many more epochs as these take
@@ -162,6 +162,7 @@ class OptimSettings(Section):
     warmup_lr: Rate = 1e-5
     peak_lr: Rate = 2e-5
     min_lr: Rate = 1e-6
+    cosine: Literal["epoch", "step"] = later("epoch")  # by what it falls: where there is one epoch, not by epochs
     fixed_lr: Rate = 1e-5  # of prompt and adapters
     lm_lr: Rate = 1e-7  # of an unfrozen language model
     encoder_lr: Rate = 1e-7  # of an unfrozen encoder

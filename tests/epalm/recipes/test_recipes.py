@@ -163,6 +163,15 @@ def test_the_rate_begins_peaks_and_ends_as_the_recipe_says(name: str) -> None:
     assert rates[-1] < 0.2 * config.optim.peak_lr + config.optim.min_lr
 
 
+def test_a_cosine_by_step_falls_within_an_epoch() -> None:
+    config = load_config("playground-smollm2")
+    rates = _curve(config, 750)
+    assert len(rates) == config.optim.max_steps and max(rates) < config.optim.peak_lr
+    assert rates[30:] == sorted(rates[30:], reverse=True) and rates[-1] < 0.01 * config.optim.peak_lr
+    by_epoch = load_config("playground-smollm2", ["optim.cosine=epoch"])
+    assert set(_curve(by_epoch, 750)[30:]) == {config.optim.peak_lr}
+
+
 def test_recipes_are_listed_and_printed(epalm: Epalm, tmp_path: Path) -> None:
     listed = epalm("recipes")
     assert listed.code == 0 and all(name in listed.out + listed.err for name in recipes())
