@@ -64,6 +64,7 @@ def describe_lm(name: str) -> Record:
     linear = [one for one in lm.modules() if isinstance(one, nn.Linear) and one is not lm.get_output_embeddings()]
     quantized = sum(one.weight.numel() for one in linear)  # the rest stays in bfloat16
     family = families().get(profile.family)
+    family = family if family and family.state == "tested" else None  # a refused family may have a model that is not
     return {
         "name": name,
         "family": profile.family,
