@@ -1,15 +1,16 @@
-"""Decoding beside plain OPT's generate on sequences of equal length, beside recomputing the prefix; ranking."""
+"""Decoding beside the plain LM's generate on sequences of equal length, beside recomputing the prefix; ranking."""
 
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from benchmarks import decoding_gpu
 from benchmarks.report import Line, compare
 from benchmarks.timing import Timing, in_turns, ratio
-from benchmarks.worlds import opt_125m
+from benchmarks.worlds import llama_125m, opt_125m
 from epalm.evaluate.decoding.generate import AnswerTree, choose_answers, generate
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.recipes.config import Config
@@ -25,16 +26,20 @@ _WORDS = 1500  # different tokens in them
 
 def run(root: Path, *, quick: bool) -> list[Line]:
     """Greedy and three beams, the same number of tokens produced by all; answers ranked and each scored alone."""
-    lm = load_lm("playground") if quick else opt_125m()
-    lm.config.eos_token_id = -1  # random weights might end early: none is
-    title = "playground's LM" if quick else "OPT-125M size"
-    model = build_model(Config().resolved(lm.config.num_hidden_layers), lm, _WIDTH).eval()
-    rounds = 1 if quick else 3
+    title, rounds = ("playground's LM", 1) if quick else ("OPT-125M size", 3)
+    model = _model(load_lm("playground") if quick else opt_125m())
+    others = [] if quick else _decoding(_model(llama_125m()), "Llama type of that size", rounds)
     return [
         *_decoding(model, title, rounds),
+        *others,
         *_ranking(model, title, rounds, 100 if quick else _ANSWERS, 10 if quick else _ALONE),
         *decoding_gpu.run(quick=quick),
     ]
+
+
+def _model(lm: PreTrainedModel) -> EpalmModel:
+    lm.config.eos_token_id = -1  # random weights might end early: none is
+    return build_model(Config().resolved(lm.config.num_hidden_layers), lm, _WIDTH).eval()
 
 
 def _decoding(model: EpalmModel, title: str, rounds: int) -> list[Line]:
@@ -67,8 +72,8 @@ def _decoding(model: EpalmModel, title: str, rounds: int) -> list[Line]:
         return compare(f"{title}, {name}", slower, faster, _note(slower, faster, f"{_BATCH} × {new} tokens"))
 
     return [
-        line("greedy: eP-ALM / plain OPT", times["ours 1"], times["plain 1"]),
-        line("3 beams: eP-ALM / plain OPT", times["ours 3"], times["plain 3"]),
+        line("greedy: eP-ALM / plain LM", times["ours 1"], times["plain 1"]),
+        line("3 beams: eP-ALM / plain LM", times["ours 3"], times["plain 3"]),
         line("3 beams: prefix recomputed / cached", slow["recomputed"], slow["cached"]),
     ]
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from benchmarks import training_gpu, training_memory, training_operations
 from benchmarks.report import Line, compare
 from benchmarks.timing import in_turns
-from benchmarks.worlds import STEADY, World, extract_world, opt_125m, playground_world, world_batches
+from benchmarks.worlds import STEADY, World, extract_world, llama_125m, opt_125m, playground_world, world_batches
 from epalm.cache.store import Cache
 from epalm.extract.live import LiveFeatures
 from epalm.recipes.config import Config, load_config
@@ -38,6 +38,7 @@ def run(root: Path, *, quick: bool) -> list[Line]:
         config = load_config("playground", ["model.tokens=6", "model.start=0", "model.end=11", "optim.batch_size=16"])
         world = playground_world(root, Modality.IMAGE, 32, real_size=True)
         lines += _compare("OPT-125M size, ViT-B/16", root, world, config, opt_125m(), quick)
+        lines += _compare("Llama type of that size, ViT-B/16", root, world, config, llama_125m(), quick)
     lines += training_operations.run(root, quick=quick) + training_memory.run(quick=quick)
     return lines + training_gpu.run(quick=quick)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from epalm.cache.store import Cache
 from epalm.datasets import load_dataset
@@ -59,6 +59,13 @@ def opt_125m() -> OPTForCausalLM:
     """A language model of OPT-125M's size with random weights."""
     torch.manual_seed(0)
     return OPTForCausalLM(OPTConfig(**OPT_125M, word_embed_proj_dim=768)).eval()
+
+
+def llama_125m() -> LlamaForCausalLM:
+    """One of the Llama architecture with as many weights."""
+    torch.manual_seed(0)
+    sizes = {key: value for key, value in OPT_125M.items() if key != "ffn_dim"}
+    return LlamaForCausalLM(LlamaConfig(**sizes, intermediate_size=2048, tie_word_embeddings=True)).eval()
 
 
 def world_batches(world: World, config: Config, source: FeatureSource) -> Batches:
