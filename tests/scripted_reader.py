@@ -206,7 +206,8 @@ def fault_of(done: Answer) -> MediaError:
 
 
 def pids_of(pool: DecodePool) -> list[int]:
-    """Of its processes, once each has been asked something."""
+    """Of its processes, once all have started: on a busy machine one may begin after another has answered."""
+    wait_for(lambda: all(process.process for process in pool._processes))
     return [process.process.pid for process in pool._processes if process.process]
 
 
@@ -226,5 +227,5 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def decode_and_say(texts: list[str], folder: str) -> None:
     """Decode with two processes, and leave the numbers in `answer.json`; to be run in a process of its own."""
     with DecodePool(Scripted(), 2) as pool:
-        open_now = [number_of(done) for done in pool.decode(Media(Path(folder))(*texts), ahead=4)]
-    (Path(folder) / "answer.json").write_text(json.dumps(open_now))
+        numbers = [number_of(done) for done in pool.decode(Media(Path(folder))(*texts), ahead=4)]
+    (Path(folder) / "answer.json").write_text(json.dumps(numbers))

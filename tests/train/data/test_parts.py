@@ -168,7 +168,7 @@ def test_a_checkpoint_holds_exactly_the_trained_tensors(tmp_path: Path) -> None:
         assert set(tensors) == expected and step == 7
         assert tensors["connector.weight"].shape == (2 if variant == "epalm" else 1, 128, 96)
         again = build_model(
-            load_config("playground", [f"model.variant={variant}", "optim.seed=9"]).resolved(8), model.lm, 96
+            load_config("playground", [f"model.variant={variant}", "optim.seed=9"]).resolved(8), model.lm.plain, 96
         )
         again.load_trainable(tensors)
         assert all(torch.equal(value, again.trainable_tensors()[name]) for name, value in tensors.items())
