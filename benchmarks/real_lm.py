@@ -40,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_lm", description=__doc__)
     parser.add_argument("lm", metavar="FOLDER", help="folder with the GGUF file, or a Hub name")
     parser.add_argument("--work", type=Path, default=Path(".epalm/real-lm"), help="folder of cache, runs and times")
+    parser.add_argument("--processes", type=int, default=1, help="trainings at a time, which share the cores")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument(
         "--write", type=Path, help="Markdown file with the lines <!-- real-lm --> and <!-- /real-lm -->"
@@ -47,15 +48,17 @@ def main() -> None:
     arguments = parser.parse_args()
     work: Path = arguments.work
     settings = [f"lm.name={json.dumps(arguments.lm)}", *arguments.settings]
-    bench = BenchRequest(
-        recipe=load_grid(GRID).recipe, settings=settings, cache=str(work / "cache"), runs=work / "runs"
-    )
     grid = load_grid(GRID)
+    bench = BenchRequest(
+        recipe=grid.recipe,
+        settings=settings,
+        cache=str(work / "cache"),
+        runs=work / "runs",
+        processes=arguments.processes,
+    )
     sides = grid.model_copy(update={"rows": (grid.rows[0], grid.rows[-1]), "modalities": tuple(Modality)})
     pairs, levels = plan_grid(sides, bench), plan_grid(grid, bench)
-    outcomes: dict[Training, Outcome] = {}
-    for training in dict.fromkeys([*pairs.values(), *levels.values()]):
-        outcomes |= timed(work, training.label, lambda: run_trainings([training], bench))  # noqa: B023
+    outcomes = timed(work, "trainings", lambda: run_trainings([*pairs.values(), *levels.values()], bench))
     text_only = {
         modality: timed(work, f"text-only-{modality}", lambda: score_text_only(arguments.lm, modality, work))  # noqa: B023
         for modality in Modality
@@ -63,7 +66,7 @@ def main() -> None:
     seeing, blind = ({m: outcomes[pairs[number, m]] for m in Modality} for number in (0, 1))
     table = make_table(grid, bench, levels, outcomes)
     part = "\n\n".join([
-        _about(work, outcomes),
+        _about(work, outcomes, arguments.processes),
         _sides_table(seeing, blind, text_only),
         table.markdown(),
         _sample_table(seeing, blind, work),
@@ -74,14 +77,18 @@ def main() -> None:
 
 
 def timed(work: Path, label: str, do: Callable[[], _Result]) -> _Result:
-    """What `do` gives; the seconds that it took the first time are kept."""
-    path = work / "times.json"
+    """What `do` gives; the seconds until it is done for the first time are kept, over all interruptions."""
+    path, began, done = work / "times.json", time.monotonic(), False
     times = json.loads(path.read_text()) if path.is_file() else {}
-    began = time.monotonic()
-    result = do()
-    if label not in times:
-        work.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**times, label: time.monotonic() - began}, indent=2) + "\n")
+    before = times.get(label, {"seconds": 0.0, "done": False})
+    try:
+        result = do()
+        done = True
+    finally:
+        if not before["done"]:
+            times[label] = {"seconds": before["seconds"] + time.monotonic() - began, "done": done}
+            work.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(times, indent=2) + "\n")
     return result
 
 
@@ -121,15 +128,12 @@ def _asked(sample: Sample) -> str:
     return "Caption:" if sample.task is Task.CAPTION else f"Question: {sample.prompt} Answer:"
 
 
-def _about(work: Path, outcomes: dict[Training, Outcome]) -> str:
-    times: dict[str, float] = json.loads((work / "times.json").read_text())
-    seconds = {training.label: one.trained["seconds"] for training, one in outcomes.items()}
-    steps = sum(one.trained["steps"] for one in outcomes.values())
-    # What was stopped took its seconds of training, however late it was taken up again.
-    whole, trained = sum(max(taken, seconds.get(label, 0)) for label, taken in times.items()), sum(seconds.values())
+def _about(work: Path, outcomes: dict[Training, Outcome], processes: int) -> str:
+    whole = sum(one["seconds"] for one in json.loads((work / "times.json").read_text()).values())
+    seconds, steps = (sum(one.trained[key] for one in outcomes.values()) for key in ("seconds", "steps"))
     return (
-        f"{len(outcomes)} trainings took {time_in_words(trained)} with {torch.get_num_threads()} threads, "
-        f"{trained / steps:.2f} s a step; with extraction and scoring {time_in_words(whole)}."
+        f"{len(outcomes)} trainings, {processes} at a time, took {time_in_words(seconds)} together, "
+        f"{seconds / steps:.2f} s a step; with extraction and scoring it was done after {time_in_words(whole)}."
     )
 
 
