@@ -47,8 +47,8 @@ class TextFormat:
         answer = [ANSWER] if ANSWER in template else []
         tokenizer.add_special_tokens({"additional_special_tokens": [*answer, *control]})
         special = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self._control = re.compile("|".join(map(re.escape, special)))
-        self._mark = "?" if f"{QUESTION}?" in template else ""  # of a template that has one: the question's is left out
+        self._control = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
+        self._marks = f"{QUESTION}?" in template  # the question's own mark is left out
         template = template.replace(f"{QUESTION}?", QUESTION)
         form = Template(template, caption, self._control, plain=self.tokenise, parse=self._parse)
         self.questions, self.targets = form.questions, form.targets
@@ -85,7 +85,7 @@ class TextFormat:
     def question(self, sample: Sample) -> str:
         """The question as it is encoded; empty for a caption, which has none."""
         words = (sample.prompt or "").strip()
-        words = f"{words.rstrip('?').rstrip()}?" if self._mark or not words else words
+        words = f"{words.rstrip('?').rstrip()}?" if self._marks or not words else words
         return "" if sample.task is Task.CAPTION else words
 
     def tokenise(self, texts: Sequence[str]) -> list[np.ndarray]:
