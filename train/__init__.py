@@ -1,1 +1,1 @@
-"""Stage 2: connector, soft prompt and the augmented OPT, trained on features."""
+"""Stage 2: connector, soft prompt and the injected language model, trained on features."""
