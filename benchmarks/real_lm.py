@@ -8,7 +8,7 @@ answers the same questions from text alone. All goes through what users have; wh
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,7 +104,7 @@ def score_text_only(lm: str, modality: Modality, work: Path) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def answer_from_text(lm: str, training: list[Sample], test: list[Sample]) -> dict[str, str]:
+def answer_from_text(lm: str, training: Sequence[Sample], test: Sequence[Sample]) -> dict[str, str]:
     """The plain model's answer to each test sample, by id: what it writes behind the examples, up to a new line."""
     location = lm_source(lm).location()
     tokenizer = AutoTokenizer.from_pretrained(**location, trust_remote_code=False)
