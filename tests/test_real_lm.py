@@ -41,6 +41,7 @@ class _Scored(Runner):
         ])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_page_has_every_side_row_and_answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ from tests.conftest import Epalm
 from tests.process_host import STEPS
 from tests.tiny_lms import save_lm
 
+pytestmark = pytest.mark.slow  # for the fixture that most of them share
 HOST = Path(process_host.__file__)
 SHORT = ("--set", "optim.max_steps=3", "--set", "optim.batch_size=5", "--set", "data.val_split=test")
 CLI = ("train", "--from-cache", "--recipe", "playground", "--device", "cpu", *SHORT, "--json")
@@ -192,7 +193,6 @@ ACCELERATE = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
 def test_the_launchers_as_typed(launcher: str, extracted_pictures: Path, tmp_path: Path) -> None:
     """`torchrun` and `accelerate launch` are these modules."""

@@ -90,6 +90,7 @@ def test_a_store_that_fails_ends_the_transfer_at_once(features: FeatureSet, tmp_
     assert Cache(tmp_path / "there").load(features.name).records() == []
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_a_transfer_goes_on(tmp_path: Path) -> None:
     spec, rng = replace(SPEC, width=2048), random.Random(0)
     features = make_set(tmp_path / "here", [Block(range(n, n + 32)) for n in range(0, 2048, 32)], spec)

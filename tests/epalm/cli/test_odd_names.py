@@ -43,7 +43,7 @@ def _three_stages(epalm: Epalm, data: str, *words: str) -> None:
     assert json.loads(report.out)["media_missing"] == 0 and json.loads(report.out)["shown"] == 2
 
 
-@pytest.mark.parametrize("form", ["folder", "file"])
+@pytest.mark.parametrize("form", [pytest.param("folder", marks=pytest.mark.slow), "file"])
 def test_names_that_are_not_utf_8(tmp_path: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     monkeypatch.chdir(tmp_path)
     try:
