@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from epalm.cli.tables import Format, Listing, Record, show_listing, show_values, write_listing
+from epalm.cli.tables import Format, Listing, Record, show_listing, show_values
 from epalm.console import size_in_words
 
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "8bit": 1.0, "4bit": 0.5}  # of a weight
@@ -39,11 +39,9 @@ def lms(
         return
     record = describe_lm(name)
     if listing.form in (Format.CSV, Format.PARQUET):
-        import pandas as pd
-
-        write_listing(pd.DataFrame([record]), listing.form)
-        return
-    show_values(_cells(record), listing.form, title=name, as_json=record)
+        show_listing([record], listing.form, title=name, empty="")
+    else:
+        show_values(_cells(record), listing.form, title=name, as_json=record)
 
 
 def describe_lm(name: str) -> Record:
