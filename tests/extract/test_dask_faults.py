@@ -205,5 +205,6 @@ def test_media_that_kill_their_workers(
         extract(media, cache, small_vit, dask_options(small_vit, dask_workers.address))
     (media / "deadly000.png").unlink()
     summary = extract(media, cache, small_vit, dask_options(small_vit, dask_workers.address))
-    assert summary.hits + summary.encoded == 20
+    # A worker of the first extraction may still have been storing its block.
+    assert summary.hits + summary.encoded + summary.elsewhere == 20
     assert len(rows(cache)) == 20
