@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from epalm.cache.token_rules import CLS, TokenLayout
 from epalm.errors import CacheError, UsageError
 from epalm.fingerprint import canonical_json, digest_json
 
@@ -57,6 +58,28 @@ class FeatureSpec:
     def row_shape(self) -> tuple[int, int, int]:
         """(L, T, D) of one view of one medium."""
         return len(self.layers), self.tokens, self.width
+
+    @property
+    def rule(self) -> str:
+        """Which tokens of a layer are stored, a rule of `token_rules`: what the encoder says of itself."""
+        return str(self.encoder.get("tokens", CLS))
+
+    @property
+    def layout(self) -> TokenLayout:
+        """What the T tokens of a layer are. Raises CacheError where the encoder describes others.
+
+        Rules that need no grid are stored without it, and so is what an encoder of another package says nothing of.
+        """
+        described = self.encoder.get("layout")
+        if described is None:
+            return TokenLayout(True, ()) if (self.rule, self.tokens) == (CLS, 1) else TokenLayout(False, (self.tokens,))
+        try:
+            layout = TokenLayout(bool(described["cls"]), tuple(map(int, described["grid"]))).narrowed(self.rule)
+        except (TypeError, KeyError, ValueError, UsageError) as error:
+            raise CacheError(f"{self.name} describes its tokens in no known form: {error}") from error
+        if layout.tokens != self.tokens:
+            raise CacheError(f"{self.name} holds {self.tokens} tokens and describes {layout.tokens}")
+        return layout
 
     @property
     def view_seed(self) -> int:
