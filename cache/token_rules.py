@@ -88,9 +88,7 @@ class TokenLayout:
         factors = tuple(int(number) for number in rule.removeprefix("pool:").split("x"))
         if len(self.grid) == 3 and len(factors) == 2:
             factors = (1, *factors)  # of the places, at each time
-        if len(factors) != len(self.grid) or any(
-            size % factor for size, factor in zip(self.grid, factors, strict=True)
-        ):
+        if len(factors) != len(self.grid) or any(map(operator.mod, self.grid, factors)):
             letters = "ABC" if len(self.grid) > 1 else "K"
             sides = [f"{letter} of {_divisors(size)}" for letter, size in zip(letters, self.grid, strict=False)]
             form = "x".join(letters[: len(self.grid)])
