@@ -23,6 +23,7 @@ from epalm.evaluate.metrics.registry import choose_metrics
 from epalm.evaluate.request import ScoreRequest
 from epalm.evaluate.score_files import write_scores
 from epalm.evaluate.scoring import chance_predictions, score_predictions
+from epalm.evaluate.submission import plan_submission
 from epalm.samples import Prediction, Sample, Task, with_links
 
 # The key of the id → that of the text which goes with it, and others that may.
@@ -82,6 +83,7 @@ def score_given(request: ScoreRequest, out: Path) -> dict[str, Any]:
     ):
         if ids:
             warn(f"{len(ids)} {what}: {', '.join(map(repr, ids[:3]))}{', …' if len(ids) > 3 else ''}")
+    submission = request.submission and plan_submission(request.submission, there, predicted)
     chance = chance_predictions(dataset.split("train") if split != "train" else (), expected)
     whole = [sample for sample in there if sample.task in tasks]
     metrics = choose_metrics(request.metrics)
@@ -98,7 +100,17 @@ def score_given(request: ScoreRequest, out: Path) -> dict[str, Any]:
         "by_id_alone": by_id,
         "predictions": str(predictions),
     }
-    return write_scores(out, about, scores)
+    if submission:
+        about["submission"] = str(submission_path(request, out))
+    written = write_scores(out, about, scores)
+    if submission:
+        submission.write(submission_path(request, out), given.predictions, written)
+    return written
+
+
+def submission_path(request: ScoreRequest, out: Path) -> Path:
+    """Where, beside the scores in `out`, the file that is to be handed on goes."""
+    return out.with_name(f"{out.name.removesuffix('.json').removesuffix('.scores')}.{request.submission}.json")
 
 
 def read_given(path: Path, samples: Sequence[Sample]) -> Given:

@@ -46,6 +46,12 @@ class ScoreRequest:
         None,
     )
     out: Path | None = option("With --predictions: file for the scores. [default: beside them]", None, writable=True)
+    submission: str | None = option(
+        "Also write a file to hand on: the predictions as the evaluation of vqa-v2, ok-vqa, gqa or coco-caption takes "
+        "them, or with lm-eval the scores as lm-eval and lmms-eval write theirs.",
+        None,
+        metavar="FORM",
+    )
     force: bool = option("Replace the file even if epalm did not write it; never an input.", False)
     cache: str = DEFAULT_CACHE  # a folder, or a URL such as s3://bucket/cache
     runs: Path = Path(DEFAULT_RUNS)  # folder of the run folders

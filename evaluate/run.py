@@ -20,6 +20,7 @@ from epalm.evaluate.metrics.registry import choose_metrics
 from epalm.evaluate.request import ScoreRequest
 from epalm.evaluate.score_files import FOLDER, LAST, write_scores
 from epalm.evaluate.scoring import chance_predictions, score_predictions
+from epalm.evaluate.submission import Submission, plan_submission
 from epalm.extract.live import LiveFeatures, rebuild_encoder, require_same_encoder
 from epalm.samples import Dataset, Modality, Prediction, Sample, Task, with_links
 from epalm.train.data.batches import chosen_samples
@@ -45,6 +46,7 @@ class ScorePlan:
     chance: Sequence[Prediction] = ()  # guesses to set beside the predictions
     metrics: Sequence[str] | None = None  # None: all
     remote: RemoteDecoder | None = None  # who decodes; None: this process
+    submission: Submission | None = None
 
 
 def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
@@ -93,6 +95,7 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
     else:
         encoder = rebuild_encoder(trained, request.device, run.encoder, weights=request.weights)
         features = LiveFeatures(encoder, tuple(trained["layers"]), dataset)
+    submission = request.submission and plan_submission(request.submission, there, {sample.id for sample in samples})
     training = chosen_samples(dataset, config, config.data.train_split)
     chance = chance_predictions(training, expected)
     asked, path = what_decides(run, features, samples, decode, split)
@@ -108,7 +111,11 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
         "samples_without_features": len(expected) - len(samples),
         "predictions": str(path),
     }
-    return ScorePlan(run, features, decode, about, there, expected, asked, path, chance, metrics, remote)
+    if submission:
+        about["submission"] = str(folder.path / "submissions" / f"{submission.name}-{path.stem}.json")
+    return ScorePlan(
+        run, features, decode, about, there, expected, asked, path, chance, metrics, remote, submission or None
+    )
 
 
 def _cached_features(
@@ -150,7 +157,10 @@ def execute_score(plan: ScorePlan) -> dict[str, Any]:
         plan.expected, predictions, plan.chance, metrics=plan.metrics, split=plan.there, digests=digests
     )
     folder = plan.run.folder.path
-    return write_scores(folder / FOLDER / f"{plan.path.stem}.json", plan.about, scores, last=folder / LAST)
+    written = write_scores(folder / FOLDER / f"{plan.path.stem}.json", plan.about, scores, last=folder / LAST)
+    if plan.submission:
+        plan.submission.write(Path(plan.about["submission"]), predictions, written)
+    return written
 
 
 def estimate_score(plan: ScorePlan) -> dict[str, Any]:

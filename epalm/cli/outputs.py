@@ -54,6 +54,7 @@ def is_own(path: Path, kind: str) -> bool:
 
 def file_for_scores(request: ScoreRequest) -> Path:
     """Where scores of given predictions go, by default beside them. Raises UsageError: over somebody's file."""
+    from epalm.evaluate.given import submission_path
     from epalm.evaluate.score_files import lines_path
 
     predictions = request.predictions or Path()
@@ -62,6 +63,8 @@ def file_for_scores(request: ScoreRequest) -> Path:
     require_output(out, reads, ours=is_own(out, "scores"), force=request.force)
     lines = lines_path(out)
     require_output(lines, reads, ours=is_own(lines, "samples"), force=request.force)
+    if request.submission:
+        require_output(submission_path(request, out), reads, ours=False, force=request.force)
     return out
 
 

@@ -55,13 +55,17 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A published data set; `--data NAME:/root` reads the first of its forms that is there."""
+    """A published data set; `--data NAME:/root` reads the first of its forms that is there.
+
+    `results` is what its evaluation takes predictions as: the keys of an id and of its text, and what an id is there.
+    """
 
     name: str
     title: str
     source: str
     modality: Modality
     task: Task
+    results: tuple[str, str, type[int | str]] | None = None
     forms: list[Form] = field(default_factory=list)
 
     def form(

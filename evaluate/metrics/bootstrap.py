@@ -171,10 +171,20 @@ def _interval(aggregate: Aggregate, parts: np.ndarray, drawn: np.ndarray) -> Int
     below = (values < observed - _EQUAL).mean() + 0.5 * (np.abs(values - observed) <= _EQUAL).mean()
     bias = _NORMAL.inv_cdf(float(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values))))
     skew = float((spread**3).sum() / (6 * (spread**2).sum() ** 1.5))
-    reach = (count / (count - 1)) ** 0.5 * _student(1 - (1 - LEVEL) / 2, count - 1)
-    levels = [_NORMAL.cdf(bias + (bias + one) / (1 - skew * (bias + one))) for one in (-reach, reach)]
+    levels = [_NORMAL.cdf(bias + (bias + one) / (1 - skew * (bias + one))) for one in (-_reach(count), _reach(count))]
     low, high = np.quantile(values, levels)
     return float(low), float(high)
+
+
+def standard_error(figure: Mapping[str, Any]) -> float | None:
+    """The standard error that a figure's interval comes to: half its width by the errors that it reaches out."""
+    low, high = figure["low"], figure["high"]
+    return None if low is None else float(high - low) / 2 / _reach(figure["media"])
+
+
+def _reach(count: int) -> float:
+    """How many standard errors the interval over so many media reaches to each side, as resampling shows them."""
+    return float((count / (count - 1)) ** 0.5 * _student(1 - (1 - LEVEL) / 2, count - 1))
 
 
 def _student(level: float, freedom: int) -> float:

@@ -34,6 +34,8 @@ def score(request: ScoreRequest, *, plan: bool = False, listing: Listing) -> Non
         epalm score --run my-run --processes 4
         epalm score --runs /shared/runs --engine dask --scheduler tcp://HOST:8786
         epalm score --predictions results.json --data vqa.jsonl --split val
+        epalm score --data vqa-v2:/data/vqa --submission vqa-v2
+        epalm score --split val --submission lm-eval
     """
     if request.predictions is not None:
         from epalm.evaluate.given import score_given
@@ -72,6 +74,8 @@ def score(request: ScoreRequest, *, plan: bool = False, listing: Listing) -> Non
         names = ", ".join(one["metric"] for one in skipped if one["reason"] == reason)
         say(f"skipped: {names}: {reason}" + (f"\n  → {hint}" if hint else ""))
     say(f"scores {path}; predictions {scores['predictions']}")
+    if request.submission:
+        say(f"to hand on: {scores['submission']}")
     if skipped and request.metrics is not None:
         raise typer.Exit(_SKIPPED)
 

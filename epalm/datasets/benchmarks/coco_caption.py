@@ -17,6 +17,7 @@ COCO = Benchmark(
     "https://cs.stanford.edu/people/karpathy/deepimagesent/ and https://cocodataset.org/#download",
     Modality.IMAGE,
     Task.CAPTION,
+    ("image_id", "caption", int),  # cocodataset.org/#format-results
 )
 COCO_FOLDERS = [above + "{}" for above in ("", "images/", "coco/", "coco/images/", "COCO/", "COCO/images/")]
 _MOST_IMAGES = 10**12  # their names have twelve digits

@@ -7,7 +7,14 @@ Official: an object with a member for each question, {"imageId", "question", "an
 from epalm.datasets.benchmark import Benchmark, Files
 from epalm.samples import Modality, Task
 
-GQA = Benchmark("gqa", "GQA", "https://cs.stanford.edu/people/dorarad/gqa/download.html", Modality.IMAGE, Task.QA)
+GQA = Benchmark(
+    "gqa",
+    "GQA",
+    "https://cs.stanford.edu/people/dorarad/gqa/download.html",
+    Modality.IMAGE,
+    Task.QA,
+    ("questionId", "prediction", str),  # cs.stanford.edu/people/dorarad/gqa/evaluate.html
+)
 _IMAGES = {"images": ("images", "GQA/images", "gqa/images", "allImages/images")}
 
 

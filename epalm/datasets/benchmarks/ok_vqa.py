@@ -11,10 +11,10 @@ rationales are not read. The official evaluation of direct answers leaves out qu
 
 from epalm.datasets.benchmark import Benchmark, Files
 from epalm.datasets.benchmarks.coco_caption import COCO_FOLDERS, coco_picture
-from epalm.datasets.benchmarks.vqa_v2 import read_questions
+from epalm.datasets.benchmarks.vqa_v2 import RESULTS, read_questions
 from epalm.samples import Modality, Task
 
-OK_VQA = Benchmark("ok-vqa", "OK-VQA", "https://okvqa.allenai.org/download.html", Modality.IMAGE, Task.QA)
+OK_VQA = Benchmark("ok-vqa", "OK-VQA", "https://okvqa.allenai.org/download.html", Modality.IMAGE, Task.QA, RESULTS)
 A_OKVQA = Benchmark("a-okvqa", "A-OKVQA", "https://github.com/allenai/aokvqa", Modality.IMAGE, Task.QA)
 
 

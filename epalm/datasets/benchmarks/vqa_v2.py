@@ -18,7 +18,8 @@ from epalm.datasets.benchmarks.coco_caption import COCO_FOLDERS, coco_picture
 from epalm.datasets.entries import json_entries
 from epalm.samples import Modality, Task
 
-VQA_V2 = Benchmark("vqa-v2", "VQA v2", "https://visualqa.org/download.html", Modality.IMAGE, Task.QA)
+RESULTS = ("question_id", "answer", int)  # visualqa.org/evaluation
+VQA_V2 = Benchmark("vqa-v2", "VQA v2", "https://visualqa.org/download.html", Modality.IMAGE, Task.QA, RESULTS)
 _SUBSETS = {"train": "train2014", "val": "val2014", "test-dev": "test-dev2015", "test": "test2015"}
 _IMAGE_ID = re.compile(r"COCO_(train2014|val2014)_\d{12}")
 _Annotation = tuple[tuple[str, ...], tuple[str | None, str | None]]  # raw answers, question and answer type
