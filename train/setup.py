@@ -31,6 +31,7 @@ from epalm.train.runs.run_key import library_versions, run_parts
 from epalm.weights import pick_device
 
 _FEW_STEPS = 300  # a connector that starts at random takes some hundred to be of use
+_WITHOUT_HALVES = ("NO AVX", "AVX2")  # of PyTorch's names for what a CPU can do
 _NAMED = 3  # samples named in a message; the rest is counted
 
 
@@ -118,6 +119,7 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
     processes.require_same(digest_json([inputs["key"], inputs["versions"]]), "what is trained on")
     warnings = (
         *schedule_warnings(Schedule(optim, len(batches))),
+        *dtype_warnings(config.lm.dtype, where),
         *length_warnings(*lengths, config.decode.max_length, positions),
         *text_warnings(material.training, text),
     )
@@ -162,6 +164,15 @@ def schedule_warnings(schedule: Schedule) -> Iterator[str]:
         if optim.max_steps is not None and optim.max_steps <= steps:
             longer = f"optim.max_steps={_FEW_STEPS}"
         yield f"{steps:,} steps are few for a connector that begins at random: set {longer} at least"
+
+
+def dtype_warnings(dtype: str, device: torch.device) -> Iterator[str]:
+    """Of a CPU without instructions for the products of a dtype."""
+    if dtype != "float32" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in _WITHOUT_HALVES:
+        yield (
+            f"this CPU has no instructions for {dtype}: a step takes about ten times as long as in float32; set "
+            "lm.dtype=float32"
+        )
 
 
 def length_warnings(

@@ -1,5 +1,6 @@
 """A training on somebody's own few samples: it learns by the recipe for them, and says beforehand what cannot be."""
 
+import itertools
 import json
 import math
 import re
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
@@ -15,7 +17,7 @@ from PIL import Image, ImageDraw
 from epalm.recipes.config import load_config
 from epalm.recipes.settings import OptimSettings
 from epalm.train.loop import Schedule
-from epalm.train.setup import length_warnings, schedule_warnings
+from epalm.train.setup import dtype_warnings, length_warnings, schedule_warnings
 from tests.conftest import Done, Epalm
 from tests.shared_files import shared_case
 from tests.trials import Trial
@@ -154,3 +156,11 @@ def test_the_given_texts_are_counted(case: str, file: str, expected: str, epalm:
     words = ("train", "-m", "image", "--data", tmp_path / "samples.jsonl", "--cache", tmp_path / "cache", "--plan")
     planned = _ok(epalm(*words, "--set", "lm.name=playground", "--set", "encoder.weights=playground"))
     assert expected in planned.err and "never reaches" not in planned.err and "are few" not in planned.err
+
+
+def test_a_dtype_that_the_cpu_only_emulates_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capability, slow in (("AVX2", True), ("AVX512", False), ("DEFAULT", False)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda known=capability: known)
+        for dtype, device in itertools.product(("float32", "bfloat16", "float16"), ("cpu", "cuda")):
+            warned = " ".join(dtype_warnings(dtype, torch.device(device)))
+            assert ("set lm.dtype=float32" in warned) == (slow and dtype != "float32" and device == "cpu")
