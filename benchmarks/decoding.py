@@ -46,7 +46,7 @@ def _decoding(model: EpalmModel, title: str, rounds: int) -> list[Line]:
     plain = model.lm.plain  # without what is injected
     plain.generation_config.eos_token_id = None  # nor does it end early
     torch.manual_seed(0)
-    features = torch.randn(_BATCH, model.groups, 1, _WIDTH)
+    features = torch.randn(_BATCH, model.layers, 1, _WIDTH)
     ids = torch.randint(4, 500, (_BATCH, _GIVEN))
     longer = torch.randint(4, 500, (_BATCH, model.lm.front + _GIVEN))  # as many positions as eP-ALM has
     new = _LENGTH - _GIVEN
@@ -82,7 +82,7 @@ def _ranking(model: EpalmModel, title: str, rounds: int, count: int, some: int) 
     """Some answers are scored alone, each with its question, a forward each; their time is multiplied."""
     answers = _answers(count, min(_WORDS, model.lm.config.vocab_size - 4))
     tree = AnswerTree(answers, model.lm.config.vocab_size, torch.device("cpu"))
-    features = torch.randn(_ASKED, model.groups, 1, _WIDTH)
+    features = torch.randn(_ASKED, model.layers, 1, _WIDTH)
     ids = torch.randint(4, 500, (_ASKED, _GIVEN))
 
     def alone() -> None:

@@ -31,7 +31,7 @@ def measure(size: Size, device: torch.device, *, rounds: int, batch_size: int = 
     places = ["model.variant=epalm", f"model.start={size.start}", f"model.end={size.blocks - 1}"]
     config = load_config("vqa-v2", [*places, "lm.dtype=bfloat16"]).resolved(size.blocks)
     model = build_model(config, lm, size.width).to(device).eval()
-    features = torch.randn(batch_size, model.groups, 1, size.width, device=device)
+    features = torch.randn(batch_size, model.layers, 1, size.width, device=device)
     ids = torch.randint(4, size.words, (batch_size, _GIVEN), device=device)
     longer = torch.randint(4, size.words, (batch_size, model.lm.front + _GIVEN), device=device)
     lm.generation_config.eos_token_id = None

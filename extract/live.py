@@ -64,6 +64,7 @@ class LiveFeatures:
         self._digests: dict[str, str] = {}
         self._warned: set[str] = set()  # media that a warning was shown of
         self.layers, self.width = len(layers), encoder.width
+        self.layout = feature_spec(encoder, layers).layout
         # Decoders release the interpreter's lock: threads suffice for one batch at a time.
         self._threads = ThreadPoolExecutor(default_workers(), "decode")
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from epalm.recipes.settings import FrontAttention
 from epalm.train.bridge.model import EpalmModel, Prompt
 from epalm.train.lm.injected_lm import InjectedLM
 from epalm.train.lm.injection import Injection
@@ -122,7 +123,10 @@ def injected(
 def injections(draw: st.DrawFn, blocks: int, start: int = 0, blind: bool = False) -> Injection:
     first = draw(st.integers(start, blocks - 1))
     end = draw(st.integers(first + 1, blocks))
-    return Injection(draw(st.integers(1, 3)), first, end, blind=blind, front=draw(st.integers(1, 2)))
+    leaves = draw(st.one_of(st.none(), st.integers(end, blocks)))
+    among: FrontAttention = draw(st.sampled_from(("causal", "full")))
+    groups, front = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    return Injection(groups, first, end, blind=blind, front=front, exit=leaves, front_attention=among)
 
 
 def draw_model(data: st.DataObject, family: str, dtype: torch.dtype = torch.float64, prompt: int = 3) -> EpalmModel:
@@ -138,5 +142,5 @@ def draw_inputs(data: st.DataObject, model: EpalmModel, least: int = 2) -> tuple
     """Rows and ids of some samples."""
     batch, length = data.draw(st.integers(1, 3), "batch"), data.draw(st.integers(least, 8), "length")
     torch.manual_seed(2)
-    rows = torch.randn(batch, model.groups, 1, WIDTH, dtype=model.lm.dtype)
+    rows = torch.randn(batch, model.layers, 1, WIDTH, dtype=model.lm.dtype)
     return rows, torch.randint(4, VOCABULARY, (batch, length))

@@ -4,7 +4,7 @@ import torch
 from hypothesis import strategies as st
 from transformers import OPTConfig, OPTForCausalLM
 
-from epalm.train.bridge.connector import Connector
+from epalm.train.bridge.epalm import Connector
 from epalm.train.bridge.model import EpalmModel, Prompt
 from epalm.train.lm.adapters import Adapters
 from epalm.train.lm.injected_lm import InjectedLM
@@ -47,7 +47,7 @@ def small_model(
     lm = InjectedLM(plain, injection, length, adapters)
     blocks = config.num_hidden_layers if deep else 1
     prompt = Prompt(length, config.word_embed_proj_dim, blocks=blocks, mlp=mlp) if length else None
-    connector = Connector(injection.tokens, WIDTH, config.hidden_size, shared=False)
+    connector = Connector(injection.groups, None, WIDTH, config.hidden_size, shared=False)
     return EpalmModel(lm, connector, prompt, adapters).eval()
 
 
@@ -55,7 +55,7 @@ def all_logits(
     model: EpalmModel, rows: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Of the front positions, too."""
-    logits: torch.Tensor = model.lm(**model._with_front(rows, ids, mask))
+    logits: torch.Tensor = model.lm(**model._with_front(model.perceive(rows), ids, mask))
     return logits
 
 
@@ -78,5 +78,5 @@ def models(draw: st.DrawFn, attention: Attention = "causal") -> EpalmModel:
 
 
 def small_inputs(model: EpalmModel, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    features = torch.randn(batch, model.groups, 1, WIDTH)
+    features = torch.randn(batch, model.layers, 1, WIDTH)
     return features, torch.randint(3, VOCABULARY, (batch, length))

@@ -9,12 +9,14 @@ from typing import Any, cast
 
 import numpy as np
 
+from epalm.cache.token_rules import TokenLayout
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.evaluate.decoding.predictions import what_decides
 from epalm.evaluate.decoding.remote import RemoteDecoder
 from epalm.evaluate.run import ScorePlan, execute_score
 from epalm.recipes.config import load_config
 from epalm.samples import Dataset, Prediction, Sample, Task
+from epalm.train.bridge.build import ONE_TOKEN
 from epalm.train.data.text import TextFormat
 from epalm.train.runs.loading import LoadedRun
 from epalm.train.runs.run_folder import RunFolder
@@ -31,6 +33,7 @@ class Bytes:
     name: str = "vit"
     layers: int = 6
     width: int = 8
+    layout: TokenLayout = ONE_TOKEN
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         raise AssertionError

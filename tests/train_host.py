@@ -25,6 +25,7 @@ from epalm.cli.train import until_stopped
 from epalm.recipes.config import load_config
 from epalm.samples import Dataset, Modality, Sample, Task
 from epalm.train import loop, run, setup
+from epalm.train.bridge.build import ONE_TOKEN
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch
 from epalm.train.data.text import load_text_format
@@ -45,7 +46,7 @@ SETTINGS = (
 class Numbered:
     """Features that say which sample they are of."""
 
-    layers, width = 2, 3
+    layers, width, layout = 2, 3, ONE_TOKEN
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         rows = [np.full((2, 1, 3), float(sample.id) + (0 if epoch is None else epoch / 8)) for sample in samples]

@@ -15,6 +15,7 @@ from epalm.errors import UsageError
 from epalm.recipes.config import Config, load_config
 from epalm.recipes.settings import EncoderSettings
 from epalm.samples import Dataset, Modality, Sample, with_links
+from epalm.train.bridge.registry import EPALM, rule_for, with_bridge
 from epalm.train.data.batches import chosen_samples, few_shot
 from epalm.train.data.features import CachedFeatures, FeatureSource
 from epalm.train.data.text import load_text_format
@@ -65,12 +66,13 @@ def resolve(
     if data == PLAYGROUND:
         say("data: the playground, a small built-in world (--data takes your own)")
     recipe = request.recipe or recipe_for(data)
-    config = load_config(recipe, request.changes.overrides())
+    config = with_bridge(load_config(recipe, request.changes.overrides()))
     load_text_format(
         config.lm.name, None, config.text
     )  # its faults are known before its weights are loaded, or media read
     blind = ", blind" if config.model.blind else ""
-    say(f"recipe: {recipe}, variant {config.model.variant}{blind}, {config.lm.name}")
+    form = f"variant {config.model.variant}" if config.model.bridge == EPALM else f"bridge {config.model.bridge}"
+    say(f"recipe: {recipe}, {form}{blind}, {config.lm.name}")
     if request.from_cache and config.encoder.train:
         fault = "encoder.train changes the encoder at every step, and cached features are of the encoder as it was"
         raise UsageError(fault, hint="leave out --from-cache, or --unfreeze encoder")
@@ -84,6 +86,7 @@ def resolve(
         if request.from_cache:
             feature_set = cache.find(request.feature_set or cache.latest(modality.value).set)
             both, mapped = training + validation, processes.count > 1
+            rule_for(config, feature_set.spec.rule, feature_set.spec.layout)
             cached = CachedFeatures(cache, feature_set.name, dataset, both, request.layers, mapped=mapped)
             for difference in _encoder_differences(config.encoder, cached.describe()):
                 warn(difference)

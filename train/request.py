@@ -25,6 +25,9 @@ class RecipeChanges:
     """What is changed of a recipe: options that are short for a setting each, and settings by their keys."""
 
     variant: str | None = option("epalm, epalm-pt, epalm-lin, epalm-ada or epalm-pt-l. [default: the recipe's]", None)
+    bridge: str | None = option(
+        "What stands between encoder and language model; epalm bridges lists them. [default: the recipe's]", None
+    )
     inject: str | None = option(
         "Where perceptual tokens enter, such as 6@19:31. [default: the recipe's]", None, metavar="TOKENS@START:END"
     )
@@ -42,11 +45,12 @@ class RecipeChanges:
 
     def overrides(self) -> list[str]:
         """As settings, "section.key=value"; those by key come last, and win. Raises UsageError: a wrong form."""
-        from epalm.recipes.settings import parse_inject
+        from epalm.recipes.config import parse_inject
 
         places = parse_inject(self.inject) if self.inject is not None else (None, None, None)
         settings = {
             "model.variant": self.variant or None,
+            "model.bridge": self.bridge or None,
             **dict(zip(("model.tokens", "model.start", "model.end"), places, strict=True)),
             **{f"{part.value}.train": "true" for part in self.unfreeze or ()},
             "data.few_shot": self.few_shot,

@@ -5,7 +5,7 @@ Whatever decides something about a training is decided here or before, for its p
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from epalm.errors import UsageError
 from epalm.fingerprint import digest_json, digest_tensors
 from epalm.recipes.config import Config
 from epalm.samples import Sample, Task
-from epalm.train.bridge.build import build_model, require_bridge
+from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
+from epalm.train.bridge.registry import with_bridge
 from epalm.train.data.batches import Batches, training_items
 from epalm.train.data.features import TrainableSource
 from epalm.train.data.text import SHORTEST_ANSWER, TextFormat, load_text_format
@@ -62,8 +63,7 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
     """
     config, dataset, features, request = material.config, material.dataset, material.features, material.request
     items = training_items(material.training)
-    config.at_known_depth()
-    require_bridge(config.model.forms[0])
+    with_bridge(config, config.known_depth).at_known_depth()
     if not items:
         tasks = " or ".join(config.data.tasks)
         fault = f"data {dataset.spec!r} has no samples for {tasks} with answers in split {config.data.train_split!r}"
@@ -79,11 +79,12 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
     text = load_text_format(config.lm.name, lm, config.text)
     profile = find_profile(lm)
     by_scale = profile.post_norm and profile.family != "opt"  # of OPT's, the paper's recipe has no norm
-    config = config.resolved(lm.config.num_hidden_layers, "rms" if by_scale else "none")
+    blocks = int(lm.config.num_hidden_layers)
+    config = with_bridge(config, blocks).resolved(blocks, "rms" if by_scale else "none")
     config = config.model_copy(update={"optim": config.optim.fitted(len(items)), "text": text.settings})
     weights = processes.from_first("" if empty else digest_tensors(lm.state_dict()))  # before anything is put into it
     encoder = features.encoder if config.encoder.train and isinstance(features, TrainableSource) else None
-    model = build_model(config, lm, features.width, encoder, share=processes.from_first)
+    model = build_model(config, lm, features.width, encoder, processes.from_first, features.layout)
     require_short([*material.training, *material.validation], text, positions := model.lm.text_positions)
     if config.optim.compiled:
         model.lm.compile_blocks()
@@ -110,6 +111,7 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
         "modality": material.modality.value,
         "features": features.describe(),
         "width": features.width,
+        "layout": asdict(features.layout),
         "lm": weights,
         "epalm": __version__,
         "key": digest_json(parts),

@@ -130,9 +130,11 @@ def recipes(
     """
     from epalm.recipes.config import load_config
     from epalm.recipes.config import recipes as names
+    from epalm.train.bridge.registry import with_bridge
 
     chosen = [name] if name else names()
-    configs = {one: load_config(one, changes.overrides()).at_known_depth() for one in chosen}
+    loaded = {one: load_config(one, changes.overrides()) for one in chosen}
+    configs = {one: with_bridge(config, config.known_depth).at_known_depth() for one, config in loaded.items()}
     plain = {one: config.model_dump(mode="json") for one, config in configs.items()}
     if name:
         typer.echo(json.dumps(plain) + "\n" if listing.as_json else configs[name].to_toml(), nl=False)

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, ValidationError
 
 from epalm.errors import UsageError
-from epalm.recipes.settings import Section, parse_inject
+from epalm.recipes.config import parse_inject
+from epalm.recipes.settings import Section
 from epalm.samples import Modality, Task
 
 PAPER_BLOCKS = 32  # of the language model that a row's `inject` counts in

@@ -3,6 +3,7 @@
 `epalm.recipes.settings` explains each key.
 """
 
+import re
 import tomllib
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
@@ -16,8 +17,13 @@ from pydantic import ValidationError
 from epalm.errors import UsageError
 from epalm.recipes.settings import FORMER, Config
 
-__all__ = ["Config", "load_config", "read_config", "recipes"]
+__all__ = ["Config", "load_config", "parse_inject", "read_config", "recipes"]
 
+# What a recipe says of its bridge alone.
+_OF_BRIDGE = (
+    *(f"model.{key}" for key in ("bridge", "tokens", "start", "end", "exit", "front_attention", "connector", "prompt")),
+    *("model.deep_prompt", "encoder.tokens", "bridge."),
+)
 Values = dict[str, Any]  # by "section.key"
 
 
@@ -30,8 +36,9 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """A recipe by name, or a TOML file, with `section.key=value` overrides.
 
     What overrides choose brings figures of its own along, an overlay on the recipe's: another variant than the
-    recipe's, few-shot training, unfrozen parts. The recipe's table `overlays` may replace them. Raises UsageError: no
-    such recipe, or settings that cannot be; all of them are named.
+    recipe's, few-shot training, unfrozen parts. The recipe's table `overlays` may replace them. With another bridge,
+    what the recipe says of its own is left out. Raises UsageError: no such recipe, or settings that cannot be; all of
+    them are named.
     """
     packaged, overlays = _packaged("."), _packaged("overlays")
     use = f"use {', '.join(sorted(packaged))}, or a .toml file"
@@ -49,6 +56,8 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
         else:
             faults.append(f"{key}: must be tables [overlays.NAME.SECTION], NAME of {', '.join(sorted(overlays))}")
     given = dict(map(_override, overrides))
+    if (bridge := given.get("model.bridge")) is not None and bridge != values.get("model.bridge", "epalm"):
+        values = {key: value for key, value in values.items() if not key.startswith(_OF_BRIDGE)}
     changed = {key: value for key, value in given.items() if value != values.get(key)}
     chosen = {
         "few-shot": changed.get("data.few_shot") is not None,
@@ -64,6 +73,14 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
 def read_config(text: str, origin: str) -> Config:
     """Settings of a run from its TOML; keys of 0.1 are read by their new names. Raises UsageError as `load_config`."""
     return _validated({FORMER.get(key, key): value for key, value in _parsed(text, origin).items()}, origin)
+
+
+def parse_inject(text: str) -> tuple[int, int, int]:
+    """(tokens, start, end) of "6@19:31". Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,4})@(\d{1,4}):(\d{1,4})", text.strip(), re.ASCII)
+    if match is None:
+        raise UsageError(f"--inject {text!r} is not of the form tokens@start:end", hint="--inject 6@19:31")
+    return int(match[1]), int(match[2]), int(match[3])
 
 
 def _packaged(folder: str) -> dict[str, str]:

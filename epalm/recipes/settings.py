@@ -5,7 +5,6 @@ Only builders read them; modules take plain numbers. Knows no recipes. Figures w
 """
 
 import math
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,9 +16,11 @@ from epalm.errors import UsageError
 from epalm.samples import Task
 
 Variant = Literal["epalm", "epalm-pt", "epalm-lin", "epalm-ada", "epalm-pt-l"]
+ConnectorForm = Literal["shared", "separate"]
 PromptForm = Literal["mlp", "plain", "none"]
 AdapterForm = Literal["bottleneck", "lora", "none"]
-FORMS: dict[str, tuple[str, PromptForm, AdapterForm]] = {  # bridge, prompt, adapters
+FrontAttention = Literal["causal", "full"]
+FORMS: dict[str, tuple[ConnectorForm, PromptForm, AdapterForm]] = {  # connector, prompt, adapters
     "epalm-lin": ("shared", "none", "none"),
     "epalm-pt": ("shared", "plain", "none"),
     "epalm": ("separate", "mlp", "none"),
@@ -118,11 +119,14 @@ class ModelSettings(Section):
     """What is put around the language model."""
 
     variant: Variant = "epalm"
-    tokens: PositiveInt = 6  # perceptual tokens K: the last K layers that the cache holds
-    start: NonNegativeInt | None = None  # first block that sees one [12 before `end`]
-    end: PositiveInt | None = None  # first block that gets no new one [the LM's last block]
+    bridge: str = later("epalm")  # from the encoder's width to the LM's, by its name: epalm bridges
+    tokens: PositiveInt = 6  # encoder layers L that the bridge reads, the last ones that the cache holds
+    start: NonNegativeInt | None = None  # first block that sees a perceptual token [12 before `end`; else the bridge's]
+    end: PositiveInt | None = None  # first block that gets no new one [the LM's last block; else the bridge's]
+    exit: PositiveInt | None = later(None)  # first block that sees none any more [none; else the bridge's]
     attention: Literal["causal", "reference"] = "causal"
-    connector: str | None = None  # a bridge by its name: shared, separate [by variant]
+    front_attention: FrontAttention | None = later(None)  # of perceptual tokens among themselves [the bridge's]
+    connector: ConnectorForm | None = None  # eP-ALM's: one for all layers, one for each [by variant]
     connector_norm: Literal["none", "rms"] | None = later(None)  # behind it [rms if blocks norm outputs, OPT's not]
     prompt: PromptForm | None = None  # [by variant]
     prompt_length: PositiveInt = 10
@@ -134,8 +138,8 @@ class ModelSettings(Section):
     blind: bool = False  # withhold the perceptual token: what the text alone gives away
 
     @property
-    def forms(self) -> tuple[str, PromptForm, AdapterForm]:
-        """The forms of bridge, prompt and adapters: as set, else the variant's."""
+    def forms(self) -> tuple[ConnectorForm, PromptForm, AdapterForm]:
+        """The forms of connector, prompt and adapters: as set, else the variant's."""
         connector, prompt, adapters = FORMS[self.variant]
         return self.connector or connector, self.prompt or prompt, self.adapters or adapters
 
@@ -143,8 +147,10 @@ class ModelSettings(Section):
         """See `Section`."""
         order = f"model.start ({self.start}) must be below model.end ({self.end})"
         prompt = "model.deep_prompt needs a prompt: model.prompt plain or mlp"
+        leaves = f"model.exit ({self.exit}) must not be below model.end ({self.end})"
         return {
             order: self.start is not None and self.end is not None and self.start >= self.end,
+            leaves: self.exit is not None and self.end is not None and self.exit < self.end,
             prompt: self.deep_prompt and self.forms[1] == "none",
         }
 
@@ -227,6 +233,7 @@ class Config(Section):
     lm: LmSettings = LmSettings()
     text: TextSettings = later(TextSettings())
     encoder: EncoderSettings = EncoderSettings()
+    bridge: dict[str, bool | int | float | str] = later({})  # the bridge's own: epalm bridges NAME
     model: ModelSettings = ModelSettings()
     optim: OptimSettings = OptimSettings()
     data: DataSettings = DataSettings()
@@ -271,19 +278,15 @@ class Config(Section):
         placed = {"start": start, "end": end, "connector_norm": None if own == norm == "none" else own}
         return self.model_copy(update={"model": self.model.model_copy(update=placed | forms)})
 
+    @property
+    def known_depth(self) -> int | None:
+        """The blocks of the language model, where it is a published OPT."""
+        return OPT_BLOCKS.get(self.lm.name)
+
     def at_known_depth(self) -> "Config":
         """Resolved where the language model is a published OPT, else as it is. Raises UsageError as `resolved`."""
-        blocks = OPT_BLOCKS.get(self.lm.name)
-        return self if blocks is None else self.resolved(blocks)
+        return self if self.known_depth is None else self.resolved(self.known_depth)
 
     def to_toml(self) -> str:
         """As TOML that `read_config` takes; what is None is left out."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
-
-
-def parse_inject(text: str) -> tuple[int, int, int]:
-    """(tokens, start, end) of "6@19:31". Raises UsageError."""
-    match = re.fullmatch(r"(\d{1,4})@(\d{1,4}):(\d{1,4})", text.strip(), re.ASCII)
-    if match is None:
-        raise UsageError(f"--inject {text!r} is not of the form tokens@start:end", hint="--inject 6@19:31")
-    return int(match[1]), int(match[2]), int(match[3])

@@ -44,7 +44,7 @@ def decode_batches(
 
     def decode(batch: Sequence[Sample]) -> list[Prediction]:
         ids = torch.tensor([text.given(sample) for sample in batch], device=device)
-        values = last_layers(gather(batch), model.groups).to(device)
+        values = last_layers(gather(batch), model.layers).to(device)
         if tree is not None and batch[0].task is Task.QA:
             places = choose_answers(model, values, ids, tree, beams=options.answer_beams)
             texts = [options.answers[place] for place in places]

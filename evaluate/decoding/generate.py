@@ -3,8 +3,8 @@
 Rows of text grow token by token; what is finished leaves the batch, so that it costs nothing. Knows the trained model,
 no samples and no words. Beam search finds what transformers' `generate` finds, with its defaults.
 
-Letters: B samples, K perceptual tokens, D_enc encoder width, R rows, S samples that go on, N beams or candidates,
-T tokens so far, V vocabulary.
+Letters: B samples, L layers and T tokens of features of width D_enc, R rows, S samples that go on, N beams,
+candidates or text tokens, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -130,24 +130,26 @@ class Continuation:
     def __init__(
         self, model: EpalmModel, features: torch.Tensor, input_ids: torch.Tensor, *, use_cache: bool = True
     ) -> None:
-        """`features` (R, K, D_enc) and `input_ids` (R, T), without padding."""
-        self._model, self._features, self._ids = model, features, input_ids
+        """`features` (R, L, T, D_enc) and `input_ids` (R, N), without padding."""
+        self._model, self._perceived, self._ids = model, model.perceive(features), input_ids
         self._cache = DynamicCache() if use_cache and model.lm.injection.attention == "causal" else None
-        self.logits = model.next_logits(features, input_ids, self._cache)
+        self.logits = model.next_logits(self._perceived, input_ids, self._cache)
 
     def go_on(self, rows: torch.Tensor, tokens: torch.Tensor) -> None:
         """From now on the rows are these of the former ones (R,), in this order, each with its token (R,) behind it.
 
         A row may be named several times, or not at all: it is let go then.
         """
+        moved = not torch.equal(rows, torch.arange(len(self.logits), device=rows.device))
+        if moved and (self._cache is None or not self._model.lm.injection.groups):  # else the cache holds it
+            self._perceived = self._perceived[rows]
         if self._cache is None:
-            self._features = self._features[rows]
             self._ids = torch.cat((self._ids[rows], tokens.unsqueeze(1)), 1)
-            self.logits = self._model.next_logits(self._features, self._ids)
+            self.logits = self._model.next_logits(self._perceived, self._ids)
             return
-        if not torch.equal(rows, torch.arange(len(self.logits), device=rows.device)):
+        if moved:
             self._cache.reorder_cache(rows)
-        self.logits = self._model.next_logits(None, tokens.unsqueeze(1), self._cache)
+        self.logits = self._model.next_logits(self._perceived, tokens.unsqueeze(1), self._cache)
 
 
 def beam_search(

@@ -19,7 +19,7 @@ def test_levels_fit_every_depth_and_every_token_is_read() -> None:
             tokens, first, last = carried_over(inject, blocks)
             assert 0 <= first < last <= blocks and 1 <= tokens <= 6
             injection = Injection(tokens, first, last)
-            assert {injection.token_of(block) for block in range(first, last)} == set(range(tokens))
+            assert {injection.group_of(block) for block in range(first, last)} == set(range(tokens))
 
 
 def test_published_sizes_give_the_published_settings() -> None:

@@ -43,7 +43,7 @@ def test_the_connectors_rate_is_on_the_schedule_whichever_group_it_is(reverse: b
         lambda one, *_: rates.append({group["name"]: group["lr"] for group in one.param_groups})
     )
     ids = torch.randint(4, 100, (2, 5))
-    batches: Any = Same(Batch(torch.randn(2, model.groups, 1, 3), ids, None, ids))
+    batches: Any = Same(Batch(torch.randn(2, model.layers, 1, 3), ids, None, ids))
     kept: dict[str, Any] = {"report": lambda _: None, "save": lambda _: None, "stop": lambda: False}
     train_model(model, optimiser, batches, [], config, start=TrainState(), **kept)
     assert [one["connector"] for one in rates] == pytest.approx([0.1, 0.2, 0.3])

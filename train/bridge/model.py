@@ -2,8 +2,8 @@
 
 Modules take plain numbers; `build_model` reads the settings. Does not know where features come from.
 
-Letters: B batch, G groups (layers of the encoder), T tokens of a layer, D_enc encoder width, F front positions (here
-1), D hidden size, E word-embedding width, P prompt length, N text length, V vocabulary.
+Letters: B batch, L layers of the encoder, T tokens of a layer, D_enc encoder width, G groups, F front positions,
+D hidden size, E word-embedding width, P prompt length, N text length, V vocabulary.
 """
 
 from typing import Any
@@ -54,10 +54,12 @@ class EpalmModel(nn.Module):
         *,
         train_lm: bool = False,
         encoder: nn.Module | None = None,
+        layers: int | None = None,
     ) -> None:
-        """`connector` is the bridge, (B, G, T, D_enc) → (B, G, F, D); `adapters` are those that `lm` has already.
+        """`connector` is the bridge, (B, L, T, D_enc) → (B, G, F, D), or to what `lm` has an addition for.
 
-        `encoder`, raw inputs → rows, is trained too; without it rows are given. LoRA's tensors in `lm` are trained.
+        L is `layers` [as many as groups]. `adapters` are those that `lm` has already. `encoder`, raw inputs → rows, is
+        trained too; without it rows are given. LoRA's tensors in `lm` are trained.
         """
         super().__init__()
         self.lm: InjectedLM = lm.eval().requires_grad_(train_lm)
@@ -65,6 +67,7 @@ class EpalmModel(nn.Module):
         self.prompt = prompt
         self.adapters = adapters
         self.encoder = encoder
+        self.layers = lm.injection.groups if layers is None else layers
         for name, tensor in lm.named_parameters():
             if _LORA in name:
                 tensor.requires_grad_(True)
@@ -76,11 +79,6 @@ class EpalmModel(nn.Module):
             if frozen is not None:
                 frozen.eval()
         return self
-
-    @property
-    def groups(self) -> int:
-        """G: how many of the encoder's layers it takes."""
-        return self.lm.injection.tokens
 
     @property
     def device(self) -> torch.device:
@@ -112,14 +110,14 @@ class EpalmModel(nn.Module):
     ) -> torch.Tensor:
         """Logits (B, N, V) of the text.
 
-        `rows` (B, G, T, D_enc), for a trained encoder its raw inputs (B, ...); `input_ids` and `attention_mask` (B, N),
+        `rows` (B, L, T, D_enc), for a trained encoder its raw inputs (B, ...); `input_ids` and `attention_mask` (B, N),
         padded on either side; None: no padding.
         """
         order = None
         if attention_mask is not None:  # padding goes behind: before the text it would count in sliding windows
             order = attention_mask.argsort(dim=1, descending=True, stable=True)
             input_ids, attention_mask = input_ids.gather(1, order), attention_mask.gather(1, order)
-        inputs = self._with_front(rows, input_ids, attention_mask)
+        inputs = self._with_front(self.perceive(rows), input_ids, attention_mask)
         logits: torch.Tensor = self.lm(**inputs, logits_to_keep=input_ids.shape[1])
         return logits if order is None else logits.gather(1, order.argsort(1).unsqueeze(2).expand_as(logits))
 
@@ -131,33 +129,35 @@ class EpalmModel(nn.Module):
             # Of a text's last token nothing is predicted, and what stands behind a position changes nothing there.
             input_ids, attention_mask = input_ids[:, :-1], None
         labelled = label_positions(labels, width=input_ids.shape[1])
-        return self.lm.losses(labelled, **self._with_front(rows, input_ids, attention_mask))
+        return self.lm.losses(labelled, **self._with_front(self.perceive(rows), input_ids, attention_mask))
+
+    def perceive(self, rows: torch.Tensor) -> torch.Tensor:
+        """What the bridge makes of `rows`: groups (B, G, F, D), or what it adds something of (B, ...)."""
+        perceived: torch.Tensor = self.connector(rows if self.encoder is None else self.encoder(rows))
+        return perceived
 
     @torch.no_grad()
-    def next_logits(
-        self, rows: torch.Tensor | None, input_ids: torch.Tensor, cache: Cache | None = None
-    ) -> torch.Tensor:
-        """Logits (B, V) of the token behind `input_ids` (B, N), which are without padding.
+    def next_logits(self, perceived: torch.Tensor, input_ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
+        """Logits (B, V) of the token behind `input_ids` (B, N), which are without padding; for what `perceive` made.
 
-        A `cache` is filled; once it is, `input_ids` are what comes behind what it holds, and `rows` (B, G, T, D_enc)
-        are not read. It is exact in `causal` mode alone.
+        A `cache` is filled; once it is, `input_ids` are what comes behind what it holds. It is exact in `causal` mode
+        alone.
         """
-        inputs: dict[str, Any] = {"input_ids": input_ids}
-        if rows is not None and (cache is None or not cache.get_seq_length()):
-            inputs = self._with_front(rows, input_ids, None)
+        inputs: dict[str, Any] = {"input_ids": input_ids, "groups": perceived}
+        if cache is None or not cache.get_seq_length():
+            inputs = self._with_front(perceived, input_ids, None)
         logits: torch.Tensor = self.lm(**inputs, cache=cache, logits_to_keep=1)
         return logits[:, -1]
 
     def _with_front(
-        self, rows: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+        self, perceived: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> dict[str, Any]:
-        """What the language model takes: ids and mask (B, 1 + P + N) with placeholders in front, tokens and prompt."""
-        groups: torch.Tensor = self.connector(rows if self.encoder is None else self.encoder(rows))
-        size = (len(input_ids), self.lm.front)
+        """What the language model takes: ids and mask (B, F + P + N) with placeholders in front, tokens and prompt."""
+        size = (len(input_ids), self.lm.front_of(perceived) + self.lm.prompt_length)
         ids = torch.cat((input_ids.new_zeros(size), input_ids), 1)
         mask = None if attention_mask is None else torch.cat((attention_mask.new_ones(size), attention_mask), 1)
         prompt = None if self.prompt is None else self.prompt()
-        return {"input_ids": ids, "attention_mask": mask, "groups": groups, "prompt": prompt}
+        return {"input_ids": ids, "attention_mask": mask, "groups": perceived, "prompt": prompt}
 
 
 def _checkpoint_name(name: str) -> str:

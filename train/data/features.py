@@ -15,6 +15,7 @@ from torch import nn
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import look_up, read_manifests
 from epalm.cache.store import Cache, touch
+from epalm.cache.token_rules import TokenLayout
 from epalm.console import say
 from epalm.datasets import from_anywhere
 from epalm.errors import MediaError, UsageError
@@ -30,6 +31,7 @@ class FeatureSource(Protocol):
 
     layers: int
     width: int
+    layout: TokenLayout  # of a layer's T tokens
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         """Features (B, L, T, D_enc): augmented views drawn for a training epoch, view 0 where `epoch` is None."""
@@ -100,6 +102,7 @@ class CachedFeatures:
         numbers = self._reader.rows_of(list(self._digests.values())).tolist()
         self._rows: dict[str, int] = dict(zip(self._digests, numbers, strict=True))
         self.layers, self.width = len(self._layers), features.spec.width
+        self.layout = features.spec.layout
         self._views: tuple[int, ...] = (0,)  # that training epochs draw from
         self._seed = 0
         if self.sourceless:

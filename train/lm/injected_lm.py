@@ -2,9 +2,9 @@
 
 Positions: F for the perceptual tokens, then P of the soft prompt, then the text. The plain model stays what it is: its
 tensors keep their names, and hooks before its blocks do all, for calls within `injecting` alone, its `generate()`
-among them. Below `start` nobody sees the front positions: they enter there, so that no block works on them in vain.
-Only with a key/value cache they exist in *every* block, so that caches have one length. Knows nothing about connectors,
-encoders or training. Method: eP-ALM (ICCV 2023), section 3.
+among them. Below `start` and behind `exit` nobody sees the front positions: they enter and leave there, so that no
+block works on them in vain. Only with a key/value cache they exist in *every* block, so that caches have one length.
+Knows nothing about bridges, encoders or training. Method: eP-ALM (ICCV 2023), section 3.
 
 Letters: B batch, G groups, F front positions, D hidden size, E word-embedding width, P prompt length, T text,
 V vocabulary.
@@ -25,33 +25,15 @@ from transformers.cache_utils import Cache
 
 from epalm.errors import UsageError
 from epalm.train.lm.adapters import Adapters
-from epalm.train.lm.injection import Injection, cut_mask, edit_mask, without_front
+from epalm.train.lm.injection import Call, Injection, cut_mask, each_row, edit_mask, without_front
 from epalm.train.lm.loss import Head, LabelPositions, Losses, sample_losses
 from epalm.train.lm.profile import find_profile
 
 _HOOKS = "injection_hooks"  # attribute of the plain model: the handles of what was put into it
 
 
-class _Call:
-    """What goes into the calls of one context, and how far the current one is."""
-
-    def __init__(self, groups: torch.Tensor | None, prompt: Sequence[torch.Tensor] | None) -> None:
-        self.groups, self.prompt = groups, prompt  # (B, G, F, D); (P, E) for the first block or for each
-
-    def begin(self, cache: Cache | None, past: int, queries: int, *, apart: bool) -> None:
-        """A forward pass of `queries` positions behind `past` ones; `apart`: the front stays out until it is seen."""
-        self.cache, self.past, self.queries, self.apart = cache, past, queries, apart
-        self.front = 0  # front positions among the hidden states
-        self.made: dict[Any, Any] = {}
-
-    def once(self, value: Any, kind: Any, make: Callable[[Any], Any]) -> Any:
-        """`make(value)`, made once for all blocks that are given the same value."""
-        if (key := (id(value), kind)) not in self.made:
-            self.made[key] = value, make(value)  # the value is kept, so that no other one gets its id
-        return self.made[key][1]
-
-
-_CALL: ContextVar[_Call | None] = ContextVar("call", default=None)
+Addition = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+_CALL: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 class InjectedLM(nn.Module):
@@ -61,9 +43,18 @@ class InjectedLM(nn.Module):
     """
 
     def __init__(
-        self, plain: PreTrainedModel, injection: Injection, prompt_length: int = 0, adapters: Adapters | None = None
+        self,
+        plain: PreTrainedModel,
+        injection: Injection,
+        prompt_length: int = 0,
+        adapters: Adapters | None = None,
+        addition: Addition | None = None,
     ) -> None:
-        """`adapters` belong to the caller. Raises UsageError: it cannot be done in this model."""
+        """`adapters` and `addition` belong to the caller. Raises UsageError: it cannot be done in this model.
+
+        Of an injection without groups, `addition` says what is added to hidden states (B, Q, D) on entry to a block of
+        the number from 0, of what is given as groups (B, ...).
+        """
         super().__init__()
         self.profile = find_profile(plain)
         if self.profile.inputs_per_block and prompt_length:
@@ -74,9 +65,8 @@ class InjectedLM(nn.Module):
             )
         for handle in vars(plain).pop(_HOOKS, ()):
             handle.remove()
-        self.plain, self.injection, self.prompt_length = plain, injection, prompt_length
+        self.plain, self.injection, self.prompt_length, self._addition = plain, injection, prompt_length, addition
         plain.set_attn_implementation("eager" if self.profile.eager else "sdpa")
-        self._token_of_block = [injection.token_of(block) for block in range(len(self.blocks))]
         # What is given by position goes by these names.
         self._of_decoder = list(inspect.signature(type(self.decoder).forward).parameters)[1:]
         self._of_block = list(inspect.signature(type(self.blocks[0]).forward).parameters)[2:]
@@ -115,8 +105,12 @@ class InjectedLM(nn.Module):
 
     @property
     def front(self) -> int:
-        """Positions before the text: the perceptual ones and the prompt's."""
+        """Most positions before the text: the perceptual ones and the prompt's."""
         return self.injection.front + self.prompt_length
+
+    def front_of(self, groups: torch.Tensor | None) -> int:
+        """F of given groups, which may be fewer than the most."""
+        return self.injection.front if groups is None or not self.injection.groups else groups.shape[2]
 
     @property
     def text_positions(self) -> int:
@@ -127,7 +121,8 @@ class InjectedLM(nn.Module):
     def require_sight(self, longest: int) -> None:
         """Raise UsageError where the end of a text of `longest` tokens sees no token in any block that gets one."""
         start, end, whole = self.injection.start, self.injection.end, self.front + longest
-        if all(window is not None and window < whole for window in self.profile.windows[start:end]):
+        windows = self.profile.windows[start:end] if self.injection.groups else ()
+        if windows and all(window is not None and window < whole for window in windows):
             back = max(filter(None, self.profile.windows))
             seeing = [str(block) for block, window in enumerate(self.profile.windows) if (window or whole) >= whole]
             hint = f"--inject into one that sees all: {', '.join(seeing)}" if seeing else "shorten the texts"
@@ -155,10 +150,10 @@ class InjectedLM(nn.Module):
         """The plain model, whose calls in this thread and context have F + P placeholder ids before the text's.
 
         In their place come `groups` (B, G, F, D), and `prompt`, (P, E) for the first block or for each; calls with a
-        filled cache need neither. With beams, the rows of one sample stand together. Sliding windows count positions:
-        padding between front and text leaves less of them.
+        filled cache need neither, where nothing is added. With beams, the rows of one sample stand together. Sliding
+        windows count positions: padding between front and text leaves less of them.
         """
-        token = _CALL.set(_Call(groups, prompt))
+        token = _CALL.set(Call(groups, prompt, self.front_of(groups)))
         try:
             yield self.plain
         finally:
@@ -175,8 +170,9 @@ class InjectedLM(nn.Module):
     ) -> torch.Tensor:
         """Logits (B, positions, V) for `input_ids` (B, F + P + T), whose first F + P ids are placeholders.
 
-        `groups` and `prompt` as in `injecting`. A `cache` is filled. `attention_mask` (B, past + positions) is 1 for
-        all but padding; None means no padding. `logits_to_keep` > 0: only the last so many positions' logits.
+        A front that left has none where there is no cache. `groups` and `prompt` as in `injecting`. A `cache` is
+        filled. `attention_mask` (B, past + positions) is 1 for all but padding; None means no padding. `logits_to_keep`
+        > 0: only the last so many positions' logits.
         """
         with self.injecting(groups, prompt) as plain:
             logits: torch.Tensor = plain(
@@ -199,7 +195,8 @@ class InjectedLM(nn.Module):
         """The losses where there are labels, whose positions count the text alone; the rest as in `forward`."""
         with self.injecting(groups, prompt):
             hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
-        hidden = hidden[:, self.front :].flatten(0, 1).index_select(0, labels.positions)
+        text = input_ids.shape[1] - self.front_of(groups) - self.prompt_length
+        hidden = hidden[:, hidden.shape[1] - text :].flatten(0, 1).index_select(0, labels.positions)
         linear = self.plain.get_output_embeddings()
         return sample_losses(hidden, Head(linear.weight, linear.bias, self.profile.scale, self.profile.cap), labels)
 
@@ -218,7 +215,7 @@ class InjectedLM(nn.Module):
             # With a mask, positions that do not rise one by one are not taken for several texts in one row.
             kwargs["attention_mask"] = mask = ids.new_ones(len(ids), past + queries)
         if mask is not None:
-            skipped = self.front if self.profile.learnt_positions else 0
+            skipped = call.front + self.prompt_length if self.profile.learnt_positions else 0
             lowest = self.profile.lowest_position
             positions = (mask.long().cumsum(1) - 1 - skipped).masked_fill(mask == 0, lowest).clamp(min=lowest)
             kwargs["position_ids"] = positions[:, past:]
@@ -231,40 +228,41 @@ class InjectedLM(nn.Module):
             return None
         hidden, *others = args
         kwargs.update(zip(self._of_block, others, strict=False))
-        front, hide = self.injection.front, self.injection.hides(block)
+        front, injection, mask = call.front, self.injection, kwargs["attention_mask"]
         if not call.past:
             hidden = self._put_in(call, block, hidden)
-        mask = kwargs["attention_mask"]
-        if not call.past and not call.front:
+        if self._addition is not None and call.groups is not None and injection.start <= block < injection.end:
+            added = self._addition(hidden, each_row(call.groups, hidden), block - injection.start)
+            hidden = hidden + (added * 0 if injection.blind else added)  # its tensors have gradients all the same
+        keys, dropped = call.past + call.queries, 0
+        seen, hide = injection.seen_by_front(keys, front), injection.hides(block)
+        if not call.past and call.present < front:
             cut = partial(without_front, front=front, length=call.queries)
             kwargs = {name: call.once(value, "cut", cut) for name, value in kwargs.items()}
             kwargs["attention_mask"] = call.once(mask, "cut mask", partial(cut_mask, front=front))
-        elif hide or self.injection.attention == "reference":
-            keys, dropped = call.past + call.queries, 0
+        elif front and (hide or (seen and not call.past)):
             if call.past and call.cache is not None:
                 keys, dropped = call.cache.get_mask_sizes(call.queries, block)
-            rows = max(0, front - call.past)
-            edit = partial(edit_mask, like=hidden, past=call.past, keys=keys, columns=max(0, front - dropped))
-            edit = partial(edit, rows=rows, hide=hide, reference=self.injection.attention == "reference")
+            rows, columns = max(0, front - call.past), max(0, front - dropped)
+            edit = partial(edit_mask, like=hidden, past=call.past, keys=keys, columns=columns, rows=rows)
+            edit = partial(edit, hide=hide, seen=seen)
             kwargs["attention_mask"] = call.once(mask, (hide, keys, dropped), edit)
         return (hidden,), kwargs
 
-    def _put_in(self, call: _Call, block: int, hidden: torch.Tensor) -> torch.Tensor:
+    def _put_in(self, call: Call, block: int, hidden: torch.Tensor) -> torch.Tensor:
         """The hidden states on entry to a block with its group, and its prompt, in their places."""
-        group, prompt, length, present = self._token_of_block[block], call.prompt, self.prompt_length, call.front
-        if not block:  # placeholders stand there
-            present = self.injection.front
-            front = hidden[:, :0] if call.apart else torch.zeros_like(hidden[:, :present])
-        else:
-            front = hidden[:, :present]
-        if group is not None and call.groups is not None:
-            own = call.groups[:, group].to(hidden.dtype)
-            front = own.repeat_interleave(len(hidden) // len(own), 0)
-        call.front = front.shape[1]
+        injection, prompt, length, present = self.injection, call.prompt, self.prompt_length, call.present
+        group, groups = injection.group_of(block), call.groups
+        front = hidden[:, :present] if block else torch.zeros_like(hidden[:, :present])
+        if group is not None and groups is not None:
+            front = each_row(groups[:, group], hidden)
+        if call.apart and not injection.has_front(block):
+            front = front[:, :0]
+        call.present = front.shape[1]
         middle = hidden[:, present : present + length]
         if prompt is not None and block < len(prompt):
             middle = self._project(prompt[block].to(hidden.dtype)).expand(len(hidden), -1, -1)
-        elif block and group is None:
+        elif block and group is None and call.present == present:
             return hidden
         return torch.cat((front, middle, hidden[:, present + length :]), 1)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from epalm.cache.token_rules import TokenLayout
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
 from epalm.recipes.config import Config
@@ -71,8 +72,10 @@ def load_run(
     if not empty and lm_digest(weights, config.lm, folder.path / _LM_FILES, write=write) != inputs["lm"]:
         fault = f"{config.lm.name!r} has other weights than when {folder.name} was trained"
         raise UsageError(fault, hint="--lm names where the right one is; else train again")
+    cls, grid = inputs.get("layout", {"cls": True, "grid": ()}).values()  # runs of 0.1 know of no others
+    layout = TokenLayout(cls, tuple(grid))
     text, trained = load_text_format(config.lm.name, weights, config.text), digest_tensors(tensors)
-    model = build_model(config, weights, int(inputs["width"]))
+    model = build_model(config, weights, int(inputs["width"]), layout=layout)
     encoder = {name.removeprefix(_ENCODER): tensors.pop(name) for name in [*tensors] if name.startswith(_ENCODER)}
     try:
         model.load_trainable(tensors)

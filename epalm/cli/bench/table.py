@@ -181,7 +181,9 @@ def _training(
         placed = zip(("tokens", "start", "end"), carried_over(row.inject, blocks), strict=True)
         settings += [f"model.{key}={value}" for key, value in placed]
     settings += bench.settings or []
-    config = load_config(recipe, settings).resolved(blocks)
+    from epalm.train.bridge.registry import with_bridge
+
+    config = with_bridge(load_config(recipe, settings), blocks).resolved(blocks)
     decides = config.model_dump_json(exclude={"description": True, "checkpoint": True, "model": {"variant"}})
     request = TrainRequest(modality=modality, data=bench.data, recipe=recipe, changes=RecipeChanges(settings=settings))
     return Training(extract, request, decides, row.in_loop)

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epalm.errors import UsageError
-from epalm.recipes.config import Config, load_config, read_config
-from epalm.recipes.settings import parse_inject
+from epalm.recipes.config import Config, load_config, parse_inject, read_config
 
 
 @pytest.mark.parametrize(("blocks", "start", "end"), [(32, 19, 31), (24, 11, 23), (12, 0, 11), (1, 0, 1)])

@@ -19,6 +19,7 @@ from epalm.errors import EpalmError, UsageError
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.evaluate.decoding.remote import Decoder, Job, RemoteDecoder
 from epalm.samples import Modality, Sample, Task
+from epalm.train.bridge.build import ONE_TOKEN
 from epalm.train.runs.loading import load_run
 from epalm.train.runs.run_folder import RunFolder
 from tests.dask_workers import Workers, forked_workers
@@ -33,7 +34,7 @@ JOB = Job("", "best", "", "", "cpu", OPTIONS)
 class Zeros:
     """Features of nothing."""
 
-    layers, width = 3, 24
+    layers, width, layout = 3, 24, ONE_TOKEN
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         return np.zeros((len(samples), self.layers, 1, self.width), np.float16)

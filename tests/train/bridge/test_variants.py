@@ -88,7 +88,7 @@ def _batches(count: int) -> Iterator[Batch]:
 def _train(model: EpalmModel, steps: int, *, rate: float = 1e-3) -> list[float]:
     optim = OptimSettings(peak_lr=rate, fixed_lr=rate, lm_lr=rate, encoder_lr=rate)
     optimiser = make_optimiser(model.train(), optim)
-    tokens = model.groups
+    tokens = model.layers
     losses = []
     for batch in _batches(steps):
         cut = Batch(batch.features[:, -tokens:], batch.input_ids, None, batch.labels)

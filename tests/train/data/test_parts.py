@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from epalm.errors import UsageError
 from epalm.recipes.config import load_config
 from epalm.samples import Modality, Sample, Task
-from epalm.train.bridge.build import build_model
+from epalm.train.bridge.build import ONE_TOKEN, build_model
 from epalm.train.data.batches import Batches, training_items
 from epalm.train.data.text import Text, TextFormat, Texts, load_text_format, pad_right
 from epalm.train.lm.load import load_lm
@@ -42,7 +42,7 @@ def _caption(name: str, *references: str) -> Sample:
 class Numbered:
     """Features that name their sample: every value is the sample's number."""
 
-    layers, width = 3, 2
+    layers, width, layout = 3, 2, ONE_TOKEN
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         return np.stack([np.arange(6, dtype=np.float32).reshape(3, 1, 2) + 10 * int(sample.id) for sample in samples])

@@ -101,6 +101,7 @@ class Watched:
 
     def __init__(self, features: CachedFeatures) -> None:
         self._features, self.layers, self.width = features, features.layers, features.width
+        self.layout = features.layout
         self.asked: list[tuple[str, int | None]] = []
 
     def gather(self, samples: Any, *, epoch: int | None = None) -> np.ndarray:

@@ -47,7 +47,7 @@ few = settings(max_examples=2, deadline=None)
 
 
 def _all_logits(model: EpalmModel, rows: torch.Tensor, ids: torch.Tensor, placeholder: int = 0) -> torch.Tensor:
-    inputs = model._with_front(rows, ids, None)
+    inputs = model._with_front(model.perceive(rows), ids, None)
     inputs["input_ids"][:, : model.lm.front] = placeholder
     logits: torch.Tensor = model.lm(**inputs)
     return logits
@@ -72,7 +72,7 @@ def test_no_later_token_and_no_placeholder_is_seen(family: str, data: st.DataObj
     place = data.draw(st.integers(1, ids.shape[1] - 1))
     other = ids.clone()
     other[:, place:] = (other[:, place:] + 1) % VOCABULARY
-    seen = model.lm.front + place
+    seen = logits.shape[1] - ids.shape[1] + place
     torch.testing.assert_close(_all_logits(model, rows, other)[:, :seen], logits[:, :seen], **EXACT)
 
 
@@ -90,7 +90,7 @@ def test_below_start_and_blind_it_is_the_plain_model(family: str, data: st.DataO
     handle = below.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     seeing = model(rows, ids)
     plain = lm(ids).logits
-    model.next_logits(rows, ids, DynamicCache())
+    model.next_logits(model.perceive(rows), ids, DynamicCache())
     handle.remove()
     hidden = [one[0] if isinstance(one, tuple) else one for one in kept]
     for ours in (hidden[0], hidden[2]):  # without a cache, and with one
@@ -111,8 +111,9 @@ def test_cached_is_recomputed_and_padding_on_either_side_changes_nothing(family:
     rows, ids = draw_inputs(data, model)
     logits = model(rows, ids)
     cache, first = DynamicCache(), data.draw(st.integers(1, ids.shape[1] - 1))
-    cached = [model.next_logits(rows, ids[:, :first], cache)]
-    cached += [model.next_logits(None, ids[:, place : place + 1], cache) for place in range(first, ids.shape[1])]
+    perceived = model.perceive(rows)
+    cached = [model.next_logits(perceived, ids[:, :first], cache)]
+    cached += [model.next_logits(perceived, ids[:, place : place + 1], cache) for place in range(first, ids.shape[1])]
     torch.testing.assert_close(torch.stack(cached, 1), logits[:, first - 1 :], **FLOAT32)
     # Plain attention takes its softmax in float32, where a float64 mask is infinite, and a row that sees nothing NaN.
     nearest = min(filter(None, model.lm.profile.windows), default=9) if model.lm.profile.eager else 9

@@ -100,12 +100,12 @@ def test_blind_hides_the_features_and_seeing_does_not() -> None:
 
 def test_the_schedule_is_the_published_one() -> None:
     large = Injection(6, 19, 31)
-    read = [large.token_of(block) for block in range(32)]
+    read = [large.group_of(block) for block in range(32)]
     assert read[:19] == [None] * 19
     assert read[19:31] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     assert read[31] is None
-    assert [Injection(1, 2, 5).token_of(block) for block in range(6)] == [None, None, 0, 0, 0, None]
-    assert [Injection(4, 0, 2).token_of(block) for block in range(3)] == [0, 1, None]
+    assert [Injection(1, 2, 5).group_of(block) for block in range(6)] == [None, None, 0, 0, 0, None]
+    assert [Injection(4, 0, 2).group_of(block) for block in range(3)] == [0, 1, None]
 
 
 def test_nothing_of_the_language_model_learns_and_its_dropout_stays_off() -> None:

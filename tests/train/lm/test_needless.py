@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicCache
 from epalm.datasets import load_dataset
 from epalm.recipes.config import load_config
 from epalm.samples import Modality, Sample
-from epalm.train.bridge.build import build_model
+from epalm.train.bridge.build import ONE_TOKEN, build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch
 from epalm.train.lm.injected_lm import InjectedLM
@@ -81,7 +81,7 @@ def _gradients(model: EpalmModel, losses: torch.Tensor) -> dict[str, torch.Tenso
 
 def _all_of_it(model: EpalmModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses and exactness from every position's logits, the front position in every block: as decoding computes."""
-    inputs = model._with_front(batch.features, batch.input_ids, batch.attention_mask)
+    inputs = model._with_front(model.perceive(batch.features), batch.input_ids, batch.attention_mask)
     logits = model.lm(**inputs, cache=DynamicCache())
     logits, targets = logits[:, model.lm.front : -1], batch.labels[:, 1:]
     losses = functional.cross_entropy(logits.mT, targets, ignore_index=IGNORED, reduction="none").sum(1)
@@ -233,7 +233,7 @@ def test_compiled_blocks_give_the_same_losses_and_gradients() -> None:
 
 
 class Zeros:
-    layers, width = TOKENS, 96
+    layers, width, layout = TOKENS, 96, ONE_TOKEN
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         return np.zeros((len(samples), TOKENS, 1, 96), np.float32)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import OPTConfig, OPTForCausalLM
 
 from epalm.evaluate.decoding.generate import generate
-from epalm.train.bridge.connector import Connector
+from epalm.train.bridge.epalm import Connector
 from epalm.train.bridge.model import EpalmModel, Prompt
 from epalm.train.lm.injected_lm import InjectedLM
 from epalm.train.lm.injection import Injection
@@ -35,7 +35,7 @@ def _model(folder: Path) -> tuple[EpalmModel, dict[str, Any]]:
         form["length"] if form else 0,
     )
     width, hidden = meta["encoder"]["embed_dim"], meta["lm"]["hidden_size"]
-    connector = Connector(setting["tokens"], width, hidden, shared=setting["shared_connector"])
+    connector = Connector(setting["tokens"], None, width, hidden, shared=setting["shared_connector"])
     layers = range(1 if setting["shared_connector"] else setting["tokens"])
     name = "connector.{}." if "connector.0.weight" in state else "connector."
     connector.weight.data = torch.stack([state[name.format(layer) + "weight"] for layer in layers])

@@ -1,13 +1,17 @@
 """The paper's bridge: a linear layer from a layer's `[CLS]` token to the LM's hidden size. eP-ALM, section 3.
 
-Letters: B batch, G groups (one for each of the encoder's layers), T tokens of a layer, D_enc encoder width,
-F front positions (here 1), D hidden size.
-"""
+Reads the last six layers; makes G = L groups of F = 1, one after another into twelve late blocks. 4.2 M parameters from
+1024 to 4096, if shared. Where it enters, its form (`model.connector`), prompt and adapters are those of the variant.
 
-from functools import partial
+Letters: B batch, L layers of the encoder, G groups, T tokens of a layer, D_enc encoder width, F front positions,
+D hidden size.
+"""
 
 import torch
 from torch import nn
+
+from epalm.cache.token_rules import TokenLayout
+from epalm.train.bridge.registry import EPALM, Bridge, at_late_blocks
 
 
 class Connector(nn.Module):
@@ -16,8 +20,14 @@ class Connector(nn.Module):
     The layers are one tensor (1 or G, D, D_enc), so that they run as one batched product.
     """
 
-    def __init__(self, groups: int, width: int, hidden_size: int, *, shared: bool) -> None:
+    front = 1
+
+    def __init__(
+        self, groups: int, layout: TokenLayout | None, width: int, hidden_size: int, *, shared: bool = True
+    ) -> None:
+        """One token of each layer is taken, whatever the `layout`."""
         super().__init__()
+        self.groups = groups
         layers = 1 if shared else groups
         bound = width**-0.5  # as nn.Linear
         self.weight = nn.Parameter(torch.empty(layers, hidden_size, width).uniform_(-bound, bound))
@@ -32,4 +42,6 @@ class Connector(nn.Module):
         return (projected.transpose(0, 1) + self.bias).unsqueeze(2)
 
 
-BRIDGES = {"shared": partial(Connector, shared=True), "separate": partial(Connector, shared=False)}
+BRIDGES = {
+    EPALM: Bridge(Connector, ("cls", "mean", "pooled"), "eP-ALM (ICCV 2023), section 3", layers=6, entry=at_late_blocks)
+}
