@@ -16,7 +16,8 @@ from epalm.errors import MetricError
 from epalm.evaluate.metrics.java import Tokens, tokenise
 from epalm.samples import Sample, Task
 
-Aggregate = Callable[[np.ndarray, np.ndarray | int], np.ndarray]  # sums (R, M), counts (R,) → values (R,)
+# Sums (R, M), counts (R,) → values (R,), or (R, S) of runs of S seeds: the value is their mean.
+Aggregate = Callable[[np.ndarray, np.ndarray | int], np.ndarray]
 
 
 class Metric:
@@ -73,12 +74,38 @@ class Measured:
     @property
     def value(self) -> float:
         """The value of the corpus."""
-        return float(self.aggregate(self.statistics.sum(axis=0)[None], len(self.statistics))[0])
+        return float(self.by_seed.mean())
+
+    @property
+    def by_seed(self) -> np.ndarray:
+        """The value of each run: (S,)."""
+        return np.atleast_1d(self.aggregate(self.statistics.sum(axis=0)[None], len(self.statistics))[0])
 
     @property
     def per_sample(self) -> np.ndarray:
         """The value of each sample alone: (N,)."""
         return self.aggregate(self.statistics, 1)
+
+
+def over_seeds(runs: Sequence[Measured]) -> Measured:
+    """Runs of S seeds on the same samples in the same order as one: statistics (N, S · M), its value is their mean."""
+    width = runs[0].statistics.shape[1]
+
+    def each(sums: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
+        parts = (sums[:, start : start + width] for start in range(0, width * len(runs), width))
+        return np.stack([one.aggregate(part, counts) for one, part in zip(runs, parts, strict=True)], axis=1)
+
+    return Measured(np.concatenate([one.statistics for one in runs], axis=1), each)
+
+
+def change(first: Measured, second: Measured) -> Measured:
+    """`second - first`, both of the same samples in the same order, and of as many seeds, which are paired."""
+    width = first.statistics.shape[1]
+
+    def aggregate(sums: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
+        return second.aggregate(sums[:, width:], counts) - first.aggregate(sums[:, :width], counts)
+
+    return Measured(np.concatenate([first.statistics, second.statistics], axis=1), aggregate)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from epalm.evaluate.metrics import bootstrap
 from epalm.evaluate.metrics.bleu import ORDERS, Bleu
-from epalm.evaluate.metrics.bootstrap import intervals, p_value, paired_interval, resampled_sums
-from epalm.evaluate.metrics.metric import Measured
+from epalm.evaluate.metrics.bootstrap import detectable, figures, intervals, p_value, paired_interval, resampled_sums
+from epalm.evaluate.metrics.metric import Measured, change, over_seeds
 from tests.measured import mean_of
 
 
@@ -145,3 +145,130 @@ def test_corpus_scores_are_compared_by_their_counts() -> None:
     assert p_value(one, two) > 0.01 > p_value(one, much)
     low, high = paired_interval(one, much) or (0.0, 0.0)
     assert 0 < low < much.value - one.value < high
+
+
+RIGHT = 0.6
+
+
+def _seeds_answers(
+    seeds: int, vary: float, *, tests: int, media: int = 120, more: float = 0.0, seed: int = 0
+) -> tuple[list[str], np.ndarray]:
+    """What runs of several seeds answer right: media of the samples, and 0 or 1 of (tests, seeds, samples).
+
+    A medium is as hard for all runs, each seed is better or worse by a normal deviation `vary`, and half of the
+    questions are as hard for all runs too. `more` is added to what is right: the truth is RIGHT + more.
+    """
+    rng = np.random.default_rng(seed)
+    of = np.repeat(np.arange(media), rng.integers(1, 8, media))
+    easy = RIGHT + more + rng.uniform(-0.2, 0.2, (tests, 1, media)) + rng.normal(0, vary, (tests, seeds, 1))
+    hard = np.where(rng.random((tests, 1, len(of))) < 0.5, *(rng.random((tests, n, len(of))) for n in (1, seeds)))
+    return [str(one) for one in of], (hard < easy[:, :, of]).astype(float)
+
+
+def _mean(runs: np.ndarray) -> Measured:
+    return over_seeds([mean_of(one) for one in runs])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "vary", "media"),
+    [
+        (3, 0.03, 120),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in [(3, 0.0, 120), (3, 0.15, 120), (3, 0.03, 400)]),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in [(3, 0.03, 25), (5, 0.03, 120), (10, 0.05, 120)]),
+    ],
+)
+def test_intervals_over_seeds_and_media_hold_what_they_say(seeds: int, vary: float, media: int) -> None:
+    of, answers = _seeds_answers(seeds, vary, tests=1000, media=media, seed=media + seeds)
+    inside = []
+    for some in np.split(answers, 10):
+        made = intervals({str(number): _mean(runs) for number, runs in enumerate(some)}, of)
+        inside += [one is not None and one[0] <= RIGHT <= one[1] for one in made.values()]
+    assert 0.93 <= np.mean(inside) <= 0.97
+    if vary > 0.1:  # where they would leave out the seeds
+        bare = {str(number): mean_of(runs.mean(axis=0)) for number, runs in enumerate(answers[:200])}
+        assert np.mean([one is not None and one[0] <= RIGHT <= one[1] for one in intervals(bare, of).values()]) < 0.6
+
+
+def _over_seeds(
+    more: float, vary: float, seeds: int = 3, tests: int = 1000
+) -> tuple[list[tuple[float, float]], list[float]]:
+    """Intervals of differences between runs of other seeds where the truth is `more`, and what was detectable."""
+    of, first = _seeds_answers(seeds, vary, tests=tests, seed=5)
+    other = np.roll(_seeds_answers(seeds, vary, tests=tests, more=more, seed=5)[1], 1, axis=0)
+    pairs = [(_mean(one), _mean(two)) for one, two in zip(first, other, strict=True)]
+    made: list[tuple[float, float]] = []
+    for start in range(0, tests, 100):
+        changes = {str(number): change(*pair) for number, pair in enumerate(pairs[start : start + 100])}
+        made += [one for one in intervals(changes, of).values() if one]
+    return made, [detectable(*pair, of) or 0.0 for pair in pairs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vary", [0.0, 0.05])
+def test_intervals_of_differences_over_seeds_hold_what_they_say(vary: float) -> None:
+    made, _ = _over_seeds(0.05, vary)
+    assert len(made) == 1000 and 0.93 <= np.mean([low <= 0.05 <= high for low, high in made]) <= 0.97
+
+
+def test_the_mean_over_seeds_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    runs = (rng.random((3, 90)) < np.array([[0.5], [0.7], [0.9]])).astype(float)
+    of = [str(number // 3) for number in range(90)]
+    figure = figures({"m": _mean(runs)}, of)["m"]
+    assert figure["value"] == pytest.approx(runs.mean()) and figure["by_seed"] == pytest.approx(runs.mean(axis=1))
+    assert figure["interval"] == "over 30 media and 3 seeds"
+    # Seeds that vary by far more than media do: Student's t of two degrees of freedom, on three values.
+    half = 4.303 * runs.mean(axis=1).std(ddof=1) / 3**0.5
+    assert (figure["high"] - figure["low"]) / 2 == pytest.approx(half, rel=0.1)
+    # Three times the same run is one run; of two seeds no interval holds, and it is over media alone.
+    alone = figures({"m": mean_of(runs[0])}, of)["m"]
+    for same in (runs[[0, 0, 0]], runs[[0, 0]]):
+        again = figures({"m": _mean(same)}, of)["m"]
+        assert [again["low"], again["high"]] == pytest.approx([alone["low"], alone["high"]], abs=1e-9)
+    assert again["interval"] == "over 30 media"
+
+
+@pytest.mark.parametrize(
+    ("level", "freedom", "quantile"),
+    [(0.975, 2, 4.30265), (0.975, 5, 2.57058), (0.8, 2, 1.06066), (0.975, 1e6, 1.95996)],
+)
+def test_quantiles_of_student_are_those_of_tables(level: float, freedom: float, quantile: float) -> None:
+    assert bootstrap._student(level, freedom) == pytest.approx(quantile, abs=2e-5)
+
+
+def _rejected(more: float, media: int) -> tuple[float, float]:
+    """How often a test finds a true difference, and what was said to be detectable, on the average."""
+    of, answers = _seeds_answers(2, 0.0, tests=1000, media=media, seed=2)
+    better = np.random.default_rng(3).random((len(answers), len(of))) < more / (1 - RIGHT)
+    pairs = [(mean_of(one), mean_of(np.maximum(two, new))) for (one, two), new in zip(answers, better, strict=True)]
+    stated = [detectable(*pair, of) or 0.0 for pair in pairs]
+    return float(np.mean([p_value(*pair, of) < 0.05 for pair in pairs])), float(np.mean(stated))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("media", [30, 120])
+def test_a_detectable_difference_is_found_in_80_of_100_test_sets(media: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right to a tenth: a tenth less is found less often, a tenth more is found more often."""
+    monkeypatch.setattr(bootstrap, "SHUFFLES", 999)
+    size = _rejected(0.1, media)[1]
+    less, size_there = _rejected(0.9 * size, media)
+    assert size_there == pytest.approx(size, rel=0.05)  # it hardly depends on what the difference is
+    assert less < 0.8 < _rejected(1.1 * size, media)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_so_is_one_over_seeds(seeds: int) -> None:
+    """The interval leaves 0 out. Few seeds say little of how they vary: the squares are right on the average."""
+    size = float(np.mean(np.square(_over_seeds(0.1, 0.03, seeds)[1])) ** 0.5)
+    less, more = (np.mean([low > 0 for low, _ in _over_seeds(part * size, 0.03, seeds)[0]]) for part in (0.9, 1.1))
+    assert less < 0.8 < more
+
+
+def test_nothing_is_detectable_where_nothing_differs_or_media_are_few() -> None:
+    one, other = mean_of([0, 1] * 20), mean_of([1, 1] * 20)
+    assert detectable(one, one) is None and detectable(one, other, ["a", "b"] * 20) is None
+    # Of 40 media, half of which differ by 1: (2.0227 + 0.8511) standard errors of 0.5 / √39, and half a step of 2 / 40.
+    assert detectable(one, other) == pytest.approx(2.8738 * 0.5 / 39**0.5 + 1 / 40, rel=1e-3)
+    half, whole = (mean_of(np.array(values) / 2) for values in ([0, 1] * 20, [1, 1] * 20))
+    assert detectable(half, whole) == pytest.approx(2.8738 * 0.25 / 39**0.5, rel=1e-3)

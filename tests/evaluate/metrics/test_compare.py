@@ -81,7 +81,7 @@ def test_differences_carry_intervals_and_p_values(scored: Path, epalm: Epalm) ->
     exact = better["tasks"]["qa"]["measures"]["exact match"]
     assert (exact["first"], exact["other"]) == (0.5, 0.8)
     assert exact["difference"] == pytest.approx(0.3) and exact["low"] < 0.3 < exact["high"]
-    assert exact["p"] < 0.001 and exact["samples"] == N
+    assert exact["p"] < 0.001 and exact["samples"] == N and 0 < exact["detectable"] < 0.3
     for one in better["tasks"]["caption"]["measures"].values():
         assert 0 < one["low"] < one["difference"] < one["high"] and one["p"] < 0.01
     base = json.loads((scored / "base.scores.json").read_text())["tasks"]["caption"]["metrics"]
@@ -92,6 +92,7 @@ def test_differences_carry_intervals_and_p_values(scored: Path, epalm: Epalm) ->
     assert len(changed["examples"]) == 3 and changed["examples"][0]["first"] == "blue"
     for task in same["tasks"].values():
         assert all(one["difference"] == 0 and one["p"] == 1 for one in task["measures"].values())
+        assert all(one["detectable"] is None for one in task["measures"].values())
         assert task["changed"]["texts"] == 0
     assert "randomisation" in written["test"] and "bootstrap" in written["interval"]
 
@@ -99,7 +100,7 @@ def test_differences_carry_intervals_and_p_values(scored: Path, epalm: Epalm) ->
 def test_what_is_printed(scored: Path, epalm: Epalm) -> None:
     done = epalm("compare", "base.scores.json", "fewer.scores.json")
     assert done.code == 0, done.err
-    assert "qa: exact match" in done.out and "+0.00" in done.out
+    assert "qa: exact match" in done.out and "+0.00" in done.out and "detectable" in done.out
     assert "qa: 3 samples are not scored in both" in done.err
     for names in (("base.scores.json", "by-match.scores.json"), ("by-match.scores.json", "base.scores.json")):
         done = epalm("compare", *names)
