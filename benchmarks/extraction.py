@@ -57,6 +57,6 @@ def _ways(world: World, caches: Path) -> dict[str, Callable[[], object]]:
 
     def encode() -> None:
         for first in range(0, len(inputs), _BATCH):
-            world.encoder.encode(inputs[first : first + _BATCH])
+            world.encoder.encode(inputs[first : first + _BATCH], layers, torch.float32)
 
     return {"extract": extract, "decode": decode, "encode": encode}

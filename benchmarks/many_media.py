@@ -14,6 +14,7 @@ import numpy as np
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
+from epalm.cache.token_rules import TokenLayout
 from epalm.datasets import load_dataset
 from epalm.extract.inputs.preprocess import ImageInput, Input, Pixels
 from epalm.extract.spec_builder import feature_spec
@@ -34,6 +35,7 @@ class SyntheticEncoder:
     """An encoder that never encodes, with rows of eight bytes. It does without torch, which takes much memory."""
 
     kind, modality, depth, width, precision = "synthetic", Modality.IMAGE, 1, 4, "float32"
+    layout = TokenLayout(True, ())
     device: "torch.device"
 
     def __init__(self) -> None:
@@ -42,7 +44,7 @@ class SyntheticEncoder:
     def describe(self) -> dict[str, Any]:
         return {"kind": self.kind}
 
-    def encode(self, batch: "torch.Tensor") -> "torch.Tensor":
+    def encode(self, batch: "torch.Tensor", layers: Sequence[int], dtype: "torch.dtype") -> "torch.Tensor":
         raise NotImplementedError
 
 

@@ -1,9 +1,12 @@
 """What decides a feature set's numbers, and the fingerprint and name that follow from it."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from epalm.cache.token_rules import CLS, TokenLayout
 from epalm.errors import CacheError, UsageError
@@ -58,6 +61,11 @@ class FeatureSpec:
     def row_shape(self) -> tuple[int, int, int]:
         """(L, T, D) of one view of one medium."""
         return len(self.layers), self.tokens, self.width
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one view of one medium."""
+        return math.prod(self.row_shape) * np.dtype(self.stored_dtype).itemsize
 
     @property
     def rule(self) -> str:

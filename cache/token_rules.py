@@ -14,9 +14,8 @@ import math
 import operator
 import re
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
-
-import numpy as np
 
 from epalm.errors import UsageError
 
@@ -129,17 +128,14 @@ def _divisors(number: int) -> str:
 
 
 def _float32(values: Any) -> Any:
-    return values.astype(np.float32) if isinstance(values, np.ndarray) else values.float()
+    return values.astype("float32") if hasattr(values, "astype") else values.float()
 
 
 def _as(values: Any, like: Any) -> Any:
-    return values.astype(like.dtype) if isinstance(like, np.ndarray) else values.to(like.dtype)
+    return values.astype(like.dtype) if hasattr(like, "astype") else values.to(like.dtype)
 
 
 def _join(first: Any, rest: Any) -> Any:
     """Tokens behind one another, along the axis before the last."""
-    if isinstance(first, np.ndarray):
-        return np.concatenate((first, rest), -2)
-    import torch
-
-    return torch.cat((first, rest), -2)
+    library = import_module("numpy" if hasattr(first, "astype") else "torch")  # not for the command line's `--help`
+    return library.concatenate((first, rest), -2)

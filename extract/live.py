@@ -63,8 +63,7 @@ class LiveFeatures:
         self._view_seed, self._index = view_seed, index
         self._digests: dict[str, str] = {}
         self._warned: set[str] = set()  # media that a warning was shown of
-        self.layers, self.width = len(layers), encoder.width
-        self.layout = feature_spec(encoder, layers).layout
+        self.layers, self.layout, self.width = len(layers), encoder.layout, encoder.width
         # Decoders release the interpreter's lock: threads suffice for one batch at a time.
         self._threads = ThreadPoolExecutor(default_workers(), "decode")
 
@@ -139,7 +138,7 @@ class EncoderModule(nn.Module):
     def forward(self, raw: torch.Tensor) -> torch.Tensor:
         """See the class; `raw` is what the encoder's input gave, before its statistics."""
         inputs = self._encoder.input.normalise(raw.to(self._encoder.device))
-        return self._encoder.encode(inputs)[:, self._layers].float().unsqueeze(2)
+        return self._encoder.encode(inputs, self._layers, torch.float32).float()
 
 
 class TrainableFeatures(LiveFeatures):

@@ -109,7 +109,7 @@ def execute(plan: ExtractionPlan) -> ExtractSummary:
 
 def require_room(plan: ExtractionPlan) -> None:
     """Raise CacheError when the rows would not fit, a margin left."""
-    hint = "free space (epalm cache gc), give another --cache, or fewer --layers or --views"
+    hint = "free space (epalm cache gc), give another --cache, or fewer --layers, --views or --tokens"
     durable.require_room(plan.bytes if plan.pending else 0, plan.cache.objects.free_bytes(), plan.cache.where, hint)
 
 

@@ -5,13 +5,10 @@ but the index of digests.
 """
 
 import gc
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from epalm.cache.care.why import nearest_difference
 from epalm.cache.feature_set import FeatureSet
@@ -167,7 +164,6 @@ def plan_media(
         digest = digests[name]
         pending.setdefault(digest, Pending(name, files[name], digest, statuses[name], lacking[digest]))
     used = existing.spec if existing else spec
-    row_bytes = math.prod(used.row_shape) * np.dtype(used.stored_dtype).itemsize
     return ExtractionPlan(
         request,
         dataset,
@@ -183,7 +179,7 @@ def plan_media(
         known_bad=known_bad,
         equal=len(to_do) - len(pending),
         augmented=sum(len(wanted[digest]) > 1 for digest in digests.values()),
-        bytes=row_bytes * sum(len(item.views) for item in pending.values()),
+        bytes=used.row_bytes * sum(len(item.views) for item in pending.values()),
         pending=tuple(sorted(pending.values(), key=lambda item: item.views)),  # else in the data set's order
         lost=tuple(record.block for record in lost),
         unreadable=unreadable,

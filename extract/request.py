@@ -39,7 +39,8 @@ class ExtractRequest:
         "Frames per clip. [default: the encoder's own]", None, minimum=1, maximum=512, panel=_ENCODER
     )
     tokens: str | None = option(
-        "What to take of a block: cls, mean or pooled. [default: cls; mean where there is no [CLS] token]",
+        "What to take of a block: cls, mean, pooled, all its tokens, or means over cells of their grid (pool:2x2; "
+        "pool:4 of a sequence) or over a clip's frames (time-mean). [default: cls; mean where there is no [CLS] token]",
         None,
         panel=_ENCODER,
     )

@@ -38,6 +38,7 @@ def feature_spec(
         compute={"weights": "float32", "precision": encoder.precision},
         stored_dtype=dtype,
         version=_VERSIONS[encoder.modality.value],
+        tokens=encoder.layout.tokens,
     )
 
 

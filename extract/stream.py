@@ -7,6 +7,7 @@ again writes the very blocks that it would have written.
 Letters: B media, V views, L layers, T tokens, D hidden size.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from epalm.media import MediaFile
 CHANGED = MediaError("the file changed while it was read", hint="run the extraction again")
 _LENIENT = "extract with --retry-bad and without --strict-media to take it as it is"
 _BATCHES_AHEAD = 2
+_BLOCK_BYTES = 64 << 20  # of rows so large that fewer than --block-rows have these
 
 
 @dataclass
@@ -57,14 +59,15 @@ class BatchEncoder:
     def __init__(
         self, encoder: Encoder, layers: Sequence[int], dtype: str, batch_size: int, *, threads: int = 0
     ) -> None:
-        """`batch_size` counts inputs: each view of a medium is one.
+        """`batch_size` counts inputs: each view of a medium is one. Of large rows, fewer make a batch: a block's worth
+        for all that are computed side by side.
 
         With `threads`, a CPU computes so many batches side by side, a thread each: none waits for another, as they
         would within one batch whenever a decoding process takes a core from one of them. Without, all share a batch.
         A GPU computes one at a time; with `threads`, the next is waiting there meanwhile.
         """
-        self._encoder, self._batch_size = encoder, batch_size
-        self._layers, self._dtype = list(layers), np.dtype(dtype)
+        self._encoder = encoder
+        self._layers, self._dtype = list(layers), getattr(torch, dtype)
         self._on_gpu = encoder.device.type == "cuda"
         self._turn = Lock() if self._on_gpu else nullcontext()
         self._threads: ThreadPoolExecutor | None = None
@@ -73,10 +76,12 @@ class BatchEncoder:
         elif threads:
             self._threads = ThreadPoolExecutor(threads, "encode", initializer=torch.set_num_threads, initargs=(1,))
         self.under_way = 2 if self._on_gpu else threads + 1  # batches: those computed, and one that is prepared
+        row = len(layers) * encoder.layout.tokens * encoder.width * self._dtype.itemsize
+        self._at_once: int = min(batch_size, math.ceil(_BLOCK_BYTES / row / (2 if self._on_gpu else max(1, threads))))
 
     def media_at_once(self, views: int) -> int:
         """How many media of so many views make a batch."""
-        return max(1, self._batch_size // views)
+        return max(1, self._at_once // views)
 
     def submit(self, inputs: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
         """Start on the raw inputs (V, ...) of some media, all of the same views; called, it gives the rows.
@@ -102,15 +107,16 @@ class BatchEncoder:
             raw = torch.cat([raw, raw[:1].expand(size - len(raw), *raw.shape[1:])]).pin_memory()
         with self._turn:
             there = self._encoder.input.normalise(raw.to(self._encoder.device, non_blocking=True))
-            computed = self._encoder.encode(there)[: media * views, self._layers].float()
-        tokens = computed.cpu().numpy()
-        with np.errstate(over="ignore"):
-            rows = tokens.astype(self._dtype)
-        if not np.isfinite(tokens).all():
-            raise EpalmError("the encoder gives values that are not numbers", hint="check its weights")
-        if not np.isfinite(rows).all():
-            raise EpalmError(f"the encoder's values do not fit {self._dtype}", hint="store them with --dtype float32")
-        return rows.reshape(media, views, len(self._layers), 1, -1)  # `[CLS]` alone: one token
+            computed = self._encoder.encode(there, self._layers, self._dtype)[: media * views]  # (B·V, L, T, D)
+            rows = computed.to(self._dtype)
+            if not rows.isfinite().all():
+                # What a mean was taken of has been rounded before.
+                if computed.dtype == self._dtype != torch.float32 or computed.isfinite().all():
+                    fault = f"the encoder's values do not fit {str(self._dtype).removeprefix('torch.')}"
+                    raise EpalmError(fault, hint="store them with --dtype float32, and check the encoder's weights")
+                raise EpalmError("the encoder gives values that are not numbers", hint="check its weights")
+            stored: np.ndarray = rows.cpu().numpy()
+        return stored.reshape(media, views, *stored.shape[1:])
 
 
 class Stream:
@@ -131,7 +137,7 @@ class Stream:
 
         spec, read = features.spec, encoder.input
         self.tally, self._features, self._encoder, self._advance = Tally(), features, encoder, advance
-        self._block_rows = request.block_rows
+        self._most_rows, self._batch_size = request.block_rows, request.batch_size
         self._seed = spec.view_seed
         self._notes: list[Entry] = []  # not in the ledger yet
         cores, workers = cores or cpu_count(), request.workers
@@ -152,7 +158,8 @@ class Stream:
         try:
             for views, some in groupby(items, key=lambda item: item.views):
                 readable = self._readable(list(some), views)
-                while self._commit_block(islice(readable, self._block_rows), views):
+                rows = rows_of_block(self._features, len(views), self._most_rows)
+                while self._commit_block(islice(readable, rows), views):
                     pass
         finally:
             self._write_notes()
@@ -185,7 +192,7 @@ class Stream:
     def _readable(self, items: Sequence[Pending], views: tuple[int, ...]) -> Iterator[tuple[Pending, np.ndarray]]:
         """Media with their raw inputs (V, ...); of the others, the ledger's lines are noted."""
         sent: deque[Pending] = deque()
-        ahead = _BATCHES_AHEAD * self._batches.media_at_once(len(views))
+        ahead = _BATCHES_AHEAD * max(1, self._batch_size // len(views))
         for answer in self._pool.decode(self._requests(items, sent), ahead=ahead):
             item, inputs, warning = sent.popleft(), answer.result, answer.warning
             self.tally.decode_seconds += answer.seconds
@@ -206,10 +213,10 @@ class Stream:
 
     def _requests(self, items: Sequence[Pending], sent: "deque[Pending]") -> Iterator[Request]:
         while items:
-            for item in items[: self._block_rows]:
+            for item in items[: self._most_rows]:
                 sent.append(item)
                 yield Request(item.file, tuple(view_of(item.digest, view, self._seed) for view in item.views))
-            rest = items[self._block_rows :]
+            rest = items[self._most_rows :]
             items = without_rows(self._features, rest) if rest else []  # others may have committed some meanwhile
             if gone := len(rest) - len(items):
                 self.tally.elsewhere += gone
@@ -217,12 +224,17 @@ class Stream:
 
     def _note(self, entry: Entry) -> None:
         self._notes.append(entry)
-        if len(self._notes) >= self._block_rows:  # a block's worth in one step, as a step may be a request
+        if len(self._notes) >= self._most_rows:  # a block's worth in one step, as a step may be a request
             self._write_notes()
 
     def _write_notes(self) -> None:
         self._features.ledger.add_all(self._notes)
         self._notes = []
+
+
+def rows_of_block(features: FeatureSet, views: int, most: int) -> int:
+    """How many media of so many views make a block: `most`, or as many as have the bytes of one."""
+    return max(1, min(most, _BLOCK_BYTES // (features.spec.row_bytes * views)))
 
 
 def without_rows(features: FeatureSet, items: Sequence[Pending]) -> list[Pending]:

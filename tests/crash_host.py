@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from epalm.cache.store import Cache
+from epalm.cache.token_rules import TokenLayout
 from epalm.extract.inputs.preprocess import ImageInput, Pixels
 from epalm.extract.pipeline import ExtractSummary
 from epalm.samples import Dataset, Modality, Sample, Task
@@ -33,7 +34,7 @@ class Synthetic:
     """An encoder that starts at once, takes a moment, and notes in a file what it encodes."""
 
     kind, modality, depth, width = "synthetic", Modality.IMAGE, 3, 16
-    device, precision = torch.device("cpu"), "float32"
+    device, precision, layout = torch.device("cpu"), "float32", TokenLayout(True, ())
 
     def __init__(self, log: Path | None = None, seconds: float = 0.0) -> None:
         self.input: Any = ImageInput(Pixels((8, 8), "nearest", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
@@ -42,7 +43,7 @@ class Synthetic:
     def describe(self) -> dict[str, Any]:
         return {"kind": self.kind, "weights": "fixed"}
 
-    def encode(self, batch: torch.Tensor) -> torch.Tensor:
+    def encode(self, batch: torch.Tensor, layers: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         time.sleep(self._seconds)
         if self._log:
             with self._log.open("a") as file:
@@ -50,7 +51,7 @@ class Synthetic:
         flat = batch.flatten(1)
         weights = np.random.default_rng(0).normal(size=(flat.shape[1], self.depth * self.width))
         tokens: torch.Tensor = (flat.double() @ torch.from_numpy(weights)).float()
-        return tokens.unflatten(1, (self.depth, self.width))  # type: ignore[no-any-return]
+        return tokens.unflatten(1, (self.depth, 1, self.width))[:, list(layers)]  # type: ignore[no-any-return]
 
 
 def dataset(media: Path, *, backwards: bool = False) -> Dataset:

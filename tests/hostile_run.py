@@ -92,12 +92,14 @@ def main(root: Path, outside: str, names: list[str], cache: Path) -> dict[str, A
     import torch
 
     from epalm.cache.store import Cache
+    from epalm.cache.token_rules import TokenLayout
     from tests.extractions import Machine, extract_features
 
     class Moments:
         """The smallest encoder: mean, deviation and extremes of the input."""
 
         kind, depth, width, precision, device = "moments", 1, 4, "float32", torch.device("cpu")
+        layout = TokenLayout(True, ())
 
         def __init__(self, modality: Modality) -> None:
             self.modality = modality
@@ -106,9 +108,9 @@ def main(root: Path, outside: str, names: list[str], cache: Path) -> dict[str, A
         def describe(self) -> dict[str, Any]:
             return {"kind": self.kind}
 
-        def encode(self, batch: Any) -> Any:
+        def encode(self, batch: Any, _layers: Any, _dtype: Any) -> Any:
             flat = batch.flatten(1)
-            return torch.stack([flat.mean(1), flat.std(1), flat.amin(1), flat.amax(1)], dim=1)[:, None]
+            return torch.stack([flat.mean(1), flat.std(1), flat.amin(1), flat.amax(1)], dim=1)[:, None, None]
 
     ends: dict[str, dict[str, Any]] = {}
     store = Cache(cache)

@@ -20,7 +20,7 @@ STOPPED = 130  # exit code: Ctrl-C
 
 
 def extract(request: ExtractRequest, *, plan: bool = False, as_json: bool = False) -> None:
-    """Encode media once: the [CLS] tokens of a frozen encoder go to the cache.
+    """Encode media once: the tokens of a frozen encoder, of each layer [CLS] or more, go to the cache.
 
     Media that are in the cache already are not encoded again, and layers that are stored are not stored twice. A
     medium that cannot be read becomes a line of the ledger, and the others go on; the exit code is then 3. One that can
@@ -31,6 +31,7 @@ def extract(request: ExtractRequest, *, plan: bool = False, as_json: bool = Fals
         epalm extract --modality video
         epalm extract --modality image --data photos/ --plan
         epalm extract --modality audio --data sounds.jsonl --weights models/ast --layers last:4 --views 4
+        epalm extract --modality image --data photos/ --tokens pool:2x2 --layers last:1 --plan
         epalm extract --modality image --data 'shards/train-{000..099}.tar' --precision bfloat16
         epalm extract --modality image --data photos/ --random-weights --engine dask --dask-workers 2
     """
@@ -91,6 +92,7 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     figures = {
         "set": plan.spec.name,
         "layers": list(plan.spec.layers),
+        "tokens": plan.spec.tokens,
         **{name: count for name, (_, count) in counts.items()},
         "passed_over": passed_over,
         "linked_roots": linked_roots,
@@ -100,7 +102,7 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
         "other_setting": other,
     }
     shown = {words: count for name, (words, count) in counts.items() if count or name not in ("warned", "lost_blocks")}
-    rows: dict[str, int | str] = {"feature set": plan.spec.name, **shown}
+    rows: dict[str, int | str] = {"feature set": plan.spec.name, "tokens of a layer": plan.spec.tokens, **shown}
     if other:
         rows["in the cache with another setting"] = "; ".join(other)
     print_plan("extract", figures, rows, as_json)

@@ -48,6 +48,7 @@ CHAT = "chat"  # in place of a template: the tokenizer's chat template
 _INJECTED_BLOCKS = 12  # of OPT-2.7B: 19 to 31, of OPT-350M: 11 to 23; the last block gets no token of its own
 Rate = Annotated[float, Field(ge=0, le=10)]
 Share = Annotated[float, Field(gt=0, le=1)]
+TokenRule = Annotated[str, Field(pattern="^(cls|mean|pooled|all|time-mean|pool:[1-9][0-9x]*)$")]
 
 
 def later(default: Any) -> Any:
@@ -106,9 +107,7 @@ class EncoderSettings(Section):
     kind: str | None = None  # [by modality]
     weights: str | None = None  # Hub name or folder
     frames: PositiveInt | None = None  # of a clip
-    tokens: Literal["cls", "mean", "pooled"] | None = later(
-        None
-    )  # of each block [cls; mean where there is no [CLS] token]
+    tokens: TokenRule | None = later(None)  # of each block [cls; mean where there is no [CLS] token]
     resize: Literal["own", "stretch"] | None = later(None)  # how view 0 comes to its size
     size: PositiveInt | None = None  # pixels a side; the weights decide, this is what the recipe counts on
     spec_augment: tuple[NonNegativeInt, NonNegativeInt] = (24, 96)  # mel bins, frames

@@ -52,6 +52,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         width=config.hidden_size,
         special=2,
         cls=True,
+        grid=(rows, times),
         real=real,
     )
     return TransformerEncoder(choice, backbone, reads, compute, architecture)

@@ -53,6 +53,13 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
             return tower(banks)
         return tower(banks.expand(-1, 4, -1, -1), is_longer=banks.new_zeros(len(banks), 1).bool())
 
+    (rows, columns), folded = inner.input_resolutions[-1], inner.freq_ratio
+
+    def arrange(tokens: "torch.Tensor") -> "torch.Tensor":
+        """Of the square map that the energies were folded into, stretches of time below one another: (f, t) again."""
+        stretches: torch.Tensor = tokens.unflatten(1, (folded, rows // folded, columns))
+        return stretches.transpose(1, 2).flatten(1, 3)
+
     backbone = Backbone(
         model=tower,
         blocks=inner.layers[-1].blocks,
@@ -60,6 +67,8 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         width=inner.num_features,
         special=0,
         cls=False,
+        grid=(rows // folded, folded * columns),
+        arrange=arrange,
         run=run,
     )
     kept = json.dumps({key: getattr(extractor, key) for key in _OF_EXTRACTOR})

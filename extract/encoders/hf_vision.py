@@ -4,6 +4,7 @@ Of a model of pictures and texts, its vision tower. The configuration names the 
 tokens are found by structure. Also clips, by the mean of the tokens over their frames.
 """
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from epalm.errors import UsageError
@@ -64,7 +65,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         reads,
         compute,
         {"family": f"transformers {type(model).__name__}", **deciding(model.config)},
-        mean_of_frames=of_clips,
+        of_frames=reads.frames if isinstance(reads, VideoInput) else None,
     )
 
 
@@ -106,12 +107,13 @@ def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
         return model(inputs[:, 1:], pixel_attention_mask=real_patches(inputs).int(), spatial_shapes=shapes)
 
     of_patches = isinstance(reads, PatchInput)
+    grid: tuple[int, ...]
     if isinstance(reads, PatchInput):
-        example, patches = torch.ones(1, 1 + reads.patches, 3 * reads.side**2), reads.patches
+        example, grid = torch.ones(1, 1 + reads.patches, 3 * reads.side**2), (reads.patches,)
     else:
         (height, width), patch = reads.pixels.size, config.patch_size
         high, wide = (patch, patch) if isinstance(patch, int) else patch
-        example, patches = torch.zeros(1, config.num_channels, height, width), (height // high) * (width // wide)
+        example, grid = torch.zeros(1, config.num_channels, height, width), (height // high, width // wide)
     backbone = Backbone(
         model=model,
         blocks=find_blocks(model, config.num_hidden_layers),
@@ -119,12 +121,13 @@ def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
         width=config.hidden_size,
         special=sum(counts.values()),
         cls=any(name in _CLS for name in counts),
+        grid=grid,
         run=run_patches if of_patches else model,
         real=real_patches if of_patches else None,
         pool=pool if head else None,
     )
     shapes, _ = try_out(model, backbone.blocks, backbone.run or model, example)
-    if set(shapes) != {(1, backbone.special + patches, config.hidden_size)}:
+    if set(shapes) != {(1, backbone.special + (patches := math.prod(grid)), config.hidden_size)}:
         fault = (
             f"the blocks of a {type(model).__name__} put out {shapes[0]}, where {patches} patches and "
             f"{backbone.special} other tokens of {config.hidden_size} values were expected"

@@ -6,7 +6,7 @@ their model library when they build, as the command line reads the names for `--
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -14,6 +14,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from epalm.cache.token_rules import TokenLayout, require_rule
 from epalm.errors import UsageError
 from epalm.extract.media.limits import Limits
 from epalm.fingerprint import canonical_json
@@ -31,7 +32,6 @@ PLUG_INS = "epalm.encoders"  # group of entry points
 PLAYGROUND = "playground"
 RESIZES = ("own", "stretch")
 PRECISIONS = ("float32", "bfloat16", "float16")
-TOKENS = ("cls", "mean", "pooled")
 _OTHER_FILES = {"log_mel", "pretrained", "registry", "transformer", "waveform"}  # of this folder: no encoders
 # Of the pictures that CLIP was trained on.
 _CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
@@ -46,19 +46,23 @@ class Encoder(Protocol):
     depth: int  # blocks
     width: int  # D
     input: "Input"
+    layout: TokenLayout  # what the T tokens of a layer are
     device: "torch.device"
     precision: str  # of the matrix products: float32, or bfloat16 or float16 under autocast
 
     def describe(self) -> dict[str, Any]:
         """What decides its numbers, as JSON: kind, architecture, digest of the weights, token rule.
 
+        Where these are not all there are or one: `tokens`, the rule, and `layout`, `cls` and `grid` of rule `all`.
+
         Never a path or a Hub name: the same weights are the same encoder wherever they came from.
         """
 
-    def encode(self, batch: "torch.Tensor") -> "torch.Tensor":
-        """A token of every block, shallow to deep, (B, depth, D), of stacked inputs (B, ...).
+    def encode(self, batch: "torch.Tensor", layers: Sequence[int], dtype: "torch.dtype") -> "torch.Tensor":
+        """Tokens of these blocks (B, L, T, D) of stacked inputs (B, ...), as floating-point numbers of any kind.
 
-        The batch may lie on any device; the result lies on the encoder's.
+        They will be stored as `dtype`: means over tokens are those of tokens that have been rounded to it (see
+        `token_rules`). The batch may lie on any device; the result lies on the encoder's.
         """
 
 
@@ -79,7 +83,7 @@ class EncoderChoice:
     `spec_augment`: the widest frequency mask (mel bins) and time mask (frames) of audio's. `statistics`: mean and
     deviation of pixels, the encoder's "own" or "clip"'s, which the paper's public implementation takes for all.
     `resize`: how view 0 comes to the encoder's size, as the model's "own" processor does or by "stretch".
-    `tokens` is what is taken of each block's output, one of `TOKENS`.
+    `tokens` is what is taken of each block's output, a rule of `token_rules`.
     """
 
     kind: str
@@ -207,8 +211,8 @@ def build_encoder(
         raise UsageError(f"--precision {choice.precision!r} is unknown", hint=f"use {', '.join(PRECISIONS)}")
     if name == PLAYGROUND:
         name = str(weights_folder(kind.playground)) if kind.playground else None
-    if choice.tokens not in (None, *TOKENS):
-        raise UsageError(f"--tokens {choice.tokens!r} is unknown", hint=f"use {', '.join(TOKENS)}")
+    if choice.tokens is not None:
+        require_rule(choice.tokens)
     source = Source(name, choice.random_weights, choice.seed)
     encoder = kind.build(choice, source, Compute(pick_device(device), choice.precision, compiled))
     if choice.tokens not in (None, getattr(encoder, "tokens", None)):

@@ -71,6 +71,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     # The blocks share the configuration; the time embedding is interpolated to the frames there are.
     config.num_frames = choice.frames or config.num_frames
     reads_pictures = space_only and choice.modality is not Modality.VIDEO
+    side = config.image_size // config.patch_size  # patches; the times of each stand side by side
     backbone = Backbone(
         model=model,
         blocks=model.encoder.layer,
@@ -78,6 +79,8 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         width=config.hidden_size,
         special=1,
         cls=True,
+        grid=(side, side) if space_only else (config.num_frames, side, side),
+        arrange=None if space_only else lambda tokens: tokens.unflatten(1, (side**2, -1)).transpose(1, 2).flatten(1, 2),
         run=lambda inputs: model(inputs if inputs.ndim == 5 else inputs.unsqueeze(1)),  # a picture is one frame
     )
     reads = ImageInput(pixels) if reads_pictures else VideoInput(pixels, config.num_frames)

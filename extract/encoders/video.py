@@ -45,6 +45,7 @@ def build_videomae(choice: EncoderChoice, source: "Source", compute: Compute) ->
         width=config.hidden_size,
         special=0,
         cls=False,
+        grid=_grid(config, reads),
         run=inner,
     )
     kept = {key: value for key, value in deciding(config).items() if not key.startswith(("decoder_", "norm_pix"))}
@@ -76,7 +77,13 @@ def build_vjepa2(choice: EncoderChoice, source: "Source", compute: Compute) -> E
     processor = processor or VJEPA2VideoProcessor(crop_size=_square(side))
     reads = _reads(choice, processor, side, choice.frames or config.frames_per_clip, config.tubelet_size)
     backbone = Backbone(
-        model=inner, blocks=inner.layer, norm=inner.layernorm, width=config.hidden_size, special=0, cls=False
+        model=inner,
+        blocks=inner.layer,
+        norm=inner.layernorm,
+        width=config.hidden_size,
+        special=0,
+        cls=False,
+        grid=_grid(config, reads),
     )
     kept = {key: value for key, value in deciding(config).items() if not key.startswith(("pred_", "num_pooler"))}
     return TransformerEncoder(choice, backbone, reads, compute, {"family": "transformers VJEPA2", **kept})
@@ -84,6 +91,11 @@ def build_vjepa2(choice: EncoderChoice, source: "Source", compute: Compute) -> E
 
 def _square(side: int) -> dict[str, int]:
     return {"height": side, "width": side}
+
+
+def _grid(config: Any, reads: "VideoInput") -> tuple[int, int, int]:
+    side = reads.pixels.size[0] // config.patch_size
+    return reads.frames // config.tubelet_size, side, side
 
 
 def _reads(choice: EncoderChoice, processor: Any, side: int, frames: int, tubelet: int) -> "VideoInput":

@@ -4,6 +4,7 @@ A stack of equal blocks gives a token of each: ViT, DeiT, CLIP, DINOv2, DINOv3, 
 like. Any other network (of stages, of convolutions) counts as one block, whose tokens are the places of its last map.
 """
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         VideoInput(pixels, choice.frames or _FRAMES) if of_clips else ImageInput(pixels),
         compute,
         _architecture(model, backbone),
-        mean_of_frames=of_clips,
+        of_frames=choice.frames or _FRAMES if of_clips else None,
     )
 
 
@@ -83,25 +84,28 @@ def _stack(model: Any, example: "torch.Tensor") -> "Backbone | None":
     blocks, special = getattr(model, "blocks", None), getattr(model, "num_prefix_tokens", 0)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList):
         return None
+    if isinstance(model, VisionTransformer):
+        patches = model.patch_embed.num_patches
+    else:
+        shapes, end = try_out(model, list(blocks), model.forward_features, example)
+        ends_in = tuple(getattr(end, "shape", ()))
+        if len(ends_in) != 3 or ends_in[-1] != model.num_features or set(shapes) != {ends_in}:
+            return None
+        patches = ends_in[1] - special
     # Some models move their final norm behind pooling and leave an identity in its place.
     norms = [norm for name in ("norm", "fc_norm") if not isinstance(norm := getattr(model, name, None), nn.Identity)]
-    backbone = Backbone(
+    return Backbone(
         model=model,
         blocks=list(blocks),
         norm=next((norm for norm in norms if norm), nn.Identity()),
         width=model.num_features,
         special=special,
         cls=special > 0 and _has_cls(model),
+        grid=_grid(model, patches),
         run=model.forward_features,
         # Its own norms are where it has them, before or behind the pooling.
         pool=(lambda hidden, _: model.forward_head(model.norm(hidden), pre_logits=True)) if model.global_pool else None,
     )
-    if not isinstance(model, VisionTransformer):
-        shapes, end = try_out(model, backbone.blocks, model.forward_features, example)
-        ends_in = tuple(getattr(end, "shape", ()))
-        if len(ends_in) != 3 or ends_in[-1] != backbone.width or set(shapes) != {ends_in}:
-            return None
-    return backbone
 
 
 def _last_map(model: Any, example: "torch.Tensor") -> "Backbone":
@@ -133,8 +137,16 @@ def _last_map(model: Any, example: "torch.Tensor") -> "Backbone":
         width=width,
         special=special,
         cls=special > 0 and _has_cls(model),
+        grid=_grid(model, shape[1] - special) if len(shape) == 3 else shape[1:3] if channels_last else shape[2:],
         run=block,
     )
+
+
+def _grid(model: Any, patches: int) -> tuple[int, ...]:
+    """The rows and columns of so many patches, as the model says or as a square; else a sequence."""
+    known = tuple(getattr(getattr(model, "patch_embed", None), "grid_size", None) or ())
+    side = math.isqrt(patches)
+    return known if math.prod(known or (0,)) == patches else (side, side) if side**2 == patches else (patches,)
 
 
 def _has_cls(model: Any) -> bool:

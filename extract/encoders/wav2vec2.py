@@ -4,6 +4,8 @@ Each recording is read at its own length, so that no padding comes near its toke
 norm of their first convolution, whatever mask they get.
 """
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from epalm.errors import UsageError
@@ -30,12 +32,15 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     class WaveformEncoder(TransformerEncoder):
         """Inputs (B, samples), NaN behind the end of each."""
 
-        def encode(self, batch: torch.Tensor) -> torch.Tensor:
+        def encode(
+            self, batch: torch.Tensor, layers: Sequence[int] | None = None, dtype: torch.dtype = torch.float32
+        ) -> torch.Tensor:
             """See `Encoder`; recordings of one length go together, some at a time."""
+            own = super().encode
             lengths, groups = (~batch.isnan()).sum(dim=1), list[torch.Tensor]()
             for length in lengths.unique().tolist():
                 groups += (lengths == length).nonzero()[:, 0].split(max(1, _AT_ONCE * rate // length))
-            tokens = torch.cat([super(WaveformEncoder, self).encode(batch[one, : lengths[one[0]]]) for one in groups])
+            tokens = torch.cat([own(batch[one, : lengths[one[0]]], layers, dtype) for one in groups])
             return tokens[torch.cat(groups).argsort().to(tokens.device)]
 
     def adapt(config: Any) -> None:
@@ -67,6 +72,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         width=config.hidden_size,
         special=0,
         cls=False,
+        grid=(_SECONDS * rate // math.prod(config.conv_stride),),  # as many as there can be
     )
     reads = WaveformInput(rate, _SECONDS * rate, least, extractor.do_normalize)
     return WaveformEncoder(choice, backbone, reads, compute, {"family": "transformers waveform", **deciding(config)})

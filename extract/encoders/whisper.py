@@ -60,6 +60,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         width=config.d_model,
         special=0,
         cls=False,
+        grid=(config.max_source_positions,),
         run=lambda inputs: encoder(inputs[..., :-1].transpose(1, 2)),
         real=lambda inputs: inputs[:, ::_STRIDE, -1] > 0,
     )

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from epalm.cache.store import Cache
+from epalm.cache.token_rules import TokenLayout
 from epalm.errors import EpalmError
 from epalm.extract.inputs.augment import VIEW_0, View
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
@@ -33,7 +34,7 @@ LAYERS = (1, 2)
 class Projections:
     """The smallest encoder: `depth` fixed projections of the input."""
 
-    kind, depth, width = "projections", 3, 5
+    kind, depth, width, layout = "projections", 3, 5, TokenLayout(True, ())
     device, precision = torch.device("cpu"), "float32"
 
     def __init__(self, read: Input | None = None, modality: Modality = Modality.IMAGE, scale: float = 1.0) -> None:
@@ -44,13 +45,13 @@ class Projections:
     def describe(self) -> dict[str, Any]:
         return {"kind": self.kind, "weights": str(self.scale)}
 
-    def encode(self, batch: torch.Tensor) -> torch.Tensor:
+    def encode(self, batch: torch.Tensor, layers: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         self.batches.append(len(batch))
         flat = batch.flatten(1)
         generator = torch.Generator().manual_seed(0)
         weights = torch.randn(flat.shape[1], self.depth * self.width, generator=generator) * self.scale
         tokens: torch.Tensor = (flat @ weights).unflatten(1, (self.depth, self.width))
-        return tokens
+        return tokens[:, list(layers), None]
 
 
 def _picture(path: Path, value: int) -> None:
@@ -240,9 +241,9 @@ SLOW_EXTRACTION = """
     from tests.extract import test_pipeline as here
 
     class Slow(here.Projections):
-        def encode(self, batch):
+        def encode(self, *given):
             time.sleep(0.05)
-            return super().encode(batch)
+            return super().encode(*given)
 
     if __name__ == "__main__":
         media = Path(sys.argv[2])

@@ -3,6 +3,7 @@
 An upgrade of a library that may change pixels or samples is seen.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image, features
 
 from epalm.cache.care.why import library_differences
 from epalm.cache.spec import parse_layers
+from epalm.cache.token_rules import TokenLayout
 from epalm.errors import MediaError, UsageError
 from epalm.extract import spec_builder
 from epalm.extract.encoders.registry import EncoderChoice
@@ -31,7 +33,7 @@ LAYERS = (1, 2)
 class Means:
     """The smallest encoder: the mean of each channel, times the block's number."""
 
-    kind, modality, depth, width = "means", Modality.IMAGE, 3, 3
+    kind, modality, depth, width, layout = "means", Modality.IMAGE, 3, 3, TokenLayout(True, ())
     device, precision = torch.device("cpu"), "float32"
 
     def __init__(self, read: Input | None = None, weights: str = "w") -> None:
@@ -42,10 +44,10 @@ class Means:
     def describe(self) -> dict[str, Any]:
         return {"kind": self.kind, "weights": self.weights}
 
-    def encode(self, batch: torch.Tensor) -> torch.Tensor:
+    def encode(self, batch: torch.Tensor, layers: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         self.batches.append(len(batch))
         means = batch.float().mean(dim=(2, 3))
-        return torch.stack([means * block for block in range(self.depth)], dim=1)
+        return torch.stack([means * block for block in layers], dim=1).unsqueeze(2)
 
 
 @pytest.mark.parametrize(

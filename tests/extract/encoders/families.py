@@ -10,6 +10,8 @@ import torch
 import transformers
 from transformers import MODEL_MAPPING, CLIPImageProcessor
 
+from epalm.extract.encoders.registry import Encoder
+
 SIDE, WIDTH, DEPTH, PATCH = 32, 48, 3, 8
 PATCHES = (SIDE // PATCH) ** 2
 _TIMM = {"img_size": SIDE, "patch_size": PATCH, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": 4}
@@ -61,6 +63,13 @@ class Family:
         else:
             model.save_pretrained(folder)
         return folder
+
+
+def token_of(encoder: Encoder, batch: torch.Tensor) -> torch.Tensor:
+    """The one token of every layer (B, depth, D) that an encoder gives."""
+    tokens = encoder.encode(batch, range(encoder.depth), torch.float32)
+    assert tokens.shape == (len(batch), encoder.depth, 1, encoder.width)
+    return tokens.squeeze(2)
 
 
 def vary(model: torch.nn.Module) -> None:

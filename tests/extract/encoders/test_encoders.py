@@ -23,7 +23,7 @@ from epalm.extract.inputs.fit_tensor import TensorFit
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Pixels, VideoInput
 from epalm.fingerprint import canonical_json
 from epalm.samples import Modality
-from tests.extract.encoders.families import FAMILIES
+from tests.extract.encoders.families import FAMILIES, token_of
 from tests.extract.encoders.folders import AST, DEPTH, KINDS, SIDE, TIMESFORMER, WIDTH, Folders, save_all, save_vit
 
 PARITY = Path(__file__).parents[3].parent / "shared" / "parity"
@@ -50,7 +50,7 @@ def test_says_what_it_is(encoder: Encoder) -> None:
 
 
 def test_gives_one_token_per_block(encoder: Encoder) -> None:
-    tokens = encoder.encode(_batch(encoder, 3))
+    tokens = token_of(encoder, _batch(encoder, 3))
     assert tokens.shape == (3, DEPTH, WIDTH)
     assert tokens.dtype == torch.float32
     assert not tokens.requires_grad
@@ -59,16 +59,16 @@ def test_gives_one_token_per_block(encoder: Encoder) -> None:
 
 def test_a_row_depends_on_its_medium_alone(encoder: Encoder) -> None:
     batch = _batch(encoder, 5)
-    together = encoder.encode(batch)
-    alone = torch.cat([encoder.encode(one[None]) for one in batch])
+    together = token_of(encoder, batch)
+    alone = torch.cat([token_of(encoder, one[None]) for one in batch])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
-    torch.testing.assert_close(encoder.encode(batch.flip(0)).flip(0), together, atol=1e-5, rtol=0)
-    assert torch.equal(encoder.encode(batch), together)  # and nothing is left over from earlier calls
+    torch.testing.assert_close(token_of(encoder, batch.flip(0)).flip(0), together, atol=1e-5, rtol=0)
+    assert torch.equal(token_of(encoder, batch), together)  # and nothing is left over from earlier calls
 
 
 def test_its_tokens_pass_the_final_norm(encoder: Encoder) -> None:
     """Every block's, not only the last one's: a fresh norm leaves tokens of mean 0 and variance 1."""
-    tokens = encoder.encode(_batch(encoder, 2))
+    tokens = token_of(encoder, _batch(encoder, 2))
     if encoder.kind.endswith("-frames"):
         return  # a mean of such tokens
     torch.testing.assert_close(tokens.mean(-1), torch.zeros(2, DEPTH), atol=1e-4, rtol=0)
@@ -137,8 +137,8 @@ def test_frame_average_is_the_mean_of_the_frames(folders: Folders) -> None:
     vit = build_encoder(folders.choice("vit"), device="cpu")
     mean = build_encoder(folders.choice("vit-frames", frames=3), device="cpu")
     clips = torch.randn(2, 3, 3, SIDE, SIDE)
-    expected = torch.stack([vit.encode(clips[:, frame]) for frame in range(3)]).mean(0)
-    torch.testing.assert_close(mean.encode(clips), expected, atol=1e-5, rtol=0)
+    expected = torch.stack([token_of(vit, clips[:, frame]) for frame in range(3)]).mean(0)
+    torch.testing.assert_close(token_of(mean, clips), expected, atol=1e-5, rtol=0)
 
 
 def test_space_only_has_no_trace_of_time(folders: Folders, tmp_path: Path) -> None:
@@ -157,13 +157,13 @@ def test_space_only_has_no_trace_of_time(folders: Folders, tmp_path: Path) -> No
     on_videos = build_encoder(changed, device="cpu")
     assert isinstance(on_videos.input, VideoInput)
     assert on_videos.input.frames == 1
-    assert torch.equal(plain.encode(picture), on_videos.encode(picture[:, None]))
+    assert torch.equal(token_of(plain, picture), token_of(on_videos, picture[:, None]))
     assert plain.describe() == on_videos.describe()
 
 
 def test_more_frames_than_trained_with(folders: Folders) -> None:
     encoder = build_encoder(folders.choice("timesformer", frames=6), device="cpu")
-    assert encoder.encode(torch.randn(1, 6, 3, SIDE, SIDE)).shape == (1, DEPTH, WIDTH)
+    assert token_of(encoder, torch.randn(1, 6, 3, SIDE, SIDE)).shape == (1, DEPTH, WIDTH)
 
 
 @pytest.mark.parametrize("name", ["vit", "timesformer", "ast"])
@@ -183,7 +183,7 @@ def test_parity(name: str, folders: Folders, tmp_path: Path) -> None:
             (tmp_path / file.name).write_bytes(file.read_bytes())
     encoder = build_encoder(EncoderChoice(name, str(tmp_path)), device="cpu")
     given = numbers["input_values" if name == "ast" else "pixel_values"]
-    torch.testing.assert_close(encoder.encode(given), numbers["cls"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(token_of(encoder, given), numbers["cls"], atol=1e-5, rtol=0)
 
 
 def test_random_weights_depend_on_the_seed_alone(folders: Folders) -> None:

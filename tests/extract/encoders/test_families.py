@@ -15,7 +15,7 @@ from epalm.errors import UsageError
 from epalm.extract.encoders.registry import Encoder, EncoderChoice, build_encoder
 from epalm.extract.spec_builder import feature_spec
 from epalm.samples import Modality
-from tests.extract.encoders.families import DEPTH, FAMILIES, PATCHES, SIDE, WIDTH, Family, vary
+from tests.extract.encoders.families import DEPTH, FAMILIES, PATCHES, SIDE, WIDTH, Family, token_of, vary
 
 # Where the library's models keep their blocks and the last norm, by the class of the model.
 _PLACES = {
@@ -98,7 +98,7 @@ def test_cls_tokens_equal_the_librarys(family: Family, folder: Path, pictures: t
     encoder, own = _build(family, folder), plain(family, folder, pictures)
     assert encoder.describe() == _build(family, folder, "cls").describe()
     assert "tokens" not in encoder.describe()
-    _close(encoder.encode(pictures), [own.norm(hidden)[:, 0] for hidden in own.hidden])
+    _close(token_of(encoder, pictures), [own.norm(hidden)[:, 0] for hidden in own.hidden])
 
 
 @torch.inference_mode()
@@ -109,7 +109,7 @@ def test_means_leave_special_tokens_out(family: Family, folder: Path, pictures: 
     for hidden in own.hidden:
         assert hidden.shape == (3, family.special + PATCHES, WIDTH)
         expected.append(own.norm(hidden)[:, family.special :].mean(dim=1))
-    _close(encoder.encode(pictures), expected)
+    _close(token_of(encoder, pictures), expected)
     if not family.cls:
         assert _build(family, folder).describe() == encoder.describe()  # nothing asked
 
@@ -122,7 +122,7 @@ def test_the_last_pooled_token_is_the_librarys(family: Family, folder: Path, pic
         with pytest.raises(UsageError):
             _build(family, folder, "pooled")
         return
-    tokens = _build(family, folder, "pooled").encode(pictures)
+    tokens = token_of(_build(family, folder, "pooled"), pictures)
     assert tokens.shape == (3, DEPTH, WIDTH)
     torch.testing.assert_close(tokens[:, -1], own.pooled, atol=1e-5, rtol=1e-5)
 
@@ -152,7 +152,7 @@ def test_other_networks_of_timm_are_one_block(
     else:
         expected = model.forward_head(end, pre_logits=True)
     assert encoder.depth == 1
-    torch.testing.assert_close(encoder.encode(pictures)[:, 0], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(token_of(encoder, pictures)[:, 0], expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.inference_mode()
@@ -178,8 +178,10 @@ def test_patches_of_padding_are_left_out(tmp_path: Path) -> None:
     inputs = torch.cat([torch.zeros(3, 1, 192), given["pixel_values"]], dim=1)
     inputs[:, 0, :2] = given["spatial_shapes"]
     family = Family("Siglip2VisionConfig", 0, cls=False)
-    _close(_build(family, tmp_path).encode(inputs), means)
-    torch.testing.assert_close(_build(family, tmp_path, "pooled").encode(inputs)[:, -1], pooled, atol=1e-5, rtol=1e-5)
+    _close(token_of(_build(family, tmp_path), inputs), means)
+    torch.testing.assert_close(
+        token_of(_build(family, tmp_path, "pooled"), inputs)[:, -1], pooled, atol=1e-5, rtol=1e-5
+    )
     for kind, resize in (("hf-vision-frames", None), ("hf-vision", "stretch")):
         with pytest.raises(UsageError, match="own proportions"):
             build_encoder(EncoderChoice(kind, str(tmp_path), resize=resize), device="cpu")
@@ -196,7 +198,7 @@ def test_gradients_reach_an_encoder_whose_tokens_are_means(tmp_path: Path, pictu
     family = FAMILIES["SigLIP"]
     encoder: Any = _build(family, family.save(tmp_path))
     encoder.module.requires_grad_(True)
-    encoder.encode(pictures)[:, -1].square().sum().backward()
+    token_of(encoder, pictures)[:, -1].square().sum().backward()
     assert all(one.grad is not None for name, one in encoder.module.named_parameters() if "encoder.layers" in name)
 
 
@@ -205,10 +207,10 @@ def test_lower_precision_and_frames(name: str, tmp_path: Path, pictures: torch.T
     family = FAMILIES[name]
     where, exact = str(family.save(tmp_path)), _build(family, tmp_path)
     half = build_encoder(EncoderChoice(family.kind, where, modality=Modality.IMAGE, precision="bfloat16"), device="cpu")
-    tokens = exact.encode(pictures)
-    assert (half.encode(pictures) - tokens).norm() / tokens.norm() < 0.05
+    tokens = token_of(exact, pictures)
+    assert (token_of(half, pictures) - tokens).norm() / tokens.norm() < 0.05
     clips = build_encoder(EncoderChoice(f"{family.kind}-frames", where, frames=3, modality=Modality.VIDEO))
-    torch.testing.assert_close(clips.encode(pictures[None]), tokens.mean(dim=0)[None], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(token_of(clips, pictures[None]), tokens.mean(dim=0)[None], atol=1e-5, rtol=1e-5)
 
 
 # Sets that 0.1 and 0.2 made before there were other token rules: they are found again, whatever is added.

@@ -20,6 +20,7 @@ from epalm.extract.media.limits import Limits
 from epalm.extract.media.video import middle_frames
 from epalm.media import MediaFile
 from tests.clips import read_clip, write_clip
+from tests.extract.encoders.families import token_of
 from tests.extract.encoders.sequences import AUDIO, CLIPS, DEPTH, VIDEO, WIDTH, Family, clap_model
 
 RATE = 16_000
@@ -48,7 +49,7 @@ def _tokens(encoder: Encoder, paths: Sequence[Path]) -> torch.Tensor:
     """As an extraction computes them, in one batch."""
     raw = torch.from_numpy(np.concatenate([encoder.input(MediaFile(path)) for path in paths]))
     with torch.inference_mode():
-        return encoder.encode(encoder.input.normalise(raw))
+        return token_of(encoder, encoder.input.normalise(raw))
 
 
 @torch.inference_mode()
@@ -153,7 +154,7 @@ def test_gradients_reach_an_encoder_of_waveforms(recordings: list[Path], tmp_pat
     encoder: Any = AUDIO["HuBERT"].save(tmp_path)
     encoder.module.requires_grad_(True)
     raw = torch.from_numpy(np.concatenate([encoder.input(MediaFile(path)) for path in recordings]))
-    encoder.encode(encoder.input.normalise(raw))[:, -1].square().sum().backward()
+    token_of(encoder, encoder.input.normalise(raw))[:, -1].square().sum().backward()
     gradients = [one.grad for name, one in encoder.module.named_parameters() if "encoder.layers" in name]
     assert all(one is not None and one.isfinite().all() for one in gradients)
 

@@ -39,8 +39,8 @@ class Stack(nn.Module):
 
 def _backbone(**options: Any) -> Backbone:
     model = Stack(3)
-    parts: dict[str, Any] = {"norm": nn.Identity(), "width": WIDTH, "special": SPECIAL, "cls": True, **options}
-    return Backbone(model=model, blocks=list(model.blocks), **parts)
+    parts: dict[str, Any] = {"norm": nn.Identity(), "width": WIDTH, "special": SPECIAL, "cls": True, "grid": (5,)}
+    return Backbone(model=model, blocks=list(model.blocks), **parts | options)
 
 
 def _real(inputs: torch.Tensor) -> torch.Tensor:
@@ -50,7 +50,7 @@ def _real(inputs: torch.Tensor) -> torch.Tensor:
 def test_means_leave_out_special_tokens_and_padding_of_any_value() -> None:
     inputs = torch.randn(2, SPECIAL + 5, WIDTH)
     inputs[0, SPECIAL + 3 :] = torch.nan
-    tokens = BlockTokens(_backbone(real=_real), "mean").of(inputs)
+    tokens = BlockTokens(_backbone(real=_real), "mean").of(inputs)[:, :, 0]
     alone = [inputs[0, SPECIAL : SPECIAL + 3].mean(dim=0), inputs[1, SPECIAL:].mean(dim=0)]
     expected = torch.stack(alone)[:, None] + torch.tensor([1.0, 3.0, 6.0])[:, None]
     torch.testing.assert_close(tokens, expected)
@@ -64,7 +64,7 @@ def test_pooling_gets_hidden_states_and_what_is_padding() -> None:
         return hidden[:, -1]
 
     inputs = torch.randn(2, SPECIAL + 5, WIDTH)
-    tokens = BlockTokens(_backbone(real=_real, pool=pool), "pooled").of(inputs)
+    tokens = BlockTokens(_backbone(real=_real, pool=pool), "pooled").of(inputs)[:, :, 0]
     torch.testing.assert_close(tokens[:, 0], inputs[:, -1] + 1)
     assert all(real is not None and real.all() for real in seen)
 
@@ -75,11 +75,11 @@ def test_no_hidden_states_are_kept(rule: str) -> None:
     kept: list[torch.Tensor] = []
 
     class Watched(BlockTokens):
-        def _take(self, block: nn.Module, inputs: Any, output: Any) -> None:
-            super()._take(block, inputs, output)
-            kept.append(self._of.taken[-1])
+        def _take(self, number: int, _block: nn.Module, inputs: Any, output: Any) -> None:
+            super()._take(number, _block, inputs, output)
+            kept.append(self._of.taken[number])
 
-    Watched(_backbone(), rule).of(torch.randn(2, SPECIAL + 100, WIDTH))
+    Watched(_backbone(grid=(100,)), rule).of(torch.randn(2, SPECIAL + 100, WIDTH))
     assert [one.untyped_storage().nbytes() for one in kept] == [2 * WIDTH * 4] * 3
 
 
@@ -89,13 +89,13 @@ def test_threads_keep_their_batches_apart() -> None:
     with ThreadPoolExecutor(4) as threads:
         results = list(threads.map(tokens.of, batches))
     for number, result in enumerate(results):
-        torch.testing.assert_close(result[:, 0], torch.full((2, WIDTH), number + 1.0))
+        torch.testing.assert_close(result[:, 0, 0], torch.full((2, WIDTH), number + 1.0))
 
 
 def test_what_a_model_does_not_have_is_refused() -> None:
     assert _backbone().rule(None) == "cls" and _backbone(special=0, cls=False).rule(None) == "mean"
     with pytest.raises(UsageError, match=r"no \[CLS\] token"):
-        _backbone(cls=False).rule("cls")
+        BlockTokens(_backbone(cls=False), "cls")
     with pytest.raises(UsageError, match="no pooling of its own"):
         _backbone().rule("pooled")
 

@@ -14,6 +14,7 @@ from epalm.playground.generate import COUNTS
 from epalm.samples import Modality
 from epalm.train.runs.run_folder import RunFolder
 from tests.conftest import Epalm, save_small_vit
+from tests.extract.encoders.families import token_of
 
 SHORT = ("--set", "optim.max_steps=3", "--set", "optim.batch_size=8", "--set", "eval.every_steps=3")
 FAST = ("--set", "optim.encoder_lr=1e-3", "--set", "optim.lm_lr=1e-4")
@@ -28,7 +29,7 @@ def test_the_encoders_gradients_are_those_of_finite_differences(tmp_path: Path) 
     weights = torch.randn(2, 2, 24).double()
 
     def value() -> torch.Tensor:
-        return (encoder.encode(pictures) * weights).sum()
+        return (token_of(encoder, pictures) * weights).sum()
 
     value().backward()
     for name, tensor in module.named_parameters():
