@@ -27,7 +27,8 @@ from epalm.cache.blocks import (
 )
 from epalm.cache.manifest import Entry, Ledger, names_by_digest, read_manifests
 from epalm.cache.objects.base import Objects
-from epalm.cache.reader import FeatureReader, RowTable
+from epalm.cache.reader import FeatureReader
+from epalm.cache.row_table import RowTable
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 
@@ -141,16 +142,19 @@ class FeatureSet:
                     count += len(rows)
         return count
 
-    def open(self, *, only: Collection[str] | None = None, mapped: bool = False) -> FeatureReader:
-        """A reader of the rows that are committed now, each block of `only` these media [default: all] checked once.
+    def open(
+        self, *, only: Collection[str] | None = None, wanted: FeatureSpec | None = None, mapped: bool = False
+    ) -> FeatureReader:
+        """A reader of the rows that are committed now, of the blocks of `only` these media [default: all].
 
-        `mapped`: files are mapped even where memory would suffice, so that several processes have them in memory once.
+        `wanted`: the rows of another spec, which this set serves. `mapped`: files are mapped even where memory would
+        suffice, so that several processes have them in memory once.
         """
         records = self.records()
         if only is not None:
-            wanted = set(only)
-            records = [record for record in records if not wanted.isdisjoint(record.rows)]
-        return FeatureReader(self.objects, records, self.spec, memory=0 if mapped else None)
+            media = set(only)
+            records = [record for record in records if not media.isdisjoint(record.rows)]
+        return FeatureReader(self.objects, records, self.spec, wanted=wanted, memory=0 if mapped else None)
 
     def frame(self) -> "pd.DataFrame":
         """A row for each medium of each block, in the order of blocks.

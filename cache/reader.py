@@ -1,30 +1,28 @@
-"""Rows out of a feature set, fast: by number, and all of them as an array.
+"""Rows out of a feature set by number, fast.
 
-Letters: N media, V views, L layers, T tokens, D hidden size. Checks each block once per open.
+Letters: N media, V views, L layers, T tokens, D hidden size. Rows that fit in memory are read when the set is opened.
+Others are mapped, block by block, when they are asked for, or ahead of that. Whatever is read is checked before.
 Gathers with numpy: torch's index_select on several CPU threads is many times slower.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
 
 from epalm.cache.blocks import Record, read_values, require_fit, require_size, require_values
 from epalm.cache.objects.base import Objects
 from epalm.cache.spec import FeatureSpec
-from epalm.errors import CacheError, UsageError
-
-if TYPE_CHECKING:
-    import dask.array as da
+from epalm.errors import CacheError
+from epalm.memory import available_memory
 
 NONE = -1
 _MEMORY_SHARE = 0.5  # of what is free: more than this is mapped
 _AT_ONCE = 8  # blocks read side by side
+_MAPPED_AT_ONCE = 2  # of local files: nearly in sequence
+Blocks = Callable[[int], np.ndarray]  # number of a block → its values (rows × views, L, T, D)
 
 
 class RowIndex:
@@ -57,23 +55,36 @@ class RowIndex:
 
 
 class FeatureReader:
-    """Rows by number; `rows_of` gives the numbers of digests."""
+    """Rows by number; `rows_of` gives the numbers of digests. `fits`: whether all of them fit in memory."""
 
     def __init__(
-        self, objects: Objects, records: Sequence[Record], spec: FeatureSpec, *, memory: int | None = None
+        self,
+        objects: Objects,
+        records: Sequence[Record],
+        spec: FeatureSpec,
+        *,
+        wanted: FeatureSpec | None = None,
+        memory: int | None = None,
     ) -> None:
-        """`memory` (bytes) [default: half of what is free] is the most that is read rather than mapped.
+        """Rows of `wanted` [default: `spec`], which those stored, of `spec`, serve.
 
-        Raises CacheError when a block is missing or damaged.
+        `memory` (bytes) [default: half of what is free] is the most that is read now, rather than mapped later. Raises
+        CacheError when a block is missing or, as far as it is read now, damaged.
         """
-        self._objects, self._spec = objects, spec
+        self._objects, self._records, self._spec, self._wanted = objects, records, spec, wanted or spec
+        self._layers = spec.places_of(self._wanted.layers)
         self._index = RowIndex(records)
         self.views_of = self._index.views_of
-        most = _MEMORY_SHARE * psutil.virtual_memory().available if memory is None else memory
-        if sum(record.bytes for record in records) <= most:
-            self._flat: np.ndarray | None = self._read(records)
-        else:
-            self._flat, self._mapped = None, [self._map(record) for record in records]
+        self.block_bytes = np.array([record.bytes for record in records], np.int64)
+        self.blocks = [record.block for record in records]  # their names
+        size, most = int(self._index.offsets[-1]) * self._wanted.row_bytes, int(_MEMORY_SHARE * available_memory())
+        self.fits = size <= most
+        self._flat = self._read() if size <= (most if memory is None else memory) else None
+        self._kept: dict[int, np.ndarray] = {}  # blocks that were asked for without being read ahead
+        if self._flat is None:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                for _ in pool.map(partial(require_size, objects), records):
+                    pass
 
     @property
     def digests(self) -> list[str]:
@@ -87,14 +98,56 @@ class FeatureReader:
             raise CacheError(f"{rows.count(NONE)} media have no row in the cache", hint="run epalm extract")
         return np.asarray(rows, np.int64)
 
-    def gather(
-        self, rows: np.ndarray, *, view: int | np.ndarray = 0, layers: Sequence[int] | slice | None = None
-    ) -> np.ndarray:
+    def gather(self, rows: np.ndarray, *, view: int | np.ndarray = 0, blocks: Blocks | None = None) -> np.ndarray:
         """Features (len(rows), L, T, D) in the stored dtype.
 
-        `view` is one for all rows or one for each; `layers` are positions among the stored ones. Raises CacheError
-        when a row has no such view.
+        `view` is one for all rows or one for each; `blocks` are those of `ahead`. Raises CacheError when a row has no
+        such view, or a block that is mapped now is damaged.
         """
+        places = self._places(rows, view)
+        if self._flat is not None:
+            gathered: np.ndarray = self._flat[places]
+            return gathered
+        values = np.empty((len(places), *self._wanted.row_shape), self._wanted.stored_dtype)
+        owners, mapped = self._owners(places), blocks or self._block
+        within = places - self._index.offsets[owners]
+        # Row by row: random rows lie in as many blocks, and sorting them out costs more than it saves.
+        for place, (block, row) in enumerate(zip(owners.tolist(), within.tolist(), strict=True)):
+            values[place] = mapped(block)[row, self._layers]
+        return values
+
+    def blocks_of(self, rows: np.ndarray, *, view: int | np.ndarray = 0) -> np.ndarray:
+        """The number (len(rows),) of the block that each row's view lies in. Raises as `gather`."""
+        return self._owners(self._places(rows, view))
+
+    def ahead(self, parts: Iterable[np.ndarray]) -> Generator[Blocks]:
+        """For each part, the numbers of some blocks, what gives these; those of the next part are read meanwhile.
+
+        A block is mapped as long as its part is in use. Close what is not gone through to its end.
+        """
+        if self._flat is not None:
+            yield from (self._block for _ in parts)
+            return
+        local = all(self._objects.path(record.chunk) is not None for record in self._records[:1])
+        before: dict[int, Future[np.ndarray]] = {}
+        ready: Blocks | None = None
+        with ThreadPoolExecutor(_MAPPED_AT_ONCE if local else _AT_ONCE, "blocks") as pool:
+            try:
+                for part in parts:
+                    before = {
+                        block: before.get(block) or pool.submit(self._map, self._records[block])
+                        for block in part.tolist()
+                    }
+                    if ready:
+                        yield ready
+                    ready = partial(_result, before)
+                if ready:
+                    yield ready
+            except GeneratorExit:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _places(self, rows: np.ndarray, view: int | np.ndarray) -> np.ndarray:
         if isinstance(view, int):
             stored = self._index.places.get(view)
             places = np.full(len(rows), NONE) if stored is None else stored[rows]
@@ -104,28 +157,30 @@ class FeatureReader:
                 places[view == one] = self._index.places[one][rows[view == one]]
         if (places == NONE).any():
             raise CacheError("a row has no such view in the cache", hint="run epalm extract with more --views")
-        values = self._gather_mapped(places) if self._flat is None else self._flat[places]
-        return values if layers is None else values[:, layers]
+        return places
 
-    def _gather_mapped(self, places: np.ndarray) -> np.ndarray:
-        values = np.empty((len(places), *self._spec.row_shape), self._spec.stored_dtype)
-        owners = np.searchsorted(self._index.offsets, places, side="right") - 1
-        within = places - self._index.offsets[owners]
-        # Row by row: random rows lie in as many blocks, and sorting them out costs more than it saves.
-        for place, (block, row) in enumerate(zip(owners.tolist(), within.tolist(), strict=True)):
-            values[place] = self._mapped[block][row]
-        return values
+    def _owners(self, places: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._index.offsets, places, side="right") - 1
 
-    def _read(self, records: Sequence[Record]) -> np.ndarray:
+    def _block(self, block: int) -> np.ndarray:
+        if block not in self._kept:  # two threads may map it at once
+            self._kept[block] = self._map(self._records[block])
+        return self._kept[block]
+
+    def _read(self) -> np.ndarray:
         offsets = self._index.offsets
-        flat = np.empty((int(offsets[-1]), *self._spec.row_shape), self._spec.stored_dtype)
+        flat = np.empty((int(offsets[-1]), *self._wanted.row_shape), self._wanted.stored_dtype)
 
         def fill(block: int) -> None:
-            require_fit(records[block], self._spec)
-            read_values(self._objects, records[block], flat[offsets[block] : offsets[block + 1]])
+            record, part = self._records[block], flat[offsets[block] : offsets[block + 1]]
+            require_fit(record, self._spec)
+            if self._wanted == self._spec:
+                read_values(self._objects, record, part)
+            else:
+                part[...] = read_values(self._objects, record).reshape(-1, *self._spec.row_shape)[:, self._layers]
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(fill, range(len(records))):
+            for _ in pool.map(fill, range(len(self._records))):
                 pass
         return flat
 
@@ -151,84 +206,5 @@ class FeatureReader:
         return values
 
 
-class RowTable:
-    """Some layers and views of all media that have these views, in the order of blocks.
-
-    `digests` (N,) are the media in order, `views` the second axis, `spec` what the rows are rows of, `left_out` the
-    number of media that lack a view.
-    """
-
-    def __init__(
-        self,
-        objects: Objects,
-        records: Sequence[Record],
-        spec: FeatureSpec,
-        layers: Sequence[int] | None = None,
-        views: Sequence[int] | None = None,
-    ) -> None:
-        """See `FeatureSet.to_dask`."""
-        chosen = spec.layers if layers is None else tuple(sorted(set(layers)))
-        if unknown := [layer for layer in chosen if layer not in spec.layers]:
-            raise UsageError(f"{spec.name} does not hold layers {unknown}; it has {list(spec.layers)}")
-        if not records:
-            raise CacheError(f"{spec.name} holds no row yet", hint="run epalm extract")
-        index = RowIndex(records)
-        self.views = index.views_of() if views is None else tuple(sorted(set(views)))
-        if views is None and not self.views:
-            raise UsageError(f"no view is there for every medium of {spec.name}", hint="choose with --views 0")
-        if not self.views or not index.places.keys() >= set(self.views):
-            unknown = [view for view in self.views if view not in index.places]
-            raise UsageError(f"{spec.name} does not hold views {unknown}; it has {sorted(index.places)}")
-        places = np.array([index.places[view] for view in self.views])  # (V, N)
-        media = np.flatnonzero((places != NONE).all(axis=0))
-        if not len(media):
-            raise UsageError(f"no medium of {spec.name} has all of the views {list(self.views)}")
-        media = media[np.argsort(places[0, media])]
-        names = list(index.numbers)
-        self.digests = [names[number] for number in media]
-        self.left_out = len(names) - len(media)
-        self.spec = replace(spec, layers=chosen)
-        self._objects, self._records, self._stored, self._places = objects, records, spec, places[:, media]
-        self._layers = slice(None) if chosen == spec.layers else [spec.layers.index(layer) for layer in chosen]
-
-    @property
-    def shape(self) -> tuple[int, int, int, int, int]:
-        """(N, V, L, T, D)."""
-        return len(self.digests), len(self.views), *self.spec.row_shape
-
-    @property
-    def bytes(self) -> int:
-        """Of all values as they are stored."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.spec.stored_dtype).itemsize
-
-    def stretches(self, rows: int) -> Iterator[np.ndarray]:
-        """The values in the stored dtype, so many rows at a time. Raises CacheError for a damaged block."""
-        records = [record for record in self._records if not set(self.views).isdisjoint(record.views)]
-        reader = FeatureReader(self._objects, records, self._stored)
-        numbers = reader.rows_of(self.digests)
-        for start in range(0, len(numbers), rows):
-            part = numbers[start : start + rows]
-            yield np.stack([reader.gather(part, view=view, layers=self._layers) for view in self.views], axis=1)
-
-    def to_dask(self) -> "da.Array":
-        """The values as float32: each block is one delayed read, checked against its record."""
-        import dask.array as da
-        from dask.delayed import delayed
-
-        blocks = []
-        for record in self._records:
-            shape = (len(record.rows) * len(record.views), *self._stored.row_shape)
-            read = delayed(partial(_read_pairs, self._objects, record, self._stored))()
-            blocks.append(da.from_delayed(read, shape, dtype=np.float32))
-        pairs, views = da.concatenate(blocks)[:, self._layers], []
-        for places in self._places:
-            whole = bool((np.diff(places) == 1).all())  # then nothing is copied
-            views.append(pairs[int(places[0]) : int(places[-1]) + 1] if whole else pairs[places])
-        array: da.Array = da.stack(views, axis=1)
-        return array
-
-
-def _read_pairs(objects: Objects, record: Record, spec: FeatureSpec) -> np.ndarray:
-    """A block's values for each (row, view) pair, in float32."""
-    require_fit(record, spec)
-    return read_values(objects, record).reshape(-1, *spec.row_shape).astype(np.float32)
+def _result(blocks: dict[int, "Future[np.ndarray]"], block: int) -> np.ndarray:
+    return blocks[block].result()

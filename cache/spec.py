@@ -89,6 +89,13 @@ class FeatureSpec:
             raise CacheError(f"{self.name} holds {self.tokens} tokens and describes {layout.tokens}")
         return layout
 
+    def places_of(self, layers: Sequence[int]) -> slice | list[int]:
+        """Where these layers are among those stored: a slice, which numpy takes without a copy, where there is one."""
+        places = [self.layers.index(layer) for layer in layers]
+        step = places[1] - places[0] if len(places) > 1 else 1
+        regular = step > 0 and places == list(range(places[0], places[-1] + 1, step))
+        return slice(places[0], places[-1] + 1, step) if regular else places
+
     @property
     def view_seed(self) -> int:
         """The seed of its augmented views, 0 where it has none."""

@@ -12,7 +12,7 @@ from epalm.console import say
 from epalm.dask_engine import Cluster, chosen_cluster
 from epalm.datasets import load_dataset
 from epalm.errors import CacheError, UsageError
-from epalm.evaluate.decoding.decode import decode_batches
+from epalm.evaluate.decoding.decode import decode_batches, decode_samples
 from epalm.evaluate.decoding.options import DecodeOptions, require_questions
 from epalm.evaluate.decoding.predictions import Asked, find_reusable, predict_samples, prediction_line, what_decides
 from epalm.evaluate.decoding.remote import RemoteDecoder
@@ -148,7 +148,7 @@ def execute_score(plan: ScorePlan) -> dict[str, Any]:
     the run folder cannot be written, or has too little room.
     """
     if plan.remote is None:
-        decode = partial(decode_batches, plan.run, plan.features.gather, options=plan.decode)
+        decode = partial(decode_samples, plan.run, plan.features, options=plan.decode)
     else:
         decode = partial(plan.remote.decode, plan.run, plan.features, options=plan.decode)
     predictions = predict_samples(plan.asked, plan.path, decode)

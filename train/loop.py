@@ -5,7 +5,7 @@ The loop says what to report, when to validate and when to save. Knows no files.
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -146,23 +146,23 @@ def losses_of(model: EpalmModel, batch: Batch) -> Losses:
 
 
 @torch.no_grad()
-def validate(model: EpalmModel, batches: Sequence[Batch], processes: Processes = ALONE) -> Validation | None:
+def validate(model: EpalmModel, batches: Iterable[Batch], processes: Processes = ALONE) -> Validation | None:
     """Loss and exactness over batches, with the text given (teacher forcing); the same in all processes.
 
     Raises EpalmError: the memory does not suffice.
     """
-    if not batches:
-        return None
     model.eval()
-    sums = []
+    sums, samples = [], 0
     for batch in (batch.to(model.device) for batch in batches):
         with _enough_memory(batch, 1):
             each = losses_of(model, batch)
         sums.append(torch.stack([values[: batch.own_samples].float().sum() for values in each]))
+        samples += batch.all_samples
     model.train()
+    if not sums:
+        return None
     total = torch.stack(sums).cpu().double().sum(0)
     processes.add_up([total])
-    samples = sum(batch.all_samples for batch in batches)
     return Validation(float(total[0]) / samples, float(total[1]) / samples, samples)
 
 
@@ -188,7 +188,7 @@ def train_model(
     model: EpalmModel,
     optimiser: torch.optim.Optimizer,
     batches: Batches,
-    validation: Sequence[Batch],
+    validation: Iterable[Batch],
     config: Config,
     *,
     start: TrainState,
@@ -199,7 +199,7 @@ def train_model(
     """Train the model in place from `start` on; where it ends: after the last step, or earlier when `stop` says so.
 
     What was reported is saved in the end. All processes that share the batches end after the same step when one of them
-    is to stop. Raises EpalmError: the loss is no number any more.
+    is to stop. `validation` is gone through again and again. Raises EpalmError: the loss is no number any more.
     """
     schedule, optim, keep = Schedule(config.optim, len(batches)), config.optim, config.checkpoint
     device, processes = model.device, batches.processes

@@ -133,7 +133,9 @@ def train(
                     best = state.best_step == state.step
                     run.checkpoints.write(state.step, _tensors_of(model, optimiser), record, best=best)
 
-        validation, config = list(setup.validation.epoch(0, augmented=False)), setup.config
+        # What does not fit in memory as features does not as batches.
+        validation = setup.validation if setup.batches.by_blocks else list(setup.validation)
+        config = setup.config
         state = train_model(
             model, optimiser, setup.batches, validation, config, start=start, report=report, save=save, stop=stop
         )

@@ -21,14 +21,14 @@ from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.bridge.registry import with_bridge
 from epalm.train.data.batches import Batches, training_items
-from epalm.train.data.features import TrainableSource
+from epalm.train.data.features import CachedFeatures, FeatureSource, TrainableSource
 from epalm.train.data.text import SHORTEST_ANSWER, TextFormat, load_text_format
 from epalm.train.lm.load import load_lm, require_shardable, shard_lm
 from epalm.train.lm.processes import ALONE, Processes
 from epalm.train.lm.profile import find_profile
 from epalm.train.loop import Schedule
 from epalm.train.material import Material
-from epalm.train.runs.run_key import library_versions, run_parts
+from epalm.train.runs.run_key import known_keys, library_versions, run_parts
 from epalm.weights import pick_device
 
 _FEW_STEPS = 300  # a connector that starts at random takes some hundred to be of use
@@ -93,17 +93,21 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
     if request.shard_lm:
         shard_lm(model.lm, where, processes)
     optim = config.optim
+    parts = run_parts(
+        config, features, material.training, material.validation, lm=weights, tokenizer=text.digest, device=where.type
+    )
+    by_blocks = features_by_blocks(config, features, parts, request.runs, processes)
+    parts |= {"blocks": by_blocks.order_key} if by_blocks else {}
+    order = config.data.model_copy(update={"shuffle": "blocks" if by_blocks else "full"})
+    config = config.model_copy(update={"data": order})
     shared: dict[str, Any] = {"layers": config.model.tokens, "batch_size": optim.batch_size, "seed": optim.seed}
-    shared |= {"loss_on": optim.loss_on, "processes": processes}
+    shared |= {"loss_on": optim.loss_on, "processes": processes, "by_blocks": by_blocks}
     pinned_for = where if where.type == "cuda" else None
     batches = Batches(items, text, features, **shared, workers=request.workers, pinned_for=pinned_for)
     lengths = batches.texts.decoded_lengths()
     model.lm.require_sight(int(lengths[-1].max()))
     others = training_items(material.validation)
     chosen = np.random.default_rng(optim.seed).permutation(len(others))[: config.eval.val_samples]
-    parts = run_parts(
-        config, features, material.training, material.validation, lm=weights, tokenizer=text.digest, device=where.type
-    )
     inputs = {
         "data": dataset.spec,
         "data_root": str(Path(dataset.root).resolve()),
@@ -124,9 +128,42 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
         *dtype_warnings(config.lm.dtype, where),
         *length_warnings(*lengths, config.decode.max_length, positions),
         *text_warnings(material.training, text),
+        *order_warnings(features, blocks=by_blocks is not None),
     )
     validation = Batches([others[place] for place in chosen], text, features, **shared)
     return Setup(material, config, model, batches, validation, where, warnings, inputs, processes)
+
+
+def features_by_blocks(
+    config: Config, features: FeatureSource, parts: dict[str, Any], runs: Path, processes: Processes = ALONE
+) -> CachedFeatures | None:
+    """The features, where epochs go through them by blocks: as is set, else as the same training below `runs` does.
+
+    So a training that goes on where there is more memory keeps its order. Where there is no such training, they go by
+    blocks when the features do not fit in memory. Raises UsageError: they are not in the cache.
+    """
+    asked = config.data.shuffle
+    if not isinstance(features, CachedFeatures):
+        if asked == "blocks":
+            raise UsageError("data.shuffle=blocks is for features of the cache", hint="add --from-cache")
+        return None
+    if asked is None:
+        keys = known_keys(runs)
+        full, blocks = (digest_json(one) in keys for one in (parts, parts | {"blocks": features.order_key}))
+        asked = "blocks" if (blocks if full != blocks else not features.fits) else "full"
+    return features if processes.from_first(asked) == "blocks" else None
+
+
+def order_warnings(features: FeatureSource, *, blocks: bool) -> Iterator[str]:
+    """Of features that do not fit in memory: in which order they are read, and what that costs."""
+    if isinstance(features, CachedFeatures) and not features.fits:
+        yield (
+            "the features do not fit in memory: epochs go through them by blocks, in random order, and samples are "
+            "shuffled among those that are read together (docs/training.md)"
+            if blocks
+            else "the features do not fit in memory and are read in random order, which is slow from a disk: "
+            "data.shuffle=blocks reads them in sequence"
+        )
 
 
 def require_short(samples: Sequence[Sample], text: TextFormat, positions: int) -> None:

@@ -27,7 +27,7 @@ from pydantic import TypeAdapter
 from epalm.cache.blocks import checksum
 from epalm.cache.exchange import claims
 from epalm.cache.manifest import Manifest
-from epalm.cache.reader import RowTable
+from epalm.cache.row_table import RowTable
 from epalm.errors import CacheError
 from epalm.fingerprint import digest_json
 

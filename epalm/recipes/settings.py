@@ -198,6 +198,8 @@ class DataSettings(Section):
     few_shot: Annotated[PositiveInt, Field(strict=True)] | Annotated[Share, Field(strict=True)] | None = None
     balanced: bool = False  # few_shot draws from each type of question in turn
     augment: bool = True  # train on augmented views, another one each epoch, where the features have them
+    # Of an epoch: all samples, or block by block of the features [blocks where these do not fit in memory].
+    shuffle: Literal["full", "blocks"] | None = later(None)
 
 
 class EvalSettings(Section):

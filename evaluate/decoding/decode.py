@@ -10,7 +10,6 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
 from epalm.console import say
@@ -19,13 +18,13 @@ from epalm.evaluate.decoding.generate import AnswerTree, choose_answers, generat
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.samples import Prediction, Sample, Task
 from epalm.train.data.batches import last_layers
+from epalm.train.data.features import CachedFeatures, FeatureSource, Gather
 from epalm.train.data.text import SHORTEST_ANSWER, TextFormat
 from epalm.train.runs.loading import LoadedRun
 
 _ON_GPU, _ON_CPU = 512, 64  # of a batch whose size is found out: to begin with; more are not faster on a CPU
 _LACK = ("can't allocate memory", "out of memory")  # as a CPU says it, and a GPU
 
-Gather = Callable[[Sequence[Sample]], np.ndarray]
 Result = TypeVar("Result")
 
 
@@ -64,6 +63,20 @@ def decode_batches(
 
     groups = length_groups(run, samples, options)
     yield from (size or BatchSize(options.batch_size, device)).batches(groups, decode)
+
+
+def decode_samples(
+    run: LoadedRun, features: FeatureSource, samples: Sequence[Sample], options: DecodeOptions
+) -> Generator[list[Prediction]]:
+    """The same of samples whose features come from a source, as it has them at hand."""
+    size = BatchSize(options.batch_size, run.model.device)
+    for part, gather in in_parts(features, samples):
+        yield from decode_batches(run, gather, part, options, size)
+
+
+def in_parts(features: FeatureSource, samples: Sequence[Sample]) -> Iterable[tuple[Sequence[Sample], Gather]]:
+    """The samples in parts, each with what gathers its features: see `CachedFeatures.in_blocks`."""
+    return features.in_blocks(samples) if isinstance(features, CachedFeatures) else [(samples, features.gather)]
 
 
 @lru_cache(maxsize=1)  # a worker decodes many tasks, with the same answers

@@ -17,7 +17,7 @@ import torch
 
 from epalm.dask_engine import AGAIN, Cluster, Worker, device_of_worker, run_tasks
 from epalm.errors import EpalmError, UsageError
-from epalm.evaluate.decoding.decode import BatchSize, decode_batches, length_groups
+from epalm.evaluate.decoding.decode import BatchSize, decode_batches, in_parts, length_groups
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.fingerprint import digest_json
 from epalm.samples import Prediction, Sample
@@ -62,17 +62,18 @@ class RemoteDecoder:
 
         Raises UsageError: see `length_groups`; a machine lacks something or has another; EpalmError: see `run_tasks`.
         """
-        groups = length_groups(run, samples, options)
         folder, lm = str(run.folder.path.resolve()), run.config.from_anywhere().lm.name
         job = Job(folder, self.checkpoint, lm, digest_json(run.decides()), self.device, options)
 
         def tasks() -> Iterator[Task]:
             """Batches of one group each; their features are gathered when the task is taken."""
             size = options.batch_size or _LARGEST
-            for batch in (group[first : first + size] for group in groups for first in range(0, len(group), size)):
-                tokens = features.gather(batch)[:, features.layers - run.config.model.tokens :]
-                bare = (replace(sample, answers={}, raw_answers=(), references=()) for sample in batch)
-                yield Task(tuple(bare), np.ascontiguousarray(tokens))
+            for part, gather in in_parts(features, samples):
+                groups = length_groups(run, part, options)
+                for batch in (group[first : first + size] for group in groups for first in range(0, len(group), size)):
+                    tokens = gather(batch)[:, features.layers - run.config.model.tokens :]
+                    bare = (replace(sample, answers={}, raw_answers=(), references=()) for sample in batch)
+                    yield Task(tuple(bare), np.ascontiguousarray(tokens))
 
         with closing(run_tasks(self.cluster, Decoder, job, tasks(), _died)) as results:
             for _, predictions in results:

@@ -10,7 +10,7 @@ import dask
 import numpy as np
 import pytest
 
-from epalm.cache import blocks, reader
+from epalm.cache import blocks, row_table
 from epalm.cache.blocks import Record
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.objects.base import Objects
@@ -81,7 +81,7 @@ def test_one_delayed_read_a_block(features: FeatureSet, monkeypatch: pytest.Monk
         read.append(record.block)
         return original(objects, record)
 
-    monkeypatch.setattr(reader, "read_values", reading)
+    monkeypatch.setattr(row_table, "read_values", reading)
     array = features.to_dask(views=[0, 2])
     assert not read
     array.mean().compute()

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,12 @@ def _mapped(features: FeatureSet) -> FeatureReader:
     return FeatureReader(features.objects, features.records(), SPEC, memory=0)
 
 
+def _read_mapped(features: FeatureSet) -> np.ndarray:
+    """What is mapped is held against its record when it is."""
+    reader = _mapped(features)
+    return reader.gather(np.arange(len(reader.digests)))
+
+
 @given(st.lists(st.integers(0, sum(BLOCKS) - 1), max_size=20))
 @settings(deadline=None)
 def test_rows_come_as_written_in_any_order(filled: tuple[FeatureSet, dict[str, np.ndarray]], order: list[int]) -> None:
@@ -53,9 +60,13 @@ def test_rows_come_as_written_in_any_order(filled: tuple[FeatureSet, dict[str, n
 
 
 def test_layers_can_be_chosen(filled: tuple[FeatureSet, dict[str, np.ndarray]]) -> None:
-    reader = filled[0].open()
-    rows = np.array([7, 0])
-    np.testing.assert_array_equal(reader.gather(rows, layers=[1, 2]), reader.gather(rows)[:, 1:])
+    features, rows = filled[0], np.array([7, 0])
+    whole = features.open().gather(rows)
+    for places in ([1, 2], [0, 2], [1]):
+        wanted = replace(SPEC, layers=tuple(SPEC.layers[place] for place in places))
+        for memory in (0, None):
+            reader = FeatureReader(features.objects, features.records(), SPEC, wanted=wanted, memory=memory)
+            np.testing.assert_array_equal(reader.gather(rows), whole[:, places])
 
 
 def test_a_medium_without_a_row_is_an_error(filled: tuple[FeatureSet, dict[str, np.ndarray]]) -> None:
@@ -95,7 +106,7 @@ def test_damage_is_found_named_and_repaired(kind: str, tmp_path: Path) -> None:
     features, expected = _filled(tmp_path)
     record = next(record for record in features.records() if len(record.rows) == 4)
     DAMAGE[kind](chunk(features, record))
-    for opening in (features.open, lambda: _mapped(features)):
+    for opening in (features.open, lambda: _read_mapped(features)):
         with pytest.raises(CacheError, match=record.block) as caught:
             opening()
         assert "epalm cache verify" in (caught.value.hint or "")

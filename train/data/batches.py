@@ -1,4 +1,4 @@
-"""The samples of a training, all or a few of them, into batches, in an order that depends on seed and epoch alone.
+"""The samples of a training, all or a few of them, into batches; which ones depends on seed and epoch alone.
 
 Letters: B batch, G layers of the encoder, T tokens of a layer, D_enc encoder width, N text length.
 """
@@ -8,8 +8,10 @@ import operator
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -18,12 +20,12 @@ import torch
 from epalm.errors import UsageError
 from epalm.recipes.config import Config
 from epalm.samples import Dataset, Sample, Task
-from epalm.train.data.features import FeatureSource, TrainableSource
+from epalm.train.data.features import CachedFeatures, FeatureSource, Gather, TrainableSource
+from epalm.train.data.order import shuffled, shuffled_blocks, without_first
 from epalm.train.data.text import TextFormat, Texts, pad_right
 from epalm.train.lm.loss import IGNORED
 from epalm.train.lm.processes import ALONE, Processes
 
-_POOL = 32  # batches within which samples are grouped by length: little padding, still random
 _AHEAD = 2  # batches that a thread may be ahead
 _TYPE_WORDS = 2  # of a question: "how many", "what color", "is the"
 Result = TypeVar("Result")
@@ -136,7 +138,10 @@ class Batch:
 
 @dataclass
 class Batches:
-    """Batches of one epoch; which samples, targets and order is a pure function of (seed, epoch)."""
+    """Batches of one epoch; which samples, targets and order is a pure function of (seed, epoch).
+
+    Where epochs go by blocks, of the blocks too: which rows each of them holds.
+    """
 
     items: Sequence[Item]
     text: TextFormat
@@ -146,6 +151,7 @@ class Batches:
     seed: int
     loss_on: Literal["all", "answer"] = "all"
     processes: Processes = ALONE
+    by_blocks: CachedFeatures | None = None  # the features, where they are gone through by blocks
     workers: int = 0  # threads that put batches together ahead of the step
     pinned_for: torch.device | None = None  # the GPU that batches are copied to
 
@@ -163,18 +169,31 @@ class Batches:
         """
         rng = np.random.default_rng([self.seed, epoch])
         targets = self.texts.draw(rng.random(len(self.items)))
-        lengths = self.texts.lengths(targets)
-        order, pool = rng.permutation(len(self.items)), _POOL * self.batch_size
-        groups: list[np.ndarray] = []
-        for start in range(0, len(order), pool):
-            part = order[start : start + pool]
-            part = part[np.argsort(lengths[part], kind="stable")]
-            groups += [part[at : at + self.batch_size] for at in range(0, len(part), self.batch_size)]
-        places = rng.permutation(len(groups))[first:]
-        views = epoch if augmented else None
-        return in_order((partial(self._batch, groups[place], targets, views) for place in places), self.workers)
+        lengths, views = self.texts.lengths(targets), epoch if augmented else None
+        if self.by_blocks and self.items:
+            blocks, sizes = self.by_blocks.blocks_of([item.sample for item in self.items], epoch=views)
+            stretches = shuffled_blocks(blocks, sizes, self.batch_size, lengths, rng)
+        else:
+            stretches = shuffled(len(self.items), self.batch_size, lengths, rng)
+        return in_order(self._tasks(without_first(stretches, first), targets, views), self.workers)
 
-    def _batch(self, group: np.ndarray, targets: np.ndarray, epoch: int | None) -> Batch:
+    def __iter__(self) -> Iterator[Batch]:
+        """What a validation goes through, each time the same: every item, in view 0."""
+        return self.epoch(0, augmented=False)
+
+    def _tasks(
+        self, stretches: Sequence[list[np.ndarray]], targets: np.ndarray, epoch: int | None
+    ) -> Generator[Callable[[], Batch]]:
+        if not self.by_blocks:
+            for group in chain(*stretches):
+                yield partial(self._batch, group, targets, epoch, self.features.gather)
+            return
+        parts = ([self.items[item].sample for group in stretch for item in group] for stretch in stretches)
+        with closing(self.by_blocks.ahead(parts, epoch=epoch)) as gathers:
+            for stretch, gather in zip(stretches, gathers, strict=True):
+                yield from (partial(self._batch, group, targets, epoch, gather) for group in stretch)
+
+    def _batch(self, group: np.ndarray, targets: np.ndarray, epoch: int | None, gather: Gather) -> Batch:
         """This process's share of a batch: neighbours in length go to different processes."""
         share = group[self.processes.rank :: self.processes.count].tolist()
         length = math.ceil(len(group) / self.processes.count)
@@ -190,7 +209,7 @@ class Batches:
         if isinstance(self.features, TrainableSource):
             features = self.features.inputs(samples, epoch=epoch)
         else:
-            features = last_layers(self.features.gather(samples, epoch=epoch), self.layers)
+            features = last_layers(gather(samples, epoch=epoch), self.layers)
         batch = Batch(features, ids, mask, labels, len(share), len(group))
         return batch if self.pinned_for is None else batch.pinned(self.pinned_for)
 

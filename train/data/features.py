@@ -4,7 +4,10 @@ Letters: B batch, L layers, T tokens of a layer, D_enc encoder width; N media, V
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,16 +17,20 @@ from torch import nn
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import look_up, read_manifests
+from epalm.cache.reader import Blocks
 from epalm.cache.store import Cache, touch
 from epalm.cache.token_rules import TokenLayout
 from epalm.console import say
 from epalm.datasets import from_anywhere
 from epalm.errors import MediaError, UsageError
+from epalm.fingerprint import digest_json
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample
+from epalm.train.data.order import in_blocks
 
 REASONS = ("new", "stale", "bad", "absent")  # bad: it is in the ledger; absent: no file, and no row by its name
 _NAMED = 5  # media named in a message; the rest is counted
+Gather = Callable[..., np.ndarray]  # of `FeatureSource`
 
 
 class FeatureSource(Protocol):
@@ -95,10 +102,12 @@ class CachedFeatures:
         if absent := [layer for layer in self._layers if layer not in stored]:
             fault = f"{features.name} does not hold layers {absent}; it has {list(stored)}"
             raise UsageError(fault, hint="epalm extract --layers makes a set that does")
-        self._positions = None if self._layers == stored else [stored.index(layer) for layer in self._layers]
         media = list(dict.fromkeys(sample.media for sample in samples))
         self._digests, self.missing, self.sourceless = _look_up(features, cache, dataset, media)
-        self._reader = features.open(only=set(self._digests.values()), mapped=mapped)
+        wanted = replace(features.spec, layers=self._layers)
+        self._reader = features.open(only=set(self._digests.values()), wanted=wanted, mapped=mapped)
+        self.fits = self._reader.fits  # in memory
+        self.order_key = digest_json(self._reader.blocks)  # of what an order by blocks depends on
         numbers = self._reader.rows_of(list(self._digests.values())).tolist()
         self._rows: dict[str, int] = dict(zip(self._digests, numbers, strict=True))
         self.layers, self.width = len(self._layers), features.spec.width
@@ -119,11 +128,23 @@ class CachedFeatures:
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         """See `FeatureSource`; in the stored dtype."""
-        view: int | np.ndarray = 0 if epoch is None else self._views[0]
-        if epoch is not None and len(self._views) > 1:
-            names = [f"{self._digests[sample.media]}/{sample.id}" for sample in samples]
-            view = draw_views(names, self._views, seed=self._seed, epoch=epoch)
-        return self._reader.gather(self._rows_of(samples), view=view, layers=self._positions)
+        return self._gather(samples, epoch=epoch)
+
+    def blocks_of(self, samples: Sequence[Sample], *, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The number (len(samples),) of the block that each sample's view of the epoch is in; the bytes of blocks."""
+        return self._reader.blocks_of(
+            self._rows_of(samples), view=self._drawn(samples, epoch)
+        ), self._reader.block_bytes
+
+    def ahead(self, parts: Iterable[Sequence[Sample]], *, epoch: int | None = None) -> Generator[Gather]:
+        """For each part, in order, a `gather` of its samples; the blocks of the next part are read meanwhile.
+
+        Close what is not gone through to its end.
+        """
+        blocks = (np.unique(self.blocks_of(part, epoch=epoch)[0]) for part in parts)
+        with closing(self._reader.ahead(blocks)) as mapped:
+            for one in mapped:
+                yield partial(self._gather, blocks=one)
 
     def digests(self, samples: Sequence[Sample]) -> list[str]:
         """See `FeatureSource`."""
@@ -168,6 +189,26 @@ class CachedFeatures:
         reasons = Counter(one.reason for one in self.missing.values())
         counts = {"media": len(self._rows) + len(self.missing), "in_cache": len(self._rows)}
         return {**counts, "sourceless": self.sourceless, **{reason: reasons[reason] for reason in REASONS}}
+
+    def in_blocks(self, samples: Sequence[Sample]) -> Generator[tuple[Sequence[Sample], Gather]]:
+        """The samples in parts, each with what gathers it; where they do not fit in memory, in the order of blocks."""
+        parts = [samples]
+        if not self.fits:
+            parts = [[samples[item] for item in part] for part in in_blocks(*self.blocks_of(samples))]
+        with closing(self.ahead(parts)) as gathers:
+            yield from zip(parts, gathers, strict=True)
+
+    def _gather(
+        self, samples: Sequence[Sample], *, epoch: int | None = None, blocks: Blocks | None = None
+    ) -> np.ndarray:
+        return self._reader.gather(self._rows_of(samples), view=self._drawn(samples, epoch), blocks=blocks)
+
+    def _drawn(self, samples: Sequence[Sample], epoch: int | None) -> int | np.ndarray:
+        """The view of each sample, or of all."""
+        if epoch is None or len(self._views) == 1:
+            return 0 if epoch is None else self._views[0]
+        names = [f"{self._digests[sample.media]}/{sample.id}" for sample in samples]
+        return draw_views(names, self._views, seed=self._seed, epoch=epoch)
 
     def _rows_of(self, samples: Sequence[Sample]) -> np.ndarray:
         return np.fromiter((self._rows[sample.media] for sample in samples), np.int64, len(samples))

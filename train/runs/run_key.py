@@ -7,6 +7,7 @@ most, and are recorded beside it.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 _TRAINING_CODE = 1  # raised when another version of this code gives other numbers from the same parts
 # Of the settings: what other parts hold the digest of, and what decides nothing.
-_NOT_DECIDING = {"lm": {"name"}, "encoder": {"weights"}, "description": True, "checkpoint": True}
+_NOT_DECIDING = {
+    **{"lm": {"name"}, "encoder": {"weights"}, "data": {"shuffle"}},
+    **{"description": True, "checkpoint": True},
+}
 _NAMES_ONLY = {"set", "choice"}  # of features: the others decide the numbers
 # What the parts are called where their names do not say it.
 _PART_NAMES = {
@@ -35,6 +39,7 @@ _PART_NAMES = {
     "validation.content": "content of the validation samples",
     "validation.media": "validation media",
     "features.fingerprint": "feature set",
+    "blocks": "order by blocks",
     "lm.weights": "weights of the language model",
     "lm.tokenizer": "tokenizer and text format",
     "device": "kind of device",
@@ -100,6 +105,15 @@ def version_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Which versions of libraries differ between two records of inputs, as "torch 2.6.0 → 2.7.1"; else empty."""
     leaves = differing_leaves(was.get("versions", {}), now.get("versions", {}))
     return ", ".join(f"{name} {change_in_words(one, other)}" for name, one, other in leaves)
+
+
+def known_keys(runs: Path) -> set[str]:
+    """Of all runs below `runs`."""
+    keys = set()
+    for path in runs.glob("*/inputs.json"):
+        with suppress(EpalmError, KeyError, TypeError):  # `epalm runs` shows the damage
+            keys.add(str(RunFolder(path.parent).inputs["key"]))
+    return keys
 
 
 def matching_run(

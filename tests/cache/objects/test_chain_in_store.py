@@ -178,7 +178,7 @@ def test_what_does_not_fit_into_memory_is_mapped_from_copies(
     assert not any((tmp_path / "copies").iterdir())  # they have no names, so that no kill leaves any
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(CacheError, match="cannot be copied") as caught:
-        features.open(mapped=True)
+        features.open(mapped=True).gather(order)
     assert "TMPDIR" in str(caught.value.hint)
 
 

@@ -123,9 +123,10 @@ def test_what_several_processes_read_is_mapped_from_the_cache_and_shared(trial: 
     (whole,) = Cache(trial.cache).sets()
     assert str(trial.cache) not in maps.read_text()
     features = CachedFeatures(Cache(trial.cache), whole.name, dataset, dataset.samples, whole.spec.layers, mapped=True)
+    gathered = features.gather(dataset.samples)
     mapped = [line.split()[1] for line in maps.read_text().splitlines() if str(trial.cache) in line]
     assert mapped and set(mapped) == {"r--s"}  # read only, the pages those of all who map the file
-    assert np.array_equal(features.gather(dataset.samples), alone.gather(dataset.samples))
+    assert np.array_equal(gathered, alone.gather(dataset.samples))
 
 
 def test_training_asks_for_its_epoch_and_validation_for_none(trial: Trial, tmp_path: Path) -> None:
