@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,7 +42,9 @@ def build_model(
     if settings.start is None or settings.end is None:
         raise ValueError("the settings are not resolved")
     bridge = bridge_of(config)
-    own = {"shared": connector_form == "shared"} if settings.bridge == EPALM else bridge.own(config)
+    own: dict[str, Any] = {"shared": connector_form == "shared"} if settings.bridge == EPALM else bridge.own(config)
+    if bridge.by_block:
+        own["entered"] = settings.end - settings.start
     if adapter_form == "bottleneck" and settings.adapter_factor > hidden:
         raise UsageError(
             f"model.adapter_factor {settings.adapter_factor} leaves nothing of a hidden size of {hidden}",

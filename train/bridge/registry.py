@@ -59,6 +59,7 @@ class Bridge:
     reads: tuple[str, ...]  # rules of the tokens that it takes, the usual one first
     source: str
     layers: int = 1  # L: the encoder's last
+    by_block: bool = False  # whether `make` is told how many blocks get a group of their own, as `entered`
     entry: Callable[[int], Entry] = at_first_block  # of the language model's blocks
     front_attention: FrontAttention = "causal"
     prompt: tuple[PromptForm, int] = ("none", 1)

@@ -75,6 +75,7 @@ class InjectedLM(nn.Module):
         handles = [self.decoder.register_forward_pre_hook(self._begin, with_kwargs=True)]
         for block, module in enumerate(self.blocks):
             handles.append(module.register_forward_pre_hook(partial(self._enter, block), with_kwargs=True))
+        handles.append(self.blocks[-1].register_forward_hook(self._refill))
         if adapters is not None:
             handles += adapters.attach(self.blocks, self.profile)
         setattr(plain, _HOOKS, handles)
@@ -195,8 +196,8 @@ class InjectedLM(nn.Module):
         """The losses where there are labels, whose positions count the text alone; the rest as in `forward`."""
         with self.injecting(groups, prompt):
             hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
-        text = input_ids.shape[1] - self.front_of(groups) - self.prompt_length
-        hidden = hidden[:, hidden.shape[1] - text :].flatten(0, 1).index_select(0, labels.positions)
+        before = self.front_of(groups) + self.prompt_length
+        hidden = hidden[:, before:].flatten(0, 1).index_select(0, labels.positions)
         linear = self.plain.get_output_embeddings()
         return sample_losses(hidden, Head(linear.weight, linear.bias, self.profile.scale, self.profile.cap), labels)
 
@@ -265,6 +266,15 @@ class InjectedLM(nn.Module):
         elif block and group is None and call.present == present:
             return hidden
         return torch.cat((front, middle, hidden[:, present + length :]), 1)
+
+    def _refill(self, _block: nn.Module, _args: Any, output: Any) -> Any:
+        """Behind the last block: zeros where the front stood, if it left; some decoders count positions in the end."""
+        call = _CALL.get()
+        if call is None or call.past or call.present == call.front:
+            return None
+        hidden, *others = output if isinstance(output, tuple) else (output,)
+        hidden = nn.functional.pad(hidden, (0, 0, call.front - call.present, 0))
+        return (hidden, *others) if isinstance(output, tuple) else hidden
 
     def _project(self, words: torch.Tensor) -> torch.Tensor:
         """(..., E) → (..., D): OPT-350M's words are narrower than its hidden states."""
