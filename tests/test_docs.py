@@ -20,6 +20,7 @@ from epalm.evaluate.metrics.registry import metric_names
 from epalm.playground import weights_folder
 from epalm.recipes.config import Config, load_config, recipes
 from epalm.train.bridge.build import build_model
+from epalm.train.bridge.registry import bridges
 from epalm.train.request import RecipeChanges
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,11 @@ def test_every_recipe_and_setting_is_described() -> None:
             assert {f"{section}.{key}" for key in field.annotation.model_fields} <= named  # type: ignore[union-attr]
 
 
+def test_every_bridge_has_its_row() -> None:
+    rows = [line for line in (ROOT / "docs/bridges.md").read_text().splitlines() if line.startswith("| `")]
+    assert set(bridges()) <= {re.findall(r"`([^`]+)`", row)[0] for row in rows}
+
+
 def test_every_recipe_is_in_the_picture_of_rates() -> None:
     code = (
         "import runpy; curves = runpy.run_path('docs/draw_rates.py')['curves']();"
@@ -55,7 +61,15 @@ def test_every_recipe_is_in_the_picture_of_rates() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "CONTRIBUTING.md", "docs/training.md", "docs/report.md", "docs/ablations.md", "docs/benchmarks.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/bridges.md",
+        "docs/training.md",
+        "docs/report.md",
+        "docs/ablations.md",
+        "docs/benchmarks.md",
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):
@@ -81,6 +95,7 @@ def _commands_of(page: str) -> list[list[str]]:
         "docs/report.md",
         "docs/ablations.md",
         "docs/benchmarks.md",
+        "docs/bridges.md",
         "README.md",
     ],
 )

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
+from epalm.cache.token_rules import TokenLayout
 from epalm.cli.train import until_stopped
 from epalm.recipes.config import load_config
 from epalm.samples import Dataset, Modality, Sample, Task
 from epalm.train import loop, run, setup
-from epalm.train.bridge.build import ONE_TOKEN
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import Batch
 from epalm.train.data.text import load_text_format
@@ -44,12 +44,15 @@ SETTINGS = (
 
 
 class Numbered:
-    """Features that say which sample they are of."""
+    """Features that say which sample they are of: their first token, which eight others are like."""
 
-    layers, width, layout = 2, 3, ONE_TOKEN
+    layers, width, layout = 2, 3, TokenLayout(True, (2, 4))
 
     def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
-        rows = [np.full((2, 1, 3), float(sample.id) + (0 if epoch is None else epoch / 8)) for sample in samples]
+        tokens = np.arange(9)[:, None] / 9
+        rows = [
+            np.ones((2, 9, 3)) * tokens + float(sample.id) + (0 if epoch is None else epoch / 8) for sample in samples
+        ]
         return np.stack(rows).astype(np.float32)
 
     def digests(self, samples: Sequence[Sample]) -> list[str]:

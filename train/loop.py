@@ -101,6 +101,7 @@ def make_optimiser(model: EpalmModel, optim: OptimSettings) -> torch.optim.AdamW
     return torch.optim.AdamW(
         [{"params": tensors, "lr": rates[name], "name": name} for name, tensors in groups.items() if tensors],
         weight_decay=optim.weight_decay,
+        eps=optim.adam_eps,
     )
 
 
@@ -123,7 +124,7 @@ def take_step(
     loss = torch.zeros((), device=batch.labels.device)
     with _enough_memory(batch, optim.micro_batches):
         for part in batch.parts(optim.micro_batches):
-            own = losses_of(model, part).loss[: part.own_samples].sum() / part.all_samples
+            own = losses_of(model, part, optim.label_smoothing).loss[: part.own_samples].sum() / part.all_samples
             (scale * optim.loss_weight * own).backward()
             loss += own.detach()
         # Every process has gradients for the same tensors: their shares are of one length, filled where need be.
@@ -135,14 +136,16 @@ def take_step(
         processes.add_up([*gradients, sums])
         if scale != 1:
             torch._foreach_div_(gradients, scale)
+        if optim.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_([*model.trainable_tensors().values()], optim.clip_norm)
         optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return Stepped(sums[0], stopping if processes.count == 1 else bool(sums[1] > 0))
 
 
-def losses_of(model: EpalmModel, batch: Batch) -> Losses:
+def losses_of(model: EpalmModel, batch: Batch, smoothing: float = 0.0) -> Losses:
     """Loss and exactness of each of a batch's samples."""
-    return model.losses(batch.features, batch.input_ids, batch.attention_mask, batch.labels)
+    return model.losses(batch.features, batch.input_ids, batch.attention_mask, batch.labels, smoothing)
 
 
 @torch.no_grad()
@@ -213,6 +216,7 @@ def train_model(
     ):
         for step, batch in enumerate(ahead, start.step + 1):
             connector["lr"] = schedule.rate(step - 1)
+            model.begin_step(optim.seed, step, processes.rank)
             loss, stopping = take_step(model, optimiser, batch.to(device), optim, processes=processes, stop=stop)
             state, last = replace(state, step=step), step == schedule.steps
             if step % _REPORT_EVERY == 0 or last:

@@ -38,7 +38,8 @@ def plan(setup: Setup) -> dict[str, Any]:
     """
     optim, schedule, model = setup.config.optim, setup.schedule, setup.model.to(setup.device).train()
     optimiser, moments = make_optimiser(model, optim), [time.perf_counter()]
-    for batch in islice(setup.batches.epoch(0), _TIMED_STEPS + 1):
+    for step, batch in enumerate(islice(setup.batches.epoch(0), _TIMED_STEPS + 1)):
+        model.begin_step(optim.seed, step)
         stepped = take_step(model, optimiser, batch.to(setup.device), optim, processes=setup.processes)
         float(stepped.loss)  # waits for it
         moments.append(time.perf_counter())
@@ -189,7 +190,7 @@ def _restored(setup: Setup, run: RunFolder, optimiser: torch.optim.Optimizer) ->
 def _tensors_of(model: EpalmModel, optimiser: torch.optim.Optimizer) -> dict[str, dict[str, torch.Tensor]]:
     """The tensors of a checkpoint by part: trained ones, the optimiser's by "kind.tensor", random generators.
 
-    Nothing in a step draws random numbers today: the generators are kept for what will, such as another bridge.
+    A step draws by its number alone: the generators are kept for what another bridge may draw elsewhere.
     """
     trained: dict[str, torch.Tensor] = {**model.trainable_tensors()}
     states = {

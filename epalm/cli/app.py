@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from epalm.cli.bench.command import bench
+from epalm.cli.bridges import bridges
 from epalm.cli.cache import cache_app
 from epalm.cli.datasets import datasets
 from epalm.cli.demo import demo
@@ -48,7 +49,22 @@ def _main(
 ) -> None: ...
 
 
-for command in (demo, extract, train, score, compare, report, predict, serve, runs, recipes, datasets, lms, doctor):
+for command in (
+    demo,
+    extract,
+    train,
+    score,
+    compare,
+    report,
+    predict,
+    serve,
+    runs,
+    recipes,
+    datasets,
+    lms,
+    bridges,
+    doctor,
+):
     app.command(cls=NamesCommand)(takes_requests(command))
 app.command("import")(takes_requests(import_run))
 app.command("export")(takes_requests(export_run))

@@ -47,6 +47,7 @@ QUESTION = "{question}"  # its place in a template
 CHAT = "chat"  # in place of a template: the tokenizer's chat template
 _INJECTED_BLOCKS = 12  # of OPT-2.7B: 19 to 31, of OPT-350M: 11 to 23; the last block gets no token of its own
 Rate = Annotated[float, Field(ge=0, le=10)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 TokenRule = Annotated[str, Field(pattern="^(cls|mean|pooled|all|time-mean|pool:[1-9][0-9x]*)$")]
 
@@ -134,6 +135,7 @@ class ModelSettings(Section):
     adapter_factor: PositiveInt = 8  # a bottleneck's width is the hidden size divided by this
     lora_rank: PositiveInt = 8  # peft's default, as the next
     lora_alpha: PositiveInt = 8
+    dropout: Probability = later(0.0)  # of what the bridge makes, in training
     blind: bool = False  # withhold the perceptual token: what the text alone gives away
 
     @property
@@ -172,6 +174,9 @@ class OptimSettings(Section):
     lm_lr: Rate = 1e-7  # of an unfrozen language model
     encoder_lr: Rate = 1e-7  # of an unfrozen encoder
     weight_decay: NonNegativeFloat = 0.02
+    adam_eps: PositiveFloat = later(1e-8)  # AdamW's epsilon
+    clip_norm: PositiveFloat | None = later(None)  # longest gradient, of all tensors together
+    label_smoothing: Probability = later(0.0)  # share of a target that is spread over all tokens, in training
     loss_weight: PositiveFloat = 0.1
     loss_on: Literal["all", "answer"] = "all"  # every real token, question included, or the answer's alone
     gradient_checkpointing: bool = False  # blocks with autograd run again for the gradient: less memory, more time

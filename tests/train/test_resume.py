@@ -134,6 +134,19 @@ def test_a_training_with_a_llama_goes_on_bit_by_bit(host: Host, tmp_path: Path) 
     assert "Question: {question} Answer:" in (tmp_path / "3/config.toml").read_text()
 
 
+def test_a_training_that_draws_in_every_step_goes_on_bit_by_bit(host: Host, tmp_path: Path) -> None:
+    """Which tokens are kept, and what dropout leaves out."""
+    drawing = {"model.bridge": "random-tokens", "model.dropout": 0.2, "optim.clip_norm": 0.5}
+    names = ["3", "6", "9", "12"]
+    whole = [{"run": "whole", **drawing}, {"run": "other", "optim.seed": 1, **drawing}]
+    results, said = host(tmp_path, *whole, *({"run": name, "at": int(name), **drawing} for name in names))
+    assert results == [0, 0] + [-9] * len(names), said
+    results, said = host(tmp_path, *({"run": name, **drawing} for name in names))
+    assert results == [0] * len(names), said
+    _require_same(tmp_path, tmp_path, names)
+    assert _outcome(tmp_path, "other")["tensors"] != _outcome(tmp_path, "whole")["tensors"]
+
+
 def _disk_steps(runs: Path) -> int:
     return int((runs / "whole.steps").read_text())
 

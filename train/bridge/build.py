@@ -78,7 +78,14 @@ def build_model(
             add_lora(lm, rank=settings.lora_rank, alpha=settings.lora_alpha)
     injected = InjectedLM(lm, injection, settings.prompt_length if prompt else 0, adapters, addition)
     return EpalmModel(
-        injected, connector, prompt, adapters, train_lm=config.lm.train, encoder=encoder, layers=settings.tokens
+        injected,
+        connector,
+        prompt,
+        adapters,
+        train_lm=config.lm.train,
+        encoder=encoder,
+        layers=settings.tokens,
+        dropout=settings.dropout,
     )
 
 

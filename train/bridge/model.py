@@ -8,8 +8,10 @@ D hidden size, E word-embedding width, P prompt length, N text length, V vocabul
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers.cache_utils import Cache
 
 from epalm.train.lm.adapters import Adapters
@@ -55,11 +57,13 @@ class EpalmModel(nn.Module):
         train_lm: bool = False,
         encoder: nn.Module | None = None,
         layers: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         """`connector` is the bridge, (B, L, T, D_enc) → (B, G, F, D), or to what `lm` has an addition for.
 
         L is `layers` [as many as groups]. `adapters` are those that `lm` has already. `encoder`, raw inputs → rows, is
-        trained too; without it rows are given. LoRA's tensors in `lm` are trained.
+        trained too; without it rows are given. LoRA's tensors in `lm` are trained. `dropout` is of what the bridge
+        makes, in training.
         """
         super().__init__()
         self.lm: InjectedLM = lm.eval().requires_grad_(train_lm)
@@ -67,7 +71,7 @@ class EpalmModel(nn.Module):
         self.prompt = prompt
         self.adapters = adapters
         self.encoder = encoder
-        self.layers = lm.injection.groups if layers is None else layers
+        self.layers, self.dropout = lm.injection.groups if layers is None else layers, dropout
         for name, tensor in lm.named_parameters():
             if _LORA in name:
                 tensor.requires_grad_(True)
@@ -122,19 +126,33 @@ class EpalmModel(nn.Module):
         return logits if order is None else logits.gather(1, order.argsort(1).unsqueeze(2).expand_as(logits))
 
     def losses(
-        self, rows: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, labels: torch.Tensor
+        self,
+        rows: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        labels: torch.Tensor,
+        smoothing: float = 0.0,
     ) -> Losses:
         """Loss and exactness of each sample, for ids, mask and labels (B, N) padded on the right."""
         if self.lm.injection.attention == "causal":
             # Of a text's last token nothing is predicted, and what stands behind a position changes nothing there.
             input_ids, attention_mask = input_ids[:, :-1], None
         labelled = label_positions(labels, width=input_ids.shape[1])
-        return self.lm.losses(labelled, **self._with_front(self.perceive(rows), input_ids, attention_mask))
+        inputs = self._with_front(self.perceive(rows), input_ids, attention_mask)
+        return self.lm.losses(labelled, **inputs, smoothing=smoothing)
 
     def perceive(self, rows: torch.Tensor) -> torch.Tensor:
         """What the bridge makes of `rows`: groups (B, G, F, D), or what it adds something of (B, ...)."""
         perceived: torch.Tensor = self.connector(rows if self.encoder is None else self.encoder(rows))
-        return perceived
+        return functional.dropout(perceived, self.dropout, self.training)
+
+    def begin_step(self, seed: int, step: int, process: int = 0) -> None:
+        """From here on all that is drawn is a pure function of these; what a bridge draws, of seed and step alone."""
+        mixed = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)
+        torch.manual_seed(int(mixed[0] >> np.uint64(1)))
+        for part in self.connector.modules():
+            if draw := getattr(part, "draw", None):
+                draw(np.random.default_rng([seed, step]))
 
     @torch.no_grad()
     def next_logits(self, perceived: torch.Tensor, input_ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:

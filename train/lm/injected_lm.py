@@ -192,6 +192,7 @@ class InjectedLM(nn.Module):
         attention_mask: torch.Tensor | None = None,
         groups: torch.Tensor | None = None,
         prompt: Sequence[torch.Tensor] | None = None,
+        smoothing: float = 0.0,
     ) -> Losses:
         """The losses where there are labels, whose positions count the text alone; the rest as in `forward`."""
         with self.injecting(groups, prompt):
@@ -199,7 +200,8 @@ class InjectedLM(nn.Module):
         before = self.front_of(groups) + self.prompt_length
         hidden = hidden[:, before:].flatten(0, 1).index_select(0, labels.positions)
         linear = self.plain.get_output_embeddings()
-        return sample_losses(hidden, Head(linear.weight, linear.bias, self.profile.scale, self.profile.cap), labels)
+        head = Head(linear.weight, linear.bias, self.profile.scale, self.profile.cap)
+        return sample_losses(hidden, head, labels, smoothing)
 
     def _begin(self, _decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before the decoder: what is past, and every position's number."""

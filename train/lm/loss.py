@@ -48,9 +48,13 @@ class Head(NamedTuple):
     cap: float | None = None
 
 
-def sample_losses(hidden: torch.Tensor, head: Head, labels: LabelPositions) -> Losses:
-    """Of the head's input (N, E) at the positions with labels."""
-    losses, likeliest = _TokenLosses.apply(hidden, head.weight, head.bias, labels.targets, head.scale, head.cap)
+def sample_losses(hidden: torch.Tensor, head: Head, labels: LabelPositions, smoothing: float = 0.0) -> Losses:
+    """Of the head's input (N, E) at the positions with labels.
+
+    `smoothing`: such a share of what is to be predicted is spread over all tokens (Szegedy et al., 2016, section 7).
+    """
+    how = head.scale, head.cap, smoothing
+    losses, likeliest = _TokenLosses.apply(hidden, head.weight, head.bias, labels.targets, *how)
     zeros = losses.new_zeros(labels.batch_size)
     wrong = zeros.index_add(0, labels.samples, (~likeliest).to(zeros.dtype))
     return Losses(zeros.index_add(0, labels.samples, losses), wrong == 0)
@@ -68,6 +72,7 @@ class _TokenLosses(torch.autograd.Function):
         targets: torch.Tensor,
         scale: float,
         cap: float | None,
+        smoothing: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         losses = hidden.new_empty(len(hidden), dtype=_precise(hidden))
         likeliest = torch.empty_like(targets, dtype=torch.bool)
@@ -76,11 +81,11 @@ class _TokenLosses(torch.autograd.Function):
         gradient = torch.empty_like(hidden, dtype=losses.dtype) if ready else None
         head = Head(weight, bias, scale, cap)
         for piece in _pieces(hidden, weight):
-            of_logits, losses[piece], likeliest[piece] = _cross_entropy(hidden[piece], head, targets[piece])
+            of_logits, losses[piece], likeliest[piece] = _cross_entropy(hidden[piece], head, targets[piece], smoothing)
             if gradient is not None:
                 gradient[piece] = _through_head(of_logits, weight)
         ctx.mark_non_differentiable(likeliest)
-        ctx.dtype, ctx.scaling = hidden.dtype, (scale, cap)
+        ctx.dtype, ctx.scaling, ctx.smoothing = hidden.dtype, (scale, cap), smoothing
         ctx.save_for_backward(gradient, *(() if ready else (hidden, weight, bias, targets)))
         return losses, likeliest
 
@@ -89,18 +94,18 @@ class _TokenLosses(torch.autograd.Function):
     def backward(ctx: Any, outer: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
         gradient, *given = ctx.saved_tensors
         if not given:
-            return (gradient * outer[:, None]).to(ctx.dtype), None, None, None, None, None
+            return (gradient * outer[:, None]).to(ctx.dtype), None, None, None, None, None, None
         hidden, weight, bias, targets = given
         to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         to_bias = None if bias is None else torch.zeros_like(bias)
         for piece in _pieces(hidden, weight):
             head = Head(weight, bias, *ctx.scaling)
-            of_logits = _cross_entropy(hidden[piece], head, targets[piece])[0].mul_(outer[piece, None])
+            of_logits = _cross_entropy(hidden[piece], head, targets[piece], ctx.smoothing)[0].mul_(outer[piece, None])
             to_weight.addmm_(of_logits.to(weight.dtype).T, hidden[piece])
             if to_bias is not None:
                 to_bias += of_logits.sum(0)
             to_hidden[piece] = _through_head(of_logits, weight)
-        return to_hidden, to_weight, to_bias, None, None, None
+        return to_hidden, to_weight, to_bias, None, None, None, None
 
 
 def _pieces(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
@@ -109,11 +114,12 @@ def _pieces(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
 
 
 def _cross_entropy(
-    hidden: torch.Tensor, head: Head, targets: torch.Tensor
+    hidden: torch.Tensor, head: Head, targets: torch.Tensor, smoothing: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Its gradient with regard to what the linear layer gives (N, V), losses (N,), whether the target is the likeliest.
 
-    In float32 or more. With regard to the logits it is the probabilities, less one at the target.
+    In float32 or more. With regard to the logits it is the probabilities, less what is to be predicted: one at the
+    target, or with `smoothing` a little less, and the rest everywhere.
     """
     logits = torch.nn.functional.linear(hidden, head.weight, head.bias).to(_precise(hidden))
     if head.scale != 1:
@@ -124,12 +130,15 @@ def _cross_entropy(
         slope = 1 - logits.square()
         logits *= head.cap
     own = logits.gather(1, targets[:, None])
+    predicted = own.lerp(logits.mean(1, keepdim=True), smoothing) if smoothing else own
     highest = logits.amax(1, keepdim=True)
     exponentials = logits.sub_(highest).exp_()
     total = exponentials.sum(1, keepdim=True)
-    losses = total.log() + highest - own
+    losses = total.log() + highest - predicted
     gradient = exponentials.div_(total)
-    gradient[torch.arange(len(targets), device=targets.device), targets] -= 1
+    gradient[torch.arange(len(targets), device=targets.device), targets] -= 1 - smoothing
+    if smoothing:
+        gradient -= smoothing / logits.shape[1]
     if head.scale != 1:
         gradient *= head.scale
     if slope is not None:

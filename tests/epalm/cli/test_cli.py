@@ -39,6 +39,7 @@ def test_the_commands_are_these() -> None:
         "serve",
         "recipes",
         "lms",
+        "bridges",
         "datasets",
         "runs",
         "doctor",

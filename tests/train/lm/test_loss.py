@@ -22,9 +22,9 @@ def _labels(batch: int, length: int) -> torch.Tensor:
     return labels
 
 
-def _losses(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> Losses:
+def _losses(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> Losses:
     positions = label_positions(labels, width=hidden.shape[1])
-    return sample_losses(hidden.flatten(0, 1)[positions.positions], Head(weight), positions)
+    return sample_losses(hidden.flatten(0, 1)[positions.positions], Head(weight), positions, smoothing)
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +32,11 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "MOST_LOGITS", 2 * WORDS)
 
 
-@given(st.integers(1, 4), st.integers(2, 6), st.booleans(), st.booleans(), st.integers(0, 1000))
+@given(
+    st.integers(1, 4), st.integers(2, 6), st.booleans(), st.booleans(), st.sampled_from((0.0, 0.1)), st.integers(0, 999)
+)
 def test_it_is_the_sum_over_each_samples_labelled_tokens(
-    batch: int, length: int, whole: bool, trained: bool, seed: int
+    batch: int, length: int, whole: bool, trained: bool, smoothing: float, seed: int
 ) -> None:
     torch.manual_seed(seed)
     labels = _labels(batch, length)
@@ -46,11 +48,12 @@ def test_it_is_the_sum_over_each_samples_labelled_tokens(
         tensors = [tensor.clone().requires_grad_() for tensor in (hidden, weight)][: 2 if trained else 1]
         used = tensors[1] if trained else weight
         if ours:
-            losses, exact = _losses(tensors[0], used, labels)
+            losses, exact = _losses(tensors[0], used, labels, smoothing)
         else:
             logits = tensors[0][:, : length - 1] @ used.T
             targets = labels[:, 1:]
-            losses = functional.cross_entropy(logits.mT, targets, ignore_index=IGNORED, reduction="none").sum(1)
+            how: Any = {"ignore_index": IGNORED, "reduction": "none", "label_smoothing": smoothing}
+            losses = functional.cross_entropy(logits.mT, targets, **how).sum(1)
             exact = ((logits.argmax(-1) == targets) | (targets == IGNORED)).all(1)
         if losses.requires_grad:
             (factors[0] * losses * outer).sum().backward()
@@ -65,7 +68,9 @@ def test_its_gradients_are_those_of_finite_differences(trained: bool) -> None:
     labels = _labels(3, 6)
     hidden = torch.randn(3, 6, WIDTH, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(WORDS, WIDTH, dtype=torch.float64, requires_grad=trained)
-    assert torch.autograd.gradcheck(lambda *both: _losses(both[0], both[1], labels).loss, (hidden, weight))
+    for smoothing in (0.0, 0.3):
+        loss = lambda *both, share=smoothing: _losses(both[0], both[1], labels, share).loss  # noqa: E731
+        assert torch.autograd.gradcheck(loss, (hidden, weight))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
