@@ -24,6 +24,10 @@ ITEMS = {
     "playground": 1_500 * 8,  # pictures, each with five questions and three captions
     "playground-smollm2": 1_500 * 8,
     "own": 2_000,
+    "depalm-coco": 566_747,
+    "depalm-vqa-v2": 443_757,
+    "depalm-audiocaps": 49_838,
+    "depalm-msrvtt": 130_260,
 }
 # Beside the recipes as they are: what options bring along.
 CHOICES = {

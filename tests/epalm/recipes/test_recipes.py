@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from epalm.errors import UsageError
 from epalm.recipes.config import Config, load_config, read_config, recipes
 from epalm.samples import Modality, Sample, Task
+from epalm.train.bridge.registry import with_bridge
 from epalm.train.data.batches import few_shot, question_type
 from epalm.train.loop import Schedule
 from epalm.train.request import recipe_for
@@ -23,6 +24,12 @@ USUAL = (1e-5, 2e-5, 1e-6, 1e-5)  # connector: warm-up from, peak, minimum; prom
 FEW = (1e-4, 2e-4, 1e-5, 1e-5)
 LARGE = (1e-4, 2e-4, 1e-5, 1e-3)
 SMALL_LM = "facebook/opt-2.7b"
+DEPALM = {  # task, epochs, language model, encoder, frames
+    "coco": ("caption", 8, "huggyllama/llama-7b", "vit", None),
+    "vqa-v2": ("qa", 8, "facebook/opt-6.7b", "vit", None),
+    "audiocaps": ("caption", 12, "facebook/opt-6.7b", "ast", None),
+    "msrvtt": ("caption", 8, "huggyllama/llama-7b", "timesformer", 16),
+}
 VIT_B, VIT_L = (f"vit_{size}_patch16_224.augreg_in21k_ft_in1k" for size in ("base", "large"))
 
 # recipe, overrides → task, epochs, batch, rates, language model, encoder's kind, weights, frames
@@ -68,13 +75,35 @@ def test_the_resolved_recipe_holds_the_published_figures(asked: tuple[str, ...])
 
 
 def test_every_recipe_is_in_the_table() -> None:
-    assert set(recipes()) == {asked[0] for asked in TABLE} | {"playground", "playground-smollm2", "own"}
+    others = {"playground", "playground-smollm2", "own", *(f"depalm-{name}" for name in DEPALM)}
+    assert set(recipes()) == {asked[0] for asked in TABLE} | others
+
+
+@pytest.mark.parametrize("name", DEPALM)
+def test_the_recipes_of_other_bridges_hold_what_is_published_of_them(name: str) -> None:
+    config = load_config(f"depalm-{name}")
+    task, epochs, lm, kind, frames = DEPALM[name]
+    optim, bridged = config.optim, with_bridge(config, 32).resolved(32).model
+    assert ([*config.data.tasks], config.lm.name, config.encoder.kind, config.encoder.frames) == (
+        [task],
+        lm,
+        kind,
+        frames,
+    )
+    assert (optim.epochs, optim.batch_size, optim.peak_lr, optim.warmup_share) == (epochs, 16, 8e-4, 0.2)
+    assert (optim.weight_decay, optim.adam_eps, optim.clip_norm, optim.label_smoothing) == (0.1, 1e-4, 0.8, 2e-3)
+    assert (optim.loss_on, optim.cosine, config.decode.num_beams) == ("answer", "step", 3)
+    assert (bridged.bridge, bridged.tokens, bridged.start, bridged.end, bridged.prompt_length) == ("qp-l0", 1, 0, 1, 1)
+    inner = with_bridge(load_config(f"depalm-{name}", ["model.bridge=qp-inner"]), 32).resolved(32).model
+    assert (inner.tokens, inner.start, inner.end, inner.exit, inner.prompt_length) == (4, 17, 29, 29, 16)
+    epalm = with_bridge(load_config(f"depalm-{name}", ["model.bridge=epalm"]), 32).resolved(32).model
+    assert (epalm.tokens, epalm.start, epalm.end, epalm.prompt) == (6, 19, 31, "mlp")
 
 
 @pytest.mark.parametrize("name", recipes())
 def test_every_figure_has_a_source(name: str) -> None:
     text = (Path(__file__).parents[3] / f"epalm/recipes/{name}.toml").read_text()
-    assert "eP-ALM (ICCV 2023)" in text or "found by trial" in text
+    assert "eP-ALM (ICCV 2023)" in text or "DePALM" in text or "found by trial" in text
 
 
 @pytest.mark.parametrize(
@@ -159,7 +188,8 @@ def _curve(config: Config, steps_per_epoch: int) -> list[float]:
 def test_the_rate_begins_peaks_and_ends_as_the_recipe_says(name: str) -> None:
     config = load_config(name)
     rates = _curve(config, 500)
-    assert rates[0] == config.optim.warmup_lr and max(rates) == config.optim.peak_lr
+    peak = config.optim.peak_lr if config.optim.cosine == "epoch" else pytest.approx(config.optim.peak_lr, rel=0.01)
+    assert rates[0] == config.optim.warmup_lr and max(rates) == peak
     assert rates[-1] < 0.2 * config.optim.peak_lr + config.optim.min_lr
 
 
