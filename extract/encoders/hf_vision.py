@@ -34,10 +34,11 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     """
     from transformers import AutoImageProcessor, CLIPImageProcessor, CLIPVisionConfig
 
+    from epalm.extract.encoders.patches import naflex_input
     from epalm.extract.encoders.pretrained import deciding, load_model
     from epalm.extract.encoders.transformer import TransformerEncoder
     from epalm.extract.inputs.preprocess import ImageInput, VideoInput
-    from epalm.extract.inputs.processors import naflex_input, transformers_pixels
+    from epalm.extract.inputs.processors import transformers_pixels
 
     model, processor = load_model(
         source,
@@ -84,9 +85,9 @@ def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
     """Its parts, by structure. Raises UsageError where they do not fit together."""
     import torch
 
+    from epalm.extract.encoders.patches import PatchInput, real_patches
     from epalm.extract.encoders.pretrained import find_blocks, find_norm
     from epalm.extract.encoders.transformer import Backbone, try_out
-    from epalm.extract.inputs.patches import PatchInput, real_patches
 
     config = model.config
     counts = {
@@ -106,7 +107,11 @@ def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
         shapes = inputs[:, 0, :2].long()
         return model(inputs[:, 1:], pixel_attention_mask=real_patches(inputs).int(), spatial_shapes=shapes)
 
-    of_patches = isinstance(reads, PatchInput)
+    def run_in_order(inputs: "torch.Tensor") -> object:
+        """Of a masked autoencoder, which shuffles its patches, though it sees all of them."""
+        return model(inputs, noise=torch.arange(math.prod(grid), device=inputs.device).expand(len(inputs), -1))
+
+    of_patches, shuffles = isinstance(reads, PatchInput), hasattr(config, "mask_ratio")
     grid: tuple[int, ...]
     if isinstance(reads, PatchInput):
         example, grid = torch.ones(1, 1 + reads.patches, 3 * reads.side**2), (reads.patches,)
@@ -122,7 +127,7 @@ def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
         special=sum(counts.values()),
         cls=any(name in _CLS for name in counts),
         grid=grid,
-        run=run_patches if of_patches else model,
+        run=run_patches if of_patches else run_in_order if shuffles else model,
         real=real_patches if of_patches else None,
         pool=pool if head else None,
     )

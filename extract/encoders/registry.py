@@ -32,7 +32,8 @@ PLUG_INS = "epalm.encoders"  # group of entry points
 PLAYGROUND = "playground"
 RESIZES = ("own", "stretch")
 PRECISIONS = ("float32", "bfloat16", "float16")
-_OTHER_FILES = {"log_mel", "pretrained", "registry", "transformer", "waveform"}  # of this folder: no encoders
+# Files of this folder that are no encoders.
+_OTHER_FILES = {"log_mel", "patches", "pretrained", "registry", "transformer", "waveform"}
 # Of the pictures that CLIP was trained on.
 _CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 SPEC_AUGMENT = (24, 96)  # method: SpecAugment of the paper's best AudioCaps run

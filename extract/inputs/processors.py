@@ -10,7 +10,6 @@ from PIL import Image
 
 from epalm.errors import UsageError
 from epalm.extract.inputs.fit import Fit
-from epalm.extract.inputs.patches import PatchInput
 from epalm.extract.inputs.preprocess import ImageInput, Pixels, Triple
 
 _EQUAL = 1e-5  # of a pixel's range
@@ -43,7 +42,7 @@ def transformers_pixels(processor: Any, resize: str) -> Pixels:
     scale = 255 * (processor.rescale_factor if processor.do_rescale else 1)  # of the values that it normalises
     mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0, 1)
     interpolation: Any = Image.Resampling(int(processor.resample)).name.lower()
-    pixels = Pixels(size, interpolation, _in_unit(mean, scale), _in_unit(std, scale))
+    pixels = Pixels(size, interpolation, in_unit(mean, scale), in_unit(std, scale))
     known = min(*fit.to, *size) > 0 and processor.do_resize
     if known and resize == "stretch":
         return pixels
@@ -54,21 +53,7 @@ def transformers_pixels(processor: Any, resize: str) -> Pixels:
     raise UsageError(fault, hint="use --resize stretch" if known else "choose another encoder")
 
 
-def naflex_input(processor: Any) -> PatchInput:
-    """What an encoder of patches reads, which keeps a picture's proportions: see `PatchInput`."""
-    from epalm.extract.inputs.fit_tensor import TensorFit
-
-    side = int(processor.patch_size)
-    wide = math.isqrt(processor.max_num_patches)
-    while processor.max_num_patches % wide:
-        wide -= 1
-    size = processor.max_num_patches // wide * side, wide * side
-    mean, std = _in_unit(processor.image_mean, 1), _in_unit(processor.image_std, 1)
-    interpolation: Any = Image.Resampling(int(processor.resample)).name.lower()
-    return PatchInput(Pixels(size, interpolation, mean, std, TensorFit("both", size)), side=side)
-
-
-def _in_unit(values: Any, scale: float) -> Triple:
+def in_unit(values: Any, scale: float) -> Triple:
     """A triple, or one value for all, of values in 0 … `scale`: as of values in 0 … 1."""
     red, green, blue = values if isinstance(values, list | tuple) else (values,) * 3
     return red / scale, green / scale, blue / scale

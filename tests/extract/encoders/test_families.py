@@ -59,7 +59,7 @@ def plain(family: Family, folder: Path, pictures: torch.Tensor) -> Plain:
         blocks, norm = (model.get_submodule(place) for place in _PLACES[type(model).__name__])
     for block in blocks:
         block.register_forward_hook(lambda _m, _i, out: hidden.append(out[0] if isinstance(out, tuple) else out))
-    end = model(pictures)
+    end = model(pictures, **({"noise": torch.arange(PATCHES).expand(3, -1)} if "MAE" in type(model).__name__ else {}))
     pooled = end if family.kind == "vit" else getattr(end, "pooler_output", None)
     return Plain(model, norm, hidden, pooled)
 
@@ -112,6 +112,31 @@ def test_means_leave_special_tokens_out(family: Family, folder: Path, pictures: 
     _close(token_of(encoder, pictures), expected)
     if not family.cls:
         assert _build(family, folder).describe() == encoder.describe()  # nothing asked
+
+
+@torch.inference_mode()
+def test_rows_of_many_tokens_are_those_of_a_plain_pass(family: Family, folder: Path, pictures: torch.Tensor) -> None:
+    """`[CLS]` and the patches, rounded as they are stored; then means over cells of their 4 × 4."""
+    own, layers = plain(family, folder, pictures), (0, DEPTH - 1)
+    normed = torch.stack([own.norm(own.hidden[layer]) for layer in layers], dim=1).half()
+    cls = normed[:, :, : int(family.cls)]
+    grid = normed[:, :, family.special :].float().unflatten(2, (4, 4))  # (B, L, 4, 4, D)
+    cells = grid.unflatten(3, (1, 4)).unflatten(2, (2, 2)).mean(dim=(3, 5)).flatten(2, 3)
+    encoder = _build(family, folder, "all")
+    everything, full = encoder.encode(pictures, layers, torch.float16), encoder.layout
+    assert encoder.describe()["layout"] == {"cls": family.cls, "grid": [4, 4]}
+    expected = {
+        "all": torch.cat([cls, grid.flatten(2, 3).half()], dim=2),
+        "pool:2x4": torch.cat([cls, cells.half()], dim=2),
+        "mean": grid.mean(dim=(2, 3))[:, :, None].half(),
+        **({"cls": cls} if family.cls else {}),
+    }
+    for rule, values in expected.items():
+        encoder = _build(family, folder, rule)
+        tokens = encoder.encode(pictures, layers, torch.float16)
+        assert encoder.layout == full.narrowed(rule)
+        torch.testing.assert_close(tokens.half(), values, atol=4e-3, rtol=2e-3)
+        assert torch.equal(tokens.half(), full.pool(everything, rule))  # to the bit
 
 
 @torch.inference_mode()

@@ -104,6 +104,81 @@ def test_recordings(name: str, recordings: list[Path], tmp_path: Path) -> None:
         torch.testing.assert_close(_tokens(encoder, [path])[0], mine, atol=1e-5, rtol=1e-5)
 
 
+GRIDS = {
+    "VideoMAE": (3, 4, 4), "V-JEPA 2": (2, 4, 4), "TimeSformer": (4, 4, 4), "Whisper": (100,), "CLAP": (8, 128),
+    "wav2vec 2, stable": (12_000,), "AST": (2, 5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@torch.inference_mode()
+def test_tokens_lie_in_the_order_of_their_grid(
+    name: str, clips: list[Path], recordings: list[Path], tmp_path: Path
+) -> None:
+    """What changes at one place of the medium moves the token of that place most."""
+    family = ({**VIDEO, **AUDIO})[name]
+    family.save(tmp_path, varied=False)
+    encoder = build_encoder(EncoderChoice(family.kind, str(tmp_path), tokens="all"), device="cpu")
+    layout, grid = encoder.layout, GRIDS[name]
+    assert layout.grid == grid and layout.cls == (family.special > 0)
+    raw = encoder.input(MediaFile(recordings[-1] if name in AUDIO else clips[0]))
+    inputs = encoder.input.normalise(torch.from_numpy(raw))
+    before = encoder.encode(inputs, [0], torch.float32)
+    for place in ((0.3, 0.3, 0.3), (0.7, 0.1, 0.6), (0.4, 0.8, 0.2)):
+        changed, real = _changed(inputs, family.kind, place[: len(grid)], grid)
+        moved = (encoder.encode(changed, [0], torch.float32) - before)[0, 0, int(layout.cls) :].norm(dim=-1)
+        found = np.array(np.unravel_index(int(moved.argmax()), grid))
+        assert (abs(found + 0.5 - np.array(place[: len(grid)]) * real) <= 1.5).all(), (place, found, real)
+
+
+def _changed(
+    inputs: torch.Tensor, kind: str, place: Sequence[float], grid: Sequence[int]
+) -> tuple[torch.Tensor, Sequence[int]]:
+    """Normalised inputs changed at a place, each of its axes from 0 to 1, and the grid without padding."""
+    inputs = inputs.clone()
+    if inputs.ndim == 5:  # clips (1, F, 3, H, W)
+        time, row, column = (int(share * size) for share, size in zip(place, grid, strict=True))
+        step = inputs.shape[1] // grid[0]
+        inputs[0, time * step : (time + 1) * step, :, row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] += 4
+    elif inputs.ndim == 2:  # waveforms (1, samples), here 2.5 s with padding behind
+        grid, start = [int(2.5 * RATE) // 40], int(place[0] * 2.5 * RATE)
+        inputs[0, start : start + 40] += 4
+    else:  # energies (1, frames, mels), those of log_mel with a column more
+        frames, mels = inputs.shape[1], inputs.shape[2] - (kind != "ast")
+        time, width = int(place[-1] * frames), frames // grid[-1]
+        mel = int(place[0] * mels) if len(grid) == 2 else 0
+        inputs[0, time : time + width, mel : mel + mels // grid[0] if len(grid) == 2 else mels] += 1
+    return inputs, grid
+
+
+@pytest.mark.parametrize("name", ["Whisper", "wav2vec 2, stable", "AST", "TimeSformer", "V-JEPA 2"])
+@torch.inference_mode()
+def test_narrower_rules_have_the_bits_of_all_tokens_and_padding_is_zeros(
+    name: str, clips: list[Path], recordings: list[Path], tmp_path: Path
+) -> None:
+    family = ({**VIDEO, **AUDIO})[name]
+    family.save(tmp_path)
+    rules = {"AST": ["pool:2x1", "cls"], "TimeSformer": ["time-mean", "pool:2x4", "cls"], "V-JEPA 2": ["pool:2x2x2"]}
+    encoders = {
+        rule: build_encoder(EncoderChoice(family.kind, str(tmp_path), tokens=rule), device="cpu")
+        for rule in ("all", "mean", *rules.get(name, ["pool:4"]))
+    }
+    whole = encoders["all"]
+    raw = np.concatenate([whole.input(MediaFile(path)) for path in (recordings if name in AUDIO else clips)])
+    inputs = whole.input.normalise(torch.from_numpy(raw))
+    everything = whole.encode(inputs, [1], torch.float16)
+    for rule, encoder in encoders.items():
+        tokens = encoder.encode(inputs, [1], torch.float16).half()
+        assert encoder.layout == whole.layout.narrowed(rule)
+        assert torch.equal(tokens, whole.layout.pool(everything, rule)), rule
+    if name in AUDIO:
+        there = everything[:, 0, int(whole.layout.cls) :].any(dim=-1).unflatten(1, whole.layout.grid)
+        there = there if there.ndim == 2 else there.any(dim=1)
+        assert (there.long().diff(dim=1) <= 0).all()  # padding comes last
+        shares = there.sum(dim=1) / there.shape[1]
+        assert 0 < shares[0] < shares[1] and shares[0] == shares[2]
+
+
 @torch.inference_mode()
 def _expected_of_ast(family: Family, folder: Path, inputs: torch.Tensor, times: list[bool]) -> torch.Tensor:
     """Two rows of patches, five in each: those that begin in the recording."""

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from epalm.extract.inputs.augment import VIEW_0, View
-from epalm.extract.inputs.preprocess import ImageInput
+from epalm.extract.inputs.preprocess import ImageInput, Pixels
+from epalm.extract.inputs.processors import in_unit
 from epalm.extract.media.image import read_image
 from epalm.media import MediaFile
 
@@ -85,6 +86,20 @@ class PatchInput(ImageInput):
 
     def _cells(self, length: int, scale: float) -> int:
         return max(1, math.ceil(length * scale / self.side))
+
+
+def naflex_input(processor: Any) -> PatchInput:
+    """What an encoder of patches reads, as its image processor of transformers makes it."""
+    from epalm.extract.inputs.fit_tensor import TensorFit
+
+    side = int(processor.patch_size)
+    wide = math.isqrt(processor.max_num_patches)
+    while processor.max_num_patches % wide:
+        wide -= 1
+    size = processor.max_num_patches // wide * side, wide * side
+    mean, std = in_unit(processor.image_mean, 1), in_unit(processor.image_std, 1)
+    interpolation: Any = Image.Resampling(int(processor.resample)).name.lower()
+    return PatchInput(Pixels(size, interpolation, mean, std, TensorFit("both", size)), side=side)
 
 
 def real_patches(inputs: "torch.Tensor") -> "torch.Tensor":
