@@ -12,6 +12,7 @@ from epalm.cache.token_rules import CLS, TokenLayout
 from epalm.errors import CacheError, UsageError
 from epalm.fingerprint import canonical_json, digest_json
 
+BLOCK_BYTES = 64 << 20  # of a block whose rows are large
 _DIGITS = 12  # of the fingerprint, in names
 
 
@@ -66,6 +67,10 @@ class FeatureSpec:
     def row_bytes(self) -> int:
         """Of one view of one medium."""
         return math.prod(self.row_shape) * np.dtype(self.stored_dtype).itemsize
+
+    def block_rows(self, views: int, most: int) -> int:
+        """How many media of so many views make a block: `most`, or as many as have the bytes of one."""
+        return max(1, min(most, BLOCK_BYTES // (self.row_bytes * views)))
 
     @property
     def rule(self) -> str:

@@ -26,7 +26,7 @@ from epalm.extract.encoders.registry import build_encoder
 from epalm.extract.plan import ExtractionPlan, Pending
 from epalm.extract.request import ExtractRequest
 from epalm.extract.spec_builder import would_give
-from epalm.extract.stream import CHANGED, Stream, Tally, rows_of_block, without_rows
+from epalm.extract.stream import CHANGED, Stream, Tally, without_rows
 
 _LOOK_AROUND = 1.0  # seconds between two looks at what another machine has written
 _SEEN_TIMEOUT = 90.0  # seconds until what another machine wrote is seen here: network drives remember folders for 60
@@ -59,7 +59,7 @@ def encode_on_cluster(plan: ExtractionPlan, cluster: Cluster, features: FeatureS
     def blocks() -> Iterator[Block]:
         """With paths that hold in another working directory; links stay, as other machines may have others."""
         for views, some in groupby(plan.pending, key=lambda item: item.views):
-            rows = rows_of_block(features, len(views), request.block_rows)
+            rows = features.spec.block_rows(len(views), request.block_rows)
             while block := tuple(islice(some, rows)):
                 yield tuple(replace(item, file=replace(item.file, path=item.file.path.absolute())) for item in block)
 

@@ -118,9 +118,10 @@ def probe_seconds(plan: ExtractionPlan) -> float:
     if not plan.pending:
         return 0.0
     items = max((list(some) for _, some in groupby(plan.pending, key=lambda item: item.views)), key=len)
-    some = items[:: max(1, len(items) // _PROBED)][:_PROBED]
     with TemporaryDirectory() as folder:
         features = FeatureSet(LocalObjects(Path(folder)), plan.spec)
+        probed = min(_PROBED, _WARM_UP + plan.spec.block_rows(len(items[0].views), _PROBED))
+        some = items[:: max(1, len(items) // probed)][:probed]
         features.prepare({})
         with closing(Stream(plan.encoder, features, plan.request, media=len(some))) as stream:
             begun = time.perf_counter()

@@ -142,7 +142,8 @@ def plan_media(
     augmented = {digest for name, digest in digests.items() if not split or name in split}
     every = tuple(range(request.views + 1))
     wanted = {digest: every if digest in augmented else (0,) for digest in digests.values()}
-    serving = cache.serving(spec)
+    # Rows that are made of others' are taken where nothing is left to do: the encoder gives its own alone.
+    serving = [one for one in cache.serving(spec) if one.spec.rule == spec.rule or _holds_all(one, wanted, request)]
     existing = _choose(serving, wanted) if len(serving) > 1 else next(iter(serving), None)
     rows = {view: existing.rows(view) if existing else set[str]() for view in every}
     lost = existing.lost_blocks() if existing else []
@@ -186,6 +187,14 @@ def plan_media(
         digests=digests,
         seconds=time.perf_counter() - started,
     )
+
+
+def _holds_all(features: FeatureSet, wanted: Mapping[str, tuple[int, ...]], request: ExtractRequest) -> bool:
+    """Whether a set lacks nothing of what is wanted but what is known to be bad."""
+    bad = set() if request.retry_bad else features.ledger.digests().keys()
+    rows = {view: features.rows(view) for view in range(request.views + 1)}
+    held = (digest in rows[view] or digest in bad for digest, views in wanted.items() for view in views)
+    return not features.lost_blocks() and all(held)
 
 
 def _choose(serving: list[FeatureSet], wanted: Mapping[str, tuple[int, ...]]) -> FeatureSet:

@@ -22,6 +22,7 @@ import torch
 
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import Entry
+from epalm.cache.spec import BLOCK_BYTES
 from epalm.console import Advance, silent, warn
 from epalm.errors import EpalmError, MediaError
 from epalm.extract.decoding.workers import DecodePool, Request, default_workers
@@ -34,7 +35,6 @@ from epalm.media import MediaFile
 CHANGED = MediaError("the file changed while it was read", hint="run the extraction again")
 _LENIENT = "extract with --retry-bad and without --strict-media to take it as it is"
 _BATCHES_AHEAD = 2
-_BLOCK_BYTES = 64 << 20  # of rows so large that fewer than --block-rows have these
 
 
 @dataclass
@@ -77,7 +77,7 @@ class BatchEncoder:
             self._threads = ThreadPoolExecutor(threads, "encode", initializer=torch.set_num_threads, initargs=(1,))
         self.under_way = 2 if self._on_gpu else threads + 1  # batches: those computed, and one that is prepared
         row = len(layers) * encoder.layout.tokens * encoder.width * self._dtype.itemsize
-        self._at_once: int = min(batch_size, math.ceil(_BLOCK_BYTES / row / (2 if self._on_gpu else max(1, threads))))
+        self._at_once: int = min(batch_size, math.ceil(BLOCK_BYTES / row / (2 if self._on_gpu else max(1, threads))))
 
     def media_at_once(self, views: int) -> int:
         """How many media of so many views make a batch."""
@@ -158,7 +158,7 @@ class Stream:
         try:
             for views, some in groupby(items, key=lambda item: item.views):
                 readable = self._readable(list(some), views)
-                rows = rows_of_block(self._features, len(views), self._most_rows)
+                rows = self._features.spec.block_rows(len(views), self._most_rows)
                 while self._commit_block(islice(readable, rows), views):
                     pass
         finally:
@@ -230,11 +230,6 @@ class Stream:
     def _write_notes(self) -> None:
         self._features.ledger.add_all(self._notes)
         self._notes = []
-
-
-def rows_of_block(features: FeatureSet, views: int, most: int) -> int:
-    """How many media of so many views make a block: `most`, or as many as have the bytes of one."""
-    return max(1, min(most, _BLOCK_BYTES // (features.spec.row_bytes * views)))
 
 
 def without_rows(features: FeatureSet, items: Sequence[Pending]) -> list[Pending]:

@@ -31,17 +31,17 @@ STEPS = ("fsync", "link", "replace", "rename", "unlink", "mkdir", "write")
 
 
 class Synthetic:
-    """An encoder that starts at once, takes a moment, and notes in a file what it encodes."""
+    """An encoder of three tokens a layer that starts at once, takes a moment, and notes in a file what it encodes."""
 
-    kind, modality, depth, width = "synthetic", Modality.IMAGE, 3, 16
-    device, precision, layout = torch.device("cpu"), "float32", TokenLayout(True, ())
+    kind, modality, depth, width = "synthetic", Modality.IMAGE, 3, 8
+    device, precision, layout = torch.device("cpu"), "float32", TokenLayout(True, (2,))
 
     def __init__(self, log: Path | None = None, seconds: float = 0.0) -> None:
         self.input: Any = ImageInput(Pixels((8, 8), "nearest", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
         self._log, self._seconds = log, seconds
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "weights": "fixed"}
+        return {"kind": self.kind, "weights": "fixed", "tokens": "all", "layout": {"cls": True, "grid": [2]}}
 
     def encode(self, batch: torch.Tensor, layers: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         time.sleep(self._seconds)
@@ -49,9 +49,9 @@ class Synthetic:
             with self._log.open("a") as file:
                 file.write(f"{len(batch)}\n")
         flat = batch.flatten(1)
-        weights = np.random.default_rng(0).normal(size=(flat.shape[1], self.depth * self.width))
+        weights = np.random.default_rng(0).normal(size=(flat.shape[1], self.depth * 3 * self.width))
         tokens: torch.Tensor = (flat.double() @ torch.from_numpy(weights)).float()
-        return tokens.unflatten(1, (self.depth, 1, self.width))[:, list(layers)]  # type: ignore[no-any-return]
+        return tokens.unflatten(1, (self.depth, 3, self.width))[:, list(layers)]  # type: ignore[no-any-return]
 
 
 def dataset(media: Path, *, backwards: bool = False) -> Dataset:

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
         ("scale", 6),
         ("crash", 1),
         ("scores", 4),
+        ("token_rows", 2),
     ],
 )
 def test_each_benchmark_gives_its_ratios(part: str, lines: int, tmp_path: Path) -> None:

@@ -75,8 +75,11 @@ def import_set(cache: Cache, path: Path) -> dict[str, Any]:
                 advance(len(digests))
         features = cache.feature_set(file.spec, recorded=existing.recorded if existing else file.recorded)
         with progress(f"import {features.name}", count, "media") as advance:
+            step = file.spec.block_rows(len(file.views), count)
             for digests, values in file:
-                features.write_block(digests, values, file.views, made={"recorded": file.recorded})
+                for start in range(0, len(digests), step):
+                    part = slice(start, start + step)
+                    features.write_block(digests[part], values[part], file.views, made={"recorded": file.recorded})
                 advance(len(digests))
         add_names(features, file.manifests)
         return {"set": features.name, "media": new, "there": count - new, "views": file.views}

@@ -32,7 +32,8 @@ from epalm.errors import CacheError
 from epalm.fingerprint import digest_json
 
 _STRETCH = 512  # rows that have one checksum, as many as a block has
-_STRETCH_BYTES = 256 << 20  # of rows so wide that fewer have one; also what one row may have
+_STRETCH_BYTES = 256 << 20  # of rows so wide that fewer have one
+_LARGEST_ROW = 4 << 30  # bytes
 _MEMBERS = ["about.json", "digests", "features", "manifests", "recorded.json", "spec.json"]
 _DIGEST, _BYTE = np.dtype("S64"), np.dtype("u1")
 _AGAIN = "copy the file again, or export it again"
@@ -144,7 +145,7 @@ class ExportedSet:
         row_bytes = math.prod(self._row) * self._features.dtype.itemsize
         if self._features.shape != (len(self.digests), *stored) or math.prod(stored) != math.prod(self._row):
             raise CacheError(f"{path} holds features {self._features.shape}, which is not what its description says")
-        if row_bytes > _STRETCH_BYTES:
+        if row_bytes > _LARGEST_ROW:
             raise CacheError(f"{path} holds rows of {row_bytes:,} bytes; no encoder has such")
         self.bytes, self._step = len(self.digests) * row_bytes, _stretch_rows(row_bytes)
         sums = self._sums.get("features")

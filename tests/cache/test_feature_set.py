@@ -16,7 +16,7 @@ from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
 from epalm.errors import CacheError
 
-LAYERS, WIDTH = 3, 5
+LAYERS, TOKENS, WIDTH = 3, 2, 5
 SPEC = FeatureSpec(
     modality="image",
     encoder={"kind": "vit", "weights": "abc", "architecture": {"depth": 6, "width": WIDTH}},
@@ -27,6 +27,7 @@ SPEC = FeatureSpec(
     compute={"dtype": "float32", "autocast": None},
     stored_dtype="float16",
     version=1,
+    tokens=TOKENS,
 )
 
 
@@ -44,7 +45,7 @@ def load(features: FeatureSet) -> FeatureSet:
 
 
 def values(rows: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(rows, 1, LAYERS, 1, WIDTH)).astype(np.float16)
+    return np.random.default_rng(seed).normal(size=(rows, 1, LAYERS, TOKENS, WIDTH)).astype(np.float16)
 
 
 def names(rows: int, prefix: str = "d") -> list[str]:

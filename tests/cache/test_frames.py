@@ -62,7 +62,7 @@ def _expected(features: FeatureSet, digests: list[str], views: tuple[int, ...]) 
 @pytest.mark.parametrize("views", [None, (0, 1), (0, 2), (2,)])
 def test_a_dask_array_has_the_rows_that_were_written(features: FeatureSet, views: tuple[int, ...] | None) -> None:
     array, digests = features.to_dask(views=views), features.digests(views=views)
-    assert array.dtype == np.float32 and array.shape == (len(digests), len(views or (0,)), 3, 1, 5)
+    assert array.dtype == np.float32 and array.shape == (len(digests), len(views or (0,)), *SPEC.row_shape)
     np.testing.assert_array_equal(array.compute(), _expected(features, digests, views or (0,)).astype(np.float32))
 
 
@@ -113,7 +113,7 @@ def test_a_cache_is_a_frame_of_sets_and_a_frame_of_ledgers(tmp_path: Path, featu
     ]
     (folder(other) / "spec.json").write_text("{")
     sets = {one["set"]: one for one in cache.frame().to_dict("records")}
-    assert [sets[features.name][key] for key in ("media", "tokens", "bad")] == [14, 1, 1]
+    assert [sets[features.name][key] for key in ("media", "tokens", "bad")] == [14, 2, 1]
     assert not isinstance(sets[features.name]["fault"], str) and "spec.json" in sets[other.name]["fault"]
     with pytest.raises(CacheError):
         cache.ledger()
@@ -127,5 +127,5 @@ def test_the_example_in_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(compile(example, "docs/cache.md", "exec"), names)
-    assert names["array"].shape == (8, 1, 1, 1, 5) and len(names["rows"]) == 8
+    assert names["array"].shape == (8, 1, 1, 2, 5) and len(names["rows"]) == 8
     assert names["by_digest"].keys() == set(names["rows"]["digest"])

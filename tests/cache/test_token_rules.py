@@ -145,13 +145,14 @@ def test_the_models_own_pooling_is_not_made_of_tokens() -> None:
 
 
 def test_a_specification_says_what_its_tokens_are() -> None:
+    one = replace(SPEC, tokens=1)
     described = {**SPEC.encoder, "layout": {"cls": True, "grid": [4, 6]}}
     everything = replace(SPEC, encoder={**described, "tokens": "all"}, tokens=25)
-    assert (SPEC.rule, SPEC.layout) == ("cls", TokenLayout(True, ()))
+    assert (one.rule, one.layout) == ("cls", TokenLayout(True, ()))
     assert (everything.rule, everything.layout) == ("all", PICTURE)
     pool = replace(everything, encoder={**described, "tokens": "pool:2x2"}, tokens=7)
     assert pool.layout == TokenLayout(True, (2, 3))
-    assert replace(SPEC, encoder={**SPEC.encoder, "tokens": "mean"}).layout == TokenLayout(False, (1,))
+    assert replace(one, encoder={**SPEC.encoder, "tokens": "mean"}).layout == TokenLayout(False, (1,))
     assert replace(SPEC, tokens=7).layout == TokenLayout(False, (7,))  # of an encoder that describes nothing
 
 

@@ -77,7 +77,7 @@ def test_as_typed_the_rows_are_those_of_one_process(
     (tmp_path / "media" / "zzz.png").write_text("no picture")
     monkeypatch.chdir(tmp_path)
     words = [*("extract", "-m", "image", "--data", "media", "--weights", str(small_vit), "--layers", "0,2", "--json")]
-    words += ["--views", "2", "--block-rows", str(BLOCK_ROWS), "--batch-size", "12"]
+    words += ["--tokens", "all", "--views", "2", "--block-rows", str(BLOCK_ROWS), "--batch-size", "12"]
     mine = epalm(*words, "--cache", "mine", "--workers", 0)
     # A cluster of its own, with decoding processes below its daemonic workers.
     theirs = epalm(*words, "--cache", "theirs", "--engine", "dask", "--dask-workers", 2, "--workers", 1)

@@ -22,7 +22,7 @@ from tests.conftest import Epalm
 from tests.feature_sets import Block, digest, make_set
 
 MEDIA = 6
-SHAPE = (MEDIA, 1, 3, 1, 5)
+SHAPE = (MEDIA, 1, *SPEC.row_shape)
 VALUE = np.zeros((1, *SHAPE[1:]), np.float16)
 Change = Callable[[h5py.File], object]
 
@@ -162,7 +162,7 @@ HOSTILE: dict[str, Change] = {
     "virtual": _virtual,
     "plugin": _plugin,
     "compact": _compact,
-    "chunked": _member("features", chunks=(2, 1, 3, 1, 5)),
+    "chunked": _member("features", chunks=(2, 1, *SPEC.row_shape)),
     "gzip": _member("features", compression="gzip"),
     "shuffle": _member("features", shuffle=True),
     "fletcher32": _member("digests", fletcher32=True),
@@ -185,13 +185,13 @@ HOSTILE: dict[str, Change] = {
     "a loop": _loop,
     "null space": _member("features", data=h5py.Empty("<f2")),
     "huge": _member("features", shape=(10**9, *SHAPE[1:]), dtype="<f2"),
-    "huger than numbers": _member("features", shape=(2**40, 2**10, 3, 1, 5), dtype="<f2"),
+    "huger than numbers": _member("features", shape=(2**40, 2**10, *SPEC.row_shape), dtype="<f2"),
     "never written": _member("features", shape=SHAPE, dtype="<f2"),
     "huge text": _member("spec.json", shape=(2**40,), dtype="u1"),
     "no rows": _member("features", shape=(0, *SHAPE[1:]), dtype="<f2"),
     "fewer dimensions": _member("features", data=np.zeros((MEDIA, 15), "<f2")),
-    "fewer layers": _member("features", data=np.zeros((MEDIA, 1, 2, 1, 5), "<f2")),
-    "fewer rows": lambda file: _put(file, "features", np.zeros((MEDIA - 1, 1, 3, 1, 5), np.float16)),
+    "fewer layers": _member("features", data=np.zeros((MEDIA, 1, 2, 2, 5), "<f2")),
+    "fewer rows": lambda file: _put(file, "features", np.zeros((MEDIA - 1, *SHAPE[1:]), np.float16)),
     "fewer digests": lambda file: _put(file, "digests", file["digests"][:-1]),
     "digest twice": _digests(digest(0).encode()),
     "digest no hex": _digests(b"z" * 64),
@@ -225,7 +225,7 @@ HOSTILE: dict[str, Change] = {
     "spec of layers out of order": _spec(layers=[5, 4, 3]),
     "spec of layers that are texts": _spec(layers="345"),
     "spec of no tokens": _spec(tokens=0),
-    "spec of other tokens": _spec(tokens=2),
+    "spec of other tokens": _spec(tokens=3),
     "spec of a wide row": _spec(width=2**40),
     "spec of objects": _spec(stored_dtype="object"),
     "spec of a list": _spec(encoder=["vit"]),

@@ -49,7 +49,7 @@ def test_a_set_that_was_pulled_serves_where_the_media_are_not(
     assert (source.missing, source.sourceless) == ({}, 14)
     gathered = source.gather(dataset.samples)
     expected = contents(features)
-    assert [row.tobytes() for row in gathered] == [expected[digest(n), 0][2 * SPEC.width :] for n in range(14)]
+    assert [row.tobytes() for row in gathered] == [expected[digest(n), 0][SPEC.row_bytes // 3 :] for n in range(14)]
 
 
 def test_push_and_pull_as_they_are_typed(epalm: Epalm, features: FeatureSet, there: str, tmp_path: Path) -> None:
