@@ -50,10 +50,10 @@ def _describe(name: str) -> Record:
     from epalm.train.bridge.registry import bridges as every
 
     one = every()[name]
+    entry = one.entry(_BLOCKS)
     with torch.device("meta"):
         layout = TokenLayout(True, _GRID).narrowed(one.reads[0])
-        built = one.make(one.layers, layout, *_WIDTHS, **one.settings().model_dump())
-    entry = one.entry(_BLOCKS)
+        built = one.build(one.layers, layout, *_WIDTHS, entry.end - entry.start, **one.settings().model_dump())
     return {
         "name": name,
         "reads": list(one.reads),

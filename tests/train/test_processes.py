@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow  # for the fixture that most of them share
 HOST = Path(process_host.__file__)
 SHORT = ("--set", "optim.max_steps=3", "--set", "optim.batch_size=5", "--set", "data.val_split=test")
 CLI = ("train", "--from-cache", "--recipe", "playground", "--device", "cpu", *SHORT, "--json")
+CROSSING = {"model.bridge": "cross-attention", "bridge.inner_width": 8, "bridge.dropout": 0.0}  # one for all blocks
 SCENARIOS: list[dict[str, Any]] = [
     {"run": "one", "count": 1},
     {"run": "two", "workers": 2},
@@ -34,6 +35,8 @@ SCENARIOS: list[dict[str, Any]] = [
     {"run": "llama", "count": 1, "lm.name": "lm"},
     {"run": "llama, two", "lm.name": "lm"},
     {"run": "llama, sharded", "lm.name": "lm", "sharded": True},
+    {"run": "crossing", "count": 1, **CROSSING},
+    {"run": "crossing, two", **CROSSING},
     {"run": "killed", "at": 23, "kill": [0, 1]},
     {"run": "killed", "at": 7, "signal": 1},  # of the steps after the checkpoint of step 20
     {"run": "killed"},
@@ -83,11 +86,13 @@ def done(tmp_path_factory: pytest.TempPathFactory, extracted_pictures: Path) -> 
     return Outcome(runs, codes)
 
 
-@pytest.mark.parametrize("run", ["two", "three", "parts of two", "sharded", "llama, two", "llama, sharded"])
+@pytest.mark.parametrize(
+    "run", ["two", "three", "parts of two", "sharded", "llama, two", "llama, sharded", "crossing, two"]
+)
 def test_however_a_step_is_divided_it_is_the_same_step(done: Outcome, run: str) -> None:
     """Steps of 4, 4, 4 and 1 samples: in the last some processes have none."""
     assert {code for codes in done.codes[run] for code in codes} == {0}, done.shown(run)
-    one = "llama" if run.startswith("llama") else "one"
+    one = run.split(",", maxsplit=1)[0] if "," in run else "one"
     expected = done.losses(one)
     assert len(expected) == STEPS and len(set(expected)) == STEPS
     torch.testing.assert_close(torch.tensor(done.losses(run)), torch.tensor(expected), atol=1e-5, rtol=1e-6)

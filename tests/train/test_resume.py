@@ -134,9 +134,19 @@ def test_a_training_with_a_llama_goes_on_bit_by_bit(host: Host, tmp_path: Path) 
     assert "Question: {question} Answer:" in (tmp_path / "3/config.toml").read_text()
 
 
-def test_a_training_that_draws_in_every_step_goes_on_bit_by_bit(host: Host, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        {"model.bridge": "random-tokens", "model.dropout": 0.2},
+        {"model.bridge": "qp-inner", "bridge.inner_width": 8, "bridge.queries": 2},
+        {"model.bridge": "cross-attention", "bridge.inner_width": 8},
+    ],
+)
+def test_a_training_that_draws_in_every_step_goes_on_bit_by_bit(
+    drawing: dict[str, Any], host: Host, tmp_path: Path
+) -> None:
     """Which tokens are kept, and what dropout leaves out."""
-    drawing = {"model.bridge": "random-tokens", "model.dropout": 0.2, "optim.clip_norm": 0.5}
+    drawing = {**drawing, "optim.clip_norm": 0.5}
     names = ["3", "6", "9", "12"]
     whole = [{"run": "whole", **drawing}, {"run": "other", "optim.seed": 1, **drawing}]
     results, said = host(tmp_path, *whole, *({"run": name, "at": int(name), **drawing} for name in names))

@@ -43,8 +43,6 @@ def build_model(
         raise ValueError("the settings are not resolved")
     bridge = bridge_of(config)
     own: dict[str, Any] = {"shared": connector_form == "shared"} if settings.bridge == EPALM else bridge.own(config)
-    if bridge.by_block:
-        own["entered"] = settings.end - settings.start
     if adapter_form == "bottleneck" and settings.adapter_factor > hidden:
         raise UsageError(
             f"model.adapter_factor {settings.adapter_factor} leaves nothing of a hidden size of {hidden}",
@@ -53,7 +51,7 @@ def build_model(
     prompt = adapters = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.optim.seed)
-        connector = bridge.make(settings.tokens, layout, width, hidden, **own)
+        connector = bridge.build(settings.tokens, layout, width, hidden, settings.end - settings.start, **own)
         injection = Injection(
             connector.groups,
             settings.start,

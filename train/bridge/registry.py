@@ -65,6 +65,11 @@ class Bridge:
     prompt: tuple[PromptForm, int] = ("none", 1)
     settings: type[Section] = Section  # its own, [bridge] in a recipe
 
+    def build(self, layers: int, layout: TokenLayout, width: int, hidden_size: int, entered: int, **own: Any) -> Any:
+        """The module, whose groups enter `entered` blocks."""
+        told = {"entered": entered} if self.by_block else {}
+        return self.make(layers, layout, width, hidden_size, **told, **own)
+
     def takes(self, rule: str) -> bool:
         """Whether it reads tokens of a rule; of one that pools, whatever the cells."""
         return rule.partition(":")[0] in {one.partition(":")[0] for one in self.reads}
