@@ -16,7 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from epalm import api
-from epalm.cli.bench.table import make_table, plan_grid, replace_marked
+from epalm.cli.bench.marks import replace_marked
+from epalm.cli.bench.planning import plan_grid, trainings_of
+from epalm.cli.bench.table import make_table
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training, run_trainings
 from epalm.console import time_in_words
 from epalm.datasets import load_dataset
@@ -58,12 +60,12 @@ def main() -> None:
     )
     sides = grid.model_copy(update={"rows": (grid.rows[0], grid.rows[-1]), "modalities": tuple(Modality)})
     pairs, levels = plan_grid(sides, bench), plan_grid(grid, bench)
-    outcomes = timed(work, "trainings", lambda: run_trainings([*pairs.values(), *levels.values()], bench))
+    outcomes = timed(work, "trainings", lambda: run_trainings([*trainings_of(pairs), *trainings_of(levels)], bench))
     text_only = {
         modality: timed(work, f"text-only-{modality}", lambda: score_text_only(arguments.lm, modality, work))  # noqa: B023
         for modality in Modality
     }
-    seeing, blind = ({m: outcomes[pairs[number, m]] for m in Modality} for number in (0, 1))
+    seeing, blind = ({m: outcomes[pairs[number, m][0]] for m in Modality} for number in (0, 1))
     table = make_table(grid, bench, levels, outcomes)
     part = "\n\n".join([
         _about(work, outcomes, arguments.processes),

@@ -37,36 +37,51 @@ def compare(first: ScoreFile, others: Sequence[ScoreFile], *, examples: int) -> 
     }
 
 
+def together(
+    files: Sequence[ScoreFile], task: str
+) -> tuple[list[pd.DataFrame], dict[str, tuple[list[Measured], list[str]]]]:
+    """Samples of a task that are scored in all files: each file's rows of them, and what each metric can compare.
+
+    By its name: the statistics of each file, and the medium of each of their samples. Media are one where their bytes
+    are: by the digest, where any scoring knew it, else by the name. Raises UsageError: a file is damaged.
+    """
+    named = pd.concat([one.frame for one in files]).dropna(subset="digest").drop_duplicates("medium")
+    digests, first = named.set_index("medium")["digest"], files[0].frame
+    ids = first.index[first["task"] == task]
+    for other in files[1:]:
+        ids = ids.intersection(other.frame.index, sort=False)
+    rows, measured = [one.frame.loc[ids] for one in files], {}
+    media = rows[0]["medium"].map(digests).fillna(rows[0]["medium"])
+    for name, metric in metrics().items():
+        key = metric.counts or metric.name
+        if all(key in one for one in rows) and (every := np.all([one[key].notna() for one in rows], axis=0)).any():
+            values = [np.array(one.loc[every, key].tolist(), dtype=np.float64) for one in rows]
+            each = [Measured(part.reshape(len(part), -1), metric.aggregate) for part in values]
+            measured[name] = each, media[every].tolist()
+    return rows, measured
+
+
 def _tasks(first: ScoreFile, other: ScoreFile, examples: int) -> dict[str, Any]:
-    # Media are one where their bytes are: by the digest, where either scoring knew it, else by the name.
-    named = pd.concat([first.frame, other.frame]).dropna(subset="digest").drop_duplicates("medium")
-    digests = named.set_index("medium")["digest"]
     tasks = {}
     for task, scored in first.figures["tasks"].items():
-        ids = first.frame.index[first.frame["task"] == task].intersection(other.frame.index, sort=False)
-        if ids.empty:
+        (one, two), measured = together([first, other], task)
+        if one.empty:
             continue
-        one, two = first.frame.loc[ids], other.frame.loc[ids]
-        media = one["medium"].map(digests).fillna(one["medium"])
         measures = {}
-        for name, metric in metrics().items():
-            key = metric.counts or metric.name
-            if key in one and key in two and (both := one[key].notna() & two[key].notna()).any():
-                counts = scored.get("figures", {}).get(name, scored)
-                values = [np.array(frame.loc[both, key].tolist(), dtype=np.float64) for frame in (one, two)]
-                before, after = (Measured(part.reshape(len(part), -1), metric.aggregate) for part in values)
-                measures[name] = {
-                    "measure": name,
-                    "samples": int(both.sum()),
-                    "scored": int(both.sum()),
-                    "expected": counts["expected"],
-                    "of": counts.get("of", counts["expected"]),
-                    **difference(before, after, media[both].tolist()),
-                }
+        for name, ((before, after), media) in measured.items():
+            counts = scored.get("figures", {}).get(name, scored)
+            measures[name] = {
+                "measure": name,
+                "samples": len(media),
+                "scored": len(media),
+                "expected": counts["expected"],
+                "of": counts.get("of", counts["expected"]),
+                **difference(before, after, media),
+            }
         either = {name for file in (first, other) for name in file.figures["tasks"].get(task, {}).get("metrics", ())}
         tasks[task] = {
-            "samples": len(ids),
-            "left_out": scored["expected"] - len(ids),  # not scored in both
+            "samples": len(one),
+            "left_out": scored["expected"] - len(one),  # not scored in both
             "measures": measures,
             "one_sided": sorted(either - measures.keys()),
             "changed": _changed(one, two, examples),

@@ -1,8 +1,11 @@
 """In place of `epalm.api` in a bench: one that only gives what its functions give, and one that stops."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from epalm import api
 from epalm.errors import EpalmError
@@ -24,6 +27,16 @@ class Runner:
         self.scored: list[ScoreRequest] = []
         self.broken, self.bad = "", 0
 
+    def plan(self, request: ExtractRequest, *, dry: bool) -> Any:
+        """Rows of all tokens serve those of some of them."""
+        assert dry
+        tokens = request.tokens or "cls"
+        name = f"set-{digest_json([request.modality, request.encoder, request.frames, request.views])[:4]}"
+        there = [SimpleNamespace(bytes=1 << 20)] if request.encoder else []
+        existing = SimpleNamespace(records=lambda: there) if there else None
+        spec = SimpleNamespace(name=f"{name}-{tokens}", serves=lambda other: other.name[:8] == name)
+        return SimpleNamespace(spec=spec, existing=existing, bytes=0 if there else 3 << 20)
+
     def extract(self, request: ExtractRequest) -> Any:
         self.extracted.append(request)
         return SimpleNamespace(set_name=f"set-{len(self.extracted)}", bad=self.bad, ledger="the ledger")
@@ -41,10 +54,20 @@ class Runner:
             raise EpalmError("the scoring broke", hint="mend it")
         self.scored.append(request)
         value = BLIND if "blind" in request.run else SEEING
+        folder = Path(request.run)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "samples.jsonl").open("w") as file:
+            for number, of in ((number, of) for number in range(50) for of in ("qa", "caption")):
+                right = float((number + sum(map(ord, request.run))) % 50 < 50 * value)
+                scores: dict[str, Any] = dict.fromkeys(("exact match", "VQA soft accuracy", "CIDEr"), right)
+                scores["BLEU counts"] = [right] * 8 + [8, 8]
+                line = {"id": f"{of}{number}", "task": of, "media": f"{number}.jpg", "prompt": "", "text": ""}
+                file.write(json.dumps(line | {"scores": scores}) + "\n")
         counts = {"scored": 50, "expected": 50, "of": 50, "missing": 0}
         figures = {name: {"value": value, "low": value - 0.1, "high": value + 0.1, **counts} for name in NAMES}
         task = {"metrics": dict.fromkeys(NAMES, value), "figures": figures, "chance": dict.fromkeys(NAMES, 0.2)}
-        return {"run": Path(request.run).name, "split": request.split, "tasks": {"qa": task, "caption": task}}
+        about = {"samples": "all", "per_sample": "samples.jsonl"}
+        return {"run": folder.name, "split": request.split, "tasks": {"qa": task, "caption": task}, **about}
 
 
 class Stopping:
@@ -61,3 +84,23 @@ class Stopping:
             return getattr(api, name)(request, **options)
 
         return counted
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
+    """What is run in place of running it."""
+    from epalm.cli.bench import trainings
+    from epalm.extract import plan
+
+    runner = Runner()
+    monkeypatch.setattr(trainings, "api", runner)
+    monkeypatch.setattr(trainings, "row_bytes", lambda *_: 2048)
+    monkeypatch.setattr(plan, "plan", runner.plan)
+    monkeypatch.chdir(tmp_path)
+    return runner
+
+
+def page_for(folder: Path, *names: str) -> Path:
+    page = folder / "page.md"
+    page.write_text("".join(f"before\n<!-- {name} -->\nold\n<!-- /{name} -->\nafter\n" for name in names))
+    return page

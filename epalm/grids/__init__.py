@@ -1,24 +1,28 @@
 """Grids of trainings as data: TOML files that say what each row changes in a recipe, and what the columns show.
 
 The packaged ones are the paper's tables of choices, with the published figures (eP-ALM, ICCV 2023, supplementary
-material), and the variants of the method. Knows settings; runs nothing.
+material), the variants of the method, and all bridges. Rows are listed, or are the product of axes. Knows settings;
+runs nothing.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from epalm.errors import UsageError
 from epalm.recipes.config import parse_inject
-from epalm.recipes.settings import Section
+from epalm.recipes.settings import Section, Share
 from epalm.samples import Modality, Task
 
 PAPER_BLOCKS = 32  # of the language model that a row's `inject` counts in
 PAPER_BANK = (128, 1024)  # mel bins and time frames of the filter bank that a row's `masks` are widths in
+FewShot = Annotated[PositiveInt, Field(strict=True)] | Annotated[Share, Field(strict=True)]
 _DEEP = 24  # blocks from which on tokens enter as many blocks as in the paper
 
 
@@ -32,9 +36,20 @@ class Row(Section):
     masks: tuple[int, int] | None = None  # widest frequency and time mask in the paper's filter bank
     views: PositiveInt | None = None  # augmented views in the cache
     encoder: str | None = None
+    tokens: str | None = None  # rule of the tokens that are stored and read [those that the bridge reads]
     frames: PositiveInt | None = None  # of a clip
+    lm: str | None = None
+    bridge: str | None = None
+    few_shot: FewShot | None = None  # samples, or a share of them
+    seeds: tuple[NonNegativeInt, ...] | None = None  # a training each; the row shows their mean [the grid's]
     in_loop: bool = False  # the encoder runs in the training loop, and the cache is not used
     published: Mapping[str, float] = Field(default_factory=dict)  # × 100, by name of the measure
+
+    def settings(self) -> list[str]:
+        """What the row sets of a recipe by its own keys: "section.key=value"."""
+        places = {"lm.name": self.lm, "model.bridge": self.bridge, "encoder.tokens": self.tokens}
+        own: dict[str, str | float | None] = {**places, "data.few_shot": self.few_shot}
+        return [f"{key}={json.dumps(value)}" for key, value in own.items() if value is not None]
 
 
 class GridMeasure(Section):
@@ -50,17 +65,34 @@ class Grid(Section):
 
     name: str
     title: str
-    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+    rows: tuple[Row, ...] = ()
+    encoders: tuple[str, ...] = ()  # these axes make a row of each combination, behind the rows that are listed
+    lms: tuple[str, ...] = ()
+    bridges: tuple[str, ...] = ()
+    few_shot: tuple[FewShot, ...] = ()
+    seeds: tuple[NonNegativeInt, ...] = ()  # of every row [the recipe's]
     measures: Annotated[tuple[GridMeasure, ...], Field(min_length=1)]
     first: str = "row"  # heading of the labels
     recipe: str | None = None  # [that of the data]
     modalities: tuple[Modality, ...] = tuple(Modality)
     columns: tuple[
-        Literal["here", "parameters", "share", "seconds", "measures", "intervals", "published"], ...
+        Literal["here", "parameters", "share", "seconds", "bytes", "measures", "intervals", "published", "ranks"], ...
     ] = ("parameters", "intervals")  # fmt: skip
     published: str | None = None  # on what the published figures were measured
     playground_steps: PositiveInt | None = None  # optim.max_steps on the playground
     chance: bool = False  # a last row: what guessing the training split's most common answers and caption gives
+
+    def conflicts(self) -> dict[str, bool]:
+        """See `Section`."""
+        return {"it has neither rows nor an axis (encoders, lms, bridges, few_shot)": not self.every_row}
+
+    @property
+    def every_row(self) -> tuple[Row, ...]:
+        """The rows that are listed, and those of the axes."""
+        every = {"encoder": self.encoders, "lm": self.lms, "bridge": self.bridges, "few_shot": self.few_shot}
+        axes: dict[str, tuple[Any, ...]] = {key: values for key, values in every.items() if values}
+        chosen = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
+        return *self.rows, *(Row(label=", ".join(map(str, one.values())), **one) for one in chosen)
 
 
 def grids() -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,11 +10,10 @@ import typer
 from epalm.cli.tables import Format, Listing, show_listing
 
 if TYPE_CHECKING:
-    from epalm.cli.bench.table import Planned
+    from epalm.cli.bench.planning import Planned
 
-from epalm.cli.bench.trainings import BenchRequest, Training, earlier_outcome, run_trainings
-from epalm.console import print_table, say, time_in_words
-from epalm.extract.request import ExtractRequest
+from epalm.cli.bench.trainings import BenchRequest, Training, earlier_outcome, plan_sets, run_trainings
+from epalm.console import print_table, say, size_in_words, time_in_words
 from epalm.samples import with_links
 from epalm.train.request import PLAYGROUND, recipe_for
 
@@ -39,7 +38,8 @@ def bench(
     `table-3`: which of the encoder's layers go to which blocks of the language model. `table-4`: SpecAugment.
     `variants`: the variants of the method, *blind* (the perceptual token withheld) and *chance*. The paper's tables
     show the published figures too: data and models differ, so only the order of the rows compares. `levels-smollm2`:
-    table-3 with a real language model; `lm.name` is its folder or Hub name. A grid of your own is a TOML file.
+    table-3 with a real language model; `lm.name` is its folder or Hub name. A grid of your own is a TOML file: rows, or
+    axes (encoders, lms, bridges, few_shot), and seeds, over which a row is averaged.
 
     What is stopped goes on with the same command; what was trained for any table is not trained again.
 
@@ -51,7 +51,9 @@ def bench(
         epalm bench levels-smollm2 --set lm.name=models/smollm2
         epalm bench mine.toml --format csv > mine.csv
     """
-    from epalm.cli.bench.table import make_table, marked_among, plan_grid, replace_marked
+    from epalm.cli.bench.marks import marked_among, replace_marked
+    from epalm.cli.bench.planning import plan_grid, trainings_of
+    from epalm.cli.bench.table import make_table
     from epalm.cli.outputs import data_files, require_output
     from epalm.grids import grids, load_grid
 
@@ -75,7 +77,7 @@ def bench(
         return
     say(f"data: {'the playground, a small built-in world' if data == PLAYGROUND else data}")
     say(f"messages of the trainings are in {work.runs / 'logs'}")
-    outcomes = run_trainings([training for one in planned.values() for training in one.values()], work)
+    outcomes = run_trainings([training for one in planned.values() for training in trainings_of(one)], work)
     tables = [make_table(grid, work, planned[grid.name], outcomes) for grid in chosen]
     for table in tables:
         if request.write and table.name in marked:
@@ -88,20 +90,26 @@ def bench(
 
 
 def _show_plan(planned: "Mapping[str, Planned]", work: BenchRequest, form: Format) -> None:
-    """The trainings, which are done, and how long the others take at the rate of those; one of several grids once."""
+    """The trainings, which are done, what they share, and how long the others take at the rate of those.
+
+    One of several grids stands there once.
+    """
+    from epalm.cli.bench.planning import trainings_of
+
     grids_of: dict[Training, list[str]] = {}
     for name, one in planned.items():
-        for training in dict.fromkeys(one.values()):
+        for training in trainings_of(one):
             grids_of.setdefault(training, []).append(name)
     outcomes = {training: earlier_outcome(training, work) for training in grids_of}
     done = [outcome.trained for outcome in outcomes.values() if outcome]
     rate = sum(one["seconds"] for one in done) / sum(one["steps"] for one in done) if done else 0.0
+    sets = plan_sets(grids_of)
     rows = [
         {
             "grids": grids,
             "modality": training.extract.modality.value,
             "settings": training.request.changes.settings,
-            "features": _features(training),
+            "features": "encoder in the loop" if training.in_loop else sets[training.extract].name,
             "steps": steps,
             "done": outcomes[training] is not None,
             "seconds": rate * steps if done and steps and not outcomes[training] else None,
@@ -109,17 +117,16 @@ def _show_plan(planned: "Mapping[str, Planned]", work: BenchRequest, form: Forma
         for training, grids in grids_of.items()
         for steps in [json.loads(training.decides)["optim"]["max_steps"]]
     ]
+    stored = dict.fromkeys(sets.values())
+    there, new = (size_in_words(sum(getattr(one, key) for one in stored)) for key in ("there", "new"))
     notes = [f"{len(rows)} trainings, {len(done)} of them done; these are looked at again, not trained"]
+    notes.append(f"feature sets: {len(stored)}; {there} in the cache, {new} to be extracted")
+    notes += [
+        f"{one.name}: {size_in_words(one.there)} there, {size_in_words(one.new)} new, for "
+        f"{sum(not training.in_loop and sets[training.extract] == one for training in grids_of)} trainings"
+        for one in stored
+    ]
     if done:
         taken = time_in_words(sum(row["seconds"] or 0.0 for row in rows))
         notes.append(f"the others take about {taken} one after the other, at the rate of those done")
     show_listing(rows, form, title="trainings", empty="no trainings", notes=notes)
-
-
-def _features(training: Training) -> str:
-    """What is not as usual in the extraction."""
-    if training.in_loop:
-        return "encoder in the loop"
-    usual = ExtractRequest(training.extract.modality)
-    extract = {name: value for name, value in asdict(training.extract).items() if value != getattr(usual, name)}
-    return " ".join(f"{name}={value}" for name, value in extract.items() if name not in ("data", "cache"))

@@ -4,11 +4,11 @@ Messages go to one log a training. Knows requests and results; does not know wha
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from epalm import DEFAULT_CACHE, DEFAULT_RUNS, api
 from epalm.cli.train import until_stopped
@@ -21,6 +21,9 @@ from epalm.fingerprint import canonical_json, digest_json
 from epalm.request_fields import option
 from epalm.samples import Modality
 from epalm.train.request import PLAYGROUND, TrainRequest
+
+if TYPE_CHECKING:
+    from epalm.cache.spec import FeatureSpec
 
 METRICS = "exact match,VQA soft accuracy,CIDEr,BLEU-4"  # METEOR alone would take longer to start than to decode
 
@@ -87,8 +90,37 @@ class Training:
 class Outcome(NamedTuple):
     """What a training and a scoring say in JSON."""
 
-    trained: Mapping[str, Any]
+    trained: Mapping[str, Any]  # "row_bytes": of the features that it reads of a medium, None where its encoder runs
     scores: Mapping[str, Any]
+
+
+class Stored(NamedTuple):
+    """A feature set that trainings share: its name, and the bytes that the cache holds of it, or will get."""
+
+    name: str
+    there: int
+    new: int
+
+
+def extractions(trainings: Iterable[Training]) -> list[ExtractRequest]:
+    """What is extracted for them, each once: all tokens first, which serve who reads some of them."""
+    each = dict.fromkeys(one.extract for one in trainings if not one.in_loop)
+    return sorted(each, key=lambda one: one.tokens != "all")
+
+
+def plan_sets(trainings: Iterable[Training]) -> dict[ExtractRequest, Stored]:
+    """The feature set that each extraction comes to, of those that are there or that an earlier one will make."""
+    from epalm.extract.plan import plan
+
+    planned, sets = list["FeatureSpec"](), dict[ExtractRequest, Stored]()
+    for request in extractions(trainings):
+        one = plan(request, dry=True)
+        shared = next((spec for spec in planned if spec.serves(one.spec)), None)
+        there = sum(record.bytes for record in one.existing.records()) if one.existing else 0
+        planned.append(shared or one.spec)
+        same = next((made for made in sets.values() if made.name == planned[-1].name), None)
+        sets[request] = same or Stored(one.spec.name, there, one.bytes)
+    return sets
 
 
 def earlier_outcome(training: Training, bench: BenchRequest) -> Outcome | None:
@@ -96,6 +128,20 @@ def earlier_outcome(training: Training, bench: BenchRequest) -> Outcome | None:
     with suppress(OSError, ValueError, TypeError):
         return Outcome(**json.loads(_log(bench, training.label, "json").read_text(encoding="utf-8")))
     return None
+
+
+def row_bytes(training: Training, features: str, cache: str) -> int:
+    """The bytes of a medium that a training reads, of that feature set, as they are stored."""
+    import numpy as np
+
+    from epalm.cache.store import Cache
+    from epalm.recipes.config import Config
+    from epalm.train.bridge.registry import rule_for
+
+    spec, config = Cache(cache, read_only=True).find(features).spec, Config.model_validate_json(training.decides)
+    rule = rule_for(config, spec.rule, spec.layout)
+    tokens = spec.tokens if rule == spec.rule else spec.layout.narrowed(rule).tokens
+    return config.model.tokens * tokens * spec.width * np.dtype(spec.stored_dtype).itemsize
 
 
 def run_trainings(trainings: Sequence[Training], bench: BenchRequest) -> dict[Training, Outcome]:
@@ -106,7 +152,7 @@ def run_trainings(trainings: Sequence[Training], bench: BenchRequest) -> dict[Tr
     """
     each = list(dict.fromkeys(trainings))
     sets = {}
-    for request in dict.fromkeys(one.extract for one in each if not one.in_loop):
+    for request in extractions(each):
         with logged(bench, f"extract-{request.modality}-{digest_json(asdict(request))[:8]}"):
             summary = api.extract(request)
             if summary.bad > bench.allow_missing:
@@ -176,6 +222,7 @@ def _train_and_score(training: Training, features: str | None, bench: BenchReque
         trained, _ = until_stopped(lambda stop: api.train(request, stop=stop))
         if trained is None:
             raise KeyboardInterrupt
+        trained["row_bytes"] = row_bytes(training, features, bench.cache) if features else None
         before = earlier_outcome(training, bench)
         if bench.data == PLAYGROUND and before and before.trained["run"] == trained["run"]:
             return before  # its test split never changes; other data are scored again, which decodes nothing twice

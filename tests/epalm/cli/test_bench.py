@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from epalm.cli.bench import trainings
-from epalm.cli.bench.table import replace_marked, require_marks
+from epalm.cli.bench.marks import replace_marked, require_marks
 from epalm.errors import UsageError
 from epalm.grids import carried_over, grids, load_grid
 from epalm.recipes.settings import FORMS
 from epalm.samples import Modality
-from tests.bench_commands import BLIND, SEEING, Runner, Stopping
+from tests.bench_commands import BLIND, SEEING, Runner, Stopping, page_for
 from tests.conftest import Epalm, save_small_vit
 from tests.dask_workers import Workers
 from tests.trials import Trial
@@ -27,23 +27,8 @@ MEASURES = ("exact match", "CIDEr")
 ABOVE_BLIND = 0.1  # exact match after so few steps
 
 
-@pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
-    """What is run in place of running it."""
-    runner = Runner()
-    monkeypatch.setattr(trainings, "api", runner)
-    monkeypatch.chdir(tmp_path)
-    return runner
-
-
-def _page(folder: Path, *names: str) -> Path:
-    page = folder / "page.md"
-    page.write_text("".join(f"before\n<!-- {name} -->\nold\n<!-- /{name} -->\nafter\n" for name in names))
-    return page
-
-
 def test_the_table_has_every_variant_with_blind_and_chance(commands: Runner, epalm: Epalm, tmp_path: Path) -> None:
-    page = _page(tmp_path, "variants")
+    page = page_for(tmp_path, "variants")
     done = epalm("bench", "variants", "--write", page, "--json")
     assert done.code == 0, done.err
     records = json.loads(done.out)
@@ -98,7 +83,7 @@ def test_bad_media_are_allowed_or_end_it(commands: Runner, epalm: Epalm) -> None
 
 
 def test_a_training_of_two_tables_is_one(commands: Runner, epalm: Epalm, tmp_path: Path) -> None:
-    page = _page(tmp_path, "table-2", "variants")
+    page = page_for(tmp_path, "table-2", "variants")
     done = epalm("bench", "all", "--write", page, "--json", "--set", "optim.max_steps=3")
     assert done.code == 0, done.err
     # As many steps for all: frozen, TimeSformer and no mask are the variant `epalm`.
@@ -244,11 +229,11 @@ def test_a_stopped_table_goes_on_and_agrees_with_its_runs(trial: Trial, monkeypa
     assert done.code == 0, done.err
     assert {run: (run / "inputs.json").stat().st_mtime_ns for run in begun} == begun
     rows = json.loads(done.out)
-    assert {Path(row["run"]) for row in rows} == {run.parent for run in folder.glob("*/inputs.json")}
+    assert {Path(run) for row in rows for run in row["runs"]} == {run.parent for run in folder.glob("*/inputs.json")}
     trained = [row["trainable_parameters"] for row in rows]
     assert trained == sorted(set(trained))
     for row in rows:
-        scores = json.loads((Path(row["run"]) / "scores.json").read_text())["tasks"]["qa"]["figures"]
+        scores = json.loads((Path(row["runs"][0]) / "scores.json").read_text())["tasks"]["qa"]["figures"]
         assert row["measured"]["VQA soft accuracy"]["value"] == scores["VQA soft accuracy"]["value"]
         assert row["steps"] == 2
 

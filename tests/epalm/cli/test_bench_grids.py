@@ -1,0 +1,100 @@
+"""`epalm bench` on grids of one's own: axes, several seeds, what trainings share."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.bench_commands import BLIND, SEEING, Runner, page_for
+from tests.conftest import Epalm
+
+_SEEDS = """
+title = "Mine"
+modalities = ["image"]
+columns = ["bytes", "intervals", "published", "ranks"]
+seeds = [0, 1, 2]
+bridges = ["epalm"]
+few_shot = [16, 0.5]
+
+[[measures]]
+task = "qa"
+name = "exact match"
+
+[[rows]]
+label = "all"
+published = { "exact match" = 60.0 }
+
+[[rows]]
+label = "one token"
+tokens = "all"
+seeds = [7]
+published = { "exact match" = 70.0 }
+
+[[rows]]
+label = "blind"
+set = ["model.blind=true"]
+published = { "exact match" = 10.0 }
+"""
+
+
+def test_rows_of_axes_and_several_seeds(commands: Runner, epalm: Epalm) -> None:
+    Path("mine.toml").write_text(_SEEDS)
+    done = epalm("bench", "mine.toml", "--json")
+    assert done.code == 0, done.err
+    records = json.loads(done.out)
+    labels = ["all", "one token", "blind", "epalm, 16", "epalm, 0.5"]
+    assert [(one["row"], len(one["runs"])) for one in records] == list(zip(labels, [3, 1, 3, 3, 3], strict=True))
+    assert len(commands.trained) == 3 + 1 + 3 + 3 + 3
+    settings = [request.changes.settings or [] for request in commands.trained]
+    assert settings[1] == ["optim.seed=1"] and settings[3] == ['encoder.tokens="all"', "optim.seed=7"]
+    assert settings[7] == ['model.bridge="epalm"', "data.few_shot=16", "optim.seed=0"]
+    # All tokens first: they serve the others.
+    assert [request.tokens for request in commands.extracted] == ["all", None, "cls"]
+    whole, one, blind = (record["measured"]["exact match"] for record in records[:3])
+    assert whole["by_seed"] == pytest.approx([SEEING] * 3) and whole["interval"] == "over 50 media and 3 seeds"
+    assert one["value"] == SEEING and "by_seed" not in one and blind["value"] == pytest.approx(BLIND)
+    detectable = [record["detectable"]["exact match"] for record in records]
+    assert detectable[0] is None and all(value > 0 for value in detectable[2:])
+    shown = epalm("bench", "mine.toml").out
+    assert "mean of 1 or 3 seeds with the 95 % interval over media and seeds" in " ".join(shown.split())
+    assert "smallest true difference from the first row" in " ".join(shown.split())
+    page = page_for(Path(), "mine")
+    assert epalm("bench", "mine.toml", "--write", page).code == 0
+    rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
+    assert rows[0][-1] == "exact match, rank here / published |"
+    assert [row[-1] for row in rows[2:5]] == ["1 / 2 |", "1 / 1 |", "3 / 3 |"]
+    assert rows[2][1] == "2.0 KiB" and rows[5][-1] == "– |"
+
+
+def test_a_plan_names_the_feature_sets_that_are_shared(commands: Runner, epalm: Epalm) -> None:
+    Path("mine.toml").write_text(_SEEDS)
+    done = epalm("bench", "mine.toml", "table-2", "-m", "image", "-m", "video", "--plan", "--json")
+    plan = epalm("bench", "mine.toml", "--plan")
+    assert done.code == 0 and plan.code == 0 and not commands.trained, done.err + plan.err
+    assert "13 trainings, 0 of them done" in plan.err
+    assert "feature sets: 1; 0 B in the cache, 3.0 MiB to be extracted" in plan.err
+    (name,) = {row["features"] for row in json.loads(done.out) if row["grids"] == ["mine"]}
+    assert name.endswith("-all") and f"{name}: 0 B there, 3.0 MiB new, for 13 trainings" in plan.err
+    assert len({row["features"] for row in json.loads(done.out)}) == 1 + 4
+    two = epalm("bench", "table-2", "--plan").err
+    assert "feature sets: 4; 2.0 MiB in the cache, 6.0 MiB to be extracted" in two  # of the averaged ViT
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("few_shot = [1.5]", "few_shot"),
+        ('bridges = "epalm"', "bridges"),
+        ('bridges = ["none-such"]', "is no bridge"),
+        ("seeds = [-1]", "seeds"),
+        ("", "neither rows nor an axis"),
+    ],
+)
+def test_axes_that_cannot_be_are_named(line: str, fault: str, commands: Runner, epalm: Epalm) -> None:
+    text = 'title = "M"\nmodalities = ["image"]\nmeasures = [{ task = "qa", name = "exact match" }]\n'
+    Path("mine.toml").write_text(f"{text}{line}\n")
+    done = epalm("bench", "mine.toml")
+    assert done.code == 1 and fault in done.err and "Traceback" not in done.err and not commands.trained
+    Path("mine.toml").write_text(f"{text}seeds = [1]\nbridges = ['epalm']\n")
+    done = epalm("bench", "mine.toml", "--set", "optim.seed=3")
+    assert done.code == 1 and "optim.seed is what mine varies" in done.err
