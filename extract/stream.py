@@ -109,13 +109,13 @@ class BatchEncoder:
             there = self._encoder.input.normalise(raw.to(self._encoder.device, non_blocking=True))
             computed = self._encoder.encode(there, self._layers, self._dtype)[: media * views]  # (B·V, L, T, D)
             rows = computed.to(self._dtype)
-            if not rows.isfinite().all():
-                # What a mean was taken of has been rounded before.
-                if computed.dtype == self._dtype != torch.float32 or computed.isfinite().all():
-                    fault = f"the encoder's values do not fit {str(self._dtype).removeprefix('torch.')}"
-                    raise EpalmError(fault, hint="store them with --dtype float32, and check the encoder's weights")
-                raise EpalmError("the encoder gives values that are not numbers", hint="check its weights")
-            stored: np.ndarray = rows.cpu().numpy()
+        stored: np.ndarray = rows.cpu().numpy()
+        if not np.isfinite(stored).all():
+            # What a mean was taken of has been rounded before.
+            if computed.dtype == self._dtype != torch.float32 or computed.isfinite().all():
+                fault = f"the encoder's values do not fit {stored.dtype}"
+                raise EpalmError(fault, hint="store them with --dtype float32, and check the encoder's weights")
+            raise EpalmError("the encoder gives values that are not numbers", hint="check its weights")
         return stored.reshape(media, views, *stored.shape[1:])
 
 

@@ -37,6 +37,9 @@ def differences(one: FeatureSpec, other: FeatureSpec) -> list[str]:
     leaves = [*differing_leaves(one.to_json(), other.to_json())]
     if one.encoder.get("kind") != other.encoder.get("kind"):  # what the one knows and the other does not is no change
         leaves = [leaf for leaf in leaves if not leaf[0].startswith("encoder.architecture.") and None not in leaf]
+    if one.rule != other.rule:  # all else about tokens follows from it
+        leaves = [leaf for leaf in leaves if not leaf[0].startswith(("encoder.token", "encoder.layout", "tokens"))]
+        leaves.insert(0, ("encoder.token", one.rule, other.rule))
     return [f"{words.get(name, name)} {change_in_words(was, now)}" for name, was, now in leaves]
 
 

@@ -131,7 +131,7 @@ def day(seconds: float | None) -> str:
 
 
 def _cells(one: Record) -> dict[str, str]:
-    cells = dict.fromkeys(("set", "media", "views", "layers", "size", "bad", "last used", "runs"), "")
+    cells = dict.fromkeys(("set", "media", "views", "layers", "tokens", "size", "bad", "last used", "runs"), "")
     if one["fault"]:
         return cells | {"set": one["set"], "media": f"damaged: {one['fault']}"}
     return {
@@ -139,6 +139,7 @@ def _cells(one: Record) -> dict[str, str]:
         "media": f"{one['media']:,.0f}",
         "views": ", ".join(map(str, one["views"])),
         "layers": ", ".join(map(str, one["layers"])),
+        "tokens": f"{one['tokens']:.0f}",
         "size": size_in_words(int(one["bytes"])),
         "bad": f"{one['bad']:.0f}",
         "last used": day(one["last_used"]),

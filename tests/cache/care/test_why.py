@@ -52,6 +52,10 @@ def _with(spec: FeatureSpec, field: str, **changed: Any) -> FeatureSpec:
         (replace(VIDEO, augmentation=None), "augmentation of views on → none"),
         (_with(VIDEO, "compute", precision="bfloat16"), "precision of the encoder float32 → bfloat16"),
         (replace(VIDEO, stored_dtype="float32"), "stored dtype float16 → float32"),
+        (
+            replace(_with(VIDEO, "encoder", tokens="all", layout={"cls": True, "grid": [2, 2]}), tokens=5),
+            "token rule cls → all",
+        ),
         (replace(VIDEO, version=2), "version of the video extraction code 1 → 2"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
