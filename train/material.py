@@ -15,7 +15,7 @@ from epalm.errors import UsageError
 from epalm.recipes.config import Config, load_config
 from epalm.recipes.settings import EncoderSettings
 from epalm.samples import Dataset, Modality, Sample, with_links
-from epalm.train.bridge.registry import EPALM, rule_for, with_bridge
+from epalm.train.bridge.registry import EPALM, encoding_for, rule_for, with_bridge
 from epalm.train.data.batches import chosen_samples, few_shot
 from epalm.train.data.features import CachedFeatures, FeatureSource
 from epalm.train.data.text import load_text_format
@@ -105,7 +105,7 @@ def resolve(
                 )
             features: FeatureSource = cached
         else:
-            features = live(config, modality, dataset, device, cache.media)
+            features = live(encoding_for(config), modality, dataset, device, cache.media)
     counts = f"{len(training):,} training and {len(validation):,} validation samples"
     say(f"features: {_in_words(features.describe())}; {counts}")
     return Material(

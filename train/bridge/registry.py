@@ -117,6 +117,14 @@ def with_bridge(config: Config, blocks: int | None = None) -> Config:
     return config.model_copy(update={"model": model.model_copy(update=left), "bridge": own})
 
 
+def encoding_for(config: Config) -> Config:
+    """Settings for an encoder in the loop that gives the tokens that the bridge usually reads, where none are set."""
+    if config.model.bridge == EPALM or config.encoder.tokens is not None:  # eP-ALM's are the encoder's own default
+        return config
+    tokens = {"tokens": bridge_of(config).reads[0]}
+    return config.model_copy(update={"encoder": config.encoder.model_copy(update=tokens)})
+
+
 def rule_for(config: Config, stored: str, layout: TokenLayout) -> str:
     """The rule by which the bridge reads rows that were stored by the rule `stored` with `layout`.
 

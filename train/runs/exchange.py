@@ -21,12 +21,13 @@ from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.fingerprint import digest_file, digest_tensors
 from epalm.recipes.config import Config
 from epalm.train.bridge.build import build_model
+from epalm.train.bridge.registry import EPALM
 from epalm.train.data.templates import ANSWER
 from epalm.train.data.text import load_text_format
 from epalm.train.lm.load import load_lm
 from epalm.train.runs.run_folder import RunFolder
 
-_KEPT = ("modality", "width", "lm", "epalm", "imported")  # of a run's inputs
+_KEPT = ("modality", "width", "layout", "lm", "epalm", "imported")  # of a run's inputs
 _OF_FEATURES = ("encoder", "layers", "preprocessing", "choice")
 Tensors = dict[str, torch.Tensor]
 _CONNECTOR = re.compile(r"connector\.(\d{1,4})\.(weight|bias)")
@@ -90,11 +91,11 @@ frozen language model take {inputs["modality"]} input. {config.description}
 
 | | |
 | --- | --- |
-| variant | {model.variant}: connector {model.connector}, prompt {model.prompt}, adapters {model.adapters} |
+| bridge | {_bridge(config)}, prompt {model.prompt}, adapters {model.adapters} |
 | trained parameters | {parameters:,} |
 | language model | {lm}, {config.lm.dtype} |
 | encoder | {features["encoder"].get("kind", "")}, weights {weights or "as published"} |
-| perceptual tokens | {model.tokens}, into blocks {model.start} to {model.end}, attention {model.attention} |
+| perceptual tokens | of {model.tokens} layers, into blocks {model.start} to {model.end}, attention {model.attention} |
 {_scores(run)}
 ```python
 import epalm
@@ -106,6 +107,13 @@ print(model.answer("file", "what is it?"), model.caption("file"))
 Language model and encoder are not in here: they are loaded by name, and their weights are checked against those of
 the training.
 """
+
+
+def _bridge(config: Config) -> str:
+    if config.model.bridge == EPALM:
+        return f"eP-ALM, variant {config.model.variant}: connector {config.model.connector}"
+    own = ", ".join(f"{key} {value}" for key, value in config.bridge.items())
+    return f"{config.model.bridge} ({own})" if own else config.model.bridge
 
 
 def _scores(run: RunFolder) -> str:

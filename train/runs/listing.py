@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from epalm.errors import EpalmError, UsageError
 from epalm.samples import HEADLINE
+from epalm.train.bridge.registry import EPALM
 from epalm.train.runs.checkpoints import BEST, LATEST
 from epalm.train.runs.run_folder import RunFolder, is_locked
 from epalm.train.runs.run_key import part_differences, version_changes
@@ -68,7 +69,8 @@ def run_record(run: RunFolder, runs: Path) -> dict[str, Any]:
         if validated:
             best = min(validated, key=lambda line: line["val_loss"])
             record |= {"val_loss": best["val_loss"], "val_exact": best["val_exact"], "val_samples": best["n"]}
-        record |= {"modality": inputs["modality"], "recipe": inputs.get("recipe"), "variant": config.model.variant}
+        form = config.model.variant if config.model.bridge == EPALM else config.model.bridge
+        record |= {"modality": inputs["modality"], "recipe": inputs.get("recipe"), "variant": form}
         record |= {"val_of": (summary or {}).get("val_of"), "scores": headlines(run)}
         more = {name: inputs.get(name) for name in ("data", "key", "epalm")}
         more |= {"language_model": config.lm.name, "feature_set": inputs.get("features", {}).get("set")}

@@ -12,7 +12,7 @@ from epalm.train import bridge
 from epalm.train.bridge import registry
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.bridge.registry import rule_for, with_bridge
+from epalm.train.bridge.registry import encoding_for, rule_for, with_bridge
 from epalm.train.lm.load import load_lm
 
 WIDTH, TOKENS = 96, 2
@@ -88,5 +88,7 @@ def test_rows_that_a_bridge_cannot_read_are_refused_with_what_would_make_them() 
     with pytest.raises(UsageError, match="mean reads all tokens, and these features have cls") as caught:
         rule_for(config, "cls", TokenLayout(True, ()))
     assert caught.value.hint == "epalm extract --layers last:2 --tokens all"
+    assert encoding_for(config).encoder.tokens == "all"  # of an encoder in the loop
+    assert encoding_for(load_config("playground")).encoder.tokens is None
     assert rule_for(load_config("playground"), "all", TokenLayout(True, (4, 4))) == "cls"
     assert rule_for(load_config("playground"), "all", TokenLayout(False, (4, 4))) == "mean"

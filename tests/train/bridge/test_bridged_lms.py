@@ -1,4 +1,4 @@
-"""Language models with MAPL, query pooling and cross-attention: what holds of every bridge, and the gate.
+"""Language models with every bridge beside eP-ALM's: what holds of each, and the gate.
 
 Numbers are compared in float64, of models whose every trained tensor is drawn: a shut gate would hide a leak.
 """
@@ -23,12 +23,15 @@ BLOCKS, NEW = 5, 4
 LAYOUT = TokenLayout(True, (2, 2))
 EXACT: Any = {"atol": 1e-9, "rtol": 1e-9}
 FLOAT32: Any = {"atol": 1e-5, "rtol": 1e-5}  # some compute parts in float32 whatever the weights are
-SMALL = {
-    "mapl": ["bridge.queries=3", "bridge.depth=1"],
-    "qp-l0": ["bridge.queries=3", "bridge.depth=1"],
-    "qp-inner": ["bridge.queries=3", "bridge.depth=1", "model.prompt_length=2"],
-    "cross-attention": [],
+_MAPPED = ["bridge.queries=3", "bridge.depth=1", "bridge.inner_width=16"]
+MAPPED = {
+    "mapl": _MAPPED,
+    "qp-l0": _MAPPED,
+    "qp-inner": [*_MAPPED, "model.prompt_length=2"],
+    "cross-attention": ["bridge.inner_width=16"],
 }
+PLAIN: dict[str, list[str]] = {name: [] for name in ("limber", "mlp", "avgpool", "linear-pool", "random-tokens")}
+SMALL = MAPPED | PLAIN
 every_bridge = pytest.mark.parametrize("bridge", SMALL)
 every_lm = pytest.mark.parametrize("family", ["OPT", "Llama", "GPT-2", "OLMo 2"])
 
@@ -38,7 +41,7 @@ def _lm(family: str) -> PreTrainedModel:
 
 
 def _build(bridge: str, lm: PreTrainedModel, *overrides: str) -> EpalmModel:
-    words = [f"model.bridge={bridge}", "bridge.inner_width=16", *SMALL[bridge], *overrides]
+    words = [f"model.bridge={bridge}", *SMALL[bridge], *overrides]
     config = with_bridge(load_config("playground", words), BLOCKS).resolved(BLOCKS)
     return build_model(config, lm, WIDTH, layout=LAYOUT).double().eval()
 
@@ -154,6 +157,10 @@ def test_a_shut_gate_and_a_blind_one_leave_the_plain_model(family: str) -> None:
     torch.testing.assert_close(blind(rows, ids), plain, **EXACT)
 
 
+def _tensors(*layers: str) -> list[str]:
+    return [f"{name}.{kind}" for name in layers for kind in ("weight", "bias")]
+
+
 _LAYER = [
     *(f"self_attn.in_proj_{kind}" for kind in ("weight", "bias")),
     *(
@@ -172,6 +179,11 @@ KEYS = {
     "mapl": _MAPPER,
     "qp-l0": _MAPPER,
     "qp-inner": [*(f"mapper.{name}" for name in _MAPPER), "scale", "shift"],
+    "limber": _tensors("0"),
+    "mlp": _tensors("0", "2"),
+    "avgpool": [*_tensors("inner", "outer"), "norm.weight"],
+    "linear-pool": [*_tensors("inner", "outer", "pooling"), "norm.weight"],
+    "random-tokens": [*_tensors("linear"), "norm.weight"],
     "cross-attention": [
         *(f"{name}.{kind}" for name in _LINEAR for kind in ("weight", "bias")),
         *(f"encoder.{name}" for name in _LAYER),
@@ -210,7 +222,7 @@ def test_blocks_and_layers_are_the_published_ones(bridge: str, places: tuple[int
         assert [one.group_of(block) for block in range(17, 29)] == list(range(12))
 
 
-@every_bridge
+@pytest.mark.parametrize("bridge", MAPPED)
 def test_rows_that_it_cannot_read_are_refused_with_the_extraction_that_makes_them(bridge: str) -> None:
     config = with_bridge(load_config("playground", [f"model.bridge={bridge}"]))
     for rule in ("cls", "mean", "pooled"):
@@ -220,3 +232,14 @@ def test_rows_that_it_cannot_read_are_refused_with_the_extraction_that_makes_the
         assert caught.value.hint == f"epalm extract --layers last:{layers} --tokens all"
     for rule in ("all", "pool:2x2", "time-mean"):
         assert rule_for(config, rule, LAYOUT) == rule
+
+
+@pytest.mark.parametrize(("grid", "rule"), [((4, 4), "pool:2x2"), ((2, 4, 4), "pool:2x2"), ((8,), "pool:4")])
+def test_neighbours_are_pooled_by_the_cache(grid: tuple[int, ...], rule: str) -> None:
+    config = with_bridge(load_config("playground", ["model.bridge=avgpool"]))
+    layout = TokenLayout(True, grid)
+    assert rule_for(config, "all", layout) == rule_for(config, rule, layout.narrowed(rule)) == rule
+    with pytest.raises(UsageError, match="avgpool reads pool:2x2 or pool:4 tokens, and these features have cls"):
+        rule_for(config, "cls", TokenLayout(True, ()))
+    with pytest.raises(UsageError, match="does not divide the grid of 3×3"):
+        rule_for(config, "all", TokenLayout(True, (3, 3)))
