@@ -49,22 +49,8 @@ def _main(
 ) -> None: ...
 
 
-for command in (
-    demo,
-    extract,
-    train,
-    score,
-    compare,
-    report,
-    predict,
-    serve,
-    runs,
-    recipes,
-    datasets,
-    lms,
-    bridges,
-    doctor,
-):
+listings = (runs, recipes, datasets, lms, bridges)
+for command in (demo, extract, train, score, compare, report, predict, serve, *listings, doctor):
     app.command(cls=NamesCommand)(takes_requests(command))
 app.command("import")(takes_requests(import_run))
 app.command("export")(takes_requests(export_run))
