@@ -187,18 +187,23 @@ class FeatureSet:
         """The media (N,) of `to_dask`, in the order of its rows. Raises as `to_dask`."""
         return self.table(views=views).digests
 
-    def to_dask(self, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None) -> "da.Array":
+    def to_dask(
+        self, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None, tokens: str | None = None
+    ) -> "da.Array":
         """All rows as a Dask array (N, V, L, T, D) of float32: sums of float16 overflow. One delayed read a block.
 
         `layers` are block numbers of the encoder [default: all stored], `views` [default: those that every medium
-        has]; media that lack one of the views are left out. Raises UsageError for layers or views that the set does
+        has]; media that lack one of the views are left out. `tokens` [default: those stored] is a narrower rule, such
+        as "pool:2x2", where the set holds all tokens. Raises UsageError for layers, views or tokens that the set does
         not hold, CacheError where there is no row or a record is damaged, and later for a damaged block.
         """
-        return self.table(layers=layers, views=views).to_dask()
+        return self.table(layers=layers, views=views, tokens=tokens).to_dask()
 
-    def table(self, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None) -> RowTable:
+    def table(
+        self, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None, tokens: str | None = None
+    ) -> RowTable:
         """The rows of `to_dask`, to be read stretch by stretch. Raises as `to_dask`."""
-        return RowTable(self.objects, self.records(), self.spec, layers, views)
+        return RowTable(self.objects, self.records(), self.spec, layers, views, tokens)
 
     def bad_media(self) -> list[Entry]:
         """The ledger's errors that still count: neither their content nor what bears their name now has a row."""

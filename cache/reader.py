@@ -21,6 +21,7 @@ from epalm.memory import available_memory
 NONE = -1
 _MEMORY_SHARE = 0.5  # of what is free: more than this is mapped
 _AT_ONCE = 8  # blocks read side by side
+_POOLED_AT_ONCE = 1 << 22  # bytes of rows: what the CPU's caches hold, and little memory
 _MAPPED_AT_ONCE = 2  # of local files: nearly in sequence
 Blocks = Callable[[int], np.ndarray]  # number of a block → its values (rows × views, L, T, D)
 
@@ -72,7 +73,8 @@ class FeatureReader:
         CacheError when a block is missing or, as far as it is read now, damaged.
         """
         self._objects, self._records, self._spec, self._wanted = objects, records, spec, wanted or spec
-        self._layers = spec.places_of(self._wanted.layers)
+        self._pooled = self._wanted.rule != spec.rule
+        self._layers = slice(None) if self._pooled else spec.places_of(self._wanted.layers)
         self._index = RowIndex(records)
         self.views_of = self._index.views_of
         self.block_bytes = np.array([record.bytes for record in records], np.int64)
@@ -177,12 +179,23 @@ class FeatureReader:
             if self._wanted == self._spec:
                 read_values(self._objects, record, part)
             else:
-                part[...] = read_values(self._objects, record).reshape(-1, *self._spec.row_shape)[:, self._layers]
+                values = read_values(self._objects, record).reshape(-1, *self._spec.row_shape)
+                part[...] = self._as_wanted(values)[:, self._layers]
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for _ in pool.map(fill, range(len(self._records))):
                 pass
         return flat
+
+    def _as_wanted(self, values: np.ndarray) -> np.ndarray:
+        """A block's values (pairs, L, T, D) as they are, with all layers, or pooled, with those that are wanted."""
+        if not self._pooled:
+            return values
+        pooled = np.empty((len(values), *self._wanted.row_shape), self._wanted.stored_dtype)
+        step = max(1, _POOLED_AT_ONCE // self._spec.row_bytes)
+        for start in range(0, len(values), step):
+            pooled[start : start + step] = self._spec.narrow(values[start : start + step], self._wanted)
+        return pooled
 
     def _map(self, record: Record) -> np.ndarray:
         require_fit(record, self._spec)
@@ -203,7 +216,7 @@ class FeatureReader:
                 where = f"{self._objects.where}/{record.chunk}"
                 raise CacheError(f"{where} cannot be copied to {tempfile.gettempdir()}: {error}", hint=hint) from error
         require_values(values, record)
-        return values
+        return self._as_wanted(values)
 
 
 def _result(blocks: dict[int, "Future[np.ndarray]"], block: int) -> np.ndarray:

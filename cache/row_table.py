@@ -4,7 +4,6 @@ Letters: N media, V views, L layers, T tokens, D hidden size.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -34,11 +33,11 @@ class RowTable:
         spec: FeatureSpec,
         layers: Sequence[int] | None = None,
         views: Sequence[int] | None = None,
+        tokens: str | None = None,
     ) -> None:
         """See `FeatureSet.to_dask`."""
         chosen = spec.layers if layers is None else tuple(sorted(set(layers)))
-        if unknown := [layer for layer in chosen if layer not in spec.layers]:
-            raise UsageError(f"{spec.name} does not hold layers {unknown}; it has {list(spec.layers)}")
+        self.spec = spec.narrowed(tokens or spec.rule, chosen)
         if not records:
             raise CacheError(f"{spec.name} holds no row yet", hint="run epalm extract")
         index = RowIndex(records)
@@ -56,9 +55,7 @@ class RowTable:
         names = list(index.numbers)
         self.digests = [names[number] for number in media]
         self.left_out = len(names) - len(media)
-        self.spec = replace(spec, layers=chosen)
         self._objects, self._records, self._stored, self._places = objects, records, spec, places[:, media]
-        self._layers = spec.places_of(chosen)
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -87,10 +84,10 @@ class RowTable:
 
         blocks = []
         for record in self._records:
-            shape = (len(record.rows) * len(record.views), *self._stored.row_shape)
-            read = delayed(partial(_read_pairs, self._objects, record, self._stored))()
+            shape = (len(record.rows) * len(record.views), *self.spec.row_shape)
+            read = delayed(partial(_read_pairs, self._objects, record, self._stored, self.spec))()
             blocks.append(da.from_delayed(read, shape, dtype=np.float32))
-        pairs, views = da.concatenate(blocks)[:, self._layers], []
+        pairs, views = da.concatenate(blocks), []
         for places in self._places:
             whole = bool((np.diff(places) == 1).all())  # then nothing is copied
             views.append(pairs[int(places[0]) : int(places[-1]) + 1] if whole else pairs[places])
@@ -98,7 +95,7 @@ class RowTable:
         return array
 
 
-def _read_pairs(objects: Objects, record: Record, spec: FeatureSpec) -> np.ndarray:
-    """A block's values for each (row, view) pair, in float32."""
+def _read_pairs(objects: Objects, record: Record, spec: FeatureSpec, wanted: FeatureSpec) -> np.ndarray:
+    """A block's values, those of `wanted`, for each (row, view) pair, in float32."""
     require_fit(record, spec)
-    return read_values(objects, record).reshape(-1, *spec.row_shape).astype(np.float32)
+    return spec.narrow(read_values(objects, record).reshape(-1, *spec.row_shape), wanted).astype(np.float32)

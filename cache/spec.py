@@ -3,12 +3,13 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from epalm.cache.token_rules import CLS, TokenLayout
+from epalm.cache.token_rules import ALL, CLS, POOLED, TokenLayout
 from epalm.errors import CacheError, UsageError
 from epalm.fingerprint import canonical_json, digest_json
 
@@ -48,8 +49,46 @@ class FeatureSpec:
         return f"{self.modality}-{kind}-{self.fingerprint[:_DIGITS]}"
 
     def serves(self, wanted: "FeatureSpec") -> bool:
-        """Whether rows of this spec hold those of `wanted`: the same but for more layers."""
-        return set(wanted.layers) <= set(self.layers) and replace(wanted, layers=self.layers) == self
+        """Whether rows of this spec hold those of `wanted`: the same but for more layers, or all tokens of them."""
+        with suppress(UsageError, CacheError):
+            return self.narrowed(wanted.rule, wanted.layers) == wanted
+        return False
+
+    def narrowed(self, rule: str, layers: Sequence[int]) -> "FeatureSpec":
+        """What an extraction by another rule, of fewer layers, would store, where rows of this spec hold it.
+
+        Raises UsageError: they do not.
+        """
+        if absent := [layer for layer in layers if layer not in self.layers]:
+            fault = f"{self.name} does not hold layers {absent}; it has {list(self.layers)}"
+            raise UsageError(fault, hint="epalm extract --layers makes a set that does")
+        fewer = replace(self, layers=tuple(layers))
+        if rule == self.rule:
+            return fewer
+        encoder = {**self.encoder, "tokens": rule}
+        if rule == CLS:  # as sets of 0.1 describe it, which had no other
+            encoder = {
+                key: value for key, value in self.encoder.items() if key not in ("tokens", "layout", "cls_token")
+            }
+            encoder["token"] = self.encoder.get("cls_token")
+        if self.rule != ALL or rule == POOLED or not encoder["token"]:
+            fault = f"{self.name} holds {self.rule} tokens, out of which there is no {rule}"
+            raise UsageError(fault, hint=f"epalm extract --tokens {rule} makes a set of them")
+        return replace(fewer, encoder=encoder, tokens=self.layout.narrowed(rule).tokens)
+
+    @property
+    def served(self) -> str:
+        """The rules of tokens that rows of this spec hold, in words."""
+        if self.rule != ALL:
+            return self.rule
+        grid, cls = self.layout.grid, "cls, " if self.encoder.get("cls_token") else ""
+        return f"all, {cls}mean, pool of the grid {'×'.join(map(str, grid))}{', time-mean' if len(grid) == 3 else ''}"
+
+    def narrow(self, values: np.ndarray, wanted: "FeatureSpec") -> np.ndarray:
+        """Of values (..., L, T, D) of this spec those of a `narrowed` one, with the bits that extraction gives them."""
+        values = values[..., self.places_of(wanted.layers), :, :]
+        pooled: np.ndarray = values if wanted.rule == self.rule else self.layout.pool(values, wanted.rule)
+        return pooled
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON values. One token is left out: sets of version 0.1 had no other and keep their names."""

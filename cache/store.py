@@ -34,13 +34,14 @@ _LOCAL = Path(".epalm")  # where the media index lies when the cache is in an ob
 
 @dataclass(frozen=True, slots=True)
 class LatestExtraction:
-    """What the last `epalm extract` worked on: modality, feature set, layers, and `--data` as it was typed."""
+    """What the last `epalm extract` worked on: modality, feature set, layers and tokens, `--data` as it was typed."""
 
     modality: str
     set: str
     layers: tuple[int, ...]
     data: str
     time: float
+    tokens: str | None = None  # the rule; None: those of the set
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +141,9 @@ class Cache:
         rows = [row for features in self.sets() for row in ledger_rows(features)]
         return pd.DataFrame(rows, columns=LEDGER_COLUMNS).astype({"warning": bool})
 
-    def remember(self, modality: str, name: str, layers: tuple[int, ...], data: str) -> None:
+    def remember(self, modality: str, name: str, layers: tuple[int, ...], data: str, tokens: str | None = None) -> None:
         """Note an extraction as the latest one of its modality, and of all. Raises CacheError."""
-        latest = LatestExtraction(modality, name, layers, data, time.time())
+        latest = LatestExtraction(modality, name, layers, data, time.time(), tokens)
         self.objects.write(f"{_LATEST}/{modality}.json", (json.dumps(asdict(latest), indent=2) + "\n").encode())
 
     def forget(self, name: str) -> None:
@@ -173,6 +174,13 @@ class Cache:
             if latest.set == features.name:
                 return latest.layers
         return features.spec.layers
+
+    def latest_rule(self, features: FeatureSet) -> str | None:
+        """Which tokens the latest extraction asked for, where it worked on this set."""
+        with suppress(CacheError):
+            latest = self.latest(features.spec.modality)
+            return latest.tokens if latest.set == features.name else None
+        return None
 
     def _every_latest(self) -> list[LatestExtraction]:
         """That of each modality; damaged notes are passed over."""

@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
+from epalm.cache.token_rules import CLS
 from epalm.console import say
 from epalm.dask_engine import Cluster, chosen_cluster
 from epalm.datasets import load_dataset
@@ -126,13 +128,16 @@ def _cached_features(
     if request.weights is not None:
         raise UsageError("--weights names an encoder, and the features come from the cache", hint="leave it out")
     cache = Cache(request.cache, read_only=dry)
-    name = request.feature_set or trained["set"]
+    name, rule = request.feature_set or trained["set"], str(trained["encoder"].get("tokens", CLS))
     if request.feature_set is None and name not in cache.set_names():
+        serving = cache.serving(FeatureSpec.from_json(trained["spec"])) if "spec" in trained else ()
+        name = next((one.name for one in serving), None)
+    if name is None:
         raise CacheError(
-            f"{run.folder.path} was trained on feature set {name}, which is not in {cache.where} any more",
+            f"{run.folder.path} was trained on feature set {trained['set']}, which is not in {cache.where} any more",
             hint="epalm extract, as before, makes it again; --cache names another cache, --feature-set another set",
         )
-    features = CachedFeatures(cache, name, dataset, samples, trained["layers"])
+    features = CachedFeatures(cache, name, dataset, samples, trained["layers"], rule=rule)
     if request.feature_set is not None:
         own = {**trained, "encoder": {}} if run.encoder else trained  # no cache has features of one that was trained
         require_same_encoder(own, features.describe(), run=run.folder.name)

@@ -34,6 +34,7 @@ class ExtractSummary(Tally):
     """What an extraction did. `layers` are those asked for; the feature set may hold more."""
 
     set_name: str
+    derived: str  # how the tokens asked for come out of the set's, in words, where these are others
     layers: tuple[int, ...]
     views: int
     augmented: int  # media that are to have these views
@@ -58,9 +59,10 @@ def execute(plan: ExtractionPlan) -> ExtractSummary:
     require_room(plan)
     request, features, tally = plan.request, plan.existing, Tally()
     changes = bool(plan.pending or plan.unreadable)
-    if features is None or changes:
+    if features is None or (changes and not plan.derived):
         recorded = library_versions() | request.choice().to_record()
         features = plan.cache.feature_set(plan.spec, recorded=recorded)
+    if changes:
         noted = {(entry.media, entry.error) for entry in features.ledger.entries()} if plan.unreadable else set()
         features.ledger.add_all(
             Entry(media, None, error.message, error.hint)
@@ -93,6 +95,7 @@ def execute(plan: ExtractionPlan) -> ExtractSummary:
     return ExtractSummary(
         **vars(tally),
         set_name=features.name,
+        derived=plan.derived,
         layers=plan.layers,
         views=request.views,
         augmented=plan.augmented,
@@ -138,7 +141,7 @@ def _remember(plan: ExtractionPlan, name: str) -> None:
     """Note this extraction as the latest one. Of a cache that is only read, say how to train on it all the same."""
     cache, data, modality = plan.cache, plan.dataset.spec, plan.request.modality.value
     try:
-        cache.remember(modality, name, plan.layers, data)
+        cache.remember(modality, name, plan.layers, data, plan.rule)
     except CacheError as error:
         if plan.hits < plan.media:
             raise

@@ -14,6 +14,7 @@ from epalm.cache.care.why import nearest_difference
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.spec import FeatureSpec, parse_layers
 from epalm.cache.store import Cache
+from epalm.cache.token_rules import CLS
 from epalm.datasets import load_dataset
 from epalm.errors import CacheError, MediaError, UsageError
 from epalm.extract.encoders.registry import Encoder, build_encoder
@@ -41,12 +42,12 @@ class Pending:
 class ExtractionPlan:
     """The work, counted, with what was built to count it.
 
-    `spec` is that of the feature set at work, which may hold more than the `layers` asked for; `existing` is that set,
-    where it is there. Of `media`, `hits` need nothing, `new` and `stale` are to be encoded (a stale one's file has
-    changed since it was), `known_bad` are in the ledger, and `unreadable` could not be hashed. Of those to encode,
-    `pending` has one of each content, those that lack the same views together, as these share blocks; the `equal` ones
-    are left out. `lost` are blocks with a record and without values, as if not in the cache. `augmented` media are to
-    have augmented views.
+    `spec` is that of the feature set at work, which may hold more than the `layers` asked for, or all tokens of them;
+    `existing` is that set, where it is there. Of `media`, `hits` need nothing, `new` and `stale` are to be encoded (a
+    stale one's file has changed since it was), `known_bad` are in the ledger, and `unreadable` could not be hashed. Of
+    those to encode, `pending` has one of each content, those that lack the same views together, as these share blocks;
+    the `equal` ones are left out. `lost` are blocks with a record and without values, as if not in the cache.
+    `augmented` media are to have augmented views.
     """
 
     request: ExtractRequest
@@ -69,6 +70,16 @@ class ExtractionPlan:
     unreadable: Mapping[str, MediaError] = field(default_factory=dict)  # media → why
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)  # media → digest
     seconds: float = 0.0  # that planning took
+
+    @property
+    def derived(self) -> str:
+        """Which tokens come out of the set's, in words; empty where it holds those that were asked for."""
+        return "" if self.rule == self.spec.rule else f"{self.rule} tokens are made of its {self.spec.rule}"
+
+    @property
+    def rule(self) -> str:
+        """Of the tokens that were asked for."""
+        return str(self.encoder.describe().get("tokens", CLS))
 
     def other_setting(self) -> list[str]:
         """Where no medium has a row here, and another set holds some of them: in which inputs that one differs."""
@@ -119,7 +130,8 @@ def plan_media(
     """The same for parts that are built already: compares the data set's media with what the cache holds.
 
     Only media of the request's `views_split` get augmented views, or all where the data set has no such split. A set
-    that holds more layers serves as well; of several, the one that holds most of these rows is taken.
+    that holds more layers serves as well, and one of all tokens where it lacks nothing; of several, the one that holds
+    most of these rows is taken.
     """
     started = time.perf_counter()
     spec = feature_spec(encoder, layers, request.dtype, view_seed=request.view_seed)
@@ -142,21 +154,21 @@ def plan_media(
     augmented = {digest for name, digest in digests.items() if not split or name in split}
     every = tuple(range(request.views + 1))
     wanted = {digest: every if digest in augmented else (0,) for digest in digests.values()}
-    # Rows that are made of others' are taken where nothing is left to do: the encoder gives its own alone.
-    serving = [one for one in cache.serving(spec) if one.spec.rule == spec.rule or _holds_all(one, wanted, request)]
-    existing = _choose(serving, wanted) if len(serving) > 1 else next(iter(serving), None)
-    rows = {view: existing.rows(view) if existing else set[str]() for view in every}
-    lost = existing.lost_blocks() if existing else []
-    for record in lost:
-        for view in rows.keys() & set(record.views):
-            rows[view] -= set(record.rows)
-    bad = set(existing.ledger.digests()) - rows[0] if existing and not request.retry_bad else set[str]()
-    lacking = {
-        digest: missing
-        for digest, views in wanted.items()
-        if (missing := tuple(view for view in views if digest not in rows[view]))
-    }
-    to_do = [name for name, digest in digests.items() if digest in lacking and digest not in bad]
+    for existing in (*_by_rows(cache.serving(spec), wanted), None):
+        rows = {view: existing.rows(view) if existing else set[str]() for view in every}
+        lost = existing.lost_blocks() if existing else []
+        for record in lost:
+            for view in rows.keys() & set(record.views):
+                rows[view] -= set(record.rows)
+        bad = set(existing.ledger.digests()) - rows[0] if existing and not request.retry_bad else set[str]()
+        lacking = {
+            digest: missing
+            for digest, views in wanted.items()
+            if (missing := tuple(view for view in views if digest not in rows[view]))
+        }
+        to_do = [name for name, digest in digests.items() if digest in lacking and digest not in bad]
+        if existing is None or existing.spec.rule == spec.rule or not to_do:
+            break  # what a set of all tokens lacks is for a set of those asked for
     known_bad = sum(digest in bad for digest in digests.values())
     earlier = [content.before for name in to_do if (content := contents[name]) and content.digest not in rows[0]]
     stale = sum(digest in rows[0] for digest in earlier)
@@ -189,19 +201,11 @@ def plan_media(
     )
 
 
-def _holds_all(features: FeatureSet, wanted: Mapping[str, tuple[int, ...]], request: ExtractRequest) -> bool:
-    """Whether a set lacks nothing of what is wanted but what is known to be bad."""
-    bad = set() if request.retry_bad else features.ledger.digests().keys()
-    rows = {view: features.rows(view) for view in range(request.views + 1)}
-    held = (digest in rows[view] or digest in bad for digest, views in wanted.items() for view in views)
-    return not features.lost_blocks() and all(held)
-
-
-def _choose(serving: list[FeatureSet], wanted: Mapping[str, tuple[int, ...]]) -> FeatureSet:
-    """Of the sets that serve, the one that holds most of what is wanted; of equals the first, the exact one."""
+def _by_rows(serving: list[FeatureSet], wanted: Mapping[str, tuple[int, ...]]) -> list[FeatureSet]:
+    """The sets that serve, first those that hold most of what is wanted; of equals the exact one first."""
 
     def held(one: FeatureSet) -> int:
         rows = {view: one.rows(view) for view in one.views()}
         return sum(digest in rows.get(view, ()) for digest, views in wanted.items() for view in views)
 
-    return max(serving, key=held)
+    return sorted(serving, key=held, reverse=True) if len(serving) > 1 else serving

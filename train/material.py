@@ -86,8 +86,8 @@ def resolve(
         if request.from_cache:
             feature_set = cache.find(request.feature_set or cache.latest(modality.value).set)
             both, mapped = training + validation, processes.count > 1
-            rule_for(config, feature_set.spec.rule, feature_set.spec.layout)
-            cached = CachedFeatures(cache, feature_set.name, dataset, both, request.layers, mapped=mapped)
+            rule = rule_for(config, feature_set.spec.rule, feature_set.spec.layout, cache.latest_rule(feature_set))
+            cached = CachedFeatures(cache, feature_set.name, dataset, both, request.layers, rule=rule, mapped=mapped)
             for difference in _encoder_differences(config.encoder, cached.describe()):
                 warn(difference)
             kept = cached.with_rows(both, allow_missing=None if planning else request.allow_missing)
@@ -119,7 +119,8 @@ def _in_words(features: Mapping[str, Any]) -> str:
         source = "the encoder, in the loop"
         drawn = None if features["view_seed"] is None else "a new view"
     else:
-        source = f"feature set {features['set']}, layers {features['layers']}"
+        derived = f", {features['derived']}" if "derived" in features else ""
+        source = f"feature set {features['set']}, layers {features['layers']}{derived}"
         views = features["views"]
         drawn = None if views == [0] else f"one of views {', '.join(map(str, views))}"
     return f"{source}, {drawn} of each sample every epoch, view 0 to validate" if drawn else f"{source}, view 0"

@@ -28,6 +28,7 @@ _WORDS = {
     "augmentation.seed": "seed of views",
     "stored_dtype": "stored dtype",
 }
+_OF_RULE = ("encoder.token", "encoder.layout", "encoder.cls_token", "tokens")
 _CHOICE = "encoder"  # beside the versions in what an extraction records
 
 
@@ -38,7 +39,7 @@ def differences(one: FeatureSpec, other: FeatureSpec) -> list[str]:
     if one.encoder.get("kind") != other.encoder.get("kind"):  # what the one knows and the other does not is no change
         leaves = [leaf for leaf in leaves if not leaf[0].startswith("encoder.architecture.") and None not in leaf]
     if one.rule != other.rule:  # all else about tokens follows from it
-        leaves = [leaf for leaf in leaves if not leaf[0].startswith(("encoder.token", "encoder.layout", "tokens"))]
+        leaves = [leaf for leaf in leaves if not leaf[0].startswith(_OF_RULE)]
         leaves.insert(0, ("encoder.token", one.rule, other.rule))
     return [f"{words.get(name, name)} {change_in_words(was, now)}" for name, was, now in leaves]
 
@@ -62,7 +63,7 @@ def library_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> lis
 
 
 def why_set(features: FeatureSet, sets: Iterable[FeatureSet]) -> dict[str, Any]:
-    """What a set differs in from the `nearest` other one, in `inputs` and in recorded `libraries`.
+    """What a set differs in from the `nearest` other one, in `inputs` and in recorded `libraries`; what it `serves`.
 
     `blocks` has the library versions that its own blocks were made with and how many with each, the latest first.
     Raises CacheError where a record is damaged.
@@ -74,6 +75,7 @@ def why_set(features: FeatureSet, sets: Iterable[FeatureSet]) -> dict[str, Any]:
         "set": features.name,
         "nearest": other.name if other else None,
         "inputs": differences(other.spec, features.spec) if other else [],
+        "serves": features.spec.served,
         "libraries": library_differences(other.recorded, features.recorded) if other else [],
         "blocks": [{"versions": dict(versions), "blocks": count} for versions, count in made.items()],
     }

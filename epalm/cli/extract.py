@@ -91,6 +91,7 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     }
     figures = {
         "set": plan.spec.name,
+        "derived": plan.derived,
         "layers": list(plan.spec.layers),
         "tokens": plan.spec.tokens,
         **{name: count for name, (_, count) in counts.items()},
@@ -103,6 +104,8 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     }
     shown = {words: count for name, (words, count) in counts.items() if count or name not in ("warned", "lost_blocks")}
     rows: dict[str, int | str] = {"feature set": plan.spec.name, "tokens of a layer": plan.spec.tokens, **shown}
+    if plan.derived:
+        rows["derived"] = plan.derived
     if other:
         rows["in the cache with another setting"] = "; ".join(other)
     print_plan("extract", figures, rows, as_json)
@@ -134,7 +137,8 @@ def _show_summary(summary: "ExtractSummary", request: ExtractRequest, as_json: b
     if summary.views:
         span = "view 1" if summary.views == 1 else f"views 1 to {summary.views}"
         say(f"view 0 of all media, {span} of {summary.augmented:,}")
-    say(f"feature set {summary.set_name} in {request.cache}")
+    derived = f": {summary.derived}, when they are read" if summary.derived else ""
+    say(f"feature set {summary.set_name} in {request.cache}{derived}")
     ledger = f"{summary.ledger} (epalm cache ledger)"
     if summary.bad:
         refused = "could not be read, or have a warning" if summary.strict else "could not be read"

@@ -23,9 +23,9 @@ from epalm.samples import Prediction, Sample, Task
 from epalm.train.data.features import FeatureSource
 from epalm.train.runs.loading import LoadedRun
 from epalm.train.runs.run_folder import require_room, writing
+from epalm.train.runs.run_key import NAMES_ONLY
 
 _VERSION = 1  # raised when code changes what is decoded by itself
-_NAMES = {"set", "choice"}  # of features: the others decide the numbers
 _LEAST = 100  # bytes that a prediction takes at least, written
 _NEW = "of samples that are new"
 
@@ -48,7 +48,7 @@ def what_decides(
     shared = {
         "template": run.text.digest,
         "weights": digest_json(run.decides()),
-        "features": digest_json({key: value for key, value in features.describe().items() if key not in _NAMES}),
+        "features": digest_json({key: value for key, value in features.describe().items() if key not in NAMES_ONLY}),
     }
     of_task = {
         task: shared | {"decoding": digest_json([_VERSION, options.deciding()])}

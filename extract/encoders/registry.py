@@ -54,7 +54,8 @@ class Encoder(Protocol):
     def describe(self) -> dict[str, Any]:
         """What decides its numbers, as JSON: kind, architecture, digest of the weights, token rule.
 
-        Where these are not all there are or one: `tokens`, the rule, and `layout`, `cls` and `grid` of rule `all`.
+        Where these are not all there are or one: `tokens`, the rule, and `layout`, `cls` and `grid` of rule `all`; with
+        `[CLS]` also `cls_token`, what `token` is by rule `cls`.
 
         Never a path or a Hub name: the same weights are the same encoder wherever they came from.
         """

@@ -77,9 +77,9 @@ class Backbone:
             return TOKEN_RULE
         if rule == POOLED:
             return "the model's own norm and pooling of each block's output"
-        kept = "mean of" if rule == MEAN else "[CLS] and" if self.cls else ""
-        normed = f"{kept} positions from {self.special} on, zeros for padding, of the final norm of each block's output"
-        return f"{normed.strip()}, as stored"
+        return (
+            f"positions from {self.special} on, zeros for padding, of the final norm of each block's output, as stored"
+        )
 
 
 class BlockTokens:
@@ -211,13 +211,14 @@ class TransformerEncoder:
         self.device, self.precision, self.tokens = compute.device, compute.precision, backbone.rule(choice.tokens)
         self._frames, self._blocks = of_frames, BlockTokens(backbone, self.tokens, of_frames)
         self.layout, full = self._blocks.layout, self._blocks.full
-        rule = backbone.describe_rule(self.tokens)
-        rule = f"{rule}, mean over frames" if of_frames and self.tokens in (CLS, POOLED) else rule
+        of_one = ", mean over frames" if of_frames else ""
+        rule = backbone.describe_rule(self.tokens) + (of_one if self.tokens in (CLS, POOLED) else "")
         self._description = {"kind": self.kind, "architecture": architecture, "weights": freeze(model), "token": rule}
         if self.tokens != CLS:  # sets of 0.1 had no other, and keep their names
             self._description["tokens"] = self.tokens
         if self.tokens not in (CLS, POOLED):
             self._description["layout"] = {"cls": full.cls, "grid": list(full.grid)}
+            self._description |= {"cls_token": TOKEN_RULE + of_one} if full.cls else {}
         if compute.device.type == "cuda":
             model.to(memory_format=torch.channels_last)  # patches are cut by a convolution
         if compute.compiled:

@@ -70,7 +70,7 @@ def test_layers_can_be_chosen(features: FeatureSet) -> None:
     np.testing.assert_array_equal(features.to_dask(layers=[3, 5]).compute(), features.to_dask().compute()[:, :, [0, 2]])
     for wrong in ({"layers": [2]}, {"views": [7]}):
         with pytest.raises(UsageError, match="does not hold"):
-            features.to_dask(**wrong)
+            features.to_dask(**wrong)  # type: ignore[arg-type]
 
 
 def test_one_delayed_read_a_block(features: FeatureSet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,14 +125,14 @@ def encoding_for(config: Config) -> Config:
     return config.model_copy(update={"encoder": config.encoder.model_copy(update=tokens)})
 
 
-def rule_for(config: Config, stored: str, layout: TokenLayout) -> str:
+def rule_for(config: Config, stored: str, layout: TokenLayout, asked: str | None = None) -> str:
     """The rule by which the bridge reads rows that were stored by the rule `stored` with `layout`.
 
-    What the recipe counts on, else what is stored, else what can be had of it. Raises UsageError: nothing of that is
-    what the bridge reads; the hint is the extraction that makes such rows.
+    What the recipe counts on, else what an extraction `asked` for, else what is stored, else what can be had of it.
+    Raises UsageError: nothing of that is what the bridge reads; the hint is the extraction that makes such rows.
     """
     one, faults = bridge_of(config), list[UsageError]()
-    for rule in (config.encoder.tokens, stored, *one.reads):
+    for rule in (config.encoder.tokens, asked, stored, *one.reads):
         if rule is None or not one.takes(rule) or stored not in {rule, ALL}:
             continue
         try:

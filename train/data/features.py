@@ -3,10 +3,10 @@
 Letters: B batch, L layers, T tokens of a layer, D_enc encoder width; N media, V views.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
-from dataclasses import replace
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -23,7 +23,7 @@ from epalm.cache.token_rules import TokenLayout
 from epalm.console import say
 from epalm.datasets import from_anywhere
 from epalm.errors import MediaError, UsageError
-from epalm.fingerprint import digest_json
+from epalm.fingerprint import canonical_json, digest_json
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Sample
 from epalm.train.data.order import in_blocks
@@ -86,32 +86,28 @@ class CachedFeatures:
         samples: Sequence[Sample],
         layers: str | Sequence[int] | None = None,
         *,
+        rule: str | None = None,
         mapped: bool = False,
     ) -> None:
         """The rows of these samples' media in the feature set `name`; `layers` as typed, or as block numbers.
 
-        `mapped`: the processes of a machine that read these rows have them in memory once. Raises UsageError: layers of
-        no known form, or that the set does not hold; CacheError: there is no such set, or it is damaged.
+        `rule`: which tokens of them [default: those stored]. `mapped`: the processes of a machine that read these rows
+        have them in memory once. Raises UsageError: layers of no known form, or layers or tokens that the set does not
+        hold; CacheError: there is no such set, or it is damaged.
         """
         self._features = features = cache.find(name)
         if not cache.read_only:
             touch(features.objects)
-        stored = features.spec.layers
         asked = cache.chosen_layers(features, layers) if layers is None or isinstance(layers, str) else layers
-        self._layers = tuple(asked)
-        if absent := [layer for layer in self._layers if layer not in stored]:
-            fault = f"{features.name} does not hold layers {absent}; it has {list(stored)}"
-            raise UsageError(fault, hint="epalm extract --layers makes a set that does")
+        self._spec = features.spec.narrowed(rule or features.spec.rule, asked)
         media = list(dict.fromkeys(sample.media for sample in samples))
         self._digests, self.missing, self.sourceless = _look_up(features, cache, dataset, media)
-        wanted = replace(features.spec, layers=self._layers)
-        self._reader = features.open(only=set(self._digests.values()), wanted=wanted, mapped=mapped)
+        self._reader = features.open(only=set(self._digests.values()), wanted=self._spec, mapped=mapped)
         self.fits = self._reader.fits  # in memory
         self.order_key = digest_json(self._reader.blocks)  # of what an order by blocks depends on
         numbers = self._reader.rows_of(list(self._digests.values())).tolist()
         self._rows: dict[str, int] = dict(zip(self._digests, numbers, strict=True))
-        self.layers, self.width = len(self._layers), features.spec.width
-        self.layout = features.spec.layout
+        self.layers, self.layout, self.width = len(self._spec.layers), self._spec.layout, self._spec.width
         self._views: tuple[int, ...] = (0,)  # that training epochs draw from
         self._seed = 0
         if self.sourceless:
@@ -151,14 +147,21 @@ class CachedFeatures:
         return [self._digests[sample.media] for sample in samples]
 
     def describe(self) -> dict[str, Any]:
-        """See `FeatureSource`."""
-        spec, recorded = self._features.spec, self._features.recorded
+        """See `FeatureSource`. "fingerprint" and "spec" are of these rows, whatever else the set holds."""
+        spec, recorded, derived = self._spec, self._features.recorded, {}
+        if spec.rule != (stored := self._features.spec.rule):
+            derived = {"derived": f"{spec.rule} tokens made of {stored}"}
+            with suppress(KeyError, ValueError, TypeError):  # whoever builds the encoder says what is wrong
+                choice = {**json.loads(recorded["encoder"]), "tokens": spec.rule}
+                recorded = {**recorded, "encoder": canonical_json(choice).decode()}
         return {
             "source": "cache",
             "set": self._features.name,
+            **derived,
             "fingerprint": spec.fingerprint,
+            "spec": spec.to_json(),
             "encoder": dict(spec.encoder),
-            "layers": list(self._layers),
+            "layers": list(spec.layers),
             "preprocessing": dict(spec.preprocessing),
             "views": list(self._views),
             "choice": recorded if "encoder" in recorded else None,

@@ -29,7 +29,7 @@ _NOT_DECIDING = {
     **{"lm": {"name"}, "encoder": {"weights"}, "data": {"shuffle"}},
     **{"description": True, "checkpoint": True},
 }
-_NAMES_ONLY = {"set", "choice"}  # of features: the others decide the numbers
+NAMES_ONLY = {"set", "choice", "derived", "spec"}  # of features: the others decide the numbers
 # What the parts are called where their names do not say it.
 _PART_NAMES = {
     "training.count": "training samples",
@@ -76,7 +76,7 @@ def run_parts(
     parts = {
         "settings": config.model_dump(mode="json", exclude=_NOT_DECIDING),  # type: ignore[arg-type]
         **samples,
-        "features": {key: value for key, value in features.describe().items() if key not in _NAMES_ONLY},
+        "features": {key: value for key, value in features.describe().items() if key not in NAMES_ONLY},
         "lm": {"weights": lm, "tokenizer": tokenizer},
         "training_code": _TRAINING_CODE,
         "device": device,

@@ -55,6 +55,8 @@ def why(
     than = f", against {facts['nearest']}" if facts["nearest"] else ""
     if not than:
         say(f"{facts['set']} is the only feature set in the cache: there is none to compare it with")
+    if "," in facts["serves"]:
+        say(f"{facts['set']} serves requests for {facts['serves']} tokens")
     columns = ["what differs", "there → here"]
     rows = [dict(zip(columns, change, strict=True)) for change in changes]
     show_listing(rows, form, title=f"{facts['set']}{than}", empty="nothing differs", columns=columns, as_json=facts)

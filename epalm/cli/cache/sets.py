@@ -63,6 +63,7 @@ def info(name: SetArgument, runs: Path = DEFAULT_RUNS, cache: str = DEFAULT_CACH
         "runs": users_of(features.objects, runs_of_sets([runs]).get(features.name, ())),
         "blocks": len(features.block_names()),
         "fingerprint": features.spec.fingerprint,
+        "serves": features.spec.served,
         "path": features.where,
         "data": {manifest.data: len(manifest.digests) for manifest in read_manifests(features.objects)},
         "spec": features.spec.to_json(),
