@@ -27,7 +27,7 @@ METADATA = "zarr.json"
 GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n'
 GROUPS = (METADATA, f"{BLOCKS}/{METADATA}")  # the set and its blocks, described for other readers of Zarr
 _FORMAT = 2  # of records; the arrays of 1, which epalm 0.1 wrote, have no token axis: theirs is one token
-_CRC_BYTES = 4
+CRC_BYTES = 4
 _PIECE = 1 << 18  # values looked at together: they stay in the CPU's cache
 _DIMENSIONS = ("row", "view", "layer", "token", "hidden")
 _REPAIR = "epalm cache verify lists all damage; epalm cache verify --repair restores or drops it"
@@ -238,7 +238,7 @@ def checksum(values: np.ndarray) -> str:
 
 def require_size(objects: Objects, record: Record) -> None:
     """Raise CacheError unless the chunk is there and as long as its record says."""
-    size, expected = objects.size(record.chunk), record.bytes + _CRC_BYTES
+    size, expected = objects.size(record.chunk), record.bytes + CRC_BYTES
     if size != expected:
         fault = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
         raise damaged(record, f"{record.chunk} {fault}")

@@ -66,10 +66,10 @@ def open_objects(where: str | Path) -> Objects:
 class Cache:
     """A folder or URL. Nothing is created before the first feature set is."""
 
-    def __init__(self, where: str | Path, *, read_only: bool = False) -> None:
+    def __init__(self, where: str | Path | Objects, *, read_only: bool = False) -> None:
         """`read_only` is for plans: the index of digests is left as it is, and so must be all else."""
         self.read_only = read_only
-        self.objects = open_objects(where)
+        self.objects = open_objects(where) if isinstance(where, str | Path) else where
         self.where = self.objects.where
         self.media = MediaIndex(self.objects.path(_INDEX) or _LOCAL / _INDEX, read_only=read_only)
 

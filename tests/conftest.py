@@ -17,6 +17,7 @@ from epalm.playground.generate import generate_playground
 from epalm.samples import Modality
 from tests.bench_commands import commands  # noqa: F401 (fixture)
 from tests.browser import browser, open_page  # noqa: F401 (fixtures)
+from tests.hub_emulator import hub  # noqa: F401 (fixture)
 from tests.report_runs import scored_runs  # noqa: F401 (fixture)
 from tests.s3_emulator import faulty_network, no_aws, s3_server, s3_url  # noqa: F401 (fixtures)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from epalm.cache.exchange.claims import checked
 from epalm.cache.exchange.hdf5 import Contents, open_hdf5, write_hdf5
+from epalm.cache.exchange.parquet import OPTIONS, row_schema, row_table
 from epalm.cache.exchange.transfer import ROOM, add_names
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import names_by_digest, read_manifests
@@ -113,41 +114,25 @@ def _write_npz(path: Path, contents: Contents) -> None:
 
 
 def _write_parquet(path: Path, contents: Contents) -> None:
-    """Fill a table of a row a medium.
+    """Fill a table as `epalm.cache.exchange.parquet` says; media come in order, each with its views.
 
-    Columns: `digest`; `names`, those that the manifests give it; `features`, a list of V · L · T · D numbers.
-    The schema's metadata hold `shape` ([V, L, T, D]), `views`, `spec` and `recorded` as JSON. Raises UsageError without
-    pyarrow.
+    Beside these columns, `names` are those that the manifests give a medium; the schema's metadata also hold `views`,
+    `spec` and `recorded` as JSON. Raises UsageError without pyarrow.
     """
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UsageError("pyarrow is not installed", hint="pip install 'epalm[parquet]'") from error
-    rows, row = contents.rows, contents.rows.shape[1:]
-    metadata = {
-        "shape": json.dumps(row),
-        "views": json.dumps(rows.views),
-        "spec": rows.spec.to_bytes(),
-        "recorded": json.dumps(contents.recorded),
-    }
-    number = pa.field("element", pa.from_numpy_dtype(np.dtype(rows.spec.stored_dtype)), nullable=False)
-    numbers = pa.list_(number, int(np.prod(row)))
-    columns = {"digest": pa.string(), "names": pa.list_(pa.string()), "features": numbers}
-    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()], metadata=metadata)
+    rows = contents.rows
+    more = {"views": list(rows.views), "spec": rows.spec.to_json(), "recorded": contents.recorded}
+    schema = row_schema(rows.spec.row_shape, rows.spec.stored_dtype, more, names=True)
+    from pyarrow import parquet
+
     names = {
         digest: sorted(name.encode("utf-8", "backslashreplace").decode() for name in given)
         for digest, given in names_by_digest(contents.manifests).items()
     }
     start = 0
-    # Features do not compress, and a dictionary of them would be a second copy.
-    options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": ["digest"]}
-    with parquet.ParquetWriter(path, schema, **options) as writer:
+    with parquet.ParquetWriter(path, schema, **OPTIONS) as writer:
         for values in contents.stretches():
-            digests = rows.digests[start : start + len(values)]
-            flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=numbers)
-            table = pa.table([digests, [names.get(digest, []) for digest in digests], flat], schema=schema)
-            writer.write_table(table, row_group_size=len(values))
+            table = row_table(schema, rows.digests[start : start + len(values)], rows.views, values, names)
+            writer.write_table(table, row_group_size=len(table))
             start += len(values)
 
 

@@ -54,7 +54,9 @@ class RemoteObjects(Objects):
         scheme, _, rest = url.partition("://")
         self._bucket, _, self._root = rest.rpartition("@")[2].strip("/").partition("/")
         if scheme not in _SCHEMES:
-            hint = "give a folder, s3://bucket/folder or gs://bucket/folder"
+            hint = (
+                "give a folder, s3://bucket/folder or gs://bucket/folder; push and pull take hf://datasets/OWNER/NAME"
+            )
             raise CacheError(f"{self.where} is of a kind that is not known here", hint=hint)
         if not self._bucket:
             raise CacheError(f"{self.where}// names no bucket", hint=f"give {scheme}://bucket/folder")
@@ -174,7 +176,7 @@ class RemoteObjects(Objects):
                 spent = time.monotonic() - began
                 if spent + pause > total:
                     hint = "see that the store and the way to it work; the same command again goes on from here"
-                    text = f"{where}: the store has failed for {spent:.0f} s: {_text_of(error)}"
+                    text = f"{where}: the store has failed for {spent:.0f} s: {text_of(error)}"
                     raise CacheError(text, hint=hint) from error
             # Workers that failed together must not come back together.
             time.sleep(random.uniform(pause / 2, pause))
@@ -201,7 +203,7 @@ def _open_store(scheme: str, bucket: str) -> Any:
         client = session.client("s3")
         credentials = session.get_credentials()
     except BotoCoreError as error:
-        raise CacheError(f"{where}: {_text_of(error)}", hint=_SIGN_IN["s3"]) from error
+        raise CacheError(f"{where}: {text_of(error)}", hint=_SIGN_IN["s3"]) from error
     if credentials is None:
         raise CacheError(f"{where}: Unable to locate credentials", hint=_SIGN_IN["s3"])
     endpoint, region = client.meta.endpoint_url, session.region_name or "us-east-1"
@@ -222,10 +224,10 @@ def _final_error(where: str, scheme: str, codes: set[str], error: Exception) -> 
         hint = f"ask for the right to list, read, write and delete there, or take other credentials: {_SIGN_IN[scheme]}"
     else:
         hint = "correct the URL or the settings of the store"
-    return CacheError(f"{where}: {_text_of(error)}", hint=hint)
+    return CacheError(f"{where}: {text_of(error)}", hint=hint)
 
 
-def _text_of(error: Exception) -> str:
+def text_of(error: Exception) -> str:
     """The text of a fault, on one line, without what signs or authorises a request."""
     words = " ".join(str(error).partition("Debug source")[0].split()) or type(error).__name__
     return re.sub(r"\?[^\s\"']*=[^\s\"']*", "", _without_user(words))  # signatures travel in query strings

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from epalm.cache.store import Cache
 
 _UrlArgument = Annotated[
-    str, typer.Argument(metavar="URL", help="Another cache: a folder, or a URL such as s3://bucket/cache.")
+    str,
+    typer.Argument(
+        metavar="URL",
+        help="Another cache: a folder, or a URL such as s3://bucket/cache. A data set of Parquet files and a card: "
+        "hf://datasets/OWNER/NAME of the Hugging Face Hub, or parquet://FOLDER.",
+    ),
 ]
 
 
@@ -98,22 +103,33 @@ def import_features(
 
 
 def push(
-    name: SetArgument, url: _UrlArgument, plan: bool = False, cache: str = DEFAULT_CACHE, as_json: bool = False
+    name: SetArgument,
+    url: _UrlArgument,
+    licence: Annotated[
+        str | None,
+        Option("What the card of a data set says, such as cc-by-4.0. [default: what it says already, else unknown]"),
+    ] = None,
+    plan: bool = False,
+    cache: str = DEFAULT_CACHE,
+    as_json: bool = False,
 ) -> None:
     """Copy a feature set to another cache, so that others can use it.
 
     Only blocks that are not there are copied, each verified first, so the same command goes on after a stop. A
-    damaged block is named and not copied; the exit code is then 3.
+    damaged block is named and not copied; the exit code is then 3. A repository that the Hub does not have is made, a
+    private one; the token is that of hf auth login.
 
     Examples:
 
         epalm cache push image s3://bucket/cache --plan
         epalm cache push image s3://bucket/cache
         epalm cache push video-timesformer /mnt/shared/cache
+        epalm cache push image hf://datasets/OWNER/NAME --licence cc-by-4.0
     """
     from epalm.cache.store import Cache
 
-    _copy_set(Cache(cache, read_only=plan), name, Cache(url, read_only=plan), "push", plan, as_json)
+    there = _other_cache(url, plan, pushing=True, licence=licence)
+    _copy_set(Cache(cache, read_only=plan), name, there, "push", plan, as_json)
 
 
 def pull(
@@ -135,14 +151,27 @@ def pull(
         epalm cache pull s3://bucket/cache
         epalm cache pull s3://bucket/cache image-vit --plan
         epalm cache pull /mnt/shared/cache video --cache /data/cache
+        epalm cache pull hf://datasets/OWNER/NAME
     """
     from epalm.cache.store import Cache
 
-    _copy_set(Cache(url, read_only=True), name or "", Cache(cache, read_only=plan), "pull", plan, as_json)
+    _copy_set(_other_cache(url, True), name or "", Cache(cache, read_only=plan), "pull", plan, as_json)
+
+
+def _other_cache(url: str, read_only: bool, *, pushing: bool = False, licence: str | None = None) -> "Cache":
+    from epalm.cache.exchange.published import SCHEMES, PublishedSets
+    from epalm.cache.store import Cache
+
+    if url.startswith(SCHEMES):
+        return Cache(PublishedSets(url, pushing=pushing, licence=licence), read_only=read_only)
+    if licence is not None:
+        raise UsageError("--licence is for a data set with a card", hint="push to hf://datasets/OWNER/NAME")
+    return Cache(url, read_only=read_only)
 
 
 def _copy_set(source: "Cache", name: str, target: "Cache", verb: str, only_plan: bool, as_json: bool) -> None:
     """Copy a set, or say what there is to copy. Raises typer.Exit where something is damaged."""
+    from epalm.cache.exchange.published import PublishedSets
     from epalm.cache.exchange.transfer import note_latest, plan_transfer, run_transfer
 
     features = source.find(name)
@@ -163,6 +192,8 @@ def _copy_set(source: "Cache", name: str, target: "Cache", verb: str, only_plan:
         _say_next(target, arrived, source)
     else:  # whoever trains from there finds this set; who extracted there keeps theirs
         note_latest(target, arrived, source, keep=True)
+        if isinstance(target.objects, PublishedSets):
+            target.objects.finish()
     if done.faults:
         say("epalm cache verify --repair drops what is damaged there, and epalm extract makes it again")
         raise typer.Exit(DAMAGED)

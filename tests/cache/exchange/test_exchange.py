@@ -139,18 +139,19 @@ def test_numpy_reads_the_archive_without_pickle(features: FeatureSet, tmp_path: 
         assert json.loads(str(file["manifests"]))[DATA]["3.png"] == digest(3)
 
 
-def test_a_parquet_table_has_a_row_for_each_medium(features: FeatureSet, tmp_path: Path) -> None:
+def test_a_parquet_table_has_a_row_for_each_view_of_a_medium(features: FeatureSet, tmp_path: Path) -> None:
     from pyarrow import parquet
 
     export_set(features, tmp_path / "f.parquet", views=[0, 1])
     file = parquet.ParquetFile(tmp_path / "f.parquet")
     table = file.read().to_pydict()
+    assert table["view"] == [0, 1] * 5
     assert table["names"] == [[f"{[digest(n) for n in range(5)].index(name)}.png"] for name in table["digest"]]
     metadata = {key.decode(): json.loads(text) for key, text in file.schema_arrow.metadata.items()}
     assert metadata["spec"] == SPEC.to_json() and metadata["recorded"] == features.recorded
-    assert (metadata["views"], metadata["shape"]) == ([0, 1], [2, *SPEC.row_shape])
-    values = np.array(table["features"], np.float16).reshape(-1, *metadata["shape"])
-    np.testing.assert_array_equal(values, _values(features, table["digest"], (0, 1), SPEC.layers))
+    assert (metadata["views"], metadata["shape"]) == ([0, 1], list(SPEC.row_shape))
+    values = np.array(table["features"], np.float16).reshape(-1, 2, *metadata["shape"])
+    np.testing.assert_array_equal(values, _values(features, table["digest"][::2], (0, 1), SPEC.layers))
 
 
 @pytest.mark.parametrize("form", FORMS)
