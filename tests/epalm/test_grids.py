@@ -6,6 +6,7 @@ from pathlib import Path
 from epalm.cli.bench.marks import require_marks
 from epalm.grids import PAPER_BANK, carried_over, load_grid, masks_of
 from epalm.recipes.config import load_config
+from epalm.train.bridge.registry import bridges
 from epalm.train.lm.injection import Injection
 from tests.conftest import Epalm
 
@@ -56,3 +57,11 @@ def test_a_grid_may_have_its_own_recipe_and_a_real_language_model(epalm: Epalm, 
     for given in grid.rows[:-1]:
         model = load_config("playground-smollm2", given.set).model
         assert given.here == f"{model.tokens}@{model.start}:{model.end}"
+
+
+def test_every_bridge_has_a_row_with_its_published_figures(epalm: Epalm) -> None:
+    grid = load_grid("bridges")
+    assert {row.bridge for row in grid.rows} - {None} == set(bridges())
+    assert len(grid.seeds) == 3 and grid.chance and sum(not row.published for row in grid.rows) == 2  # mlp and blind
+    page = Path(__file__).parents[2] / "docs/bench.md"
+    assert require_marks(page, "bridges")

@@ -23,7 +23,7 @@ def bench(
         list[str],
         typer.Argument(
             metavar="GRID...",
-            help="table-1, table-2, table-3, table-4, variants, all of these, levels-smollm2, or .toml files.",
+            help="table-1, table-2, table-3, table-4, variants, all of these, bridges, levels-smollm2, or .toml files.",
             show_default=False,
         ),
     ],
@@ -38,8 +38,9 @@ def bench(
     `table-3`: which of the encoder's layers go to which blocks of the language model. `table-4`: SpecAugment.
     `variants`: the variants of the method, *blind* (the perceptual token withheld) and *chance*. The paper's tables
     show the published figures too: data and models differ, so only the order of the rows compares. `levels-smollm2`:
-    table-3 with a real language model; `lm.name` is its folder or Hub name. A grid of your own is a TOML file: rows, or
-    axes (encoders, lms, bridges, few_shot), and seeds, over which a row is averaged.
+    table-3 with a real language model; `lm.name` is its folder or Hub name. `bridges`: all bridges, three seeds each,
+    beside DePALM's figures. A grid of your own is a TOML file: rows, or axes (encoders, lms, bridges, few_shot), and
+    seeds, over which a row is averaged.
 
     What is stopped goes on with the same command; what was trained for any table is not trained again.
 
@@ -48,6 +49,7 @@ def bench(
         epalm bench variants
         epalm bench all --processes 2 --write docs/ablations.md
         epalm bench table-3 --data msvd-qa:/data/msvd --set lm.name=facebook/opt-2.7b --plan
+        epalm bench bridges --processes 2 --write docs/bench.md
         epalm bench levels-smollm2 --set lm.name=models/smollm2
         epalm bench mine.toml --format csv > mine.csv
     """
@@ -60,7 +62,7 @@ def bench(
     form = listing.form
     data = with_links(request.data, follow=request.follow_links)
     work = replace(request, data=data, runs=request.runs / "bench")
-    usual = [name for name in grids() if load_grid(name).recipe is None]
+    usual = [name for name in grids() if load_grid(name).recipe is None and name != "bridges"]
     names = [each for one in names for each in (usual if one == "all" else [one])]
     chosen = [load_grid(name) for name in dict.fromkeys(names)]
     recipes = [request.recipe or grid.recipe or recipe_for(data) for grid in chosen]
