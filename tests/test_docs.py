@@ -68,6 +68,7 @@ def test_every_recipe_is_in_the_picture_of_rates() -> None:
         "docs/training.md",
         "docs/report.md",
         "docs/ablations.md",
+        "docs/bench.md",
         "docs/benchmarks.md",
     ],
 )
@@ -94,6 +95,7 @@ def _commands_of(page: str) -> list[list[str]]:
         "docs/cache.md",
         "docs/report.md",
         "docs/ablations.md",
+        "docs/bench.md",
         "docs/benchmarks.md",
         "docs/bridges.md",
         "README.md",

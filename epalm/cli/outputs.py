@@ -17,6 +17,7 @@ _OWN = {
     "scores": rb'\A\{\s*"written_by": "epalm score"',
     "samples": rb'\A\{"id": "[^\n]*"scores": \{',
     "report": rb'<meta name="generator" content="epalm ',
+    "bench": rb'<meta name="generator" content="epalm-bench ',
 }
 
 
@@ -45,7 +46,7 @@ def require_output(path: Path, inputs: Iterable[Path | str], *, ours: bool, forc
 
 
 def is_own(path: Path, kind: str) -> bool:
-    """Whether a file is what epalm writes as "scores", lines of "samples", or "report"."""
+    """Whether a file is what epalm writes as "scores", lines of "samples", "report", or page of a "bench"."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

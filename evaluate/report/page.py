@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from epalm import __version__
 from epalm.errors import UsageError
@@ -39,12 +39,6 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
     The same runs and media give the same bytes. Raises UsageError: the runs were scored on different samples, or a file
     of a run cannot be read.
     """
-    style, script = _read("page.css"), "\n".join(map(_read, _SCRIPTS))
-    own = {kind: b64encode(sha256(text.encode()).digest()).decode() for kind, text in (("s", style), ("j", script))}
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{own['s']}'; script-src 'sha256-{own['j']}'; img-src data:; "
-        "media-src data:; base-uri 'none'; form-action 'none'"
-    )
     compared = compare(runs[0], runs[1:], examples=0)
     tasks = list(runs[0].figures["tasks"].values())
     described = [_described(run) for run in runs]
@@ -58,11 +52,7 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
     }
     values = {
         "title": " and ".join(run.name for run in runs),
-        "policy": policy,
-        "style": style,
-        "script": script,
         "data": as_data(data),
-        "maker": f"epalm {__version__}",
         "runs": described,
         "about": runs[0].figures,
         "tasks": _task_figures(runs),
@@ -80,7 +70,20 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
         "resampled": "; ".join(dict.fromkeys(one["interval"] for one in tasks)),
         "media_shown": sum(row["shown"] for row in samples.rows),
     }
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return render("page.html", values, _SCRIPTS)
+
+
+def render(template: str, values: Mapping[str, Any], scripts: Sequence[str] = ()) -> bytes:
+    """A page of a template here, with our style, these scripts, and the policy that forbids all others."""
+    style, script = _read("page.css"), "\n".join(map(_read, scripts))
+    own = {kind: b64encode(sha256(text.encode()).digest()).decode() for kind, text in (("s", style), ("j", script))}
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{own['s']}'; script-src 'sha256-{own['j']}'; img-src data:; "
+        "media-src data:; base-uri 'none'; form-action 'none'"
+    )
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_read)
+    )
     environment.filters |= {
         "hundred": lambda value, form=".1f": hundred(value, form).replace("-", "−"),
         "interval": lambda figure, form=".1f": interval_in_words(figure, form).replace("-", "−"),
@@ -90,7 +93,14 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
         "reach": lambda one: 1.1 * max(abs(one[key] or 0.0) for key in ("difference", "low", "high")) or 1e-9,
         "place": lambda value, low, high: f"{100 * min(1.0, max(0.0, (value - low) / (high - low))):.2f}%",
     }
-    return environment.from_string(_read("page.html")).render(values).encode("utf-8", "replace")
+    about = {"policy": policy, "style": style, "script": script, "maker": f"epalm {__version__}"}
+    page = environment.get_template(template).render({**values, **about})
+    return page.encode("utf-8", "replace")
+
+
+def top_of_scale(name: str, highest: float) -> float:
+    """Where a measure's scale ends, of which this is the highest value."""
+    return 1.0 if name in metrics() and metrics()[name].highest <= 1 else max(highest * 1.08, 1e-9)
 
 
 def _task_figures(runs: Sequence[ScoreFile]) -> list[dict[str, Any]]:
@@ -105,8 +115,7 @@ def _task_figures(runs: Sequence[ScoreFile]) -> list[dict[str, Any]]:
             figures = [part.get("figures", {}).get(name) for part in parts]
             chance = next((part["chance"][name] for part in parts if name in part.get("chance", ())), None)
             highest = max([figure["high"] or figure["value"] for figure in figures if figure] + [chance or 0.0])
-            fraction = name in metrics() and metrics()[name].highest <= 1
-            top = 1.0 if fraction else max(highest * 1.08, 1e-9)  # of the scale
+            top = top_of_scale(name, highest)
             measures.append({"name": name, "figures": figures, "chance": chance, "top": top})
         headline = next(iter([one for one in measures if one["name"] == HEADLINE[Task(task)]] or measures), None)
         skipped: dict[tuple[str, str], dict[str, None]] = {}  # once for all metrics of the same reason

@@ -52,12 +52,15 @@ def bench(
         epalm bench bridges --processes 2 --write docs/bench.md
         epalm bench levels-smollm2 --set lm.name=models/smollm2
         epalm bench mine.toml --format csv > mine.csv
+        epalm bench mine.toml --report mine.html
     """
+    from epalm.cache.objects.durable import write_atomically
     from epalm.cli.bench.marks import marked_among, replace_marked
     from epalm.cli.bench.planning import plan_grid, trainings_of
-    from epalm.cli.bench.table import make_table
-    from epalm.cli.outputs import data_files, require_output
+    from epalm.cli.bench.table import make_table, page_of
+    from epalm.cli.outputs import data_files, is_own, require_output
     from epalm.grids import grids, load_grid
+    from epalm.train.runs.run_folder import writing
 
     form = listing.form
     data = with_links(request.data, follow=request.follow_links)
@@ -66,11 +69,12 @@ def bench(
     names = [each for one in names for each in (usual if one == "all" else [one])]
     chosen = [load_grid(name) for name in dict.fromkeys(names)]
     recipes = [request.recipe or grid.recipe or recipe_for(data) for grid in chosen]
-    marked = []
+    marked, reads = [], [*data_files(data), *(file for recipe in recipes for file in data_files(recipe))]
     if request.write:
-        reads = [*data_files(data), *(file for recipe in recipes for file in data_files(recipe))]
         require_output(request.write, reads, ours=True, force=False)  # its two lines say where to write
         marked = marked_among(request.write, [grid.name for grid in chosen])
+    if request.report:
+        require_output(request.report, reads, ours=is_own(request.report, "bench"), force=request.force)
     planned = {
         grid.name: plan_grid(grid, replace(work, recipe=recipe)) for grid, recipe in zip(chosen, recipes, strict=True)
     }
@@ -86,6 +90,9 @@ def bench(
             replace_marked(request.write, table.name, table.markdown())
         if form is Format.TABLE:
             print_table(f"{table.name}: {table.caption}", table.columns, table.rows)
+    if request.report:
+        with writing(request.report.parent):
+            write_atomically(request.report, page_of(tables))
     if form is not Format.TABLE:
         show_listing([record for table in tables for record in table.records], form, title="", empty="")
     say(f"runs, scores and logs are in {work.runs}")

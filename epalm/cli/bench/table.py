@@ -38,6 +38,23 @@ class Table:
         return f"{self.caption}\n\n{table}"
 
 
+def page_of(tables: Sequence[Table]) -> bytes:
+    """The tables as one HTML file, with a graphic of each figure beside its row."""
+    from epalm.evaluate.report.page import render, top_of_scale
+
+    shown = []
+    for table in tables:
+        each: dict[str, list[dict[str, Any]]] = {}  # graphics by row
+        for one in table.records:
+            for name, figure in one["measured"].items():
+                every = [other["measured"][name] for other in table.records if other["modality"] == one["modality"]]
+                top = top_of_scale(name, max(other["high"] or other["value"] for other in every))
+                chance, label = one["chance"].get(name), f"{one['modality']} {name}"
+                each.setdefault(one["row"], []).append({"figure": figure, "chance": chance, "top": top, "label": label})
+        shown.append({**vars(table), "scales": list(each.values())})
+    return render("bench.html", {"title": " and ".join(table.name for table in tables), "tables": shown})
+
+
 def make_table(grid: Grid, bench: BenchRequest, planned: Planned, outcomes: Mapping[Training, Outcome]) -> Table:
     """The table of a grid whose trainings are done. Raises UsageError: the scores of a run are damaged or gone."""
     modalities = list(dict.fromkeys(modality for _, modality in planned))

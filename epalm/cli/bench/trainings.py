@@ -56,6 +56,8 @@ class BenchRequest:
         None,
         writable=True,
     )
+    report: Path | None = option("Write the tables as one HTML file too, with graphics.", None, writable=True)
+    force: bool = False
     cache: str = DEFAULT_CACHE
     runs: Path = Path(DEFAULT_RUNS)  # takes runs and logs
     processes: int = option("Trainings at a time on this machine.", 1, minimum=1, maximum=256, panel="Machine")

@@ -1,6 +1,7 @@
 """`epalm bench` on grids of one's own: axes, several seeds, what trainings share."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,19 @@ def test_axes_that_cannot_be_are_named(line: str, fault: str, commands: Runner, 
     Path("mine.toml").write_text(f"{text}seeds = [1]\nbridges = ['epalm']\n")
     done = epalm("bench", "mine.toml", "--set", "optim.seed=3")
     assert done.code == 1 and "optim.seed is what mine varies" in done.err
+
+
+def test_a_page_shows_every_row_and_asks_for_nothing(commands: Runner, epalm: Epalm) -> None:
+    caption = "\n[[measures]]\ntask = 'caption'\nname = 'CIDEr'\n"
+    Path("mine.toml").write_text(_SEEDS.replace('label = "all"', 'label = "<b>all</b>"') + caption)
+    for _ in range(2):  # it may be written over
+        done = epalm("bench", "mine.toml", "--report", "page.html")
+        assert done.code == 0, done.err
+    page = Path("page.html").read_text()
+    assert "&lt;b&gt;all&lt;/b&gt;" in page and "<b>" not in page and "one token" in page and "epalm, 0.5" in page
+    assert page.count('<svg class="scale"') == 5 * 2 and "<script" not in page and "default-src &#39;none&#39;" in page
+    assert not re.findall(r"(?:src|href)=\"(?!#|data:)", page)
+    Path("theirs.html").write_text("mine")
+    refused = epalm("bench", "mine.toml", "--report", "theirs.html")
+    assert refused.code == 1 and "theirs.html is there already" in refused.err
+    assert epalm("bench", "mine.toml", "--report", "theirs.html", "--force").code == 0
