@@ -32,6 +32,7 @@ class Row(Section):
     label: str
     here: str | None = None  # what the row comes to on these models [what `inject` or `masks` are carried over to]
     set: tuple[str, ...] = ()  # settings, as of --set
+    playground: tuple[str, ...] = ()  # more of them on the playground, whose models are small
     inject: str | None = None  # tokens@start:end in the paper's 32 blocks
     masks: tuple[int, int] | None = None  # widest frequency and time mask in the paper's filter bank
     views: PositiveInt | None = None  # augmented views in the cache

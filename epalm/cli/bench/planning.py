@@ -35,7 +35,7 @@ def plan_grid(grid: Grid, bench: BenchRequest) -> Planned:
             f"{grid.name} is of {other[0]}, and the recipe {recipe} trains {trains}", hint="choose another --recipe"
         )
     rows = grid.every_row
-    varied = [setting for row in rows for setting in [*row.set, *row.settings()]]
+    varied = [setting for row in rows for setting in [*row.set, *row.playground, *row.settings()]]
     varied += ["model.tokens", "model.start", "model.end"] if any(row.inject for row in rows) else []
     varied += ["optim.seed"] if grid.seeds or any(row.seeds for row in rows) else []
     if fixed := _keys(varied) & _keys(overrides):
@@ -92,7 +92,8 @@ def _training(
     elif grid.playground_steps:
         settings = [f"optim.max_steps={grid.playground_steps}"]
     settings += [f"encoder.weights={json.dumps(weights[kind])}"] if kind in weights else []
-    settings += [*row.set, *row.settings(), *([] if seed is None else [f"optim.seed={seed}"])]
+    settings += [*row.set, *(row.playground if bench.data == PLAYGROUND else ()), *row.settings()]
+    settings += [] if seed is None else [f"optim.seed={seed}"]
     if row.inject:
         placed = zip(("tokens", "start", "end"), carried_over(row.inject, blocks), strict=True)
         settings += [f"model.{key}={value}" for key, value in placed]
