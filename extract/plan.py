@@ -69,17 +69,9 @@ class ExtractionPlan:
     lost: tuple[str, ...] = ()
     unreadable: Mapping[str, MediaError] = field(default_factory=dict)  # media → why
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)  # media → digest
+    rule: str = CLS  # of the tokens that were asked for
+    derived: str = ""  # which tokens come out of the set's, in words, where it does not hold those
     seconds: float = 0.0  # that planning took
-
-    @property
-    def derived(self) -> str:
-        """Which tokens come out of the set's, in words; empty where it holds those that were asked for."""
-        return "" if self.rule == self.spec.rule else f"{self.rule} tokens are made of its {self.spec.rule}"
-
-    @property
-    def rule(self) -> str:
-        """Of the tokens that were asked for."""
-        return str(self.encoder.describe().get("tokens", CLS))
 
     def other_setting(self) -> list[str]:
         """Where no medium has a row here, and another set holds some of them: in which inputs that one differs."""
@@ -197,6 +189,8 @@ def plan_media(
         lost=tuple(record.block for record in lost),
         unreadable=unreadable,
         digests=digests,
+        rule=spec.rule,
+        derived="" if spec.rule == used.rule else f"{spec.rule} tokens are made of its {used.rule}",
         seconds=time.perf_counter() - started,
     )
 
