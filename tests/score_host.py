@@ -121,7 +121,7 @@ def _arm(entry: dict[str, Any]) -> None:
         write(path, data)
 
     for module, name, armed in (
-        (scoring, "decode_batches", noted(*recorded)),
+        (decoding, "decode_batches", noted(*recorded)),
         (predictions, "_append", appended),
         (score_files, "write_atomically", written),
     ):

@@ -30,8 +30,9 @@ WAYS: dict[tuple[str, str], Callable[[str], tuple[str, ...]]] = {
     ("export", "out"): lambda out: ("export", "r", out),
     ("cache export", "file"): lambda out: ("cache", "export", "image", out, "--cache", "cache"),
     ("bench", "write"): lambda out: ("bench", "table-1", *OWN_DATA, "--write", out),
+    ("bench", "report"): lambda out: ("bench", "table-1", *OWN_DATA, "--report", out),
 }
-TAKES_FORCE = {("score", "out"), ("report", "out"), ("cache export", "file")}
+TAKES_FORCE = {("score", "out"), ("report", "out"), ("cache export", "file"), ("bench", "report")}
 
 
 def _paths() -> dict[tuple[str, str], bool]:
@@ -93,7 +94,7 @@ def test_no_output_replaces_an_input_or_a_file_of_others(way: tuple[str, str], w
     os.mkfifo("pipe")
     Path("nowhere.json").symlink_to("gone")
     there = [path.relative_to(world) for path in sorted(world.rglob("*"))]
-    if way[1] == "write":  # all of them are one function
+    if way[0] == "bench":  # all of them are one function
         there = [Path(name) for name in ("own.toml", "data.jsonl", "pipe", "cache", "nowhere.json")]
     for number, name in enumerate(there):
         if way == ("score", "out") and name.name in ("p.scores.json", "s.json"):
@@ -106,7 +107,11 @@ def test_no_output_replaces_an_input_or_a_file_of_others(way: tuple[str, str], w
 
 @pytest.mark.parametrize("way", sorted(TAKES_FORCE), ids=" ".join)
 def test_not_even_force_replaces_an_input_however_it_is_called(way: tuple[str, str], world: Path, epalm: Epalm) -> None:
-    read = {"score": ("p.jsonl", "data.jsonl"), "cache export": ("cache/block.h5",)}
+    read = {
+        "score": ("p.jsonl", "data.jsonl"),
+        "cache export": ("cache/block.h5",),
+        "bench": ("own.toml", "data.jsonl"),
+    }
     report = ("p.scores.json", "p.scores.per-sample.jsonl", "data.jsonl", ".epalm/runs/r/config.toml")
     suffix = ".h5" if way[1] == "file" else ".json"
     for number, name in enumerate(read.get(way[0], report)):
