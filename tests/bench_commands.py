@@ -45,7 +45,7 @@ class Runner:
         self.trained.append(request)
         settings = request.changes.settings or []
         name = "blind" if "model.blind=true" in settings else "seeing"
-        summary = {"trainable_parameters": 12, "all_parameters": 1200, "seconds": 7.0, "steps": 10}
+        summary = {"trainable_parameters": 12, "all_parameters": 1200, "seconds": 7.0, "steps": 10, "row_bytes": 2048}
         return {**summary, "run": f"runs/{name}-{digest_json([request.modality, request.feature_set, settings])[:8]}"}
 
     def score(self, request: ScoreRequest) -> dict[str, Any]:
@@ -94,7 +94,6 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
 
     runner = Runner()
     monkeypatch.setattr(trainings, "api", runner)
-    monkeypatch.setattr(trainings, "row_bytes", lambda *_: 2048)
     monkeypatch.setattr(plan, "plan", runner.plan)
     monkeypatch.chdir(tmp_path)
     return runner

@@ -151,6 +151,7 @@ def train(
             "missing_samples": setup.material.missing,
             "trainable_parameters": _size(setup),
             "all_parameters": sum(tensor.numel() for tensor in model.parameters()),
+            "row_bytes": setup.row_bytes,
             "seconds": state.seconds,
             "val_loss": result.loss if result else None,  # nats per sample
             "val_exact": result.exact if result else None,

@@ -92,7 +92,7 @@ class Training:
 class Outcome(NamedTuple):
     """What a training and a scoring say in JSON."""
 
-    trained: Mapping[str, Any]  # "row_bytes": of the features that it reads of a medium, None where its encoder runs
+    trained: Mapping[str, Any]
     scores: Mapping[str, Any]
 
 
@@ -130,20 +130,6 @@ def earlier_outcome(training: Training, bench: BenchRequest) -> Outcome | None:
     with suppress(OSError, ValueError, TypeError):
         return Outcome(**json.loads(_log(bench, training.label, "json").read_text(encoding="utf-8")))
     return None
-
-
-def row_bytes(training: Training, features: str, cache: str) -> int:
-    """The bytes of a medium that a training reads, of that feature set, as they are stored."""
-    import numpy as np
-
-    from epalm.cache.store import Cache
-    from epalm.recipes.config import Config
-    from epalm.train.bridge.registry import rule_for
-
-    spec, config = Cache(cache, read_only=True).find(features).spec, Config.model_validate_json(training.decides)
-    rule = rule_for(config, spec.rule, spec.layout)
-    tokens = spec.tokens if rule == spec.rule else spec.layout.narrowed(rule).tokens
-    return config.model.tokens * tokens * spec.width * np.dtype(spec.stored_dtype).itemsize
 
 
 def run_trainings(trainings: Sequence[Training], bench: BenchRequest) -> dict[Training, Outcome]:
@@ -224,7 +210,6 @@ def _train_and_score(training: Training, features: str | None, bench: BenchReque
         trained, _ = until_stopped(lambda stop: api.train(request, stop=stop))
         if trained is None:
             raise KeyboardInterrupt
-        trained["row_bytes"] = row_bytes(training, features, bench.cache) if features else None
         before = earlier_outcome(training, bench)
         if bench.data == PLAYGROUND and before and before.trained["run"] == trained["run"]:
             return before  # its test split never changes; other data are scored again, which decodes nothing twice
