@@ -21,12 +21,12 @@ from tests.scored_run import SHORT
 @pytest.mark.parametrize(
     ("family", "modality", "tokens", "rule"),
     [
-        (FAMILIES["SigLIP"], Modality.IMAGE, None, "mean over positions from 0 on"),
+        (FAMILIES["SigLIP"], Modality.IMAGE, None, "positions from 0 on"),
         (FAMILIES["timm DINOv3"], Modality.IMAGE, "mean", "from 5 on"),
         (FAMILIES["timm EVA-02"], Modality.IMAGE, None, ""),
-        (VIDEO["V-JEPA 2"], Modality.VIDEO, None, "mean over positions from 0 on"),
-        (AUDIO["Whisper"], Modality.AUDIO, None, "without padding"),
-        (AUDIO["HuBERT"], Modality.AUDIO, None, "without padding"),
+        (VIDEO["V-JEPA 2"], Modality.VIDEO, None, "positions from 0 on"),
+        (AUDIO["Whisper"], Modality.AUDIO, None, "zeros for padding"),
+        (AUDIO["HuBERT"], Modality.AUDIO, None, "zeros for padding"),
     ],
     ids=lambda value: getattr(value, "kind", ""),
 )
