@@ -45,6 +45,7 @@ class _Scored(Runner):
 def test_the_page_has_every_side_row_and_answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "lm").mkdir()
     (tmp_path / "lm/config.json").write_text('{"model_type": "llama", "num_hidden_layers": 30}')
     (tmp_path / "page.md").write_text("before\n<!-- real-lm -->\nold\n<!-- /real-lm -->\nafter\n")

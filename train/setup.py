@@ -56,7 +56,8 @@ class Setup:
         features = self.material.features
         if (spec := features.describe().get("spec")) is None:
             return None
-        return self.model.layers * features.layout.tokens * features.width * np.dtype(spec["stored_dtype"]).itemsize
+        numbers = self.model.layers * features.layout.tokens * features.width
+        return int(numbers * np.dtype(spec["stored_dtype"]).itemsize)
 
     @property
     def schedule(self) -> Schedule:
