@@ -13,10 +13,10 @@ from functools import partial
 import numpy as np
 
 from epalm.cache.blocks import Record, read_values, require_fit, require_size, require_values
+from epalm.cache.memory import available_memory
 from epalm.cache.objects.base import Objects
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
-from epalm.memory import available_memory
 
 NONE = -1
 _MEMORY_SHARE = 0.5  # of what is free: more than this is mapped
