@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.report import show
 
-PARTS = ("training", "decoding", "extraction", "cache", "scale", "crash", "scores", "token_rows")
+PARTS = ("training", "decoding", "extraction", "cache", "scale", "crash", "scores", "token_rows", "streaming")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
         ("decoding", 4),
         ("extraction", 6),
         ("cache", 4),
+        ("streaming", 2),
         ("scale", 6),
         ("crash", 1),
         ("scores", 4),
