@@ -1,5 +1,6 @@
 """What crosses the stages: samples in, predictions out. Knows nothing about files' contents or models."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -100,18 +101,22 @@ class Dataset:
     def locate(self, media: str) -> MediaFile:
         """Where the bytes of a medium lie. Raises MediaError: the name leads outside `root`, or no shard has it."""
         if self.stretches is None:
-            return MediaFile(_media_root(self.root, self.follow_links).locate(media))
+            return MediaFile(self._media_root().locate(media))
         if media not in self.stretches:
             raise MediaError(f"{media!r} is in none of the shards", hint=f"check the shards of {self.spec!r}")
         return self.stretches[media]
 
     def linked_roots(self) -> tuple[str, ...]:
         """The folders out of `root` that links led to in locating media so far."""
-        return tuple(sorted(_media_root(self.root, self.follow_links).linked)) if self.follow_links else ()
+        return tuple(sorted(self._media_root().linked)) if self.follow_links else ()
+
+    def _media_root(self) -> MediaRoot:
+        return _media_root(self.root, self.follow_links, os.getcwd())  # noqa: PTH109 (a path takes longer)
 
 
 @lru_cache(maxsize=16)
-def _media_root(root: Path, follow_links: bool) -> MediaRoot:
+def _media_root(root: Path, follow_links: bool, _working_folder: str) -> MediaRoot:
+    """Of a root that may be relative, so that a process may go to another folder."""
     return MediaRoot(root, follow_links=follow_links)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from epalm.errors import MediaError
 from epalm.media import MediaRoot
+from epalm.samples import Dataset
 
 NAMES = ("a", "b", "c")
 PLACES = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
@@ -123,6 +124,15 @@ def test_a_file_that_becomes_a_link_is_noticed_at_once(tmp_path: Path) -> None:
     medium.symlink_to("/etc/passwd")
     with pytest.raises(MediaError, match="link that leads outside"):
         root.locate("a/x.png")
+
+
+def test_a_relative_root_is_that_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Dataset("photos", Path("photos"), ())
+    for name in ("one", "two"):
+        (tmp_path / name / "photos").mkdir(parents=True)
+        (tmp_path / name / "photos/a.png").write_bytes(b"a picture")
+        monkeypatch.chdir(tmp_path / name)
+        assert dataset.locate("a.png").path == tmp_path / name / "photos/a.png"
 
 
 def test_folders_are_looked_at_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
