@@ -169,18 +169,17 @@ class Cache:
         if asked is not None:
             depth = int(dict(features.spec.encoder.get("architecture", {})).get("depth", max(features.spec.layers) + 1))
             return parse_layers(asked, depth)
-        with suppress(CacheError):
-            latest = self.latest(features.spec.modality)
-            if latest.set == features.name:
-                return latest.layers
-        return features.spec.layers
+        latest = self.latest_of(features)
+        return latest.layers if latest else features.spec.layers
+
+    def latest_of(self, features: FeatureSet) -> LatestExtraction | None:
+        """The latest extraction of a set's modality, where it worked on this set."""
+        return next((latest for latest in self._every_latest() if latest.set == features.name), None)
 
     def latest_rule(self, features: FeatureSet) -> str | None:
-        """Which tokens the latest extraction asked for, where it worked on this set."""
-        with suppress(CacheError):
-            latest = self.latest(features.spec.modality)
-            return latest.tokens if latest.set == features.name else None
-        return None
+        """Which tokens that extraction asked for."""
+        latest = self.latest_of(features)
+        return latest.tokens if latest else None
 
     def _every_latest(self) -> list[LatestExtraction]:
         """That of each modality; damaged notes are passed over."""

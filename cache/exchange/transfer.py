@@ -138,10 +138,9 @@ def note_latest(
     with suppress(CacheError):  # there is none
         if keep and cache.latest(modality):
             return None
-    with suppress(CacheError):  # the other has none, and needs none
-        latest = other.latest(modality) if other else None
-        if latest and latest.set == features.name and set(latest.layers) <= set(layers):
-            data, layers = latest.data, latest.layers
+    latest = other.latest_of(features) if other else None
+    if latest and set(latest.layers) <= set(layers):
+        data, layers = latest.data, latest.layers
     if not isinstance(data, str):
         return None
     cache.remember(modality, features.name, layers, data)
