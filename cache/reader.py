@@ -21,7 +21,6 @@ from epalm.errors import CacheError
 NONE = -1
 _MEMORY_SHARE = 0.5  # of what is free: more than this is mapped
 _AT_ONCE = 8  # blocks read side by side
-_POOLED_AT_ONCE = 1 << 22  # bytes of rows: what the CPU's caches hold, and little memory
 _MAPPED_AT_ONCE = 2  # of local files: nearly in sequence
 Blocks = Callable[[int], np.ndarray]  # number of a block → its values (rows × views, L, T, D)
 
@@ -180,24 +179,15 @@ class FeatureReader:
                 read_values(self._objects, record, part)
             else:
                 values = read_values(self._objects, record).reshape(-1, *self._spec.row_shape)
-                part[...] = self._as_wanted(values)[:, self._layers]
+                part[...] = self._spec.narrow(values, self._wanted)
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for _ in pool.map(fill, range(len(self._records))):
                 pass
         return flat
 
-    def _as_wanted(self, values: np.ndarray) -> np.ndarray:
-        """A block's values (pairs, L, T, D) as they are, with all layers, or pooled, with those that are wanted."""
-        if not self._pooled:
-            return values
-        pooled = np.empty((len(values), *self._wanted.row_shape), self._wanted.stored_dtype)
-        step = max(1, _POOLED_AT_ONCE // self._spec.row_bytes)
-        for start in range(0, len(values), step):
-            pooled[start : start + step] = self._spec.narrow(values[start : start + step], self._wanted)
-        return pooled
-
     def _map(self, record: Record) -> np.ndarray:
+        """A block's values (pairs, L, T, D): pooled, or as they are stored, with all layers."""
         require_fit(record, self._spec)
         require_size(self._objects, record)
         shape, path = (record.shape[0] * record.shape[1], *record.shape[2:]), self._objects.path(record.chunk)
@@ -216,7 +206,7 @@ class FeatureReader:
                 where = f"{self._objects.where}/{record.chunk}"
                 raise CacheError(f"{where} cannot be copied to {tempfile.gettempdir()}: {error}", hint=hint) from error
         require_values(values, record)
-        return self._as_wanted(values)
+        return self._spec.narrow(values, self._wanted) if self._pooled else values
 
 
 def _result(blocks: dict[int, "Future[np.ndarray]"], block: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from epalm.fingerprint import canonical_json, digest_json
 
 BLOCK_BYTES = 64 << 20  # of a block whose rows are large
 _DIGITS = 12  # of the fingerprint, in names
+_POOLED_AT_ONCE = 1 << 22  # bytes of rows: what the CPU's caches hold, and little memory
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,14 @@ class FeatureSpec:
         return f"all, {cls}mean, pool of the grid {'×'.join(map(str, grid))}{', time-mean' if len(grid) == 3 else ''}"
 
     def narrow(self, values: np.ndarray, wanted: "FeatureSpec") -> np.ndarray:
-        """Of values (..., L, T, D) of this spec those of a `narrowed` one, with the bits that extraction gives them."""
-        values = values[..., self.places_of(wanted.layers), :, :]
-        pooled: np.ndarray = values if wanted.rule == self.rule else self.layout.pool(values, wanted.rule)
+        """Of values (R, L, T, D) of this spec those of a `narrowed` one, with the bits that extraction gives them."""
+        values = values[:, self.places_of(wanted.layers)]
+        if wanted.rule == self.rule:
+            return values
+        pooled, layout = np.empty((len(values), *wanted.row_shape), self.stored_dtype), self.layout
+        step = max(1, _POOLED_AT_ONCE // self.row_bytes)
+        for start in range(0, len(values), step):
+            pooled[start : start + step] = layout.pool(values[start : start + step], wanted.rule)
         return pooled
 
     def to_json(self) -> dict[str, Any]:
