@@ -96,24 +96,20 @@ class PublishedSets(Objects):
         return inside
 
     def read(self, key: str) -> bytes:
+        """See `Objects`: of a block the values alone, as its Parquet file has them."""
+        if record := self._record(key):
+            return decode_block(record, self._repository.read(self._file(record))).tobytes()
         try:
             return self._small[self._root + key]
         except KeyError as error:
             raise MissingObjectError(f"{self.where}/{key} is missing") from error
 
-    def read_into(self, key: str, target: memoryview) -> int:
-        """Fill `target` with a block's values, as its Parquet file has them."""
-        record = self._record(key)
-        values = decode_block(record, self._repository.read(self._file(record)))
-        target[: values.nbytes] = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-        return values.nbytes
-
     def size(self, key: str) -> int | None:
         """See `Objects`: a block is as long as its chunk would be, where its file is there and long enough."""
-        if _BLOCK.fullmatch(self._root + key) is None:
+        record = self._record(key)
+        if record is None:
             data = self._small.get(self._root + key)
             return None if data is None else len(data)
-        record = self._record(key)
         there = self._files.get(self._file(record))
         return there if there is None or there < record.bytes else record.bytes + CRC_BYTES
 
@@ -147,24 +143,18 @@ class PublishedSets(Objects):
         return sorted({key.removeprefix(start).split("/")[0] for key in [*self._small] if key.startswith(start)})
 
     def walk(self) -> Iterator[Stored]:
-        inside = {key.removeprefix(self._root): data for key, data in self._small.items() if key.startswith(self._root)}
-        yield from (Stored(key, len(data), 0.0) for key, data in inside.items())
+        for key, data in {**self._small, **self._arriving}.items():
+            if key.startswith(self._root):
+                yield Stored(key.removeprefix(self._root), len(data), 0.0)
 
     def delete(self, key: str) -> None:
         self._small.pop(self._root + key, None)
+        self._arriving.pop(self._root + key, None)
 
-    def delete_below(self, folder: str) -> None:
-        start = f"{self._root}{folder}/"
-        parts: tuple[dict[str, Any], ...] = (self._small, self._arriving)
-        for held in parts:
-            for key in [key for key in [*held] if key.startswith(start)]:
-                held.pop(key, None)
-
-    def _record(self, key: str) -> Record:
-        """That of a chunk in the set that is this one's root. Raises MissingObjectError: there is none of it."""
-        if (match := _BLOCK.fullmatch(self._root + key)) is None:
-            raise MissingObjectError(f"{self.where}/{key} is missing")
-        return read_record(self, match[1])
+    def _record(self, key: str) -> Record | None:
+        """The record of a block's chunk, in the set that is this one's root; None where the key is of anything else."""
+        match = _BLOCK.fullmatch(self._root + key)
+        return read_record(self, match[1]) if match else None
 
     def _file(self, record: Record) -> str:
         """Where a block lies."""

@@ -5,12 +5,15 @@ names only; every fault of the store becomes a CacheError.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from epalm.errors import CacheError
+
+THREADS = 8  # for many small objects: a request to a store is mostly waiting
 
 
 class MissingObjectError(CacheError):
@@ -76,7 +79,10 @@ class Objects(Protocol):
         """Take an object away, if it is there."""
 
     def delete_below(self, folder: str) -> None:
-        """Take a folder with all that is in it away, if it is there."""
+        """Take a folder with all that is in it away; a reader may see some of it gone, and the rest still there."""
+        inside = self.below(folder)
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(inside.delete, [one.key for one in inside.walk()]))
 
     def path(self, key: str) -> Path | None:
         """Where an object can be mapped into memory; None where it has to be read."""

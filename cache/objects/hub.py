@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypeVar
+from typing import Any
 
 from epalm.cache.objects.base import MissingObjectError, Stored
-from epalm.cache.objects.remote import text_of
+from epalm.cache.objects.remote import Result, text_of
 from epalm.errors import CacheError
 
-Result = TypeVar("Result")
 _TOGETHER = 64  # files that one commit makes visible: the Hub counts commits, and a kill loses what has none
 _URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w./-]+))?/?", re.ASCII)
 

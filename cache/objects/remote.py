@@ -16,13 +16,12 @@ from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
 
-from epalm.cache.objects.base import MissingObjectError, Objects, Stored
+from epalm.cache.objects.base import THREADS, MissingObjectError, Objects, Stored
 from epalm.errors import CacheError
 
 Result = TypeVar("Result")
 
 _SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "memory": "memory"}
-_THREADS = 8  # for many small objects: a request is mostly waiting
 _TIMEOUT = timedelta(minutes=5)  # for one request; a block takes seconds
 _PATIENCE = (60.0, 0.2, 10.0)  # seconds: of faults in all, before the second try, at most between two tries
 _TRANSIENT = {  # codes that are worth another try
@@ -121,7 +120,7 @@ class RemoteObjects(Objects):
     def lines(self, key: str) -> bytes:
         """See `Objects`. An object of the name itself, copied there from a disk, comes first."""
         keys = [key, *(f"{key}.d/{name}" for name in self.names(f"{key}.d"))]
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             parts = list(pool.map(super().lines, keys))
         return b"".join(part + b"\n" if part and not part.endswith(b"\n") else part for part in parts)
 
@@ -138,12 +137,6 @@ class RemoteObjects(Objects):
     def delete(self, key: str) -> None:
         with contextlib.suppress(MissingObjectError):
             self._call(key, lambda store: store.delete(self._path(key)))
-
-    def delete_below(self, folder: str) -> None:
-        """See `Objects`. One object after the other: a reader may find some of them gone and others there."""
-        inside = self.below(folder)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(inside.delete, [one.key for one in inside.walk()]))
 
     def _path(self, key: str) -> str:
         return "/".join(part for part in (self._root, key) if part)
