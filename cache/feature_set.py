@@ -5,7 +5,7 @@ other way.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from epalm.cache.objects.base import Objects
 from epalm.cache.reader import FeatureReader
 from epalm.cache.row_table import RowTable
 from epalm.cache.spec import FeatureSpec
+from epalm.console import Advance, silent
 from epalm.errors import CacheError
 
 if TYPE_CHECKING:
@@ -251,16 +252,15 @@ class FeatureSet:
             looked = list(pool.map(look, self.block_names()))
         return [one for one in looked if isinstance(one, Record)], [one for one in looked if isinstance(one, Fault)]
 
-    def damaged_blocks(self, records: Sequence[Record], advance: Callable[[int], object] | None = None) -> list[Fault]:
-        """The faults of these records' blocks; `advance` is told each block's bytes when it has been read."""
+    def damaged_blocks(self, records: Iterable[Record], advance: Advance = silent) -> list[Fault]:
+        """The faults of these records' blocks; `advance` is called after each."""
         faults = []
         for record in records:
             try:
                 read_block(self.objects, record)
             except CacheError as error:
                 faults.append(Fault.of(record.block, error, record))
-            if advance:
-                advance(record.bytes)
+            advance()
         return faults
 
     def drop(self, block: str) -> None:

@@ -69,10 +69,8 @@ class TokenLayout:
         places = values[..., int(self.cls) :, :]
         real = _float32((places != 0).any(-1))[..., None]
         counts = self._sums(real, factors)
-        means = self._sums(_float32(places), factors) / (counts + (counts == 0))
-        if not kept.cls:
-            return _as(means, values)
-        return _join(values[..., :1, :], _as(means, values))
+        means = _as(self._sums(_float32(places), factors) / (counts + (counts == 0)), values)
+        return _join(values[..., :1, :], means) if kept.cls else means
 
     def _factors(self, rule: str) -> tuple[int, ...]:
         """How many places of each axis of the grid a rule makes one. Raises UsageError where it does not fit."""

@@ -55,7 +55,7 @@ def check_set(cache: Cache, name: str, *, repair: bool = False) -> Checkup:
     records, faults = features.sound_records()
     checkup.blocks, checkup.bytes = len(records), sum(record.bytes for record in records)
     with progress(f"verify {name}", len(records), "blocks") as advance:
-        faults += features.damaged_blocks(records, lambda _: advance())
+        faults += features.damaged_blocks(records, advance)
     damaged = {fault.block for fault in faults}
     whole = [record for record in records if record.block not in damaged]
     manifests = []

@@ -91,24 +91,18 @@ def leftovers(objects: Objects, *, grace: float = GRACE, walked: Iterable[Stored
     before = time.time() - grace
     every = list(objects.walk() if walked is None else walked)  # before the records: a block comes first
     old = [one for one in every if one.modified < before]
-    loose = set[str]()
-    if any(map(_folder, old)):
-        folders = {_folder(one) for one in every} - {""}
-        loose = folders - _folders_in_use(objects, folders)
+    folders = set(map(_folder, every)) - {""}
+    loose = folders - _folders_in_use(objects, folders)
     return [one for one in old if _DRAFT.search(one.key) or _folder(one) in loose]
 
 
-def delete_all(objects: Objects, left: Iterable[Stored]) -> int:
-    """Delete leftovers, and the folders of blocks that are empty then; how many bytes that freed."""
-    freed, folders = 0, set()
+def delete_all(objects: Objects, left: Collection[Stored]) -> None:
+    """Delete leftovers, and the folders of blocks that are empty then."""
     for one in left:
         objects.delete(one.key)
-        freed += one.bytes
-        folders.add(_folder(one))
-    for folder in folders - {""}:
+    for folder in set(map(_folder, left)) - {""}:
         if not objects.names(f"{BLOCKS}/{folder}"):
             objects.delete_below(f"{BLOCKS}/{folder}")
-    return freed
 
 
 def _folder(one: Stored) -> str:

@@ -41,7 +41,7 @@ _AGAIN = "copy the file again, or export it again"
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What an export writes, in any form; `advance` is told how many media are read."""
+    """What an export writes, in any form; `advance` is called with the number of media read."""
 
     rows: RowTable
     recorded: dict[str, Any]

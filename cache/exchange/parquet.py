@@ -6,7 +6,7 @@ size.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,13 +78,10 @@ def decode_block(record: Record, data: bytes) -> np.ndarray:
         table = file.read()
         if any(column.null_count for column in table.columns):
             raise ValueError("values are missing")
-        if not _equal(table, ([row for row in record.rows for _ in record.views], [*record.views] * len(record.rows))):
+        rows = [(row, view) for row in record.rows for view in record.views]
+        if list(zip(table["digest"].to_pylist(), table["view"].to_pylist(), strict=True)) != rows:
             raise ValueError("its rows are of other media or views")
         values: np.ndarray = table["features"].combine_chunks().flatten().to_numpy().reshape(record.shape)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(record, f"its Parquet file is not what was published: {error}") from error
     return values
-
-
-def _equal(table: "pa.Table", columns: Iterable[list[Any]]) -> bool:
-    return all(table.column(place).to_pylist() == column for place, column in enumerate(columns))
