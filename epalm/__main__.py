@@ -20,10 +20,7 @@ def main() -> None:
 
         show_error(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        from epalm.console import say
-
-        say("stopped. The same command goes on from what is already committed.")
+    except KeyboardInterrupt:  # while modules are imported; in a command, see `epalm.cli.options`
         sys.exit(130)
 
 

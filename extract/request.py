@@ -7,7 +7,7 @@ from epalm.extract.encoders.registry import (
     PLAYGROUND,
     EncoderChoice,
     default_kind,
-    own_encoders,
+    encoder_names,
     parse_spec_augment,
     require_fit,
 )
@@ -29,7 +29,7 @@ class ExtractRequest:
     data: str = PLAYGROUND  # samples, a folder of media, shards, NAME:/root of a benchmark, or the built-in world
     follow_links: bool = False  # links below the data's folder may lead out of it
 
-    encoder: str | None = option(f"{', '.join(own_encoders())}. [default: by modality]", None, panel=_ENCODER)
+    encoder: str | None = option(f"{', '.join(encoder_names())}. [default: by modality]", None, panel=_ENCODER)
     weights: str | None = option(
         'Hub name, folder or "playground". [default: as the data; else the published ones]', None, panel=_ENCODER
     )

@@ -17,10 +17,9 @@ from epalm.cli.evaluate.score import score
 from epalm.cli.evaluate.serve import serve
 from epalm.cli.extract import extract
 from epalm.cli.lms import lms
-from epalm.cli.options import NamesCommand, takes_requests
+from epalm.cli.options import takes_requests
 from epalm.cli.runs import export_run, import_run, runs
 from epalm.cli.train import recipes, train
-from epalm.errors import UsageError
 
 app = typer.Typer(
     help="A frozen language model that sees, watches and listens.\n\n"
@@ -51,14 +50,8 @@ def _main(
 
 listings = (runs, recipes, datasets, lms, bridges)
 for command in (demo, extract, train, score, compare, report, predict, serve, *listings, doctor):
-    app.command(cls=NamesCommand)(takes_requests(command))
+    app.command()(takes_requests(command))
 app.command("import")(takes_requests(import_run))
 app.command("export")(takes_requests(export_run))
 app.command()(takes_requests(bench))
 app.add_typer(cache_app, name="cache")
-
-
-@app.command(hidden=True, context_settings={"ignore_unknown_options": True})
-def ablate(_words: Annotated[list[str] | None, typer.Argument(metavar="")] = None) -> None:
-    """Give the message that names `epalm bench`."""
-    raise UsageError("epalm ablate is epalm bench now", hint="epalm bench table-1; epalm bench --help")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epalm.cli.options import BENCHMARK
 from epalm.cli.tables import Format, Listing, Record, records_of, show_listing, write_listing
 from epalm.console import size_in_words
 from epalm.errors import UsageError
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 def datasets(
     name: Annotated[
-        str | None, typer.Argument(help=f"{BENCHMARK}, or one of its forms. [default: list all]", show_default=False)
+        str | None, typer.Argument(help="A benchmark, or one of its forms. [default: list all]", show_default=False)
     ] = None,
     *,
     root: Annotated[Path | None, Option("Folder of its files: shows what is there and what is missing.")] = None,
@@ -81,7 +80,7 @@ def _facts(one: "Benchmark") -> Record:
 
 
 def _file_cells(file: Record, root: Path | None) -> dict[str, str]:
-    from epalm.datasets.listing import in_words
+    from epalm.datasets.listing import passed_over_in_words
 
     cells = {
         "below the root": f"{file['expected']}{'/' if file['folder'] else ''}",
@@ -92,7 +91,7 @@ def _file_cells(file: Record, root: Path | None) -> dict[str, str]:
         return cells
     there = f"{file['size']:,} file{'s' * (file['size'] != 1)}" if file["folder"] else size_in_words(file["size"])
     if file["passed_over"]:
-        there += f"; {in_words(file['passed_over'])}"
+        there += f"; {passed_over_in_words(file['passed_over'])}"
     if file["found"] is None:
         there = "missing" if file["needed"] else "missing, not always needed"
     elif file["found"] != file["expected"]:

@@ -1,8 +1,6 @@
 """`epalm extract`: stage 1. Takes a request, and prints what would be done or what was done."""
 
 import json
-import shlex
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from epalm.extract.plan import ExtractionPlan
 
 BAD_MEDIA = 3  # exit code: finished, and some media could not be read
-STOPPED = 130  # exit code: Ctrl-C
 
 
 def extract(request: ExtractRequest, *, plan: bool = False, as_json: bool = False) -> None:
@@ -44,22 +41,17 @@ def extract(request: ExtractRequest, *, plan: bool = False, as_json: bool = Fals
     weights = f"weights {choice.weights}" if choice.weights else "the paper's pretrained weights, from the Hub"
     weights = "the playground's weights" if choice.weights == "playground" else weights
     say(f"encoder: {choice.kind}, {f'random weights (seed {choice.seed})' if choice.random_weights else weights}")
-    try:
-        planned = plan_extraction(request, dry=plan)
-        if request.tokens is None and getattr(planned.encoder, "tokens", "cls") == "mean":
-            say("this encoder has no [CLS] token: the mean of its tokens is stored, as with --tokens mean")
-        if plan:
-            _show_plan(planned, as_json)
-            return
-        if planned.encoder.device.type == "cuda" and planned.encoder.precision == "float32":
-            say("the encoder computes in float32; GPUs are faster at --precision bfloat16, another feature set")
-        if changed := planned.other_setting():
-            say(f"the cache has such media with another setting, which differs in: {'; '.join(changed)}")
-        summary = execute(planned)
-    except KeyboardInterrupt:
-        command = shlex.join(["epalm", *sys.argv[1:]])
-        say(f"stopped; every full block is in the cache. To go on: {command}")
-        raise typer.Exit(STOPPED) from None
+    planned = plan_extraction(request, dry=plan)
+    if request.tokens is None and getattr(planned.encoder, "tokens", "cls") == "mean":
+        say("this encoder has no [CLS] token: the mean of its tokens is stored, as with --tokens mean")
+    if plan:
+        _show_plan(planned, as_json)
+        return
+    if planned.encoder.device.type == "cuda" and planned.encoder.precision == "float32":
+        say("the encoder computes in float32; GPUs are faster at --precision bfloat16, another feature set")
+    if changed := planned.other_setting():
+        say(f"the cache has such media with another setting, which differs in: {'; '.join(changed)}")
+    summary = execute(planned)
     _show_summary(summary, request, as_json)
     if summary.bad or (summary.strict and summary.warned):
         raise typer.Exit(BAD_MEDIA)
@@ -68,7 +60,7 @@ def extract(request: ExtractRequest, *, plan: bool = False, as_json: bool = Fals
 def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     """Counts, bytes and time; raises CacheError when the rows would not fit."""
     from epalm.cli.work_plan import print_plan
-    from epalm.datasets.listing import in_words
+    from epalm.datasets.listing import passed_over_in_words
     from epalm.extract.pipeline import probe_seconds, require_room
 
     passed_over, linked_roots, other = plan.dataset.passed_over, plan.dataset.linked_roots(), plan.other_setting()
@@ -110,7 +102,7 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
         rows["in the cache with another setting"] = "; ".join(other)
     print_plan("extract", figures, rows, as_json)
     if passed_over and not as_json:
-        typer.echo(in_words(passed_over))
+        typer.echo(passed_over_in_words(passed_over))
     if linked_roots and not as_json:
         typer.echo(f"links lead to {', '.join(linked_roots)}")
     require_room(plan)
@@ -118,7 +110,7 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
 
 def _show_summary(summary: "ExtractSummary", request: ExtractRequest, as_json: bool) -> None:
     """What was done."""
-    from epalm.datasets.listing import in_words
+    from epalm.datasets.listing import passed_over_in_words
 
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
@@ -133,7 +125,7 @@ def _show_summary(summary: "ExtractSummary", request: ExtractRequest, as_json: b
     rate = f" ({summary.encoded / summary.seconds:.1f} media/s)" if summary.encoded else ""
     say(f"{summary.media} {request.modality} media: {', '.join(counts)}, in {summary.seconds:.1f} s{rate}")
     if summary.passed_over:
-        say(in_words(summary.passed_over))
+        say(passed_over_in_words(summary.passed_over))
     if summary.views:
         span = "view 1" if summary.views == 1 else f"views 1 to {summary.views}"
         say(f"view 0 of all media, {span} of {summary.augmented:,}")

@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from inspect import Parameter
@@ -9,16 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperCommand
 
 import epalm
-from epalm.extract.encoders.registry import encoder_names, own_encoders
+from epalm.console import say
 from epalm.request_fields import Option
 
-ENCODERS = ", ".join(own_encoders())
-BENCHMARK = "A benchmark"
 DEFAULT_CACHE = epalm.DEFAULT_CACHE
 DEFAULT_RUNS = Path(epalm.DEFAULT_RUNS)
+STOPPED = 130  # exit code: Ctrl-C
 
 _DATA = (
     "Samples (.jsonl, .json, .csv, .tsv), a folder of media, tar shards, NAME:/root of a benchmark (epalm datasets), "
@@ -60,14 +60,18 @@ def takes_requests(command: Command) -> Command:
 
     An option is explained where its field stands (`epalm.request_fields.option`), or in the parameter's annotation
     (`Annotated[int, Option("How many.")]`); one without is among those that several commands share. Other annotations
-    are Typer's own.
+    are Typer's own. Ctrl-C ends it with the command line to go on with.
     """
     parameters = inspect.signature(command).parameters.values()
     hints = get_type_hints(command, include_extras=True)
 
     @functools.wraps(command)
     def called(**given: Any) -> None:
-        command(**{one.name: _filled(hints[one.name], one.name, given) for one in parameters})
+        try:
+            command(**{one.name: _filled(hints[one.name], one.name, given) for one in parameters})
+        except KeyboardInterrupt:
+            say(f"stopped; what is finished stays. To go on: {shlex.join(['epalm', *sys.argv[1:]])}")
+            raise typer.Exit(STOPPED) from None
 
     shown: list[Parameter] = []
     for one in parameters:
@@ -127,20 +131,3 @@ def _annotated(one: Parameter, hint: Any) -> Any:
             rich_help_panel=own.panel,
         ),
     ]
-
-
-class NamesCommand(TyperCommand):
-    """A command to whose help the encoders and benchmarks of installed packages are added where it names such."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print it."""
-        from epalm.datasets.benchmarks import benchmark_names
-
-        options: list[Any] = self.params
-        for option in options:
-            text = getattr(option, "help", None) or ""
-            if ENCODERS in text:
-                option.help = text.replace(ENCODERS, ", ".join(encoder_names()))
-            elif BENCHMARK in text:
-                option.help = text.replace(BENCHMARK, f"{BENCHMARK} ({', '.join(benchmark_names())})")
-        super().format_help(ctx, formatter)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from epalm.datasets.benchmarks import parse_spec
 from epalm.datasets.generic import SAMPLE_FILES, read_samples
-from epalm.datasets.listing import MODALITIES, UNKNOWN, in_words, is_shard, list_files, media_of, split_of
+from epalm.datasets.listing import MODALITIES, UNKNOWN, is_shard, list_files, media_of, passed_over_in_words, split_of
 from epalm.datasets.text_file import reading
 from epalm.datasets.webdataset import find_shards, read_shards
 from epalm.errors import MediaError, UsageError
@@ -67,7 +67,7 @@ def load_dataset(
         there = ", ".join(sorted({sample.modality for sample in dataset.samples} | others))
         if there:
             raise UsageError(f"data {plain!r} has no {modality} media; it has {there}", hint="choose another modality")
-        counts = f"; {in_words(dataset.passed_over)}" if dataset.passed_over else ""
+        counts = f"; {passed_over_in_words(dataset.passed_over)}" if dataset.passed_over else ""
         hint = f"known extensions: {' '.join(sorted(MODALITIES))} .tar"
         raise UsageError(f"data {plain!r} holds no media file and no tar shard with one{counts}", hint=hint)
     return replace(dataset, spec=spec, samples=samples, follow_links=follow_links)

@@ -66,7 +66,7 @@ def split_of(folders: Iterable[str]) -> str:
     return next((match[1] for name in folders if (match := _SPLIT.fullmatch(name.lower()))), "train")
 
 
-def in_words(passed_over: Mapping[str, int]) -> str:
+def passed_over_in_words(passed_over: Mapping[str, int]) -> str:
     """One line: 12 files passed over: 9 of unknown kind, 2 hidden, 1 linked (--follow-links …)."""
     count = sum(passed_over.values())
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in Counter(passed_over).most_common())

@@ -166,11 +166,6 @@ def test_ones_own_grid_is_a_file(commands: Runner, epalm: Epalm) -> None:
     assert faulty.code == 1 and "rows.0.label" in faulty.err and "rows.1.lable" in faulty.err
 
 
-def test_the_command_of_before_names_this_one(epalm: Epalm) -> None:
-    done = epalm("ablate", "table-1", "--plan")
-    assert done.code == 1 and "epalm bench table-1" in done.err and "ablate" not in epalm("--help").out
-
-
 def test_ones_own_data_name_their_encoders_and_are_scored_again(trial: Trial, commands: Runner) -> None:
     words = ("bench", "table-1", "--data", trial.world, "--recipe", "playground", "--weights", "vit=trial/weights")
     for _ in range(2):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epalm.datasets import load_dataset
-from epalm.datasets.listing import EXTENSIONS, in_words, list_files
+from epalm.datasets.listing import EXTENSIONS, list_files, passed_over_in_words
 from epalm.errors import UsageError
 from epalm.samples import Modality
 from tests.conftest import Epalm
@@ -91,10 +91,10 @@ def test_a_tar_of_a_tree_adds_up_as_well(files: set[str]) -> None:
 
 
 def test_passed_over_in_words() -> None:
-    assert in_words(Counter({"hidden": 2, "of unknown kind": 9, "linked": 1})) == (
+    assert passed_over_in_words(Counter({"hidden": 2, "of unknown kind": 9, "linked": 1})) == (
         "12 files passed over: 9 of unknown kind, 2 hidden, 1 linked (--follow-links reads what links lead to)"
     )
-    assert in_words({"hidden": 1}) == "1 file passed over: 1 hidden"
+    assert passed_over_in_words({"hidden": 1}) == "1 file passed over: 1 hidden"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """A data set of another package, one file, is known to every command; the page's examples are what is run."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -29,7 +27,7 @@ def _block(heading: str, language: str) -> str:
 
 
 def _clear() -> None:
-    plugins.plugins.cache_clear()
+    plugins.installed.cache_clear()
     plugins.load_plugin.cache_clear()
     sys.modules.pop("flowers", None)
 
@@ -84,13 +82,6 @@ def test_a_data_set_of_another_package_goes_from_its_files_to_scores(package: Pa
     (root / "labels_test.json").write_text(json.dumps([{"file": "../x", "flower": "rose"}]))
     wrong = epalm("extract", "-m", "image", "--data", f"flowers:{root}", "--weights", "playground", "--plan")
     assert wrong.code == 1 and "labels_test.json, entry 1: 'file' is '../x', not a plain name" in wrong.err
-
-
-def test_help_names_it(package: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{ROOT}", "COLUMNS": "200"}
-    command = [sys.executable, "-m", "epalm", "datasets", "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-    assert all(name in text for name in ("flowers", "vqa-v2"))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ OURS = {"first word", "length ratio"}
 
 
 def _clear() -> None:
-    for cached in (plugins.plugins, plugins.load_plugin, registry._plugin):
+    for cached in (plugins.installed, plugins.load_plugin, registry._plugin):
         cached.cache_clear()
     sys.modules.pop("my_metrics", None)
 

@@ -1,6 +1,8 @@
 """An encoder from outside the package: the one that docs/encoders.md shows, installed as that page says."""
 
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -24,7 +26,8 @@ from epalm.extract.encoders.registry import (
 from epalm.samples import Modality
 from tests.conftest import Epalm
 
-PAGE = Path(__file__).parents[3] / "docs" / "encoders.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "encoders.md"
 
 
 def _block(language: str) -> str:
@@ -45,10 +48,10 @@ def _install(folder: Path, points: dict[str, str], monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(autouse=True)
 def _looked_for_anew() -> Iterator[None]:
-    plugins.plugins.cache_clear()
+    plugins.installed.cache_clear()
     plugins.load_plugin.cache_clear()
     yield
-    plugins.plugins.cache_clear()
+    plugins.installed.cache_clear()
     plugins.load_plugin.cache_clear()
 
 
@@ -70,9 +73,16 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("installed")
+def test_help_names_it(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "epalm", "extract", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    assert all(name in text for name in ("colour-grid", "timesformer"))
+
+
+@pytest.mark.usefixtures("installed")
 def test_a_package_adds_an_encoder(epalm: Epalm, tmp_path: Path, pictures: Path) -> None:
-    shown = epalm("extract", "--help")
-    assert "colour-grid" in shown.out and "colour_grid" not in sys.modules  # known by name, and not imported
+    assert "colour-grid" in encoder_names() and "colour_grid" not in sys.modules  # known by name, and not imported
     command = _block("bash").removeprefix("epalm ").split()
     assert epalm(*command, "--data", pictures, "--cache", tmp_path / "cache").code == 0
     (features,) = Cache(tmp_path / "cache").sets()
