@@ -5,8 +5,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
+from collections.abc import Callable
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,6 @@ from epalm.cache.objects.durable import free_bytes
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS
 from epalm.console import size_in_words
 from epalm.errors import EpalmError, UsageError
-from epalm.playground import weights_folder
 
 _LITTLE = 5 << 30  # bytes free below which a cache of any benchmark does not fit
 _CODECS = ("h264", "hevc", "vp9", "av1", "aac", "mp3")
@@ -44,12 +43,10 @@ def doctor(
     findings = [
         _finding("Python", lambda: f"{sys.version.split()[0]}, {sys.executable}"),
         _finding("packages", _packages, hint="pip install --upgrade epalm"),
-        _finding("extras", _extras),
         _finding("device", _device, hint="pip install --upgrade torch torchvision, or --device cpu"),
         _finding("FFmpeg", _ffmpeg, hint="pip install --upgrade av soundfile"),
         _finding("Java", _java, failed="lacks"),
         _finding("SPICE", _spice, failed="lacks"),
-        _finding("playground", _playground),
         _finding("Hub models", _hub, failed="lacks"),
         _finding("cache", lambda: _cache(cache, write)),
         _finding("runs", lambda: _folder(runs, write, "--runs DIR")),
@@ -82,28 +79,10 @@ def _finding(
 
 
 def _packages() -> _Checked:
-    versions = {"epalm": version("epalm"), **{name: found for name, extra, found in _required() if not extra}}
-    if absent := [name for name, found in versions.items() if found is None]:
-        raise EpalmError(f"not installed: {', '.join(absent)}")
-    return ", ".join(f"{name} {found}" for name, found in versions.items())
-
-
-def _extras() -> _Checked:
-    absent = {name: extra for name, extra, found in _required() if extra not in ("", "all", "dev") and not found}
-    if not absent:
-        return "all are installed"
-    return f"not installed: {', '.join(absent)}", f"pip install 'epalm[{','.join(dict.fromkeys(absent.values()))}]'"
-
-
-def _required() -> Iterator[tuple[str, str, str | None]]:
-    """The packages that epalm needs: name, the extra that brings it ("" for the core), and the version installed."""
-    for line in requires("epalm") or ():
-        if match := re.match(r"([\w.-]+).*?(?:extra == .(\w+).)?$", line):
-            try:
-                found: str | None = version(match[1])
-            except PackageNotFoundError:
-                found = None
-            yield match[1], match[2] or "", found
+    """Versions of epalm and of what it needs; what `epalm[extra]` brings is asked for where it is used."""
+    needed = [line for line in requires("epalm") or () if "extra ==" not in line]
+    names = ["epalm", *(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed)]
+    return ", ".join(f"{name} {version(name)}" for name in names)
 
 
 def _device() -> _Checked:
@@ -145,12 +124,6 @@ def _spice() -> _Checked:
 
     require_spice()
     return "SPICE and SPIDEr run"
-
-
-def _playground() -> _Checked:
-    if absent := [name for name in ("lm", "image", "video", "audio") if not weights_folder(name).is_dir()]:
-        raise EpalmError(f"models are missing: {', '.join(absent)}", hint="install epalm again")
-    return "its models are there"
 
 
 def _hub() -> _Checked:

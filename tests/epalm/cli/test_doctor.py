@@ -26,9 +26,7 @@ def test_a_machine_that_works(here: Path, epalm: Epalm) -> None:
     assert done.code == 0, done.err
     assert json.loads(done.out)["healthy"] is True
     states = _states(done.out)
-    assert {"Python", "packages", "device", "FFmpeg", "Java", "SPICE", "playground", "Hub models", "cache", "runs"} <= (
-        states.keys()
-    )
+    assert {"Python", "packages", "device", "FFmpeg", "Java", "SPICE", "Hub models", "cache", "runs"} <= states.keys()
     assert not any(one["state"] == "broken" for one in states.values())
     assert all(one["hint"] for one in states.values() if one["state"] == "lacks")
     assert "free" in states["cache"]["found"] and "METEOR" in states["Java"]["found"]
