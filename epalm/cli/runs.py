@@ -1,9 +1,10 @@
 """What is done with runs: `epalm runs` lists and compares them, `epalm export` and `epalm import` hand them on."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,18 +67,22 @@ def runs(
 
 def _cells(one: Record) -> dict[str, str]:
     step, steps = one["step"], one["steps"]
-    best = "" if one["val_loss"] is None else f"{one['val_loss']:.3f} nats"
-    best += "" if one["val_exact"] is None else f", exact {one['val_exact']:.3f}"
-    of = "" if one["val_of"] is None else f" of {one['val_of']:,}"
-    best += "" if one["val_samples"] is None else f" ({one['val_samples']:,}{of} samples)"
     return {
         "run": one["name"],
         "state": f"stopped at step {step or 0:,}" if one["state"] == "stopped" else one["state"],
         **{name: one[name] or "" for name in ("modality", "recipe", "variant")},
         "steps": "" if step is None else f"{step:,}" if steps is None else f"{step:,}/{steps:,}",
-        "best validation": best,
+        "best validation": validation_in_words(one),
         "scores × 100": "; ".join(headline_in_words(name, figure) for name, figure in (one["scores"] or {}).items()),
     }
+
+
+def validation_in_words(one: Mapping[str, Any]) -> str:
+    """A run's best validation, such as "2.345 nats, exact 0.500 (80 of 500 samples)"; empty where there is none yet."""
+    if one["val_loss"] is None:
+        return ""
+    of = f" of {one['val_of']:,}" if one.get("val_of") else ""
+    return f"{one['val_loss']:.3f} nats, exact {one['val_exact']:.3f} ({one['val_samples']:,}{of} samples)"
 
 
 def export_run(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from epalm.cli.runs import validation_in_words
 from epalm.cli.tables import Listing, Record, show_listing
 from epalm.console import say
 from epalm.train.request import RecipeChanges, TrainRequest
@@ -62,13 +63,10 @@ def _show(summary: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(summary))
     share = summary["trainable_parameters"] / summary["all_parameters"]
-    exact = ""
-    if summary["val_exact"] is not None:
-        exact = f", validation loss {summary['val_loss']:.3f} nats, exact {summary['val_exact']:.3f}"
-        exact += f" ({summary['val_samples']:,} of {summary['val_of']:,} samples)" if "val_of" in summary else ""
+    validation = validation_in_words(summary)
     say(
         f"{summary['steps']} steps in {summary['seconds']:.1f} s; {summary['trainable_parameters']:,} trained "
-        f"parameters, {share:.2%} of all{exact}"
+        f"parameters, {share:.2%} of all{f'; validation: {validation}' if validation else ''}"
     )
     say(f"run {summary['run']}; next: epalm score")
 

@@ -140,7 +140,8 @@ def test_runs_on_a_narrow_terminal_are_a_record_each(monkeypatch: pytest.MonkeyP
         "recipe": "playground",
         "variant": "epalm",
     }
-    run |= {"step": 10, "steps": 400, "val_loss": 2.5, "val_exact": 0.5, "scores": {"qa exact match": FIGURE}}
+    run |= {"step": 10, "steps": 400, "val_loss": 2.5, "val_exact": 0.5, "val_samples": 80}
+    run["scores"] = {"qa exact match": FIGURE}
     monkeypatch.setattr("epalm.train.runs.listing.runs_frame", lambda _folder: _frame(run))
     _, wide, _ = _run(("runs",), "utf-8", monkeypatch)
     assert f"│ {name} │" in wide
