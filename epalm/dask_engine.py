@@ -134,7 +134,7 @@ class _Workers:
 
     def hosts(self) -> dict[str, int]:
         """Host → workers there now; waits for the first one, and looks at new ones' software. Raises as `run_tasks`."""
-        began, silent = time.monotonic(), True
+        began, waiting_is_shown = time.monotonic(), False
         while not (addresses := set(self.ask(self.client.nthreads))):
             waited = time.monotonic() - began
             if waited > _WORKER_TIMEOUT:
@@ -142,9 +142,9 @@ class _Workers:
                     f"no worker has come to the scheduler at {self._cluster} in {_WORKER_TIMEOUT / 60:.0f} minutes",
                     hint=f"start some: dask worker {self._cluster} --nthreads 1; {AGAIN}",
                 )
-            if waited > _QUIET and silent:
+            if waited > _QUIET and not waiting_is_shown:
                 say(f"dask: waiting for a worker to come to {self._cluster}")
-                silent = False
+                waiting_is_shown = True
             time.sleep(0.2)
         if new := addresses - self._checked:
             self._require_same_software(new)
@@ -256,7 +256,7 @@ def _run_here(worker: Any, setting: Any, task: Any, hosts: Mapping[str, int], nu
             threads = max(1, cpu_count() // max(1, hosts.get(_host_of(this.address), 1)))
             return _kept[0][1].run(task, threads)
         except EpalmError as error:
-            raise type(error)(f"on {socket.gethostname()}: {error.message}", hint=error.hint) from error
+            raise error.at(f"on {socket.gethostname()}") from error
 
 
 def _let_go(worker: Any, setting: Any) -> None:

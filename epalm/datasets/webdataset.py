@@ -28,6 +28,7 @@ from epalm.console import progress, silent, warn
 from epalm.datasets.entries import Entry
 from epalm.datasets.generic import SampleList, to_sample
 from epalm.datasets.listing import HIDDEN, LINK, MODALITIES, UNKNOWN, is_hidden, is_shard, may_be, split_of
+from epalm.datasets.text_file import reading
 from epalm.errors import UsageError
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Task
@@ -131,38 +132,37 @@ def read_shards(spec: str, root: Path, shards: Sequence[Path], modality: Modalit
 def _groups(shard: Path, passed_over: Counter[str]) -> dict[str, _Group]:
     """The shard's members by key, in order of first appearance; their names are without "./"."""
     groups: dict[str, _Group] = {}
+    with reading(shard), shard.open("rb", buffering=_READ) as file:
+        for member in read_members(file, str(shard)):
+            if member.isdir():
+                continue
+            if "./" in member.name or "//" in member.name:
+                member.name = str(PurePosixPath(member.name))
+            folder, _, name = member.name.rpartition("/")
+            stem, _, extension = name.partition(".")
+            kind = MODALITIES.get(f".{extension.lower()}", extension.lower())
+            if reason := _reason(member, kind):
+                passed_over[reason] += 1
+                continue
+            group = groups.setdefault(f"{folder}/{stem}".lstrip("/"), {})
+            if kind in group:
+                raise UsageError(
+                    f"{shard}: {member.name} is the second {kind} of its sample",
+                    hint="pack the shard again, with each name and one medium of a modality once",
+                )
+            group[kind] = _text(file, member, shard) if kind in _TEXTS else member
+    return groups
+
+
+def _text(file: BinaryIO, member: tarfile.TarInfo, shard: Path) -> str:
+    """A member's bytes as UTF-8. Raises UsageError."""
+    if member.size > _LONGEST_TEXT:
+        raise UsageError(f"{shard}: {member.name} has {member.size:,} bytes, no text of one sample")
+    file.seek(member.offset_data)
     try:
-        if not shard.is_file():  # opening a pipe would wait for ever
-            raise UsageError(f"shard {shard} is not a file")
-        with shard.open("rb", buffering=_READ) as file:
-            for member in read_members(file, str(shard)):
-                if member.isdir():
-                    continue
-                if "./" in member.name or "//" in member.name:
-                    member.name = str(PurePosixPath(member.name))
-                folder, _, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                kind = MODALITIES.get(f".{extension.lower()}", extension.lower())
-                if reason := _reason(member, kind):
-                    passed_over[reason] += 1
-                    continue
-                group = groups.setdefault(f"{folder}/{stem}".lstrip("/"), {})
-                if kind in group:
-                    raise UsageError(
-                        f"{shard}: {member.name} is the second {kind} of its sample",
-                        hint="pack the shard again, with each name and one medium of a modality once",
-                    )
-                group[kind] = member
-                if kind in _TEXTS:
-                    if member.size > _LONGEST_TEXT:
-                        raise UsageError(f"{shard}: {member.name} has {member.size:,} bytes, no text of one sample")
-                    file.seek(member.offset_data)
-                    group[kind] = file.read(member.size).decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"cannot read {shard}: {error.strerror}") from error
+        return file.read(member.size).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{shard}: {member.name} is not UTF-8 text", hint="save it as UTF-8") from error
-    return groups
 
 
 def _reason(member: tarfile.TarInfo, kind: str) -> str | None:

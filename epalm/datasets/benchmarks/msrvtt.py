@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 
 from epalm.datasets.benchmark import Benchmark, Files
 from epalm.datasets.entries import Entry, json_entries
+from epalm.datasets.listing import modality_of
 from epalm.samples import Modality, Task
 
 MSRVTT_QA = Benchmark(
@@ -29,7 +30,6 @@ MSRVTT_CAPTION = Benchmark(
 )
 _SPLITS = {"train": "train", "validate": "val", "val": "val", "test": "test"}
 _CLIPS = {"videos": ("videos/all", "videos", "video", "all", "TrainValVideo", "TestVideo")}
-_EXTENSIONS = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 
 
 def add_question(files: Files, entry: Entry, clip: str) -> None:
@@ -55,7 +55,7 @@ def add_list_form(benchmark: Benchmark, name: str, clips: Mapping[str, Sequence[
 def _listed_clip(files: Files, entry: Entry) -> tuple[str, str]:
     """Name and place of the clip that an entry calls `video`: a file's path or name, with or without extension."""
     path = PurePosixPath(entry.text("video"))
-    stem = path.stem if path.suffix.lower() in _EXTENSIONS else path.name
+    stem = path.stem if modality_of(path) is Modality.VIDEO else path.name
     return stem, files.locate([stem], f"{files.folder()}/{path.name}")
 
 
