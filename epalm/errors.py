@@ -21,14 +21,6 @@ class EpalmError(Exception):
         """The same fault, with its place in front."""
         return type(self)(f"{where}: {self.message}", hint=self.hint)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        # Decoding processes hand their errors back through a pipe, so the hint has to survive pickling.
-        return _rebuild, (type(self), self.message, self.hint)
-
-
-def _rebuild(kind: type[EpalmError], message: str, hint: str | None) -> EpalmError:
-    return kind(message, hint=hint)
-
 
 class UsageError(EpalmError):
     """Options, settings or data files that cannot be used as given."""

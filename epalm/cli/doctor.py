@@ -151,11 +151,11 @@ def _cache(where: str, write: bool) -> _Checked:
 
 
 def _folder(folder: Path, write: bool, option: str) -> _Checked:
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         if write:
-            tempfile.TemporaryFile(dir=there).close()
-        elif not os.access(there, os.W_OK):
+            tempfile.TemporaryFile(dir=parent).close()
+        elif not os.access(parent, os.W_OK):
             raise PermissionError("no right to write")
     except OSError as error:
         raise UsageError(f"{folder.absolute()} cannot be written: {error}", hint=f"give another {option}") from error

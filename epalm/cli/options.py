@@ -111,23 +111,23 @@ def _shared(name: str, hint: Any) -> Option:
 def _annotated(one: Parameter, hint: Any) -> Any:
     """The type of an option, with what Typer is to make of it."""
     kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    own = notes[0] if notes else _shared(one.name, kind)
-    if not isinstance(own, Option):
+    option = notes[0] if notes else _shared(one.name, kind)
+    if not isinstance(option, Option):
         return hint
-    flag = f"--{(own.name or one.name).replace('_', '-')}"
+    flag = f"--{(option.name or one.name).replace('_', '-')}"
     return Annotated[
         kind,
         typer.Option(
             f"{flag}/--no-{flag[2:]}" if bool in get_args(kind) else flag,
-            *filter(None, (own.short,)),
-            help=own.help,
+            *filter(None, (option.short,)),
+            help=option.help,
             show_default=one.default not in (None, ""),
-            min=own.minimum,
-            max=own.maximum,
-            metavar=own.metavar,
-            writable=own.writable,
-            envvar=own.envvar,
+            min=option.minimum,
+            max=option.maximum,
+            metavar=option.metavar,
+            writable=option.writable,
+            envvar=option.envvar,
             case_sensitive=False,
-            rich_help_panel=own.panel,
+            rich_help_panel=option.panel,
         ),
     ]

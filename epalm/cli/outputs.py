@@ -34,9 +34,9 @@ def require_output(path: Path, inputs: Iterable[Path | str], *, ours: bool, forc
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}", hint="name a file to write")
     ours = ours and path.exists()  # no link that leads nowhere
-    for given in map(Path, inputs):
-        inside = given.is_dir() and not ours and path.resolve().is_relative_to(given.resolve())
-        if inside or (given.is_file() and path.exists() and path.samefile(given)):
+    for source in map(Path, inputs):
+        inside = source.is_dir() and not ours and path.resolve().is_relative_to(source.resolve())
+        if inside or (source.is_file() and path.exists() and path.samefile(source)):
             raise UsageError(f"{path} is an input of this command: it would be overwritten", hint="name another file")
     if not (ours or force):
         raise UsageError(

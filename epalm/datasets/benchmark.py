@@ -83,10 +83,10 @@ class Benchmark:
         """
         name, _, description = heading.partition(": ")
         parts = [
-            Part(split, what, [known] if isinstance(known, str) else known, kinds is media, what in optional)
+            Part(split, what, [own] if isinstance(own, str) else own, kinds is media, what in optional)
             for kinds in (files, media)
             for what, names in kinds.items()
-            for split, known in (names if isinstance(names, Mapping) else _by_split(names, splits)).items()
+            for split, own in (names if isinstance(names, Mapping) else _by_split(names, splits)).items()
         ]
 
         def add(read: _Read) -> _Read:
@@ -114,20 +114,21 @@ class Benchmark:
         forms, hint = self.forms_named(form), f"epalm datasets {self.name} --root {root}"
         if not root.is_dir():
             raise UsageError(f"{root}, the data root of {self.name}, is not a folder", hint=hint)
-        there = [one for one in forms if one.splits_below(root)]
-        if not there:
+        present = [one for one in forms if one.splits_below(root)]
+        if not present:
             such = f"such as {forms[0].parts[0].names[0]}"
             raise UsageError(f"{root} holds no annotation file of {self.name}, {such}", hint=f"{hint} lists them")
-        if len(there) > 1:
-            others = " or ".join(f"{self.name}/{one.name}" for one in there[1:])
-            warn(f"{root} has several forms of {self.name}; {there[0].name} is read. Others: --data {others}:{root}")
-        splits = there[0].splits_below(root)
-        for part in there[0].parts:
+        chosen, *rest = present
+        if rest:
+            others = " or ".join(f"{self.name}/{one.name}" for one in rest)
+            warn(f"{root} has several forms of {self.name}; {chosen.name} is read. Others: --data {others}:{root}")
+        splits = chosen.splits_below(root)
+        for part in chosen.parts:
             if part.split in splits and not (part.folder or part.optional or part.below(root)):
                 what = f"the {part.what} of split {part.split!r}"
                 raise UsageError(f"{part.names[0]} is missing below {root}: {what}", hint=hint)
-        files = Files(there[0], root, self.modality, follow_links)
-        there[0].read(files)
+        files = Files(chosen, root, self.modality, follow_links)
+        chosen.read(files)
         samples, absent = files.samples(), len(files.absent)
         if media_here and absent:
             media = len({sample.media for sample in samples})

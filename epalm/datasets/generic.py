@@ -124,7 +124,7 @@ def agreed_scores(raw_answers: Sequence[str]) -> dict[str, float]:
     counts = Counter(filter(None, map(str.strip, raw_answers)))
     if people < _ENOUGH:
         return {answer: count / people for answer, count in counts.items()}
-    return {answer: score for answer, count in counts.items() if (score := _agreed(count, people)) > 0}
+    return {answer: _agreed(count, people) for answer, count in counts.items()}
 
 
 @lru_cache(maxsize=1024)

@@ -95,7 +95,7 @@ def read_shards(spec: str, root: Path, shards: Sequence[Path], modality: Modalit
     Raises:
         UsageError: a shard that cannot be read, a text or JSON that makes no sample, or a member or id used twice.
     """
-    own, maybe = SampleList(), SampleList()  # whose extensions stand for the modality, or whose media may be of it
+    certain, possible = SampleList(), SampleList()  # whose extensions stand for the modality, or may
     media = dict[str, MediaFile]()
     passed_over, foreign = Counter[str](), Counter[str]()
     shown = len(shards) >= _SHOWN
@@ -110,9 +110,9 @@ def read_shards(spec: str, root: Path, shards: Sequence[Path], modality: Modalit
                     continue
                 rows = list(_rows(group, Entry(shard, key, 0, {}, split), foreign))
                 for kind in filter(group.get, Modality):
-                    member, samples = group[kind], own if modality in (None, kind) else maybe
+                    member, samples = group[kind], certain if modality in (None, kind) else possible
                     name = f"{label}/{member.name}"
-                    if samples is maybe and not may_be(PurePosixPath(name), modality):
+                    if samples is possible and not may_be(PurePosixPath(name), modality):
                         passed_over[kind] += 1
                         continue
                     media[name] = MediaFile(path, member.offset_data, member.size)
@@ -120,13 +120,13 @@ def read_shards(spec: str, root: Path, shards: Sequence[Path], modality: Modalit
                         entry = Entry(shard, key, 0, {**row, "modality": modality or kind, "media": name})
                         samples.add(to_sample(entry, name if len(rows) == 1 else f"{name}:{number}"), entry)
             advance()
-    if own.samples:
-        others = {sample.media for sample in maybe.samples}
+    if certain.samples:
+        others = {sample.media for sample in possible.samples}
         passed_over.update(MODALITIES[PurePosixPath(name).suffix.lower()] for name in others)
     if foreign:
         keys = ", ".join(f"{key!r} of {count:,}" for key, count in foreign.items())
         warn(f"data {spec!r}: not read in the JSON of samples, as the values are of another form: {keys}")
-    return Dataset(spec, root, tuple(own.samples or maybe.samples), media, passed_over=dict(passed_over))
+    return Dataset(spec, root, tuple(certain.samples or possible.samples), media, passed_over=dict(passed_over))
 
 
 def _groups(shard: Path, passed_over: Counter[str]) -> dict[str, _Group]:
@@ -178,9 +178,9 @@ def _reason(member: tarfile.TarInfo, kind: str) -> str | None:
 
 def _rows(group: _Group, entry: Entry, foreign: Counter[str]) -> Iterator[dict[str, Any]]:
     """What the sample's JSON and texts say, one row for each question; values of another form are counted."""
-    given = entry.parsed(group["json"]) if "json" in group else {}
+    parsed = entry.parsed(group["json"]) if "json" in group else {}
     lines = [line.strip() for key in ("txt", "caption") for line in group.get(key, "").splitlines()]
-    for each in given if isinstance(given, list) and given else [given]:
+    for each in parsed if isinstance(parsed, list) and parsed else [parsed]:
         one = entry.object(each)
         row = {key: one[key] for key, form in _FORMS.items() if isinstance(one.get(key), form)}
         if row.get("task", Task.QA) not in _TASKS:

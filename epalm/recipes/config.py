@@ -50,9 +50,9 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
         raise UsageError(f"the recipe {recipe} cannot be read: {error}", hint=use) from error
     values, faults = _parsed(text, recipe), []
     for key in [key for key in values if key.partition(".")[0] == "overlays"]:
-        name, own = key.partition(".")[2], values.pop(key)
-        if name in overlays and isinstance(own, dict) and all(isinstance(table, dict) for table in own.values()):
-            overlays[name] = tomli_w.dumps(own)
+        name, overlay = key.partition(".")[2], values.pop(key)
+        if name in overlays and isinstance(overlay, dict) and all(isinstance(one, dict) for one in overlay.values()):
+            overlays[name] = tomli_w.dumps(overlay)
         else:
             faults.append(f"{key}: must be tables [overlays.NAME.SECTION], NAME of {', '.join(sorted(overlays))}")
     given = dict(map(_override, overrides))

@@ -128,8 +128,8 @@ def push(
     """
     from epalm.cache.store import Cache
 
-    there = _other_cache(url, plan, pushing=True, licence=licence)
-    _copy_set(Cache(cache, read_only=plan), name, there, "push", plan, as_json)
+    target = _other_cache(url, plan, pushing=True, licence=licence)
+    _copy_set(Cache(cache, read_only=plan), name, target, "push", plan, as_json)
 
 
 def pull(
