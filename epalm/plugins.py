@@ -5,14 +5,16 @@ Nothing of them is imported before it is used.
 
 import importlib.util
 from functools import cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
-from typing import Any
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
 
 from epalm.errors import UsageError
 
+Kind = TypeVar("Kind")
+
 
 @cache
-def installed() -> EntryPoints:
+def installed() -> Any:  # `EntryPoints`; in Python 3.11 what has the same `select`
     """The entry points of all packages: to look through these takes 15 ms, and is done once for all groups."""
     return entry_points()
 
@@ -22,18 +24,22 @@ def plugins(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in installed().select(group=group)}
 
 
-@cache
-def load_plugin(group: str, name: str) -> Any:
-    """What the entry point leads to. Raises UsageError: it cannot be imported."""
+def load_plugin(group: str, name: str, kind: type[Kind]) -> Kind:
+    """The object that the entry point leads to, or one of the class that it leads to.
+
+    Raises UsageError: it cannot be imported, is of another kind, or has a `name` and that is another one.
+    """
     point = plugins(group)[name]
+    package = point.dist.name if point.dist else point.module
+    where, hint = f"{name!r} of the package {package} ({point.value})", f"repair or uninstall {package}"
     try:
-        return point.load()
+        found = point.load()
+        found = found() if isinstance(found, type) and issubclass(found, kind) else found
     except Exception as error:  # whatever a foreign module does when it is imported
-        package = point.dist.name if point.dist else point.module
-        raise UsageError(
-            f"{name!r} of the package {package} cannot be loaded ({point.value}): {type(error).__name__}: {error}",
-            hint=f"repair or uninstall {package}",
-        ) from error
+        raise UsageError(f"{where} cannot be loaded: {type(error).__name__}: {error}", hint=hint) from error
+    if not isinstance(found, kind) or getattr(found, "name", name) != name:
+        raise UsageError(f"{where} is no {kind.__name__} of that name", hint=hint)
+    return found
 
 
 def require_package(name: str, setting: str, extra: str) -> None:

@@ -80,13 +80,10 @@ def judge(names: Collection[str]) -> str | None:
 def _plugin(name: str) -> "Metric":
     from epalm.evaluate.metrics.metric import Metric
 
-    metric = load_plugin(GROUP, name)
-    metric = metric() if isinstance(metric, type) and issubclass(metric, Metric) else metric
-    if not isinstance(metric, Metric) or metric.name != name or name in _built_in():
-        raise UsageError(
-            f"{plugins(GROUP)[name].value}, the entry point {name!r} of {GROUP}, is no metric of that name of its own",
-            hint="the entry point has the name of an epalm.evaluate.metrics.metric.Metric, which no other metric has",
-        )
+    if name in _built_in():
+        message = f"{plugins(GROUP)[name].value} is no Metric of that name of its own: {name!r} is one of epalm's"
+        raise UsageError(message, hint=f"rename the entry point of {GROUP}, and the metric")
+    metric = load_plugin(GROUP, name, Metric)
     if metric.library == "epalm":
         metric.library = getattr(plugins(GROUP)[name].dist, "name", metric.library)
     return metric

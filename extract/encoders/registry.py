@@ -166,12 +166,7 @@ def encoder_kind(name: str) -> EncoderKind:
     """What is declared of the encoder with that name. Raises UsageError: there is none, or its package is broken."""
     if name not in encoder_names():
         raise UsageError(f"there is no encoder {name!r}", hint=f"use one of: {', '.join(encoder_names())}")
-    kind = own_encoders().get(name) or load_plugin(PLUG_INS, name)
-    if not isinstance(kind, EncoderKind):
-        point = plugins(PLUG_INS)[name]
-        where = f"encoder {name!r} ({point.value} of {point.dist.name if point.dist else 'an unknown package'})"
-        raise UsageError(f"{where} is a {type(kind).__name__}, no EncoderKind", hint="see docs/encoders.md")
-    return kind
+    return own_encoders().get(name) or load_plugin(PLUG_INS, name, EncoderKind)
 
 
 def family(name: str | None) -> str | None:

@@ -17,7 +17,7 @@ def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.syspath_prepend(tmp_path)
     installed.cache_clear()
     assert [*plugins("epalm.broken")] == ["odd"]
-    with pytest.raises(UsageError, match=r"'odd' of the package epalm-broken cannot be loaded.*no numbers") as caught:
-        load_plugin("epalm.broken", "odd")
+    with pytest.raises(UsageError, match=r"package epalm-broken .* cannot be loaded: .*no numbers") as caught:
+        load_plugin("epalm.broken", "odd", object)
     assert caught.value.hint == "repair or uninstall epalm-broken"
     installed.cache_clear()

@@ -35,10 +35,7 @@ def benchmark(name: str) -> Benchmark:
         return _built_in()[name]
     if name not in plugins(GROUP):
         raise UsageError(f"there is no benchmark {name!r}", hint=f"use one of: {', '.join(benchmark_names())}")
-    one = load_plugin(GROUP, name)
-    if not isinstance(one, Benchmark) or one.name != name:
-        raise UsageError(f"the entry point {name!r} of {GROUP} is {one!r:.100}, not a Benchmark of that name")
-    return one
+    return load_plugin(GROUP, name, Benchmark)
 
 
 def benchmarks() -> dict[str, Benchmark]:

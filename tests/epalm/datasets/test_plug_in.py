@@ -28,7 +28,6 @@ def _block(heading: str, language: str) -> str:
 
 def _clear() -> None:
     plugins.installed.cache_clear()
-    plugins.load_plugin.cache_clear()
     sys.modules.pop("flowers", None)
 
 
@@ -89,8 +88,8 @@ def test_a_data_set_of_another_package_goes_from_its_files_to_scores(package: Pa
     [
         ({"gone": "flowers:NOTHING"}, "AttributeError"),
         ({"gone": "no_such_module:FLOWERS"}, "no_such_module"),
-        ({"gone": "flowers:FLOWERS"}, "not a Benchmark of that name"),
-        ({"gone": "flowers:Files"}, "not a Benchmark of that name"),
+        ({"gone": "flowers:FLOWERS"}, "no Benchmark of that name"),
+        ({"gone": "flowers:Files"}, "no Benchmark of that name"),
     ],
 )
 def test_what_is_no_data_set_is_one_message_and_leaves_the_others_alone(

@@ -22,7 +22,7 @@ OURS = {"first word", "length ratio"}
 
 
 def _clear() -> None:
-    for cached in (plugins.installed, plugins.load_plugin, registry._plugin):
+    for cached in (plugins.installed, registry._plugin):
         cached.cache_clear()
     sys.modules.pop("my_metrics", None)
 
@@ -98,9 +98,9 @@ def _environment(package: Path) -> dict[str, str]:
     [
         ({"third": "my_metrics:Nothing"}, "AttributeError"),
         ({"third": "no_such_module:Metric"}, "no_such_module"),
-        ({"third": "my_metrics:Task"}, "no metric of that name"),
-        ({"third": "my_metrics:FirstWord"}, "no metric of that name"),
-        ({"CIDEr": "my_metrics:FirstWord"}, "no metric of that name"),
+        ({"third": "my_metrics:Task"}, "no Metric of that name"),
+        ({"third": "my_metrics:FirstWord"}, "no Metric of that name"),
+        ({"CIDEr": "my_metrics:FirstWord"}, "no Metric of that name"),
     ],
 )
 def test_what_is_no_metric_is_one_message_that_names_it(

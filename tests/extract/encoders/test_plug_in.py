@@ -49,10 +49,8 @@ def _install(folder: Path, points: dict[str, str], monkeypatch: pytest.MonkeyPat
 @pytest.fixture(autouse=True)
 def _looked_for_anew() -> Iterator[None]:
     plugins.installed.cache_clear()
-    plugins.load_plugin.cache_clear()
     yield
     plugins.installed.cache_clear()
-    plugins.load_plugin.cache_clear()
 
 
 @pytest.fixture
