@@ -39,7 +39,7 @@ def _sections(command: Any, name: str) -> list[str]:
     if rows:
         parts.append("\n".join(["| option | what it does | default |", "| --- | --- | --- |", *rows]))
     for child, sub_command in getattr(command, "commands", {}).items():
-        parts += [] if sub_command.hidden else _sections(sub_command, f"{name} {child}")
+        parts += _sections(sub_command, f"{name} {child}")
     return parts
 
 

@@ -19,7 +19,7 @@ def _commands() -> set[str]:
         children = getattr(command, "commands", {})
         for child, inner in children.items():
             walk(f"{name} {child}", inner)
-        if not children and not command.hidden:
+        if not children:
             names.add(name)
 
     walk("epalm", typer.main.get_command(app))
