@@ -8,7 +8,6 @@ Letters: B media, V views, L layers, T tokens, D hidden size.
 """
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,13 +38,11 @@ _BATCHES_AHEAD = 2
 
 @dataclass
 class Tally:
-    """What was done: media encoded, media found bad, media that another process has encoded meanwhile, seconds."""
+    """What was done: media encoded, media found bad, media that another process has encoded meanwhile."""
 
     encoded: int = 0
     bad: int = 0
     elsewhere: int = 0
-    decode_seconds: float = 0.0  # of all decoding processes together
-    encode_seconds: float = 0.0
 
     def add(self, other: "Tally") -> None:
         """Count what another one counted, too."""
@@ -106,8 +103,8 @@ class BatchEncoder:
             size = max(media, self.media_at_once(views)) * views
             raw = torch.cat([raw, raw[:1].expand(size - len(raw), *raw.shape[1:])]).pin_memory()
         with self._turn:
-            there = self._encoder.input.normalise(raw.to(self._encoder.device, non_blocking=True))
-            computed = self._encoder.encode(there, self._layers, self._dtype)[: media * views]  # (B·V, L, T, D)
+            normalised = self._encoder.input.normalise(raw.to(self._encoder.device, non_blocking=True))
+            computed = self._encoder.encode(normalised, self._layers, self._dtype)[: media * views]  # (B·V, L, T, D)
             rows = computed.to(self._dtype)
         stored: np.ndarray = rows.cpu().numpy()
         if not np.isfinite(stored).all():
@@ -171,14 +168,12 @@ class Stream:
         under_way: deque[Callable[[], np.ndarray]] = deque()  # batches that are being computed
         while True:
             batch = list(islice(readable, self._batches.media_at_once(len(views))))
-            started = time.perf_counter()
             if batch:
                 digests += [item.digest for item, _ in batch]
                 under_way.append(self._batches.submit([inputs for _, inputs in batch]))
             while len(under_way) >= (self._batches.under_way if batch else 1):
                 rows.append(under_way.popleft()())
                 self._advance(len(rows[-1]))
-            self.tally.encode_seconds += time.perf_counter() - started
             if not batch:
                 break
         if digests:
@@ -195,7 +190,6 @@ class Stream:
         ahead = _BATCHES_AHEAD * max(1, self._batch_size // len(views))
         for answer in self._pool.decode(self._requests(items, sent), ahead=ahead):
             item, inputs, warning = sent.popleft(), answer.result, answer.warning
-            self.tally.decode_seconds += answer.seconds
             digest: str | None = item.digest
             if not item.file.unchanged(item.status, item.digest):  # neither a row nor an entry under this digest
                 inputs, digest = CHANGED, None

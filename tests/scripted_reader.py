@@ -142,10 +142,10 @@ def replies(views: Views, text: str) -> np.ndarray:
 
 
 def claims(views: Views, words: str) -> np.ndarray:
-    """Writes an answer's header of its own to the pipe, followed by noise: seconds, texts, type, axes, lengths."""
+    """Writes an answer's header of its own to the pipe, followed by noise: texts, type, axes, lengths."""
     (pipe,) = _sockets()
-    seconds, *numbers = words.split()
-    header = HEADER.pack(float(seconds), *map(int, numbers), *[0] * (11 - len(numbers)))
+    numbers = [int(word) for word in words.split()]
+    header = HEADER.pack(*numbers, *[0] * (11 - len(numbers)))
     os.write(pipe, header + b"\0\xff" * 1000)
     return value(views, "0")
 

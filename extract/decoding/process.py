@@ -33,7 +33,7 @@ from epalm.media import MediaFile
 CLOSED = "the pool is closed"
 READY = b"+"  # sent once, when a process can decode
 MAX_BYTES = 1 << 30  # of one array
-HEADER = struct.Struct("<dIBB8Q")  # seconds, bytes of texts, type (0: no array), axes, lengths of these
+HEADER = struct.Struct("<IBB8Q")  # bytes of texts, type (0: no array), axes, lengths of these
 _DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.float32))
 _MAX_AXES = 8
 _MAX_TEXT = 500  # characters of a message: it becomes one ledger line
@@ -46,10 +46,9 @@ _HINT = "try fewer --workers; with --workers 0 this process decodes"
 
 
 class Answer(NamedTuple):
-    """One medium's array, or why there is none; `seconds` is what decoding it took. A `warning` is about an array."""
+    """One medium's array, or why there is none. A `warning` is about an array."""
 
     result: np.ndarray | MediaError
-    seconds: float
     warning: MediaWarning | None = None
 
 
@@ -77,7 +76,7 @@ class DecodingProcess(threading.Thread):
         self._jobs, self._sharing, self._orders, self._timeout = jobs, sharing, orders, timeout
         self.process: subprocess.Popen[bytes] | None = None
         self._sent: deque[Job] = deque()  # at the process, the first of them being done
-        self._heard = ""  # on stderr, with the latest answer
+        self._stderr = ""  # on stderr, with the latest answer
         self._closed = False
 
     def run(self) -> None:
@@ -125,10 +124,10 @@ class DecodingProcess(threading.Thread):
 
     def _take_answer(self) -> None:
         """The answer to the first job at the process; where there is none, the process is ended and the file blamed."""
-        job, started, fault = self._sent.popleft(), time.perf_counter(), None
+        job, fault = self._sent.popleft(), None
         try:
             answer = receive_answer(self._pipe, self._timeout)
-            self._heard = self._hear()  # so that the pipe has room for what is said of the next file
+            self._stderr = self._read_stderr()  # so that the pipe has room for what is said of the next file
             job.answer.set_result(answer)
             return
         except TimeoutError:
@@ -146,7 +145,7 @@ class DecodingProcess(threading.Thread):
                 fault = MediaError("the decoder was killed on this file, twice", hint=hint)
         self._end()
         if fault:
-            job.answer.set_result(Answer(fault, time.perf_counter() - started))
+            job.answer.set_result(Answer(fault))
         else:
             self._jobs.put(job._replace(killed=True))
         while self._sent:
@@ -208,13 +207,13 @@ class DecodingProcess(threading.Thread):
             ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         except subprocess.TimeoutExpired:
             ended = "it does not answer"
-        last = self._hear()
+        last = self._read_stderr()
         # The place may have been heard with the answer before: the process does not wait for that to be taken.
-        _, fatal, trace = (self._heard + last).partition("(most recent call first):\n")
+        _, fatal, trace = (self._stderr + last).partition("(most recent call first):\n")
         lines = [line.strip() for line in (trace if fatal else last).splitlines() if line.strip()]
         return ended, plain(lines[0 if fatal else -1]) if lines else ""
 
-    def _hear(self) -> str:
+    def _read_stderr(self) -> str:
         assert self.process and self.process.stderr
         os.set_blocking(self.process.stderr.fileno(), False)
         return (self.process.stderr.read(_STDERR) or b"").decode(errors="replace")
@@ -241,7 +240,7 @@ def send_answer(pipe: socket.socket, answer: Answer) -> None:
     lines = [plain(text) for text in (about.message, about.hint) if text is not None] if about else []
     texts = "\n".join(lines).encode()
     lengths = [*shape, *[0] * (_MAX_AXES - len(shape))]
-    header = HEADER.pack(answer.seconds, len(texts), kind, len(shape), *lengths)
+    header = HEADER.pack(len(texts), kind, len(shape), *lengths)
     pipe.sendall(b"".join((header, texts, body)))  # in one go: the other end wakes up once
 
 
@@ -253,8 +252,8 @@ def receive_answer(pipe: socket.socket, timeout: float) -> Answer:
     header = bytearray(HEADER.size)
     deadline = time.monotonic() + timeout
     _fill(pipe, memoryview(header), deadline)
-    seconds, size, kind, axes, *lengths = HEADER.unpack(header)
-    if not 0 <= seconds < math.inf or size > 10 * _MAX_TEXT or kind > len(_DTYPES) or axes > _MAX_AXES:
+    size, kind, axes, *lengths = HEADER.unpack(header)
+    if size > 10 * _MAX_TEXT or kind > len(_DTYPES) or axes > _MAX_AXES:
         raise GarbledError("an impossible header")
     shape, dtype = tuple(lengths[:axes]), _DTYPES[kind - 1]
     if math.prod(length or 1 for length in shape) * dtype.itemsize > MAX_BYTES:
@@ -264,10 +263,10 @@ def receive_answer(pipe: socket.socket, timeout: float) -> Answer:
     message, *hints = map(plain, texts.decode(errors="replace").split("\n", 1))
     hint = hints[0] if hints else None
     if not kind:
-        return Answer(MediaError(message, hint=hint), seconds)
+        return Answer(MediaError(message, hint=hint))
     array = np.empty(shape, dtype)
     _fill(pipe, _bytes(array), deadline)
-    return Answer(array, seconds, MediaWarning(message, hint) if size else None)
+    return Answer(array, MediaWarning(message, hint) if size else None)
 
 
 def plain(text: str) -> str:

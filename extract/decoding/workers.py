@@ -14,7 +14,6 @@ import resource
 import signal
 import socket
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -113,7 +112,6 @@ class DecodePool:
 
 def attempt(read: Reader, medium: MediaFile, views: Sequence[View]) -> Answer:
     """Decode one medium; whatever its bytes make the decoder raise is a fault of this medium, and of no other."""
-    started = time.perf_counter()
     result: np.ndarray | MediaError
     with collected_warnings() as warnings:
         try:
@@ -128,7 +126,7 @@ def attempt(read: Reader, medium: MediaFile, views: Sequence[View]) -> Answer:
                 f"the decoder failed in a way that it should not: {type(error).__name__}: {plain(str(error))}",
                 hint=f"please report it, with the file ({Path(where.filename).name}:{where.lineno}, {where.name})",
             )
-    return Answer(result, time.perf_counter() - started, joined(warnings))
+    return Answer(result, joined(warnings))
 
 
 def serve(descriptor: int) -> None:

@@ -52,13 +52,11 @@ ENDS = {
     "replies []": "nonsense",
     "replies [[[[": "nonsense",
     "replies \x00\xff": "nonsense",
-    "claims 1.0 0 2 2 100000 100000": "nonsense",
-    "claims 1.0 0 1 2 0 4611686018427387904": "nonsense",
-    "claims 1.0 0 1 9 1 1 1 1 1 1 1 1": "nonsense",
-    "claims 1.0 0 3 1 4": "nonsense",
-    "claims -1.0 0 1 1 4": "nonsense",
-    "claims nan 0 1 1 4": "nonsense",
-    "claims 1.0 1000000000 0 0": "nonsense",
+    "claims 0 2 2 100000 100000": "nonsense",
+    "claims 0 1 2 0 4611686018427387904": "nonsense",
+    "claims 0 1 9 1 1 1 1 1 1 1 1": "nonsense",
+    "claims 0 3 1 4": "nonsense",
+    "claims 1000000000 0 0": "nonsense",
 }
 
 

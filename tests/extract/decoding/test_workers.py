@@ -27,7 +27,6 @@ def test_results_come_in_order(media: Media, workers: int) -> None:
         results = list(pool.decode(requests, ahead=5))
     assert (fault_of(results[7]).message, fault_of(results[7]).hint) == ("these bytes are no medium", "bring others")
     assert [number_of(done) for done in results if done is not results[7]] == [*range(7), *range(8, 20)]
-    assert all(0 <= done.seconds < 60 for done in results)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
