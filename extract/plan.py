@@ -4,10 +4,9 @@ Everything that decides this is decided here, for `--plan` and for the run alike
 but the index of digests.
 """
 
-import gc
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from epalm.cache.care.why import nearest_difference
@@ -15,7 +14,7 @@ from epalm.cache.feature_set import FeatureSet
 from epalm.cache.spec import FeatureSpec, parse_layers
 from epalm.cache.store import Cache
 from epalm.cache.token_rules import CLS
-from epalm.datasets import load_dataset
+from epalm.datasets import load_dataset, without_cycle_search
 from epalm.errors import CacheError, MediaError, UsageError
 from epalm.extract.encoders.registry import Encoder, build_encoder
 from epalm.extract.media.limits import require_status
@@ -103,19 +102,7 @@ def plan(request: ExtractRequest, *, dry: bool = False) -> ExtractionPlan:
     return plan_media(request, dataset, encoder, layers, Cache(request.cache, read_only=dry))
 
 
-@contextmanager
-def _without_cycles() -> Iterator[None]:
-    """Without the search for reference cycles: plans have none, and looking through millions of parts takes long."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@_without_cycles()
+@without_cycle_search()
 def plan_media(
     request: ExtractRequest, dataset: Dataset, encoder: Encoder, layers: tuple[int, ...], cache: Cache
 ) -> ExtractionPlan:

@@ -6,6 +6,8 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +32,19 @@ _FORMS = (
 )
 
 
+@contextmanager
+def without_cycle_search() -> Iterator[None]:
+    """Without Python's search for reference cycles: samples and plans have none, and walking a million takes long."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@without_cycle_search()
 def load_dataset(
     spec: str, modality: Modality | None = None, *, media_here: bool = True, write: bool = True
 ) -> Dataset:
@@ -46,21 +61,16 @@ def load_dataset(
         UsageError: there is no such data set, it is malformed, or it has nothing of that modality.
     """
     plain = spec.removeprefix(LINKS)
-    follow_links, collecting = plain != spec, gc.isenabled()
-    gc.disable()  # samples have no reference cycles, and walking a million again and again takes long
-    try:
-        if plain == PLAYGROUND:
-            dataset = _read_playground(modality, write)
-        elif named := parse_spec(plain):
-            benchmark, form, root = named
-            dataset = benchmark.read(root, form, media_here=media_here, follow_links=follow_links)
-        elif shards := find_shards(plain):
-            dataset = read_shards(plain, *shards, modality)
-        else:
-            dataset = _read_path(plain, modality, media_here, follow_links)
-    finally:
-        if collecting:
-            gc.enable()
+    follow_links = plain != spec
+    if plain == PLAYGROUND:
+        dataset = _read_playground(modality, write)
+    elif named := parse_spec(plain):
+        benchmark, form, root = named
+        dataset = benchmark.read(root, form, media_here=media_here, follow_links=follow_links)
+    elif shards := find_shards(plain):
+        dataset = read_shards(plain, *shards, modality)
+    else:
+        dataset = _read_path(plain, modality, media_here, follow_links)
     samples = tuple(sample for sample in dataset.samples if modality in (None, sample.modality))
     if not samples:
         others = {reason for reason in dataset.passed_over if reason in set(Modality)}
