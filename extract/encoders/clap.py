@@ -28,9 +28,9 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     """A CLAP's audio tower with `source`'s weights: a Hub name, or a folder of transformers. Raises UsageError."""
     from transformers import ClapAudioModelWithProjection, ClapFeatureExtractor
 
-    from epalm.extract.encoders.log_mel import LogMelInput
     from epalm.extract.encoders.pretrained import deciding, load_model
     from epalm.extract.encoders.transformer import Backbone, TransformerEncoder
+    from epalm.extract.inputs.log_mel import LogMelInput
 
     model, extractor = load_model(
         source,
@@ -65,8 +65,6 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         blocks=inner.layers[-1].blocks,
         norm=inner.norm,
         width=inner.num_features,
-        special=0,
-        cls=False,
         grid=(rows // folded, folded * columns),
         arrange=arrange,
         run=run,

@@ -34,9 +34,9 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     """
     from transformers import AutoImageProcessor, CLIPImageProcessor, CLIPVisionConfig
 
-    from epalm.extract.encoders.patches import naflex_input
     from epalm.extract.encoders.pretrained import deciding, load_model
     from epalm.extract.encoders.transformer import TransformerEncoder
+    from epalm.extract.inputs.patches import naflex_input
     from epalm.extract.inputs.preprocess import ImageInput, VideoInput
     from epalm.extract.inputs.processors import transformers_pixels
 
@@ -50,23 +50,23 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         pooling=choice.tokens == "pooled",
         read=lambda where: AutoImageProcessor.from_pretrained(where, trust_remote_code=False),
     )
-    of_clips = choice.kind == _OVER_FRAMES
+    frames = (choice.frames or _FRAMES) if choice.kind == _OVER_FRAMES else None
     reads: ImageInput | VideoInput
     if hasattr(processor, "max_num_patches"):  # and keeps the proportions of a picture
-        if of_clips or choice.resize == "stretch":
-            refused = f"--encoder {_OVER_FRAMES}" if of_clips else "--resize stretch"
+        if frames or choice.resize == "stretch":
+            refused = f"--encoder {_OVER_FRAMES}" if frames else "--resize stretch"
             raise UsageError(f"NaFlex weights read pictures in their own proportions: no {refused}", hint=_FIXED)
         reads = naflex_input(processor)
     else:
         pixels = transformers_pixels(processor or CLIPImageProcessor(), choice.resize or "own")
-        reads = VideoInput(pixels, choice.frames or _FRAMES) if of_clips else ImageInput(pixels)
+        reads = VideoInput(pixels, frames) if frames else ImageInput(pixels)
     return TransformerEncoder(
         choice,
         _backbone(model, reads),
         reads,
         compute,
         {"family": f"transformers {type(model).__name__}", **deciding(model.config)},
-        of_frames=reads.frames if isinstance(reads, VideoInput) else None,
+        of_frames=frames,
     )
 
 
@@ -85,9 +85,9 @@ def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
     """Its parts, by structure. Raises UsageError where they do not fit together."""
     import torch
 
-    from epalm.extract.encoders.patches import PatchInput, real_patches
     from epalm.extract.encoders.pretrained import find_blocks, find_norm
     from epalm.extract.encoders.transformer import Backbone, try_out
+    from epalm.extract.inputs.patches import PatchInput, real_patches
 
     config = model.config
     counts = {
@@ -111,11 +111,12 @@ def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
         """Of a masked autoencoder, which shuffles its patches, though it sees all of them."""
         return model(inputs, noise=torch.arange(math.prod(grid), device=inputs.device).expand(len(inputs), -1))
 
-    of_patches, shuffles = isinstance(reads, PatchInput), hasattr(config, "mask_ratio")
     grid: tuple[int, ...]
     if isinstance(reads, PatchInput):
+        run = run_patches
         example, grid = torch.ones(1, 1 + reads.patches, 3 * reads.side**2), (reads.patches,)
     else:
+        run = run_in_order if hasattr(config, "mask_ratio") else model
         (height, width), patch = reads.pixels.size, config.patch_size
         high, wide = (patch, patch) if isinstance(patch, int) else patch
         example, grid = torch.zeros(1, config.num_channels, height, width), (height // high, width // wide)
@@ -127,12 +128,13 @@ def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
         special=sum(counts.values()),
         cls=any(name in _CLS for name in counts),
         grid=grid,
-        run=run_patches if of_patches else run_in_order if shuffles else model,
-        real=real_patches if of_patches else None,
+        run=run,
+        real=real_patches if isinstance(reads, PatchInput) else None,
         pool=pool if head else None,
     )
-    shapes, _ = try_out(model, backbone.blocks, backbone.run or model, example)
-    if set(shapes) != {(1, backbone.special + (patches := math.prod(grid)), config.hidden_size)}:
+    shapes, _ = try_out(model, backbone.blocks, run, example)
+    patches = math.prod(grid)
+    if set(shapes) != {(1, backbone.special + patches, config.hidden_size)}:
         fault = (
             f"the blocks of a {type(model).__name__} put out {shapes[0]}, where {patches} patches and "
             f"{backbone.special} other tokens of {config.hidden_size} values were expected"

@@ -104,12 +104,14 @@ def find_norm(model: nn.Module, width: int) -> nn.Module:
     raise UsageError(f"a {type(model).__name__} has no norm behind its blocks", hint="see docs/encoders.md")
 
 
-def deciding(config: Any) -> dict[str, Any]:
+def deciding(config: Any, besides: tuple[str, ...] = ()) -> dict[str, Any]:
     """Of a configuration, what decides the numbers: its type, and all that differs from the type's defaults.
 
-    A setting that a later version of transformers adds is so no other encoder.
+    A setting that a later version of transformers adds is so no other encoder. `besides`: what names of settings begin
+    with that do not decide either, as they are of a part of the model that is not loaded.
     """
     defaults = type(config)().to_dict()
     values = {key: value for key, value in config.to_dict().items() if key not in defaults or value != defaults[key]}
-    idle = {key for key in values if key in _IDLE or key.startswith("_") or any(part in key for part in _IDLE_PARTS)}
+    begins, parts = ("_", *besides), _IDLE_PARTS
+    idle = {key for key in values if key in _IDLE or key.startswith(begins) or any(part in key for part in parts)}
     return {"type": config.model_type, **{key: values[key] for key in sorted(values.keys() - idle)}}

@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
 PLUG_INS = "epalm.encoders"  # group of entry points
 PLAYGROUND = "playground"
-RESIZES = ("own", "stretch")
-PRECISIONS = ("float32", "bfloat16", "float16")
-# Files of this folder that are no encoders.
-_OTHER_FILES = {"log_mel", "patches", "pretrained", "registry", "transformer", "waveform"}
+# What options of few values may be, beside None where that is the default.
+_VALUES = {
+    "precision": ("float32", "bfloat16", "float16"),
+    "resize": ("own", "stretch"),
+    "statistics": ("own", "clip"),
+}
+_OTHER_FILES = {"pretrained", "registry", "transformer"}  # of this folder, that are no encoders
 # Of the pictures that CLIP was trained on.
 _CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 SPEC_AUGMENT = (24, 96)  # method: SpecAugment of the paper's best AudioCaps run
@@ -202,10 +205,9 @@ def build_encoder(
     kind, name = encoder_kind(choice.kind), choice.weights
     if choice.frames is not None and not kind.has_frames:
         raise UsageError(f"encoder {choice.kind!r} has no --frames", hint="leave the option out")
-    if choice.resize not in (None, *RESIZES):
-        raise UsageError(f"--resize {choice.resize!r} is unknown", hint=f"use {' or '.join(RESIZES)}")
-    if choice.precision not in PRECISIONS:
-        raise UsageError(f"--precision {choice.precision!r} is unknown", hint=f"use {', '.join(PRECISIONS)}")
+    for option, values in _VALUES.items():
+        if (value := getattr(choice, option)) not in (None, *values):
+            raise UsageError(f"--{option} {value!r} is unknown", hint=f"use {' or '.join(values)}")
     if name == PLAYGROUND:
         name = str(weights_folder(kind.playground)) if kind.playground else None
     if choice.tokens is not None:
@@ -240,8 +242,6 @@ def _with_options(read: Any, choice: EncoderChoice, limits: Limits) -> "Input":
         if read.modality is Modality.AUDIO:
             raise UsageError("--statistics clip is for pixels", hint="leave the option out")
         options["pixels"] = replace(read.pixels, **_CLIP)
-    elif choice.statistics != "own":
-        raise UsageError(f"--statistics {choice.statistics!r} is unknown", hint="use own or clip")
     if choice.resize and read.modality is Modality.AUDIO:
         raise UsageError(f"--resize {choice.resize} is for pixels", hint="leave the option out")
     if choice.reduced_jpeg:

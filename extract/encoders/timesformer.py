@@ -5,6 +5,7 @@ embedding. It reads pictures as well as the middle frame of clips, so that what 
 tested on videos.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from epalm.errors import UsageError
@@ -29,12 +30,11 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     Frames of a clip [default: as many as it was trained with; 1 when space-only]. Raises UsageError.
     """
     import torch
-    from PIL import Image
     from transformers import TimesformerModel, VideoMAEVideoProcessor
 
     from epalm.extract.encoders.pretrained import load_model
     from epalm.extract.encoders.transformer import Backbone, TransformerEncoder
-    from epalm.extract.inputs.preprocess import ImageInput, Pixels, VideoInput
+    from epalm.extract.inputs.preprocess import ImageInput, VideoInput
     from epalm.extract.inputs.processors import transformers_pixels
     from epalm.weights import seeded
 
@@ -59,19 +59,16 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
             for parameter in model.parameters():
                 if not parameter.any() and parameter.ndim == 3:  # embeddings that start at zero
                     torch.nn.init.trunc_normal_(parameter, std=0.02)
-    settings, config = _KINETICS | settings, model.config
-    mean, std = tuple(settings["image_mean"]), tuple(settings["image_std"])
-    interpolation: Any = Image.Resampling(int(settings["resample"])).name.lower()
-    pixels = Pixels((config.image_size, config.image_size), interpolation, mean, std)
-    if choice.resize == "own":
-        sizes = {"size": {"shortest_edge": config.image_size}, "crop_size": config.image_size}
-        pixels = transformers_pixels(VideoMAEVideoProcessor(**{**sizes, **settings}), "own")
+    config, size = model.config, model.config.image_size
+    sizes = {"size": {"shortest_edge": size}, "crop_size": size}
+    processor = VideoMAEVideoProcessor(**{**sizes, **_KINETICS, **settings})
+    pixels = replace(transformers_pixels(processor, choice.resize or "stretch"), size=(size, size))
     deciding = {key: getattr(config, key) for key in _DECIDING}
     architecture = {"family": "transformers Timesformer", "frames": config.num_frames, **deciding}
     # The blocks share the configuration; the time embedding is interpolated to the frames there are.
     config.num_frames = choice.frames or config.num_frames
     reads_pictures = space_only and choice.modality is not Modality.VIDEO
-    side = config.image_size // config.patch_size  # patches; the times of each stand side by side
+    side = size // config.patch_size  # patches; the times of each stand side by side
     backbone = Backbone(
         model=model,
         blocks=model.encoder.layer,

@@ -8,8 +8,8 @@ does the rest:
                         grid=(14, 14))
     return TransformerEncoder(choice, backbone, reads, compute, architecture)
 
-A backbone without `[CLS]` token has `special=0, cls=False`; inputs of variable length add `real=`, which says which
-tokens are no padding. Knows no model by name.
+A backbone without `[CLS]` token leaves `special=` and `cls=` out; inputs of variable length add `real=`, which says
+which tokens are no padding. Knows no model by name.
 
 Letters: B media, F frames, N tokens of a block, L layers, T tokens of a row's layer, D hidden size.
 """
@@ -53,9 +53,9 @@ class Backbone:
     blocks: Sequence[nn.Module]
     norm: Callable[[torch.Tensor], torch.Tensor]
     width: int  # D
-    special: int
-    cls: bool
     grid: tuple[int, ...]
+    special: int = 0
+    cls: bool = False
     arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
     run: Callable[[torch.Tensor], object] | None = None
     real: Callable[[torch.Tensor], torch.Tensor] | None = None
@@ -96,7 +96,7 @@ class BlockTokens:
         self.full = TokenLayout(backbone.cls, grid)
         self.layout = self.full.narrowed(rule)
         self._taken_from = TokenLayout(backbone.cls and rule != MEAN, grid)  # what is made before it is pooled
-        self._of = threading.local()  # several threads may run the model, each on a batch of its own
+        self._pass = threading.local()  # several threads may run the model, each on a batch of its own
         for number, block in enumerate(backbone.blocks):
             block.register_forward_hook(partial(self._take, number))
 
@@ -109,17 +109,17 @@ class BlockTokens:
         """
         one = self._backbone
         layers = range(len(one.blocks)) if layers is None else layers
-        self._of.real = one.real(inputs) if one.real and self._rule != CLS else None
-        self._of.taken, self._of.dtype = dict.fromkeys(layers), dtype
+        self._pass.real = one.real(inputs) if one.real and self._rule != CLS else None
+        self._pass.taken, self._pass.dtype = dict.fromkeys(layers), dtype
         (one.run or one.model)(inputs)
-        tokens = torch.stack([self._of.taken[layer] for layer in layers], dim=1)
-        self._of.taken, self._of.real = {}, None
+        tokens = torch.stack([self._pass.taken[layer] for layer in layers], dim=1)
+        self._pass.taken, self._pass.real = {}, None
         return tokens
 
     def _take(self, number: int, _block: nn.Module, _inputs: Any, output: Any) -> None:
-        if number in self._of.taken:
+        if number in self._pass.taken:
             hidden = output[0] if isinstance(output, tuple) else output  # (B, N, D)
-            self._of.taken[number] = self._tokens(hidden, self._of.real)
+            self._pass.taken[number] = self._tokens(hidden, self._pass.real)
 
     def _tokens(self, hidden: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
         """What the rule takes of hidden states (B, N, D): (B, T, D)."""
@@ -138,7 +138,7 @@ class BlockTokens:
         if self._taken_from.cls:
             tokens = torch.cat([self._over_frames(one.norm(hidden[:, 0].clone())), tokens], dim=1)
         # A copy: later blocks may change their input in place.
-        pooled: torch.Tensor = self._taken_from.pool(tokens.float().to(self._of.dtype, copy=True), self._rule)
+        pooled: torch.Tensor = self._taken_from.pool(tokens.float().to(self._pass.dtype, copy=True), self._rule)
         return pooled
 
     def _over_frames(self, tokens: torch.Tensor) -> torch.Tensor:

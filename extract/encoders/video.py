@@ -37,19 +37,17 @@ def build_videomae(choice: EncoderChoice, source: "Source", compute: Compute) ->
     )
     config, inner, side = model.config, model.videomae, model.config.image_size
     processor = processor or VideoMAEVideoProcessor(size={"shortest_edge": side}, crop_size=_square(side))
-    reads = _reads(choice, processor, side, config.num_frames, config.tubelet_size)
+    reads, grid = _reads(choice, processor, config, side, config.num_frames)
     backbone = Backbone(
         model=model,
         blocks=inner.encoder.layer,
         norm=model.fc_norm or inner.layernorm,
         width=config.hidden_size,
-        special=0,
-        cls=False,
-        grid=_grid(config, reads),
+        grid=grid,
         run=inner,
     )
-    kept = {key: value for key, value in deciding(config).items() if not key.startswith(("decoder_", "norm_pix"))}
-    return TransformerEncoder(choice, backbone, reads, compute, {"family": "transformers VideoMAE", **kept})
+    architecture = {"family": "transformers VideoMAE", **deciding(config, besides=("decoder_", "norm_pix"))}
+    return TransformerEncoder(choice, backbone, reads, compute, architecture)
 
 
 def build_vjepa2(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
@@ -75,31 +73,26 @@ def build_vjepa2(choice: EncoderChoice, source: "Source", compute: Compute) -> E
     )
     config, inner, side = model.config, model.encoder, model.config.crop_size
     processor = processor or VJEPA2VideoProcessor(crop_size=_square(side))
-    reads = _reads(choice, processor, side, choice.frames or config.frames_per_clip, config.tubelet_size)
+    reads, grid = _reads(choice, processor, config, side, choice.frames or config.frames_per_clip)
     backbone = Backbone(
         model=inner,
         blocks=inner.layer,
         norm=inner.layernorm,
         width=config.hidden_size,
-        special=0,
-        cls=False,
-        grid=_grid(config, reads),
+        grid=grid,
     )
-    kept = {key: value for key, value in deciding(config).items() if not key.startswith(("pred_", "num_pooler"))}
-    return TransformerEncoder(choice, backbone, reads, compute, {"family": "transformers VJEPA2", **kept})
+    architecture = {"family": "transformers VJEPA2", **deciding(config, besides=("pred_", "num_pooler"))}
+    return TransformerEncoder(choice, backbone, reads, compute, architecture)
 
 
 def _square(side: int) -> dict[str, int]:
     return {"height": side, "width": side}
 
 
-def _grid(config: Any, reads: "VideoInput") -> tuple[int, int, int]:
-    side = reads.pixels.size[0] // config.patch_size
-    return reads.frames // config.tubelet_size, side, side
-
-
-def _reads(choice: EncoderChoice, processor: Any, side: int, frames: int, tubelet: int) -> "VideoInput":
-    """Clips of so many frames of `side` × `side` pixels, as the processor fits them, in tubelets of some frames."""
+def _reads(
+    choice: EncoderChoice, processor: Any, config: Any, side: int, frames: int
+) -> tuple["VideoInput", tuple[int, int, int]]:
+    """Clips of so many frames of `side` × `side` pixels, as the processor fits them; and the grid of their tokens."""
     from epalm.extract.inputs.preprocess import VideoInput
     from epalm.extract.inputs.processors import transformers_pixels
 
@@ -107,10 +100,11 @@ def _reads(choice: EncoderChoice, processor: Any, side: int, frames: int, tubele
     if pixels.size != (side, side):
         fault = f"the processor gives {pixels.size[0]}×{pixels.size[1]} pixels, the model takes {side}×{side}"
         raise UsageError(fault, hint="correct its settings beside the weights")
+    tubelet, places = config.tubelet_size, side // config.patch_size
     if frames % tubelet:
         hint = f"use --frames {max(1, frames // tubelet) * tubelet}"
         raise UsageError(f"--frames {frames} cannot be cut into tubelets of {tubelet}", hint=hint)
-    return VideoInput(pixels, frames)
+    return VideoInput(pixels, frames), (frames // tubelet, places, places)
 
 
 ENCODERS = {

@@ -61,16 +61,16 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     # Those that were read before there was a choice are stretched, as in the paper, and their sets keep their names.
     stretched = isinstance(model, VisionTransformer) and _has_cls(model)
     pixels = timm_pixels(settings, choice.resize or ("stretch" if stretched else "own"))
-    of_clips = choice.kind == _OVER_FRAMES
+    frames = (choice.frames or _FRAMES) if choice.kind == _OVER_FRAMES else None
     example = torch.zeros(1, channels, height, width)
     backbone = _stack(model, example) or _last_map(model, example)
     return TransformerEncoder(
         choice,
         backbone,
-        VideoInput(pixels, choice.frames or _FRAMES) if of_clips else ImageInput(pixels),
+        VideoInput(pixels, frames) if frames else ImageInput(pixels),
         compute,
         _architecture(model, backbone),
-        of_frames=choice.frames or _FRAMES if of_clips else None,
+        of_frames=frames,
     )
 
 

@@ -27,7 +27,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
 
     from epalm.extract.encoders.pretrained import deciding, load_model
     from epalm.extract.encoders.transformer import Backbone, TransformerEncoder
-    from epalm.extract.encoders.waveform import WaveformInput
+    from epalm.extract.inputs.waveform import WaveformInput
 
     class WaveformEncoder(TransformerEncoder):
         """Inputs (B, samples), NaN behind the end of each."""
@@ -70,8 +70,6 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         # In the others the last norm is the last block's own, and the encoder's stands in front of the blocks.
         norm=inner.layer_norm if getattr(config, "do_stable_layer_norm", False) else torch.nn.Identity(),
         width=config.hidden_size,
-        special=0,
-        cls=False,
         grid=(_SECONDS * rate // math.prod(config.conv_stride),),  # as many as there can be
     )
     reads = WaveformInput(rate, _SECONDS * rate, least, extractor.do_normalize)

@@ -4,15 +4,13 @@ It attends to the silence that a shorter recording is padded with, as it was tra
 """
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from epalm.errors import UsageError
 from epalm.extract.encoders.registry import Compute, Encoder, EncoderChoice, EncoderKind
 from epalm.samples import Modality
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from epalm.weights import Source
 
 _DEFAULT_WEIGHTS = "openai/whisper-base"
@@ -28,11 +26,11 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     """A Whisper's encoder with `source`'s weights: a Hub name, or a folder of transformers. Raises UsageError."""
     from transformers import WhisperFeatureExtractor, WhisperModel
 
-    from epalm.extract.encoders.log_mel import LogMelInput
     from epalm.extract.encoders.pretrained import load_model
     from epalm.extract.encoders.transformer import Backbone, TransformerEncoder
+    from epalm.extract.inputs.log_mel import LogMelInput
 
-    def adapt(config: "Any") -> None:
+    def adapt(config: Any) -> None:
         config.decoder_layers = 0  # they would be thrown away
 
     model, extractor = load_model(
@@ -58,8 +56,6 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         blocks=encoder.layers,
         norm=encoder.layer_norm,
         width=config.d_model,
-        special=0,
-        cls=False,
         grid=(config.max_source_positions,),
         run=lambda inputs: encoder(inputs[..., :-1].transpose(1, 2)),
         real=lambda inputs: inputs[:, ::_STRIDE, -1] > 0,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from epalm.extract.inputs.fit import Interpolation
 from epalm.fingerprint import canonical_json
 
 _SEED_BYTES = 16
@@ -72,12 +73,12 @@ class PixelDraw:
     flipped: bool
     operations: tuple[tuple[str, float], ...]
 
-    def apply(self, picture: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
+    def apply(self, picture: np.ndarray, size: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
         """(H, W, 3) uint8 → (height, width, 3) uint8, of the size given as (height, width)."""
         rows = _stretch(self.top, self.height, picture.shape[0])
         columns = _stretch(self.left, self.width, picture.shape[1])
         image = Image.fromarray(np.ascontiguousarray(picture[rows, columns]))
-        image = image.resize(size[::-1], resampling)
+        image = image.resize(size[::-1], Image.Resampling[interpolation.upper()])
         if self.flipped:
             image = ImageOps.mirror(image)
         for name, magnitude in self.operations:

@@ -101,16 +101,16 @@ class _PixelInput(Input):
 
         Of what is resized straight to the size, `margins` (left, top, right, bottom) in pixels are left out.
         """
-        size, resampling, fit = self.pixels.size, Image.Resampling[self.pixels.interpolation.upper()], self.pixels.fit
+        size, interpolation, fit = self.pixels.size, self.pixels.interpolation, self.pixels.fit
         if draw:
-            return draw.apply(picture, size, resampling)
+            return draw.apply(picture, size, interpolation)
         if fit:
             height, width = fit.resized(*picture.shape[:2])
             self.limits.check_pixels(width, height, share=_STRIPS, of="what is resized by its shorter edge")
-            return fit(picture, size, self.pixels.interpolation)
+            return fit(picture, size, interpolation)
         if picture.shape[:2] == size and not any(margins):
             return np.ascontiguousarray(picture)
-        image = Image.fromarray(np.ascontiguousarray(picture))
+        image, resampling = Image.fromarray(np.ascontiguousarray(picture)), Image.Resampling[interpolation.upper()]
         left, top, right, bottom = margins
         return np.asarray(image.resize(size[::-1], resampling, (left, top, image.width - right, image.height - bottom)))
 

@@ -77,7 +77,7 @@ def test_no_hidden_states_are_kept(rule: str) -> None:
     class Watched(BlockTokens):
         def _take(self, number: int, _block: nn.Module, inputs: Any, output: Any) -> None:
             super()._take(number, _block, inputs, output)
-            kept.append(self._of.taken[number])
+            kept.append(self._pass.taken[number])
 
     Watched(_backbone(grid=(100,)), rule).of(torch.randn(2, SPECIAL + 100, WIDTH))
     assert [one.untyped_storage().nbytes() for one in kept] == [2 * WIDTH * 4] * 3

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from epalm.extract.inputs.augment import (
     GREY,
@@ -20,9 +19,10 @@ from epalm.extract.inputs.augment import (
     View,
     view_of,
 )
+from epalm.extract.inputs.fit import Interpolation
 
 DIGEST = "ab" * 32
-BICUBIC = Image.Resampling.BICUBIC
+BICUBIC: Interpolation = "bicubic"
 DRAWS = [PixelAugmentation().draw(view_of(DIGEST, number, 3).rng("pixels"), 120, 160) for number in range(1, 401)]
 digests = st.integers(0, 2**256 - 1).map(lambda number: f"{number:064x}")
 views = st.builds(view_of, digests, st.integers(1, 1000), st.integers(0, 2**63))
@@ -123,8 +123,7 @@ def test_one_draw_does_the_same_to_every_frame_whatever_its_size(view: View, fac
     small = _picture(24, 32)
     large = small.repeat(factor, axis=0).repeat(factor, axis=1)
     size = (round(draw.height * 24), round(draw.width * 32))
-    nearest = Image.Resampling.NEAREST
-    assert np.array_equal(draw.apply(small, size, nearest), draw.apply(large, size, nearest))
+    assert np.array_equal(draw.apply(small, size, "nearest"), draw.apply(large, size, "nearest"))
 
 
 def test_draws_are_spread() -> None:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from transformers import Siglip2ImageProcessor
 
-from epalm.extract.encoders.patches import naflex_input, real_patches
 from epalm.extract.inputs.augment import VIEW_0, view_of
+from epalm.extract.inputs.patches import naflex_input, real_patches
 from epalm.extract.media.image import read_image
 from epalm.extract.media.limits import Limits
 from epalm.media import MediaFile

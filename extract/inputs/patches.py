@@ -54,16 +54,13 @@ class PatchInput(ImageInput):
         """See `Input`."""
         picture, (height, width), _ = read_image(medium, self.limits)
         (rows, columns), side, fit = self.grid(height, width), self.side, self.pixels.fit
-        size, resampling = (rows * side, columns * side), self.pixels.interpolation
+        size, interpolation = (rows * side, columns * side), self.pixels.interpolation
         assert fit
+        fit = replace(fit, to=size)
         raw = np.zeros((len(views), 1 + self.patches, 3 * side**2), np.uint8)
         for number, view in enumerate(views):
             draw = self._draw(view, height, width)
-            fitted = (
-                draw.apply(picture, size, Image.Resampling[resampling.upper()])
-                if draw
-                else replace(fit, to=size)(picture, size, resampling)
-            )
+            fitted = draw.apply(picture, size, interpolation) if draw else fit(picture, size, interpolation)
             raw[number, 0, :4] = *divmod(rows, 256), *divmod(columns, 256)
             cut = fitted.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
             raw[number, 1 : 1 + rows * columns] = cut.reshape(rows * columns, -1)
