@@ -200,14 +200,14 @@ def rebuild_encoder(
         fault = "the encoder has other weights or preprocessing than when its features were trained on"
         raise UsageError(fault, hint="name the folder of the right one, or extract and train again")
     if trained:
-        own = {}
+        tensors = {}
         if isinstance(encoder, TrainableEncoder):
-            own = {f"model.{name}": value for name, value in encoder.module.named_parameters()}
-        differ = sorted(own.keys() ^ trained.keys()) or [n for n in own if own[n].shape != trained[n].shape]
+            tensors = {f"model.{name}": value for name, value in encoder.module.named_parameters()}
+        differ = sorted(tensors.keys() ^ trained.keys()) or [n for n in tensors if tensors[n].shape != trained[n].shape]
         if differ:
             raise UsageError(f"the run's encoder is another one: {differ[0]} differs", hint="train again")
         with torch.no_grad():
-            for name, value in own.items():
+            for name, value in tensors.items():
                 value.copy_(trained[name])
     return encoder
 

@@ -107,11 +107,11 @@ class BlockTokens:
 
         Means are taken of tokens that were rounded to `dtype`, which is theirs, too.
         """
-        one = self._backbone
-        layers = range(len(one.blocks)) if layers is None else layers
-        self._pass.real = one.real(inputs) if one.real and self._rule != CLS else None
+        backbone = self._backbone
+        layers = range(len(backbone.blocks)) if layers is None else layers
+        self._pass.real = backbone.real(inputs) if backbone.real and self._rule != CLS else None
         self._pass.taken, self._pass.dtype = dict.fromkeys(layers), dtype
-        (one.run or one.model)(inputs)
+        (backbone.run or backbone.model)(inputs)
         tokens = torch.stack([self._pass.taken[layer] for layer in layers], dim=1)
         self._pass.taken, self._pass.real = {}, None
         return tokens
@@ -123,20 +123,20 @@ class BlockTokens:
 
     def _tokens(self, hidden: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
         """What the rule takes of hidden states (B, N, D): (B, T, D)."""
-        one = self._backbone
+        backbone = self._backbone
         if self._rule == CLS:
-            return self._over_frames(one.norm(hidden[:, 0].clone()))  # a view would keep all of it
-        if self._rule == POOLED and one.pool:
-            return self._over_frames(one.pool(hidden, real))
-        tokens = one.norm(hidden[:, one.special :])
+            return self._over_frames(backbone.norm(hidden[:, 0].clone()))  # a view would keep all of it
+        if self._rule == POOLED and backbone.pool:
+            return self._over_frames(backbone.pool(hidden, real))
+        tokens = backbone.norm(hidden[:, backbone.special :])
         if real is not None:
             tokens = tokens.masked_fill(~real[..., None], 0)  # padding may hold anything
-        if one.arrange:
-            tokens = one.arrange(tokens)
+        if backbone.arrange:
+            tokens = backbone.arrange(tokens)
         tokens = tokens.unflatten(0, (-1, self._frames)).flatten(1, 2) if self._frames else tokens
         tokens = nn.functional.pad(tokens, (0, 0, 0, math.prod(self.full.grid) - tokens.shape[1]))
         if self._taken_from.cls:
-            tokens = torch.cat([self._over_frames(one.norm(hidden[:, 0].clone())), tokens], dim=1)
+            tokens = torch.cat([self._over_frames(backbone.norm(hidden[:, 0].clone())), tokens], dim=1)
         # A copy: later blocks may change their input in place.
         pooled: torch.Tensor = self._taken_from.pool(tokens.float().to(self._pass.dtype, copy=True), self._rule)
         return pooled

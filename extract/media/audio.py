@@ -107,15 +107,15 @@ def _samples(kind: str, channels: int, arrays: list[np.ndarray]) -> np.ndarray:
     """What frames of FFmpeg's `kind` hold, one after the other, as (N, channels) float32 in about −1 … 1."""
     if kind.removesuffix("p") not in _SCALES:
         raise MediaError(f"samples of the kind {kind} are not supported", hint="convert it to 16 bits or float")
-    silence, one = _SCALES[kind.removesuffix("p")]
+    silence, full_scale = _SCALES[kind.removesuffix("p")]
     joined = np.concatenate(arrays, axis=1)
     values = np.ascontiguousarray(joined.T) if kind.endswith("p") else joined.reshape(-1, channels)
     with np.errstate(over="ignore"):  # a double beyond float32 is infinite, and noticed as such
         samples = values.astype(np.float32)
     if silence:
         samples -= np.float32(silence)
-    if one != 1:
-        samples *= np.float32(1 / one)  # a power of two: nothing is rounded twice
+    if full_scale != 1:
+        samples *= np.float32(1 / full_scale)  # a power of two: nothing is rounded twice
     return samples
 
 
@@ -166,24 +166,24 @@ def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -
                 many = frame.format.is_planar and frame.layout.nb_channels > _PLANES  # PyAV would read beyond them
                 packed = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate) if many else None
                 yield from packed.resample(frame) if packed else [frame]
-    there, what, is_whole = samples, "samples", end >= announced - 0.5
+    present, what, is_whole = samples, "samples", end >= announced - 0.5
     if container.format.name == "mp3":
-        there, what = decoded, "frames"
+        present, what = decoded, "frames"
         with medium.open() as file:
             announced, last = announced_frames(file)
             is_whole = last is not None and last <= file.seek(0, os.SEEK_END)
         announced -= decoded == announced - 1 and (last is None or is_whole)  # one too many, as some writers have it
-    if there < announced:
+    if present < announced:
         # A recording of which the end is there, and most of the rest, has holes; another one is cut off.
-        if not is_whole or 2 * there < announced:
+        if not is_whole or 2 * present < announced:
             raise MediaError(
-                f"the recording is cut off, or damaged: it announces {announced:,} {what}, and {there:,} decode",
+                f"the recording is cut off, or damaged: it announces {announced:,} {what}, and {present:,} decode",
                 hint="download or copy it again",
             )
-        _warn(f"of {announced:,} {what} that it announces {there:,} decode")
+        _warn(f"of {announced:,} {what} that it announces {present:,} decode")
     if fault and faulty > decoded:
         raise fault
-    if fault and not 0 < announced <= there:
+    if fault and not 0 < announced <= present:
         _warn(f"{faulty:,} of {faulty + decoded:,} packets do not decode")
 
 

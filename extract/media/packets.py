@@ -79,14 +79,14 @@ def index_packets(container: InputContainer, stream: VideoStream, limits: Limits
     # take ten times the memory.
     table, count, end, torn = array("q"), 0, 0, False
     for packet in container.demux():
-        mine, size = packet.stream_index == stream.index, packet.size
+        of_clip, size = packet.stream_index == stream.index, packet.size
         if not size and packet.dts is None:  # the last one tells the end
             continue
         place = end if packet.pos is None else packet.pos  # without one it goes on where the one before has ended
         end = place + size
         times = [_UNKNOWN if time is None else time for time in (packet.pts, packet.dts)]
-        table.extend((mine, place, size, *times, packet.is_keyframe, packet.is_corrupt, packet.is_discard))
-        if mine and size:
+        table.extend((of_clip, place, size, *times, packet.is_keyframe, packet.is_corrupt, packet.is_discard))
+        if of_clip and size:
             count += 1
             limits.check("frames", count)
             torn = torn or (sought and _ZEROS in bytes(packet))
