@@ -12,6 +12,7 @@ from epalm.cache.store import Cache
 from epalm.console import say, warn
 from epalm.datasets import load_dataset
 from epalm.errors import UsageError
+from epalm.plugins import require_package
 from epalm.recipes.config import Config, load_config
 from epalm.recipes.settings import EncoderSettings
 from epalm.samples import Dataset, Modality, Sample, with_links
@@ -21,7 +22,6 @@ from epalm.train.data.features import CachedFeatures, FeatureSource
 from epalm.train.data.text import load_text_format
 from epalm.train.lm.processes import ALONE, Processes
 from epalm.train.request import PLAYGROUND, TrainRequest, recipe_for
-from epalm.train.runs.tracking import require_trackers
 
 LiveSource = Callable[..., FeatureSource]  # the encoder in the loop: see `recipe_features`, in extraction
 
@@ -57,7 +57,8 @@ def resolve(
         UsageError: options that make no sense, media without features, a language model that cannot be used.
         CacheError: there are no features, or they are damaged.
     """
-    require_trackers(request.track or ())
+    for name in request.track or ():
+        require_package(name, f"--track {name}", name)
     cache, modality, data = Cache(request.cache, read_only=planning), request.modality, request.data
     if request.from_cache and (modality is None or data is None):
         latest = cache.latest(modality.value if modality else None)
@@ -67,9 +68,7 @@ def resolve(
         say("data: the playground, a small built-in world (--data takes your own)")
     recipe = request.recipe or recipe_for(data)
     config = with_bridge(load_config(recipe, request.changes.overrides()))
-    load_text_format(
-        config.lm.name, None, config.text
-    )  # its faults are known before its weights are loaded, or media read
+    load_text_format(config.lm.name, None, config.text)  # its faults are known before weights are loaded or media read
     blind = ", blind" if config.model.blind else ""
     form = f"variant {config.model.variant}" if config.model.bridge == EPALM else f"bridge {config.model.bridge}"
     say(f"recipe: {recipe}, {form}{blind}, {config.lm.name}")

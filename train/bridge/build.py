@@ -53,14 +53,14 @@ def build_model(
         torch.manual_seed(config.optim.seed)
         connector = bridge.build(settings.tokens, layout, width, hidden, settings.end - settings.start, **own)
         injection = Injection(
-            connector.groups,
-            settings.start,
-            settings.end,
-            settings.attention,
-            settings.blind,
-            connector.front,
-            settings.exit,
-            settings.front_attention or "causal",
+            groups=connector.groups,
+            front=connector.front,
+            start=settings.start,
+            end=settings.end,
+            exit=settings.exit,
+            attention=settings.attention,
+            front_attention=settings.front_attention or "causal",
+            blind=settings.blind,
         )
         addition = None if injection.groups else connector.added
         if settings.connector_norm == "rms" and injection.groups:

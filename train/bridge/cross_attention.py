@@ -20,7 +20,7 @@ from torch import nn
 from epalm.cache.token_rules import TokenLayout
 from epalm.recipes.settings import Section
 from epalm.train.bridge.mapl import HEADS, READS, encoder_layer, find_padding
-from epalm.train.bridge.registry import Bridge, Entry, before_last_three
+from epalm.train.bridge.registry import Bridge
 
 
 class Settings(Section):
@@ -70,11 +70,6 @@ class CrossAttention(nn.Module):
         return added.to(hidden.dtype)
 
 
-def _entry(blocks: int) -> Entry:
-    start, end, _ = before_last_three(blocks)
-    return Entry(start, end)  # nothing stands there that could leave
-
-
 BRIDGES = {
-    "cross-attention": Bridge(CrossAttention, READS, "DePALM, Vallaeys et al., 2024", entry=_entry, settings=Settings)
+    "cross-attention": Bridge(CrossAttention, READS, "DePALM, Vallaeys et al., 2024", behind=3, settings=Settings)
 }

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from epalm.cache.token_rules import TokenLayout
-from epalm.train.bridge.registry import EPALM, Bridge, at_late_blocks
+from epalm.train.bridge.registry import EPALM, Bridge
 
 
 class Connector(nn.Module):
@@ -42,6 +42,4 @@ class Connector(nn.Module):
         return (projected.transpose(0, 1) + self.bias).unsqueeze(2)
 
 
-BRIDGES = {
-    EPALM: Bridge(Connector, ("cls", "mean", "pooled"), "eP-ALM (ICCV 2023), section 3", layers=6, entry=at_late_blocks)
-}
+BRIDGES = {EPALM: Bridge(Connector, ("cls", "mean", "pooled"), "eP-ALM (ICCV 2023), section 3", layers=6, behind=1)}

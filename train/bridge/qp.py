@@ -17,7 +17,7 @@ from torch import nn
 
 from epalm.cache.token_rules import TokenLayout
 from epalm.train.bridge import mapl
-from epalm.train.bridge.registry import Bridge, before_last_three
+from epalm.train.bridge.registry import Bridge
 
 
 class Settings(mapl.Settings):
@@ -56,7 +56,8 @@ BRIDGES = {
         mapl.READS,
         _SOURCE,
         layers=4,
-        entry=before_last_three,
+        behind=3,
+        leaves=True,
         by_block=True,
         prompt=("plain", 16),
         settings=Settings,

@@ -21,6 +21,7 @@ from epalm.recipes.settings import FrontAttention, PromptForm, Section
 from epalm.train import bridge
 
 EPALM = "epalm"  # whose settings the paper's variants and recipes are
+_LATE_BLOCKS = 12  # that are entered, of eP-ALM and DePALM
 
 
 class Entry(NamedTuple):
@@ -29,23 +30,6 @@ class Entry(NamedTuple):
     start: int
     end: int
     exit: int | None = None
-
-
-def at_first_block(_blocks: int) -> Entry:
-    """As the prefix methods: one group, which stays."""
-    return Entry(0, 1)
-
-
-def at_late_blocks(blocks: int) -> Entry:
-    """As eP-ALM: up to the last block, which gets no token of its own."""
-    end = max(1, blocks - 1)
-    return Entry(max(0, end - 12), end)
-
-
-def before_last_three(blocks: int) -> Entry:
-    """Twelve blocks, or what there are, with three behind them, in which nobody sees the front any more (DePALM)."""
-    end = max(1, blocks - 3)
-    return Entry(max(0, end - 12), end, end)
 
 
 @dataclass(frozen=True)
@@ -59,16 +43,24 @@ class Bridge:
     reads: tuple[str, ...]  # rules of the tokens that it takes, the usual one first
     source: str
     layers: int = 1  # L: the encoder's last
-    by_block: bool = False  # whether `make` is told how many blocks get a group of their own, as `entered`
-    entry: Callable[[int], Entry] = at_first_block  # of the language model's blocks
+    by_block: bool = False  # whether `make` takes how many blocks get a group of their own, as `entered`
+    behind: int | None = None  # blocks behind those that are entered; None: block 0 alone is, as by prefix methods
+    leaves: bool = False  # whether nobody sees the front in the blocks behind
     front_attention: FrontAttention = "causal"
     prompt: tuple[PromptForm, int] = ("none", 1)
     settings: type[Section] = Section  # its own, [bridge] in a recipe
 
     def build(self, layers: int, layout: TokenLayout, width: int, hidden_size: int, entered: int, **own: Any) -> Any:
         """The module, whose groups enter `entered` blocks."""
-        told = {"entered": entered} if self.by_block else {}
-        return self.make(layers, layout, width, hidden_size, **told, **own)
+        count = {"entered": entered} if self.by_block else {}
+        return self.make(layers, layout, width, hidden_size, **count, **own)
+
+    def entry(self, blocks: int) -> Entry:
+        """Where its tokens enter a language model of so many blocks: late ones are twelve, or what there are."""
+        if self.behind is None:
+            return Entry(0, 1)
+        end = max(1, blocks - self.behind)
+        return Entry(max(0, end - _LATE_BLOCKS), end, end if self.leaves else None)
 
     def takes(self, rule: str) -> bool:
         """Whether it reads tokens of a rule; of one that pools, whatever the cells."""
@@ -131,19 +123,20 @@ def rule_for(config: Config, stored: str, layout: TokenLayout, asked: str | None
     What the recipe counts on, else what an extraction `asked` for, else what is stored, else what can be had of it.
     Raises UsageError: nothing of that is what the bridge reads; the hint is the extraction that makes such rows.
     """
-    one, faults = bridge_of(config), list[UsageError]()
-    for rule in (config.encoder.tokens, asked, stored, *one.reads):
-        if rule is None or not one.takes(rule) or stored not in {rule, ALL}:
-            continue
+    one = bridge_of(config)
+    wished = (config.encoder.tokens, asked, stored, *one.reads)
+    rules = [rule for rule in wished if rule and one.takes(rule) and stored in (rule, ALL)]
+    if not rules:
+        raise UsageError(
+            f"bridge {config.model.bridge} reads {' or '.join(one.reads)} tokens, and these features have {stored}",
+            hint=f"epalm extract --layers last:{config.model.tokens} --tokens {one.reads[0]}",
+        )
+    faults = []
+    for rule in rules:
         try:
             if rule != stored:
                 layout.narrowed(rule)
             return rule
         except UsageError as error:
             faults.append(error)
-    if faults:
-        raise faults[0]
-    raise UsageError(
-        f"bridge {config.model.bridge} reads {' or '.join(one.reads)} tokens, and these features have {stored}",
-        hint=f"epalm extract --layers last:{config.model.tokens} --tokens {one.reads[0]}",
-    )
+    raise faults[0]

@@ -174,7 +174,7 @@ class Batches:
             blocks, sizes = self.by_blocks.blocks_of([item.sample for item in self.items], epoch=views)
             stretches = shuffled_blocks(blocks, sizes, self.batch_size, lengths, rng)
         else:
-            stretches = shuffled(len(self.items), self.batch_size, lengths, rng)
+            stretches = [shuffled(np.arange(len(self.items)), self.batch_size, lengths, rng)]
         return in_order(self._tasks(without_first(stretches, first), targets, views), self.workers)
 
     def __iter__(self) -> Iterator[Batch]:

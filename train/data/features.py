@@ -122,15 +122,16 @@ class CachedFeatures:
         self._views = tuple(view for view in self._reader.views_of(self._rows_of(samples)) if view) or (0,)
         return self._views
 
-    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
-        """See `FeatureSource`; in the stored dtype."""
-        return self._gather(samples, epoch=epoch)
+    def gather(
+        self, samples: Sequence[Sample], *, epoch: int | None = None, blocks: Blocks | None = None
+    ) -> np.ndarray:
+        """See `FeatureSource`; in the stored dtype. `blocks` are those read `ahead`."""
+        return self._reader.gather(self._rows_of(samples), view=self._drawn(samples, epoch), blocks=blocks)
 
     def blocks_of(self, samples: Sequence[Sample], *, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The number (len(samples),) of the block that each sample's view of the epoch is in; the bytes of blocks."""
-        return self._reader.blocks_of(
-            self._rows_of(samples), view=self._drawn(samples, epoch)
-        ), self._reader.block_bytes
+        blocks = self._reader.blocks_of(self._rows_of(samples), view=self._drawn(samples, epoch))
+        return blocks, self._reader.block_bytes
 
     def ahead(self, parts: Iterable[Sequence[Sample]], *, epoch: int | None = None) -> Generator[Gather]:
         """For each part, in order, a `gather` of its samples; the blocks of the next part are read meanwhile.
@@ -140,7 +141,7 @@ class CachedFeatures:
         blocks = (np.unique(self.blocks_of(part, epoch=epoch)[0]) for part in parts)
         with closing(self._reader.ahead(blocks)) as mapped:
             for one in mapped:
-                yield partial(self._gather, blocks=one)
+                yield partial(self.gather, blocks=one)
 
     def digests(self, samples: Sequence[Sample]) -> list[str]:
         """See `FeatureSource`."""
@@ -200,11 +201,6 @@ class CachedFeatures:
             parts = [[samples[item] for item in part] for part in in_blocks(*self.blocks_of(samples))]
         with closing(self.ahead(parts)) as gathers:
             yield from zip(parts, gathers, strict=True)
-
-    def _gather(
-        self, samples: Sequence[Sample], *, epoch: int | None = None, blocks: Blocks | None = None
-    ) -> np.ndarray:
-        return self._reader.gather(self._rows_of(samples), view=self._drawn(samples, epoch), blocks=blocks)
 
     def _drawn(self, samples: Sequence[Sample], epoch: int | None) -> int | np.ndarray:
         """The view of each sample, or of all."""

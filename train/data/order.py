@@ -14,9 +14,15 @@ _POOL = 32  # batches within which items are grouped by length: little padding, 
 _WINDOW = 1 << 29  # bytes of blocks that are read, and shuffled, together: twice that is mapped
 
 
-def shuffled(items: int, batch_size: int, lengths: np.ndarray, rng: np.random.Generator) -> list[list[np.ndarray]]:
-    """All items, in one stretch of batches, each the numbers of its items; `lengths` (items,)."""
-    return [_batches(np.arange(items), batch_size, lengths, rng)]
+def shuffled(items: np.ndarray, batch_size: int, lengths: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """One stretch of batches, each the numbers of its items; `lengths` are those of all that there are."""
+    order, pool = rng.permutation(items), _POOL * batch_size
+    groups: list[np.ndarray] = []
+    for start in range(0, len(order), pool):
+        part = order[start : start + pool]
+        part = part[np.argsort(lengths[part], kind="stable")]
+        groups += [part[at : at + batch_size] for at in range(0, len(part), batch_size)]
+    return [groups[place] for place in rng.permutation(len(groups))]
 
 
 def shuffled_blocks(
@@ -36,7 +42,7 @@ def shuffled_blocks(
     windows = (np.cumsum(sizes[used][order]) - 1) // _WINDOW  # a block that crosses a border begins the next window
     ends = np.searchsorted(windows[ranks[items]], np.unique(windows), side="right") // batch_size * batch_size
     ends[-1] = len(items)
-    return [_batches(items[start:end], batch_size, lengths, rng) for start, end in pairwise([0, *ends.tolist()])]
+    return [shuffled(items[start:end], batch_size, lengths, rng) for start, end in pairwise([0, *ends.tolist()])]
 
 
 def in_blocks(blocks: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
@@ -53,13 +59,3 @@ def without_first(stretches: Sequence[list[np.ndarray]], count: int) -> list[lis
         left.append(stretch[count:])
         count = max(0, count - len(stretch))
     return [stretch for stretch in left if stretch]
-
-
-def _batches(items: np.ndarray, batch_size: int, lengths: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    order, pool = rng.permutation(items), _POOL * batch_size
-    groups: list[np.ndarray] = []
-    for start in range(0, len(order), pool):
-        part = order[start : start + pool]
-        part = part[np.argsort(lengths[part], kind="stable")]
-        groups += [part[at : at + batch_size] for at in range(0, len(part), batch_size)]
-    return [groups[place] for place in rng.permutation(len(groups))]

@@ -25,7 +25,7 @@ from transformers.cache_utils import Cache
 
 from epalm.errors import UsageError
 from epalm.train.lm.adapters import Adapters
-from epalm.train.lm.injection import Call, Injection, cut_mask, each_row, edit_mask, without_front
+from epalm.train.lm.injection import Call, Injection, cut_mask, each_row, without_front
 from epalm.train.lm.loss import Head, LabelPositions, Losses, sample_losses
 from epalm.train.lm.profile import find_profile
 
@@ -210,18 +210,17 @@ class InjectedLM(nn.Module):
             return None
         kwargs.update(zip(self._of_decoder, args, strict=False))
         ids, cache, mask = kwargs["input_ids"], kwargs.get(self._cache_name), kwargs.get("attention_mask")
-        past, queries = 0 if cache is None else int(cache.get_seq_length()), ids.shape[1]
         use_cache = kwargs.get("use_cache")
         cached = cache is not None or (self.config.use_cache if use_cache is None else use_cache)
-        call.begin(cache, past, queries, apart=not cached)
+        call.begin(cache, ids.shape[1], apart=not cached)
         if mask is None and self.profile.learnt_positions:
             # With a mask, positions that do not rise one by one are not taken for several texts in one row.
-            kwargs["attention_mask"] = mask = ids.new_ones(len(ids), past + queries)
+            kwargs["attention_mask"] = mask = ids.new_ones(len(ids), call.past + call.queries)
         if mask is not None:
             skipped = call.front + self.prompt_length if self.profile.learnt_positions else 0
             lowest = self.profile.lowest_position
             positions = (mask.long().cumsum(1) - 1 - skipped).masked_fill(mask == 0, lowest).clamp(min=lowest)
-            kwargs["position_ids"] = positions[:, past:]
+            kwargs["position_ids"] = positions[:, call.past :]
         return (), kwargs
 
     def _enter(self, block: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -237,19 +236,13 @@ class InjectedLM(nn.Module):
         if self._addition is not None and call.groups is not None and injection.start <= block < injection.end:
             added = self._addition(hidden, each_row(call.groups, hidden), block - injection.start)
             hidden = hidden + (added * 0 if injection.blind else added)  # its tensors have gradients all the same
-        keys, dropped = call.past + call.queries, 0
-        seen, hide = injection.seen_by_front(keys, front), injection.hides(block)
+        seen, hide = injection.seen_by_front(call.past + call.queries, front), injection.hides(block)
         if not call.past and call.present < front:
             cut = partial(without_front, front=front, length=call.queries)
             kwargs = {name: call.once(value, "cut", cut) for name, value in kwargs.items()}
             kwargs["attention_mask"] = call.once(mask, "cut mask", partial(cut_mask, front=front))
         elif front and (hide or (seen and not call.past)):
-            if call.past and call.cache is not None:
-                keys, dropped = call.cache.get_mask_sizes(call.queries, block)
-            rows, columns = max(0, front - call.past), max(0, front - dropped)
-            edit = partial(edit_mask, like=hidden, past=call.past, keys=keys, columns=columns, rows=rows)
-            edit = partial(edit, hide=hide, seen=seen)
-            kwargs["attention_mask"] = call.once(mask, (hide, keys, dropped), edit)
+            kwargs["attention_mask"] = call.edited(mask, block, hidden.device, hide=hide, seen=seen)
         return (hidden,), kwargs
 
     def _put_in(self, call: Call, block: int, hidden: torch.Tensor) -> torch.Tensor:

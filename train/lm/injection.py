@@ -66,9 +66,10 @@ class Call:
         self.groups, self.prompt = groups, prompt  # (B, G, F, D); (P, E) for the first block or for each
         self.front = front  # F
 
-    def begin(self, cache: Cache | None, past: int, queries: int, *, apart: bool) -> None:
-        """A pass of `queries` positions behind `past` ones; `apart`: the front is there only while it is seen."""
-        self.cache, self.past, self.queries, self.apart = cache, past, queries, apart
+    def begin(self, cache: Cache | None, queries: int, *, apart: bool) -> None:
+        """A pass of `queries` positions behind the cache's; `apart`: the front is there only while it is seen."""
+        self.cache, self.queries, self.apart = cache, queries, apart
+        self.past = 0 if cache is None else int(cache.get_seq_length())
         self.present = self.front  # front positions among the hidden states: placeholders to begin with
         self.made: dict[Any, Any] = {}
 
@@ -78,40 +79,38 @@ class Call:
             self.made[key] = value, make(value)  # the value is kept, so that no other one gets its id
         return self.made[key][1]
 
+    def edited(
+        self, mask: torch.Tensor | None, block: int, device: torch.device, *, hide: bool, seen: int
+    ) -> torch.Tensor:
+        """The attention mask of a block (B or 1, 1, Q, S) with the front hidden from others, or seeing `seen` keys.
+
+        `mask` is the model's own, so windows and padding stay: True where a query sees a key, or additive; None stands
+        for order alone.
+        """
+        queries, keys, dropped = self.queries, self.past + self.queries, 0
+        if self.past and self.cache is not None:
+            keys, dropped = self.cache.get_mask_sizes(queries, block)  # a window's has let go of the first keys
+        rows, columns = max(0, self.front - self.past), max(0, self.front - dropped)
+
+        def edit(mask: torch.Tensor | None) -> torch.Tensor:
+            padded = mask is not None and not self.past
+            if mask is None:
+                mask = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)[None, None]
+            else:
+                mask = mask.clone()
+            yes, no = (True, False) if mask.dtype == torch.bool else (0.0, torch.finfo(mask.dtype).min)
+            if hide:
+                mask[:, :, rows:, :columns] = no
+            mask[:, :, :rows, :seen] = yes
+            return _with_own(mask) if padded else mask
+
+        edited: torch.Tensor = self.once(mask, (hide, keys, dropped), edit)
+        return edited
+
 
 def each_row(values: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """Of samples (B, ...) for the rows of `hidden` (B · beams, ...), in its dtype."""
     return values.to(hidden.dtype).repeat_interleave(len(hidden) // len(values), 0)
-
-
-def edit_mask(
-    mask: torch.Tensor | None,
-    like: torch.Tensor,
-    *,
-    past: int,
-    keys: int,
-    columns: int,
-    rows: int,
-    hide: bool,
-    seen: int,
-) -> torch.Tensor:
-    """The attention mask of a block (B or 1, 1, Q, S) with the front hidden from others, or seeing more than order.
-
-    `mask` is the model's own, so windows and padding stay: True where a query sees a key, or additive; None stands for
-    order alone. Of `keys` S the first `columns` are front positions, of the queries Q the first `rows`, which see the
-    first `seen` keys; `past` keys came before the queries; `like` has Q positions.
-    """
-    padded = mask is not None and not past
-    if mask is None:
-        queries = like.shape[1]
-        mask = torch.ones(queries, keys, dtype=torch.bool, device=like.device).tril(keys - queries)[None, None]
-    else:
-        mask = mask.clone()
-    yes, no = (True, False) if mask.dtype == torch.bool else (0.0, torch.finfo(mask.dtype).min)
-    if hide:
-        mask[:, :, rows:, :columns] = no
-    mask[:, :, :rows, :seen] = yes
-    return _with_own(mask) if padded else mask
 
 
 def cut_mask(mask: torch.Tensor | None, front: int) -> torch.Tensor | None:

@@ -5,7 +5,6 @@ run and the last step that was sent of each metric, and nothing is sent twice. A
 with a warning; only one that cannot start, or a run folder that cannot be written, stops a training.
 """
 
-import importlib.util
 import json
 import os
 import uuid
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from epalm.cache.objects.durable import write_atomically
 from epalm.console import say, warn
-from epalm.errors import EpalmError, UsageError
+from epalm.errors import EpalmError
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -102,15 +101,6 @@ def tracking(name: str, folder: Path, settings: Mapping[str, Any]) -> Iterator[R
                 tracker.finish()
         except Exception as error:
             warn(f"--track {name} did not end well: {error}")
-
-
-def require_trackers(names: Sequence[str]) -> None:
-    """Raise UsageError when the package of one is not installed."""
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise UsageError(
-                f"--track {name} needs the package {name}, which is not installed", hint=f"pip install 'epalm[{name}]'"
-            )
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

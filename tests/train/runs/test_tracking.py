@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from epalm.errors import EpalmError, UsageError
+from epalm.train.material import resolve
+from epalm.train.request import TrainRequest
 from epalm.train.runs import tracking
 from epalm.train.runs.run_folder import RunFolder
-from epalm.train.runs.tracking import TrackerName, flat, reporting, require_trackers
+from epalm.train.runs.tracking import TrackerName, flat, reporting
 from tests.trials import Trial
 
 SETTINGS = {"optim": {"peak_lr": 0.5, "epochs": 3}, "data": {"tasks": ["qa"], "few_shot": None}, "description": "x"}
@@ -64,10 +66,10 @@ def test_settings_are_flat_and_of_plain_types() -> None:
 
 
 @pytest.mark.parametrize("name", TrackerName)
-def test_an_absent_package_is_one_message(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_package_is_one_message(name: TrackerName, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(UsageError, match=f"--track {name} needs the package {name}") as caught:
-        require_trackers([name])
+    with pytest.raises(UsageError, match=f"--track {name} needs {name}, which is not") as caught:
+        resolve(TrainRequest(track=[name]), pytest.fail)
     assert caught.value.hint == f"pip install 'epalm[{name}]'"
 
 
