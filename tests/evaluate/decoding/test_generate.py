@@ -4,36 +4,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GenerationConfig
 
 from epalm.evaluate.decoding.generate import Continuation, draw, generate
 from epalm.evaluate.decoding.options import Sampling
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.lm.injection import Injection
 from tests.augmented_models import models, small_config, small_inputs, small_model
+from tests.lm_checks import generated
 
 NEW = 9  # tokens
-
-
-def _generate_of_transformers(
-    model: EpalmModel, features: torch.Tensor, ids: torch.Tensor, beams: int
-) -> list[list[int]]:
-    """The new ids, `</s>` last: stock `generate` on the injected OPT, placeholders in front."""
-    lm = model.lm
-    whole = torch.cat((ids.new_full((len(ids), lm.front), 1), ids), 1)
-    config = GenerationConfig(
-        max_length=whole.shape[1] + NEW,
-        num_beams=beams,
-        do_sample=False,
-        eos_token_id=lm.config.eos_token_id,
-        pad_token_id=1,
-    )
-    prompt = None if model.prompt is None else model.prompt()
-    with torch.no_grad(), lm.injecting(model.connector(features), prompt) as plain:
-        produced = plain.generate(whole, generation_config=config, attention_mask=torch.ones_like(whole))
-    rows = produced[:, whole.shape[1] :].tolist()
-    eos = lm.config.eos_token_id
-    return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
 
 
 def _end_with_what_is_said(model: EpalmModel, features: torch.Tensor, ids: torch.Tensor, step: int) -> None:
@@ -54,7 +33,7 @@ def test_ids_are_those_of_transformers_with_the_cache_and_without(
         generate(model, features, ids, num_beams=beams, max_length=length + NEW, use_cache=use_cache)
         for use_cache in (True, False)
     )
-    assert cached == recomputed == _generate_of_transformers(model, features, ids, beams)
+    assert cached == recomputed == generated(model, features, ids, beams, NEW, model.lm.config.eos_token_id)
 
 
 @pytest.mark.parametrize("beams", [1, 3])

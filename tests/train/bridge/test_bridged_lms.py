@@ -3,12 +3,9 @@
 Numbers are compared in float64, of models whose every trained tensor is drawn: a shut gate would hide a leak.
 """
 
-from typing import Any
-
 import pytest
 import torch
-from transformers import GenerationConfig, PreTrainedModel
-from transformers.cache_utils import DynamicCache
+from transformers import PreTrainedModel
 
 from epalm.cache.token_rules import TokenLayout
 from epalm.errors import UsageError
@@ -18,11 +15,10 @@ from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.bridge.registry import rule_for, with_bridge
 from tests.architectures import EOS, VOCABULARY, WIDTH, family_config, plain_lm
+from tests.lm_checks import EXACT, FLOAT32, check_cache_and_padding, check_gradients, generated
 
 BLOCKS, NEW = 5, 4
 LAYOUT = TokenLayout(True, (2, 2))
-EXACT: Any = {"atol": 1e-9, "rtol": 1e-9}
-FLOAT32: Any = {"atol": 1e-5, "rtol": 1e-5}  # some compute parts in float32 whatever the weights are
 _MAPPED = ["bridge.queries=3", "bridge.depth=1", "bridge.inner_width=16"]
 MAPPED = {
     "mapl": _MAPPED,
@@ -89,18 +85,7 @@ def test_no_later_token_and_no_other_sample_is_seen(bridge: str, family: str) ->
 @torch.no_grad()
 def test_cached_is_recomputed_and_padding_on_either_side_changes_nothing(bridge: str, family: str) -> None:
     model = _drawn(bridge, family)
-    rows, ids = _inputs(model)
-    logits, perceived, cache = model(rows, ids), model.perceive(rows), DynamicCache()
-    cached = [model.next_logits(perceived, ids[:, :2], cache)]
-    cached += [model.next_logits(perceived, ids[:, place : place + 1], cache) for place in range(2, ids.shape[1])]
-    torch.testing.assert_close(torch.stack(cached, 1), logits[:, 1:], **FLOAT32)
-    fill, real = ids.new_ones(len(ids), 2), torch.ones_like(ids)
-    for left in (True, False):
-        padded, mask = (
-            torch.cat((other, own) if left else (own, other), 1) for own, other in ((ids, fill), (real, 0 * fill))
-        )
-        ours = model(rows, padded, mask)
-        torch.testing.assert_close(ours[:, 2:] if left else ours[:, :-2], logits, **FLOAT32)
+    check_cache_and_padding(model, *_inputs(model), first=2, padding=2)
 
 
 @every_bridge
@@ -109,20 +94,12 @@ def test_cached_is_recomputed_and_padding_on_either_side_changes_nothing(bridge:
 def test_greedy_and_beam_ids_are_those_of_generate(bridge: str, family: str) -> None:
     model = _drawn(bridge, family)
     rows, ids = _inputs(model)
-    whole = torch.cat((ids.new_zeros(len(ids), model.lm.front), ids), 1)
     for beams in (1, 3):
-        ours = generate(model, rows, ids, eos=EOS, num_beams=beams, max_length=ids.shape[1] + NEW)
-        recomputed = generate(
-            model, rows, ids, eos=EOS, num_beams=beams, max_length=ids.shape[1] + NEW, use_cache=False
+        cached, recomputed = (
+            generate(model, rows, ids, eos=EOS, num_beams=beams, max_length=ids.shape[1] + NEW, use_cache=use_cache)
+            for use_cache in (True, False)
         )
-        config = GenerationConfig(
-            max_new_tokens=NEW, num_beams=beams, do_sample=False, eos_token_id=EOS, pad_token_id=1
-        )
-        prompt = None if model.prompt is None else model.prompt()
-        with model.lm.injecting(model.perceive(rows), prompt) as plain:
-            theirs = plain.generate(whole, generation_config=config, attention_mask=torch.ones_like(whole))
-        new = theirs[:, whole.shape[1] :].tolist()
-        assert ours == recomputed == [row[: row.index(EOS) + 1] if EOS in row else row for row in new]
+        assert cached == recomputed == generated(model, rows, ids, beams, NEW)
 
 
 @every_bridge
@@ -130,15 +107,7 @@ def test_greedy_and_beam_ids_are_those_of_generate(bridge: str, family: str) -> 
 def test_gradients_are_those_of_finite_differences(bridge: str, family: str, near: float) -> None:
     model = _drawn(bridge, family)
     rows, ids = _inputs(model, batch=2, length=4)
-    model.losses(rows, ids, None, ids).loss.sum().backward()
-    for name, tensor in model.trainable_tensors().items():
-        assert tensor.grad is not None, name
-        kept, direction, ends = tensor.data.clone(), tensor.grad / tensor.grad.norm().clamp(min=1e-12), []
-        for step in (1e-4, -1e-4):
-            tensor.data = kept + step * direction
-            ends.append(float(model.losses(rows, ids, None, ids).loss.sum().detach()))
-        tensor.data = kept
-        assert (ends[0] - ends[1]) / 2e-4 == pytest.approx(float(tensor.grad.norm()), rel=near, abs=near), name
+    check_gradients(model, rows, ids, ids, relative=near, absolute=near)
 
 
 @every_lm
@@ -162,18 +131,10 @@ def _tensors(*layers: str) -> list[str]:
 
 
 _LAYER = [
-    *(f"self_attn.in_proj_{kind}" for kind in ("weight", "bias")),
-    *(
-        f"{part}.{kind}"
-        for part in ("self_attn.out_proj", "linear1", "linear2", "norm1", "norm2")
-        for kind in ("weight", "bias")
-    ),
+    *("self_attn.in_proj_weight", "self_attn.in_proj_bias"),
+    *_tensors("self_attn.out_proj", "linear1", "linear2", "norm1", "norm2"),
 ]
-_MAPPER = [
-    "queries",
-    *(f"{name}.{kind}" for name in ("down", "up") for kind in ("weight", "bias")),
-    *(f"layers.0.{name}" for name in _LAYER),
-]
+_MAPPER = ["queries", *_tensors("down", "up"), *(f"layers.0.{name}" for name in _LAYER)]
 _LINEAR = ("rows_in", "rows_out", "down", "mlp.0", "mlp.2", "query", "key", "value", "out")
 KEYS = {
     "mapl": _MAPPER,
@@ -185,7 +146,7 @@ KEYS = {
     "linear-pool": [*_tensors("inner", "outer", "pooling"), "norm.weight"],
     "random-tokens": [*_tensors("linear"), "norm.weight"],
     "cross-attention": [
-        *(f"{name}.{kind}" for name in _LINEAR for kind in ("weight", "bias")),
+        *_tensors(*_LINEAR),
         *(f"encoder.{name}" for name in _LAYER),
         *("mlp_norm.weight", "norm.weight", "gate"),
     ],

@@ -107,22 +107,7 @@ def test_queries_go_with_the_tokens_and_padding_is_left_out(layers: int, graded:
     tensors = dict(mapper.named_parameters())
     for ours, row, length in zip(mapped, rows, lengths, strict=True):
         torch.testing.assert_close(ours[0], _mapped(tensors, layers, row[0, :length]), **EXACT)
-    assert set(tensors) == {
-        *(f"{name}.{kind}" for name in ("down", "up") for kind in ("weight", "bias")),
-        "queries",
-        *(
-            f"layers.{layer}.{name}"
-            for layer in range(layers)
-            for name in (
-                *(f"self_attn.in_proj_{kind}" for kind in ("weight", "bias")),
-                *(
-                    f"{part}.{kind}"
-                    for part in ("self_attn.out_proj", "linear1", "linear2", "norm1", "norm2")
-                    for kind in ("weight", "bias")
-                ),
-            )
-        ),
-    }
+    assert len(tensors) == 5 + 12 * layers  # their names: see the checkpoints of test_bridged_lms.py
 
 
 def test_without_positions_the_order_of_tokens_is_of_no_matter() -> None:

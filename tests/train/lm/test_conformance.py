@@ -5,14 +5,13 @@ Numbers are compared in float64; depth, windows, schedules, front positions, pro
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
 
 from epalm.errors import UsageError
@@ -35,12 +34,8 @@ from tests.architectures import (
     injections,
     plain_lm,
 )
+from tests.lm_checks import EXACT, FLOAT32, check_cache_and_padding, check_gradients, generated
 
-EXACT: Any = {"atol": 1e-9, "rtol": 1e-9}
-FLOAT32: Any = {
-    "atol": 1e-5,
-    "rtol": 1e-5,
-}  # some compute parts in float32 whatever the weights are
 NEW = 5  # tokens
 every_family = pytest.mark.parametrize("family", FAMILIES)
 few = settings(max_examples=2, deadline=None)
@@ -109,22 +104,10 @@ def test_below_start_and_blind_it_is_the_plain_model(family: str, data: st.DataO
 def test_cached_is_recomputed_and_padding_on_either_side_changes_nothing(family: str, data: st.DataObject) -> None:
     model = draw_model(data, family)
     rows, ids = draw_inputs(data, model)
-    logits = model(rows, ids)
-    cache, first = DynamicCache(), data.draw(st.integers(1, ids.shape[1] - 1))
-    perceived = model.perceive(rows)
-    cached = [model.next_logits(perceived, ids[:, :first], cache)]
-    cached += [model.next_logits(perceived, ids[:, place : place + 1], cache) for place in range(first, ids.shape[1])]
-    torch.testing.assert_close(torch.stack(cached, 1), logits[:, first - 1 :], **FLOAT32)
+    first = data.draw(st.integers(1, ids.shape[1] - 1))
     # Plain attention takes its softmax in float32, where a float64 mask is infinite, and a row that sees nothing NaN.
     nearest = min(filter(None, model.lm.profile.windows), default=9) if model.lm.profile.eager else 9
-    padding = data.draw(st.integers(1, min(4, nearest - 1)))
-    fill, real = ids.new_ones(len(ids), padding), torch.ones_like(ids)
-    for left in (True, False):
-        padded, mask = (
-            torch.cat((other, own) if left else (own, other), 1) for own, other in ((ids, fill), (real, 0 * fill))
-        )
-        ours = model(rows, padded, mask)
-        torch.testing.assert_close(ours[:, padding:] if left else ours[:, :-padding], logits, **FLOAT32)
+    check_cache_and_padding(model, rows, ids, first, padding=data.draw(st.integers(1, min(4, nearest - 1))))
 
 
 @every_family
@@ -134,17 +117,9 @@ def test_cached_is_recomputed_and_padding_on_either_side_changes_nothing(family:
 def test_greedy_and_beam_ids_are_those_of_generate(family: str, data: st.DataObject) -> None:
     model = draw_model(data, family)
     rows, ids = draw_inputs(data, model, least=1)
-    whole = torch.cat((ids.new_zeros(len(ids), model.lm.front), ids), 1)
     for beams in (1, 3):
         ours = generate(model, rows, ids, eos=EOS, num_beams=beams, max_length=ids.shape[1] + NEW)
-        config = GenerationConfig(
-            max_new_tokens=NEW, num_beams=beams, do_sample=False, eos_token_id=EOS, pad_token_id=1
-        )
-        prompt = None if model.prompt is None else model.prompt()
-        with model.lm.injecting(model.connector(rows), prompt) as plain:
-            theirs = plain.generate(whole, generation_config=config, attention_mask=torch.ones_like(whole))
-        rows_of_ids = theirs[:, whole.shape[1] :].tolist()
-        assert ours == [row[: row.index(EOS) + 1] if EOS in row else row for row in rows_of_ids]
+        assert ours == generated(model, rows, ids, beams, NEW)
 
 
 @every_family
@@ -158,16 +133,7 @@ def test_losses_and_gradients(family: str, data: st.DataObject) -> None:
     losses = model.losses(rows, ids, None, labels).loss
     plain = functional.cross_entropy(model(rows, ids)[:, :-1].mT, labels[:, 1:], ignore_index=IGNORED, reduction="none")
     torch.testing.assert_close(losses, plain.sum(1), **FLOAT32)
-    losses.sum().backward()
-    for name, tensor in model.trainable_tensors().items():
-        assert tensor.grad is not None, name
-        # Along the gradient itself: float32 parts inside the model leave little of a single number's difference.
-        kept, direction, ends = tensor.data.clone(), tensor.grad / tensor.grad.norm().clamp(min=1e-12), []
-        for step in (1e-4, -1e-4):
-            tensor.data = kept + step * direction
-            ends.append(float(model.losses(rows, ids, None, labels).loss.sum().detach()))
-        tensor.data = kept
-        assert (ends[0] - ends[1]) / 2e-4 == pytest.approx(float(tensor.grad.norm()), rel=1e-2, abs=1e-3), name
+    check_gradients(model, rows, ids, labels, relative=1e-2, absolute=1e-3)
 
 
 @every_family
