@@ -142,5 +142,5 @@ def draw_inputs(data: st.DataObject, model: EpalmModel, least: int = 2) -> tuple
     """Rows and ids of some samples."""
     batch, length = data.draw(st.integers(1, 3), "batch"), data.draw(st.integers(least, 8), "length")
     torch.manual_seed(2)
-    rows = torch.randn(batch, model.layers, 1, WIDTH, dtype=model.lm.dtype)
+    rows = torch.randn(batch, model.layers, 1, WIDTH, dtype=model.lm.plain.dtype)
     return rows, torch.randint(4, VOCABULARY, (batch, length))

@@ -120,7 +120,7 @@ def take_step(
     EpalmError: the memory does not suffice; the message says for what and what to change.
     """
     # Small gradients of hidden states would be lost in float16; the trained tensors are float32.
-    scale = _FLOAT16_SCALE if model.lm.dtype == torch.float16 else 1.0
+    scale = _FLOAT16_SCALE if model.lm.plain.dtype == torch.float16 else 1.0
     loss = torch.zeros((), device=batch.labels.device)
     with _enough_memory(batch, optim.micro_batches):
         for part in batch.parts(optim.micro_batches):

@@ -86,12 +86,6 @@ class InjectedLM(nn.Module):
         return self.plain.config.get_text_config(decoder=True)
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The plain model's."""
-        dtype: torch.dtype = self.plain.dtype
-        return dtype
-
-    @property
     def decoder(self) -> nn.Module:
         """The part that runs the blocks, from ids to the head's input."""
         decoder: nn.Module = self.plain.get_submodule(self.profile.decoder)

@@ -1,30 +1,17 @@
-"""A frozen decoder by Hub id or folder, whole or divided among processes, and the digest of its tensors."""
-
-import json
-import time
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+"""A frozen decoder by Hub id or folder, whole or divided among processes."""
 
 import torch
 import transformers
-from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
-from epalm.cache.objects.durable import write_atomically
 from epalm.errors import UsageError
-from epalm.fingerprint import digest_tensors
 from epalm.playground import weights_folder
 from epalm.plugins import require_package
 from epalm.recipes.config import Config
-from epalm.recipes.settings import LmSettings
 from epalm.train.lm.injected_lm import InjectedLM
 from epalm.train.lm.processes import Processes
 from epalm.train.lm.profile import find_profile, require_known_head
 from epalm.weights import Source, from_pretrained, load
-
-_WEIGHTS = (".json", ".safetensors", ".bin", ".gguf")
-_SETTLED = 2.0  # seconds since a file's last change: one that is changed again at once may keep its size and times
 
 
 def load_lm(name: str, dtype: str = "float32", quantized: str = "none", *, empty: bool = False) -> PreTrainedModel:
@@ -82,37 +69,6 @@ def lm_config(source: Source) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(**source.location(), trust_remote_code=False).get_text_config(decoder=True)
 
     return load(source, "language model", read)
-
-
-def lm_digest(lm: PreTrainedModel, settings: LmSettings, index: Path, *, write: bool = True) -> str:
-    """SHA-256 (hex) of the tensors as they were loaded.
-
-    The file `index` keeps it beside path, size and times of the model's files: unchanged ones are not hashed again.
-    `write` says whether it may be written.
-    """
-    files = _file_states(settings.name)
-    key = [settings.dtype, settings.quantized, transformers.__version__, files]
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        known = json.loads(index.read_bytes())
-        if files and known["files"] == key:
-            return str(known["digest"])
-    digest = digest_tensors(lm.state_dict())
-    if files and write:
-        with suppress(OSError):  # a folder that cannot be written: hashed again the next time
-            write_atomically(index, json.dumps({"files": key, "digest": digest}).encode())
-    return digest
-
-
-def _file_states(name: str) -> list[Any]:
-    """Path, size and times of the model's files; none where they are not known, or were changed a moment ago."""
-    source = lm_source(name)
-    config = None if source.folder else try_to_load_from_cache(name, "config.json")
-    folder = source.folder or (Path(config).parent if isinstance(config, str) else None)
-    files = sorted(folder.iterdir()) if folder else []
-    states = [(str(path.resolve()), path.stat()) for path in files if path.suffix in _WEIGHTS]
-    if any(time.time() - max(state.st_mtime, state.st_ctime) < _SETTLED for _, state in states):
-        return []
-    return [[path, state.st_size, state.st_mtime_ns, state.st_ctime_ns] for path, state in states]
 
 
 def require_shardable(config: Config, processes: Processes) -> None:

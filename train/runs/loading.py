@@ -1,23 +1,34 @@
-"""A trained model out of a run folder."""
+"""A trained model out of a run folder, once its language model is known to be that of the training."""
 
+import json
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from huggingface_hub import try_to_load_from_cache
+from transformers import PreTrainedModel
 
+from epalm.cache.objects.durable import write_atomically
 from epalm.cache.token_rules import TokenLayout
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_tensors
 from epalm.recipes.config import Config
+from epalm.recipes.settings import LmSettings
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.text import TextFormat, load_text_format
-from epalm.train.lm.load import lm_digest, load_lm
+from epalm.train.lm.load import lm_source, load_lm
 from epalm.train.runs.run_folder import RunFolder
 from epalm.weights import pick_device
 
 _ENCODER = "encoder."
 _LM_FILES = "lm-files.json"  # in the run folder: the digest of the language model, and the state of its files
+_WEIGHTS = (".json", ".safetensors", ".bin", ".gguf")
+_SETTLED = 2.0  # seconds since a file's last change: one that is changed again at once may keep its size and times
 
 
 @dataclass(frozen=True)
@@ -83,3 +94,34 @@ def load_run(
         raise UsageError(f"{folder.path}: {error}", hint="train again") from error
     model = model.eval() if empty else model.to(pick_device(device)).eval()
     return LoadedRun(folder, config, model, text, inputs, step, encoder, trained)
+
+
+def lm_digest(lm: PreTrainedModel, settings: LmSettings, index: Path, *, write: bool = True) -> str:
+    """SHA-256 (hex) of the tensors as they were loaded.
+
+    The file `index` keeps it beside path, size and times of the model's files: unchanged ones are not hashed again.
+    `write` says whether it may be written.
+    """
+    files = _file_states(settings.name)
+    key = [settings.dtype, settings.quantized, transformers.__version__, files]
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(index.read_bytes())
+        if files and known["files"] == key:
+            return str(known["digest"])
+    digest = digest_tensors(lm.state_dict())
+    if files and write:
+        with suppress(OSError):  # a folder that cannot be written: hashed again the next time
+            write_atomically(index, json.dumps({"files": key, "digest": digest}).encode())
+    return digest
+
+
+def _file_states(name: str) -> list[Any]:
+    """Path, size and times of the model's files; none where they are not known, or were changed a moment ago."""
+    source = lm_source(name)
+    config = None if source.folder else try_to_load_from_cache(name, "config.json")
+    folder = source.folder or (Path(config).parent if isinstance(config, str) else None)
+    files = sorted(folder.iterdir()) if folder else []
+    states = [(str(path.resolve()), path.stat()) for path in files if path.suffix in _WEIGHTS]
+    if any(time.time() - max(state.st_mtime, state.st_ctime) < _SETTLED for _, state in states):
+        return []
+    return [[path, state.st_size, state.st_mtime_ns, state.st_ctime_ns] for path, state in states]

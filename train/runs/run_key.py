@@ -6,8 +6,7 @@ most, and are recorded beside it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,11 +108,7 @@ def version_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def known_keys(runs: Path) -> set[str]:
     """Of all runs below `runs`."""
-    keys = set()
-    for path in runs.glob("*/inputs.json"):
-        with suppress(EpalmError, KeyError, TypeError):  # `epalm runs` shows the damage
-            keys.add(str(RunFolder(path.parent).inputs["key"]))
-    return keys
+    return {str(inputs["key"]) for _, inputs, _ in _trained(runs)}
 
 
 def matching_run(
@@ -124,16 +119,7 @@ def matching_run(
     With `name`, only the folder of that name. `again` passes over runs that are done. Raises UsageError: the named
     folder is another training's.
     """
-    others: list[tuple[RunFolder, dict[str, Any], bool]] = []  # with inputs, and whether it is done; the oldest first
-    for path in sorted(runs.glob("*/inputs.json"), key=lambda path: path.stat().st_mtime):
-        run = RunFolder(path.parent)
-        if name is None or name == run.name:
-            try:
-                its, done = run.inputs, run.summary is not None
-            except EpalmError:  # `epalm runs` shows the damage
-                continue
-            if isinstance(its, dict) and its.keys() >= {"parts", "key"}:
-                others.append((run, its, done))
+    others = [(run, its, done) for run, its, done in _trained(runs) if name in (None, run.name)]
     same = [(run, done) for run, its, done in others if its["key"] == inputs["key"]]
     finished, stopped = ([run for run, done in same if done is wanted] for wanted in (True, False))
     if usable := stopped if again else finished or stopped:
@@ -149,6 +135,18 @@ def matching_run(
     rest = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
     say(f"a new run; changed since {nearest.name}: {'; '.join(changes[:_SHOWN])}{rest}")
     return None
+
+
+def _trained(runs: Path) -> Iterator[tuple[RunFolder, dict[str, Any], bool]]:
+    """The runs below `runs` that were trained here, with their inputs, and whether they are done; the oldest first."""
+    for path in sorted(runs.glob("*/inputs.json"), key=lambda path: path.stat().st_mtime):
+        run = RunFolder(path.parent)
+        try:
+            inputs, done = run.inputs, run.summary is not None
+        except EpalmError:  # `epalm runs` shows the damage
+            continue
+        if isinstance(inputs, dict) and inputs.keys() >= {"parts", "key"}:
+            yield run, inputs, done
 
 
 def _digest(values: Iterable[Any]) -> str:

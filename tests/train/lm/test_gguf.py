@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from epalm.errors import UsageError
 from epalm.recipes.settings import LmSettings
-from epalm.train.lm.load import lm_config, lm_digest, lm_source, load_lm
+from epalm.train.lm.load import lm_config, lm_source, load_lm
+from epalm.train.runs.loading import lm_digest
 from epalm.weights import from_pretrained
 from tests.tiny_gguf import BLOCKS, WIDTH, save_tiny_gguf
 

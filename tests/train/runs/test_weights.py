@@ -21,8 +21,8 @@ from epalm.playground import weights_folder
 from epalm.recipes.settings import LmSettings
 from epalm.samples import Modality
 from epalm.train.data.text import load_text_format
-from epalm.train.lm import load as lm_load
 from epalm.train.lm.load import lm_config, load_lm
+from epalm.train.runs import loading
 from epalm.weights import Source
 from tests.conftest import save_small_vit
 from tests.shared_files import shared_case
@@ -208,16 +208,16 @@ def test_an_unchanged_language_model_is_hashed_once_and_a_changed_one_again(
         hashed.append(len(tensors))
         return digest_tensors(tensors)
 
-    monkeypatch.setattr(lm_load, "digest_tensors", digest)
-    assert lm_load.lm_digest(lm, configured, index) == expected and not index.exists()  # written a moment ago
-    monkeypatch.setattr(lm_load, "_SETTLED", -1.0)
-    assert [lm_load.lm_digest(lm, configured, index) for _ in range(3)] == [expected] * 3 and len(hashed) == 2
-    assert lm_load.lm_digest(lm, configured.model_copy(update={"dtype": "bfloat16"}), index) and len(hashed) == 3
-    assert lm_load.lm_digest(lm, configured, index) == expected and len(hashed) == 4
+    monkeypatch.setattr(loading, "digest_tensors", digest)
+    assert loading.lm_digest(lm, configured, index) == expected and not index.exists()  # written a moment ago
+    monkeypatch.setattr(loading, "_SETTLED", -1.0)
+    assert [loading.lm_digest(lm, configured, index) for _ in range(3)] == [expected] * 3 and len(hashed) == 2
+    assert loading.lm_digest(lm, configured.model_copy(update={"dtype": "bfloat16"}), index) and len(hashed) == 3
+    assert loading.lm_digest(lm, configured, index) == expected and len(hashed) == 4
     os.utime(folder / "model.safetensors", (long_ago, long_ago))
-    assert lm_load.lm_digest(lm, configured, index) == expected and len(hashed) == 5
+    assert loading.lm_digest(lm, configured, index) == expected and len(hashed) == 5
     index.write_text("torn")
-    assert lm_load.lm_digest(lm, configured, index) == expected and len(hashed) == 6
+    assert loading.lm_digest(lm, configured, index) == expected and len(hashed) == 6
 
 
 def test_the_configuration_of_any_language_model_is_read(tmp_path: Path) -> None:
