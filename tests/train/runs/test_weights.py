@@ -209,6 +209,7 @@ def test_an_unchanged_language_model_is_hashed_once_and_a_changed_one_again(
         return digest_tensors(tensors)
 
     monkeypatch.setattr(loading, "digest_tensors", digest)
+    monkeypatch.setattr(loading, "_SETTLED", 3600.0)
     assert loading.lm_digest(lm, configured, index) == expected and not index.exists()  # written a moment ago
     monkeypatch.setattr(loading, "_SETTLED", -1.0)
     assert [loading.lm_digest(lm, configured, index) for _ in range(3)] == [expected] * 3 and len(hashed) == 2
