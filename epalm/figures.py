@@ -35,8 +35,3 @@ def samples_in_words(figure: Figure) -> str:
 def headline_in_words(name: str, figure: Figure) -> str:
     """A figure that stands alone: its name, value × 100, of how many samples of which split and data."""
     return f"{name} {hundred(figure['value'])} ({samples_in_words(figure)}, {figure['split']} of {figure['data']})"
-
-
-def media_in_words(count: int) -> str:
-    """How many media: "1 medium", "2,000 media"."""
-    return f"{count:,} {'medium' if count == 1 else 'media'}"
