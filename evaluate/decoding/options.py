@@ -1,6 +1,6 @@
 """How to decode: the options of a user, and the plain values that they give with a recipe. Knows no model."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,30 +80,30 @@ class DecodeChoice:
 
         Raises UsageError: options that do not go together, values out of range, or an unusable file of answers.
         """
-        for name, least in (("num_beams", 1), ("max_length", 2), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= least):
-                flag = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{flag} {value!r} is no whole number from {least} on", hint=f"{flag} {least + 2}")
+        from pydantic import ValidationError
+
+        given = {name: value for name, value in asdict(self).items() if value is not None and name != "rank_answers"}
+        try:
+            chosen = type(recipe).model_validate(recipe.model_dump() | given)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            flag = f"--{str(fault['loc'][0]).replace('_', '-')}"
+            raise UsageError(
+                f"{flag} {fault['input']!r}: {fault['msg']}", hint="leave it out for the recipe's"
+            ) from error
         # Who asks for beams does not get the draws of the recipe.
-        draws = (recipe.sampling and self.num_beams is None) if self.sampling is None else self.sampling
+        draws = chosen.sampling and (self.sampling is not None or self.num_beams is None)
         if draws and (self.num_beams or 1) > 1:
             raise UsageError(f"--sampling draws tokens, without the {self.num_beams} beams", hint="leave out one")
-        own = {name: getattr(self, name) for name in ("temperature", "top_p", "seed")}
-        given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value is not None]
-        if given and not draws:
-            raise UsageError(f"{given[0]} is of drawn tokens", hint="add --sampling")
-        drawn = Sampling(**{name: getattr(recipe, name) if value is None else value for name, value in own.items()})
-        for flag, number, most in (("--temperature", drawn.temperature, 100), ("--top-p", drawn.top_p, 1)):
-            if not 0 < number <= most:  # not a number is neither
-                raise UsageError(f"{flag} {number} is not above 0 and at most {most}", hint=f"{flag} 0.7")
+        if not draws and (unused := given.keys() & {field.name for field in fields(Sampling)}):
+            raise UsageError(f"--{min(unused).replace('_', '-')} is of drawn tokens", hint="add --sampling")
         size = None if batch_size.strip().lower() == "auto" else batch_size
         if size is not None and not (size.isdecimal() and int(size)):
             raise UsageError(f"--batch-size {size!r} is neither a number of samples nor auto", hint="--batch-size 64")
         return DecodeOptions(
-            num_beams=self.num_beams or recipe.num_beams,
-            max_length=self.max_length or recipe.max_length,
-            sampling=drawn if draws else None,
+            num_beams=chosen.num_beams,
+            max_length=chosen.max_length,
+            sampling=Sampling(chosen.temperature, chosen.top_p, chosen.seed) if draws else None,
             answers=read_answers(self.rank_answers) if self.rank_answers else (),
             batch_size=int(size) if size else None,
         )
