@@ -1,7 +1,7 @@
 """A trained run on a split: decode what is not decoded yet, score, and write both beside the run."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from epalm.errors import CacheError, UsageError
 from epalm.evaluate.decoding.decode import decode_batches, decode_samples
 from epalm.evaluate.decoding.options import DecodeOptions, require_questions
 from epalm.evaluate.decoding.predictions import Asked, find_reusable, predict_samples, prediction_line, what_decides
-from epalm.evaluate.decoding.remote import RemoteDecoder
+from epalm.evaluate.decoding.remote import decode_remotely
 from epalm.evaluate.metrics.registry import choose_metrics
 from epalm.evaluate.request import ScoreRequest
 from epalm.evaluate.score_files import FOLDER, LAST, write_scores
@@ -31,6 +31,7 @@ from epalm.train.runs.loading import LoadedRun, load_run
 from epalm.train.runs.run_folder import RunFolder
 
 _PROBED = 32  # samples that an estimate decodes
+Decode = Callable[..., Generator[list[Prediction]]]  # of a run, features, samples and options
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ScorePlan:
     path: Path  # of the predictions
     chance: Sequence[Prediction] = ()  # guesses to set beside the predictions
     metrics: Sequence[str] | None = None  # None: all
-    remote: RemoteDecoder | None = None  # who decodes; None: this process
+    decoder: Decode = decode_samples  # here, or on other processes
     submission: Submission | None = None
 
 
@@ -65,9 +66,11 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
     if request.processes > 1 and cluster is not None:
         raise UsageError("--processes is for --engine local", hint="--dask-workers, or the cluster, says how many")
     cluster = Cluster(None, request.processes) if request.processes > 1 else cluster
-    remote = None if cluster is None else RemoteDecoder(request.checkpoint, request.device, cluster)
+    decoder: Decode = decode_samples
+    if cluster is not None:
+        decoder = partial(decode_remotely, cluster, request.checkpoint, request.device)
     folder = RunFolder.find(request.runs, request.run)
-    shapes = remote is not None and not dry  # are enough
+    shapes = cluster is not None and not dry  # are enough
     run = load_run(
         folder, device=request.device, checkpoint=request.checkpoint, lm=request.lm, empty=shapes, write=not dry
     )
@@ -116,7 +119,7 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
     if submission:
         about["submission"] = str(folder.path / "submissions" / f"{submission.name}-{path.stem}.json")
     return ScorePlan(
-        run, features, decode, about, there, expected, asked, path, chance, metrics, remote, submission or None
+        run, features, decode, about, there, expected, asked, path, chance, metrics, decoder, submission or None
     )
 
 
@@ -152,10 +155,7 @@ def execute_score(plan: ScorePlan) -> dict[str, Any]:
     decoded again. Their scores lie in `scores/`, and `scores.json` has those of the last scoring. Raises EpalmError:
     the run folder cannot be written, or has too little room.
     """
-    if plan.remote is None:
-        decode = partial(decode_samples, plan.run, plan.features, options=plan.decode)
-    else:
-        decode = partial(plan.remote.decode, plan.run, plan.features, options=plan.decode)
+    decode = partial(plan.decoder, plan.run, plan.features, options=plan.decode)
     predictions = predict_samples(plan.asked, plan.path, decode)
     digests = {one.sample.media: one.medium for one in plan.asked if one.medium}
     scores = score_predictions(

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,13 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
         asked=asked,
         path=path,
         metrics=metrics,
-        remote=_decoder(processes) if processes > 1 else None,
+        decoder=_decoder(processes) if processes > 1 else decoding.decode_samples,
     )
     scoring.execute_score(plan)
 
 
-def _decoder(processes: int) -> remote.RemoteDecoder:
-    return remote.RemoteDecoder("best", "cpu", dask_engine.Cluster(processes=processes))
+def _decoder(processes: int) -> Any:
+    return partial(remote.decode_remotely, dask_engine.Cluster(processes=processes), "best", "cpu")
 
 
 def _die() -> None:

@@ -1,7 +1,7 @@
 """Scorings without a model: what is decoded is a function of all that a model would see."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,6 @@ import numpy as np
 from epalm.cache.token_rules import TokenLayout
 from epalm.evaluate.decoding.options import DecodeOptions
 from epalm.evaluate.decoding.predictions import what_decides
-from epalm.evaluate.decoding.remote import RemoteDecoder
 from epalm.evaluate.run import ScorePlan, execute_score
 from epalm.recipes.config import load_config
 from epalm.samples import Dataset, Prediction, Sample, Task
@@ -53,7 +52,7 @@ class Scripted:
 
     def decode(
         self, run: LoadedRun, features: Bytes, samples: Sequence[Sample], options: DecodeOptions
-    ) -> Iterator[list[Prediction]]:
+    ) -> Generator[list[Prediction]]:
         for sample in samples:
             chosen = replace(options, answers=options.answers if sample.task is Task.QA else ())
             seen = [run.text.question(sample), features.digests([sample]), features.name, run.trained]
@@ -102,7 +101,7 @@ class World:
             asked=asked,
             path=path,
             metrics=("exact match",),
-            remote=cast(RemoteDecoder, engine),
+            decoder=engine.decode,
         )
         figures = execute_score(plan)
         lines = (folder / figures.pop("per_sample")).read_bytes().splitlines()

@@ -47,37 +47,36 @@ class Task(NamedTuple):
     features: np.ndarray
 
 
-@dataclass(frozen=True)
-class RemoteDecoder:
-    """The workers that decode a run: a checkpoint of it, each on such a device."""
+def decode_remotely(
+    cluster: Cluster,
+    checkpoint: str,
+    device: str,
+    run: LoadedRun,
+    features: FeatureSource,
+    samples: Sequence[Sample],
+    options: DecodeOptions,
+) -> Generator[list[Prediction]]:
+    """Predictions batch by batch, as `decode_samples` gives them; of `run`, shapes suffice.
 
-    checkpoint: str
-    device: str
-    cluster: Cluster = Cluster()
+    Workers take that checkpoint of the run, each on such a device. Raises UsageError: see `length_groups`; a machine
+    lacks something or has another; EpalmError: see `run_tasks`.
+    """
+    folder, lm = str(run.folder.path.resolve()), run.config.from_anywhere().lm.name
+    job = Job(folder, checkpoint, lm, digest_json(run.decides()), device, options)
 
-    def decode(
-        self, run: LoadedRun, features: FeatureSource, samples: Sequence[Sample], options: DecodeOptions
-    ) -> Generator[list[Prediction]]:
-        """Predictions batch by batch, as `decode_batches` with these options gives them; of `run`, shapes suffice.
+    def tasks() -> Iterator[Task]:
+        """Batches of one group each; their features are gathered when the task is taken."""
+        size = options.batch_size or _LARGEST
+        for part, gather in in_parts(features, samples):
+            groups = length_groups(run, part, options)
+            for batch in (group[first : first + size] for group in groups for first in range(0, len(group), size)):
+                tokens = gather(batch)[:, features.layers - run.config.model.tokens :]
+                bare = (replace(sample, answers={}, raw_answers=(), references=()) for sample in batch)
+                yield Task(tuple(bare), np.ascontiguousarray(tokens))
 
-        Raises UsageError: see `length_groups`; a machine lacks something or has another; EpalmError: see `run_tasks`.
-        """
-        folder, lm = str(run.folder.path.resolve()), run.config.from_anywhere().lm.name
-        job = Job(folder, self.checkpoint, lm, digest_json(run.decides()), self.device, options)
-
-        def tasks() -> Iterator[Task]:
-            """Batches of one group each; their features are gathered when the task is taken."""
-            size = options.batch_size or _LARGEST
-            for part, gather in in_parts(features, samples):
-                groups = length_groups(run, part, options)
-                for batch in (group[first : first + size] for group in groups for first in range(0, len(group), size)):
-                    tokens = gather(batch)[:, features.layers - run.config.model.tokens :]
-                    bare = (replace(sample, answers={}, raw_answers=(), references=()) for sample in batch)
-                    yield Task(tuple(bare), np.ascontiguousarray(tokens))
-
-        with closing(run_tasks(self.cluster, Decoder, job, tasks(), _died)) as results:
-            for _, predictions in results:
-                yield predictions
+    with closing(run_tasks(cluster, Decoder, job, tasks(), _died)) as results:
+        for _, predictions in results:
+            yield predictions
 
 
 class Decoder(Worker[Task, list[Prediction]]):

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from epalm import dask_engine
 from epalm.dask_engine import Cluster, device_of_worker
 from epalm.errors import EpalmError, UsageError
 from epalm.evaluate.decoding.options import DecodeOptions
-from epalm.evaluate.decoding.remote import Decoder, Job, RemoteDecoder
+from epalm.evaluate.decoding.remote import Decoder, Job, decode_remotely
 from epalm.samples import Modality, Sample, Task
 from epalm.train.bridge.build import ONE_TOKEN
 from epalm.train.runs.loading import load_run
@@ -97,16 +98,16 @@ def test_as_typed_workers_go_on_where_one_process_was(
     assert json.loads(done.out) == json.loads(alone.out)
     assert "dask: 2 workers" in done.err and "Traceback" not in done.err
 
-    cluster = RemoteDecoder("best", "cpu", Cluster(dask_workers.address))
+    there = partial(decode_remotely, Cluster(dask_workers.address), "best", "cpu")
     run = load_run(RunFolder(tmp_path / "runs/a"), empty=True)
     monkeypatch.setattr("epalm.dask_engine._MOST_TRIES", 1)
     with pytest.raises(EpalmError, match="all workers that decoded the 1 samples from deadly on died") as caught:
-        list(cluster.decode(run, Zeros(), [_caption("deadly")], OPTIONS))
+        list(there(run, Zeros(), [_caption("deadly")], OPTIONS))
     assert "the same command goes on" in str(caught.value.hint)
 
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match=f"^on {os.uname().nodename}: .*/runs/a is no run folder here") as lost:
-        list(cluster.decode(run, Zeros(), [_caption("deadly")], OPTIONS))
+        list(there(run, Zeros(), [_caption("deadly")], OPTIONS))
     assert "where all machines reach it" in str(lost.value.hint)
 
 
@@ -138,24 +139,24 @@ def test_deaths_are_told_and_nobody_is_left(
     train_one(trial)
     run = load_run(RunFolder(tmp_path / "runs/a"), empty=True)
     monkeypatch.setattr(dask_engine, "_WORKER_STARTS_WITH", dask_engine._WORKER_STARTS_WITH + _RISKY)
-    here = RemoteDecoder("best", "cpu", Cluster(processes=2))
+    here = partial(decode_remotely, Cluster(processes=2), "best", "cpu")
     names = [f"s{number}" for number in range(20)]
     one_each = replace(OPTIONS, batch_size=1)
 
-    decoded = [one for batch in here.decode(run, Zeros(), list(map(_caption, names)), one_each) for one in batch]
+    decoded = [one for batch in here(run, Zeros(), list(map(_caption, names)), one_each) for one in batch]
     assert sorted(one.id for one in decoded) == sorted(names)
     assert {int(one.text) for one in decoded} <= set(pids())  # none has died
 
     with pytest.raises(EpalmError, match="all workers that decoded the 1 samples from deadly on died") as caught:
-        list(here.decode(run, Zeros(), [_caption("deadly")], one_each))
+        list(here(run, Zeros(), [_caption("deadly")], one_each))
     assert "fewer --processes or a smaller --batch-size" in str(caught.value.hint)
     message = capsys.readouterr().err
     assert message.count("a worker died, and its task is given to another") == 2 and "try 3 of 3" in message
 
     with pytest.raises(ValueError, match="who knows"):
-        list(here.decode(run, Zeros(), [_caption("buggy")], one_each))
+        list(here(run, Zeros(), [_caption("buggy")], one_each))
 
-    stopped = here.decode(run, Zeros(), list(map(_caption, names)), one_each)
+    stopped = here(run, Zeros(), list(map(_caption, names)), one_each)
     assert len(next(stopped)) == 1
     stopped.close()
     assert len(pids()) == 8 and not any(map(_alive, pids()))
@@ -166,7 +167,7 @@ def test_workers_that_never_come_up(trial: Trial, monkeypatch: pytest.MonkeyPatc
     run = load_run(RunFolder(tmp_path / "runs/a"), empty=True)
     monkeypatch.setattr(dask_engine, "_WORKER_STARTS_WITH", "import os; os._exit(3)")
     with pytest.raises(EpalmError, match="worker processes cannot be started"):
-        list(RemoteDecoder("best", "cpu").decode(run, Zeros(), [_caption("a")], OPTIONS))
+        list(decode_remotely(Cluster(), "best", "cpu", run, Zeros(), [_caption("a")], OPTIONS))
 
 
 def test_each_takes_a_gpu_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
