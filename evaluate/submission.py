@@ -83,10 +83,10 @@ def lm_eval_results(scores: Mapping[str, Any]) -> dict[str, Any]:
     "N/A" where there is none. Source: lm_eval/evaluator.py and lm_eval/utils.py, EleutherAI/lm-evaluation-harness.
     """
     spec, split = str(scores["data"]).removeprefix(LINKS), scores["split"]
-    found, known, decode = parse_spec(spec), metrics(), scores.get("decode", {})
+    data, known, decode = parse_spec(spec), metrics(), scores.get("decode", {})
     written: dict[str, dict[str, Any]] = {name: {} for name in _BY_TASK}
     for task, part in scores["tasks"].items():
-        name = f"{found[0].name if found else Path(spec).stem}_{split}_{task}"
+        name = f"{data[0].name if data else Path(spec).stem}_{split}_{task}"
         plain = {one: re.sub(r"\W+", "_", one.lower()).strip("_") for one in part["figures"]}
         result: dict[str, Any] = {"alias": name}
         for one, figure in part["figures"].items():

@@ -97,7 +97,7 @@ def make_previews(media: Sequence[MediaFile], modality: Modality, *, workers: in
             if isinstance(result, MediaError):
                 yield {"fault": str(result)}
             elif modality is Modality.AUDIO:
-                yield _heard(result)
+                yield _sound(result)
             else:
                 yield {"pictures": [_picture(pixels) for pixels in result]}
 
@@ -127,7 +127,7 @@ def _smaller(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _heard(wave: np.ndarray) -> Shown:
+def _sound(wave: np.ndarray) -> Shown:
     """A sound, (N,) float32 in −1 … 1 at 16 kHz, under its spectrogram, low tones at the bottom."""
     import soundfile
 

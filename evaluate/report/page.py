@@ -5,7 +5,6 @@ JSON in which nothing can end the element it lies in. A policy in the page forbi
 than its own.
 """
 
-import json
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -52,7 +51,7 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
     }
     values = {
         "title": " and ".join(run.name for run in runs),
-        "data": as_data(data),
+        "data": data,
         "runs": described,
         "about": runs[0].figures,
         "tasks": _task_figures(runs),
@@ -81,20 +80,8 @@ def render(template: str, values: Mapping[str, Any], scripts: Sequence[str] = ()
         f"default-src 'none'; style-src 'sha256-{own['s']}'; script-src 'sha256-{own['j']}'; img-src data:; "
         "media-src data:; base-uri 'none'; form-action 'none'"
     )
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_read)
-    )
-    environment.filters |= {
-        "hundred": lambda value, form=".1f": hundred(value, form).replace("-", "−"),
-        "interval": lambda figure, form=".1f": interval_in_words(figure, form).replace("-", "−"),
-        "samples": samples_in_words,
-        "side": _side,
-        # The largest number on the scale of a difference.
-        "reach": lambda one: 1.1 * max(abs(one[key] or 0.0) for key in ("difference", "low", "high")) or 1e-9,
-        "place": lambda value, low, high: f"{100 * min(1.0, max(0.0, (value - low) / (high - low))):.2f}%",
-    }
     about = {"policy": policy, "style": style, "script": script, "maker": f"epalm {__version__}"}
-    page = environment.get_template(template).render({**values, **about})
+    page = PAGES.get_template(template).render({**values, **about})
     return page.encode("utf-8", "replace")
 
 
@@ -134,14 +121,6 @@ def _side(measure: Mapping[str, Any]) -> str:
     return "better" if up == metrics()[measure["measure"]].higher_is_better else "worse"
 
 
-def as_data(value: Any) -> str:
-    """JSON that may stand in an HTML element: plain ASCII without a character that means something to HTML."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
 def _described(run: ScoreFile) -> dict[str, Any]:
     """What the page has of a run beside its scores: its recipe, what it was made of, and its curves."""
     described: dict[str, Any] = {"name": run.name, "figures": run.figures, "recipe": "", "inputs": {}, "curves": []}
@@ -170,3 +149,18 @@ def curves(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _read(name: str) -> str:
     return (files("epalm.evaluate.report") / "page" / name).read_text(encoding="utf-8")
+
+
+PAGES = Environment(
+    autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_read)
+)
+PAGES.filters |= {
+    "hundred": lambda value, form=".1f": hundred(value, form).replace("-", "−"),
+    "interval": lambda figure, form=".1f": interval_in_words(figure, form).replace("-", "−"),
+    "samples": samples_in_words,
+    "side": _side,
+    # The largest number on the scale of a difference.
+    "reach": lambda one: 1.1 * max(abs(one[key] or 0.0) for key in ("difference", "low", "high")) or 1e-9,
+    "place": lambda value, low, high: f"{100 * min(1.0, max(0.0, (value - low) / (high - low))):.2f}%",
+}
+PAGES.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}  # keys in their order

@@ -161,14 +161,14 @@ def _by_start(samples: Samples) -> list[dict[str, dict[str, Any]]]:
 
 
 def mistakes(samples: Samples) -> list[dict[str, Any]]:
-    """The commonest wrong answers of the first run: "wanted", "said" and how often each run predicts it."""
+    """The commonest wrong answers of the first run: "wanted", "predicted" and how often each run predicts it."""
     counts = []
     for frame in samples.frames:
         wrong = frame[(frame["task"] == Task.QA) & (frame["score"] == 0)]
         wanted = (short(texts[0] if texts else "", 60) for texts in wrong["wanted"])
         counts.append(Counter(zip(wanted, (short(text.strip(), 60) for text in wrong["prediction"]), strict=True)))
     most = sorted(counts[0].items(), key=lambda item: (-item[1], item[0]))[:_MISTAKES]
-    return [{"wanted": pair[0], "said": pair[1], "counts": [count[pair] for count in counts]} for pair, _ in most]
+    return [{"wanted": pair[0], "predicted": pair[1], "counts": [count[pair] for count in counts]} for pair, _ in most]
 
 
 def histogram(samples: Samples) -> dict[str, Any] | None:
