@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from epalm import api
 from epalm.cli.bench.marks import replace_marked
-from epalm.cli.bench.planning import plan_grid, trainings_of
+from epalm.cli.bench.planning import plan_grid
 from epalm.cli.bench.table import make_table
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training, run_trainings
 from epalm.console import time_in_words
@@ -60,7 +61,8 @@ def main() -> None:
     )
     sides = grid.model_copy(update={"rows": (grid.rows[0], grid.rows[-1]), "modalities": tuple(Modality)})
     pairs, levels = plan_grid(sides, bench), plan_grid(grid, bench)
-    outcomes = timed(work, "trainings", lambda: run_trainings([*trainings_of(pairs), *trainings_of(levels)], bench))
+    trainings = dict.fromkeys(chain(*pairs.values(), *levels.values()))
+    outcomes = timed(work, "trainings", lambda: run_trainings(trainings, bench))
     text_only = {
         modality: timed(work, f"text-only-{modality}", lambda: score_text_only(arguments.lm, modality, work))  # noqa: B023
         for modality in Modality

@@ -1,18 +1,15 @@
 """`epalm bench`: what a choice is worth, as a table of trainings from one shared cache."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from itertools import chain
+from typing import Annotated
 
 import typer
 
-from epalm.cli.tables import Format, Listing, show_listing
-
-if TYPE_CHECKING:
-    from epalm.cli.bench.planning import Planned
-
 from epalm.cli.bench.trainings import BenchRequest, Training, earlier_outcome, plan_sets, run_trainings
+from epalm.cli.tables import Format, Listing, show_listing
 from epalm.console import print_table, say, size_in_words, time_in_words
 from epalm.samples import with_links
 from epalm.train.request import PLAYGROUND, recipe_for
@@ -56,7 +53,7 @@ def bench(
     """
     from epalm.cache.objects.durable import write_atomically
     from epalm.cli.bench.marks import marked_among, replace_marked
-    from epalm.cli.bench.planning import plan_grid, trainings_of
+    from epalm.cli.bench.planning import plan_grid
     from epalm.cli.bench.table import make_table, page_of
     from epalm.cli.outputs import data_files, is_own, require_output
     from epalm.grids import grids, load_grid
@@ -78,12 +75,16 @@ def bench(
     planned = {
         grid.name: plan_grid(grid, replace(work, recipe=recipe)) for grid, recipe in zip(chosen, recipes, strict=True)
     }
+    grids_of: dict[Training, dict[str, None]] = {}  # a training of several grids, or rows, is one
+    for name, rows in planned.items():
+        for training in chain(*rows.values()):
+            grids_of.setdefault(training, {})[name] = None
     if plan:
-        _show_plan(planned, work, form)
+        _show_plan(grids_of, work, form)
         return
     say(f"data: {'the playground, a small built-in world' if data == PLAYGROUND else data}")
     say(f"messages of the trainings are in {work.runs / 'logs'}")
-    outcomes = run_trainings([training for one in planned.values() for training in trainings_of(one)], work)
+    outcomes = run_trainings(grids_of, work)
     tables = [make_table(grid, work, planned[grid.name], outcomes) for grid in chosen]
     for table in tables:
         if request.write and table.name in marked:
@@ -98,24 +99,15 @@ def bench(
     say(f"runs, scores and logs are in {work.runs}")
 
 
-def _show_plan(planned: "Mapping[str, Planned]", work: BenchRequest, form: Format) -> None:
-    """The trainings, which are done, what they share, and how long the others take at the rate of those.
-
-    One of several grids stands there once.
-    """
-    from epalm.cli.bench.planning import trainings_of
-
-    grids_of: dict[Training, list[str]] = {}
-    for name, one in planned.items():
-        for training in trainings_of(one):
-            grids_of.setdefault(training, []).append(name)
+def _show_plan(grids_of: Mapping[Training, Collection[str]], work: BenchRequest, form: Format) -> None:
+    """The trainings with their grids, which are done, what they share, and how long the others take at their rate."""
     outcomes = {training: earlier_outcome(training, work) for training in grids_of}
     done = [outcome.trained for outcome in outcomes.values() if outcome]
     rate = sum(one["seconds"] for one in done) / sum(one["steps"] for one in done) if done else 0.0
     sets = plan_sets(grids_of)
     rows = [
         {
-            "grids": grids,
+            "grids": list(names),
             "modality": training.extract.modality.value,
             "settings": training.request.changes.settings,
             "features": "encoder in the loop" if training.in_loop else sets[training.extract].name,
@@ -123,7 +115,7 @@ def _show_plan(planned: "Mapping[str, Planned]", work: BenchRequest, form: Forma
             "done": outcomes[training] is not None,
             "seconds": rate * steps if done and steps and not outcomes[training] else None,
         }
-        for training, grids in grids_of.items()
+        for training, names in grids_of.items()
         for steps in [json.loads(training.decides)["optim"]["max_steps"]]
     ]
     stored = dict.fromkeys(sets.values())

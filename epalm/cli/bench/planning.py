@@ -56,11 +56,6 @@ def plan_grid(grid: Grid, bench: BenchRequest) -> Planned:
     }
 
 
-def trainings_of(planned: Planned) -> list[Training]:
-    """All of them, each once."""
-    return list(dict.fromkeys(training for trainings in planned.values() for training in trainings))
-
-
 def _training(
     grid: Grid,
     row: Row,

@@ -4,7 +4,7 @@ Messages go to one log a training. Knows requests and results; does not know wha
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -132,21 +132,20 @@ def earlier_outcome(training: Training, bench: BenchRequest) -> Outcome | None:
     return None
 
 
-def run_trainings(trainings: Sequence[Training], bench: BenchRequest) -> dict[Training, Outcome]:
-    """Every training's outcome. What is extracted, trained and scored already says so; what was stopped goes on.
+def run_trainings(trainings: Collection[Training], bench: BenchRequest) -> dict[Training, Outcome]:
+    """The outcome of each training. What is extracted, trained and scored already says so; what was stopped goes on.
 
     Raises:
         EpalmError: one failed, or media are bad; trainings that have not begun are dropped.
     """
-    each = list(dict.fromkeys(trainings))
     sets = {}
-    for request in extractions(each):
+    for request in extractions(trainings):
         with logged(bench, f"extract-{request.modality}-{digest_json(asdict(request))[:8]}"):
             summary = api.extract(request)
             if summary.bad > bench.allow_missing:
                 raise EpalmError(f"{summary.bad} media are bad", hint=f"look into {summary.ledger}, or --allow-missing")
         sets[request] = summary.set_name
-    tasks = [(one, None if one.in_loop else sets[one.extract]) for one in each]
+    tasks = [(one, None if one.in_loop else sets[one.extract]) for one in trainings]
     outcomes: dict[Training, Outcome] = {}
     for (training, _), outcome in _results(tasks, bench):
         outcomes[training] = outcome
