@@ -12,6 +12,7 @@ from pathlib import Path
 from epalm.errors import MetricError
 
 Tokens = dict[str, list[str]]  # id → tokenised sentences
+_RELEASE = re.compile(r'^JAVA_VERSION="([^"]+)"', re.MULTILINE)
 _VERSION = re.compile(r'version "([^"]+)"')
 _TOKENIZER = ("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase")
 
@@ -47,6 +48,10 @@ def find_java() -> Java:
 
 @cache
 def _version(path: str) -> str:
+    # Every Java since 8 has a file that says so: reading it takes no start of a JVM.
+    release = Path(path).resolve().parents[1] / "release"
+    if release.is_file() and (named := _RELEASE.search(release.read_text(encoding="utf-8", errors="replace"))):
+        return named[1]
     try:
         done = subprocess.run([path, "-version"], capture_output=True, text=True, check=False)
     except OSError as error:

@@ -9,7 +9,7 @@ from epalm.evaluate.metrics.java import find_java, run_java
 
 
 def _java(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> Path:
-    """A `java` on PATH."""
+    """A `java` on PATH, without a release file above it."""
     path = folder / "bin" / "java"
     path.parent.mkdir()
     path.write_text(program)
