@@ -5,7 +5,6 @@ cache, so that the disk is read. The epoch is measured in a process whose memory
 rows' bytes; mapped pages do not count there, as they are the page cache's.
 """
 
-import hashlib
 import json
 import os
 import resource
@@ -18,12 +17,10 @@ import numpy as np
 
 from benchmarks.report import Line, compare
 from benchmarks.timing import Timing
-from epalm.cache.feature_set import FeatureSet
-from epalm.cache.spec import FeatureSpec
+from benchmarks.worlds import random_rows
 from epalm.cache.store import Cache
 
-_TOKENS, _WIDTH, _BATCH = 257, 1024, 16
-_BLOCK = (64 << 20) // (_TOKENS * _WIDTH * 2)  # rows, as `epalm extract` bounds them by bytes
+_BATCH = 16
 _LEFT = 384 << 20  # bytes that a process may take beside what it has when the epoch begins
 
 
@@ -34,7 +31,7 @@ def run(root: Path, *, quick: bool) -> list[Line]:
 
 def measure(root: Path, media: int, rounds: int) -> list[Line]:
     """Of so many media."""
-    features = _make(root / f"streaming-{media}", media)
+    features = random_rows(root / f"streaming-{media}", media)
     files = [path for one in features.records() if (path := features.objects.path(one.chunk))]
     size, read, epochs = sum(one.bytes for one in features.records()), [], []
     for _ in range(rounds):
@@ -58,27 +55,6 @@ def measure(root: Path, media: int, rounds: int) -> list[Line]:
 
 def _range(values: list[float]) -> tuple[float, float]:
     return min(values), max(values)
-
-
-def _make(root: Path, media: int) -> FeatureSet:
-    """Media of a few bytes with a question each, and a row of random values for each of them."""
-    spec = FeatureSpec(
-        "image", {"kind": "random"}, (0,), _WIDTH, {}, None, {"precision": "float32"}, "float16", 1, _TOKENS
-    )
-    features = Cache(root / "cache").feature_set(spec, recorded={})
-    values = np.random.default_rng(0).standard_normal((_BLOCK, 1, *spec.row_shape), np.float32).astype(np.float16)
-    digests = []
-    with (root / "samples.jsonl").open("w", encoding="utf-8") as file:
-        for number in range(media):
-            content = b"medium %d" % number
-            (root / f"{number}.png").write_bytes(content)
-            digests.append(hashlib.sha256(content).hexdigest())
-            row = {"id": str(number), "modality": "image", "media": f"{number}.png", "task": "qa", "split": "train"}
-            file.write(json.dumps({**row, "prompt": "what is it" + " now" * (number % 5), "answers": {"a": 1}}) + "\n")
-    for start in range(0, media, _BLOCK):
-        part = digests[start : start + _BLOCK]
-        features.write_block(part, np.roll(values[: len(part)], start, axis=-1))
-    return features
 
 
 def _drop(files: list[Path]) -> None:

@@ -1,12 +1,17 @@
 """What the benchmarks work on: playground media with their encoder, models of the playground's or OPT-125M's size."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
+from epalm.cache.feature_set import FeatureSet
+from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
 from epalm.datasets import load_dataset
 from epalm.extract.encoders.registry import Encoder, EncoderChoice, build_encoder, default_kind
@@ -33,6 +38,10 @@ OPT_125M = {
 }
 
 
+_TOKENS, _WIDTH = 257, 1024
+_BLOCK = (64 << 20) // (_TOKENS * _WIDTH * 2)  # rows, as `epalm extract` bounds them by bytes
+
+
 @dataclass(frozen=True)
 class World:
     """Media of one modality with their samples, and an encoder for them."""
@@ -53,6 +62,29 @@ def extract_world(world: World, layers: tuple[int, ...], cache: Cache, **options
     """Encode its media into a cache; `options` as those of a request."""
     request = ExtractRequest(world.modality, world.dataset.spec, cache=cache.where, **options)
     return execute(plan_media(request, world.dataset, world.encoder, layers, cache))
+
+
+def random_rows(root: Path, media: int) -> FeatureSet:
+    """Media of a few bytes, with a question each in `samples.jsonl`, and a row of random values for each in `cache`.
+
+    Rows are a ViT-L/14's of one layer: 257 tokens of width 1,024.
+    """
+    described = {"kind": "random", "tokens": "all", "layout": {"cls": True, "grid": [16, 16]}}
+    spec = FeatureSpec("image", described, (0,), _WIDTH, {}, None, {"precision": "float32"}, "float16", 1, _TOKENS)
+    features = Cache(root / "cache").feature_set(spec, recorded={})
+    values = np.random.default_rng(0).standard_normal((_BLOCK, 1, *spec.row_shape), np.float32).astype(np.float16)
+    digests = []
+    with (root / "samples.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(media):
+            content = b"medium %d" % number
+            (root / f"{number}.png").write_bytes(content)
+            digests.append(hashlib.sha256(content).hexdigest())
+            row = {"id": str(number), "modality": "image", "media": f"{number}.png", "task": "qa", "split": "train"}
+            file.write(json.dumps({**row, "prompt": "what is it" + " now" * (number % 5), "answers": {"a": 1}}) + "\n")
+    for start in range(0, media, _BLOCK):
+        part = digests[start : start + _BLOCK]
+        features.write_block(part, np.roll(values[: len(part)], start, axis=-1))
+    return features
 
 
 def opt_125m() -> OPTForCausalLM:
