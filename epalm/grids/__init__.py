@@ -80,7 +80,7 @@ class Grid(Section):
         Literal["here", "parameters", "share", "seconds", "bytes", "measures", "intervals", "published", "ranks"], ...
     ] = ("parameters", "intervals")  # fmt: skip
     published: str | None = None  # on what the published figures were measured
-    playground_steps: PositiveInt | None = None  # optim.max_steps on the playground
+    playground: tuple[str, ...] = ()  # settings of all rows on the playground, before their own
     chance: bool = False  # a last row: what guessing the training split's most common answers and caption gives
 
     def conflicts(self) -> dict[str, bool]:

@@ -80,12 +80,11 @@ def _training(
     if row.masks:
         widths = masks_of(row.masks, _bank(bench, weights))
         extract = replace(extract, spec_augment="/".join(map(str, widths)))
-    settings = []
     if bench.data != PLAYGROUND:  # whose recipe counts on no encoder
         settings = [f"encoder.kind={kind}"]
         settings += [f"encoder.frames={row.frames or 8}"] if modality is Modality.VIDEO else []
-    elif grid.playground_steps:
-        settings = [f"optim.max_steps={grid.playground_steps}"]
+    else:
+        settings = list(grid.playground)
     settings += [f"encoder.weights={json.dumps(weights[kind])}"] if kind in weights else []
     settings += [*row.set, *(row.playground if bench.data == PLAYGROUND else ()), *row.settings()]
     settings += [] if seed is None else [f"optim.seed={seed}"]
