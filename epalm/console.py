@@ -141,6 +141,11 @@ def rate_in_words(speed: float, unit: str) -> str:
     return f"{speed * 3600:,.1f} {unit}/h"
 
 
+def first_in_words(names: Sequence[str], shown: int, between: str = ", ") -> str:
+    """The first of them, and how many there are beside."""
+    return between.join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout: it is a result, not progress. In a pipe it is wide.
 

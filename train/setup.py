@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from epalm import __version__
+from epalm.console import first_in_words
 from epalm.errors import UsageError
 from epalm.fingerprint import digest_json, digest_tensors
 from epalm.recipes.config import Config
@@ -189,10 +190,9 @@ def require_short(samples: Sequence[Sample], text: TextFormat, positions: int) -
         if length > positions:
             too_long.append(f"{sample.id} ({length:,})")
     if too_long:
-        rest = f" and {len(too_long) - _NAMED:,} more" if len(too_long) > _NAMED else ""
         raise UsageError(
             f"the language model has {positions:,} positions, and the texts of {len(too_long):,} samples have more "
-            f"tokens: {', '.join(too_long[:_NAMED])}{rest}",
+            f"tokens: {first_in_words(too_long, _NAMED)}",
             hint="shorten them or take them out of the data",
         )
 

@@ -12,7 +12,7 @@ from epalm.cache.blocks import BLOCKS, GROUP, GROUPS, Fault, Record
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import MANIFESTS, Manifest, names_by_digest, read_manifest
 from epalm.cache.store import Cache
-from epalm.console import progress
+from epalm.console import first_in_words, progress
 from epalm.errors import CacheError
 
 COLUMNS = ["set", "what", "error", "block", "hint", "outcome", "repair"]
@@ -122,7 +122,7 @@ def _check_rows(
         if names := [name for name, digest in manifest.digests.items() if not accounted & {name, digest}]:
             checkup.add(
                 f"rows of {manifest.data}",
-                f"media with neither a row nor a line in the ledger: {len(names):,}: {_some(names)}",
+                f"media with neither a row nor a line in the ledger: {len(names):,}: {first_in_words(names, _NAMED)}",
                 f"epalm extract --data {manifest.data} makes them again where the media are",
             )
 
@@ -139,13 +139,8 @@ def _dropped(record: Record | None, whole: Sequence[Record], manifests: Sequence
     if not missing:
         return RESTORED, "dropped: other blocks hold all its rows"
     names = names_by_digest(manifests)
-    shown = _some([names[row][0] if row in names else f"digest {row[:12]}" for row in missing])
+    shown = first_in_words([names[row][0] if row in names else f"digest {row[:12]}" for row in missing], _NAMED)
     sources = [one.data for one in manifests if not set(missing).isdisjoint(one.digests.values())]
     again = " and ".join(f"epalm extract --data {data}" for data in sources) or "epalm extract, run as before,"
     rows = f"{len(missing):,} rows are missing now: {shown}"
     return DROPPED, f"dropped: {rows}; {again} makes those again whose media are there"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

@@ -24,7 +24,7 @@ from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Self
 
-from epalm.console import progress, silent, warn
+from epalm.console import first_in_words, progress, silent, warn
 from epalm.datasets.entries import Entry
 from epalm.datasets.generic import SampleList, to_sample
 from epalm.datasets.listing import HIDDEN, LINK, MODALITIES, UNKNOWN, is_hidden, is_shard, may_be, split_of
@@ -66,9 +66,8 @@ def find_shards(spec: str) -> tuple[Path, list[Path]] | None:
     # Unlike Path.glob this takes a pattern from the root on.
     paths = {name: [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True)) for name in names}  # noqa: PTH207
     if missing := [name for name in names if not paths[name]]:
-        rest = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
         hint = "quote patterns and ranges, so that the shell leaves them alone"
-        raise UsageError(f"data {spec!r}: there is no {missing[0]}{rest}", hint=hint)
+        raise UsageError(f"data {spec!r}: there is no {first_in_words(missing, 1)}", hint=hint)
     shards = list(dict.fromkeys(Path(path) for name in names for path in paths[name]))
     return Path(os.path.commonpath([shard.absolute().parent for shard in shards])), shards
 

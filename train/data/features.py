@@ -20,7 +20,7 @@ from epalm.cache.manifest import look_up, read_manifests
 from epalm.cache.reader import Blocks
 from epalm.cache.store import Cache, touch
 from epalm.cache.token_rules import TokenLayout
-from epalm.console import say
+from epalm.console import first_in_words, say
 from epalm.datasets import from_anywhere
 from epalm.errors import MediaError, UsageError
 from epalm.fingerprint import canonical_json, digest_json
@@ -181,10 +181,9 @@ class CachedFeatures:
         """Raise UsageError when more than `allow_missing` of these media [default: all] have no row; names them."""
         missing = [name for name in dict.fromkeys(self.missing if media is None else media) if name in self.missing]
         if len(missing) > allow_missing:
-            named = "; ".join(f"{name}: {self.missing[name].message}" for name in missing[:_NAMED])
-            rest = f"; and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+            named = first_in_words([f"{name}: {self.missing[name].message}" for name in missing], _NAMED, "; ")
             raise UsageError(
-                f"{len(missing)} media have no row in {self._features.name}: {named}{rest}",
+                f"{len(missing)} media have no row in {self._features.name}: {named}",
                 hint=f"run epalm extract on this data, or go on without them: --allow-missing {len(missing)}",
             )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epalm import __version__
-from epalm.console import say
+from epalm.console import first_in_words, say
 from epalm.differences import change_in_words, differing_leaves
 from epalm.errors import EpalmError, UsageError
 from epalm.fingerprint import canonical_json
@@ -132,8 +132,7 @@ def matching_run(
         raise UsageError(
             f"{nearest.path} is of another training: {'; '.join(changes)}", hint="give another --run, or none"
         )
-    rest = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
-    say(f"a new run; changed since {nearest.name}: {'; '.join(changes[:_SHOWN])}{rest}")
+    say(f"a new run; changed since {nearest.name}: {first_in_words(changes, _SHOWN, '; ')}")
     return None
 
 

@@ -12,7 +12,6 @@ from epalm.errors import UsageError
 from epalm.evaluate.request import ScoreRequest
 from epalm.figures import hundred, interval_in_words, samples_in_words
 
-_STOPPED = 130
 _SKIPPED = 3  # exit code: a metric that was asked for by name could not run
 _OF_RUNS = ("run", "feature_set", "processes", "engine", "scheduler", "lm", "weights")  # options
 
@@ -59,11 +58,7 @@ def score(request: ScoreRequest, *, plan: bool = False, listing: Listing) -> Non
                 planned.features.require_rows(request.allow_missing)
             return
         path = folder / LAST
-        try:
-            scores = execute_score(planned)
-        except KeyboardInterrupt:
-            say("stopped; the predictions so far are saved, the same command goes on")
-            raise typer.Exit(_STOPPED) from None
+        scores = execute_score(planned)
     _show_figures(scores, listing)
     if scores.get("samples_without_features"):
         warn(f"{scores['samples_without_features']} samples have no features and are not scored")
