@@ -65,8 +65,10 @@ def _training(
     weights: Mapping[str, str],
     blocks: int,
 ) -> Training:
-    from epalm.train.bridge.registry import bridge_of, with_bridge
+    from epalm.train.bridge.registry import bridges, with_bridge
 
+    if row.tokens is None and row.bridge in bridges():  # what it reads: the cache may have been asked for others
+        row = row.model_copy(update={"tokens": bridges()[row.bridge].reads[0]})
     kind, recipe = row.encoder or default_kind(modality), bench.recipe or PLAYGROUND
     extract = ExtractRequest(
         modality,
@@ -75,6 +77,7 @@ def _training(
         weights=weights.get(kind),
         frames=row.frames,
         views=row.views or 0,
+        tokens=row.tokens,
         cache=bench.cache,
     )
     if row.masks:
@@ -93,8 +96,6 @@ def _training(
         settings += [f"model.{key}={value}" for key, value in placed]
     settings += bench.settings or []
     config = with_bridge(load_config(recipe, settings), blocks).resolved(blocks)
-    if rule := row.tokens or (bridge_of(config).reads[0] if row.bridge else None):
-        extract = replace(extract, tokens=rule)
     decides = config.model_dump_json(exclude={"description": True, "checkpoint": True, "model": {"variant"}})
     request = TrainRequest(modality=modality, data=bench.data, recipe=recipe, changes=RecipeChanges(settings=settings))
     return Training(extract, request, decides, row.in_loop)

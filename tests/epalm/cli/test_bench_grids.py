@@ -48,7 +48,7 @@ def test_rows_of_axes_and_several_seeds(commands: Runner, epalm: Epalm) -> None:
     assert len(commands.trained) == 3 + 1 + 3 + 3 + 3
     settings = [request.changes.settings or [] for request in commands.trained]
     assert settings[1] == ["optim.seed=1"] and settings[3] == ['encoder.tokens="all"', "optim.seed=7"]
-    assert settings[7] == ['model.bridge="epalm"', "data.few_shot=16", "optim.seed=0"]
+    assert settings[7] == ['model.bridge="epalm"', 'encoder.tokens="cls"', "data.few_shot=16", "optim.seed=0"]
     # All tokens first: they serve the others.
     assert [request.tokens for request in commands.extracted] == ["all", None, "cls"]
     whole, one, blind = (record["measured"]["exact match"] for record in records[:3])
@@ -79,6 +79,19 @@ def test_a_plan_names_the_feature_sets_that_are_shared(commands: Runner, epalm: 
     assert len({row["features"] for row in json.loads(done.out)}) == 1 + 4
     two = epalm("bench", "table-2", "--plan").err
     assert "feature sets: 4; 2.0 MiB in the cache, 6.0 MiB to be extracted" in two  # of the averaged ViT
+
+
+def test_a_training_reads_what_is_extracted_for_it(commands: Runner, epalm: Epalm) -> None:
+    axes = 'bridges = ["limber", "mlp", "avgpool"]\n'
+    Path("mine.toml").write_text(
+        _SEEDS.partition("seeds =")[0] + axes + 'measures = [{ task = "qa", name = "CIDEr" }]\n'
+    )
+    assert epalm("bench", "mine.toml").code == 0
+    tokens = {"limber": "cls", "mlp": "all", "avgpool": "pool:2x2"}
+    assert {one.tokens for one in commands.extracted} == set(tokens.values())
+    for training, (bridge, rule) in zip(commands.trained, tokens.items(), strict=True):
+        settings = training.changes.settings or []
+        assert {f'model.bridge="{bridge}"', f'encoder.tokens="{rule}"'} <= set(settings)
 
 
 @pytest.mark.parametrize(
