@@ -84,7 +84,7 @@ class DecodeChoice:
 
         given = {name: value for name, value in asdict(self).items() if value is not None and name != "rank_answers"}
         try:
-            chosen = type(recipe).model_validate(recipe.model_dump() | given)
+            chosen = type(recipe).model_validate(recipe.model_dump() | given, strict=True)
         except ValidationError as error:
             fault = error.errors()[0]
             flag = f"--{str(fault['loc'][0]).replace('_', '-')}"
