@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     ("part", "lines"),
     [
-        ("training", 9),
+        ("training", 11),
         ("decoding", 4),
         ("extraction", 6),
         ("cache", 4),
