@@ -51,9 +51,11 @@ class Schedule:
         optim = self.optim
         if step < optim.warmup_steps:
             return optim.warmup_lr + (optim.peak_lr - optim.warmup_lr) * step / optim.warmup_steps
-        by_epoch = step // self.steps_per_epoch / self.epochs
-        fall = 0.5 * (1 + math.cos(math.pi * (by_epoch if optim.cosine == "epoch" else step / self.steps)))
-        return optim.min_lr + (optim.peak_lr - optim.min_lr) * fall
+        if optim.cosine == "epoch":
+            way = step // self.steps_per_epoch / self.epochs
+        else:
+            way = (step - optim.warmup_steps) / (self.steps - optim.warmup_steps)
+        return optim.min_lr + (optim.peak_lr - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * way))
 
 
 @dataclass(frozen=True, slots=True)
