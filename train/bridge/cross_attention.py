@@ -71,5 +71,7 @@ class CrossAttention(nn.Module):
 
 
 BRIDGES = {
-    "cross-attention": Bridge(CrossAttention, READS, "DePALM, Vallaeys et al., 2024", behind=3, settings=Settings)
+    "cross-attention": Bridge(
+        CrossAttention, READS, "DePALM, Vallaeys et al., 2024", behind=3, prompt=("plain", 16), settings=Settings
+    )
 }

@@ -15,6 +15,7 @@ from torch import nn
 
 from epalm.cache.token_rules import TokenLayout
 from epalm.errors import UsageError
+from epalm.recipes.settings import PromptForm
 from epalm.train.bridge.registry import Bridge
 
 
@@ -66,7 +67,8 @@ class LinearlyPooled(Resampled):
         return torch.cat((first, self.pooling(cells)), 2)
 
 
+_PROMPT: tuple[PromptForm, int] = ("plain", 1)
 BRIDGES = {
-    "avgpool": Bridge(Resampled, ("pool:2x2", "pool:4"), 'DePALM (2024), "R-avgpool"'),
-    "linear-pool": Bridge(LinearlyPooled, ("all", "time-mean"), 'DePALM (2024), "R-linear"'),
+    "avgpool": Bridge(Resampled, ("pool:2x2", "pool:4"), 'DePALM (2024), "R-avgpool"', prompt=_PROMPT),
+    "linear-pool": Bridge(LinearlyPooled, ("all", "time-mean"), 'DePALM (2024), "R-linear"', prompt=_PROMPT),
 }

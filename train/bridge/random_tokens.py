@@ -1,6 +1,6 @@
 """A random part of the tokens in front of the first block, in training; all of them in evaluation (DePALM).
 
-Reads all tokens of the last layer; makes G = 1 group of F = T tokens at most: RMSNorm(W x). In each step a fraction of
+Reads all tokens of the last layer; makes G = 1 group of F = T tokens at most: W RMSNorm(x). In each step a fraction of
 the tokens is kept, in order, `[CLS]` always: drawn from a normal distribution within limits, and now and then the
 most. The draw is the whole batch's, in all its parts and processes, and a pure function of seed and step. Parameters
 from 1024 to 4096: 4.2 M. Settings: those of the distribution.
@@ -35,7 +35,7 @@ class Settings(Section):
 
 
 class RandomTokens(nn.Module):
-    """RMSNorm(W x) for each token that `draw` kept."""
+    """W RMSNorm(x) for each token that `draw` kept."""
 
     groups = 1
 
@@ -56,7 +56,7 @@ class RandomTokens(nn.Module):
         self.front, self._always, self._tokens = layers * layout.tokens, int(layout.cls), layout.tokens
         self._mean, self._deviation, self._least, self._most, self._often = mean, deviation, least, most, most_often
         self._kept: torch.Tensor | None = None  # places of a layer's tokens; None: all
-        self.linear, self.norm = nn.Linear(width, hidden_size), nn.RMSNorm(hidden_size)
+        self.norm, self.linear = nn.RMSNorm(width), nn.Linear(width, hidden_size)
 
     def draw(self, generator: np.random.Generator) -> None:
         """Draw the tokens that are kept in training until the next draw."""
@@ -72,8 +72,9 @@ class RandomTokens(nn.Module):
         """(B, L, T, D_enc) → (B, 1, F, D), of which training has fewer."""
         if self.training and self._kept is not None:
             rows = rows.index_select(2, self._kept.to(rows.device))
-        tokens: torch.Tensor = self.norm(self.linear(rows.flatten(1, 2).to(self.linear.weight.dtype)))
+        tokens: torch.Tensor = self.linear(self.norm(rows.flatten(1, 2).to(self.linear.weight.dtype)))
         return tokens.unsqueeze(1)
 
 
-BRIDGES = {"random-tokens": Bridge(RandomTokens, ("all", "time-mean"), 'DePALM (2024), "R-rand"', settings=Settings)}
+_SOURCE = 'DePALM (2024), "R-rand"'
+BRIDGES = {"random-tokens": Bridge(RandomTokens, ("all", "time-mean"), _SOURCE, prompt=("plain", 1), settings=Settings)}

@@ -56,7 +56,7 @@ def test_the_formula_written_out(name: str, layers: int, cls: bool) -> None:
         expected = _linear(tensors, "0", rows)
         expected = _linear(tensors, "2", functional.gelu(expected)) if name == "mlp" else expected
     elif name == "random-tokens":
-        expected = _norm(_linear(tensors, "linear", rows), tensors["norm.weight"])
+        expected = _linear(tensors, "linear", _norm(rows, tensors["norm.weight"]))
     else:
         expected = _linear(tensors, "inner", rows)
         if name == "linear-pool":  # cell by cell
