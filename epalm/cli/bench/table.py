@@ -44,13 +44,15 @@ def page_of(tables: Sequence[Table]) -> bytes:
 
     shown = []
     for table in tables:
-        each: dict[str, list[dict[str, Any]]] = {}  # graphics by row
-        for one in table.records:
+        modalities = len({one["modality"] for one in table.records})  # each of a row's records is of another
+        each: dict[int, list[dict[str, Any]]] = {}  # graphics by number of the row
+        for number, one in enumerate(table.records):
             for name, figure in one["measured"].items():
                 every = [other["measured"][name] for other in table.records if other["modality"] == one["modality"]]
                 top = top_of_scale(name, max(other["high"] or other["value"] for other in every))
                 chance, label = one["chance"].get(name), f"{one['modality']} {name}"
-                each.setdefault(one["row"], []).append({"figure": figure, "chance": chance, "top": top, "label": label})
+                graphic = {"figure": figure, "chance": chance, "top": top, "label": label}
+                each.setdefault(number // modalities, []).append(graphic)
         shown.append({**vars(table), "scales": list(each.values())})
     return render("bench.html", {"title": " and ".join(table.name for table in tables), "tables": shown})
 
@@ -159,7 +161,8 @@ def _measured(
         measured[one.name] = own[0].figures["tasks"][one.task]["figures"][one.name]
         if len(own) > 1:
             runs, media = together(own, one.task)[1][one.name]
-            measured[one.name] |= figures({"": over_seeds(runs)}, media, over_samples=False)[""]
+            # Another dictionary: rows may share the first training, and so its figures.
+            measured[one.name] = measured[one.name] | figures({"": over_seeds(runs)}, media, over_samples=False)[""]
         shown[one.name] = None
         if pairs:
             runs, media = together([*base[:pairs], *own[:pairs]], one.task)[1][one.name]

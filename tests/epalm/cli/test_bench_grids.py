@@ -114,15 +114,32 @@ def test_axes_that_cannot_be_are_named(line: str, fault: str, commands: Runner, 
     assert done.code == 1 and "optim.seed is what mine varies" in done.err
 
 
+def _grid(measures: str, rows: str = "lms = ['playground']") -> str:
+    return f"title = 'M'\nmodalities = ['image']\nmeasures = [{measures}]\n{rows}\n"
+
+
+def test_a_row_that_shares_a_training_keeps_its_own_figure(commands: Runner, epalm: Epalm) -> None:
+    rows = "[[rows]]\nlabel = 'mean'\nseeds = [0, 1, 2]\n[[rows]]\nlabel = 'one'\nseeds = [0]"
+    Path("mine.toml").write_text(_grid("{ task = 'qa', name = 'exact match' }", rows))
+    mean, one = (record["measured"]["exact match"] for record in json.loads(epalm("bench", "mine.toml", "--json").out))
+    assert len(commands.trained) == 3 and len(mean["by_seed"]) == 3
+    assert "by_seed" not in one and (one["low"], one["high"]) == (SEEING - 0.1, SEEING + 0.1)
+
+
 def test_a_page_shows_every_row_and_asks_for_nothing(commands: Runner, epalm: Epalm) -> None:
     caption = "\n[[measures]]\ntask = 'caption'\nname = 'CIDEr'\n"
-    Path("mine.toml").write_text(_SEEDS.replace('label = "all"', 'label = "<b>all</b>"') + caption)
+    twice = re.sub('label = "(all|one token)"', 'label = "<b>all</b>"', _SEEDS)  # rows may be called alike
+    Path("mine.toml").write_text(twice + caption)
     for _ in range(2):  # it may be written over
         done = epalm("bench", "mine.toml", "--report", "page.html")
         assert done.code == 0, done.err
     page = Path("page.html").read_text()
-    assert "&lt;b&gt;all&lt;/b&gt;" in page and "<b>" not in page and "one token" in page and "epalm, 0.5" in page
-    assert page.count('<svg class="scale"') == 5 * 2 and "<script" not in page and "default-src &#39;none&#39;" in page
+    assert "&lt;b&gt;all&lt;/b&gt;" in page and "<b>" not in page and "epalm, 0.5" in page
+    assert (
+        [row.count('<svg class="scale"') for row in page.split("<tr>")[2:]] == [2] * 5
+        and "<script" not in page
+        and "default-src &#39;none&#39;" in page
+    )
     assert not re.findall(r"(?:src|href)=\"(?!#|data:)", page)
     Path("theirs.html").write_text("mine")
     refused = epalm("bench", "mine.toml", "--report", "theirs.html")
