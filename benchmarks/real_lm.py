@@ -61,7 +61,8 @@ def main() -> None:
     )
     sides = grid.model_copy(update={"rows": (grid.rows[0], grid.rows[-1]), "modalities": tuple(Modality)})
     pairs, levels = plan_grid(sides, bench), plan_grid(grid, bench)
-    trainings = dict.fromkeys(chain(*pairs.values(), *levels.values()))
+    metrics = tuple(one.name for one in grid.measures)
+    trainings = dict.fromkeys(chain(*pairs.values(), *levels.values()), metrics)
     outcomes = timed(work, "trainings", lambda: run_trainings(trainings, bench))
     text_only = {
         modality: timed(work, f"text-only-{modality}", lambda: score_text_only(arguments.lm, modality, work))  # noqa: B023

@@ -15,17 +15,19 @@ from epalm.fingerprint import digest_json
 from epalm.train.request import TrainRequest
 
 SEEING, BLIND = 0.9, 0.3
-NAMES = ("exact match", "VQA soft accuracy", "CIDEr", "BLEU-4")
 
 
 class Runner:
-    """Does nothing; `broken` is in the name of the run whose scoring fails, `bad` media are in every extraction."""
+    """Does nothing; `broken` is in the name of the run whose scoring fails, `bad` media are in every extraction.
+
+    Scores have the metrics that are asked for, except those that are `skipped`.
+    """
 
     def __init__(self) -> None:
         self.extracted: list[ExtractRequest] = []
         self.trained: list[TrainRequest] = []
         self.scored: list[ScoreRequest] = []
-        self.broken, self.bad = "", 0
+        self.broken, self.bad, self.skipped = "", 0, ""
 
     def plan(self, request: ExtractRequest, *, dry: bool) -> Any:
         """Rows of all tokens serve those of some of them."""
@@ -54,18 +56,20 @@ class Runner:
             raise EpalmError("the scoring broke", hint="mend it")
         self.scored.append(request)
         value = BLIND if "blind" in request.run else SEEING
+        names = [name for name in (request.metrics or "").split(",") if name != self.skipped]
         folder = Path(request.run)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "samples.jsonl").open("w") as file:
             for number, of in ((number, of) for number in range(50) for of in ("qa", "caption")):
                 right = float((number + sum(map(ord, request.run))) % 50 < 50 * value)
-                scores: dict[str, Any] = dict.fromkeys(("exact match", "VQA soft accuracy", "CIDEr"), right)
+                scores: dict[str, Any] = dict.fromkeys(names, right)
                 scores["BLEU counts"] = [right] * 8 + [8, 8]
                 line = {"id": f"{of}{number}", "task": of, "media": f"{number}.jpg", "prompt": "", "text": ""}
                 file.write(json.dumps(line | {"scores": scores}) + "\n")
         counts = {"scored": 50, "expected": 50, "of": 50, "missing": 0}
-        figures = {name: {"value": value, "low": value - 0.1, "high": value + 0.1, **counts} for name in NAMES}
-        task = {"metrics": dict.fromkeys(NAMES, value), "figures": figures, "chance": dict.fromkeys(NAMES, 0.2)}
+        figures = {name: {"value": value, "low": value - 0.1, "high": value + 0.1, **counts} for name in names}
+        task = {"metrics": dict.fromkeys(names, value), "figures": figures, "chance": dict.fromkeys(names, 0.2)}
+        task["skipped"] = [{"metric": self.skipped, "reason": "Java is missing", "hint": "install it"}]
         about = {"samples": "all", "per_sample": "samples.jsonl"}
         return {"run": folder.name, "split": request.split, "tasks": {"qa": task, "caption": task}, **about}
 

@@ -1,7 +1,7 @@
 """`epalm bench`: what a choice is worth, as a table of trainings from one shared cache."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Annotated
@@ -56,7 +56,7 @@ def bench(
     from epalm.cli.bench.planning import plan_grid
     from epalm.cli.bench.table import make_table, page_of
     from epalm.cli.outputs import data_files, is_own, require_output
-    from epalm.grids import grids, load_grid
+    from epalm.grids import Grid, grids, load_grid
     from epalm.train.runs.run_folder import writing
 
     form = listing.form
@@ -75,16 +75,20 @@ def bench(
     planned = {
         grid.name: plan_grid(grid, replace(work, recipe=recipe)) for grid, recipe in zip(chosen, recipes, strict=True)
     }
-    grids_of: dict[Training, dict[str, None]] = {}  # a training of several grids, or rows, is one
-    for name, rows in planned.items():
-        for training in chain(*rows.values()):
-            grids_of.setdefault(training, {})[name] = None
+    grids_of: dict[Training, dict[str, Grid]] = {}  # a training of several grids, or rows, is one
+    for grid in chosen:
+        for training in chain(*planned[grid.name].values()):
+            grids_of.setdefault(training, {})[grid.name] = grid
+    metrics = {
+        training: list(dict.fromkeys(one.name for grid in some.values() for one in grid.measures))
+        for training, some in grids_of.items()
+    }
     if plan:
-        _show_plan(grids_of, work, form)
+        _show_plan(grids_of, metrics, work, form)
         return
     say(f"data: {'the playground, a small built-in world' if data == PLAYGROUND else data}")
     say(f"messages of the trainings are in {work.runs / 'logs'}")
-    outcomes = run_trainings(grids_of, work)
+    outcomes = run_trainings(metrics, work)
     tables = [make_table(grid, work, planned[grid.name], outcomes) for grid in chosen]
     for table in tables:
         if request.write and table.name in marked:
@@ -99,9 +103,14 @@ def bench(
     say(f"runs, scores and logs are in {work.runs}")
 
 
-def _show_plan(grids_of: Mapping[Training, Collection[str]], work: BenchRequest, form: Format) -> None:
+def _show_plan(
+    grids_of: Mapping[Training, Collection[str]],
+    metrics: Mapping[Training, Sequence[str]],
+    work: BenchRequest,
+    form: Format,
+) -> None:
     """The trainings with their grids, which are done, what they share, and how long the others take at their rate."""
-    outcomes = {training: earlier_outcome(training, work) for training in grids_of}
+    outcomes = {training: earlier_outcome(training, some, work) for training, some in metrics.items()}
     done = [outcome.trained for outcome in outcomes.values() if outcome]
     rate = sum(one["seconds"] for one in done) / sum(one["steps"] for one in done) if done else 0.0
     sets = plan_sets(grids_of)

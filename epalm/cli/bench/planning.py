@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from epalm.cli.bench.trainings import BenchRequest, Training
 from epalm.errors import UsageError
+from epalm.evaluate.metrics.registry import metric_names, metrics_for
 from epalm.extract.encoders.registry import default_kind, encoder_names
 from epalm.extract.request import ExtractRequest
 from epalm.grids import PAPER_BANK, Grid, Row, carried_over, masks_of
@@ -22,7 +23,8 @@ def plan_grid(grid: Grid, bench: BenchRequest) -> Planned:
     """The trainings of a grid, in those of its modalities that are asked for; equal rows share one.
 
     Raises:
-        UsageError: settings that cannot be, or that the rows vary; a model or samples that cannot be found.
+        UsageError: settings that cannot be, or that the rows vary; no such measure; a model or samples that cannot be
+            found.
     """
     recipe, overrides = bench.recipe or PLAYGROUND, bench.settings or []
     modalities = [one for one in grid.modalities if one in (bench.modalities or Modality)]
@@ -34,6 +36,11 @@ def plan_grid(grid: Grid, bench: BenchRequest) -> Planned:
         raise UsageError(
             f"{grid.name} is of {other[0]}, and the recipe {recipe} trains {trains}", hint="choose another --recipe"
         )
+    for one in grid.measures:
+        known = [each.name for each in metrics_for(one.task, metric_names()) if not each.other_form_of]
+        if one.name not in known:
+            fault = f"{grid.name} measures {one.name!r}, which is no metric of {one.task}"
+            raise UsageError(fault, hint=f"use {', '.join(known)}")
     rows = grid.every_row
     varied = [setting for row in rows for setting in [*row.set, *row.playground, *row.settings()]]
     varied += ["model.tokens", "model.start", "model.end"] if any(row.inject for row in rows) else []

@@ -4,7 +4,7 @@ Messages go to one log a training. Knows requests and results; does not know wha
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,8 @@ from epalm.train.request import PLAYGROUND, TrainRequest
 if TYPE_CHECKING:
     from epalm.cache.spec import FeatureSpec
 
-METRICS = "exact match,VQA soft accuracy,CIDEr,BLEU-4"  # METEOR alone would take longer to start than to decode
+# Of every scoring, so that it serves other tables. METEOR alone would take longer to start than to decode.
+METRICS = ("exact match", "VQA soft accuracy", "CIDEr", "BLEU-4")
 
 
 @dataclass(frozen=True)
@@ -125,18 +126,27 @@ def plan_sets(trainings: Iterable[Training]) -> dict[ExtractRequest, Stored]:
     return sets
 
 
-def earlier_outcome(training: Training, bench: BenchRequest) -> Outcome | None:
-    """What a training came to earlier; None where it was not trained and scored to the end."""
-    with suppress(OSError, ValueError, TypeError):
-        return Outcome(**json.loads(_log(bench, training.label, "json").read_text(encoding="utf-8")))
+def earlier_outcome(training: Training, metrics: Iterable[str], bench: BenchRequest) -> Outcome | None:
+    """What a training came to earlier; None where it was not trained, or not scored on this split by these metrics."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        outcome = Outcome(**json.loads(_log(bench, training.label, "json").read_text(encoding="utf-8")))
+        return outcome if outcome.scores["split"] == bench.split and not _lacking(outcome.scores, metrics) else None
     return None
 
 
-def run_trainings(trainings: Collection[Training], bench: BenchRequest) -> dict[Training, Outcome]:
-    """The outcome of each training. What is extracted, trained and scored already says so; what was stopped goes on.
+def _lacking(scores: Mapping[str, Any], metrics: Iterable[str]) -> list[str]:
+    """Those of the metrics that have no figure."""
+    there = {name for part in scores["tasks"].values() for name in part["figures"]}
+    return [name for name in metrics if name not in there]
+
+
+def run_trainings(trainings: Mapping[Training, Sequence[str]], bench: BenchRequest) -> dict[Training, Outcome]:
+    """The outcome of each training, with a figure by each of its metrics.
+
+    What is extracted, trained and scored already says so; what was stopped goes on.
 
     Raises:
-        EpalmError: one failed, or media are bad; trainings that have not begun are dropped.
+        EpalmError: one failed, media are bad, or a metric was skipped; trainings that have not begun are dropped.
     """
     sets = {}
     for request in extractions(trainings):
@@ -145,9 +155,9 @@ def run_trainings(trainings: Collection[Training], bench: BenchRequest) -> dict[
             if summary.bad > bench.allow_missing:
                 raise EpalmError(f"{summary.bad} media are bad", hint=f"look into {summary.ledger}, or --allow-missing")
         sets[request] = summary.set_name
-    tasks = [(one, None if one.in_loop else sets[one.extract]) for one in trainings]
+    tasks = [_Task(one, None if one.in_loop else sets[one.extract], metrics) for one, metrics in trainings.items()]
     outcomes: dict[Training, Outcome] = {}
-    for (training, _), outcome in _results(tasks, bench):
+    for (training, *_), outcome in _results(tasks, bench):
         outcomes[training] = outcome
         taken = time_in_words(outcome.trained["seconds"])
         say(f"{len(outcomes)} of {len(tasks)} trained and scored: {training.label}, {taken} of training")
@@ -171,12 +181,15 @@ def _log(bench: BenchRequest, label: str, suffix: str = "txt") -> Path:
     return bench.runs / "logs" / f"{label}.{suffix}"
 
 
-_Task = tuple[Training, str | None]  # with the feature set that it takes
+class _Task(NamedTuple):
+    training: Training
+    features: str | None  # the feature set that it takes
+    metrics: Sequence[str]
 
 
 def _results(tasks: Sequence[_Task], bench: BenchRequest) -> Iterator[tuple[_Task, Outcome]]:
     if bench.processes == 1 and bench.dask is None:
-        yield from ((task, _train_and_score(*task, bench)) for task in tasks)
+        yield from ((task, _train_and_score(task, bench)) for task in tasks)
         return
     cluster = Cluster(bench.dask, min(bench.processes, len(tasks)))
     yield from run_tasks(cluster, _Trainer, bench, iter(tasks), _died)
@@ -193,15 +206,16 @@ class _Trainer(Worker[_Task, Outcome]):
         import torch
 
         torch.set_num_threads(threads)
-        return _train_and_score(*task, self._bench, self._device)
+        return _train_and_score(task, self._bench, self._device)
 
 
 def _died(task: _Task) -> EpalmError:
-    what = f"the workers that train {task[0].label} die again and again"
+    what = f"the workers that train {task.training.label} die again and again"
     return EpalmError(what, hint="it may need more memory than there is: try fewer --processes")
 
 
-def _train_and_score(training: Training, features: str | None, bench: BenchRequest, device: str = "auto") -> Outcome:
+def _train_and_score(task: _Task, bench: BenchRequest, device: str = "auto") -> Outcome:
+    training, features, metrics = task
     places: dict[str, Any] = {"device": device, "cache": bench.cache, "runs": bench.runs}
     places["allow_missing"] = bench.allow_missing if features else 0
     with logged(bench, training.label):
@@ -209,10 +223,17 @@ def _train_and_score(training: Training, features: str | None, bench: BenchReque
         trained, _ = until_stopped(lambda stop: api.train(request, stop=stop))
         if trained is None:
             raise KeyboardInterrupt
-        before = earlier_outcome(training, bench)
+        before = earlier_outcome(training, metrics, bench)
         if bench.data == PLAYGROUND and before and before.trained["run"] == trained["run"]:
-            return before  # its test split never changes; other data are scored again, which decodes nothing twice
-        scores = api.score(ScoreRequest(run=trained["run"], split=bench.split, metrics=METRICS, **places))
+            return before  # its samples never change; other data are scored again, which decodes nothing twice
+        wanted = ",".join(dict.fromkeys([*METRICS, *metrics]))
+        scores = api.score(ScoreRequest(run=trained["run"], split=bench.split, metrics=wanted, **places))
+        for name in _lacking(scores, metrics):
+            skipped = {one["metric"]: one for part in scores["tasks"].values() for one in part["skipped"]}
+            why = skipped.get(
+                name, {"reason": f"no sample of split {bench.split!r} is one that it scores", "hint": None}
+            )
+            raise EpalmError(f"{name}, a measure of the grid, is not there: {why['reason']}", hint=why["hint"])
     outcome = Outcome(trained, scores)
     _log(bench, training.label, "json").write_bytes(canonical_json(outcome._asdict()))
     return outcome

@@ -74,6 +74,17 @@ def test_what_is_scored_is_not_scored_again_and_what_failed_goes_on(commands: Ru
     assert [row["done"] for row in plan] == [True] * 5
 
 
+def test_another_split_is_scored_anew(commands: Runner, epalm: Epalm) -> None:
+    words = ("bench", "variants", "-m", "image", "--split")
+    for split, anew in (("test", 5), ("val", 5), ("val", 0), ("test", 5)):
+        plan = json.loads(epalm(*words, split, "--plan", "--json").out)
+        assert [row["done"] for row in plan] == [not anew] * 5
+        commands.extracted.clear()
+        commands.scored.clear()
+        assert epalm(*words, split).code == 0
+        assert [request.split for request in commands.scored] == [split] * anew
+
+
 def test_bad_media_are_allowed_or_end_it(commands: Runner, epalm: Epalm) -> None:
     commands.bad = 2
     stopped = epalm("bench", "table-1", "--allow-missing", 1)

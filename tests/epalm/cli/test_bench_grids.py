@@ -84,7 +84,7 @@ def test_a_plan_names_the_feature_sets_that_are_shared(commands: Runner, epalm: 
 def test_a_training_reads_what_is_extracted_for_it(commands: Runner, epalm: Epalm) -> None:
     axes = 'bridges = ["limber", "mlp", "avgpool"]\n'
     Path("mine.toml").write_text(
-        _SEEDS.partition("seeds =")[0] + axes + 'measures = [{ task = "qa", name = "CIDEr" }]\n'
+        _SEEDS.partition("seeds =")[0] + axes + 'measures = [{ task = "caption", name = "CIDEr" }]\n'
     )
     assert epalm("bench", "mine.toml").code == 0
     tokens = {"limber": "cls", "mlp": "all", "avgpool": "pool:2x2"}
@@ -116,6 +116,40 @@ def test_axes_that_cannot_be_are_named(line: str, fault: str, commands: Runner, 
 
 def _grid(measures: str, rows: str = "lms = ['playground']") -> str:
     return f"title = 'M'\nmodalities = ['image']\nmeasures = [{measures}]\n{rows}\n"
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [("qa", "exact-match"), ("qa", "CIDEr"), ("caption", "Meteor"), ("qa", "VQA accuracy (LAVIS)")]
+)
+def test_what_cannot_be_measured_is_told_before_anything_runs(
+    task: str, name: str, commands: Runner, epalm: Epalm
+) -> None:
+    Path("mine.toml").write_text(_grid(f"{{ task = '{task}', name = '{name}' }}"))
+    done = epalm("bench", "mine.toml")
+    assert done.code == 1 and f"{name!r}, which is no metric of {task}" in done.err and not commands.extracted
+    assert ("exact match" if task == "qa" else "METEOR") in done.err
+
+
+def test_every_measure_of_the_grids_is_scored(commands: Runner, epalm: Epalm) -> None:
+    own = "{ task = 'qa', name = 'VQA accuracy' }, { task = 'caption', name = 'METEOR' }"
+    Path("plain.toml").write_text(_grid("{ task = 'qa', name = 'exact match' }"))
+    Path("own.toml").write_text(_grid(own))
+    assert epalm("bench", "plain.toml").code == 0
+    commands.extracted.clear()
+    commands.skipped = "METEOR"
+    stopped = epalm("bench", "plain.toml", "own.toml")
+    assert stopped.code == 1 and "METEOR, a measure of the grid, is not there: Java is missing" in stopped.err
+    assert "install it" in stopped.err and "Traceback" not in stopped.err
+    assert not any(row["done"] for row in json.loads(epalm("bench", "own.toml", "--plan", "--json").out))
+    commands.extracted.clear()
+    commands.skipped = ""
+    done = epalm("bench", "plain.toml", "own.toml", "--json")
+    assert done.code == 0, done.err
+    assert [set(one["measured"]) for one in json.loads(done.out)] == [{"exact match"}, {"VQA accuracy", "METEOR"}]
+    assert len(commands.scored) == 3
+    for name in ("own.toml", "plain.toml"):
+        commands.extracted.clear()
+        assert epalm("bench", name).code == 0 and len(commands.scored) == 3
 
 
 def test_a_row_that_shares_a_training_keeps_its_own_figure(commands: Runner, epalm: Epalm) -> None:
