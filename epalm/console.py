@@ -73,14 +73,14 @@ def progress(description: str, total: int, unit: str, *, done: int = 0) -> Itera
         yield _PlainProgress(description, total, unit, done)
         return
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(unit),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     ]
     with Progress(*columns, console=screen) as bar:
         task = bar.add_task(description, total=total, completed=done, note="")
@@ -160,10 +160,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     if sum(widths) > room:
         console.print(Text("\n".join([title, *_records(columns, rows)])), soft_wrap=True)
         return
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title, "table.title"), title_justify="left")
     for position, (column, width) in enumerate(zip(columns, widths, strict=True)):
         justify: Literal["left", "right"] = "right" if position else "left"
-        table.add_column(column, justify=justify, width=width)
+        table.add_column(Text(column), justify=justify, width=width)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)

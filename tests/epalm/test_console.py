@@ -1,8 +1,12 @@
 """What the user sees while work runs: rates and times in units that suit them, and no line too many."""
 
-import pytest
+import io
 
-from epalm.console import progress, rate_in_words, time_in_words
+import pytest
+from rich.console import Console
+
+from epalm import console
+from epalm.console import print_table, progress, rate_in_words, time_in_words
 
 
 @pytest.mark.parametrize(
@@ -32,3 +36,14 @@ def test_progress_in_a_pipe_is_ten_lines_at_most(total: int, lines: int, capsys:
         assert lines_shown[-1].startswith(f"extract: {total}/{total} media  ") and lines_shown[-1].endswith(
             f"  0 s left  unit {total - 1}"
         )
+
+
+def test_nothing_is_read_as_markup(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    print_table("is it [/b] or [this]?", ("[i]file", "answer[/b]"), [("[red].jpg", "[/x]")])
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("is it [/b] or [this]?", "[i]file", "answer[/b]", "[red].jpg", "[/x]"))
+    terminal = io.StringIO()
+    monkeypatch.setattr(console, "screen", Console(file=terminal, force_terminal=True, width=120))
+    with progress("import [/b]", 1, "media") as advance:
+        advance(note="[red]")
+    assert "import [/b]" in terminal.getvalue() and "[red]" in terminal.getvalue()
