@@ -24,6 +24,7 @@ from epalm.evaluate.score_files import FOLDER, LAST, write_scores
 from epalm.evaluate.scoring import chance_predictions, score_predictions
 from epalm.evaluate.submission import Submission, plan_submission
 from epalm.extract.live import LiveFeatures, rebuild_encoder, require_same_encoder
+from epalm.fingerprint import digest_json
 from epalm.samples import Dataset, Modality, Prediction, Sample, Task, with_links
 from epalm.train.data.batches import chosen_samples
 from epalm.train.data.features import CachedFeatures, FeatureSource
@@ -60,7 +61,9 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
         EpalmError: one of these cannot be used.
     """
     if request.predictions is not None:
-        raise UsageError(f"{request.predictions} has predictions of no run", hint="evaluate.score_given scores them")
+        raise UsageError(
+            f"{request.predictions} has predictions of no run", hint="epalm.evaluate.given.score_given scores them"
+        )
     metrics, split = choose_metrics(request.metrics), request.split
     cluster = chosen_cluster(request.engine, request.scheduler, request.dask_workers)
     if request.processes > 1 and cluster is not None:
@@ -116,8 +119,6 @@ def plan_score(request: ScoreRequest, *, dry: bool = False) -> ScorePlan:
         "samples_without_features": len(expected) - len(samples),
         "predictions": str(path),
     }
-    if submission:
-        about["submission"] = str(folder.path / "submissions" / f"{submission.name}-{path.stem}.json")
     return ScorePlan(
         run, features, decode, about, there, expected, asked, path, chance, metrics, decoder, submission or None
     )
@@ -152,8 +153,8 @@ def execute_score(plan: ScorePlan) -> dict[str, Any]:
     """Decode the samples and score them; what `scores.json` has of it.
 
     Predictions lie in `predictions/`, each with the key of all that decides it; what is there under the same key is not
-    decoded again. Their scores lie in `scores/`, and `scores.json` has those of the last scoring. Raises EpalmError:
-    the run folder cannot be written, or has too little room.
+    decoded again. Their scores lie in `scores/`, under a name that goes by all that decides them, and `scores.json` has
+    those of the last scoring. Raises EpalmError: the run folder cannot be written, or has too little room.
     """
     decode = partial(plan.decoder, plan.run, plan.features, options=plan.decode)
     predictions = predict_samples(plan.asked, plan.path, decode)
@@ -161,10 +162,16 @@ def execute_score(plan: ScorePlan) -> dict[str, Any]:
     scores = score_predictions(
         plan.expected, predictions, plan.chance, metrics=plan.metrics, split=plan.there, digests=digests
     )
-    folder = plan.run.folder.path
-    written = write_scores(folder / FOLDER / f"{plan.path.stem}.json", plan.about, scores, last=folder / LAST)
+    folder, about = plan.run.folder.path, plan.about
+    keys = [one.key for one in plan.asked]
+    decides = digest_json([about["data"], about["limit"], plan.metrics, scores.digest, keys])
+    name = f"{plan.path.stem}-{decides[:8]}.json"
     if plan.submission:
-        plan.submission.write(Path(plan.about["submission"]), predictions, written)
+        handed_on = folder / "submissions" / f"{plan.submission.name}-{name}"
+        about = {**about, "submission": str(handed_on)}
+    written = write_scores(folder / FOLDER / name, about, scores, last=folder / LAST)
+    if plan.submission:
+        plan.submission.write(handed_on, predictions, written)
     return written
 
 

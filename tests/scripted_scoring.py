@@ -76,6 +76,7 @@ class World:
     decode: DecodeOptions = DecodeOptions()  # noqa: RUF009 (frozen)
     split: str = "test"
     limit: int | None = None
+    metrics: tuple[str, ...] = ("exact match",)
 
     @property
     def features(self) -> Bytes:
@@ -100,7 +101,7 @@ class World:
             expected=samples,
             asked=asked,
             path=path,
-            metrics=("exact match",),
+            metrics=self.metrics,
             decoder=engine.decode,
         )
         figures = execute_score(plan)

@@ -178,6 +178,28 @@ def test_a_file_name_that_is_not_utf8_is_kept(world: World, tmp_path: Path) -> N
     assert json.loads(path.read_text())["media"] == "\udce9.png"
 
 
+def test_a_scoring_of_other_samples_or_metrics_leaves_the_files_of_others_alone(world: World, tmp_path: Path) -> None:
+    def change_answers() -> None:
+        world.samples = [replace(sample, answers={"two": 1.0}) for sample in world.samples]
+
+    def overwrite() -> None:
+        world.media["a"] = "x2"
+
+    kept: dict[str, bytes] = {}
+    changes: list[Callable[[], object]] = [
+        lambda: None, lambda: setattr(world, "limit", 2), lambda: setattr(world, "metrics", ("VQA soft accuracy",)),
+        change_answers, overwrite,
+    ]  # fmt: skip
+    for number, change in enumerate(changes, 1):
+        change()
+        for _ in range(2):
+            world.score(tmp_path, Scripted())
+        files = {path.name: path.read_bytes() for path in (tmp_path / "scores").iterdir()}
+        assert len(files) == 2 * number and kept.items() <= files.items()
+        kept = files
+    assert len(list((tmp_path / "predictions").iterdir())) == 1
+
+
 def test_questions_saved_anew_under_the_same_ids(trial: Trial, tmp_path: Path) -> None:
     places = ("--cache", trial.cache, "--runs", tmp_path / "runs")
     train = ("train", "--from-cache", "-m", "image", "--data", trial.world, "--run", "own", "--recipe", "playground")
