@@ -223,6 +223,7 @@ def test_a_limited_scoring_is_marked_wherever_its_figures_are_shown(data: Path, 
     figure = shown["tasks"]["qa"]["figures"]["exact match"]
     assert (shown["limit"], figure["scored"], figure["expected"], figure["of"]) == (2, 2, 2, 4)
     assert figure["interval"] == shown["tasks"]["qa"]["interval"] == "no interval: 2 media"
+    assert "not in the data" not in done.err and shown["unknown_ids"] == 0  # ids 2 and 3 are
     assert "no interval: 2 media" in done.out and "limited" not in epalm(*words).out
     assert epalm(*words, "--limit", 2).code == 0
     compared = epalm("compare", "p.scores.json", "p.scores.json")
