@@ -3,9 +3,11 @@
 Every option that names an output is declared `writable=True`, and goes through `require_output` before any work.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from epalm.errors import UsageError
@@ -65,8 +67,18 @@ def file_for_scores(request: ScoreRequest) -> Path:
     lines = lines_path(out)
     require_output(lines, reads, ours=is_own(lines, "samples"), force=request.force)
     if request.submission:
-        require_output(submission_path(request, out), reads, ours=False, force=request.force)
+        handed_on = submission_path(request, out)
+        require_output(handed_on, reads, ours=_names(out, handed_on), force=request.force)
     return out
+
+
+def _names(scores: Path, submission: Path) -> bool:
+    """Whether a file of scores says that this file was written with it: nothing in that one says whose it is."""
+    if not is_own(scores, "scores"):
+        return False
+    with suppress(ValueError):
+        return bool(json.loads(scores.read_bytes()).get("submission") == str(submission))
+    return False
 
 
 def data_files(spec: str) -> list[Path]:

@@ -81,8 +81,11 @@ def test_vqas_own_reader_takes_the_file_and_finds_the_same_accuracy(tmp_path: Pa
         file, root / "v2_OpenEnded_mscoco_train2014_questions.json", root / "v2_mscoco_train2014_annotations.json"
     )
     assert own == pytest.approx(json.loads(done.out)["tasks"]["qa"]["metrics"]["VQA accuracy"]) and 0 < own < 1
-    again = epalm("score", "--predictions", path, *words, "--split", "train", "--submission", "vqa-v2")
-    assert again.code == 1 and "--force" in again.err
+    again = ("score", "--predictions", path, *words, "--split", "train", "--submission", "vqa-v2")
+    assert epalm(*again).code == 0  # over its own
+    (tmp_path / "p.scores.json").unlink()
+    refused = epalm(*again)  # over what may be anybody's
+    assert refused.code == 1 and "--force" in refused.err
     # What the server asks has no answers here: nothing is scored, and all is handed on.
     path = _given(tmp_path, f"vqa-v2/official:{root}", "test", {})
     done = epalm("score", "--predictions", path, *words, "--split", "test", "--submission", "vqa-v2", "--force")
