@@ -27,8 +27,8 @@ def datasets(
 ) -> None:
     """List the benchmarks that --data NAME:/root reads, or the files that one expects below its root.
 
-    With --root, also which of them are there, and how many samples and media each split has. --format lists the
-    benchmarks, or the files of one; --json has all in one object.
+    With --root, also which of them are there, and how many samples and media each split has; exit code 1 where they
+    cannot be read. --format lists the benchmarks, or the files of one; --json has all in one object.
 
     Examples:
 
@@ -64,14 +64,20 @@ def datasets(
         for each in forms:
             shown, heading = files[files["form"] == each.name], f"form {title}/{each.name}: {each.description}"
             show_listing(shown, listing.form, title=heading, cells=lambda file: _file_cells(file, root), empty="")
-    spec, splits = f"{name}:{root}", list[Record]()
+    spec, splits, fault = f"{name}:{root}", list[Record](), None
     if root is not None:
-        counts = count_splits(load_dataset(with_links(spec, follow=follow_links), media_here=False))
-        splits = records_of(counts)
-        if not listing.as_json:
-            show_listing(counts, listing.form, title=f"splits of --data {spec}", cells=_split_cells, empty="no samples")
+        try:
+            counts = count_splits(load_dataset(with_links(spec, follow=follow_links), media_here=False))
+            splits = records_of(counts)
+            if not listing.as_json:
+                heading = f"splits of --data {spec}"
+                show_listing(counts, listing.form, title=heading, cells=_split_cells, empty="no samples")
+        except UsageError as error:
+            fault = error
     if listing.as_json:
         typer.echo(json.dumps({**_facts(one), "files": records_of(files), "splits": splits}))
+    if fault:  # its hint may be this command, which has shown the files
+        raise UsageError(fault.message, hint=None if "epalm datasets" in (fault.hint or "") else fault.hint) from fault
 
 
 def _facts(one: "Benchmark") -> Record:

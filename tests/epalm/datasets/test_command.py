@@ -59,6 +59,11 @@ def test_a_folder_without_its_files_shows_the_layout_and_the_fault(epalm: Epalm,
     assert done.code == 1
     assert "train_balanced_questions.json" in done.out
     assert "holds no annotation file of gqa" in done.err and "Traceback" not in done.err
+    assert "epalm datasets" not in done.err
+    listed = epalm("datasets", "gqa", "--root", tmp_path, "--json")
+    shown = json.loads(listed.out)
+    assert listed.code == 1 and listed.err == done.err and shown["splits"] == []
+    assert shown["files"] and not any(file["found"] for file in shown["files"])
     for words, message in (
         (("datasets", "vqa"), "there is no benchmark 'vqa'"),
         (("datasets", "gqa/mine"), "gqa has no form 'mine'"),
