@@ -212,7 +212,7 @@ def _table(path: Path, split: str, file: TextIO) -> Iterator[Entry]:
     except (csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UsageError(f"{path}: not a table ({str(error)[:80]})", hint=_CUT_OFF) from error
     cells.index += 1
-    cells = cells[(cells.notna() & (cells != "")).any(axis=1)]
+    cells = cells[cells.apply(lambda column: column.str.strip().fillna("") != "").any(axis=1)]
     if len(cells) < 2:
         raise UsageError(f"{path} holds no row below a heading", hint=f"{_JSON_HINT}; or a table, with a heading")
     names = [name.strip() for name in cells.iloc[0].dropna()]

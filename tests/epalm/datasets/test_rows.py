@@ -178,7 +178,7 @@ def test_a_table_that_cannot_be_read_is_one_message(tmp_path: Path, text: str, m
 
 def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
-    path.write_text('\n,name\n0,"a\nb"\n\n1,c\n2,"d\r\ne"\n3,f\n')
+    path.write_text(' \n,name\n0,"a\nb"\n \t\n1,c\n2,"d\r\ne"\n3,f\n')
     assert [(row.where, row.values) for row in read_rows(path)] == [
         ("row 3", {"name": "a\nb"}),
         ("row 5", {"name": "c"}),
