@@ -13,7 +13,10 @@ from epalm.evaluate.request import ScoreRequest
 from epalm.figures import hundred, interval_in_words, samples_in_words
 
 _SKIPPED = 3  # exit code: a metric that was asked for by name could not run
-_OF_RUNS = ("run", "feature_set", "processes", "engine", "scheduler", "lm", "weights")  # options
+_OF_RUNS = (  # options
+    "run", "feature_set", "batch_size", "checkpoint", "allow_missing", "processes", "engine", "scheduler",
+    "dask_workers", "lm", "weights", "device",
+)  # fmt: skip
 
 
 def score(request: ScoreRequest, *, plan: bool = False, listing: Listing) -> None:

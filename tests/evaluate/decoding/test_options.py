@@ -122,7 +122,16 @@ def test_options_that_cannot_be(score: Score) -> None:
         (("--batch-size", "many"), "neither a number of samples nor auto"),
         (("--num-beams", 999_999), "takes 1,999,998 tokens"),
         (("--rank-answers", "nothing.txt"), "nothing.txt does not exist"),
-        (("--predictions", "p.json", "--sampling"), "--sampling does not go with --predictions"),
+        *(
+            (("--predictions", "p.json", *words), f"{words[0]} does not go with --predictions")
+            for words in (
+                ("--sampling",),
+                ("--batch-size", 8),
+                ("--checkpoint", "latest"),
+                ("--allow-missing", 1),
+                ("--device", "cpu"),
+            )
+        ),
     ]
     for words, message in cases:
         done = score(*words)
