@@ -163,6 +163,7 @@ def from_anywhere(spec: str) -> str:
 
 def short_name(spec: str) -> str:
     """What a data set is called, without where it lies."""
+    spec = spec.removeprefix(LINKS)
     return spec.partition(":")[0] if parse_spec(spec) else _split_root(spec)[0].name
 
 

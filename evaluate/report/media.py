@@ -59,7 +59,7 @@ def shown_media(
         if data is not None:
             raise
         warn(f"the media are not shown: {error.message}; --data says where they are")
-        return {name: {"fault": error.message} for name in names}
+        return {name: {"fault": "the data cannot be read"} for name in names}
     shown: dict[str, Shown] = {name: {"fault": "the data do not have it any more"} for name in names}
     files: dict[Modality, dict[str, MediaFile]] = {kind: {} for kind in Modality}
     for name, kind in {one.media: one.modality for one in dataset.samples if one.media in shown}.items():
@@ -67,7 +67,7 @@ def shown_media(
             files[kind][name] = dataset.locate(name)
         except MediaError as error:
             shown[name] = {"fault": error.message}
-    used = 0
+    root, used = f"{dataset.root.resolve()}/", 0
     with progress("media", len(names), "media") as advance:
         for kind, some in files.items():
             for name, preview in zip(some, make_previews(list(some.values()), kind, workers=workers), strict=True):
@@ -77,6 +77,11 @@ def shown_media(
                     size, shown[name] = 0, {"fault": f"left out: the media of a page may take {MAX_BYTES >> 20} MiB"}
                 used += size
                 advance()
+    # Who is sent the page need not know where the data lay.
+    for name, one in shown.items():
+        if "fault" in one:
+            path = next((some[name].path for some in files.values() if name in some), name)
+            shown[name] = {"fault": one["fault"].replace(str(path), name).replace(root, "")}
     if faults := [one["fault"] for one in shown.values() if "fault" in one]:
         warn(f"{len(faults)} of {len(names)} media are not shown, each with its reason; the first: {faults[0]}")
     return shown

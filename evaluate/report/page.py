@@ -16,10 +16,11 @@ import pandas as pd
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from epalm import __version__
+from epalm.datasets import short_name
 from epalm.errors import UsageError
 from epalm.evaluate.comparing import compare
 from epalm.evaluate.metrics.registry import metrics
-from epalm.evaluate.report.samples import Samples, histogram, mistakes, type_tables
+from epalm.evaluate.report.samples import Samples, count_with_media, histogram, mistakes, type_tables
 from epalm.evaluate.score_files import ScoreFile
 from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.samples import HEADLINE, Task
@@ -54,6 +55,7 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
         "data": data,
         "runs": described,
         "about": runs[0].figures,
+        "data_name": short_name(str(runs[0].figures["data"])),
         "tasks": _task_figures(runs),
         "differences": compared["comparisons"],
         "titles": _TASKS,
@@ -67,7 +69,7 @@ def render_page(runs: Sequence[ScoreFile], samples: Samples, media: Mapping[str,
         "there": sum(one.get("of", one["expected"]) for one in tasks),
         "limited": any(one["expected"] < one.get("of", 0) for one in tasks),
         "resampled": "; ".join(dict.fromkeys(one["interval"] for one in tasks)),
-        "media_shown": sum(row["shown"] for row in samples.rows),
+        "media_shown": count_with_media(samples, media),
     }
     return render("page.html", values, _SCRIPTS)
 
@@ -133,7 +135,8 @@ def _described(run: ScoreFile) -> dict[str, Any]:
         raise UsageError(f"{run.run.path} cannot be read: {error}", hint="train again, or take another run") from error
     inputs = run.run.inputs
     parts = {key: value for key, value in inputs.get("parts", {}).items() if key in _SHOWN_PARTS}
-    made_of = {key: value for key, value in inputs.items() if key not in ("parts", "data_root")} | parts  # private root
+    # Where the data lay is private.
+    made_of = {key: value for key, value in inputs.items() if key not in ("parts", "data", "data_root")} | parts
     return described | {"recipe": recipe, "inputs": inputs, "made_of": made_of, "curves": drawn}
 
 

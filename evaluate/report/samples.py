@@ -65,6 +65,11 @@ def make_samples(runs: Sequence[ScoreFile], shown: int) -> Samples:
     return Samples(rows, judged, frames)
 
 
+def count_with_media(samples: Samples, media: Mapping[str, Mapping[str, Any]]) -> int:
+    """How many of the rows have their media shown, which `media` has by name, and no fault in their place."""
+    return sum(row["shown"] and "fault" not in media[row["media"]] for row in samples.rows)
+
+
 def short(text: str, most: int = _MAX_TEXT) -> str:
     """The text, or its beginning."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
@@ -161,14 +166,21 @@ def _by_start(samples: Samples) -> list[dict[str, dict[str, Any]]]:
 
 
 def mistakes(samples: Samples) -> list[dict[str, Any]]:
-    """The commonest wrong answers of the first run: "wanted", "predicted" and how often each run predicts it."""
+    """The commonest wrong answers of the first run: "wanted", "predicted" and how often each run predicts it.
+
+    Both are shortened; "search" is the prediction as its row has it.
+    """
     counts = []
     for frame in samples.frames:
         wrong = frame[(frame["task"] == Task.QA) & (frame["score"] == 0)]
-        wanted = (short(texts[0] if texts else "", 60) for texts in wrong["wanted"])
-        counts.append(Counter(zip(wanted, (short(text.strip(), 60) for text in wrong["prediction"]), strict=True)))
+        wanted = (texts[0] if texts else "" for texts in wrong["wanted"])
+        counts.append(Counter(zip(wanted, (text.strip() for text in wrong["prediction"]), strict=True)))
     most = sorted(counts[0].items(), key=lambda item: (-item[1], item[0]))[:_MISTAKES]
-    return [{"wanted": pair[0], "predicted": pair[1], "counts": [count[pair] for count in counts]} for pair, _ in most]
+    return [
+        {"wanted": short(pair[0], 60), "predicted": short(pair[1], 60), "search": short(pair[1])}
+        | {"counts": [count[pair] for count in counts]}
+        for pair, _ in most
+    ]
 
 
 def histogram(samples: Samples) -> dict[str, Any] | None:

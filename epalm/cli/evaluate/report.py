@@ -53,7 +53,7 @@ def report(
     """
     from epalm.evaluate.report.media import shown_media
     from epalm.evaluate.report.page import render_page
-    from epalm.evaluate.report.samples import make_samples
+    from epalm.evaluate.report.samples import count_with_media, make_samples
     from epalm.evaluate.score_files import read_scores
     from epalm.extract.decoding.workers import default_workers
     from epalm.train.runs.run_folder import writing
@@ -70,7 +70,7 @@ def report(
     page = render_page(scored, listed, media)
     with writing(path.parent):
         write_atomically(path, page)
-    shown = sum(row["shown"] for row in listed.rows)
+    shown = count_with_media(listed, media)
     if as_json:
         missing = sum("fault" in one for one in media.values())
         counts = {"samples": len(first.frame), "listed": len(listed.rows), "shown": shown, "media_missing": missing}

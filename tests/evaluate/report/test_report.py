@@ -21,7 +21,7 @@ from epalm.evaluate.report import media as report_media
 from epalm.evaluate.report import page as report_page
 from epalm.evaluate.report import samples as report_samples
 from epalm.evaluate.report.page import PAGES, curves
-from epalm.evaluate.report.samples import make_samples
+from epalm.evaluate.report.samples import make_samples, mistakes
 from epalm.evaluate.score_files import read_scores
 from epalm.extract.decoding import workers
 from epalm.media import MediaFile
@@ -67,6 +67,8 @@ def test_one_file_the_same_each_time_with_nothing_to_fetch(here: Path, epalm: Ep
     assert policy.startswith("default-src &#39;none&#39;") and "unsafe" not in policy and "http" not in policy
     assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
     assert "/home/me" not in text and "6b18" * 16 in text
+    root = json.loads((here / ".epalm/runs/careful/scores/test.json").read_text())["data"].partition(":")[2]
+    assert root and root not in text and "<bdi>data.jsonl</bdi>" in text
 
 
 def test_hostile_texts_stay_texts(here: Path, epalm: Epalm) -> None:
@@ -81,8 +83,7 @@ def test_hostile_texts_stay_texts(here: Path, epalm: Epalm) -> None:
     text = (here / "page.html").read_text(encoding="utf-8")
     assert text.count("</script>") == 2 and 'onerror="' not in text
     assert name not in text and "&lt;i&gt;x" in text
-    rows = json.loads(re.findall(r'id="data">(.*?)</script>', text, re.DOTALL)[0])["rows"]
-    assert [row["prompt"] for row in rows if row["texts"][0] == HARM] == [HARM]
+    assert [row["prompt"] for row in _data(text)["rows"] if row["texts"][0] == HARM] == [HARM]
     assert "\u2028" not in re.sub(r"<script.*", "", text.split("</style>")[0])
 
 
@@ -109,16 +110,58 @@ def test_media_that_cannot_be_shown_say_why(here: Path, epalm: Epalm, monkeypatc
     monkeypatch.setattr(report_media, "MAX_BYTES", 60_000)
     done = epalm("report", "--samples", 1000, "--out", "page.html", "--json")
     assert done.code == 0, done.err
-    assert json.loads(done.out)["media_missing"] > 1 and "are not shown" in done.err
+    counts = json.loads(done.out)
+    assert counts["media_missing"] > 1 and "are not shown" in done.err
     text = (here / "page.html").read_text()
+    faulty = [row["media"] for row in _data(text)["rows"] if "fault" in _data(text)["media"][row["media"]]]
+    assert counts["shown"] == counts["samples"] - len(faulty) < counts["samples"]
+    assert f"; {counts['shown']} of them with their media" in text and f"and {counts['shown']} of" in text
     assert "the file does not exist" in text and "left out: the media of a page" in text
     assert len(text) < 60_000 + 200_000
     (here / "data.jsonl").unlink()
     gone = epalm("report", "--samples", 5, "--out", "page.html")
     assert gone.code == 0 and "data.jsonl does not exist" in gone.err and "--data" in gone.err
-    assert "data.jsonl does not exist" in (here / "page.html").read_text()
+    assert "0 of " in gone.out and "samples with their media" in gone.out
+    text = (here / "page.html").read_text()
+    assert "the data cannot be read" in text and "does not exist" not in text
     asked = epalm("report", "--data", "nowhere.jsonl")
     assert asked.code == 1 and "nowhere.jsonl" in asked.err and asked.err.count("error:") == 1
+
+
+def test_a_fault_does_not_say_where_the_data_lay(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "private"
+    (root / "image").mkdir(parents=True)
+    (root / "image/loop.jpg").symlink_to("loop.jpg")
+
+    def faulty(media: list[MediaFile], *_: object, **__: object) -> list[dict[str, Any]]:
+        return [{"fault": f"{one.path}: Invalid data found in {str(one.path)!r}"} for one in media]
+
+    monkeypatch.setattr(report_media, "make_previews", faulty)
+    scored = read_scores("careful", Path(".epalm/runs"))
+    samples = make_samples([scored], 50)
+    samples.rows[0] |= {"media": "image/loop.jpg", "shown": True}
+    lines = Path("data.jsonl").read_text() + json.dumps(
+        {"id": "loop", "modality": "image", "media": "image/loop.jpg", "task": "caption", "split": "test"}
+    )
+    Path("data.jsonl").write_text(lines)
+    shown = report_media.shown_media(scored, samples, f"data.jsonl:{root}", follow_links=False, workers=0)
+    faults = {name: one["fault"] for name, one in shown.items()}
+    assert "symbolic links" in faults["image/loop.jpg"] and not any(str(tmp_path) in one for one in faults.values())
+    assert any(one == f"{name}: Invalid data found in {name!r}" for name, one in faults.items())
+
+
+def test_the_whole_of_a_wrong_answer_is_searched_for(here: Path) -> None:
+    path = here / ".epalm/runs/careful/scores/test.per-sample.jsonl"
+    long = " ".join(f"word{number}" for number in range(300))
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    wrong = next(line for line in lines if line["task"] == "qa" and not line["scores"]["exact match"])
+    for line in lines:
+        line["text"] = f" {long}" if line is wrong else line["text"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    samples = make_samples([read_scores("careful", Path(".epalm/runs"))], 0)
+    (one,) = [one for one in mistakes(samples) if one["predicted"].startswith("word0 ")]
+    (row,) = [row for row in samples.rows if row["id"] == wrong["id"]]
+    assert len(one["predicted"]) < 100 and all(word in row["texts"][0].split() for word in one["search"].split()[:100])
 
 
 def test_a_training_that_went_astray_and_samples_that_nobody_scored(here: Path, epalm: Epalm) -> None:
@@ -194,6 +237,11 @@ def test_the_commands_of_the_document(here: Path, epalm: Epalm) -> None:
     for words in commands:
         done = epalm(*words[1:], "--samples", 0)
         assert done.code == 0, done.err
+
+
+def _data(page: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(re.findall(r'id="data">(.*?)</script>', page, re.DOTALL)[0])
+    return data
 
 
 def _preview(path: Path, modality: Modality) -> dict[str, Any]:
