@@ -27,7 +27,7 @@ _FIGURES = [
 ]
 LEDGER_COLUMNS = ["set", "modality", "media", "digest", "error", "hint", "warning"]
 SETS, _INDEX = "sets", "stat-index.sqlite"
-_LATEST = "latest"  # one object for each modality: two extractions at once leave both notes
+LATEST = "latest"  # one object for each modality: two extractions at once leave both notes
 _USES, _LAST_USED = "uses", "used.json"  # with each set: marks that keep it from being collected
 _LOCAL = Path(".epalm")  # where the media index lies when the cache is in an object store
 
@@ -144,13 +144,13 @@ class Cache:
     def remember(self, modality: str, name: str, layers: tuple[int, ...], data: str, tokens: str | None = None) -> None:
         """Note an extraction as the latest one of its modality, and of all. Raises CacheError."""
         latest = LatestExtraction(modality, name, layers, data, time.time(), tokens)
-        self.objects.write(f"{_LATEST}/{modality}.json", (json.dumps(asdict(latest), indent=2) + "\n").encode())
+        self.objects.write(f"{LATEST}/{modality}.json", (json.dumps(asdict(latest), indent=2) + "\n").encode())
 
     def forget(self, name: str) -> None:
         """Let no extraction into the set of that name be the latest one any more."""
         for latest in self._every_latest():
             if latest.set == name:
-                self.objects.delete(f"{_LATEST}/{latest.modality}.json")
+                self.objects.delete(f"{LATEST}/{latest.modality}.json")
 
     def latest(self, modality: str | None = None) -> LatestExtraction:
         """The latest extraction, of one modality or of all. Raises CacheError when there is none."""
@@ -184,9 +184,9 @@ class Cache:
     def _every_latest(self) -> list[LatestExtraction]:
         """That of each modality; damaged notes are passed over."""
         latest = []
-        for key in self.objects.names(_LATEST):
+        for key in self.objects.names(LATEST):
             with suppress(MissingObjectError, ValueError, TypeError, KeyError):
-                value = json.loads(self.objects.read(f"{_LATEST}/{key}"))
+                value = json.loads(self.objects.read(f"{LATEST}/{key}"))
                 latest.append(LatestExtraction(**{**value, "layers": tuple(value["layers"])}))
         return latest
 

@@ -1,7 +1,8 @@
 """Collecting what nothing needs: leftovers of killed processes, folders that never became a set, sets without users.
 
 Finding and deleting are apart, so that what would be deleted can be shown. Nothing is found that was written, or is in
-a set that was used, within the grace period. Knows marks of runs; looks into no run folder itself.
+a set that was used, within the grace period, and nothing that this program does not write itself: a cache may lie in a
+folder that holds other things, too. Knows marks of runs; looks into no run folder itself.
 """
 
 import re
@@ -17,11 +18,18 @@ from epalm.cache.blocks import BLOCKS, RECORDS, read_record
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import MANIFESTS
 from epalm.cache.objects.base import Objects, Stored
-from epalm.cache.store import SETS, Cache, last_used, unread_marks, uses
+from epalm.cache.store import LATEST, SETS, Cache, last_used, unread_marks, uses
 from epalm.errors import CacheError
 
 GRACE = 24 * 3600.0  # seconds: whoever writes a block is done with it by then
-_DRAFT = re.compile(r"(^|/)\.[^/]+\.[0-9a-f]{8}$")  # as durable files are called until they are whole
+_SET = re.compile(r"[a-z]+-[a-z0-9-]*-[0-9a-f]{12}")  # as sets are named
+_FOLDER = r"[0-9a-f]{16}-[0-9a-f]{8}"  # of a block, as `write_block` names it
+_DRAFT = re.compile(r"(^|/)\.([^/]+)\.[0-9a-f]{8}$")  # as durable files are called until they are whole
+_WRITTEN = re.compile(  # all that is put into a set's folder, and where extractions are noted
+    r"(zarr|spec|recorded|used)\.json|ledger\.jsonl(\.d/[^/]+)?|\.[a-z.]+\.lock"
+    rf"|blocks/(zarr\.json|{_FOLDER}/(zarr\.json|c(\.0)+))"
+    rf"|(records|manifests|uses)/[0-9a-f]{{16}}\.jsonl?|{LATEST}/[a-z]+\.json"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +53,27 @@ def find_garbage(
         CacheError: the storage cannot be read.
     """
     before = time.time() - grace
-    walked: dict[str, list[Stored]] = {"": []}  # set → its objects, by keys below its folder; "" → those of no set
-    for one in cache.objects.walk():
-        parts = one.key.split("/", 2)
-        if parts[0] == SETS and len(parts) == 3:
-            walked.setdefault(parts[1], []).append(Stored(parts[2], one.bytes, one.modified))
-        else:
-            walked[""].append(one)
-    garbage, known = [], set(cache.set_names())
+    walked: dict[str, list[Stored]] = {}  # set → its objects, by keys below its folder
+    for one in cache.objects.below(SETS).walk():
+        name, _, key = one.key.partition("/")
+        if key and _SET.fullmatch(name):
+            walked.setdefault(name, []).append(Stored(key, one.bytes, one.modified))
+    notes = [Stored(f"{LATEST}/{one.key}", one.bytes, one.modified) for one in cache.objects.below(LATEST).walk()]
+    garbage, known = _left_over("", cache.objects, grace, notes), set(cache.set_names())
     for name, objects in walked.items():
-        folder = f"{SETS}/{name}" if name else ""
-        below = cache.objects.below(folder) if name else cache.objects
+        folder = f"{SETS}/{name}"
+        below = cache.objects.below(folder)
         old = all(one.modified < before for one in objects)
         what = ""
-        if name and old and name not in known:
+        if old and name not in known and all(map(_is_written, objects)):
             what = "a folder that never became a feature set"
-        elif name and old and unused and _is_unused(below, name, before, (runs or {}).get(name, ())):
+        elif old and unused and name in known and _is_unused(below, name, before, (runs or {}).get(name, ())):
             what = "a feature set that no run uses"
         if what:
             size = sum(one.bytes for one in objects)
             garbage.append(Garbage(folder, what, size, partial(_delete_set, cache, name)))
-        elif left := leftovers(below, grace=grace, walked=objects):
-            size = sum(one.bytes for one in left)
-            garbage.append(Garbage(folder, "left over by killed processes", size, partial(delete_all, below, left)))
+        else:
+            garbage += _left_over(folder, below, grace, objects)
     return garbage
 
 
@@ -93,7 +99,7 @@ def leftovers(objects: Objects, *, grace: float = GRACE, walked: Iterable[Stored
     old = [one for one in every if one.modified < before]
     folders = set(map(_folder, every)) - {""}
     loose = folders - _folders_in_use(objects, folders)
-    return [one for one in old if _DRAFT.search(one.key) or _folder(one) in loose]
+    return [one for one in old if _is_draft(one) or _folder(one) in loose]
 
 
 def delete_all(objects: Objects, left: Collection[Stored]) -> None:
@@ -105,10 +111,25 @@ def delete_all(objects: Objects, left: Collection[Stored]) -> None:
             objects.delete_below(f"{BLOCKS}/{folder}")
 
 
+def _left_over(folder: str, objects: Objects, grace: float, walked: Iterable[Stored]) -> list[Garbage]:
+    left = leftovers(objects, grace=grace, walked=walked)
+    size = sum(one.bytes for one in left)
+    return [Garbage(folder, "left over by killed processes", size, partial(delete_all, objects, left))] if left else []
+
+
+def _is_draft(one: Stored) -> bool:
+    return bool(_DRAFT.search(one.key)) and _is_written(one)
+
+
+def _is_written(one: Stored) -> bool:
+    """Whether this program writes an object of that key, or its draft."""
+    return bool(_WRITTEN.fullmatch(_DRAFT.sub(r"\1\2", one.key)))
+
+
 def _folder(one: Stored) -> str:
     """Name of the block's folder that an object lies in; "" for another object."""
     parts = one.key.split("/")
-    return parts[1] if parts[0] == BLOCKS and len(parts) > 2 else ""
+    return parts[1] if parts[0] == BLOCKS and _is_written(one) and len(parts) > 2 else ""
 
 
 def _folders_in_use(objects: Objects, folders: Iterable[str]) -> set[str]:

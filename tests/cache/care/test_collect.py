@@ -52,7 +52,8 @@ def _draft(features: FeatureSet) -> Path:
 
 
 def _draft_of_the_cache(features: FeatureSet) -> Path:
-    path = folder(features).parents[1] / ".latest.json.89abcdef"
+    path = folder(features).parents[1] / "latest" / ".image.json.89abcdef"
+    path.parent.mkdir()
     path.write_text("{")
     return path
 
@@ -98,6 +99,19 @@ def test_nothing_of_a_sound_set_is_garbage_however_old(features: FeatureSet, tmp
     assert garbage_in(tmp_path, grace=0) == []
     assert "nothing to free" in epalm("cache", "gc", "--cache", tmp_path).err
     whole(features)
+
+
+def test_what_lies_beside_a_cache_in_its_folder_stays_however_old(features: FeatureSet, tmp_path: Path) -> None:
+    held = folder(features).relative_to(tmp_path).as_posix()
+    for key in (
+        *("sets/train/photos.txt", "sets/train/zarr.json", "sets/image-vit-0123456789ab/notes.txt"),
+        *("blocks/castle/model.obj", "blocks/0123456789abcdef-89abcdef/c.0.0.0.0.0", f"{held}/blocks/castle/model.obj"),
+        *("notes/.draft.12345678", ".draft.12345678", "latest/.draft.12345678", f"{held}/records/.draft.12345678"),
+    ):
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key).write_text("mine")
+    age(tmp_path)
+    assert garbage_in(tmp_path) == []
 
 
 def test_sets_without_a_user_go_when_that_is_asked_for(features: FeatureSet, tmp_path: Path, epalm: Epalm) -> None:
