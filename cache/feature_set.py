@@ -16,6 +16,7 @@ from epalm.cache.blocks import (
     GROUP,
     GROUPS,
     RECORDS,
+    DamageError,
     Fault,
     Record,
     missing_parts,
@@ -26,7 +27,7 @@ from epalm.cache.blocks import (
     write_block,
 )
 from epalm.cache.manifest import Entry, Ledger, names_by_digest, read_manifests
-from epalm.cache.objects.base import Objects
+from epalm.cache.objects.base import MissingObjectError, Objects
 from epalm.cache.reader import FeatureReader
 from epalm.cache.row_table import RowTable
 from epalm.cache.spec import FeatureSpec
@@ -263,13 +264,26 @@ class FeatureSet:
             advance()
         return faults
 
-    def drop(self, block: str) -> None:
-        """Take a block's record away, then its folder: its rows are missing from now on, and can be made again."""
+    def drop(self, block: str, record: Record | None) -> bool:
+        """Take a block's record away, then its folder: its rows are missing from now on, and can be made again.
+
+        `record` is what was seen of it, None for a damaged one. Nothing goes, and False comes back, where that is not
+        its record any more: another process has dropped the block, or made it again.
+        """
         with self.objects.lock(RECORDS):  # a folder without a record may be one that is just being written
+            try:
+                there: Record | None = read_record(self.objects, block)
+            except MissingObjectError:
+                return False
+            except DamageError:
+                there = None
+            if there != record:
+                return False
             self.objects.delete(Record.key(block))
             for folder in self.objects.names(BLOCKS):
                 if folder.startswith(f"{block}-"):
                     self.objects.delete_below(f"{BLOCKS}/{folder}")
+        return True
 
     def _add(self, record: Record) -> None:
         self._records[record.block] = record

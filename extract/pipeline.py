@@ -71,8 +71,8 @@ def execute(plan: ExtractionPlan) -> ExtractSummary:
         )
         if plan.lost:
             warn(f"{len(plan.lost)} blocks of {plan.spec.name} are not there any more; their media count as new")
-        for block in plan.lost:
-            features.drop(block)
+        for record in plan.lost:
+            features.drop(record.block, record)
     if plan.pending:
         with progress(f"extract {request.modality}", len(plan.pending), "media") as advance:
             if cluster := request.cluster():

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from epalm.cache.blocks import Record
 from epalm.cache.care.why import nearest_difference
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.spec import FeatureSpec, parse_layers
@@ -65,7 +66,7 @@ class ExtractionPlan:
     augmented: int = 0
     bytes: int = 0  # that the new rows will take on disk
     pending: tuple[Pending, ...] = ()
-    lost: tuple[str, ...] = ()
+    lost: tuple[Record, ...] = ()
     unreadable: Mapping[str, MediaError] = field(default_factory=dict)  # media → why
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)  # media → digest
     rule: str = CLS  # of the tokens that were asked for
@@ -173,7 +174,7 @@ def plan_media(
         augmented=sum(len(wanted[digest]) > 1 for digest in digests.values()),
         bytes=used.row_bytes * sum(len(item.views) for item in pending.values()),
         pending=tuple(sorted(pending.values(), key=lambda item: item.views)),  # else in the data set's order
-        lost=tuple(record.block for record in lost),
+        lost=tuple(lost),
         unreadable=unreadable,
         digests=digests,
         rule=spec.rule,

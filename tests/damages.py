@@ -79,7 +79,7 @@ def not_numbers(features: FeatureSet) -> None:
     record = max(features.records(), key=lambda record: record.bytes)
     values = blocks.read_block(features.objects, record).copy()
     values[1] = np.nan
-    features.drop(record.block)
+    features.drop(record.block, record)
     assert blocks.write_block(features.objects, record.rows, record.views, values, record.written)
 
 

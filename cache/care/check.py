@@ -69,8 +69,10 @@ def check_set(cache: Cache, name: str, *, repair: bool = False) -> Checkup:
     for fault in faults:
         finding = checkup.add(f"block {fault.block}", fault.error, _REPAIR if fault.damaged else _READ, fault.block)
         if repair and fault.damaged:
-            features.drop(fault.block)
-            finding["outcome"], finding["repair"] = _dropped(fault.record, whole, manifests)
+            done = LEFT, "another process has dropped it or made it again"
+            if features.drop(fault.block, fault.record):
+                done = _dropped(fault.record, whole, manifests)
+            finding["outcome"], finding["repair"] = done
     return checkup
 
 

@@ -25,7 +25,8 @@ ROOM = "free space (epalm cache gc), or choose another place"
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What there is to copy, or was copied: `blocks` of `source`, of which those in `replaced` are there, but damaged.
+    """What there is to copy, or was copied: `blocks` of `source`, of which those in `replaced` are there, but damaged
+    (block → its record there, None where that is damaged).
 
     `there` blocks need no copy; `held` is what the other side has, view → digests; `faults` are records of the source
     that cannot be read.
@@ -34,7 +35,7 @@ class Transfer:
     source: FeatureSet
     target: Cache
     blocks: tuple[Record, ...]
-    replaced: frozenset[str]
+    replaced: Mapping[str, Record | None]
     there: int
     held: Mapping[int, set[str]]
     manifests: tuple[Manifest, ...]
@@ -67,7 +68,8 @@ def plan_transfer(source: FeatureSet, target: Cache) -> Transfer:
     blocks = tuple(
         record for record in records if not all(held.get(view, set()).issuperset(record.rows) for view in record.views)
     )
-    replaced = frozenset(fault.block for fault in broken) & {record.block for record in blocks}
+    names = {record.block for record in blocks}
+    replaced = {fault.block: fault.record for fault in broken if fault.block in names}
     return Transfer(source, target, blocks, replaced, len(records) - len(blocks), held, manifests, tuple(faults))
 
 
@@ -104,7 +106,7 @@ def _copy(plan: Transfer, features: FeatureSet, record: Record) -> Fault | None:
     except (DamageError, MissingObjectError) as error:
         return Fault(record.block, error.message, record)
     if record.block in plan.replaced:
-        features.drop(record.block)
+        features.drop(record.block, plan.replaced[record.block])
     for digests, views, part in missing_parts(record.rows, record.views, values, plan.held):
         write_block(features.objects, digests, views, part, record.written)
     return None

@@ -128,7 +128,7 @@ def test_torn_metadata_of_zarr_is_found_and_repaired(text: str, features: Featur
     (record,) = features.records()
     (folder(features) / "blocks" / record.folder / "zarr.json").write_text(text)
     (fault,) = features.verify()
-    features.drop(fault.block)
+    features.drop(fault.block, fault.record)
     assert features.rows() == set()
     assert features.write_block(names(ROWS), values(ROWS))
     assert features.verify() == []

@@ -113,7 +113,7 @@ def test_damage_is_found_named_and_repaired(kind: str, tmp_path: Path) -> None:
         assert "epalm cache verify" in (caught.value.hint or "")
     (fault,) = features.verify()
     assert fault.block == record.block
-    features.drop(fault.block)
+    features.drop(fault.block, fault.record)
     assert features.verify() == []
     assert features.rows() == set(expected) - set(record.rows)
     assert features.write_block(record.rows, np.stack([expected[name] for name in record.rows])[:, np.newaxis])

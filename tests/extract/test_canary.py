@@ -69,7 +69,7 @@ def _rewrite(trial: Trial, change: Callable[[str, np.ndarray], np.ndarray], **li
     features.note({**recorded, **libraries})
     for record in features.records():
         values = read_block(features.objects, record)
-        features.drop(record.block)
+        features.drop(record.block, record)
         rows = [change(digest, row.astype(np.float32)) for digest, row in zip(record.rows, values, strict=True)]
         features.write_block(record.rows, np.stack(rows).astype(values.dtype), record.views)
     features.note(recorded)

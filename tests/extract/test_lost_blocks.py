@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from epalm.cache.blocks import read_block
+from epalm.cache.store import Cache
 from tests.conftest import Epalm
 from tests.feature_sets import BLOCKS, make_set
 
@@ -24,6 +26,19 @@ def test_a_set_knows_which_of_its_blocks_are_gone(where: str, whole: bool, tmp_p
     else:
         features.objects.delete(record.chunk)
     assert features.lost_blocks() == [record]
+
+
+def test_a_block_that_another_process_has_made_again_is_not_dropped(tmp_path: Path) -> None:
+    features = make_set(tmp_path / "cache", BLOCKS[:1])
+    (record,), values = features.records(), read_block(features.objects, features.records()[0])
+    features.objects.delete_below(record.chunk.rpartition("/")[0])
+    one, other = (Cache(tmp_path / "cache").load(features.name) for _ in range(2))
+    assert one.lost_blocks() == other.lost_blocks() == [record]
+    assert one.drop(record.block, record)
+    assert not other.drop(record.block, record)  # nor one that is just being made again
+    assert one.write_block(record.rows, values, record.views) == len(record.rows)
+    assert not other.drop(record.block, record)
+    assert other.rows() == set(record.rows) and other.verify() == []
 
 
 def test_media_of_deleted_blocks_are_encoded_again(

@@ -107,7 +107,8 @@ def test_a_warned_medium_has_a_row_and_is_counted_from_then_on(tmp_path: Path) -
 def test_a_warned_medium_whose_row_is_gone_is_encoded_again(tmp_path: Path) -> None:
     cache, dataset = Cache(tmp_path / "cache"), _dataset(tmp_path / "media", ["a.png"], ["r.png"])
     features = cache.find(_run(dataset, cache).set_name)
-    features.drop(features.block_names()[0])
+    record = features.records()[0]
+    assert features.drop(record.block, record)
     assert not features.warned_media()
     again = _run(dataset, cache)
     assert (again.hits, again.encoded, again.warned) == (0, 2, 1)
