@@ -47,7 +47,7 @@ class Objects(Protocol):
         return len(data)
 
     def size(self, key: str) -> int | None:
-        """An object's size in bytes, None when there is none."""
+        """An object's size in bytes, None when there is none. Raises CacheError when that cannot be told."""
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         """Put an object, replacing one of that name in one step."""
@@ -73,7 +73,7 @@ class Objects(Protocol):
         """Names directly below a folder, of objects and folders, sorted; none when there is no such folder."""
 
     def walk(self) -> Iterator[Stored]:
-        """Every object at any depth, drafts included."""
+        """Every object at any depth, drafts included. Raises CacheError where a folder cannot be looked into."""
 
     def delete(self, key: str) -> None:
         """Take an object away, if it is there."""

@@ -33,10 +33,9 @@ class LocalObjects(Objects):
             return file.readinto(target)
 
     def size(self, key: str) -> int | None:
-        try:
-            return (self.root / key).stat().st_size
-        except OSError:
-            return None
+        with contextlib.suppress(MissingObjectError), self._reading(key) as path:
+            return path.stat().st_size
+        return None
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         with self._writing(key) as path:
@@ -61,20 +60,24 @@ class LocalObjects(Objects):
                 fsync(path.parent)
 
     def names(self, folder: str) -> list[str]:
-        try:
-            return sorted(path.name for path in (self.root / folder).iterdir() if not path.name.startswith("."))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise CacheError(f"{self.root / folder} cannot be read: {error.strerror}") from error
+        with contextlib.suppress(MissingObjectError), self._reading(folder) as path:
+            return sorted(one.name for one in path.iterdir() if not one.name.startswith("."))
+        return []
 
     def walk(self) -> Iterator[Stored]:
-        for parent, _, files in os.walk(self.root):
-            for name in files:
-                path = Path(parent) / name
-                with contextlib.suppress(FileNotFoundError):  # another process has just taken it away
+        def key(path: str) -> str:
+            return Path(path).relative_to(self.root).as_posix()
+
+        def refuse(error: OSError) -> None:
+            with contextlib.suppress(MissingObjectError), self._reading(key(error.filename)):
+                raise error
+
+        for parent, _, files in os.walk(self.root, onerror=refuse):
+            for one in (key(f"{parent}/{name}") for name in files):
+                # What is missing, another process has just taken away.
+                with contextlib.suppress(MissingObjectError), self._reading(one) as path:
                     status = path.lstat()
-                    yield Stored(path.relative_to(self.root).as_posix(), status.st_size, status.st_mtime)
+                    yield Stored(one, status.st_size, status.st_mtime)
 
     def delete(self, key: str) -> None:
         with self._writing(key, make=False) as path:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from epalm.cache.objects.base import MissingObjectError
 from epalm.cache.objects.local import LocalObjects
 from epalm.cache.store import open_objects
 from epalm.errors import CacheError
@@ -94,6 +95,32 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
             call()
     assert objects.names("") == []
     assert objects.size("a") is None
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("refused", ["a", "a/b"])
+def test_what_cannot_be_looked_at_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str, number: int
+) -> None:
+    objects = LocalObjects(tmp_path)
+    objects.write("a/b", b"1")
+
+    def refusing(whole: Callable[..., object]) -> Callable[..., object]:
+        def look(path: str, *words: object, **more: object) -> object:
+            if Path(path) == tmp_path / refused:
+                raise OSError(number, os.strerror(number), str(path))
+            return whole(path, *words, **more)
+
+        return look
+
+    looks: list[Callable[[], object]] = [lambda: objects.size(refused), lambda: list(objects.walk())]
+    for look in looks + [lambda: objects.names("a")] * (refused == "a"):
+        with monkeypatch.context() as patch:
+            for step in ("stat", "lstat", "scandir", "listdir"):
+                patch.setattr(os, step, refusing(getattr(os, step)))
+            with pytest.raises(CacheError, match="cannot be read") as caught:
+                look()
+        assert not isinstance(caught.value, MissingObjectError)
 
 
 @pytest.mark.parametrize("verb", ["write", "write_new"])
