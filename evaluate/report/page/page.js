@@ -3,20 +3,6 @@
 (() => {
   const told = JSON.parse(byId("data").textContent);
 
-  const theme = byId("theme");
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  let chosen = null;
-  const isDark = () => (chosen ?? (dark.matches ? "dark" : "light")) === "dark";
-  const name = () => { theme.textContent = isDark() ? "Light" : "Dark"; };
-  theme.addEventListener("click", () => {
-    chosen = isDark() ? "light" : "dark";
-    document.documentElement.dataset.theme = chosen;
-    name();
-  });
-  dark.addEventListener("change", name);
-  theme.setAttribute("aria-label", "Light or dark");
-  name();
-
   const tooltip = new Tooltip();
   for (const figure of document.querySelectorAll("figure[data-plot='loss'], figure[data-plot='exact']")) {
     const series = told.curves.flatMap((curves, run) =>
@@ -26,12 +12,7 @@
       figure.append(make("p", { class: "empty" }, "there was no validation"));
       continue;
     }
-    const plot = new CurvePlot(figure, tooltip, told.runs, series, Number(figure.dataset.factor ?? 1));
-    figure.querySelector("input")?.addEventListener("input", (event) => {
-      plot.log = event.target.checked;
-      plot.changed = true;
-      plot.drawAgain();
-    });
+    new CurvePlot(figure, tooltip, told.runs, series, Number(figure.dataset.factor ?? 1));
   }
   if (told.histogram) {
     byId("histogram-panel").hidden = false;

@@ -25,17 +25,6 @@ function roundUp(low, high, most) {
   return found;
 }
 
-function logTicks(low, high) {
-  const found = [];
-  for (let power = Math.floor(low); power <= Math.ceil(high); power += 1) {
-    for (const one of [1, 2, 5]) {
-      const at = Math.log10(one) + power;
-      if (at >= low - 1e-9 && at <= high + 1e-9) found.push(at);
-    }
-  }
-  return found.length < 9 ? found : found.filter((at) => Math.abs(at - Math.round(at)) < 1e-9);
-}
-
 function label(value) {
   const size = Math.abs(value);
   if (size >= 1e6) return `${+(value / 1e6).toFixed(1)}M`;
@@ -75,8 +64,8 @@ class Plot {
 
   drawAgain() {
     const width = Math.floor(this.holder.clientWidth);
-    if (!width || (width === this.width && !this.changed)) return;
-    [this.width, this.changed] = [width, false];
+    if (!width || width === this.width) return;
+    this.width = width;
     const { low, high, left, right, xTicks, yTicks } = this.ranges();
     this.x = (value) => MARGIN.left + ((value - left) / (right - left || 1)) * (width - MARGIN.left - MARGIN.right);
     this.y = (value) => HEIGHT - MARGIN.bottom - ((value - low) / (high - low || 1)) * (HEIGHT - MARGIN.top - MARGIN.bottom);
@@ -140,7 +129,6 @@ class CurvePlot extends Plot {
     this.series = series.map((one) => ({ ...one, points: one.points.map(([step, value]) => [step, value * factor]) }));
     this.stops = [...new Set(this.series.flatMap((one) => one.points.map(([step]) => step)))].sort((a, b) => a - b);
     this.xName = "step";
-    this.log = false;
     const several = runs.length > 1;
     this.legend(this.series.map((one) => make("li", {}, make("span", { class: `key run${one.run % 6}${one.validation ? "" : " train"}` }), this.name(one, several))));
   }
@@ -151,29 +139,21 @@ class CurvePlot extends Plot {
   }
 
   title() {
-    return `${this.figure.querySelector("figcaption").firstChild.textContent.trim()}, over steps; ${this.series.length} curves`;
-  }
-
-  scaled(value) {
-    return this.log ? Math.log10(Math.max(value, this.least)) : value;
+    return `${this.figure.querySelector("figcaption").textContent}, over steps; ${this.series.length} curves`;
   }
 
   ranges() {
     const values = this.series.flatMap((one) => one.points.map(([, value]) => value));
-    const positive = values.filter((value) => value > 0);
-    this.least = positive.length ? Math.min(...positive) : 1e-6;
-    const low = this.log ? this.scaled(this.least) : Math.min(0, ...values);
-    const highest = Math.max(...values.map((value) => this.scaled(value)), low + 1e-6);
-    const linear = roundUp(low, highest, 5);
-    const high = this.log ? highest : linear.at(-1);
-    const yTicks = this.log ? logTicks(low, high).map((at) => [at, label(10 ** at)]) : linear.map((at) => [at, label(at)]);
+    const low = Math.min(0, ...values);
+    const yTicks = roundUp(low, Math.max(...values, low + 1e-6), 5);
     const [left, right] = [Math.min(0, this.stops[0]), this.stops.at(-1)];
-    return { low, high, left, right, yTicks, xTicks: ticks(left, right, 6).map((at) => [at, label(at)]) };
+    const words = (at) => [at, label(at)];
+    return { low, high: yTicks.at(-1), left, right, yTicks: yTicks.map(words), xTicks: ticks(left, right, 6).map(words) };
   }
 
   paint(svg) {
     for (const one of this.series) {
-      const places = one.points.map(([step, value]) => [this.x(step).toFixed(1), this.y(this.scaled(value)).toFixed(1)]);
+      const places = one.points.map(([step, value]) => [this.x(step).toFixed(1), this.y(value).toFixed(1)]);
       const colour = `run${one.run % 6}`;
       svg.append(draw("path", { class: `${colour}${one.validation ? "" : " train"}`, d: `M${places.map((place) => place.join(" ")).join("L")}` }));
       if (one.validation && places.length < 40) {

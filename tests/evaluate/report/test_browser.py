@@ -120,8 +120,9 @@ def test_what_changed_between_runs_is_a_click_away(url: str, open_page: OpenPage
     for card in visit.page.locator(".card").all():
         first, other = (float(text) for text in card.locator(".score").all_inner_texts())
         assert other < first
-    visit.page.locator("[data-search]").first.click()
-    assert _count(visit) > 0 and visit.page.input_value("#grade") == "wrong"
+    for show in visit.page.locator("[data-search]").all():
+        show.click()
+        assert _count(visit) > 0 and visit.page.input_value("#grade") == "wrong"
     _require_clean(visit, url)
 
 
@@ -161,13 +162,8 @@ def test_plots_tell_their_values(url: str, open_page: OpenPage) -> None:
     loss.focus()
     page.keyboard.press("ArrowRight")
     assert page.inner_text("#tooltip") != before
-    drawn = page.locator("[data-plot=loss] path").first.get_attribute("d")
-    page.check("#log-scale")
-    assert page.locator("[data-plot=loss] path").first.get_attribute("d") != drawn
     page.locator("[data-plot=histogram] svg").hover(position={"x": 120, "y": 100})
     assert "captions" in page.inner_text("#tooltip")
-    page.click("#theme")
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     _require_clean(visit, url)
 
 
