@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from epalm.cli.bench.planning import Planned
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training
 from epalm.console import size_in_words
+from epalm.datasets import short_name
 from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.grids import Grid, GridMeasure, Row
 from epalm.train.request import PLAYGROUND
@@ -93,7 +94,7 @@ def _caption(grid: Grid, bench: BenchRequest, each: Sequence[Sequence[_Record]],
     mean = f"mean of {' or '.join(map(str, seeds))} seeds " if several else ""
     over = f"with the 95 % interval over media{' and seeds' if several else ''}" if "intervals" in grid.columns else ""
     caption = (
-        f"{grid.title}. Measured on {'the playground' if bench.data == PLAYGROUND else bench.data} "
+        f"{grid.title}. Measured on {'the playground' if bench.data == PLAYGROUND else short_name(bench.data)} "
         f"({', '.join(dict.fromkeys(record['modality'] for record in records))}), split {bench.split}, "
         f"{' or '.join(steps)} steps each, {' '.join(filter(None, ['× 100', mean.strip(), over]))}; "
         f"samples: {', '.join(f'{title} {words}' for title, words in zip(titles, samples, strict=True))}."
