@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from epalm import api
+from epalm import PLAYGROUND, api
 from epalm.cli.bench.marks import replace_marked
 from epalm.cli.bench.planning import plan_grid
 from epalm.cli.bench.table import make_table
@@ -29,7 +29,6 @@ from epalm.figures import hundred, interval_in_words
 from epalm.grids import load_grid
 from epalm.samples import Modality, Sample, Task
 from epalm.train.lm.load import lm_source
-from epalm.train.request import PLAYGROUND
 
 GRID = "levels-smollm2"
 HEADLINE = {Task.QA: "exact match", Task.CAPTION: "CIDEr"}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 DEFAULT_CACHE = ".epalm/cache"
 DEFAULT_RUNS = ".epalm/runs"
+PLAYGROUND = "playground"  # what the built-in world, its models and its recipe are called
 FRONT = ("features", "load", "predict", "runs", "score", "scores")  # of `epalm.api`, imported with the first use
 
 

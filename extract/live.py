@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from epalm import PLAYGROUND
 from epalm.cache.media_index import MediaIndex
 from epalm.cache.spec import parse_layers
 from epalm.console import warn
 from epalm.errors import MediaError, UsageError
 from epalm.extract.decoding.workers import default_workers
 from epalm.extract.encoders.registry import (
-    PLAYGROUND,
     Encoder,
     EncoderChoice,
     TrainableEncoder,

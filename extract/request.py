@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, fields
 
+from epalm import PLAYGROUND
 from epalm.dask_engine import Cluster, chosen_cluster
 from epalm.extract.encoders.registry import (
-    PLAYGROUND,
     EncoderChoice,
     default_kind,
     encoder_names,

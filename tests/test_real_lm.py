@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from benchmarks import real_lm
+from epalm import PLAYGROUND
 from epalm.cli.bench import trainings
 from epalm.datasets import load_dataset
 from epalm.samples import Modality
-from epalm.train.request import PLAYGROUND
 from tests.bench_commands import Runner
 
 WORD = "thing"

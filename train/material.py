@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from epalm import PLAYGROUND
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
 from epalm.console import say, warn
@@ -21,7 +22,7 @@ from epalm.train.data.batches import chosen_samples, few_shot
 from epalm.train.data.features import CachedFeatures, FeatureSource
 from epalm.train.data.text import load_text_format
 from epalm.train.lm.processes import ALONE, Processes
-from epalm.train.request import PLAYGROUND, TrainRequest, recipe_for
+from epalm.train.request import TrainRequest, recipe_for
 
 LiveSource = Callable[..., FeatureSource]  # the encoder in the loop: see `recipe_features`, in extraction
 

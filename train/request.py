@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from epalm import DEFAULT_CACHE, DEFAULT_RUNS
+from epalm import DEFAULT_CACHE, DEFAULT_RUNS, PLAYGROUND
 from epalm.request_fields import option
 from epalm.samples import LINKS, Modality
 from epalm.train.runs.tracking import TrackerName
 
-PLAYGROUND = "playground"
 OWN = "own"
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from epalm import PLAYGROUND
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training, logged, run_trainings
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS
 from epalm.cli.tables import Format, Record, show_listing
@@ -18,7 +19,7 @@ from epalm.console import say
 from epalm.extract.request import ExtractRequest
 from epalm.figures import hundred, samples_in_words
 from epalm.samples import HEADLINE, Modality
-from epalm.train.request import PLAYGROUND, RecipeChanges, TrainRequest
+from epalm.train.request import RecipeChanges, TrainRequest
 
 _SIDES = ("perception", "blind")
 _COLUMNS = (*_SIDES, "chance")

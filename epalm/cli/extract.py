@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from epalm import PLAYGROUND
 from epalm.console import say, warn
 from epalm.extract.request import ExtractRequest
 
@@ -36,10 +37,10 @@ def extract(request: ExtractRequest, *, plan: bool = False, as_json: bool = Fals
     from epalm.extract.plan import plan as plan_extraction
 
     choice = request.choice()
-    if request.data == "playground":
+    if request.data == PLAYGROUND:
         say("data: the playground, a small built-in world (--data takes your own)")
     weights = f"weights {choice.weights}" if choice.weights else "the paper's pretrained weights, from the Hub"
-    weights = "the playground's weights" if choice.weights == "playground" else weights
+    weights = "the playground's weights" if choice.weights == PLAYGROUND else weights
     say(f"encoder: {choice.kind}, {f'random weights (seed {choice.seed})' if choice.random_weights else weights}")
     planned = plan_extraction(request, dry=plan)
     if request.tokens is None and getattr(planned.encoder, "tokens", "cls") == "mean":

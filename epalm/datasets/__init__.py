@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from epalm import PLAYGROUND
 from epalm.datasets.benchmarks import parse_spec
 from epalm.datasets.generic import SAMPLE_FILES, read_samples
 from epalm.datasets.listing import MODALITIES, UNKNOWN, is_shard, list_files, media_of, passed_over_in_words, split_of
@@ -24,7 +25,6 @@ from epalm.samples import LINKS, Dataset, Modality, Sample, Task
 if TYPE_CHECKING:
     import pandas as pd
 
-PLAYGROUND = "playground"
 PLAYGROUND_ROOT = Path(".epalm/playground")
 _FORMS = (
     "a .jsonl, .json, .csv or .tsv file of samples, a folder of media or tar shards, shards, NAME:/root of a benchmark "

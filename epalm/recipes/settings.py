@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from epalm import PLAYGROUND
 from epalm.errors import UsageError
 from epalm.samples import Task
 
@@ -29,7 +30,7 @@ FORMS: dict[str, tuple[ConnectorForm, PromptForm, AdapterForm]] = {  # connector
 }
 # Blocks of the published OPTs: where tokens enter is known before the weights are there.
 OPT_BLOCKS = {
-    "playground": 8,
+    PLAYGROUND: 8,
     "facebook/opt-125m": 12,
     "facebook/opt-350m": 24,
     "facebook/opt-1.3b": 24,
@@ -263,7 +264,7 @@ class Config(Section):
     def from_anywhere(self) -> "Config":
         """The same for other working folders: a language model in a folder has its whole path as name."""
         folder = Path(self.lm.name)
-        return self.with_lm(str(folder.resolve())) if self.lm.name != "playground" and folder.is_dir() else self
+        return self.with_lm(str(folder.resolve())) if self.lm.name != PLAYGROUND and folder.is_dir() else self
 
     def resolved(self, blocks: int, norm: Literal["none", "rms"] = "none") -> "Config":
         """With `start` and `end` for a language model of that many blocks, and the variant's forms, filled in.

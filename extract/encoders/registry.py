@@ -14,6 +14,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from epalm import PLAYGROUND
 from epalm.cache.token_rules import TokenLayout, require_rule
 from epalm.errors import UsageError
 from epalm.extract.media.limits import Limits
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from epalm.weights import Source
 
 PLUG_INS = "epalm.encoders"  # group of entry points
-PLAYGROUND = "playground"
 # What options of few values may be, beside None where that is the default.
 _VALUES = {
     "precision": ("float32", "bfloat16", "float16"),

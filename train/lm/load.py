@@ -4,6 +4,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
+from epalm import PLAYGROUND
 from epalm.errors import UsageError
 from epalm.playground import weights_folder
 from epalm.plugins import require_package
@@ -59,7 +60,7 @@ def lm_shapes(source: Source, config: PreTrainedConfig) -> PreTrainedModel:
 
 def lm_source(name: str) -> Source:
     """Where the language model of that name comes from."""
-    return Source(str(weights_folder("lm")) if name == "playground" else name, option="lm.name")
+    return Source(str(weights_folder("lm")) if name == PLAYGROUND else name, option="lm.name")
 
 
 def lm_config(source: Source) -> PreTrainedConfig:

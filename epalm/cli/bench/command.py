@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from epalm import PLAYGROUND
 from epalm.cli.bench.trainings import BenchRequest, Training, earlier_outcome, plan_sets, run_trainings
 from epalm.cli.tables import Format, Listing, show_listing
 from epalm.console import print_table, say, size_in_words, time_in_words
 from epalm.samples import with_links
-from epalm.train.request import PLAYGROUND, recipe_for
+from epalm.train.request import recipe_for
 
 
 def bench(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from epalm import PLAYGROUND
 from epalm.cli.bench.trainings import BenchRequest, Training
 from epalm.errors import UsageError
 from epalm.evaluate.metrics.registry import metric_names, metrics_for
@@ -14,7 +15,7 @@ from epalm.playground import weights_folder
 from epalm.recipes.config import load_config
 from epalm.recipes.settings import OPT_BLOCKS
 from epalm.samples import Modality
-from epalm.train.request import PLAYGROUND, RecipeChanges, TrainRequest
+from epalm.train.request import RecipeChanges, TrainRequest
 
 Planned = dict[tuple[int, Modality], tuple[Training, ...]]  # by number of the row: one of each seed
 

@@ -7,13 +7,13 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epalm import PLAYGROUND
 from epalm.cli.bench.planning import Planned
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training
 from epalm.console import size_in_words
 from epalm.datasets import short_name
 from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.grids import Grid, GridMeasure, Row
-from epalm.train.request import PLAYGROUND
 
 if TYPE_CHECKING:
     from epalm.evaluate.score_files import ScoreFile

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from epalm import DEFAULT_CACHE, DEFAULT_RUNS, api
+from epalm import DEFAULT_CACHE, DEFAULT_RUNS, PLAYGROUND, api
 from epalm.cli.train import until_stopped
 from epalm.console import say, time_in_words
 from epalm.dask_engine import Cluster, Worker, device_of_worker, run_tasks
@@ -20,7 +20,7 @@ from epalm.extract.request import ExtractRequest
 from epalm.fingerprint import canonical_json, digest_json
 from epalm.request_fields import option
 from epalm.samples import Modality
-from epalm.train.request import PLAYGROUND, TrainRequest
+from epalm.train.request import TrainRequest
 
 if TYPE_CHECKING:
     from epalm.cache.spec import FeatureSpec

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from epalm import api
+from epalm import PLAYGROUND, api
 from epalm.evaluate.decoding.options import DecodeChoice
 from epalm.evaluate.request import ScoreRequest
 from epalm.extract.request import ExtractRequest
 from epalm.grids import Row, load_grid
 from epalm.samples import Modality
 from epalm.train.bridge.registry import bridges
-from epalm.train.request import PLAYGROUND, RecipeChanges, TrainRequest
+from epalm.train.request import RecipeChanges, TrainRequest
 
 pytestmark = pytest.mark.slow
 
