@@ -67,10 +67,14 @@ class Section(BaseModel):
         """What cannot go together, in words, and whether it is asked for."""
         return {}
 
+    def faults(self) -> str:
+        """All of `conflicts` that are asked for."""
+        return "; ".join(fault for fault, asked in self.conflicts().items() if asked)
+
     @model_validator(mode="after")
     def _refuse_conflicts(self) -> Self:
-        if faults := [fault for fault, asked in self.conflicts().items() if asked]:
-            raise ValueError("; ".join(faults))
+        if faults := self.faults():
+            raise ValueError(faults)
         return self
 
 
@@ -271,7 +275,7 @@ class Config(Section):
 
         `norm` is the language model's default behind the connector; the usual one, none, is left out.
 
-        Raises UsageError: the blocks are not there.
+        Raises UsageError: the blocks are not there, or nobody would see what enters at some of them.
         """
         end = self.model.end or max(1, blocks - 1)
         start = max(0, end - _INJECTED_BLOCKS) if self.model.start is None else self.model.start
@@ -283,7 +287,10 @@ class Config(Section):
         forms = dict(zip(("connector", "prompt", "adapters"), self.model.forms, strict=True))
         own = self.model.connector_norm or norm
         placed = {"start": start, "end": end, "connector_norm": None if own == norm == "none" else own}
-        return self.model_copy(update={"model": self.model.model_copy(update=placed | forms)})
+        model = self.model.model_copy(update=placed | forms)
+        if faults := model.faults():
+            raise UsageError(faults, hint=f"--set model.exit={end}, or leave it out")
+        return self.model_copy(update={"model": model})
 
     @property
     def known_depth(self) -> int | None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from epalm.errors import UsageError
 from epalm.recipes.config import Config, load_config, parse_inject, read_config
+from epalm.train.bridge.registry import with_bridge
 
 
 @pytest.mark.parametrize(("blocks", "start", "end"), [(32, 19, 31), (24, 11, 23), (12, 0, 11), (1, 0, 1)])
@@ -108,3 +109,9 @@ def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
 def test_blocks_that_the_model_lacks_are_refused() -> None:
     with pytest.raises(UsageError, match="8 blocks"):
         load_config("gqa", ["model.start=19", "model.end=31"]).resolved(8)
+
+
+@pytest.mark.parametrize("overrides", [["model.exit=5"], ["model.bridge=qp-inner", "model.exit=28"]])
+def test_tokens_that_would_enter_where_nobody_sees_them_are_refused(overrides: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"model\.exit \(\d+\) must not be below model\.end \((31|29)\)"):
+        with_bridge(load_config("own", overrides), 32).resolved(32)
