@@ -55,11 +55,14 @@ class Bridge:
         count = {"entered": entered} if self.by_block else {}
         return self.make(layers, layout, width, hidden_size, **count, **own)
 
-    def entry(self, blocks: int) -> Entry:
-        """Where its tokens enter a language model of so many blocks: late ones are twelve, or what there are."""
+    def entry(self, blocks: int, end: int | None = None) -> Entry:
+        """Where its tokens enter a language model of so many blocks: late ones are twelve, or what there are.
+
+        Another `end` than its own takes start and exit along.
+        """
         if self.behind is None:
-            return Entry(0, 1)
-        end = max(1, blocks - self.behind)
+            return Entry(0, end or 1)
+        end = end or max(1, blocks - self.behind)
         return Entry(max(0, end - _LATE_BLOCKS), end, end if self.leaves else None)
 
     def takes(self, rule: str) -> bool:
@@ -103,8 +106,8 @@ def with_bridge(config: Config, blocks: int | None = None) -> Config:
     form, length = one.prompt
     usual: dict[str, Any] = {"tokens": one.layers, "prompt": form, "prompt_length": length}
     usual["front_attention"] = one.front_attention
-    if blocks is not None and not {"start", "end"} & model.model_fields_set:
-        usual |= one.entry(blocks)._asdict()
+    if blocks is not None:
+        usual |= one.entry(blocks, model.end)._asdict()
     left = {key: value for key, value in usual.items() if key not in model.model_fields_set}
     return config.model_copy(update={"model": model.model_copy(update=left), "bridge": own})
 

@@ -74,6 +74,24 @@ def test_what_a_bridge_says_is_taken_unless_settings_do() -> None:
     assert (model.tokens, model.prompt_length, model.start, model.end) == (4, 7, 2, 5)
 
 
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        (["limber", "model.start=0"], (0, 1, None)),
+        (["limber", "model.end=2"], (0, 2, None)),
+        (["qp-inner", "model.start=18"], (18, 29, 29)),
+        (["qp-inner", "model.end=29"], (17, 29, 29)),
+        (["qp-inner", "model.end=31"], (19, 31, 31)),
+        (["qp-inner", "model.exit=32"], (17, 29, 32)),
+        (["cross-attention", "model.end=32"], (20, 32, None)),
+    ],
+)
+def test_one_place_that_settings_say_leaves_the_bridges_others(words: list[str], places: tuple[int | None, ...]) -> None:
+    bridge, setting = words
+    model = with_bridge(load_config("own", [f"model.bridge={bridge}", setting]), 32).resolved(32).model
+    assert (model.start, model.end, model.exit) == places
+
+
 def test_faults_of_a_bridge_are_one_message() -> None:
     with pytest.raises(UsageError, match="'means' is no bridge"):
         _model("model.bridge=means")
