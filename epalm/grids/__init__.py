@@ -13,11 +13,11 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 
 from epalm.errors import UsageError
 from epalm.recipes.config import parse_inject
-from epalm.recipes.settings import Section, Share
+from epalm.recipes.settings import Section, Seed, Share
 from epalm.samples import Modality, Task
 
 PAPER_BLOCKS = 32  # of the language model that a row's `inject` counts in
@@ -42,7 +42,7 @@ class Row(Section):
     lm: str | None = None
     bridge: str | None = None
     few_shot: FewShot | None = None  # samples, or a share of them
-    seeds: tuple[NonNegativeInt, ...] | None = None  # a training each; the row shows their mean [the grid's]
+    seeds: tuple[Seed, ...] | None = None  # a training each; the row shows their mean [the grid's]
     in_loop: bool = False  # the encoder runs in the training loop, and the cache is not used
     published: Mapping[str, float] = Field(default_factory=dict)  # × 100, by name of the measure
 
@@ -71,7 +71,7 @@ class Grid(Section):
     lms: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
     few_shot: tuple[FewShot, ...] = ()
-    seeds: tuple[NonNegativeInt, ...] = ()  # of every row [the recipe's]
+    seeds: tuple[Seed, ...] = ()  # of every row [the recipe's]
     measures: Annotated[tuple[GridMeasure, ...], Field(min_length=1)]
     first: str = "row"  # heading of the labels
     recipe: str | None = None  # [that of the data]

@@ -50,6 +50,7 @@ _INJECTED_BLOCKS = 12  # of OPT-2.7B: 19 to 31, of OPT-350M: 11 to 23; the last 
 Rate = Annotated[float, Field(ge=0, le=10)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]  # what torch takes
 TokenRule = Annotated[str, Field(pattern="^(cls|mean|pooled|all|time-mean|pool:[1-9][0-9x]*)$")]
 
 
@@ -61,7 +62,7 @@ def later(default: Any) -> Any:
 class Section(BaseModel):
     """Settings that no other names are accepted among."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     def conflicts(self) -> dict[str, bool]:
         """What cannot go together, in words, and whether it is asked for."""
@@ -186,7 +187,7 @@ class OptimSettings(Section):
     loss_on: Literal["all", "answer"] = "all"  # every real token, question included, or the answer's alone
     gradient_checkpointing: bool = False  # blocks with autograd run again for the gradient: less memory, more time
     compiled: bool = False  # torch.compile makes kernels for the blocks: minutes once, then faster
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
     def fitted(self, items: int) -> "OptimSettings":
         """With epochs and warm-up for so many training items in place of `min_steps` and `warmup_share`."""
@@ -234,7 +235,7 @@ class DecodeSettings(Section):
     sampling: bool = False  # draw tokens; there are no beams then
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # below 1 likely tokens are drawn more often
     top_p: Share = 1.0  # draw from the likeliest that have this share together
-    seed: NonNegativeInt = 0  # of what is drawn
+    seed: Seed = 0  # of what is drawn
 
 
 class Config(Section):

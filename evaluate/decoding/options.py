@@ -104,7 +104,7 @@ class DecodeChoice:
             num_beams=chosen.num_beams,
             max_length=chosen.max_length,
             sampling=Sampling(chosen.temperature, chosen.top_p, chosen.seed) if draws else None,
-            answers=read_answers(self.rank_answers) if self.rank_answers else (),
+            answers=read_answers(Path(self.rank_answers)) if self.rank_answers else (),
             batch_size=int(size) if size else None,
         )
 

@@ -97,6 +97,19 @@ def test_wrong_recipes_and_overrides_are_one_message(recipe: str, override: str,
         load_config(recipe, [override])
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("optim.clip_norm=inf", "optim.weight_decay=inf", "optim.loss_weight=nan", "bridge.deviation=inf"),
+        *(f"{section}.seed={2**64}" for section in ("optim", "decode")),
+    ],
+)
+def test_numbers_that_nothing_can_be_computed_with_are_refused(override: str) -> None:
+    with pytest.raises(UsageError, match=override.partition("=")[0]):
+        load_config("own", ["model.bridge=random-tokens", override])
+    assert load_config("own", [f"optim.seed={2**64 - 1}"]).optim.seed == 2**64 - 1
+
+
 def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("[optim]\nepochs = 3\n")

@@ -16,6 +16,7 @@ from epalm.errors import EpalmError, UsageError
 from epalm.evaluate.decoding.decode import BatchSize
 from epalm.evaluate.decoding.options import DecodeChoice, DecodeOptions, Sampling
 from epalm.evaluate.request import PredictRequest, ScoreRequest
+from epalm.recipes.settings import DecodeSettings
 from tests.conftest import Done
 from tests.scored_run import train_one
 from tests.trials import Trial
@@ -174,6 +175,12 @@ def test_too_little_memory_is_told(size: int | None, hint: str) -> None:
     assert hint in str(caught.value.hint)
     with pytest.raises(RuntimeError, match="a bug"):
         list(BatchSize(None, _CPU).batches([[1]], lambda batch: (_ for _ in ()).throw(RuntimeError("a bug"))))
+
+
+def test_a_file_of_answers_may_be_named_by_a_string(tmp_path: Path) -> None:
+    path: Any = str(tmp_path / "answers.txt")
+    Path(path).write_text("red\nblue\n")
+    assert DecodeChoice(rank_answers=path).options(DecodeSettings()).answers == ("red", "blue")
 
 
 def test_what_decides_predictions() -> None:
