@@ -232,7 +232,8 @@ def train_model(
                 if result is not None:
                     report({"step": step, "val_loss": result.loss, "val_exact": result.exact, "n": result.samples})
                     state = replace(state, validation=result)
-                if result is None or state.best is None or result.loss < state.best.loss:
+                best = state.best
+                if result is None or best is None or result.loss < best.loss or math.isnan(best.loss):
                     state = replace(state, best=result, best_step=step)
             if processes.count == 1:  # several learn of it with the next step's sums
                 stopping = stop()

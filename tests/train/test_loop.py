@@ -1,5 +1,6 @@
 """The loop gives each group of tensors its own learning rate; a step smooths, clips and drops out as it is told."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,11 +8,12 @@ import pytest
 import torch
 
 from epalm.recipes.config import load_config
+from epalm.train import loop
 from epalm.train.bridge.build import build_model
 from epalm.train.data.batches import Batch
 from epalm.train.lm.load import load_lm
 from epalm.train.lm.processes import ALONE
-from epalm.train.loop import TrainState, make_optimiser, take_step, train_model
+from epalm.train.loop import TrainState, Validation, make_optimiser, take_step, train_model
 
 
 class Same:
@@ -48,6 +50,19 @@ def test_the_connectors_rate_is_on_the_schedule_whichever_group_it_is(reverse: b
     train_model(model, optimiser, batches, [], config, start=TrainState(), **kept)
     assert [one["connector"] for one in rates] == pytest.approx([0.1, 0.2, 0.3])
     assert {one["fixed"] for one in rates} == {0.01}
+
+
+def test_a_validation_that_gave_no_number_is_not_the_best_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("playground", ["optim.epochs=1", "eval.every_steps=1"]).resolved(8)
+    model = build_model(config, load_lm("playground"), 3)
+    ids = torch.randint(4, 100, (2, 5))
+    batches: Any = Same(Batch(torch.randn(2, model.layers, 1, 3), ids, None, ids))
+    losses = iter((math.nan, 2.0, math.nan))
+    monkeypatch.setattr(loop, "validate", lambda *_: Validation(next(losses), 0.0, 1))
+    kept: dict[str, Any] = {"report": lambda _: None, "save": lambda _: None, "stop": lambda: False}
+    optimiser = make_optimiser(model, config.optim)
+    state = train_model(model, optimiser, batches, [], config, start=TrainState(), **kept)
+    assert state.best is not None and (state.best.loss, state.best_step) == (2.0, 2)
 
 
 def test_gradients_are_clipped_all_together_and_losses_smoothed() -> None:

@@ -86,7 +86,9 @@ def test_what_a_bridge_says_is_taken_unless_settings_do() -> None:
         (["cross-attention", "model.end=32"], (20, 32, None)),
     ],
 )
-def test_one_place_that_settings_say_leaves_the_bridges_others(words: list[str], places: tuple[int | None, ...]) -> None:
+def test_one_place_that_settings_say_leaves_the_bridges_others(
+    words: list[str], places: tuple[int | None, ...]
+) -> None:
     bridge, setting = words
     model = with_bridge(load_config("own", [f"model.bridge={bridge}", setting]), 32).resolved(32).model
     assert (model.start, model.end, model.exit) == places
