@@ -48,7 +48,7 @@ def few_shot(
     if amount is None:
         return tuple(samples)
     usable = [n for n, s in enumerate(samples) if (s.references if s.task is Task.CAPTION else s.answers)]
-    wanted = amount if isinstance(amount, int) else math.ceil(amount * len(usable))
+    wanted = amount if isinstance(amount, int) else math.ceil(round(amount * len(usable), 9))  # 0.07 · 100 > 7
     if wanted > len(usable):
         fault = f"data.few_shot asks for {wanted:,} samples, and there are {len(usable):,} to train on"
         raise UsageError(fault, hint=f"--few-shot {max(1, len(usable))}, or leave it out")

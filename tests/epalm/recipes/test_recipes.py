@@ -161,6 +161,9 @@ def test_few_depend_on_the_seed_alone_and_a_share_is_one_of_the_usable() -> None
     samples = _questions(100)
     assert few_shot(samples, 5, seed=1) == few_shot(samples, 5, seed=1) != few_shot(samples, 5, seed=2)
     assert len(few_shot(samples, 0.1, seed=1)) == 9  # of 85 with an answer
+    assert len(few_shot(samples, 0.2, seed=1)) == 17
+    answered = [replace(sample, answers={"a": 1.0}) for sample in samples]
+    assert [len(few_shot(answered, share, seed=1)) for share in (0.07, 0.55, 1e-9)] == [7, 55, 1]
     assert len(few_shot(samples, None, seed=1)) == 100
     with pytest.raises(UsageError, match="there are 85"):
         few_shot(samples, 86, seed=1)
