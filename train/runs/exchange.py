@@ -7,6 +7,7 @@ when they are put into a model.
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from epalm.train.bridge.registry import EPALM
 from epalm.train.data.templates import ANSWER
 from epalm.train.data.text import load_text_format
 from epalm.train.lm.load import load_lm
-from epalm.train.runs.run_folder import RunFolder
+from epalm.train.runs.run_folder import RunFolder, writing
 
 _KEPT = ("modality", "width", "layout", "lm", "epalm", "imported")  # of a run's inputs
 _OF_FEATURES = ("encoder", "layers", "preprocessing", "choice")
@@ -53,27 +54,32 @@ def export_run(run: RunFolder, out: Path, *, checkpoint: str = "best") -> int:
     """Write the run's checkpoint into a new folder; how many bytes that takes.
 
     Raises:
-        UsageError: the checkpoint is missing or damaged, or something is at `out` already.
+        UsageError: the checkpoint or its scores are damaged, there is none, or something is at `out` already.
         EpalmError: the folder cannot be written.
     """
     inputs, (tensors, step) = run.inputs, run.load(checkpoint)
+    kept = {key: inputs[key] for key in _KEPT if key in inputs}
+    features = {"source": "live", "view_seed": None, **{key: inputs["features"][key] for key in _OF_FEATURES}}
+    card = _card(run, features, step, sum(tensor.numel() for tensor in tensors.values()))
     try:
         out.mkdir(parents=True)
     except FileExistsError as error:
         raise UsageError(f"{out} is there already", hint="name a folder that is not") from error
     except OSError as error:
         raise EpalmError(f"{out} cannot be made: {error}", hint="name another folder") from error
-    kept = {key: inputs[key] for key in _KEPT if key in inputs}
-    features = {"source": "live", "view_seed": None, **{key: inputs["features"][key] for key in _OF_FEATURES}}
     exported = RunFolder(out)
-    exported.begin(run.config, {**kept, "data": "", "features": features})
-    exported.save_only(tensors, step=step)
-    card = _card(run, features, sum(tensor.numel() for tensor in tensors.values()))
-    write_atomically(out / "README.md", card.encode())
+    try:
+        exported.begin(run.config, {**kept, "data": "", "features": features})
+        exported.save_only(tensors, step=step)
+        with writing(out):
+            write_atomically(out / "README.md", card.encode())
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
     return sum(path.stat().st_size for path in out.iterdir())
 
 
-def _card(run: RunFolder, features: dict[str, Any], parameters: int) -> str:
+def _card(run: RunFolder, features: dict[str, Any], step: int, parameters: int) -> str:
     inputs, config, model, lm = run.inputs, run.config, run.config.model, run.config.lm.name
     weights = json.loads(features["choice"]["encoder"])["weights"] if features["choice"] else None
     base = f"base_model: {lm}\n" if lm.count("/") == 1 and not lm.startswith((".", "/")) else ""
@@ -96,7 +102,7 @@ frozen language model take {inputs["modality"]} input. {config.description}
 | language model | {lm}, {config.lm.dtype} |
 | encoder | {features["encoder"].get("kind", "")}, weights {weights or "as published"} |
 | perceptual tokens | of {model.tokens} layers, into blocks {model.start} to {model.end}, attention {model.attention} |
-{_scores(run)}
+{_scores(run, step)}
 ```python
 import epalm
 
@@ -116,18 +122,23 @@ def _bridge(config: Config) -> str:
     return f"{config.model.bridge} ({own})" if own else config.model.bridge
 
 
-def _scores(run: RunFolder) -> str:
-    """Rows of the card, one a measure, where the run was scored; of what data and of how many samples it is."""
+def _scores(run: RunFolder, step: int) -> str:
+    """Rows of the card, one a measure, where the checkpoint was scored; of what data and of how many samples it is."""
     path = run.path / "scores.json"
     if not path.is_file():
         return ""
-    scores = json.loads(path.read_text(encoding="utf-8"))
-    of = f"split {scores['split']} of {short_name(str(scores['data']))}"
-    return "".join(
-        f"| {task}, {name} | {hundred(one['value'])} ({interval_in_words(one)}), {samples_in_words(one)}, {of} |\n"
-        for task, of_task in scores["tasks"].items()
-        for name, one in of_task["figures"].items()
-    )
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        if scores["checkpoint_step"] != step:
+            return ""
+        of = f"split {scores['split']} of {short_name(str(scores['data']))}"
+        return "".join(
+            f"| {task}, {name} | {hundred(one['value'])} ({interval_in_words(one)}), {samples_in_words(one)}, {of} |\n"
+            for task, of_task in scores["tasks"].items()
+            for name, one in of_task["figures"].items()
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"{path} cannot be read: {error!r}", hint="epalm score writes it again") from error
 
 
 class Published(NamedTuple):

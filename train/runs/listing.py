@@ -82,12 +82,15 @@ def run_record(run: RunFolder, runs: Path) -> dict[str, Any]:
 
 
 def headlines(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """The measure that stands for each task, as "qa exact match"; none where the run was not scored.
+    """The measure that stands for each task, as "qa exact match"; none where its checkpoints were not scored.
 
     Each is a figure (see `epalm.figures`) with the "split" and "data" that it is of.
     """
     try:
         scores = json.loads((run.path / "scores.json").read_text(encoding="utf-8"))
+        there = {name for kind in (BEST, LATEST) if (name := run.checkpoints.name_of(kind))}  # an export has none
+        if there and f"step-{scores['checkpoint_step']}" not in there:
+            return {}  # of one that the training has left behind
         where = {name: str(scores[name]) for name in ("split", "data")}
         figures = {task: scores["tasks"].get(task, {}).get("figures", {}).get(name) for task, name in HEADLINE.items()}
         return {f"{task} {HEADLINE[task]}": {**one, **where} for task, one in figures.items() if one and "value" in one}

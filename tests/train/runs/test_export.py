@@ -9,6 +9,9 @@ import pytest
 import epalm as package
 from epalm.errors import MediaError, UsageError
 from epalm.samples import Modality
+from epalm.train.runs import exchange
+from epalm.train.runs.listing import headlines
+from epalm.train.runs.run_folder import RunFolder
 from tests.conftest import Epalm
 
 SHORT = ("--recipe", "playground", "--set", "optim.max_steps=3", "--set", "optim.batch_size=8")
@@ -57,6 +60,34 @@ def test_it_is_small_and_tells_nothing_of_the_machine(exported: Path, tmp_path: 
     texts = card + files["config.toml"].read_text() + files["inputs.json"].read_text()
     assert str(tmp_path) not in texts
     assert json.loads(files["inputs.json"].read_text())["features"]["source"] == "live"
+
+
+def test_scores_of_a_checkpoint_left_behind_are_not_shown(exported: Path, epalm: Epalm, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / ".epalm/runs/mine")
+    assert list(headlines(run)) == ["qa exact match"]
+    scores = json.loads((run.path / "scores.json").read_text())
+    (run.path / "scores.json").write_text(json.dumps(scores | {"checkpoint_step": 2}))
+    assert headlines(run) == {}
+    assert epalm("export", "mine", tmp_path / "new").code == 0
+    assert "exact match" in (exported / "README.md").read_text()
+    assert "exact match" not in (tmp_path / "new/README.md").read_text()
+
+
+def test_nothing_is_left_of_an_export_that_failed(
+    exported: Path, epalm: Epalm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_words: object) -> None:
+        raise OSError("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(exchange, "write_atomically", full)
+        failed = epalm("export", "mine", tmp_path / "new")
+    assert failed.code == 1 and "no space" in failed.err and "Traceback" not in failed.err
+    assert not (tmp_path / "new").exists()
+    (tmp_path / ".epalm/runs/mine/scores.json").write_text('{"tasks')
+    failed = epalm("export", "mine", tmp_path / "new")
+    assert failed.code == 1 and "scores.json cannot be read" in failed.err and "Traceback" not in failed.err
+    assert not (tmp_path / "new").exists()
 
 
 def test_wrong_places_are_one_message(exported: Path, epalm: Epalm, tmp_path: Path) -> None:
