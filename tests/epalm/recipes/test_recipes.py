@@ -24,11 +24,11 @@ USUAL = (1e-5, 2e-5, 1e-6, 1e-5)  # connector: warm-up from, peak, minimum; prom
 FEW = (1e-4, 2e-4, 1e-5, 1e-5)
 LARGE = (1e-4, 2e-4, 1e-5, 1e-3)
 SMALL_LM = "facebook/opt-2.7b"
-DEPALM = {  # task, epochs, language model, encoder, frames
-    "coco": ("caption", 8, "huggyllama/llama-7b", "vit", None),
-    "vqa-v2": ("qa", 8, "facebook/opt-6.7b", "vit", None),
-    "audiocaps": ("caption", 12, "facebook/opt-6.7b", "ast", None),
-    "msrvtt": ("caption", 8, "huggyllama/llama-7b", "timesformer", 16),
+DEPALM = {  # task, epochs, language model, encoder, frames, tokens that may stand before the 50 of an output
+    "coco": ("caption", 8, "huggyllama/llama-7b", "vit", None, 4),
+    "vqa-v2": ("qa", 8, "facebook/opt-6.7b", "vit", None, 30),
+    "audiocaps": ("caption", 12, "facebook/opt-6.7b", "ast", None, 1),
+    "msrvtt": ("caption", 8, "huggyllama/llama-7b", "timesformer", 16, 4),
 }
 VIT_B, VIT_L = (f"vit_{size}_patch16_224.augreg_in21k_ft_in1k" for size in ("base", "large"))
 
@@ -82,7 +82,7 @@ def test_every_recipe_is_in_the_table() -> None:
 @pytest.mark.parametrize("name", DEPALM)
 def test_the_recipes_of_other_bridges_hold_what_is_published_of_them(name: str) -> None:
     config = load_config(f"depalm-{name}")
-    task, epochs, lm, kind, frames = DEPALM[name]
+    task, epochs, lm, kind, frames, before = DEPALM[name]
     optim, bridged = config.optim, with_bridge(config, 32).resolved(32).model
     assert ([*config.data.tasks], config.lm.name, config.encoder.kind, config.encoder.frames) == (
         [task],
@@ -91,6 +91,7 @@ def test_the_recipes_of_other_bridges_hold_what_is_published_of_them(name: str) 
         frames,
     )
     assert (optim.epochs, optim.batch_size, optim.peak_lr, optim.warmup_share) == (epochs, 16, 8e-4, 0.2)
+    assert (optim.warmup_lr, optim.min_lr, config.decode.max_length) == (8e-8, 8e-8, before + 50)
     assert (optim.weight_decay, optim.adam_eps, optim.clip_norm, optim.label_smoothing) == (0.1, 1e-4, 0.8, 2e-3)
     assert (optim.loss_on, optim.cosine, config.decode.num_beams) == ("answer", "step", 3)
     assert (bridged.bridge, bridged.tokens, bridged.start, bridged.end, bridged.prompt_length) == ("qp-l0", 1, 0, 1, 1)
