@@ -27,7 +27,7 @@ from epalm.train.runs.run_key import matching_run, version_changes
 from epalm.train.runs.tracking import reporting
 from epalm.train.setup import Setup
 
-_BESIDE_TENSORS = 1 << 15  # bytes of a checkpoint: where the training stands, random generators, names
+_BESIDE_TENSORS = 1 << 15  # bytes of a checkpoint: where the training stands, names
 _TIMED_STEPS = 5
 
 
@@ -167,7 +167,6 @@ def _restored(setup: Setup, run: RunFolder, optimiser: torch.optim.Optimizer) ->
     """Where the training stands; model and optimiser are as they were there, and the folder has nothing newer."""
     checkpoint, processes = run.checkpoints.newest(), setup.processes
     if checkpoint is None:
-        torch.manual_seed(setup.config.optim.seed)
         state = TrainState()
     elif checkpoint.state["key"] != setup.inputs["key"]:
         raise UsageError(f"{checkpoint.path} is of another training", hint="give another --run")
@@ -189,9 +188,9 @@ def _restored(setup: Setup, run: RunFolder, optimiser: torch.optim.Optimizer) ->
 
 
 def _tensors_of(model: EpalmModel, optimiser: torch.optim.Optimizer) -> dict[str, dict[str, torch.Tensor]]:
-    """The tensors of a checkpoint by part: trained ones, the optimiser's by "kind.tensor", random generators.
+    """The tensors of a checkpoint by part: trained ones, the optimiser's by "kind.tensor".
 
-    A step draws by its number alone: the generators are kept for what another bridge may draw elsewhere.
+    Random generators are none of it: a step draws by its number alone (`EpalmModel.begin_step`), a validation nothing.
     """
     trained: dict[str, torch.Tensor] = {**model.trainable_tensors()}
     states = {
@@ -199,23 +198,16 @@ def _tensors_of(model: EpalmModel, optimiser: torch.optim.Optimizer) -> dict[str
         for name, tensor in trained.items()
         for kind, value in optimiser.state.get(tensor, {}).items()
     }
-    generators = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        generators["cuda"] = torch.cuda.get_rng_state()
-    return {TRAINABLE: trained, "optimiser": states, "random": generators}
+    return {TRAINABLE: trained, "optimiser": states}
 
 
 def _put(checkpoint: Checkpoint, model: EpalmModel, optimiser: torch.optim.Optimizer) -> TrainState:
-    """Put a checkpoint's tensors into model, optimiser and random generators; where the training stands then."""
+    """Put a checkpoint's tensors into model and optimiser; where the training stands then."""
     model.load_trainable(checkpoint.tensors(TRAINABLE))
     trained = model.trainable_tensors()
     for key, value in checkpoint.tensors("optimiser").items():
         kind, _, name = key.partition(".")
         optimiser.state[trained[name]][kind] = value if kind == "step" else value.to(trained[name].device)
-    generators = checkpoint.tensors("random")
-    torch.set_rng_state(generators["cpu"])
-    if "cuda" in generators and torch.cuda.is_available():
-        torch.cuda.set_rng_state(generators["cuda"])
     return TypeAdapter(TrainState).validate_python(checkpoint.state)
 
 

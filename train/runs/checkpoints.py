@@ -1,6 +1,6 @@
 """Checkpoints of a run: folders that are there whole or not at all, and that are read when their digests agree.
 
-`step-N/` holds one safetensors file a part (`trainable`, `optimiser`, `random`) and `state.json`, with the digests of
+`step-N/` holds one safetensors file a part (`trainable`, `optimiser`) and `state.json`, with the digests of
 the others and its own. `latest` and `best` are files that hold the name of one such folder. Knows files; does not know
 what the tensors mean.
 """
