@@ -10,12 +10,13 @@ Paper: Improved Baselines for Data-efficient Perceptual Augmentation of LLMs (De
 Letters: B batch, L layers of the encoder, T tokens of a layer, D_enc encoder width, F front positions, D hidden size.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from epalm.cache.token_rules import TokenLayout
 from epalm.errors import UsageError
-from epalm.recipes.settings import PromptForm
 from epalm.train.bridge.registry import Bridge
 
 
@@ -67,8 +68,8 @@ class LinearlyPooled(Resampled):
         return torch.cat((first, self.pooling(cells)), 2)
 
 
-_PROMPT: tuple[PromptForm, int] = ("plain", 1)
+_AS_BOTH: dict[str, Any] = {"in_front": True, "prompt": ("plain", 1)}
 BRIDGES = {
-    "avgpool": Bridge(Resampled, ("pool:2x2", "pool:4"), 'DePALM (2024), "R-avgpool"', prompt=_PROMPT),
-    "linear-pool": Bridge(LinearlyPooled, ("all", "time-mean"), 'DePALM (2024), "R-linear"', prompt=_PROMPT),
+    "avgpool": Bridge(Resampled, ("pool:2x2", "pool:4"), 'DePALM (2024), "R-avgpool"', **_AS_BOTH),
+    "linear-pool": Bridge(LinearlyPooled, ("all", "time-mean"), 'DePALM (2024), "R-linear"', **_AS_BOTH),
 }
