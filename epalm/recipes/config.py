@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from epalm.errors import UsageError
-from epalm.recipes.settings import FORMER, Config
+from epalm.recipes.settings import Config
 
 __all__ = ["Config", "load_config", "parse_inject", "read_config", "recipes"]
 
@@ -24,6 +24,11 @@ _OF_BRIDGE = (
     *(f"model.{key}" for key in ("bridge", "tokens", "start", "end", "exit", "front_attention", "connector", "prompt")),
     *("model.deep_prompt", "encoder.tokens", "bridge."),
 )
+_FORMER = {  # keys of 0.1, and what they are called now
+    "optim.loss_scale": "optim.loss_weight",
+    "optim.accumulate": "optim.micro_batches",
+    "optim.checkpointing": "optim.gradient_checkpointing",
+}
 Values = dict[str, Any]  # by "section.key"
 
 
@@ -72,7 +77,7 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
 
 def read_config(text: str, origin: str) -> Config:
     """Settings of a run from its TOML; keys of 0.1 are read by their new names. Raises UsageError as `load_config`."""
-    return _validated({FORMER.get(key, key): value for key, value in _parsed(text, origin).items()}, origin)
+    return _validated({_FORMER.get(key, key): value for key, value in _parsed(text, origin).items()}, origin)
 
 
 def parse_inject(text: str) -> tuple[int, int, int]:
@@ -137,8 +142,8 @@ def _fault(fault: Any) -> str:
     key, message = ".".join(map(str, fault["loc"][:2])), str(fault["msg"])  # further on are places inside of a value
     if fault["type"] == "value_error":
         return message.removeprefix("Value error, ")  # a conflict, which names its keys
-    if key in FORMER:
-        message = f"it is now {FORMER[key]}"
+    if key in _FORMER:
+        message = f"it is now {_FORMER[key]}"
     elif fault["type"] == "extra_forbidden":
         sections = {name: getattr(field.annotation, "model_fields", {}) for name, field in Config.model_fields.items()}
         known = [*sections, *(f"{name}.{setting}" for name, settings in sections.items() for setting in settings)]

@@ -39,11 +39,6 @@ OPT_BLOCKS = {
     "facebook/opt-13b": 40,
     "facebook/opt-30b": 48,
 }
-FORMER = {  # keys of 0.1, and what they are called now
-    "optim.loss_scale": "optim.loss_weight",
-    "optim.accumulate": "optim.micro_batches",
-    "optim.checkpointing": "optim.gradient_checkpointing",
-}
 QUESTION = "{question}"  # its place in a template
 CHAT = "chat"  # in place of a template: the tokenizer's chat template
 _INJECTED_BLOCKS = 12  # of OPT-2.7B: 19 to 31, of OPT-350M: 11 to 23; the last block gets no token of its own
@@ -281,10 +276,8 @@ class Config(Section):
         end = self.model.end or max(1, blocks - 1)
         start = max(0, end - _INJECTED_BLOCKS) if self.model.start is None else self.model.start
         if not start < end <= blocks:
-            raise UsageError(
-                f"model.start {start} and model.end {end} do not fit a language model of {blocks} blocks",
-                hint=f"--set model.end={blocks} is the last that fits",
-            )
+            fault = f"model.start {start} and model.end {end} do not fit a language model of {blocks} blocks"
+            raise UsageError(fault, hint=f"--set model.end={blocks} is the last that fits")
         forms = dict(zip(("connector", "prompt", "adapters"), self.model.forms, strict=True))
         own = self.model.connector_norm or norm
         placed = {"start": start, "end": end, "connector_norm": None if own == norm == "none" else own}
