@@ -10,7 +10,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -155,12 +155,16 @@ def from_pretrained(
             **({} if quantization is None else {"quantization_config": quantization}),
             **options,
         )
-        absent = sorted(report["missing_keys"])
-        if absent:
-            raise ValueError(f"it lacks {len(absent)} tensors of the model, among them {absent[0]}")
+        require_none_missing(report["missing_keys"])
         return model  # type: ignore[no-any-return]
 
     return load(source, what, build)
+
+
+def require_none_missing(names: Iterable[str]) -> None:
+    """Raise ValueError, for `load`, where a checkpoint lacks tensors of those names: they would be drawn at random."""
+    if absent := sorted(names):
+        raise ValueError(f"it lacks {len(absent)} tensors of the model, among them {absent[0]}")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ like. Any other network (of stages, of convolutions) counts as one block, whose 
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     from epalm.extract.encoders.transformer import TransformerEncoder
     from epalm.extract.inputs.preprocess import ImageInput, VideoInput
     from epalm.extract.inputs.processors import timm_pixels
-    from epalm.weights import load, seeded
+    from epalm.weights import load, require_none_missing, seeded
 
     name = source.name or _DEFAULT_WEIGHTS
     if source.folder:
@@ -45,13 +47,16 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
 
     def create() -> Any:
         try:
-            with seeded(source):
-                return timm.create_model(name, pretrained=not source.random, num_classes=0)
+            with seeded(source), _noted_missing() as missing:
+                model = timm.create_model(name, pretrained=not source.random, num_classes=0)
         except KeyError as error:
             if error.args != ("architecture",):
                 raise
             fault = f"{source.name!r} was not saved by timm: its config.json names no architecture"
             raise UsageError(fault, hint="for models of transformers: --encoder hf-vision") from error
+        # ConvNeXt V2 is published without its head's norm before it is fine-tuned; a fresh one is not random.
+        require_none_missing(name for name in missing if not name.startswith("head."))
+        return model
 
     model = load(source if source.folder else replace(source, name=name), "image encoder", create)
     settings = timm.data.resolve_model_data_config(model)
@@ -72,6 +77,25 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         _architecture(model, backbone),
         of_frames=frames,
     )
+
+
+@contextmanager
+def _noted_missing() -> Iterator[list[str]]:
+    """The names of tensors that a checkpoint lacks, of models that are made inside: timm draws them without a word."""
+    from torch import nn
+
+    missing, own = list[str](), nn.Module.load_state_dict
+
+    def noting(model: Any, *args: Any, **options: Any) -> Any:
+        result = own(model, *args, **options)
+        missing.extend(result.missing_keys)
+        return result
+
+    nn.Module.load_state_dict = noting  # type: ignore[assignment, method-assign]
+    try:
+        yield missing
+    finally:
+        nn.Module.load_state_dict = own  # type: ignore[method-assign]
 
 
 def _stack(model: Any, example: "torch.Tensor") -> "Backbone | None":

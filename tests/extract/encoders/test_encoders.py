@@ -1,5 +1,8 @@
 """One conformance suite that every encoder passes, and parity with reference numbers."""
 
+import json
+import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -235,13 +238,33 @@ def test_what_cannot_be_built_is_one_message(folders: Folders, tmp_path: Path) -
 
 def test_a_checkpoint_that_lacks_weights_is_refused(folders: Folders, tmp_path: Path) -> None:
     """Otherwise the library draws them at random and only logs it."""
-    for file in folders.ast.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    tensors = load_file(tmp_path / "model.safetensors")
+    tensors = load_file(folders.ast / "model.safetensors")
     del tensors["layernorm.weight"]
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UsageError, match="lacks 1"):
-        build_encoder(EncoderChoice("ast", str(tmp_path)), device="cpu")
+    with pytest.raises(UsageError, match="lacks 1 "):
+        build_encoder(_copy(folders.choice("ast"), tmp_path / "ast", tensors), device="cpu")
+
+
+def test_a_checkpoint_of_timm_that_lacks_weights_is_refused(folders: Folders, tmp_path: Path) -> None:
+    """Also where it has a classifier, which timm takes as leave to fill in whatever is not there."""
+    tensors = load_file(folders.vit / "model.safetensors")
+    classifier = {"head.weight": torch.zeros(10, WIDTH), "head.bias": torch.zeros(10)}
+    half = {name: value for name, value in tensors.items() if not name.startswith("blocks.1.")}
+    prefixed = {f"backbone.{name}": value for name, value in tensors.items()}
+    config = json.loads((folders.vit / "config.json").read_text())
+    config |= {"num_classes": 10, "pretrained_cfg": config["pretrained_cfg"] | {"classifier": "head"}}
+    for number, (stored, lacking) in enumerate(((tensors, 0), (half, 12), (prefixed, len(tensors)))):
+        choice = _copy(folders.choice("vit"), tmp_path / str(number), stored | classifier)
+        (tmp_path / str(number) / "config.json").write_text(json.dumps(config))
+        for one in (choice, replace(choice, kind="vit-frames")):
+            with pytest.raises(UsageError, match=f"lacks {lacking} ") if lacking else nullcontext():
+                build_encoder(one, device="cpu")
+
+
+def _copy(choice: EncoderChoice, folder: Path, tensors: dict[str, torch.Tensor]) -> EncoderChoice:
+    """The choice with a copy of its folder that has these tensors."""
+    shutil.copytree(str(choice.weights), folder)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return replace(choice, weights=str(folder))
 
 
 def test_a_folder_without_preprocessing_is_refused(folders: Folders, tmp_path: Path) -> None:
