@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from epalm import PLAYGROUND
 from epalm.cache.media_index import MediaIndex
 from epalm.cache.spec import parse_layers
 from epalm.console import warn
@@ -27,6 +26,7 @@ from epalm.extract.encoders.registry import (
     TrainableEncoder,
     build_encoder,
     default_kind,
+    default_weights,
     family,
     require_fit,
 )
@@ -168,10 +168,11 @@ def recipe_features(
 ) -> LiveFeatures:
     """The recipe's encoder on the data set's media, its last layers; `index` as `LiveFeatures` takes it.
 
-    On the playground the weights are the built-in world's. Raises UsageError: as `build_encoder` and `choice_of`.
+    On the playground the weights are the built-in world's, where it has some for the encoder. Raises UsageError: as
+    `build_encoder` and `choice_of`.
     """
-    own_weights = {"weights": PLAYGROUND} if dataset.spec == PLAYGROUND else {}
-    choice = choice_of(config.encoder, modality, **own_weights)
+    weights = default_weights(config.encoder.kind or default_kind(modality), dataset.spec) or config.encoder.weights
+    choice = choice_of(config.encoder, modality, weights=weights)
     encoder = build_encoder(choice, device=device)
     layers = parse_layers(f"last:{config.model.tokens}", encoder.depth)
     view_seed = config.optim.seed if config.data.augment else None

@@ -7,6 +7,7 @@ from epalm.dask_engine import Cluster, chosen_cluster
 from epalm.extract.encoders.registry import (
     EncoderChoice,
     default_kind,
+    default_weights,
     encoder_names,
     parse_spec_augment,
     require_fit,
@@ -31,7 +32,9 @@ class ExtractRequest:
 
     encoder: str | None = option(f"{', '.join(encoder_names())}. [default: by modality]", None, panel=_ENCODER)
     weights: str | None = option(
-        'Hub name, folder or "playground". [default: as the data; else the published ones]', None, panel=_ENCODER
+        'Hub name, folder or "playground". [default: the playground\'s there, if it has some; else the published ones]',
+        None,
+        panel=_ENCODER,
     )
     random_weights: bool = option("Draw the weights: tries the pipeline without a download.", False, panel=_ENCODER)
     seed: int = option("Seed of --random-weights.", 0, minimum=0, panel=_ENCODER)
@@ -100,14 +103,14 @@ class ExtractRequest:
     def choice(self) -> EncoderChoice:
         """The encoder. Raises UsageError: it does not read such media, or an option is of no known form."""
         masks = parse_spec_augment(self.spec_augment)
+        kind = self.encoder or default_kind(self.modality)
         own = {"augmented": masks is not None, "spec_augment": masks or (0, 0)}
-        if self.data == PLAYGROUND and self.weights is None and not self.random_weights:
-            own["weights"] = PLAYGROUND
+        if self.weights is None and not self.random_weights:
+            own["weights"] = default_weights(kind, self.data)
         # The other options are called as the fields of a choice are.
         known = {field.name for field in fields(EncoderChoice)}
         named = {name: value for name, value in vars(self).items() if name in known}
-        choice = EncoderChoice(self.encoder or default_kind(self.modality), **{**named, **own})
-        return require_fit(choice, self.modality)
+        return require_fit(EncoderChoice(kind, **{**named, **own}), self.modality)
 
     def cluster(self) -> Cluster | None:
         """The Dask workers that encode; None: this process does. Raises UsageError."""

@@ -182,12 +182,23 @@ def default_kind(modality: Modality) -> str:
     return next(name for name, kind in own_encoders().items() if kind.default and modality in kind.modalities)
 
 
+def default_weights(kind: str, data: str) -> str | None:
+    """The built-in world's, on its data and for an encoder that they fit; else None, the encoder's own default."""
+    return PLAYGROUND if data == PLAYGROUND and encoder_kind(kind).playground else None
+
+
 def require_fit(choice: EncoderChoice, modality: Modality) -> EncoderChoice:
-    """The choice, for media of that modality. Raises UsageError when there is no such encoder for them."""
-    if modality not in encoder_kind(choice.kind).modalities:
+    """The choice, for media of that modality.
+
+    Raises UsageError: there is no such encoder for them, or the built-in world has no weights for it.
+    """
+    kind, weights = encoder_kind(choice.kind), choice.weights
+    if modality not in kind.modalities:
         fitting = [name for name in encoder_names() if modality in encoder_kind(name).modalities]
         raise UsageError(f"encoder {choice.kind!r} does not read {modality} media", hint=f"use {' or '.join(fitting)}")
-    weights = choice.weights
+    if weights == PLAYGROUND and not kind.playground:
+        fault = f"the playground has no weights for encoder {choice.kind!r}"
+        raise UsageError(fault, hint="leave --weights out for its published ones, or name others")
     if weights is not None and Path(weights).is_dir():
         weights = str(Path(weights).resolve())  # recorded, and found from anywhere
     return replace(choice, modality=modality, weights=weights)
@@ -208,7 +219,7 @@ def build_encoder(
     for option, values in _VALUES.items():
         if (value := getattr(choice, option)) not in (None, *values):
             raise UsageError(f"--{option} {value!r} is unknown", hint=f"use {' or '.join(values)}")
-    if name == PLAYGROUND:
+    if name == PLAYGROUND:  # in records of before it was refused also of a kind that it has none for
         name = str(weights_folder(kind.playground)) if kind.playground else None
     if choice.tokens is not None:
         require_rule(choice.tokens)

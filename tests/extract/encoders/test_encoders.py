@@ -1,8 +1,5 @@
 """One conformance suite that every encoder passes, and parity with reference numbers."""
 
-import json
-import shutil
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import ASTConfig, ASTModel, TimesformerConfig, TimesformerModel
 
-from epalm.errors import UsageError
 from epalm.extract.encoders.registry import (
     Encoder,
     EncoderChoice,
     build_encoder,
-    default_kind,
     own_encoders,
-    require_fit,
 )
 from epalm.extract.inputs.fit import Fit
 from epalm.extract.inputs.fit_tensor import TensorFit
@@ -27,7 +21,17 @@ from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Pixels, Vide
 from epalm.fingerprint import canonical_json
 from epalm.samples import Modality
 from tests.extract.encoders.families import FAMILIES, token_of
-from tests.extract.encoders.folders import AST, DEPTH, KINDS, SIDE, TIMESFORMER, WIDTH, Folders, save_all, save_vit
+from tests.extract.encoders.folders import (
+    AST,
+    DEPTH,
+    KINDS,
+    SIDE,
+    TIMESFORMER,
+    WIDTH,
+    Folders,
+    save_all,
+    save_vit,
+)
 
 PARITY = Path(__file__).parents[3].parent / "shared" / "parity"
 
@@ -198,88 +202,3 @@ def test_random_weights_depend_on_the_seed_alone(folders: Folders) -> None:
         digests.append(build_encoder(choice, device="cpu").describe()["weights"])
         assert torch.equal(torch.get_rng_state(), state)
     assert digests[0] == digests[1] != digests[2]
-
-
-def test_a_choice_survives_its_record() -> None:
-    choice = EncoderChoice("timesformer", "playground", frames=4, seed=3, modality=Modality.VIDEO)
-    assert EncoderChoice.from_record(choice.to_record() | {"torch": "9"}) == choice
-    with pytest.raises(UsageError):
-        EncoderChoice.from_record({"torch": "9"})
-
-
-def test_what_cannot_be_built_is_one_message(folders: Folders, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    faults = [
-        EncoderChoice("resnet"),
-        EncoderChoice("vit", str(tmp_path / "none")),
-        EncoderChoice("vit", str(tmp_path)),
-        EncoderChoice("timesformer", str(tmp_path)),
-        EncoderChoice("timesformer", str(folders.ast)),
-        EncoderChoice("ast", str(folders.timesformer)),
-        EncoderChoice("vit", "no_such_model", random_weights=True),
-        EncoderChoice("vit", str(folders.clip)),
-        EncoderChoice("hf-vision", str(folders.vit)),
-        EncoderChoice("hf-vision", str(folders.ast)),
-        EncoderChoice("hf-vision", str(folders.timesformer)),
-        folders.choice("hf-vision", tokens="pooled"),
-        folders.choice("vit", tokens="patches"),
-        folders.choice("vit", frames=4),
-        folders.choice("timesformer-space", frames=4),
-        folders.choice("vit", resize="square"),
-        folders.choice("vit", resize="own", reduced_jpeg=True),
-        folders.choice("ast", resize="own"),
-    ]
-    for choice in faults:
-        with pytest.raises(UsageError):
-            build_encoder(choice, device="cpu")
-    with pytest.raises(UsageError):
-        build_encoder(folders.choice("vit"), device="cuda:99")
-
-
-def test_a_checkpoint_that_lacks_weights_is_refused(folders: Folders, tmp_path: Path) -> None:
-    """Otherwise the library draws them at random and only logs it."""
-    tensors = load_file(folders.ast / "model.safetensors")
-    del tensors["layernorm.weight"]
-    with pytest.raises(UsageError, match="lacks 1 "):
-        build_encoder(_copy(folders.choice("ast"), tmp_path / "ast", tensors), device="cpu")
-
-
-def test_a_checkpoint_of_timm_that_lacks_weights_is_refused(folders: Folders, tmp_path: Path) -> None:
-    """Also where it has a classifier, which timm takes as leave to fill in whatever is not there."""
-    tensors = load_file(folders.vit / "model.safetensors")
-    classifier = {"head.weight": torch.zeros(10, WIDTH), "head.bias": torch.zeros(10)}
-    half = {name: value for name, value in tensors.items() if not name.startswith("blocks.1.")}
-    prefixed = {f"backbone.{name}": value for name, value in tensors.items()}
-    config = json.loads((folders.vit / "config.json").read_text())
-    config |= {"num_classes": 10, "pretrained_cfg": config["pretrained_cfg"] | {"classifier": "head"}}
-    for number, (stored, lacking) in enumerate(((tensors, 0), (half, 12), (prefixed, len(tensors)))):
-        choice = _copy(folders.choice("vit"), tmp_path / str(number), stored | classifier)
-        (tmp_path / str(number) / "config.json").write_text(json.dumps(config))
-        for one in (choice, replace(choice, kind="vit-frames")):
-            with pytest.raises(UsageError, match=f"lacks {lacking} ") if lacking else nullcontext():
-                build_encoder(one, device="cpu")
-
-
-def _copy(choice: EncoderChoice, folder: Path, tensors: dict[str, torch.Tensor]) -> EncoderChoice:
-    """The choice with a copy of its folder that has these tensors."""
-    shutil.copytree(str(choice.weights), folder)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return replace(choice, weights=str(folder))
-
-
-def test_a_folder_without_preprocessing_is_refused(folders: Folders, tmp_path: Path) -> None:
-    for kind in ("hf-vision", "ast"):
-        choice = folders.choice(kind)
-        for file in Path(str(choice.weights)).iterdir():
-            if file.name != "preprocessor_config.json":
-                (tmp_path / file.name).write_bytes(file.read_bytes())
-        with pytest.raises(UsageError, match="has no preprocessor_config"):
-            build_encoder(replace(choice, weights=str(tmp_path)), device="cpu")
-
-
-def test_an_encoder_fits_its_modality() -> None:
-    assert [default_kind(modality) for modality in Modality] == ["vit", "timesformer", "ast"]
-    assert require_fit(EncoderChoice("timesformer-space"), Modality.VIDEO).modality is Modality.VIDEO
-    with pytest.raises(UsageError) as error:
-        require_fit(EncoderChoice("ast"), Modality.IMAGE)
-    assert error.value.hint == "use hf-vision or timesformer-space or vit"

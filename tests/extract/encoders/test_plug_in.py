@@ -23,7 +23,10 @@ from epalm.extract.encoders.registry import (
     family,
     require_fit,
 )
-from epalm.samples import Modality
+from epalm.extract.live import recipe_features
+from epalm.extract.request import ExtractRequest
+from epalm.recipes.settings import Config
+from epalm.samples import Dataset, Modality
 from tests.conftest import Epalm
 
 ROOT = Path(__file__).parents[3]
@@ -89,6 +92,14 @@ def test_a_package_adds_an_encoder(epalm: Epalm, tmp_path: Path, pictures: Path)
     rows = reader.gather(reader.rows_of(sorted(features.rows())))
     reds = rows.reshape(3, 3, 64)[:, 0].astype(np.float32)
     np.testing.assert_allclose(np.sort(reds, axis=0), np.repeat([[-1.0], [0.004], [1.0]], 64, axis=1), atol=1e-3)
+
+
+@pytest.mark.usefixtures("installed")
+def test_it_has_no_weights_of_the_playgrounds(tmp_path: Path) -> None:
+    assert ExtractRequest(Modality.IMAGE, encoder="colour-grid", layers="all").choice().weights is None
+    config = Config.model_validate({"encoder": {"kind": "colour-grid"}, "model": {"tokens": 1}})
+    live = recipe_features(config, Modality.IMAGE, Dataset("playground", tmp_path, ()), "cpu")
+    assert EncoderChoice.from_record(live.describe()["choice"]).weights is None
 
 
 @pytest.mark.usefixtures("installed")
