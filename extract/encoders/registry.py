@@ -199,7 +199,7 @@ def require_fit(choice: EncoderChoice, modality: Modality) -> EncoderChoice:
     if weights == PLAYGROUND and not kind.playground:
         fault = f"the playground has no weights for encoder {choice.kind!r}"
         raise UsageError(fault, hint="leave --weights out for its published ones, or name others")
-    if weights is not None and Path(weights).is_dir():
+    if weights is not None and weights != PLAYGROUND and Path(weights).is_dir():
         weights = str(Path(weights).resolve())  # recorded, and found from anywhere
     return replace(choice, modality=modality, weights=weights)
 
