@@ -4,6 +4,7 @@ Its `[CLS]` token, not the distillation token and not their mean. The mean of it
 out those of padding.
 """
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from epalm.extract.encoders.registry import Compute, Encoder, EncoderChoice, EncoderKind
@@ -29,10 +30,17 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     from epalm.extract.encoders.pretrained import load_model
     from epalm.extract.encoders.transformer import Backbone, TransformerEncoder
     from epalm.extract.inputs.preprocess import AudioInput
+    from epalm.extract.inputs.processors import preprocessing_settings, sampling_rate
 
     model, settings = load_model(source, "audio encoder", ASTModel, default=_DEFAULT_WEIGHTS)
     settings, config = _AUDIOSET | settings, model.config
-    rate, mean, std = int(settings["sampling_rate"]), float(settings["mean"]), float(settings["std"])
+    with preprocessing_settings():
+        mean, std = float(settings["mean"]), float(settings["std"])
+        if not settings.get("do_normalize", True):
+            mean, std = 0.0, 0.5  # twice the deviation is divided by
+        if not (math.isfinite(mean) and 0 < std < math.inf):
+            raise ValueError(f"mean {mean} and deviation {std} of energies")
+    rate = sampling_rate(settings["sampling_rate"])
     reads = AudioInput(rate, config.num_mel_bins, config.max_length, mean, std)
     architecture = {"family": "transformers AST", **{key: getattr(config, key) for key in _DECIDING}}
 

@@ -90,6 +90,9 @@ def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
     from epalm.extract.inputs.patches import PatchInput, real_patches
 
     config = model.config
+    if not isinstance(getattr(model, "embeddings", None), torch.nn.Module):
+        fault = f"a {type(model).__name__} has no embeddings in front of its blocks"
+        raise UsageError(fault, hint="choose another; see docs/encoders.md")
     counts = {
         name: parameter.numel() // config.hidden_size
         for name, parameter in model.embeddings.named_parameters()

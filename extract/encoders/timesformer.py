@@ -35,7 +35,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
     from epalm.extract.encoders.pretrained import load_model
     from epalm.extract.encoders.transformer import Backbone, TransformerEncoder
     from epalm.extract.inputs.preprocess import ImageInput, VideoInput
-    from epalm.extract.inputs.processors import transformers_pixels
+    from epalm.extract.inputs.processors import preprocessing_settings, transformers_pixels
     from epalm.weights import seeded
 
     space_only = choice.kind == _SPACE_ONLY
@@ -61,7 +61,8 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
                     torch.nn.init.trunc_normal_(parameter, std=0.02)
     config, size = model.config, model.config.image_size
     sizes = {"size": {"shortest_edge": size}, "crop_size": size}
-    processor = VideoMAEVideoProcessor(**{**sizes, **_KINETICS, **settings})
+    with preprocessing_settings():
+        processor = VideoMAEVideoProcessor(**{**sizes, **_KINETICS, **settings})
     pixels = replace(transformers_pixels(processor, choice.resize or "stretch"), size=(size, size))
     deciding = {key: getattr(config, key) for key in _DECIDING}
     architecture = {"family": "transformers Timesformer", "frames": config.num_frames, **deciding}

@@ -27,6 +27,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
 
     from epalm.extract.encoders.pretrained import deciding, load_model
     from epalm.extract.encoders.transformer import Backbone, TransformerEncoder
+    from epalm.extract.inputs.processors import sampling_rate
     from epalm.extract.inputs.waveform import WaveformInput
 
     class WaveformEncoder(TransformerEncoder):
@@ -60,7 +61,7 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         read=Wav2Vec2FeatureExtractor.from_pretrained,
     )
     config, inner, extractor = model.config, model.encoder, extractor or Wav2Vec2FeatureExtractor()
-    rate = extractor.sampling_rate
+    rate = sampling_rate(extractor.sampling_rate)
     least = 1
     for kernel, stride in zip(config.conv_kernel[::-1], config.conv_stride[::-1], strict=True):
         least = (least - 1) * stride + kernel

@@ -13,7 +13,7 @@ from PIL import Image
 
 from epalm.extract.inputs.augment import VIEW_0, View
 from epalm.extract.inputs.preprocess import ImageInput, Pixels
-from epalm.extract.inputs.processors import in_unit
+from epalm.extract.inputs.processors import preprocessing_settings, require_usable, statistics
 from epalm.extract.media.image import read_image
 from epalm.media import MediaFile
 
@@ -85,8 +85,12 @@ class PatchInput(ImageInput):
         return max(1, math.ceil(length * scale / self.side))
 
 
+@preprocessing_settings()
 def naflex_input(processor: Any) -> PatchInput:
-    """What an encoder of patches reads, as its image processor of transformers makes it."""
+    """What an encoder of patches reads, as its image processor of transformers makes it.
+
+    Raises UsageError: its settings cannot be used.
+    """
     from epalm.extract.inputs.fit_tensor import TensorFit
 
     side = int(processor.patch_size)
@@ -94,9 +98,10 @@ def naflex_input(processor: Any) -> PatchInput:
     while processor.max_num_patches % wide:
         wide -= 1
     size = processor.max_num_patches // wide * side, wide * side
-    mean, std = in_unit(processor.image_mean, 1), in_unit(processor.image_std, 1)
     interpolation: Any = Image.Resampling(int(processor.resample)).name.lower()
-    return PatchInput(Pixels(size, interpolation, mean, std, TensorFit("both", size)), side=side)
+    pixels = Pixels(size, interpolation, *statistics(processor), TensorFit("both", size))
+    require_usable(pixels)
+    return PatchInput(pixels, side=side)
 
 
 def real_patches(inputs: "torch.Tensor") -> "torch.Tensor":

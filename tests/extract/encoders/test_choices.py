@@ -5,6 +5,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from epalm.errors import UsageError
 from epalm.extract.encoders.registry import EncoderChoice, build_encoder, default_kind, require_fit
+from epalm.extract.inputs.preprocess import AudioInput
 from epalm.extract.request import ExtractRequest
 from epalm.samples import Modality
 from tests.extract.encoders.families import Family
-from tests.extract.encoders.folders import WIDTH, Folders, save_all
+from tests.extract.encoders.folders import CLIP, WIDTH, Folders, save_all
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,73 @@ def test_what_cannot_be_built_is_one_message(folders: Folders, tmp_path: Path) -
             build_encoder(choice, device="cpu")
     with pytest.raises(UsageError):
         build_encoder(folders.choice("vit"), device="cuda:99")
+
+
+def _set(folders: Folders, kind: str, folder: Path, **settings: Any) -> EncoderChoice:
+    """A choice whose folder has these settings of its preprocessing, and no weights."""
+    choice = folders.choice(kind, random_weights=True)
+    own = Path(str(choice.weights))
+    folder.mkdir()
+    shutil.copy(own / "config.json", folder)
+    name = "preprocessor_config.json"
+    (folder / name).write_text(json.dumps(json.loads((own / name).read_text()) | settings))
+    return replace(choice, weights=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("hf-vision", {"image_mean": [0.5], "image_std": [0.5]}),
+        ("hf-vision", {"image_mean": None}),
+        ("hf-vision", {"image_mean": "x"}),
+        ("hf-vision", {"image_std": [0, 0, 0]}),
+        ("hf-vision", {"resample": 9}),
+        ("hf-vision", {"rescale_factor": 0}),
+        ("hf-vision", {"crop_size": None}),
+        ("hf-vision-frames", {"resample": None}),
+        ("timesformer", {"image_mean": [0.1, 0.2]}),
+        ("timesformer", {"size": "large"}),
+        ("ast", {"mean": None}),
+        ("ast", {"std": 0}),
+        ("ast", {"sampling_rate": 0}),
+        ("wav2vec2", {"sampling_rate": None}),
+        ("wav2vec2", {"sampling_rate": 0}),
+    ],
+)
+def test_settings_of_preprocessing_that_cannot_be_used_are_one_message(
+    kind: str, settings: dict[str, Any], folders: Folders, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        build_encoder(_set(folders, kind, tmp_path / kind, **settings), device="cpu")
+    assert caught.value.hint == "correct preprocessor_config.json beside the weights"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"std": [0.0] * 3}, {"mean": [0.5]}, {"interpolation": "random"}, {"crop_pct": "x"}]
+)
+def test_so_are_those_of_timm(settings: dict[str, Any], folders: Folders, tmp_path: Path) -> None:
+    shutil.copytree(folders.vit, tmp_path / "vit")
+    config = json.loads((folders.vit / "config.json").read_text())
+    config["pretrained_cfg"] |= settings
+    (tmp_path / "vit" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError) as caught:
+        build_encoder(EncoderChoice("vit", str(tmp_path / "vit"), resize="own"), device="cpu")
+    assert caught.value.hint == "correct config.json beside the weights"
+
+
+def test_an_ast_that_is_not_normalised_gets_the_energies_themselves(folders: Folders, tmp_path: Path) -> None:
+    encoder = build_encoder(_set(folders, "ast", tmp_path / "ast", do_normalize=False), device="cpu")
+    assert encoder.input == AudioInput(16_000, 32, 64, 0.0, 0.5)
+    energies = torch.randn(2, 64, 32)
+    assert torch.equal(encoder.input.normalise(energies), energies)
+
+
+@pytest.mark.parametrize("name", ["pixtral", "sam_vision_model"])
+def test_a_vision_model_of_another_build_is_one_message(name: str, folders: Folders, tmp_path: Path) -> None:
+    choice = _set(folders, "hf-vision", tmp_path / name)
+    (tmp_path / name / "config.json").write_text(json.dumps(CLIP | {"model_type": name, "head_dim": 12}))
+    with pytest.raises(UsageError, match="has no embeddings"):
+        build_encoder(choice, device="cpu")
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(folders: Folders, tmp_path: Path) -> None:

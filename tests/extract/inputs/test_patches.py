@@ -36,6 +36,11 @@ def test_patches_of_random_pictures(size: tuple[int, int], patches: int, tmp_pat
     _same(Siglip2ImageProcessor(patch_size=8, max_num_patches=patches), tmp_path / "picture.png")
 
 
+def test_patches_that_are_not_normalised(tmp_path: Path) -> None:
+    Image.effect_noise((40, 30), 50).convert("RGB").save(tmp_path / "picture.png")
+    _same(Siglip2ImageProcessor(patch_size=8, max_num_patches=16, do_normalize=False), tmp_path / "picture.png")
+
+
 def test_patches_of_real_pictures() -> None:
     if not SHARED.is_dir():
         pytest.skip(f"no {SHARED}")
