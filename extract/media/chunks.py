@@ -66,7 +66,7 @@ _FORMS = {
 }
 
 
-def walk(file: BinaryIO, form: Form, size: int, *, most: int = 1_000) -> Iterator[Chunk]:
+def walk(file: BinaryIO, form: Form, size: int, *, most: int = 100_000) -> Iterator[Chunk]:
     """The chunks of a file of `size` bytes; the last one may announce more than there is, or less than nothing."""
     place, room = form.start, struct.calcsize(form.head)
     for _ in range(most):

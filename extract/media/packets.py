@@ -159,7 +159,7 @@ def unreachable_bytes(file: BinaryIO) -> int:
     0 where only zeros follow: recorders reserve room.
     """
     size, fragments = file.seek(0, os.SEEK_END), False
-    for box in walk(file, BOXES, size, most=100_000):
+    for box in walk(file, BOXES, size):
         if not box.name.isalnum():
             file.seek(box.place)
             blocks = iter(lambda: file.read(1 << 20), b"")

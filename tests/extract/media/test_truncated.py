@@ -1,5 +1,7 @@
 """A container that is shorter than it says is an error: a download that broke off is no short clip."""
 
+import io
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -78,6 +80,14 @@ def test_the_reason_is_named(tmp_path: Path, whole: dict[str, Path], name: str) 
     (tmp_path / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(MediaError, match=r"cut off: it announces [0-9,]+ bytes and has [0-9,]+"):
         _frames(tmp_path / name)
+
+
+def test_a_clip_of_thousands_of_fragments_is_looked_through_to_its_end() -> None:
+    fragment = struct.pack(">I4s", 8, b"moof") + struct.pack(">I4s", 28, b"mdat") + bytes(20)
+    content = struct.pack(">I4s", 8, b"ftyp") + 2_000 * fragment
+    assert require_whole(io.BytesIO(content), "video").read() == content
+    with pytest.raises(MediaError, match="cut off"):
+        require_whole(io.BytesIO(content[:-1]), "video")
 
 
 def test_a_broadcast_announces_nothing(tmp_path: Path) -> None:
