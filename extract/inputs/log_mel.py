@@ -43,6 +43,10 @@ class LogMelInput(Input):
         extractor, masks = _extractor(self.extractor, self.settings), self.augmentation
         rate, hop = extractor.sampling_rate, extractor.hop_length
         wave = read_waveform(medium, self.limits, rate=rate, keep=self.samples).samples
+        if not len(wave):
+            raise MediaError(
+                "the recording is too short: it has no sample at the encoder's rate", hint="use a longer one"
+            )
         bank = np.asarray(extractor(wave, sampling_rate=rate)["input_features"][0], np.float32)
         bank = bank[0] if bank.ndim == 3 else bank.T  # (frames, mels); of four equal channels, one
         if not np.isfinite(bank).all():

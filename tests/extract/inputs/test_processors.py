@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import timm
 import torch
 from PIL import Image
@@ -251,6 +252,13 @@ def test_a_strip_is_refused_before_it_is_resized(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="13440000×224 pixels") as caught:
         read(MediaFile(tmp_path / "line.png"))
     assert "--max-pixels" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("extractor", ["WhisperFeatureExtractor", "ClapFeatureExtractor"])
+def test_a_recording_of_which_resampling_leaves_nothing_is_refused(extractor: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(1, 0.1), 192_000)
+    with pytest.raises(MediaError, match="too short"):
+        LogMelInput(extractor, "{}", 480_000)(MediaFile(tmp_path / "a.wav"))
 
 
 def test_libraries_are_there_before_a_decoding_processs_memory_is_limited() -> None:
