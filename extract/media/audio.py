@@ -131,7 +131,7 @@ def _pieces(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, int
         if context.name in _CHECKED:
             context.options = {**context.options, "err_detect": "crccheck+explode"}
         form, waiting, size = ("", 0, 0), list[np.ndarray](), 0  # kind, channels, and rate: these may change
-        for frame in _frames(medium, container, stream):
+        for frame in _frames(medium, container, stream, limits):
             now = frame.format.name, frame.layout.nb_channels, frame.sample_rate
             if waiting and (now != form or size >= PIECE):
                 yield _samples(*form[:2], waiting), form[2]
@@ -144,11 +144,12 @@ def _pieces(medium: MediaFile, limits: Limits) -> Iterator[tuple[np.ndarray, int
             yield np.zeros((0, 1), np.float32), form[2]
 
 
-def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+def _frames(medium: MediaFile, container: InputContainer, stream: AudioStream, limits: Limits) -> Iterator[AudioFrame]:
     """All of them. Packets that do not decode are passed over, as players do, if they are the fewer: with a warning."""
     samples, decoded, faulty, fault, end = 0, 0, 0, None, 0.0
     announced = 0  # 0 for unknown
     if container.format.name in _COUNTED and stream.duration and stream.time_base:
+        limits.check("seconds", float(stream.duration * stream.time_base))
         announced = round(stream.duration * stream.time_base * stream.codec_context.sample_rate)
     for packet in _packets(container, stream, whatever_follows=announced > 0):
         try:

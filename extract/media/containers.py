@@ -23,8 +23,6 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,ogg,asf,gif,nut,mxf,ivf,"
     "wav,w64,flac,mp3,aac,ac3,eac3,aiff,caf,au,amr,ape,wv,tta,dts,obu,av1,nistsphere,voc,ircam,iff,epaf,pvf,avr"
 )
-# Their durations are estimates from the first packets, or what a writer put that did not know.
-_ESTIMATED = ("mp3", "aac", "ac3", "eac3", "dts", "aiff", "au")
 _NO_PROTOCOL = "none"  # what is given as an open file needs none
 _SAMPLES = 1 << 24  # a channel of one packet; real ones have a few thousand
 _VIDEO_SHARE = 3  # of `Limits.pixels` for a frame: decoders keep up to seventeen of them
@@ -71,7 +69,8 @@ def open_container(
 ) -> Iterator[tuple[InputContainer, Any]]:
     """The opened container and its first stream of that kind; what FFmpeg finds inside the `with` is a MediaError.
 
-    Raises MediaError: also when the file has no such stream, is shorter than it says, or says that it is beyond limits.
+    Raises MediaError: also when the file has no such stream, is shorter than it says, or beyond the limits of bytes and
+    pixels. How long it says that it lasts is not believed.
     """
     status = require_status(medium, limits)
     options = {
@@ -96,10 +95,6 @@ def open_container(
                 for stream in container.streams:
                     if stream.codec_context is not None:
                         stream.codec_context.options = {name: options[name] for name in ("max_pixels", "max_samples")}
-                if container.format.name not in _ESTIMATED:
-                    # Some containers say when they end instead, which is as long only where they begin at 0.
-                    units = (container.duration or 0) - max(0, container.start_time or 0)
-                    limits.check("seconds", units / av.time_base)
                 yield container, _first_stream(container, what, limits)
     except MemoryError as error:  # FFmpeg's is one, too
         raise out_of_memory(what) from error
