@@ -31,7 +31,7 @@ from epalm.extract.encoders.registry import (
     require_fit,
 )
 from epalm.extract.inputs.augment import VIEW_0, view_of
-from epalm.extract.media.limits import collected_warnings, joined, require_status
+from epalm.extract.media.limits import collected_warnings, joined, require_status, without_option
 from epalm.extract.spec_builder import feature_spec
 from epalm.extract.stream import BatchEncoder
 from epalm.fingerprint import digest_json
@@ -120,7 +120,7 @@ class LiveFeatures:
             with collected_warnings() as warnings:
                 decoded = self._encoder.input(file, (view,))
         except MediaError as error:
-            raise MediaError(f"{media}: {error.message}", hint=error.hint) from error
+            raise MediaError(f"{media}: {error.message}", hint=without_option(error.hint)) from error
         if (odd := joined(warnings)) and media not in self._warned:
             self._warned.add(media)
             warn(f"{media}: {odd.message}")

@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from epalm.errors import MediaError
 from epalm.extract.media.containers import another_medium
-from epalm.extract.media.limits import Limits, out_of_memory, require_status
+from epalm.extract.media.limits import OR_RAISE, Limits, out_of_memory, require_status
 from epalm.extract.media.picture_metadata import without_metadata
 from epalm.media import MediaFile
 from epalm.samples import Modality
@@ -92,7 +92,7 @@ def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | No
             return _read(*without_metadata(file), limits, least)
     except Image.DecompressionBombError as error:
         fault = str(error).partition(",")[0]
-        hint = "scale it down, or raise --max-pixels"
+        hint = f"scale it down{OR_RAISE}max-pixels"
         raise MediaError(f"the picture has too many pixels: {fault}", hint=hint) from error
     except MemoryError as error:
         raise out_of_memory("picture") from error

@@ -23,6 +23,7 @@ _EXCESS = {
     "frames": "the video has {:,} frames or more: more than {:,}",
     "seconds": "the medium lasts {:,.0f} s or more: more than {:,.0f} s",
 }
+OR_RAISE = ", or raise --"  # as hints name the option of `epalm extract` that admits a medium
 _LEAST_MEMORY = 1024**3  # of which torch, that a filter bank is made with, was measured to take 0.7
 
 
@@ -53,7 +54,7 @@ class Limits:
         """Raises MediaError when the value is more than the limit `of` that name."""
         most = getattr(self, f"max_{of}")
         if value > most:
-            raise MediaError(_EXCESS[of].format(value, most), hint=f"shorten it, or raise --max-{of}")
+            raise MediaError(_EXCESS[of].format(value, most), hint=f"shorten it{OR_RAISE}max-{of}")
 
     def check_pixels(self, width: int, height: int, *, share: int = 1, of: str = "a picture") -> None:
         """For media whose decoders need `share` times as much memory per pixel; `of` names them. Raises MediaError."""
@@ -61,7 +62,7 @@ class Limits:
         if width * height > most:
             note = f", of which {of} may have 1/{share}" if share > 1 else ""
             fault = f"{width}×{height} pixels, {width * height:,} in all: more than {most:,} for {of}"
-            raise MediaError(fault, hint=f"scale it down, or raise --max-pixels{note}")
+            raise MediaError(fault, hint=f"scale it down{OR_RAISE}max-pixels{note}")
 
 
 def require_status(medium: MediaFile, limits: Limits | None = None) -> Status:
@@ -93,8 +94,13 @@ def out_of_memory(what: str) -> MediaError:
     """For decoders that were refused memory."""
     return MediaError(
         f"decoding the {what} takes more memory than a decoding process may have",
-        hint="convert it to a common format, or raise --max-pixels, with which the memory grows",
+        hint=f"convert it to a common format{OR_RAISE}max-pixels, with which the memory grows",
     )
+
+
+def without_option(hint: str | None) -> str | None:
+    """The hint of a fault, for a command that has no options for limits."""
+    return hint and hint.partition(OR_RAISE)[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,14 @@ def test_strict_media_refuses_until_it_is_tried_again_without(tmp_path: Path) ->
     assert (_run(dataset, cache, strict=True).warned, _run(dataset, cache).warned) == (1, 1)
 
 
+def test_a_command_without_options_for_limits_names_none(tmp_path: Path) -> None:
+    dataset = _dataset(tmp_path / "media", ["a.png"])
+    live = LiveFeatures(Projections(OddInput(limits=Limits(max_pixels=15))), LAYERS, dataset)
+    with pytest.raises(MediaError, match="more than 15") as caught:
+        live.gather(dataset.samples)
+    assert caught.value.hint == "scale it down"
+
+
 def test_lines_of_before_are_read_and_errors_and_warnings_do_not_hide_each_other(tmp_path: Path) -> None:
     old = {"media": "a.png", "digest": "1", "error": "torn", "hint": None}
     (tmp_path / LEDGER).write_text(json.dumps(old) + "\n")
