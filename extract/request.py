@@ -80,7 +80,11 @@ class ExtractRequest:
     batch_size: int = option("Media per pass of the encoder.", 32, minimum=1, panel=_MACHINE)
     block_rows: int = option("Media per block of the cache.", 512, minimum=1, panel=_MACHINE)
     workers: int | None = option(
-        "Decoding processes; 0: none. [default: one per core but one]", None, minimum=0, maximum=256, panel=_MACHINE
+        "Decoding processes; 0: none. [default: one per core, one less without a GPU, 16 at most]",
+        None,
+        minimum=0,
+        maximum=256,
+        panel=_MACHINE,
     )
     compiled: bool = option(
         "Compile the encoder with torch.compile: pays for long work.", False, name="compile", panel=_MACHINE
@@ -104,7 +108,8 @@ class ExtractRequest:
         """The encoder. Raises UsageError: it does not read such media, or an option is of no known form."""
         masks = parse_spec_augment(self.spec_augment)
         kind = self.encoder or default_kind(self.modality)
-        own = {"augmented": masks is not None, "spec_augment": masks or (0, 0)}
+        off = masks is None and self.modality is Modality.AUDIO
+        own = {"augmented": not off, "spec_augment": masks or (0, 0)}
         if self.weights is None and not self.random_weights:
             own["weights"] = default_weights(kind, self.data)
         # The other options are called as the fields of a choice are.

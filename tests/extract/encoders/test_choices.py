@@ -202,6 +202,10 @@ def test_the_playgrounds_weights_are_for_the_encoders_that_it_has_some_for() -> 
                 ExtractRequest(modality, encoder=kind, weights="playground").choice()
 
 
+def test_masks_that_are_off_are_those_of_sounds_alone() -> None:
+    assert [ExtractRequest(one, spec_augment="off").choice().augmented for one in Modality] == [True, True, False]
+
+
 def test_a_folder_of_the_same_name_does_not_take_the_place_of_the_playgrounds_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
