@@ -245,18 +245,19 @@ def _with_options(read: Any, choice: EncoderChoice, limits: Limits) -> "Input":
     from epalm.extract.inputs.preprocess import ImageInput
 
     options: dict[str, Any] = {"limits": limits}
+    pixels: Any = getattr(read, "pixels", None)  # none of sounds, and of some plug-ins' own inputs
     if not choice.augmented:
         options["augmentation"] = None
     elif isinstance(read.augmentation, SpecAugment):
         options["augmentation"] = SpecAugment(*choice.spec_augment)
-    if choice.statistics == "clip":
-        if read.modality is Modality.AUDIO:
-            raise UsageError("--statistics clip is for pixels", hint="leave the option out")
-        options["pixels"] = replace(read.pixels, **_CLIP)
-    if choice.resize and read.modality is Modality.AUDIO:
-        raise UsageError(f"--resize {choice.resize} is for pixels", hint="leave the option out")
+    clip = choice.statistics == "clip"
+    for option, asked in (("--statistics clip", clip), (f"--resize {choice.resize}", choice.resize is not None)):
+        if asked and pixels is None:
+            raise UsageError(f"encoder {choice.kind!r} has no {option}: it is for pixels", hint="leave the option out")
+    if clip:
+        options["pixels"] = replace(pixels, **_CLIP)
     if choice.reduced_jpeg:
-        if not isinstance(read, ImageInput) or read.pixels.fit:
+        if not isinstance(read, ImageInput) or pixels.fit:
             raise UsageError("--reduced-jpeg is for pictures and --resize stretch", hint="leave the option out")
         options["reduced_jpeg"] = True
     return replace(read, **options)  # type: ignore[no-any-return]

@@ -6,7 +6,10 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,14 +18,18 @@ from PIL import Image
 from epalm import plugins
 from epalm.cache.store import Cache
 from epalm.errors import UsageError
+from epalm.extract.encoders import registry
 from epalm.extract.encoders.registry import (
+    Encoder,
     EncoderChoice,
+    EncoderKind,
     build_encoder,
     encoder_kind,
     encoder_names,
     family,
     require_fit,
 )
+from epalm.extract.inputs.preprocess import Input
 from epalm.extract.live import recipe_features
 from epalm.extract.request import ExtractRequest
 from epalm.recipes.settings import Config
@@ -100,6 +107,24 @@ def test_it_has_no_weights_of_the_playgrounds(tmp_path: Path) -> None:
     config = Config.model_validate({"encoder": {"kind": "colour-grid"}, "model": {"tokens": 1}})
     live = recipe_features(config, Modality.IMAGE, Dataset("playground", tmp_path, ()), "cpu")
     assert EncoderChoice.from_record(live.describe()["choice"]).weights is None
+
+
+def test_options_of_pixels_are_refused_where_its_input_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Own(Input):
+        modality = Modality.IMAGE
+
+    def kind(name: str) -> EncoderKind:
+        return EncoderKind((Modality.IMAGE,), lambda *_: cast(Encoder, SimpleNamespace(input=Own())))
+
+    monkeypatch.setattr(registry, "encoder_kind", kind)
+    assert build_encoder(EncoderChoice("own"), device="cpu").input == Own()
+    for choice, option in (
+        (EncoderChoice("own", statistics="clip"), "--statistics clip"),
+        (EncoderChoice("own", resize="stretch"), "--resize stretch"),
+    ):
+        with pytest.raises(UsageError, match=f"has no {option}"):
+            build_encoder(choice, device="cpu")
 
 
 @pytest.mark.usefixtures("installed")
