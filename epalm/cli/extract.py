@@ -39,7 +39,7 @@ def extract(request: ExtractRequest, *, plan: bool = False, as_json: bool = Fals
     choice = request.choice()
     if request.data == PLAYGROUND:
         say("data: the playground, a small built-in world (--data takes your own)")
-    weights = f"weights {choice.weights}" if choice.weights else "the paper's pretrained weights, from the Hub"
+    weights = f"weights {choice.weights}" if choice.weights else "its published weights, from the Hub"
     weights = "the playground's weights" if choice.weights == PLAYGROUND else weights
     say(f"encoder: {choice.kind}, {f'random weights (seed {choice.seed})' if choice.random_weights else weights}")
     planned = plan_extraction(request, dry=plan)
@@ -53,7 +53,7 @@ def extract(request: ExtractRequest, *, plan: bool = False, as_json: bool = Fals
     if changed := planned.other_setting():
         say(f"the cache has such media with another setting, which differs in: {'; '.join(changed)}")
     summary = execute(planned)
-    _show_summary(summary, request, as_json)
+    _show_summary(summary, request, planned.known_bad, as_json)
     if summary.bad or (summary.strict and summary.warned):
         raise typer.Exit(BAD_MEDIA)
 
@@ -109,8 +109,8 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     require_room(plan)
 
 
-def _show_summary(summary: "ExtractSummary", request: ExtractRequest, as_json: bool) -> None:
-    """What was done."""
+def _show_summary(summary: "ExtractSummary", request: ExtractRequest, known_bad: int, as_json: bool) -> None:
+    """What was done; `known_bad` media were in the ledger before."""
     from epalm.datasets.listing import passed_over_in_words
 
     if as_json:
@@ -135,7 +135,8 @@ def _show_summary(summary: "ExtractSummary", request: ExtractRequest, as_json: b
     ledger = f"{summary.ledger} (epalm cache ledger)"
     if summary.bad:
         refused = "could not be read, or have a warning" if summary.strict else "could not be read"
-        warn(f"{summary.bad} media {refused}; each is a line in {ledger}")
+        again = f"; {known_bad} of them were known, and not tried again: --retry-bad" if known_bad else ""
+        warn(f"{summary.bad} media {refused}; each is a line in {ledger}{again}")
     if summary.warned:
         counted = "; with --strict-media they count as bad, but the rows of an extraction without it stay in the cache"
         warn(f"{summary.warned} media have a row and a warning in {ledger}{counted if summary.strict else ''}")

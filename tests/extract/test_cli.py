@@ -119,7 +119,9 @@ def test_bad_media_decide_the_exit_code_and_the_ledger_is_named(tmp_path: Path, 
     done = _extract(tmp_path, "-m", "image", "--data", photos, "--weights", weights)
     assert done.exit_code == 3
     assert "4 encoded, 1 bad" in done.stderr
-    assert "ledger.jsonl" in done.stderr
+    assert "ledger.jsonl" in done.stderr and "--retry-bad" not in done.stderr
+    again = _extract(tmp_path, "-m", "image", "--data", photos, "--weights", weights)
+    assert "1 of them were known, and not tried again: --retry-bad" in " ".join(again.stderr.split())
 
 
 def test_random_weights_need_no_download(tmp_path: Path, photos: Path) -> None:
