@@ -4,7 +4,7 @@
 
 Reads all tokens x of the last layer, x′ is x through one encoder layer between two linear ones. One module is shared
 by the blocks entered, 12 up to the fourth from the end; g starts at 0, where the language model is the plain one.
-Nothing stands in front of the text, each position looks for itself: there is no leak, and caches are exact. MLP is
+Nothing of x stands in front of the text, each position looks for itself: there is no leak, and caches are exact. MLP is
 linear to W, then two layers around a skip; with that it has the published 22.0 M parameters from width 1024 to 4096.
 (Published code reshapes queries twice, so that positions are mixed; this one does not.)
 

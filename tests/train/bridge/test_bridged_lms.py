@@ -24,7 +24,7 @@ MAPPED = {
     "mapl": _MAPPED,
     "qp-l0": _MAPPED,
     "qp-inner": [*_MAPPED, "model.prompt_length=2"],
-    "cross-attention": ["bridge.inner_width=16"],
+    "cross-attention": ["bridge.inner_width=16", "model.prompt_length=2"],
 }
 PLAIN: dict[str, list[str]] = {name: [] for name in ("limber", "mlp", "avgpool", "linear-pool", "random-tokens")}
 SMALL = MAPPED | PLAIN
@@ -116,12 +116,12 @@ def test_a_shut_gate_and_a_blind_one_leave_the_plain_model(family: str) -> None:
     lm = _lm(family)
     rows, ids = torch.randn(2, 1, 5, WIDTH).double(), torch.randint(4, VOCABULARY, (2, 6))
     plain = lm(ids).logits
-    model = _build("cross-attention", lm)
+    model = _build("cross-attention", lm, "model.prompt=none")
     assert (model.lm.front, model.lm.injection.start, model.lm.injection.end) == (0, 0, BLOCKS - 3)
     torch.testing.assert_close(model(rows, ids), plain, **EXACT)
     model.trainable_tensors()["connector.gate"].fill_(0.5)
     assert not torch.allclose(model(rows, ids), plain, atol=1e-3)
-    blind = _build("cross-attention", lm, "model.blind=true")
+    blind = _build("cross-attention", lm, "model.prompt=none", "model.blind=true")
     blind.trainable_tensors()["connector.gate"].fill_(0.5)
     torch.testing.assert_close(blind(rows, ids), plain, **EXACT)
 
@@ -156,7 +156,7 @@ KEYS = {
 @every_bridge
 def test_a_checkpoint_has_exactly_these_tensors(bridge: str) -> None:
     model = _build(bridge, _lm("Llama"))
-    prompt = ["prompt.embedding"] if bridge.startswith("qp") else []
+    prompt = [] if bridge in ("mapl", "limber", "mlp") else ["prompt.embedding"]
     assert sorted(model.trainable_tensors()) == sorted([*(f"connector.{name}" for name in KEYS[bridge]), *prompt])
     other = _drawn(bridge, "Llama")
     other.load_trainable(dict(model.trainable_tensors()))
