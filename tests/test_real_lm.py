@@ -61,8 +61,8 @@ def test_the_page_has_every_side_row_and_answer(
     text = (tmp_path / "page.md").read_text()
     assert text.startswith("before\n<!-- real-lm -->") and text.endswith("<!-- /real-lm -->\nafter\n")
     for modality in Modality:
-        assert f"| {modality} QA | 90.0 (80.0–100.0) | 30.0 (20.0–40.0) | 0.0 (" in text
-        assert f"| {modality} CIDEr | 90.0" in text
+        assert f"| {modality} QA | 10 | 90.0 (80.0–100.0) | 30.0 (20.0–40.0) | 0.0 (" in text
+        assert f"| {modality} CIDEr | 10 | 90.0" in text
     assert "| last six → early | 6@6:18 | 12 | 7 s | 90.0 (80.0–100.0) |" in text
     assert text.count(f"| runs/seei | runs/blin | {WORD} |") == 3 * 2 * 3
     assert "10 trainings, 1 at a time, took 1 min 10 s together, 0.70 s a step; with extraction" in text
