@@ -26,6 +26,7 @@ from epalm.cache.blocks import (
     require_size,
     write_block,
 )
+from epalm.cache.fields import NOT_AS_WRITTEN, fault_in_words
 from epalm.cache.manifest import Entry, Ledger, names_by_digest, read_manifests
 from epalm.cache.objects.base import MissingObjectError, Objects
 from epalm.cache.reader import FeatureReader
@@ -267,8 +268,7 @@ class FeatureSet:
     def drop(self, block: str, record: Record | None) -> bool:
         """Take a block's record away, then its folder: its rows are missing from now on, and can be made again.
 
-        `record` is what was seen of it, None for a damaged one. Nothing goes, and False comes back, where that is not
-        its record any more: another process has dropped the block, or made it again.
+        False where `record` (None: a damaged one) is not its record any more: others have dropped or replaced it.
         """
         with self.objects.lock(RECORDS):  # a folder without a record may be one that is just being written
             try:
@@ -295,6 +295,6 @@ def read_json(objects: Objects, key: str) -> Any:
     """A JSON object's value. Raises CacheError when it is missing, unreadable or no JSON."""
     try:
         return json.loads(objects.read(key))
-    except ValueError as error:
+    except NOT_AS_WRITTEN as error:
         hint = "epalm cache verify says what is whole"
-        raise CacheError(f"{objects.where}/{key} cannot be read: {error}", hint=hint) from error
+        raise CacheError(f"{objects.where}/{key} cannot be read: {fault_in_words(error)}", hint=hint) from error

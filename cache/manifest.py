@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from epalm.cache.fields import NOT_AS_WRITTEN, fault_in_words
 from epalm.cache.objects.base import Objects
 from epalm.errors import CacheError
 from epalm.fingerprint import digest_json
@@ -42,8 +43,10 @@ class Manifest:
             if not bracketed or len(values) != 2 * len(lines):
                 raise ValueError("a line is not a pair")
             return Manifest(json.loads(head)["data"], dict(zip(values[::2], values[1::2], strict=True)))
-        except (ValueError, TypeError, KeyError) as error:
-            raise CacheError(f"{where} is no manifest: {error}", hint="delete it, then run epalm extract") from error
+        except NOT_AS_WRITTEN as error:
+            raise CacheError(
+                f"{where} is no manifest: {fault_in_words(error)}", hint="delete it, then run epalm extract"
+            ) from error
 
 
 def write_manifest(objects: Objects, manifest: Manifest) -> None:
@@ -111,12 +114,14 @@ class Ledger:
             self._objects.append(LEDGER, lines.encode("utf-8", "surrogateescape"))
 
     def entries(self, *, warning: bool = False) -> list[Entry]:
-        """The last error or warning of each medium and content, in order; torn lines are passed over."""
+        """The last error or warning of each medium and content, in order; torn lines and other ones are passed over."""
         text = self._objects.lines(LEDGER).decode("utf-8", "surrogateescape")
         last: dict[tuple[str, str | None, bool], Entry] = {}
         for line in text.split("\n"):  # splitlines would split at U+2028 and U+0085, which names may hold
-            with suppress(ValueError, TypeError):
+            with suppress(*NOT_AS_WRITTEN):
                 entry = Entry(**json.loads(line))
+                for written in (entry.media, entry.digest or "", entry.error, entry.hint or ""):
+                    str.encode(written, errors="surrogateescape")  # what is no text cannot be written again
                 last[entry.media, entry.digest, entry.warning] = entry
         return [entry for entry in last.values() if entry.warning == warning]
 

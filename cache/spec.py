@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from epalm.cache.fields import NOT_AS_WRITTEN, SpecFields, fault_in_words
 from epalm.cache.token_rules import ALL, CLS, POOLED, TokenLayout
 from epalm.errors import CacheError, UsageError
 from epalm.fingerprint import canonical_json, digest_json
@@ -72,7 +73,7 @@ class FeatureSpec:
                 key: value for key, value in self.encoder.items() if key not in ("tokens", "layout", "cls_token")
             }
             encoder["token"] = self.encoder.get("cls_token")
-        if self.rule != ALL or rule == POOLED or not encoder["token"]:
+        if self.rule != ALL or rule == POOLED or not encoder.get("token"):
             fault = f"{self.name} holds {self.rule} tokens, out of which there is no {rule}"
             raise UsageError(fault, hint=f"epalm extract --tokens {rule} makes a set of them")
         return replace(fewer, encoder=encoder, tokens=self.layout.narrowed(rule).tokens)
@@ -159,10 +160,13 @@ class FeatureSpec:
     def from_json(value: Any) -> "FeatureSpec":
         """The spec that `to_json` gave. Raises CacheError for anything else."""
         try:
-            return FeatureSpec(**{**value, "layers": tuple(value["layers"])})
-        except (TypeError, KeyError) as error:
+            SpecFields.model_validate(value)
+            spec = FeatureSpec(**{**value, "layers": tuple(value["layers"])})
+            spec.to_bytes()  # which takes no NaN
+        except NOT_AS_WRITTEN as error:
             hint = "extract again, into another --cache"
-            raise CacheError(f"a feature set of another format: {error}", hint=hint) from error
+            raise CacheError(f"a feature set of another format: {fault_in_words(error)}", hint=hint) from error
+        return spec
 
 
 def parse_layers(text: str, depth: int) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from epalm.cache.blocks import RECORDS
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.fields import NOT_AS_WRITTEN
 from epalm.cache.media_index import MediaIndex
 from epalm.cache.objects.base import MissingObjectError, Objects
 from epalm.cache.objects.local import LocalObjects
@@ -185,9 +186,10 @@ class Cache:
         """That of each modality; damaged notes are passed over."""
         latest = []
         for key in self.objects.names(LATEST):
-            with suppress(MissingObjectError, ValueError, TypeError, KeyError):
+            with suppress(MissingObjectError, *NOT_AS_WRITTEN):
                 value = json.loads(self.objects.read(f"{LATEST}/{key}"))
-                latest.append(LatestExtraction(**{**value, "layers": tuple(value["layers"])}))
+                layers, when = tuple(map(int, value["layers"])), float(value["time"])
+                latest.append(LatestExtraction(**{**value, "layers": layers, "time": when, "data": str(value["data"])}))
         return latest
 
 
@@ -225,7 +227,7 @@ def touch(objects: Objects) -> None:
 
 def last_used(objects: Objects) -> float | None:
     """When a set was last used (Unix time in seconds); None when that is not known."""
-    with suppress(CacheError, ValueError, TypeError, KeyError):
+    with suppress(CacheError, *NOT_AS_WRITTEN):
         return float(json.loads(objects.read(_LAST_USED))["time"])
     return None
 
@@ -241,8 +243,9 @@ def uses(objects: Objects) -> list[Use]:
     """The runs that have marked a set, oldest first; damaged marks are passed over."""
     marks = []
     for name in objects.names(_USES):
-        with suppress(MissingObjectError, ValueError, TypeError):
-            marks.append(Use(**json.loads(objects.read(f"{_USES}/{name}"))))
+        with suppress(MissingObjectError, *NOT_AS_WRITTEN):
+            value = json.loads(objects.read(f"{_USES}/{name}"))
+            marks.append(Use(str(value["run"]), str(value["host"]), float(value["time"])))
     return sorted(marks, key=lambda use: use.time)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from epalm.cache.blocks import BLOCKS, GROUP, GROUPS, Fault, Record
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.fields import NOT_AS_WRITTEN
 from epalm.cache.manifest import MANIFESTS, Manifest, names_by_digest, read_manifest
 from epalm.cache.store import Cache
 from epalm.console import first_in_words, progress
@@ -84,7 +85,7 @@ def _check_descriptions(checkup: Checkup, features: FeatureSet, whole: Sequence[
             value = json.loads(features.objects.read(key))
             if not (value == json.loads(GROUP) if key in GROUPS else isinstance(value, dict)):
                 raise ValueError("it has other contents than were written")
-        except (CacheError, ValueError) as error:
+        except (CacheError, *NOT_AS_WRITTEN) as error:
             finding = checkup.add(key, f"{features.where}/{key} is damaged: {error}", _REPAIR)
             if not checkup.repair or not (key in GROUPS or copies):
                 continue

@@ -6,47 +6,19 @@ program writes. Knows JSON values and digests; knows no file format and no stora
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, TypeAdapter
+from pydantic import FailFast, Field, TypeAdapter
 
+from epalm.cache.fields import NOT_AS_WRITTEN, fault_in_words
 from epalm.cache.manifest import Manifest
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
 
-# h5py has no error of its own: a file that makes no sense may raise any of these. ValueError is pydantic's, and JSON's.
-_FAULTS = (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
-_MOST = 1 << 20  # layers, width, views: no encoder comes near, and products stay far from overflowing
-
-
-def _ascending(numbers: list[int]) -> list[int]:
-    if numbers != sorted(set(numbers)):
-        raise ValueError("they are not in order, each once")
-    return numbers
-
-
-_Count = Annotated[int, Field(ge=0, le=_MOST)]
-_Positive = Annotated[int, Field(ge=1, le=_MOST)]
-Numbers = Annotated[list[_Count], Field(min_length=1), FailFast(), AfterValidator(_ascending)]
+# h5py has no error of its own: a file that makes no sense may raise any of these.
+_FAULTS = (*NOT_AS_WRITTEN, OSError, RuntimeError, MemoryError)
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # `$` is the very end here
 _Digests = TypeAdapter(Annotated[list[_Digest], FailFast()])
-
-
-class _Spec(BaseModel):
-    """`spec.json`, every field of the kind that an extraction writes."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    modality: Literal["image", "video", "audio"]
-    encoder: dict[str, Any]
-    layers: Numbers
-    width: _Positive
-    preprocessing: dict[str, Any]
-    augmentation: dict[str, Any] | None
-    compute: dict[str, Any]
-    stored_dtype: Literal["float16", "float32"]
-    version: _Count
-    tokens: _Positive = 1
 
 
 @contextmanager
@@ -55,8 +27,7 @@ def refusing(where: str) -> Iterator[None]:
     try:
         yield
     except _FAULTS as error:
-        words = " ".join(str(error).split(" [type=")[0].split())[:200] or type(error).__name__
-        raise CacheError(f"{where} is not what epalm writes: {words}") from error
+        raise CacheError(f"{where} is not what epalm writes: {fault_in_words(error)}") from error
 
 
 def checked(
@@ -69,7 +40,6 @@ def checked(
             are no texts, or digests that are no SHA-256 in hex; so have `digests`, or one twice.
     """
     with refusing(where):
-        _Spec.model_validate(spec)
         if not isinstance(recorded, dict) or not all(isinstance(text, str) for text in recorded.values()):
             raise ValueError("recorded.json does not map names to texts")
         for manifest in manifests:

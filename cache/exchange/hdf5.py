@@ -26,6 +26,7 @@ from pydantic import TypeAdapter
 
 from epalm.cache.blocks import checksum
 from epalm.cache.exchange import claims
+from epalm.cache.fields import Numbers
 from epalm.cache.manifest import Manifest
 from epalm.cache.row_table import RowTable
 from epalm.errors import CacheError
@@ -131,7 +132,7 @@ class ExportedSet:
         if about.get("version") not in (1, 2) or digest_json(about) != seal:
             raise CacheError(f"{path} is of no form that this version reads, or damaged", hint=_AGAIN)
         self._sums: dict[str, Any] = dict(about["checksums"])
-        self.views = tuple(TypeAdapter(claims.Numbers).validate_python(about["views"], strict=True))
+        self.views = tuple(TypeAdapter(Numbers).validate_python(about["views"], strict=True))
         spec, self.recorded = (json.loads(bytes(self._checked(f"{name}.json", _BYTE))) for name in ("spec", "recorded"))
         self.digests = [digest.decode("latin-1") for digest in self._checked("digests", _DIGEST).tolist()]
         names = [f"manifests/{name}" for name in sorted(map(bytes.decode, self._member("manifests")))]

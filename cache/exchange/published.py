@@ -60,13 +60,14 @@ class PublishedSets(Objects):
             self._files = {one.key: one.bytes for one in self._repository.walk()}
             with refusing(f"{self.where}/{_ABOUT}"):
                 self._about = dict(json.loads(self._repository.read(_ABOUT)))
+                seal = self._about.pop("seal", None)
+                sealed = digest_json(self._about) == seal
         except MissingObjectError as error:
             if not pushing:
                 hint = error.hint if not self._files else "epalm cache push puts one there; one may not have ended yet"
                 raise CacheError(f"{self.where} holds no whole feature set: {error.message}", hint=hint) from error
         else:
-            seal = self._about.pop("seal", None)
-            if digest_json(self._about) != seal or not _FORMAT.items() <= self._about.items():
+            if not sealed or not _FORMAT.items() <= self._about.items():
                 hint = "download it again; or another version of epalm has written it"
                 raise CacheError(f"{self.where}/{_ABOUT} is damaged, or of no form that is known here", hint=hint)
         self._licence = licence or self._about.get("licence", _UNKNOWN)

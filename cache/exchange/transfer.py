@@ -57,8 +57,9 @@ def plan_transfer(source: FeatureSet, target: Cache) -> Transfer:
     if _place(source.objects) == _place(target.objects.below(f"{SETS}/{source.name}")):
         raise UsageError(f"{source.where} is where it would be copied to", hint="give another cache")
     manifests = tuple(read_manifests(source.objects))
-    checked(source.where, source.spec.to_json(), source.recorded, manifests)
     records, faults = _survey(source, sizes=False)
+    digests = {row for record in records for row in record.rows}
+    checked(source.where, source.spec.to_json(), source.recorded, manifests, list(digests))
     existing = target.existing(source.spec)
     whole, broken = _survey(existing, sizes=True) if existing else ([], [])
     held: dict[int, set[str]] = {}

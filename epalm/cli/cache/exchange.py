@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -204,7 +205,9 @@ def _say_next(cache: "Cache", features: "FeatureSet", source: "Cache | None" = N
 
     latest = note_latest(cache, features, source)
     if latest:
-        say(f"next: epalm train --from-cache --modality {latest.modality} --data {latest.data}")
+        # Another cache's text: what a terminal acts on is shown as its escape, what a shell acts on is quoted.
+        shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in latest.data)
+        say(f"next: epalm train --from-cache --modality {latest.modality} --data {shlex.quote(shown)}")
 
 
 def _numbers(text: str) -> list[int]:
