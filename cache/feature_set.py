@@ -50,7 +50,6 @@ class FeatureSet:
         self.objects, self.spec, self.name = objects, spec, spec.name
         self.where = objects.where
         self.ledger = Ledger(objects)
-        self._own_recorded: dict[str, str] | None = None  # by the extraction that this instance belongs to
         self._records: dict[str, Record] = {}  # by block, as far as they are known: they never change
         self._rows: dict[int, set[str]] = {}  # view → media, of these records
 
@@ -79,8 +78,8 @@ class FeatureSet:
 
     def note(self, recorded: Mapping[str, str]) -> None:
         """Keep what an extraction says of itself, in place of what an earlier one said."""
-        self._own_recorded = dict(recorded)
-        self.objects.keep("recorded.json", (json.dumps(self._own_recorded, indent=2, sort_keys=True) + "\n").encode())
+        text = json.dumps(dict(recorded), indent=2, sort_keys=True) + "\n"
+        self.objects.keep("recorded.json", text.encode())
 
     def records(self) -> list[Record]:
         """Every commit record, in order of name. Raises CacheError when one is damaged."""
@@ -124,8 +123,8 @@ class FeatureSet:
         """Commit `values` (R, V, L, T, D), a row a digest; how many rows were not there already, and now are.
 
         What another process has committed meanwhile is left out, so that each row's view is stored once: rows that lack
-        different views then become several blocks. `made` is what the records say of their making, beside what the
-        latest extraction says of itself. Raises CacheError; ValueError for values or digests that do not fit.
+        different views then become several blocks. `made` is what the records say of their making [default: what the
+        latest extraction says of itself]. Raises CacheError; ValueError for values or digests that do not fit.
         """
         expected = (len(digests), len(views), *self.spec.row_shape)
         if values.shape != expected or values.dtype != np.dtype(self.spec.stored_dtype):
@@ -138,8 +137,7 @@ class FeatureSet:
         with self.objects.lock(RECORDS):
             self.records()
             for rows, missing, part in missing_parts(digests, views, values, self._rows):
-                recorded = self.recorded if self._own_recorded is None else self._own_recorded
-                written = {"recorded": recorded, **(made or {})}
+                written = {"recorded": self.recorded} if made is None else made
                 if record := write_block(self.objects, rows, missing, part, written):
                     self._add(record)
                     count += len(rows)

@@ -29,6 +29,7 @@ from epalm.extract.encoders.registry import Encoder
 from epalm.extract.inputs.augment import VIEW_0, view_of
 from epalm.extract.plan import Pending
 from epalm.extract.request import ExtractRequest
+from epalm.extract.spec_builder import library_versions
 from epalm.media import MediaFile
 
 CHANGED = MediaError("the file changed while it was read", hint="run the extraction again")
@@ -136,6 +137,8 @@ class Stream:
         self.tally, self._features, self._encoder, self._advance = Tally(), features, encoder, advance
         self._most_rows, self._batch_size = request.block_rows, request.batch_size
         self._seed = spec.view_seed
+        # Of this very process: a Dask worker may have other libraries than the machine that plans.
+        self._made = {"device": encoder.device.type, "recorded": library_versions() | request.choice().to_record()}
         self._notes: list[Entry] = []  # not in the ledger yet
         cores, workers = cores or cpu_count(), request.workers
         if workers is None:
@@ -178,8 +181,7 @@ class Stream:
                 break
         if digests:
             self._write_notes()  # before the rows are there: a kill in between must not lose a warning
-            made = {"device": self._encoder.device.type}
-            written = self._features.write_block(digests, np.concatenate(rows), views, made=made)
+            written = self._features.write_block(digests, np.concatenate(rows), views, made=self._made)
             self.tally.encoded += written
             self.tally.elsewhere += len(digests) - written
         return bool(digests)

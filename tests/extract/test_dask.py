@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from epalm.extract.dask_blocks import BlockEncoder, Done, Setting
 from epalm.extract.encoders.registry import build_encoder
 from epalm.extract.pipeline import ExtractSummary
 from epalm.extract.request import ExtractRequest
-from epalm.extract.spec_builder import feature_spec
+from epalm.extract.spec_builder import feature_spec, library_versions
 from epalm.samples import Modality
 from tests.conftest import Epalm
 from tests.dask_workers import (
@@ -160,6 +160,17 @@ def test_a_task_that_runs_twice_at_once_doubles_nothing(tmp_path: Path, small_vi
     assert sum(tally.encoded + tally.elsewhere for tally in tallies) == 2 * BLOCK_ROWS
     assert len(rows(where)) == BLOCK_ROWS
     assert [entry.media for entry in features.ledger.entries()] == ["bad.png"]
+
+
+def test_a_block_records_the_libraries_of_the_worker_that_made_it(tmp_path: Path, small_vit: Path) -> None:
+    media, cache = pictures(tmp_path / "media", 2), Cache(tmp_path / "cache")
+    encoder = build_encoder(choice(small_vit), device="cpu")
+    plan = plan_features(dataset(media), Modality.IMAGE, encoder, LAYERS, cache)
+    features = cache.feature_set(feature_spec(encoder, LAYERS), recorded={"torch": "of the driver"})
+    options = dask_options(small_vit, "tcp://nowhere", cache=cache.where, device="cpu", workers=0)
+    with closing(BlockEncoder(Setting(ExtractRequest(Modality.IMAGE, **options), features.name), None)) as worker:
+        worker.run(plan.pending, 1)
+    assert [record.versions for record in features.records()] == [dict(sorted(library_versions().items()))]
 
 
 def _both(workers: Workers) -> list[Any]:
