@@ -78,8 +78,7 @@ class FeatureSet:
 
     def note(self, recorded: Mapping[str, str]) -> None:
         """Keep what an extraction says of itself, in place of what an earlier one said."""
-        text = json.dumps(dict(recorded), indent=2, sort_keys=True) + "\n"
-        self.objects.keep("recorded.json", text.encode())
+        self.objects.keep("recorded.json", (json.dumps({**recorded}, indent=2, sort_keys=True) + "\n").encode())
 
     def records(self) -> list[Record]:
         """Every commit record, in order of name. Raises CacheError when one is damaged."""
@@ -96,15 +95,18 @@ class FeatureSet:
         """Names of all committed blocks, damaged ones included."""
         return [name.removesuffix(_SUFFIX) for name in self.objects.names(RECORDS) if name.endswith(_SUFFIX)]
 
+    def held(self) -> Mapping[int, Collection[str]]:
+        """View → digests of all media that have a row of it, to look into now: it grows with what is committed."""
+        self.records()
+        return self._rows
+
     def rows(self, view: int = 0) -> set[str]:
         """Digests of all media that have a row of that view."""
-        self.records()
-        return set(self._rows.get(view, ()))
+        return set(self.held().get(view, ()))
 
     def views(self) -> tuple[int, ...]:
         """Every view that some row has."""
-        self.records()
-        return tuple(sorted(self._rows))
+        return tuple(sorted(self.held()))
 
     def lost_blocks(self) -> list[Record]:
         """Committed blocks whose values are not there any more; by one listing, so that no block is read."""

@@ -208,15 +208,15 @@ class Stream:
                 yield item, inputs
 
     def _requests(self, items: Sequence[Pending], sent: "deque[Pending]") -> Iterator[Request]:
-        while items:
-            for item in items[: self._most_rows]:
-                sent.append(item)
-                yield Request(item.file, tuple(view_of(item.digest, view, self._seed) for view in item.views))
-            rest = items[self._most_rows :]
-            items = without_rows(self._features, rest) if rest else []  # others may have committed some meanwhile
-            if gone := len(rest) - len(items):
+        for start in range(0, len(items), self._most_rows):
+            some = items[start : start + self._most_rows]
+            left = without_rows(self._features, some) if start else some  # others may have committed some meanwhile
+            if gone := len(some) - len(left):
                 self.tally.elsewhere += gone
                 self._advance(gone)
+            for item in left:
+                sent.append(item)
+                yield Request(item.file, tuple(view_of(item.digest, view, self._seed) for view in item.views))
 
     def _note(self, entry: Entry) -> None:
         self._notes.append(entry)
@@ -230,8 +230,8 @@ class Stream:
 
 def without_rows(features: FeatureSet, items: Sequence[Pending]) -> list[Pending]:
     """Those of the media that lack a row of one of their views, as far as is committed now."""
-    rows = {view: features.rows(view) for view in {view for item in items for view in item.views}}
-    return [item for item in items if not all(item.digest in rows[view] for view in item.views)]
+    held = features.held()
+    return [item for item in items if not all(item.digest in held.get(view, ()) for view in item.views)]
 
 
 def encode_each(

@@ -15,14 +15,16 @@ import soundfile
 import torch
 from PIL import Image
 
+from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
 from epalm.cache.token_rules import TokenLayout
 from epalm.errors import EpalmError
 from epalm.extract.inputs.augment import VIEW_0, View
 from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Input, Pixels, VideoInput
 from epalm.extract.pipeline import ExtractSummary
-from epalm.extract.plan import ExtractionPlan
+from epalm.extract.plan import ExtractionPlan, Pending
 from epalm.extract.spec_builder import feature_spec
+from epalm.extract.stream import without_rows
 from epalm.media import MediaFile
 from epalm.samples import Dataset, Modality, Sample, Task
 from tests.extractions import Machine, encode_files, extract_features, plan_features
@@ -117,6 +119,21 @@ def test_a_second_run_encodes_nothing_and_later_ones_what_changed(tmp_path: Path
     (media / "copy.png").write_bytes((media / names[2]).read_bytes())
     summary = _run(_dataset(media, ["renamed.png", *names[1:], "new.png", "copy.png"]), cache)
     assert (summary.hits, summary.encoded) == (10, 2)
+
+
+def test_media_are_held_against_the_cache_once_each_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(features: FeatureSet, items: Sequence[Pending]) -> list[Pending]:
+        asked.append(len(items))
+        return without_rows(features, items)
+
+    monkeypatch.setattr("epalm.extract.stream.without_rows", counted)
+    dataset = _dataset(tmp_path / "media", _pictures(tmp_path / "media", 9))
+    assert _run(dataset, Cache(tmp_path / "cache"), block_rows=2).encoded == 9
+    assert asked == [2, 2, 2, 1]
 
 
 def test_media_of_equal_bytes_are_encoded_once(tmp_path: Path) -> None:
