@@ -199,7 +199,7 @@ def read_block(objects: Objects, record: Record) -> np.ndarray:
     from zarr.buffer.cpu import Buffer
     from zarr.storage import MemoryStore
 
-    require_size(objects, record)
+    record = require_size(objects, record)
     folder, _, chunk = record.chunk.rpartition("/")
     stored = {name: objects.read(f"{folder}/{name}") for name in (chunk, METADATA)}
     try:
@@ -218,7 +218,7 @@ def read_values(objects: Objects, record: Record, out: np.ndarray | None = None)
 
     What only zarr needs, its description and its crc32c, is for `read_block` to check. Raises as `read_block`.
     """
-    require_size(objects, record)
+    record = require_size(objects, record)
     values = np.empty(record.shape, record.dtype) if out is None else out
     target: Any = values.reshape(-1).view(np.uint8)
     if objects.read_into(record.chunk, memoryview(target)) != record.bytes:
@@ -232,12 +232,21 @@ def checksum(values: np.ndarray) -> str:
     return xxhash.xxh3_128_hexdigest(values.data if values.flags.c_contiguous else values.tobytes())
 
 
-def require_size(objects: Objects, record: Record) -> None:
-    """Raise CacheError unless the chunk is there and as long as its record says."""
-    size, expected = objects.size(record.chunk), record.bytes + CRC_BYTES
+def require_size(objects: Objects, record: Record) -> Record:
+    """The record; raises CacheError unless the chunk is there and as long as it says.
+
+    Where the chunk is missing the record is read again, once: another process may have made the block again.
+    """
+    size = objects.size(record.chunk)
+    if size is None:
+        with contextlib.suppress(CacheError):
+            record = read_record(objects, record.block)
+            size = objects.size(record.chunk)
+    expected = record.bytes + CRC_BYTES
     if size != expected:
         fault = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
         raise damaged(record, f"{record.chunk} {fault}")
+    return record
 
 
 def require_values(values: np.ndarray, record: Record) -> None:

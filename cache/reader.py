@@ -189,7 +189,7 @@ class FeatureReader:
     def _map(self, record: Record) -> np.ndarray:
         """A block's values (pairs, L, T, D): pooled, or as they are stored, with all layers."""
         require_fit(record, self._spec)
-        require_size(self._objects, record)
+        record = require_size(self._objects, record)
         shape, path = (record.shape[0] * record.shape[1], *record.shape[2:]), self._objects.path(record.chunk)
         # np.memmap itself indexes slowly.
         if path is not None:

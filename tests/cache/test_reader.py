@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from epalm.cache.blocks import Record
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.reader import FeatureReader
+from epalm.cache.store import Cache
 from epalm.errors import CacheError
 from tests.cache.test_feature_set import SPEC, feature_set, folder, load, names, values
 
@@ -100,6 +101,19 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "flipped bit": _flip,
     "missing folder": lambda path: shutil.rmtree(path.parent),
 }
+
+
+def test_a_block_made_again_by_another_process_is_found_with_a_record_of_before(tmp_path: Path) -> None:
+    features, expected = _filled(tmp_path)
+    record, array, mapped = features.records()[0], features.to_dask(), features.open(mapped=True)
+    other = Cache(tmp_path).load(features.name)
+    assert other.drop(record.block, record)
+    assert other.write_block(record.rows, np.stack([expected[name] for name in record.rows])[:, np.newaxis])
+    rows = [expected[name] for name in record.rows]
+    found = dict(zip(features.digests(), array[:, 0].compute(scheduler="sync"), strict=True))
+    np.testing.assert_array_equal([found[name] for name in record.rows], np.array(rows, np.float32))
+    for reader in (mapped, features.open()):
+        np.testing.assert_array_equal(reader.gather(reader.rows_of(record.rows)), rows)
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
