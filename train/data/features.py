@@ -92,8 +92,8 @@ class CachedFeatures:
         """The rows of these samples' media in the feature set `name`; `layers` as typed, or as block numbers.
 
         `rule`: which tokens of them [default: those stored]. `mapped`: the processes of a machine that read these rows
-        have them in memory once. Raises UsageError: layers of no known form, or layers or tokens that the set does not
-        hold; CacheError: there is no such set, or it is damaged.
+        have them in memory once, but for tokens that are made of those stored. Raises UsageError: layers of no known
+        form, or layers or tokens that the set does not hold; CacheError: there is no such set, or it is damaged.
         """
         self._features = features = cache.find(name)
         if not cache.read_only:
