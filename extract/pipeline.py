@@ -3,6 +3,7 @@
 Knows the order of the work and who does it: this process, or the workers of a Dask cluster.
 """
 
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -147,9 +148,11 @@ def _remember(plan: ExtractionPlan, name: str) -> None:
             raise
         with suppress(CacheError):
             latest = cache.latest(modality)
-            if (latest.set, latest.layers, latest.data) == (name, plan.layers, data):
+            noted = latest.set, latest.layers, latest.data, latest.tokens or plan.spec.rule
+            if noted == (name, plan.layers, data, plan.rule):
                 return
+        tokens = f" --set encoder.tokens={plan.rule}" if plan.derived else ""
         warn(
             f"every row is there, but {error.message}. To train on them: epalm train --from-cache --modality "
-            f"{modality} --data {data} --feature-set {name} --layers {plan.request.layers}"
+            f"{modality} --data {shlex.quote(data)} --feature-set {name} --layers {plan.request.layers}{tokens}"
         )

@@ -133,20 +133,22 @@ def note_latest(
 ) -> LatestExtraction | None:
     """Remember a set that arrived as the latest extraction, so that training finds it; what was noted.
 
-    The data set is that of the other cache's latest extraction, where it worked on this set, else the one whose
+    Layers, tokens and data set are those of the other cache's latest extraction, where it worked on this set, else all,
+    and the one whose
     manifest has the most media; nothing is noted where there is none, or with `keep` where one is noted.
     """
-    modality, layers, manifests = features.spec.modality, features.spec.layers, read_manifests(features.objects)
+    modality, manifests = features.spec.modality, read_manifests(features.objects)
+    layers, tokens = features.spec.layers, None
     data = max(manifests, key=lambda one: len(one.digests)).data if manifests else None
     with suppress(CacheError):  # there is none
         if keep and cache.latest(modality):
             return None
     latest = other.latest_of(features) if other else None
     if latest and set(latest.layers) <= set(layers):
-        data, layers = latest.data, latest.layers
+        data, layers, tokens = latest.data, latest.layers, latest.tokens
     if not isinstance(data, str):
         return None
-    cache.remember(modality, features.name, layers, data)
+    cache.remember(modality, features.name, layers, data, tokens)
     return cache.latest(modality)
 
 

@@ -1,6 +1,7 @@
 """Rows of many tokens from the command line to the committed blocks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,13 @@ from PIL import Image
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.store import Cache
 from epalm.cache.token_rules import TokenLayout
+from epalm.datasets import load_dataset
+from epalm.errors import CacheError
+from epalm.extract.pipeline import execute
+from epalm.samples import Modality
 from tests.conftest import Epalm
+from tests.extract.test_pipeline import Projections
+from tests.extractions import extract_features, plan_features
 
 MEDIA, LAYERS, WIDTH = 7, 2, 24
 TOKENS = {"cls": 1, "mean": 1, "pool:2x1": 3, "all": 5}  # of 2 × 2 patches and [CLS]
@@ -81,3 +88,25 @@ def test_blocks_of_large_rows_are_bounded_by_bytes(
     (there,) = Cache(tmp_path / "there").sets()
     assert sorted(len(record.rows) for record in there.records()) == [1, 3, 3]
     np.testing.assert_array_equal(_values(there), _values(features))
+
+
+def test_in_a_cache_that_can_only_be_read_the_tokens_asked_for_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr("epalm.extract.pipeline.warn", messages.append)
+    (tmp_path / "media").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "media" / "a.png")
+    cache = Cache(tmp_path / "cache")
+    what = load_dataset(str(tmp_path / "media"), Modality.IMAGE), Modality.IMAGE, Projections(), (1, 2), cache
+    name = extract_features(*what).set_name
+
+    def refuse(*_: object) -> None:
+        raise CacheError("the cache cannot be written")
+
+    plan = replace(plan_features(*what), rule="mean", derived="made")
+    monkeypatch.setattr(cache, "remember", refuse)
+    assert execute(plan).set_name == name
+    assert "--set encoder.tokens=mean" in messages[0]
+    execute(replace(plan, rule="cls", derived=""))
+    assert len(messages) == 1

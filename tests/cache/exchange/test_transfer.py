@@ -5,6 +5,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import Manifest, read_manifests, write_manifest
 from epalm.cache.store import Cache
 from epalm.errors import CacheError, UsageError
+from tests.cache.test_feature_set import SPEC
 from tests.conftest import Epalm
 from tests.feature_sets import (
     BLOCKS,
+    DATA,
     Block,
     contents,
     digest,
@@ -215,6 +218,16 @@ def test_names_of_both_sides_are_kept(features: FeatureSet, tmp_path: Path) -> N
     names = {manifest.data: manifest.digests for manifest in read_manifests(there.objects)}
     assert names["other.jsonl"] == {"50.png": digest(50)}
     assert names["samples.jsonl"]["mine.png"] == digest(50) and names["samples.jsonl"]["1.png"] == digest(1)
+
+
+def test_layers_and_tokens_that_were_asked_for_go_along(tmp_path: Path) -> None:
+    described = {"tokens": "all", "layout": {"cls": True, "grid": [2, 2]}, "cls_token": "first", "token": "all"}
+    here, there = Cache(tmp_path / "here"), Cache(tmp_path / "there")
+    features = make_set(here.where, BLOCKS, replace(SPEC, encoder={**SPEC.encoder, **described}, tokens=5))
+    here.remember("image", features.name, SPEC.layers[1:], DATA, "mean")
+    move_set(features, there)
+    latest = note_latest(there, there.load(features.name), here)
+    assert latest and (latest.layers, latest.tokens) == (SPEC.layers[1:], "mean")
 
 
 @pytest.mark.parametrize("form", ["h5", "npz", "parquet"])
