@@ -169,24 +169,26 @@ class FeatureSpec:
         return spec
 
 
-def parse_layers(text: str, depth: int) -> tuple[int, ...]:
-    """Block numbers from 0, shallow to deep, of "last:6", "all", "a-b" (both included) or "1,2,3".
+def parse_layers(text: str, blocks: Sequence[int]) -> tuple[int, ...]:
+    """Those of some blocks, numbers from 0, shallow to deep, that "last:6", "all", "a-b" (with b) or "1,2,3" names.
 
-    Raises UsageError for another form, or a block that an encoder of `depth` blocks does not have.
+    Raises UsageError for another form, or a block that is none of them.
     """
     text = text.strip().lower()
     numbers: Sequence[int]
     if text == "all":
-        numbers = range(depth)
+        numbers = blocks
     elif match := re.fullmatch(r"last:(\d{1,6})", text):
-        numbers = range(depth - int(match[1]), depth)
+        numbers = blocks[-int(match[1]) :] if 0 < int(match[1]) <= len(blocks) else ()
     elif match := re.fullmatch(r"(\d{1,6})-(\d{1,6})", text):
         numbers = range(int(match[1]), int(match[2]) + 1)
     elif re.fullmatch(r"\d{1,6}(,\d{1,6})*", text):
         numbers = sorted({int(number) for number in text.split(",")})
     else:
         raise UsageError(f"--layers {text!r} is of no known form", hint="use last:6, all, 6-11 or 7,9,11")
-    if not numbers or numbers[0] < 0 or numbers[-1] >= depth:
-        message = f"--layers {text!r} is out of range: the encoder has blocks 0 to {depth - 1}"
-        raise UsageError(message, hint=f"use last:{min(6, depth)}, or all")
+    if not numbers or not set(numbers) <= set(blocks):
+        between = list(blocks) == list(range(blocks[0], blocks[-1] + 1)) and len(blocks) > 2
+        words = f"{blocks[0]} to {blocks[-1]}" if between else ", ".join(map(str, blocks))
+        message = f"--layers {text!r} is out of range: there are blocks {words}"
+        raise UsageError(message, hint=f"use last:{min(6, len(blocks))}, or all")
     return tuple(numbers)

@@ -16,7 +16,7 @@ from epalm.cache.objects.base import MissingObjectError, Objects
 from epalm.cache.objects.local import LocalObjects
 from epalm.cache.objects.remote import RemoteObjects
 from epalm.cache.spec import FeatureSpec, parse_layers
-from epalm.errors import CacheError
+from epalm.errors import CacheError, UsageError
 from epalm.fingerprint import digest_json
 
 if TYPE_CHECKING:
@@ -165,11 +165,14 @@ class Cache:
     def chosen_layers(self, features: FeatureSet, asked: str | None) -> tuple[int, ...]:
         """The layers asked for, else those of the latest extraction where it worked on this set, else all stored.
 
-        Raises UsageError when `asked` is of no known form.
+        "last:N" and "all" are the last, or all, of those stored, as not every encoder says how many it has. Raises
+        UsageError when `asked` is of no known form, or names a layer that is not stored.
         """
         if asked is not None:
-            depth = int(dict(features.spec.encoder.get("architecture", {})).get("depth", max(features.spec.layers) + 1))
-            return parse_layers(asked, depth)
+            try:
+                return parse_layers(asked, features.spec.layers)
+            except UsageError as error:
+                raise error.at(features.name) from error
         latest = self.latest_of(features)
         return latest.layers if latest else features.spec.layers
 
@@ -189,7 +192,8 @@ class Cache:
             with suppress(MissingObjectError, *NOT_AS_WRITTEN):
                 value = json.loads(self.objects.read(f"{LATEST}/{key}"))
                 layers, when = tuple(map(int, value["layers"])), float(value["time"])
-                latest.append(LatestExtraction(**{**value, "layers": layers, "time": when, "data": str(value["data"])}))
+                texts = {name: str(value[name]) for name in ("data", "tokens") if value.get(name) is not None}
+                latest.append(LatestExtraction(**{**value, **texts, "layers": layers, "time": when}))
         return latest
 
 

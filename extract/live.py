@@ -174,7 +174,7 @@ def recipe_features(
     weights = default_weights(config.encoder.kind or default_kind(modality), dataset.spec) or config.encoder.weights
     choice = choice_of(config.encoder, modality, weights=weights)
     encoder = build_encoder(choice, device=device)
-    layers = parse_layers(f"last:{config.model.tokens}", encoder.depth)
+    layers = parse_layers(f"last:{config.model.tokens}", range(encoder.depth))
     view_seed = config.optim.seed if config.data.augment else None
     source = TrainableFeatures if config.encoder.train else LiveFeatures
     return source(encoder, layers, dataset, view_seed=view_seed, choice=choice, index=index)

@@ -99,7 +99,7 @@ def plan(request: ExtractRequest, *, dry: bool = False) -> ExtractionPlan:
     encoder = build_encoder(choice, device=request.device, compiled=request.compiled, limits=request.limits)
     if request.views and encoder.input.augmentation is None:
         raise UsageError("there are no augmented views: the encoder has none, or they are off", hint="use --views 0")
-    layers = parse_layers(request.layers, encoder.depth)
+    layers = parse_layers(request.layers, range(encoder.depth))
     return plan_media(request, dataset, encoder, layers, Cache(request.cache, read_only=dry))
 
 

@@ -161,7 +161,7 @@ def import_run(
     features = {
         "source": "live",
         "encoder": built.describe(),
-        "layers": list(parse_layers(f"last:{config.model.tokens}", built.depth)),
+        "layers": list(parse_layers(f"last:{config.model.tokens}", range(built.depth))),
         "preprocessing": built.input.describe(),
         "view_seed": None,
         "choice": chosen.to_record(),

@@ -14,7 +14,7 @@ from epalm.cache.manifest import LEDGER, Entry, Ledger
 from epalm.cache.objects.local import LocalObjects
 from epalm.cache.spec import FeatureSpec
 from epalm.cache.store import Cache
-from epalm.errors import CacheError
+from epalm.errors import CacheError, UsageError
 
 LAYERS, TOKENS, WIDTH = 3, 2, 5
 SPEC = FeatureSpec(
@@ -50,6 +50,16 @@ def values(rows: int, seed: int = 0) -> np.ndarray:
 
 def names(rows: int, prefix: str = "d") -> list[str]:
     return [f"{prefix}{row}" for row in range(rows)]
+
+
+@pytest.mark.parametrize("encoder", [SPEC.encoder, {"kind": "ast", "architecture": {"num_hidden_layers": 6}}], ids=str)
+def test_layers_are_chosen_of_those_stored_whatever_the_encoder(encoder: dict[str, Any], tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    features = cache.feature_set(replace(SPEC, encoder=encoder, layers=(0, 1, 3)), recorded={})
+    assert [cache.chosen_layers(features, asked) for asked in ("last:2", "all", "0-1")] == [(1, 3), (0, 1, 3), (0, 1)]
+    for asked in ("last:4", "5", "1-3"):
+        with pytest.raises(UsageError, match="there are blocks 0, 1, 3"):
+            cache.chosen_layers(features, asked)
 
 
 def test_the_order_of_keys_and_the_kind_of_sequence_change_no_name() -> None:

@@ -98,7 +98,7 @@ def test_a_recipes_own_overlay_is_checked_where_it_is_laid(tmp_path: Path) -> No
         (("--variant", "epalm-adda"), "model.variant"),
         (("--set", "model.tokens=5"), "5 layers' tokens and the features have 3"),
         (("--inject", "2@4:12"), "model.end 12 do not fit a language model of 8 blocks"),
-        (("--layers", "last:4"), "does not hold layers [0]"),
+        (("--layers", "last:4"), "there are blocks 1 to 3"),
         (("--feature-set", "nothing"), "no feature set named 'nothing'"),
         (("--few-shot", "1000"), "asks for 1,000 samples, and there are"),
         (("--set", "data.train_split=trian"), "no samples for qa or caption with answers in split 'trian'"),

@@ -24,7 +24,7 @@ def test_every_file_gets_its_row(modality: Modality, tmp_path: Path) -> None:
     dataset = load_dataset(str(MEDIA / modality), modality)
     encoder = build_encoder(EncoderChoice(default_kind(modality), random_weights=True))
     cache = Cache(tmp_path)
-    layers = parse_layers("last:6", encoder.depth)
+    layers = parse_layers("last:6", range(encoder.depth))
     summary = extract_features(dataset, modality, encoder, layers, cache, machine=Machine(batch_size=2))
     features = cache.find(summary.set_name)
     assert not features.ledger.entries()

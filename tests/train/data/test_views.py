@@ -219,7 +219,7 @@ def test_layers_of_a_wider_set_train_as_a_set_of_just_these(trial: Trial, tmp_pa
     assert _trained("extracted") == _trained("typed") == _trained("narrow") != _trained("others")
     refused = trial.epalm("train", "--from-cache", "-m", "image", "--data", trial.world, "--cache", trial.cache, *SHORT,
                           "--layers", "2,3")  # fmt: skip
-    assert refused.code == 1 and "does not hold layers [2]" in refused.err
+    assert refused.code == 1 and "there are blocks 1, 3" in refused.err
 
 
 def test_samples_of_a_medium_may_have_any_names(trial: Trial) -> None:
