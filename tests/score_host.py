@@ -55,7 +55,7 @@ def score(run: LoadedRun, metrics: tuple[str, ...], processes: int) -> None:
         run,
         features,
         decode,
-        about={"data": "trial/world", "split": "test"},
+        about={"data": "trial/world", "split": "test", "limit": None},
         there=samples,
         expected=samples,
         asked=asked,

@@ -117,7 +117,7 @@ def test_options_that_cannot_be(score: Score) -> None:
     cases: list[tuple[Sequence[object], str]] = [
         (("--sampling", "--num-beams", 3), "without the 3 beams"),
         (("--top-p", "0.5"), "add --sampling"),
-        (("--sampling", "--top-p", "nan"), "--top-p nan: Input should be less than or equal to 1"),
+        (("--sampling", "--top-p", "nan"), "--top-p nan: Input should be a finite number"),
         (("--sampling", "--top-p", "2"), "--top-p 2.0: Input should be less than or equal to 1"),
         (("--sampling", "--temperature", "0"), "--temperature 0.0: Input should be greater than 0"),
         (("--batch-size", "many"), "neither a number of samples nor auto"),
