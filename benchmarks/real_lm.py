@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from epalm import PLAYGROUND, api
 from epalm.cli.bench.marks import replace_marked
-from epalm.cli.bench.planning import plan_grid
+from epalm.cli.bench.planning import Planned, plan_grid
 from epalm.cli.bench.table import make_table
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training, run_trainings
 from epalm.console import time_in_words
@@ -60,7 +60,8 @@ def main() -> None:
         runs=work / "runs",
         processes=arguments.processes,
     )
-    pairs, levels = {}, plan_grid(grid, bench)
+    pairs: Planned = {}
+    levels = plan_grid(grid, bench)
     for modality in Modality:
         sides = grid.model_copy(update={"rows": (grid.rows[0], grid.rows[-1]), "modalities": (modality,)})
         steps = [f"optim.max_steps={_STEPS[modality]}"] if modality in _STEPS else []
