@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import torch
 
     from epalm.extract.encoders.transformer import Backbone
-    from epalm.extract.inputs.preprocess import ImageInput, VideoInput
     from epalm.weights import Source
 
 _DEFAULT_WEIGHTS = "openai/clip-vit-base-patch32"
@@ -23,7 +22,6 @@ _OVER_FRAMES, _FRAMES = "hf-vision-frames", 8  # of a clip
 _CLS = ("cls_token", "class_embedding")  # parameters of the embeddings that stand in front of the patches
 _SPECIAL = (*_CLS, "distillation_token", "register_tokens")
 _NEEDED = ("hidden_size", "num_hidden_layers", "patch_size")
-_FIXED = "leave the option out, or name weights of one size"
 _POOLING = ("head", "pooler")
 
 
@@ -36,7 +34,6 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
 
     from epalm.extract.encoders.pretrained import deciding, load_model
     from epalm.extract.encoders.transformer import TransformerEncoder
-    from epalm.extract.inputs.patches import naflex_input
     from epalm.extract.inputs.preprocess import ImageInput, VideoInput
     from epalm.extract.inputs.processors import transformers_pixels
 
@@ -51,19 +48,11 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
         read=lambda where: AutoImageProcessor.from_pretrained(where, trust_remote_code=False),
     )
     frames = (choice.frames or _FRAMES) if choice.kind == _OVER_FRAMES else None
-    reads: ImageInput | VideoInput
-    if hasattr(processor, "max_num_patches"):  # and keeps the proportions of a picture
-        if frames or choice.resize == "stretch":
-            refused = f"--encoder {_OVER_FRAMES}" if frames else "--resize stretch"
-            raise UsageError(f"NaFlex weights read pictures in their own proportions: no {refused}", hint=_FIXED)
-        reads = naflex_input(processor)
-    else:
-        pixels = transformers_pixels(processor or CLIPImageProcessor(), choice.resize or "own")
-        reads = VideoInput(pixels, frames) if frames else ImageInput(pixels)
+    pixels = transformers_pixels(processor or CLIPImageProcessor(), choice.resize or "own")
     return TransformerEncoder(
         choice,
-        _backbone(model, reads),
-        reads,
+        _backbone(model, pixels.size),
+        VideoInput(pixels, frames) if frames else ImageInput(pixels),
         compute,
         {"family": f"transformers {type(model).__name__}", **deciding(model.config)},
         of_frames=frames,
@@ -74,6 +63,9 @@ def _adapt(config: Any) -> None:
     """Raise UsageError for what is not read here; of a masked autoencoder, all patches are seen."""
     if config.model_type == "timm_wrapper":
         raise UsageError("these are weights of timm", hint="use --encoder vit")
+    if config.model_type == "siglip2_vision_model":
+        fault = "--weights name a NaFlex model of SigLIP 2, whose pictures keep their own proportions: it is not read"
+        raise UsageError(fault, hint="name one of SigLIP 2 of one size, such as google/siglip2-base-patch16-224")
     if not all(isinstance(getattr(config, name, None), int | list | tuple) for name in _NEEDED):
         fault = f"{config.model_type!r} is no vision transformer of equal blocks"
         raise UsageError(fault, hint="timm may have it: --encoder vit with a name of timm")
@@ -81,13 +73,12 @@ def _adapt(config: Any) -> None:
         config.mask_ratio = 0.0
 
 
-def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
-    """Its parts, by structure. Raises UsageError where they do not fit together."""
+def _backbone(model: Any, size: tuple[int, int]) -> "Backbone":
+    """Its parts, by structure; `size` (height, width) is its input's. Raises UsageError: they do not fit together."""
     import torch
 
     from epalm.extract.encoders.pretrained import find_blocks, find_norm
     from epalm.extract.encoders.transformer import Backbone, try_out
-    from epalm.extract.inputs.patches import PatchInput, real_patches
 
     config = model.config
     if not isinstance(getattr(model, "embeddings", None), torch.nn.Module):
@@ -103,26 +94,16 @@ def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
     inside = head is not None and norm in head.modules()  # the norm is the pooling's own
 
     def pool(hidden: "torch.Tensor", real: "torch.Tensor | None") -> "torch.Tensor":
-        masks = () if real is None else (real,)
-        return head(hidden if inside else norm(hidden), *masks)  # type: ignore[no-any-return, misc]
-
-    def run_patches(inputs: "torch.Tensor") -> object:
-        shapes = inputs[:, 0, :2].long()
-        return model(inputs[:, 1:], pixel_attention_mask=real_patches(inputs).int(), spatial_shapes=shapes)
+        return head(hidden if inside else norm(hidden))  # type: ignore[no-any-return, misc]
 
     def run_in_order(inputs: "torch.Tensor") -> object:
         """Of a masked autoencoder, which shuffles its patches, though it sees all of them."""
         return model(inputs, noise=torch.arange(math.prod(grid), device=inputs.device).expand(len(inputs), -1))
 
-    grid: tuple[int, ...]
-    if isinstance(reads, PatchInput):
-        run = run_patches
-        example, grid = torch.ones(1, 1 + reads.patches, 3 * reads.side**2), (reads.patches,)
-    else:
-        run = run_in_order if hasattr(config, "mask_ratio") else model
-        (height, width), patch = reads.pixels.size, config.patch_size
-        high, wide = (patch, patch) if isinstance(patch, int) else patch
-        example, grid = torch.zeros(1, config.num_channels, height, width), (height // high, width // wide)
+    run = run_in_order if hasattr(config, "mask_ratio") else model
+    (height, width), patch = size, config.patch_size
+    high, wide = (patch, patch) if isinstance(patch, int) else patch
+    grid = height // high, width // wide
     backbone = Backbone(
         model=model,
         blocks=find_blocks(model, config.num_hidden_layers),
@@ -132,10 +113,9 @@ def _backbone(model: Any, reads: "ImageInput | VideoInput") -> "Backbone":
         cls=any(name in _CLS for name in counts),
         grid=grid,
         run=run,
-        real=real_patches if isinstance(reads, PatchInput) else None,
         pool=pool if head else None,
     )
-    shapes, _ = try_out(model, backbone.blocks, run, example)
+    shapes, _ = try_out(model, backbone.blocks, run, torch.zeros(1, config.num_channels, height, width))
     patches = math.prod(grid)
     if set(shapes) != {(1, backbone.special + patches, config.hidden_size)}:
         fault = (
