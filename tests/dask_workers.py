@@ -105,6 +105,7 @@ class Workers:
 def forked_workers() -> Iterator[None]:
     """Have workers forked from a process that has imported what they need."""
     import dask
+    import distributed  # noqa: F401  # it sets its defaults when it is imported, once, and they have to stay
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
     multiprocessing.forkserver.ensure_running()
