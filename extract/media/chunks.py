@@ -56,7 +56,7 @@ class Chunk(NamedTuple):
 RIFF = Form(12, "<4sI", pad=2)
 IFF = Form(12, ">4sI", pad=2)
 PNG = Form(8, ">I4s", behind=4)
-BOXES = Form(0, ">I4s", inclusive=True)  # of MP4, JPEG 2000 and AVIF
+BOXES = Form(0, ">I4s", inclusive=True)  # of MP4 and AVIF
 # How recordings and clips begin that are made of chunks.
 _FORMS = {
     rb"(RIFF|RF64|BW64)....(WAVE|AVI )": RIFF,

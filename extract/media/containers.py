@@ -43,7 +43,7 @@ _KINDS: tuple[tuple[bytes, str, Modality | None], ...] = (
     (rb"RIFF....WEBP", "a WebP picture", _PICTURE),
     (rb"BM.{4}\0\0\0\0", "a BMP picture", _PICTURE),
     (rb"II[*+]\0|MM\0[*+]", "a TIFF picture", _PICTURE),
-    (rb"\0\0\0\x0cjP {2}|\xff\x4f\xff\x51", "a JPEG 2000 picture", _PICTURE),
+    (rb"\0\0\0\x0cjP {2}|\xff\x4f\xff\x51", "a JPEG 2000 picture", None),
     (rb"....ftyp(avif|heic|heix|mif1)", "a HEIF or AVIF picture", _PICTURE),
     (rb"....(ftyp|moov|mdat|wide|moof)", "an MP4 or QuickTime clip", _CLIP),
     (rb"\x1a\x45\xdf\xa3", "a Matroska or WebM clip", _CLIP),
@@ -131,6 +131,8 @@ def another_medium(file: BinaryIO, expected: Sequence[Modality]) -> tuple[str, s
         if re.match(magic, head, re.DOTALL | re.IGNORECASE if b"html" in magic else re.DOTALL):
             if modality in expected:
                 return None
-            remedy = f"use --modality {modality}" if modality else "download or copy it again, or take it off the list"
+            remedy = (
+                f"use --modality {modality}" if modality else "download it again, convert it, or take it off the list"
+            )
             return f"it is of no known {expected[0]} format: it is {name}", remedy
     return None

@@ -4,7 +4,6 @@ Pillow keeps more than 8 bits of greys alone, and not always at their place; wha
 files and pixels; does not know sizes or statistics of encoders.
 """
 
-import re
 import struct
 import warnings
 import zlib
@@ -25,12 +24,12 @@ from epalm.media import MediaFile
 from epalm.samples import Modality
 
 # Formats that only decode pixels: no PostScript interpreter, no format that refers to other files.
-_SAFE = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
+_SAFE = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF", "ICO", "TGA")
 Image.init()
 _FORMATS = tuple(name for name in _SAFE if name in Image.OPEN)  # what this build of Pillow has of them
-# Measured while decoding: 16 bytes a pixel for WebP, 14 and with more bits twice that for AVIF, 25 for
-# JPEG 2000, against 4 to 12 for the others.
-_HUNGRY = {"WEBP": 2, "AVIF": 2, "JPEG2000": 2}
+# Measured while decoding: 16 bytes a pixel for WebP, 14 and with more bits twice that for AVIF, against 4 to 12 for the
+# others.
+_HUNGRY = {"WEBP": 2, "AVIF": 2}
 _STRIP = 1 << 20  # pixels that are converted at once
 # What Pillow's plug-ins raise on damaged bytes, beside their own errors.
 _FAULTS = (
@@ -50,8 +49,6 @@ ORIENTATIONS: dict[int, Orientation] = {
     5: (True, 1, 1), 6: (True, 1, -1), 7: (True, -1, -1), 8: (True, -1, 1),
 }  # fmt: skip
 _TOLERANCE = 0.01  # about half a degree, within which FFmpeg's command takes an angle for a multiple of 90
-# How a JPEG 2000 codestream begins: sizes, the number of components, and precision and steps of each.
-_CODESTREAM = re.compile(rb"\xff\x4f\xff\x51.{36}(..)(.*)", re.DOTALL)
 
 
 class Picture(NamedTuple):
@@ -74,7 +71,6 @@ class _Depth:
     inverted: bool = False
     key: tuple[int, ...] | None = None  # a grey or colour that is transparent, in the file's depth
     low: Image.Image | None = None  # the lower bytes of a colour of 16 bits, where `key` is one
-    step: float = 1.0  # by which greys and colours of less than 8 bits are to be stretched
 
 
 def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | None = None) -> Picture:
@@ -189,9 +185,6 @@ def _strip_to_rgb(strip: Image.Image, top: int, depth: _Depth) -> np.ndarray:
             transparent = (pixels == key >> 8) & (low == key & 255)
         pixels[transparent.all(axis=2)] = 255
         return pixels
-    if depth.step != 1:
-        table = [min(255, round(value * depth.step)) for value in range(256)]
-        strip = strip.point(table * len(strip.getbands()))
     if "transparency" not in strip.info and strip.mode not in ("RGBA", "RGBa", "LA", "La", "PA"):
         return np.asarray(strip.convert("RGB"))
     colours = strip.convert("RGBA")
@@ -203,8 +196,6 @@ def _depth_of(image: Image.Image, file: BinaryIO) -> _Depth:
     """Of an opened image that is not loaded yet. Raises MediaError for signed pixels in TIFF."""
     if isinstance(image, TiffImageFile):
         return _of_tiff(image)
-    if image.format == "JPEG2000":
-        return _of_jpeg2000(image, file)
     key = image.info.get("transparency")
     if not isinstance(image, PngImageFile) or image.mode == "P" or key is None:
         return _Depth()
@@ -233,22 +224,3 @@ def _of_tiff(image: TiffImageFile) -> _Depth:
             if tile.codec_name == "raw" and isinstance(tile.args, tuple) and len(tile.args[0]) == 1:
                 image.tile[index] = tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
     return _Depth(white=2**bits - 1, inverted=tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO) == _WHITE_IS_ZERO)
-
-
-def _of_jpeg2000(image: Image.Image, file: BinaryIO) -> _Depth:
-    """Pillow shifts values to 8 or 16 bits, so that white is not white."""
-    place = file.tell()
-    file.seek(0)
-    sizes = _CODESTREAM.search(file.read(1 << 16))
-    file.seek(place)
-    count, components = (int.from_bytes(sizes[1], "big"), sizes[2]) if sizes else (0, b"")
-    bits = {1 + (value & 127) for value in components[: 3 * count : 3]}
-    if max(bits, default=0) > 8 and image.mode != "I;16":  # white would wrap to black
-        hint = "save it with 8 bits, or as PNG or TIFF"
-        raise MediaError("colours of more than 8 bits in JPEG 2000 are not read", hint=hint)
-    if len(bits) != 1 or image.mode == "P":
-        return _Depth()
-    depth = bits.pop()
-    held = 16 if image.mode.startswith("I") else 8
-    white = (2**depth - 1) << (held - depth) if depth < held else 2**held - 1
-    return _Depth(white=white, step=255 / white if held == 8 else 1.0)

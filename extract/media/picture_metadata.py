@@ -14,7 +14,7 @@ from typing import BinaryIO
 from PIL.IcoImagePlugin import IcoFile
 
 from epalm.errors import MediaError
-from epalm.extract.media.chunks import BOXES, PNG, Chunk, walk
+from epalm.extract.media.chunks import PNG, Chunk, walk
 from epalm.media import Stretch, composed
 
 _MOST = 1 << 20  # bytes of metadata that are looked at, and that are read at once
@@ -58,8 +58,6 @@ def without_metadata(file: BinaryIO) -> tuple[BinaryIO, bytes]:
         file.seek(0)
         begin = file.read(_MOST)
         stretches += [_AVIF_METADATA.sub(rb"\1free", begin), (len(begin), size - len(begin))]
-    elif head[4:8] == b"jP  ":
-        stretches += _jpeg2000(file, size)
     elif head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         stretches += _tiff(file, size, head)
     file.seek(0)
@@ -134,16 +132,6 @@ def _jpeg(file: BinaryIO, size: int, exif: list[bytes]) -> Iterator[Stretch]:
                 exif.append(data.removeprefix(_EXIF))
         place += length
     yield place, size - place
-
-
-def _jpeg2000(file: BinaryIO, size: int) -> Iterator[Stretch]:
-    """Without texts, over which its decoder stumbles where they are large, and without the resolution in its header."""
-    for box in walk(file, BOXES, size, most=size):
-        if box.name == b"jp2h":
-            file.seek(box.place)
-            yield file.read(min(_MOST, max(0, box.end - box.place))).replace(b"res ", b"free")
-        elif box.name not in (b"uuid", b"xml "):
-            yield box.place, min(box.end, size) - box.place
 
 
 def _tiff(file: BinaryIO, size: int, head: bytes) -> Iterator[Stretch]:

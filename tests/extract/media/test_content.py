@@ -17,7 +17,7 @@ from epalm.media import MediaFile
 from tests.clips import numbered_frames, read_clip, write_clip
 from tests.shared_files import shared_case
 
-PICTURES = {"PNG": "PNG", "JPEG": "JPEG", "WEBP": "WebP", "BMP": "BMP", "TIFF": "TIFF", "JPEG2000": "JPEG 2000"}
+PICTURES = {"PNG": "PNG", "JPEG": "JPEG", "WEBP": "WebP", "BMP": "BMP", "TIFF": "TIFF"}
 SOUNDS = {"WAV": "WAV", "FLAC": "FLAC", "OGG": "Ogg", "MP3": "MP3"}
 CLIPS = {"mp4": "MP4", "mov": "QuickTime", "mkv": "Matroska", "avi": "AVI", "flv": "Flash", "ts": "MPEG"}
 OTHERS = {
@@ -57,6 +57,15 @@ def test_pictures(tmp_path: Path, read: Callable[[Path], None], name: str, kind:
     refused = _refusal(read, tmp_path / name, file.getvalue())
     assert f"it is a {PICTURES[kind]} picture" in refused.message
     assert "--modality image" in (refused.hint or "")
+
+
+@pytest.mark.parametrize("read", [_picture, _clip])
+@pytest.mark.parametrize("options", [{}, {"no_jp2": True}])
+def test_jpeg_2000_is_not_read(tmp_path: Path, read: Callable[[Path], None], options: dict[str, bool]) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((64, 48), 90).convert("RGB").save(file, "JPEG2000", **options)
+    refused = _refusal(read, tmp_path / "a.jp2", file.getvalue())
+    assert "it is a JPEG 2000 picture" in refused.message and "convert" in (refused.hint or "")
 
 
 @pytest.mark.parametrize("kind", SOUNDS)

@@ -133,24 +133,6 @@ def test_webp(tmp_path: Path) -> None:
         np.testing.assert_array_equal(_read(_with_webp_part(kind, content), tmp_path), NOISE, name)
 
 
-def test_jpeg_2000(tmp_path: Path) -> None:
-    """Boxes of texts, EXIF and resolutions, beside its header and within."""
-
-    def box(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content) + 8) + kind + content
-
-    whole = saved(PICTURE, "jp2")
-    header, stream = whole.index(b"jp2h") - 4, whole.index(b"jp2c") - 4
-    length = struct.unpack_from(">I", whole, header)[0]
-    for part in (box(b"uuid", b"JpgTiffExif->JP2" + GARBAGE), box(b"xml ", b""), box(b"xml ", bytes(2 << 20))):
-        for place in (header, stream, len(whole)):
-            np.testing.assert_array_equal(_read(whole[:place] + part + whole[place:], tmp_path), NOISE)
-    for part in (box(b"res ", GARBAGE), box(b"res ", box(b"resc", b"\0"))):
-        longer = patched(whole, header, ">I", length + len(part))
-        end = header + length
-        np.testing.assert_array_equal(_read(longer[:end] + part + longer[end:], tmp_path), NOISE)
-
-
 @pytest.mark.parametrize("compression", [None, "tiff_adobe_deflate", "tiff_lzw"])
 def test_tiff(compression: str | None, tmp_path: Path) -> None:
     tags = Image.Exif()
