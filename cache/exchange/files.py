@@ -1,17 +1,12 @@
-"""Feature sets to and from one file: `.h5` goes both ways, `.npz` and `.parquet` are for other programs.
+"""Feature sets to and from one file: `.h5` goes both ways, `.parquet` is for other programs.
 
 A file is there whole or not at all; what is imported is checked to the last value before anything is written.
 Letters: N media, V views, L layers, T tokens, D hidden size.
 """
 
-import io
-import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from epalm.cache.exchange.claims import checked
 from epalm.cache.exchange.hdf5 import Contents, open_hdf5, write_hdf5
@@ -86,33 +81,6 @@ def import_set(cache: Cache, path: Path) -> dict[str, Any]:
         return {"set": features.name, "media": new, "there": count - new, "views": file.views}
 
 
-def _write_npz(path: Path, contents: Contents) -> None:
-    """Fill an archive that `numpy.load` opens without pickle; without times: equal content, equal bytes.
-
-    `features` (N, V, L, T, D), `digests` (N,), `views` (V,), `layers` (L,), and as JSON texts `spec`, `recorded` and
-    `manifests` (data set → name → digest).
-    """
-    rows = contents.rows
-    small = {
-        "digests": rows.digests,
-        "views": rows.views,
-        "layers": rows.spec.layers,
-        "spec": rows.spec.to_bytes().decode(),
-        "recorded": json.dumps(contents.recorded),
-        "manifests": json.dumps({one.data: dict(one.digests) for one in contents.manifests}),
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        with archive.open(zipfile.ZipInfo("features.npy"), "w", force_zip64=True) as file:
-            descr = np.lib.format.dtype_to_descr(np.dtype(rows.spec.stored_dtype))
-            np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": rows.shape})
-            for values in contents.stretches():
-                file.write(values.reshape(-1).view(np.uint8).data)
-        for name, value in small.items():
-            data = io.BytesIO()
-            np.save(data, np.array(value), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), data.getbuffer(), zipfile.ZIP_DEFLATED)
-
-
 def _write_parquet(path: Path, contents: Contents) -> None:
     """Fill a table as `epalm.cache.exchange.parquet` says; media come in order, each with its views.
 
@@ -136,4 +104,4 @@ def _write_parquet(path: Path, contents: Contents) -> None:
             start += len(values)
 
 
-_FORMS = {".h5": write_hdf5, ".hdf5": write_hdf5, ".npz": _write_npz, ".parquet": _write_parquet}
+_FORMS = {".h5": write_hdf5, ".hdf5": write_hdf5, ".parquet": _write_parquet}

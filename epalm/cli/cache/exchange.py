@@ -34,7 +34,7 @@ def export_features(
     name: SetArgument,
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="Ends in .h5 (can be imported again), .npz or .parquet.", writable=True),
+        typer.Argument(metavar="FILE", help="Ends in .h5 (can be imported again) or .parquet.", writable=True),
     ],
     layers: Annotated[
         str | None, Option("Blocks whose tokens are written: last:6, 6-11 or 7,9,11. [default: all stored]")
@@ -46,15 +46,15 @@ def export_features(
     cache: str = DEFAULT_CACHE,
     as_json: bool = False,
 ) -> None:
-    """Write a feature set to one file: HDF5, NumPy or Parquet.
+    """Write a feature set to one file: HDF5 or Parquet.
 
     Every block is verified as it is read. The file is there whole or not at all.
 
     Examples:
 
         epalm cache export image features.h5
-        epalm cache export image-vit features.npz --layers last:1 --views 0
-        epalm cache export video features.parquet --cache s3://bucket/cache
+        epalm cache export image-vit features.parquet --layers last:1 --views 0
+        epalm cache export video features.h5 --cache s3://bucket/cache
     """
     from epalm.cache.exchange.files import export_set
     from epalm.cache.store import Cache

@@ -29,7 +29,7 @@ from tests.conftest import Epalm
 from tests.feature_sets import BLOCKS, DATA, Block, contents, digest, make_set, stored_twice
 from tests.passing_objects import passing
 
-FORMS = ("h5", "npz", "parquet")
+FORMS = ("h5", "parquet")
 
 
 @pytest.fixture
@@ -106,11 +106,11 @@ def test_views_that_all_media_have_are_written_and_others_can_be_chosen(features
 def test_a_set_without_a_view_in_common_says_so(tmp_path: Path) -> None:
     apart = make_set(tmp_path / "cache", [Block([1], (0,)), Block([2], (1,))])
     with pytest.raises(UsageError, match="no view"):
-        export_set(apart, tmp_path / "x.npz")
+        export_set(apart, tmp_path / "x.h5")
     with pytest.raises(UsageError, match="all of the views"):
-        export_set(apart, tmp_path / "x.npz", views=[0, 1])
+        export_set(apart, tmp_path / "x.h5", views=[0, 1])
     with pytest.raises(CacheError, match="no row"):
-        export_set(make_set(tmp_path / "none", []), tmp_path / "x.npz")
+        export_set(make_set(tmp_path / "none", []), tmp_path / "x.h5")
 
 
 def test_each_block_is_read_once(features: FeatureSet) -> None:
@@ -124,19 +124,6 @@ def test_each_block_is_read_once(features: FeatureSet) -> None:
     assert sum(len(values) for values in seen.table(views=[0]).stretches(2)) == 14
     chunks = [key for key in read if key.endswith("c.0.0.0.0.0")]
     assert len(chunks) == len(set(chunks)) == 3
-
-
-def test_numpy_reads_the_archive_without_pickle(features: FeatureSet, tmp_path: Path) -> None:
-    export_set(features, tmp_path / "f.npz", views=[0, 1], layers=[4, 5])
-    with np.load(tmp_path / "f.npz", allow_pickle=False) as file:
-        digests = file["digests"].tolist()
-        assert sorted(digests) == sorted(digest(medium) for medium in range(5))
-        np.testing.assert_array_equal(file["features"], _values(features, digests, (0, 1), (4, 5)))
-        assert file["features"].dtype == np.float16
-        assert (file["views"].tolist(), file["layers"].tolist()) == ([0, 1], [4, 5])
-        assert json.loads(str(file["spec"])) == replace(SPEC, layers=(4, 5)).to_json()
-        assert json.loads(str(file["recorded"])) == features.recorded
-        assert json.loads(str(file["manifests"]))[DATA]["3.png"] == digest(3)
 
 
 def test_a_parquet_table_has_a_row_for_each_view_of_a_medium(features: FeatureSet, tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_layers_and_tokens_that_were_asked_for_go_along(tmp_path: Path) -> None:
     assert latest and (latest.layers, latest.tokens) == (SPEC.layers[1:], "mean")
 
 
-@pytest.mark.parametrize("form", ["h5", "npz", "parquet"])
+@pytest.mark.parametrize("form", ["h5", "parquet"])
 def test_a_data_set_whose_path_is_not_utf_8_goes_along(form: str, tmp_path: Path) -> None:
     """Python has such bytes as halves of characters, "\\udcff", in names of media and in that of the data set."""
     features = make_set(tmp_path / "here", BLOCKS, data="/data/\udcff.jsonl")
