@@ -16,11 +16,10 @@ def hundred(value: float | None, form: str = ".2f") -> str:
 
 
 def interval_in_words(figure: Figure, form: str = ".2f") -> str:
-    """The interval × 100, after it the one over samples where the figure has it; or why there is none."""
+    """The interval × 100, or why there is none."""
     if figure["low"] is None:
         return str(figure["interval"])
-    ranges = [(figure["low"], figure["high"]), *filter(None, [figure.get("over_samples")])]
-    return ", over samples ".join(f"{hundred(low, form)} – {hundred(high, form)}" for low, high in ranges)
+    return f"{hundred(figure['low'], form)} – {hundred(figure['high'], form)}"
 
 
 def samples_in_words(figure: Figure) -> str:

@@ -191,7 +191,7 @@ def _by_type(measured: Mapping[str, tuple[_Asked, Measured]], digests: Mapping[s
         for value in sorted({*types} - {""}):
             of = [place for place, one in enumerate(types) if one == value]
             part = {name: Measured(whole.statistics[of], whole.aggregate)}
-            figure = figures(part, [media[place] for place in of], over_samples=False)[name]
+            figure = figures(part, [media[place] for place in of])[name]
             by_type.setdefault(f"by_{kind}", {})[value] = {"metric": name, **figure, **counts[value]}
     return by_type
 

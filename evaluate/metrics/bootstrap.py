@@ -49,20 +49,16 @@ def resampling(media: int | None = None) -> str:
     return f"BCa bootstrap over {over}, {RESAMPLES} resamples, seed {SEED}"
 
 
-def figures(
-    measured: Mapping[str, Measured], media: Sequence[str], *, over_samples: bool = True
-) -> dict[str, dict[str, Any]]:
+def figures(measured: Mapping[str, Measured], media: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The figure of each metric (see `epalm.figures`): all are of the same samples, about these media.
 
-    "over_samples" is the interval that drawing samples would give, where its width is another by more than a tenth; it
-    takes long where samples are many. Of several seeds a figure has each one's value, "by_seed".
+    Of several seeds a figure has each one's value, "by_seed".
     """
     over_media = intervals(measured, media)
-    beside = intervals(measured) if over_samples and FEWEST <= len(set(media)) < len(media) else {}
     return {
         name: {
             "value": one.value,
-            **_interval_figure(over_media[name], beside.get(name), media, len(one.by_seed)),
+            **_interval_figure(over_media[name], media, len(one.by_seed)),
             "scored": len(media),
             **({"by_seed": one.by_seed.tolist()} if len(one.by_seed) > 1 else {}),
         }
@@ -75,30 +71,24 @@ def difference(first: Measured, other: Measured, media: Sequence[str]) -> dict[s
 
     "detectable" is the smallest difference that so many media could have shown (`detectable`).
     """
-    over_samples = paired_interval(first, other) if len(set(media)) < len(media) else None
     return {
         "first": first.value,
         "other": other.value,
         "difference": other.value - first.value,
-        **_interval_figure(paired_interval(first, other, media), over_samples, media),
+        **_interval_figure(paired_interval(first, other, media), media),
         "p": p_value(first, other, media),
         "detectable": detectable(first, other, media),
     }
 
 
-def _interval_figure(
-    over_media: Interval | None, over_samples: Interval | None, of: Sequence[str], seeds: int = 1
-) -> dict[str, Any]:
+def _interval_figure(over_media: Interval | None, of: Sequence[str], seeds: int = 1) -> dict[str, Any]:
     media = len(set(of))
     if over_media is None:
         why = f"no interval: {media:,} media alike" if media >= FEWEST else resampling(media)
         return {"low": None, "high": None, "interval": why, "media": media}
     low, high = over_media
     over = f"over {media:,} media" + (f" and {seeds} seeds" if seeds >= FEWEST_SEEDS else "")
-    figure = {"low": low, "high": high, "interval": over, "media": media}
-    width = over_samples[1] - over_samples[0] if over_samples else 0.0
-    differs = over_samples is not None and abs(high - low - width) > width / 10
-    return figure | ({"over_samples": list(over_samples or ())} if differs else {})
+    return {"low": low, "high": high, "interval": over, "media": media}
 
 
 def intervals(measured: Mapping[str, Measured], media: Sequence[str] | None = None) -> dict[str, Interval | None]:

@@ -160,7 +160,7 @@ def _by_start(samples: Samples) -> list[dict[str, dict[str, Any]]]:
             if start in shown:
                 measured = {"": Measured(part[["score"]].to_numpy(), metrics()[name].aggregate)}
                 media = part["digest"].fillna(part["medium"]).tolist()
-                parts[str(start)] |= figures(measured, media, over_samples=False)[""]
+                parts[str(start)] |= figures(measured, media)[""]
         tables.append(parts)
     return tables
 

@@ -120,7 +120,7 @@ def test_of_few_media_there_is_no_interval(media: int) -> None:
     predicted = [Prediction(str(n), "red" if n % 7 else "blue") for n in range(60)]
     qa = score_predictions(samples, predicted).tasks["qa"]
     for figure in qa["figures"].values():
-        assert figure["low"] is None and figure["high"] is None and "over_samples" not in figure
+        assert figure["low"] is None and figure["high"] is None
         assert figure["interval"] == f"no interval: {media} {'medium' if media == 1 else 'media'}" == qa["interval"]
     alike = score_predictions(
         [_qa(str(n), "q", "red") for n in range(60)], [Prediction(str(n), "red") for n in range(60)]
@@ -131,19 +131,13 @@ def test_of_few_media_there_is_no_interval(media: int) -> None:
     assert p_value(worse, better, [one.media for one in samples]) == pytest.approx(2 / 2**media, abs=0.02)
 
 
-def test_the_interval_over_samples_stands_beside_where_it_differs() -> None:
+def test_the_interval_is_over_media_whose_samples_are_alike() -> None:
     samples = [replace(_qa(str(n), "q", "red"), media=str(n // 5)) for n in range(200)]
     alike = [Prediction(str(n), "red" if n // 5 % 3 else "blue") for n in range(200)]
-    apart = [Prediction(str(n), "red" if n % 5 != n // 5 % 5 else "blue") for n in range(200)]
-    for predicted, times in ((alike, 5**0.5), (apart, 0.0)):
-        figure = score_predictions(samples, predicted).tasks["qa"]["figures"]["exact match"]
-        assert figure["media"] == 40
-        if times:
-            low, high = figure["over_samples"]
-            assert (figure["high"] - figure["low"]) / (high - low) == pytest.approx(times, rel=0.15)
-            assert figure["interval"] == "over 40 media"
+    figure = score_predictions(samples, alike).tasks["qa"]["figures"]["exact match"]
     own = score_predictions([_qa(str(n), "q", "red") for n in range(200)], alike).tasks["qa"]["figures"]["exact match"]
-    assert own["media"] == 200 and "over_samples" not in own
+    assert (figure["interval"], figure["media"], own["media"]) == ("over 40 media", 40, 200)
+    assert (figure["high"] - figure["low"]) / (own["high"] - own["low"]) == pytest.approx(5**0.5, rel=0.15)
 
 
 def test_equal_media_under_two_names_are_one() -> None:

@@ -163,7 +163,7 @@ def _measured(
         if len(own) > 1:
             runs, media = together(own, one.task)[1][one.name]
             # Another dictionary: rows may share the first training, and so its figures.
-            measured[one.name] = measured[one.name] | figures({"": over_seeds(runs)}, media, over_samples=False)[""]
+            measured[one.name] = measured[one.name] | figures({"": over_seeds(runs)}, media)[""]
         shown[one.name] = None
         if pairs:
             runs, media = together([*base[:pairs], *own[:pairs]], one.task)[1][one.name]
