@@ -178,8 +178,8 @@ def execute_score(plan: ScorePlan) -> dict[str, Any]:
 def estimate_score(plan: ScorePlan) -> dict[str, Any]:
     """What `execute_score` would do, as `--plan --json` shows it; nothing is written.
 
-    "seconds" come from some samples that are decoded here, and thrown away; "reasons" say why samples are to be
-    decoded; samples that are "equal_to_another" are decoded with it; "decode" is what decides the predictions.
+    "seconds" come from some samples that are decoded here, and thrown away; samples that are "equal_to_another" are
+    decoded with it; "decode" is what decides the predictions.
     """
     reuse = find_reusable(plan.asked, plan.path)
     probed = reuse.to_decode[:: max(1, len(reuse.to_decode) // _PROBED)][:_PROBED]
@@ -194,7 +194,6 @@ def estimate_score(plan: ScorePlan) -> dict[str, Any]:
         "decoded_already": reuse.reused,
         "equal_to_another": reuse.shared,
         "to_decode": len(reuse.to_decode),
-        "reasons": reuse.reasons,
         "bytes": round(size * share),
         "seconds": (time.perf_counter() - started) * share,
         "predictions": str(plan.path),

@@ -47,7 +47,6 @@ def show_plan(verb: str, figures: Mapping[str, Any], features: FeatureSource, fo
     media = features.coverage() if isinstance(features, CachedFeatures) else {}
     known = {**media, **figures}
     counts = {words: known[key] for key, words in _COUNTS.items() if key in known}
-    counts |= {f"  {reason}": count for reason, count in figures.get("reasons", {}).items()}
     if answers := figures.get("decode", {}).get("answers"):
         counts["answers to rank for each question"] = answers
     print_plan(verb, {**figures, "media": media or None, "free_bytes": free_bytes(folder)}, counts, as_json)

@@ -7,8 +7,7 @@ drawn goes by the id too. Does not know how a prediction comes about.
 
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,6 @@ from epalm.train.runs.run_key import NAMES_ONLY
 
 _VERSION = 1  # raised when code changes what is decoded by itself
 _LEAST = 100  # bytes that a prediction takes at least, written
-_NEW = "of samples that are new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +33,7 @@ class Asked:
     """A sample, and what decides its prediction."""
 
     sample: Sample
-    inputs: Mapping[str, str]  # name → the start of its SHA-256
-    key: str  # the digest of them all
+    key: str  # the digest of all that does
     medium: str = ""  # SHA-256 of its bytes
 
 
@@ -58,8 +55,7 @@ def what_decides(
     for sample, medium in zip(samples, features.digests(samples), strict=True):
         own = {"question": digest_json(run.text.question(sample)), "medium": medium, "task": sample.task.value}
         inputs = own | of_task[sample.task] | ({"draw": digest_json(sample.id)} if decode.sampling else {})
-        short = {name: value[:16] for name, value in inputs.items()}
-        asked.append(Asked(sample, short, digest_json(inputs), medium))
+        asked.append(Asked(sample, digest_json(inputs), medium))
     digest = digest_json(of_task[Task.QA])
     return asked, run.folder.path / "predictions" / f"{split}-{digest[:16]}.jsonl"
 
@@ -73,43 +69,21 @@ class Reuse:
     to_decode: list[Asked]  # one sample of each key that has no text
     reused: int  # samples that have one
     shared: int  # samples that get that of an equal sample in `to_decode`
-    reasons: dict[str, int]  # how many of `to_decode` have none, and why: the commonest first
 
 
 def find_reusable(asked: Sequence[Asked], path: Path) -> Reuse:
-    """What `path` holds of what is asked, or another file beside it: of another split, say.
-
-    A reason is what differs in the nearest of the lines of the same id, or of the same question and medium.
-    """
+    """What `path` holds of what is asked, or another file beside it: of another split, say."""
     once = list({one.key: one for one in reversed(asked)}.values())[::-1]  # the first of equal ones
     keys = {one.key for one in once}
     here = {line["key"]: line["text"] for line in read_lines(path) if line["key"] in keys}
-    files, texts = [path], here
+    texts = here
     if len(here) < len(once):
-        files += [other for other in sorted(path.parent.glob("*.jsonl")) if other != path]
-        lines = (line for file in files[1:] for line in read_lines(file))
+        lines = (line for file in sorted(path.parent.glob("*.jsonl")) if file != path for line in read_lines(file))
         texts = {line["key"]: line["text"] for line in lines if line["key"] in keys} | here
     to_copy = [one for one in once if one.key in texts and one.key not in here]
     to_decode = [one for one in once if one.key not in texts]
     reused = sum(one.key in texts for one in asked)
-
-    near: dict[str, list[Any]] = {place: [] for one in to_decode for place in (one.sample.id, _subject(one.inputs))}
-    for line in (line for file in files if to_decode for line in read_lines(file)):
-        for place in near.keys() & {line["id"], _subject(line["inputs"])}:
-            near[place].append(line["inputs"])
-    reasons: Counter[str] = Counter()
-    for one in to_decode:
-        differences = [
-            [name for name, value in one.inputs.items() if there.get(name, value) != value]
-            for there in near[one.sample.id] + near[_subject(one.inputs)]
-        ]
-        nearest = min(differences, key=len, default=[])
-        reasons[f"where the {' and the '.join(nearest)} changed" if nearest else _NEW] += 1
-    return Reuse(texts, to_copy, to_decode, reused, len(asked) - reused - len(to_decode), dict(reasons.most_common()))
-
-
-def _subject(inputs: Mapping[str, Any]) -> str:
-    return f"{inputs.get('question')}/{inputs.get('medium')}"
+    return Reuse(texts, to_copy, to_decode, reused, len(asked) - reused - len(to_decode))
 
 
 def predict_samples(
@@ -124,13 +98,8 @@ def predict_samples(
     with _alone(path):
         reuse = find_reusable(asked, path)
         require_room(path.parent, _LEAST * len(reuse.to_copy + reuse.to_decode))
-        texts, anew = reuse.texts, "none decoded anew"
-        shared = f", {reuse.shared:,} equal to another one" if reuse.shared else ""
-        if reuse.to_decode:
-            why = ", ".join(f"{count:,} {reason}" for reason, count in reuse.reasons.items())
-            first = reuse.reasons.keys() == {_NEW}
-            anew = f"{len(reuse.to_decode):,} decoded {'for the first time' if first else f'anew: {why}'}"
-        say(f"predictions: {reuse.reused:,} reused{shared}, {anew}")
+        texts, shared = reuse.texts, f", {reuse.shared:,} equal to another one" if reuse.shared else ""
+        say(f"predictions: {reuse.reused:,} reused{shared}, {len(reuse.to_decode):,} to decode")
         if reuse.to_copy:
             _append(path, [prediction_line(texts[one.key], one) for one in reuse.to_copy])
         if reuse.to_decode:
@@ -144,26 +113,25 @@ def predict_samples(
     return [Prediction(one.sample.id, texts[one.key]) for one in asked]
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The `id`, `text`, `key` and `inputs` of each line of a file; empty, torn and other lines are passed over."""
+def read_lines(path: Path) -> Iterator[dict[str, str]]:
+    """The `id`, `text` and `key` of each line of a file; empty, torn and other lines are passed over."""
     if not path.exists():
         return
     with path.open("rb") as file:
         for line in file:
             try:
                 value: Any = json.loads(line)
-                yield {key: str(value[key]) for key in ("id", "text", "key")} | {"inputs": dict(value["inputs"])}
+                yield {key: str(value[key]) for key in ("id", "text", "key")}
             except (ValueError, KeyError, TypeError):
                 continue
 
 
 def prediction_line(text: str, asked: Asked) -> bytes:
-    """A prediction as its file holds it: beside the text, what was asked and what decided it."""
+    """A prediction as its file holds it: beside the text, what was asked and the key."""
     sample = asked.sample
-    subject = {"id": sample.id, "text": text, "media": sample.media, "prompt": sample.prompt}
+    line = {"id": sample.id, "text": text, "media": sample.media, "prompt": sample.prompt, "key": asked.key}
     # A lone surrogate, as of a name that is not UTF-8, becomes its escape, which JSON reads back.
-    line = json.dumps({**subject, "key": asked.key, "inputs": dict(asked.inputs)}, ensure_ascii=False)
-    return f"{line}\n".encode(errors="backslashreplace")
+    return f"{json.dumps(line, ensure_ascii=False)}\n".encode(errors="backslashreplace")
 
 
 @contextmanager

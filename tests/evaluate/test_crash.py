@@ -75,7 +75,7 @@ def test_killed_at_random_moments(here: Path) -> None:
 def _asked(names: str) -> list[Asked]:
     """Questions that nothing decides but their names."""
     samples = [Sample(name, Modality.IMAGE, "m", Task.CAPTION, "test", references=("x",)) for name in names]
-    return [Asked(sample, {"question": sample.id}, f"key of {sample.id}") for sample in samples]
+    return [Asked(sample, f"key of {sample.id}") for sample in samples]
 
 
 @pytest.mark.parametrize("cut", [1, 4])  # bytes; the first is the line's end alone
