@@ -139,7 +139,6 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
         *schedule_warnings(Schedule(optim, len(batches))),
         *dtype_warnings(config.lm.dtype, where),
         *length_warnings(*lengths, config.decode.max_length, positions),
-        *text_warnings(material.training, text),
         *order_warnings(features, blocks=by_blocks is not None),
         *padding_warnings(config, features, material.training[:_LOOKED_AT]),
     )
@@ -254,13 +253,3 @@ def length_warnings(
                 f"{(cut & kind).sum():,} of {kind.sum():,} training {name} are longer than decode.max_length, "
                 f"{max_length} tokens, and would be cut there: set decode.max_length={min(longest, positions)}"
             )
-
-
-def text_warnings(samples: Sequence[Sample], text: TextFormat) -> Iterator[str]:
-    """Of texts in which the name of a control token is written, which a reader may have meant as one."""
-    texts = ("\n".join((sample.prompt or "", *sample.answers, *sample.references)) for sample in samples)
-    if count := text.with_control_tokens(texts):
-        yield (
-            f"the texts of {count:,} of {len(samples):,} training samples have names of control tokens in them, such "
-            'as "</s>": they are encoded as the characters that they are'
-        )

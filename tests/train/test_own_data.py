@@ -138,28 +138,22 @@ def test_the_plan_and_the_start_say_what_falls_short(trial: Trial) -> None:
     words = (*places, "--set", "lm.name=playground", "--set", "model.tokens=2", "--recipe", "coco-caption")
     planned, trained = _ok(trial.epalm(*words, "--plan", "--json")), _ok(trial.epalm(*words))
     expected = json.loads(planned.out)["warnings"]
-    assert len(expected) == 4
-    for message, part in zip(expected, ("never reaches its peak", "steps are few", "1 of ", "</s>"), strict=True):
+    assert len(expected) == 3
+    for message, part in zip(expected, ("never reaches its peak", "steps are few", "1 of "), strict=True):
         assert part in message and f"warning: {message}" in planned.err and f"warning: {message}" in trained.err
     assert "steps are few" not in _ok(trial.epalm(*words)).err  # done already
 
 
-@pytest.mark.parametrize(
-    ("case", "file", "expected"),
-    [
-        ("long-captions", "longcap.jsonl", "24 of 24 training captions are longer than decode.max_length, 30 tokens"),
-        ("special-tokens-in-text", "eoscap.jsonl", "the texts of 24 of 48 training samples have names of control"),
-    ],
-)
-def test_the_given_texts_are_counted(case: str, file: str, expected: str, epalm: Epalm, tmp_path: Path) -> None:
-    lines = (shared_case(case) / file).read_text().splitlines()
+def test_the_given_texts_are_counted(epalm: Epalm, tmp_path: Path) -> None:
+    lines = (shared_case("long-captions") / "longcap.jsonl").read_text().splitlines()
     for row in map(json.loads, lines):
         if not (tmp_path / row["media"]).exists():
             Image.effect_noise((64, 64), 90).convert("RGB").save(tmp_path / row["media"])
     (tmp_path / "samples.jsonl").write_text("\n".join(lines))
     words = ("train", "-m", "image", "--data", tmp_path / "samples.jsonl", "--cache", tmp_path / "cache", "--plan")
     planned = _ok(epalm(*words, "--set", "lm.name=playground", "--set", "encoder.weights=playground"))
-    assert expected in planned.err and "never reaches" not in planned.err and "are few" not in planned.err
+    assert "24 of 24 training captions are longer than decode.max_length, 30 tokens" in planned.err
+    assert "never reaches" not in planned.err and "are few" not in planned.err
 
 
 def test_a_dtype_that_the_cpu_only_emulates_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ Letters: B batch, T tokens, N items, M targets of all items together.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate, chain
 from typing import NamedTuple
@@ -47,10 +47,10 @@ class TextFormat:
         answer = [ANSWER] if ANSWER in template else []
         tokenizer.add_special_tokens({"additional_special_tokens": [*answer, *control]})
         special = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self._control = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
+        named = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
         self._marks = f"{QUESTION}?" in template  # the question's own mark is left out
         template = template.replace(f"{QUESTION}?", QUESTION)
-        form = Template(template, caption, self._control, plain=self.tokenise, parse=self._parse)
+        form = Template(template, caption, named, plain=self.tokenise, parse=self._parse)
         self.questions, self.targets = form.questions, form.targets
         around = {*form.head.tolist(), *form.tail.tolist(), *form.caption.tolist()}
         self.control = {*start, eos, pad} | around & set(special.values())
@@ -99,10 +99,6 @@ class TextFormat:
         """The ids of a text in which control tokens count as such."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
         return ids
-
-    def with_control_tokens(self, texts: Iterable[str]) -> int:
-        """In how many texts characters stand that are a control token's, such as "</s>"."""
-        return sum(self._control.search(text) is not None for text in texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The words of produced ids, up to the first `eos`."""
