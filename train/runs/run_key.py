@@ -29,21 +29,6 @@ _NOT_DECIDING = {
     **{"description": True, "checkpoint": True},
 }
 NAMES_ONLY = {"set", "choice", "derived", "spec"}  # of features: the others decide the numbers
-# What the parts are called where their names do not say it.
-_PART_NAMES = {
-    "training.count": "training samples",
-    "training.content": "content of the training samples",
-    "training.media": "training media",
-    "validation.count": "validation samples",
-    "validation.content": "content of the validation samples",
-    "validation.media": "validation media",
-    "features.fingerprint": "feature set",
-    "blocks": "order by blocks",
-    "lm.weights": "weights of the language model",
-    "lm.tokenizer": "tokenizer and text format",
-    "device": "kind of device",
-    "training_code": "version of the training code",
-}
 _SHOWN = 8  # changes; the rest is counted
 
 
@@ -95,7 +80,7 @@ def library_versions() -> dict[str, str]:
 def part_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Which parts differ, each as "optim.peak_lr 2e-05 → 0.0001": first `one`'s, then `other`'s."""
     return [
-        f"{_PART_NAMES.get(path, path.removeprefix('settings.'))} {change_in_words(was, now)}"
+        f"{path.removeprefix('settings.')} {change_in_words(was, now)}"
         for path, was, now in differing_leaves(one, other)
     ]
 

@@ -94,10 +94,10 @@ def test_a_change_is_named_and_begins_another_run(train: Train, trial: Trial) ->
     trial.samples = rows
     answered = _ok(train())
     (line,) = [line for line in answered.err.splitlines() if "a new run" in line]
-    assert "content of the training samples" in line and ";" not in line.partition(": ")[2]
+    assert "training.content" in line and ";" not in line.partition(": ")[2]
     trial.samples = [row for row in rows if row is not rows[place]]
     fewer = _ok(train())
-    was, now = re.findall(r"training samples (\d+) → (\d+)", fewer.err)[0]
+    was, now = re.findall(r"training\.count (\d+) → (\d+)", fewer.err)[0]
     assert int(now) == int(was) - 1
     assert "layers" in _ok(train("--layers", "2,3", "--set", "model.tokens=2")).err.partition("a new run")[2]
     assert len(_runs()) == 5
@@ -145,9 +145,9 @@ def test_other_training_code_is_another_training(train: Train, stop_at: Callable
     path.write_text(json.dumps({**inputs_then, "key": "0" * 64}))
     for run in (("--run", "mine"), ()):
         done, changed = train(*run), "of another training: " if run else "changed since mine: "
-        assert f"{changed}version of the training code none → 1\n" in done.err and done.code == bool(run)
+        assert f"{changed}training_code none → 1\n" in done.err and done.code == bool(run)
     (new,) = {*_runs()} - {"mine"}
-    assert trial.epalm("runs", "mine", new, "--json").out.count("version") == 1
+    assert trial.epalm("runs", "mine", new, "--json").out.count("training_code") == 1
 
 
 def test_the_second_ctrl_c_stops_at_once(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,4 +281,4 @@ def test_a_training_with_the_encoder_in_the_loop_is_found_too(trial: Trial) -> N
     medium = trial.media[0]
     medium.write_bytes(medium.read_bytes() + b"\0")
     changed = _ok(trial.epalm(*words))
-    assert "training media" in changed.err.partition("a new run")[2]
+    assert "training.media" in changed.err.partition("a new run")[2]
