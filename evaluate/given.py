@@ -6,9 +6,9 @@ those of the data. What does not fit is counted, or is one message.
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,6 @@ class Given:
     unknown: list[str] = field(default_factory=list)  # ids that the data do not have
     repeated: list[str] = field(default_factory=list)  # ids given twice alike
 
-    def of(self, ids: Collection[str]) -> "Given":
-        """What it says of the samples of these ids, and those that the data do not have."""
-        own = [one for one in self.predictions if one.id in ids]
-        others = {name: difference for name, difference in self.others.items() if name in ids}
-        return replace(self, predictions=own, compared=self.compared & {*ids}, others=others)
-
 
 def score_given(request: ScoreRequest, out: Path) -> dict[str, Any]:
     """Score the predictions in `request.predictions`, and write the scores to `out`; returns them.
@@ -74,8 +68,6 @@ def score_given(request: ScoreRequest, out: Path) -> dict[str, Any]:
     given = read_given(predictions, there)
     predicted = {one.id for one in given.predictions}
     tasks = {sample.task for sample in there if sample.id in predicted}
-    given = given.of({sample.id for sample in samples})
-    predicted = {one.id for one in given.predictions}
     expected = [sample for sample in samples if sample.task in tasks]  # COCO's results leave questions aside
     say(f"predictions: {predictions}; data: {data}, split {split}")
     if by_id := len(predicted) - len(given.compared):
