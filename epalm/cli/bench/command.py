@@ -1,10 +1,10 @@
 """`epalm bench`: what a choice is worth, as a table of trainings from one shared cache."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from epalm.cli.tables import Format, Listing, show_listing
 from epalm.console import print_table, say, size_in_words, time_in_words
 from epalm.samples import with_links
 from epalm.train.request import recipe_for
+
+if TYPE_CHECKING:
+    from epalm.cli.bench.planning import Planned
 
 
 def bench(
@@ -57,7 +60,7 @@ def bench(
     from epalm.cli.bench.planning import plan_grid
     from epalm.cli.bench.table import make_table, page_of
     from epalm.cli.outputs import data_files, is_own, require_output
-    from epalm.grids import Grid, grids, load_grid
+    from epalm.grids import grids, load_grid
     from epalm.train.runs.run_folder import writing
 
     form = listing.form
@@ -76,16 +79,12 @@ def bench(
     planned = {
         grid.name: plan_grid(grid, replace(work, recipe=recipe)) for grid, recipe in zip(chosen, recipes, strict=True)
     }
-    grids_of: dict[Training, dict[str, Grid]] = {}  # a training of several grids, or rows, is one
+    metrics: dict[Training, list[str]] = {}  # a training of several grids, or rows, is one
     for grid in chosen:
         for training in chain(*planned[grid.name].values()):
-            grids_of.setdefault(training, {})[grid.name] = grid
-    metrics = {
-        training: list(dict.fromkeys(one.name for grid in some.values() for one in grid.measures))
-        for training, some in grids_of.items()
-    }
+            metrics[training] = list(dict.fromkeys([*metrics.get(training, ()), *(one.name for one in grid.measures)]))
     if plan:
-        _show_plan(grids_of, metrics, work, form)
+        _show_plan(planned, metrics, work, form)
         return
     say(f"data: {'the playground, a small built-in world' if data == PLAYGROUND else data}")
     say(f"messages of the trainings are in {work.runs / 'logs'}")
@@ -105,19 +104,16 @@ def bench(
 
 
 def _show_plan(
-    grids_of: Mapping[Training, Collection[str]],
-    metrics: Mapping[Training, Sequence[str]],
-    work: BenchRequest,
-    form: Format,
+    planned: "Mapping[str, Planned]", metrics: Mapping[Training, Sequence[str]], work: BenchRequest, form: Format
 ) -> None:
     """The trainings with their grids, which are done, what they share, and how long the others take at their rate."""
     outcomes = {training: earlier_outcome(training, some, work) for training, some in metrics.items()}
     done = [outcome.trained for outcome in outcomes.values() if outcome]
     rate = sum(one["seconds"] for one in done) / sum(one["steps"] for one in done) if done else 0.0
-    sets = plan_sets(grids_of)
+    sets = plan_sets(metrics)
     rows = [
         {
-            "grids": list(names),
+            "grids": [name for name, some in planned.items() if training in chain(*some.values())],
             "modality": training.extract.modality.value,
             "settings": training.request.changes.settings,
             "features": "encoder in the loop" if training.in_loop else sets[training.extract].name,
@@ -125,7 +121,7 @@ def _show_plan(
             "done": outcomes[training] is not None,
             "seconds": rate * steps if done and steps and not outcomes[training] else None,
         }
-        for training, names in grids_of.items()
+        for training in metrics
         for steps in [json.loads(training.decides)["optim"]["max_steps"]]
     ]
     stored = dict.fromkeys(sets.values())
@@ -134,7 +130,7 @@ def _show_plan(
     notes.append(f"feature sets: {len(stored)}; {there} in the cache, {new} to be extracted")
     notes += [
         f"{one.name}: {size_in_words(one.there)} there, {size_in_words(one.new)} new, for "
-        f"{sum(not training.in_loop and sets[training.extract] == one for training in grids_of)} trainings"
+        f"{sum(not training.in_loop and sets[training.extract] == one for training in metrics)} trainings"
         for one in stored
     ]
     if done:
