@@ -19,6 +19,7 @@ from epalm.datasets.benchmarks import benchmarks
 from epalm.evaluate.metrics.registry import metric_names
 from epalm.playground import weights_folder
 from epalm.recipes.config import Config, load_config, recipes
+from epalm.recipes.settings import OPT_BLOCKS
 from epalm.train.bridge.build import build_model
 from epalm.train.bridge.registry import bridges
 from epalm.train.request import RecipeChanges
@@ -111,7 +112,9 @@ def test_every_command_is_one_that_there_is(page: str) -> None:
         asked = command.make_context(command.name, words).params
         if asked.get("recipe"):
             changes = RecipeChanges(**{field.name: asked[field.name] for field in fields(RecipeChanges)})
-            load_config(asked["recipe"], changes.overrides()).at_known_depth()
+            config = load_config(asked["recipe"], changes.overrides())
+            if blocks := OPT_BLOCKS.get(config.lm.name):
+                config.resolved(blocks)
 
 
 def test_every_benchmark_has_its_row_and_its_commands() -> None:

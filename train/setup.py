@@ -25,7 +25,7 @@ from epalm.train.bridge.registry import bridge_of, with_bridge
 from epalm.train.data.batches import Batches, training_items
 from epalm.train.data.features import CachedFeatures, FeatureSource, TrainableSource
 from epalm.train.data.text import SHORTEST_ANSWER, TextFormat, load_text_format
-from epalm.train.lm.load import load_lm, require_shardable, shard_lm
+from epalm.train.lm.load import lm_depth, load_lm, require_shardable, shard_lm
 from epalm.train.lm.processes import ALONE, Processes
 from epalm.train.lm.profile import find_profile
 from epalm.train.loop import Schedule
@@ -75,7 +75,8 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
     """
     config, dataset, features, request = material.config, material.dataset, material.features, material.request
     items = training_items(material.training)
-    with_bridge(config, config.known_depth).at_known_depth()
+    blocks = lm_depth(config.lm.name)
+    with_bridge(config, blocks).resolved(blocks)  # its faults are known before weights are loaded
     if not items:
         tasks = " or ".join(config.data.tasks)
         fault = f"data {dataset.spec!r} has no samples for {tasks} with answers in split {config.data.train_split!r}"
@@ -91,7 +92,6 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
     text = load_text_format(config.lm.name, lm, config.text)
     profile = find_profile(lm)
     by_scale = profile.post_norm and profile.family != "opt"  # of OPT's, the paper's recipe has no norm
-    blocks = int(lm.config.num_hidden_layers)
     config = with_bridge(config, blocks).resolved(blocks, "rms" if by_scale else "none")
     config = config.model_copy(update={"optim": config.optim.fitted(len(items)), "text": text.settings})
     weights = processes.from_first("" if empty else digest_tensors(lm.state_dict()))  # before anything is put into it

@@ -128,11 +128,14 @@ def recipes(
     """
     from epalm.recipes.config import load_config
     from epalm.recipes.config import recipes as names
+    from epalm.recipes.settings import OPT_BLOCKS
     from epalm.train.bridge.registry import with_bridge
 
     chosen = [name] if name else names()
-    loaded = {one: load_config(one, changes.overrides()) for one in chosen}
-    configs = {one: with_bridge(config, config.known_depth).at_known_depth() for one, config in loaded.items()}
+    configs = {one: load_config(one, changes.overrides()) for one in chosen}
+    for one, config in configs.items():  # filled in as far as the language model's depth is known without it
+        blocks = OPT_BLOCKS.get(config.lm.name)
+        configs[one] = with_bridge(config, blocks) if blocks is None else with_bridge(config, blocks).resolved(blocks)
     plain = {one: config.model_dump(mode="json") for one, config in configs.items()}
     if name:
         typer.echo(json.dumps(plain) + "\n" if listing.as_json else configs[name].to_toml(), nl=False)

@@ -286,15 +286,6 @@ class Config(Section):
             raise UsageError(faults, hint=f"--set model.exit={end}, or leave it out")
         return self.model_copy(update={"model": model})
 
-    @property
-    def known_depth(self) -> int | None:
-        """The blocks of the language model, where it is a published OPT."""
-        return OPT_BLOCKS.get(self.lm.name)
-
-    def at_known_depth(self) -> "Config":
-        """Resolved where the language model is a published OPT, else as it is. Raises UsageError as `resolved`."""
-        return self if self.known_depth is None else self.resolved(self.known_depth)
-
     def to_toml(self) -> str:
         """As TOML that `read_config` takes; what is None is left out."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))

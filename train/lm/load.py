@@ -72,6 +72,11 @@ def lm_config(source: Source) -> PreTrainedConfig:
     return load(source, "language model", read)
 
 
+def lm_depth(name: str) -> int:
+    """The blocks of the language model of that name, by its configuration. Raises UsageError as `lm_config`."""
+    return int(lm_config(lm_source(name)).num_hidden_layers)
+
+
 def require_shardable(config: Config, processes: Processes) -> None:
     """Raise UsageError where weights are trained or quantized, or there is nobody to divide them among."""
     faults = {

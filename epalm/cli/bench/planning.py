@@ -27,6 +27,8 @@ def plan_grid(grid: Grid, bench: BenchRequest) -> Planned:
         UsageError: settings that cannot be, or that the rows vary; no such measure; a model or samples that cannot be
             found.
     """
+    from epalm.train.lm.load import lm_depth
+
     recipe, overrides = bench.recipe or PLAYGROUND, bench.settings or []
     modalities = [one for one in grid.modalities if one in (bench.modalities or Modality)]
     if not modalities:
@@ -53,7 +55,7 @@ def plan_grid(grid: Grid, bench: BenchRequest) -> Planned:
     if bench.data != PLAYGROUND:
         _require_samples(grid, bench, modalities)
     weights = _weights_by_kind(bench.weights or [])
-    blocks = {name: OPT_BLOCKS.get(name) or _blocks(name) for name in {row.lm or config.lm.name for row in rows}}
+    blocks = {name: OPT_BLOCKS.get(name) or lm_depth(name) for name in {row.lm or config.lm.name for row in rows}}
     return {
         (number, modality): tuple(
             _training(grid, row, modality, seed, bench, weights, blocks[row.lm or config.lm.name])
@@ -157,10 +159,3 @@ def _bank(bench: BenchRequest, weights: Mapping[str, str]) -> tuple[int, int]:
         return int(config.num_mel_bins), int(config.max_length)
 
     return load(Source(name, option="--weights"), "audio encoder", read)
-
-
-def _blocks(name: str) -> int:
-    """Of a language model. Raises UsageError."""
-    from epalm.train.lm.load import lm_config, lm_source
-
-    return int(lm_config(lm_source(name)).num_hidden_layers)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from epalm.errors import UsageError
 from epalm.recipes.config import Config, load_config, read_config, recipes
+from epalm.recipes.settings import OPT_BLOCKS
 from epalm.samples import Modality, Sample, Task
 from epalm.train.bridge.registry import with_bridge
 from epalm.train.data.batches import few_shot, question_type
@@ -112,7 +113,8 @@ def test_every_figure_has_a_source(name: str) -> None:
     [("350m", 11, 23), ("1.3b", 11, 23), ("2.7b", 19, 31), ("6.7b", 19, 31), ("125m", 0, 11), ("30b", 35, 47)],
 )
 def test_where_tokens_enter_follows_the_language_model(lm: str, start: int, end: int) -> None:
-    model = load_config("vqa-v2", [f"lm.name=facebook/opt-{lm}"]).at_known_depth().model
+    name = f"facebook/opt-{lm}"
+    model = load_config("vqa-v2", [f"lm.name={name}"]).resolved(OPT_BLOCKS[name]).model
     assert (model.start, model.end) == (start, end)
 
 
