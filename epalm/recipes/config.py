@@ -5,7 +5,7 @@
 
 import re
 import tomllib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from epalm.errors import UsageError
 from epalm.recipes.settings import Config
 
-__all__ = ["Config", "load_config", "parse_inject", "read_config", "recipes"]
+__all__ = ["Config", "flat", "load_config", "parse_inject", "read_config", "recipes"]
 
 # What a recipe says of its bridge alone.
 _OF_BRIDGE = (
@@ -96,12 +96,13 @@ def _packaged(folder: str) -> dict[str, str]:
 
 def _parsed(text: str, origin: str) -> Values:
     try:
-        return _flat(tomllib.loads(text))
+        return flat(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{origin} is no TOML: {error}") from error
 
 
-def _flat(tables: dict[str, Any]) -> Values:
+def flat(tables: Mapping[str, Any]) -> Values:
+    """Tables of settings by "section.key"."""
     values: Values = {}
     for section, table in tables.items():
         values |= (

@@ -71,7 +71,7 @@ def tracking(name: str, folder: Path, settings: Mapping[str, Any]) -> Iterator[R
         path.parent.mkdir(exist_ok=True)
         tracker, own, place = _start(name, folder, noted.get("id"))
         if not noted:
-            tracker.store_init_configuration(flat(settings))
+            tracker.store_init_configuration(plain(settings))
         sent |= noted.get("sent", {})
         note()
     except Exception as error:  # whatever a tracker's client raises without its server, its login, its disk
@@ -103,15 +103,12 @@ def tracking(name: str, folder: Path, settings: Mapping[str, Any]) -> Iterator[R
             warn(f"--track {name} did not end well: {error}")
 
 
-def flat(settings: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """Nested settings as "section.key", in the types that trackers take; what is None is left out."""
-    import pandas as pd
+def plain(settings: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """Settings as "section.key", in the types that trackers take; what is None is left out."""
+    from epalm.recipes.config import flat
 
-    (values,) = pd.json_normalize(dict(settings)).astype(object).to_dict("records")
-    plain = {str(key): value for key, value in values.items() if value is not None}
-    return {
-        key: value if isinstance(value, bool | int | float | str) else json.dumps(value) for key, value in plain.items()
-    }
+    values = {key: value for key, value in flat(settings).items() if value is not None}
+    return {key: one if isinstance(one, bool | int | float | str) else json.dumps(one) for key, one in values.items()}
 
 
 def _start(name: str, folder: Path, known: str | None) -> "tuple[GeneralTracker, str | None, str]":

@@ -12,7 +12,7 @@ from epalm.train.material import resolve
 from epalm.train.request import TrainRequest
 from epalm.train.runs import tracking
 from epalm.train.runs.run_folder import RunFolder
-from epalm.train.runs.tracking import TrackerName, flat, reporting
+from epalm.train.runs.tracking import TrackerName, plain, reporting
 from tests.trials import Trial
 
 SETTINGS = {"optim": {"peak_lr": 0.5, "epochs": 3}, "data": {"tasks": ["qa"], "few_shot": None}, "description": "x"}
@@ -62,7 +62,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_settings_are_flat_and_of_plain_types() -> None:
-    assert flat(SETTINGS) == {"optim.peak_lr": 0.5, "optim.epochs": 3, "data.tasks": '["qa"]', "description": "x"}
+    assert plain(SETTINGS) == {"optim.peak_lr": 0.5, "optim.epochs": 3, "data.tasks": '["qa"]', "description": "x"}
 
 
 @pytest.mark.parametrize("name", TrackerName)
@@ -86,7 +86,7 @@ def test_a_resumed_run_goes_on_in_the_tracker_and_repeats_nothing(
             send(line)
     sent = [(step, sorted(values)) for step, values in recorded.logged]
     assert sent == [(line["step"], sorted(set(line) - {"step"})) for line in LINES]
-    assert recorded.settings == [flat(SETTINGS)] and recorded.finished == 1
+    assert recorded.settings == [plain(SETTINGS)] and recorded.finished == 1
     assert json.loads((run.path / "tracking/wandb.json").read_text())["id"] == "abc"
 
 
