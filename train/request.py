@@ -78,7 +78,6 @@ class TrainRequest:
     cache: str = DEFAULT_CACHE
     runs: Path = Path(DEFAULT_RUNS)
     run: str | None = option("Name of the run's folder. [default: time, modality, recipe]", None)
-    again: bool = option("Train what is done already once more, into another run folder.", False)
     track: list[TrackerName] | None = option("Send the metrics to a tracker too; may be given several times.", None)
     device: str = "auto"
     workers: int = option("Threads that put batches together ahead of the step.", 2, minimum=0)

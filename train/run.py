@@ -70,12 +70,12 @@ def execute(setup: Setup, *, canary: Callable[..., None], stop: Stop = lambda: F
     material, processes, schedule, optim = setup.material, setup.processes, setup.schedule, setup.config.optim
     request, run = material.request, None
     if processes.first:
-        run = matching_run(request.runs, setup.inputs, name=request.run, again=request.again)
+        run = matching_run(request.runs, setup.inputs, name=request.run)
     run = processes.from_first(run)
     if run and (summary := run.summary) is not None:
         if processes.first:
             run.make_latest()
-            say(f"this training is done already: {run.path}; --again trains once more")
+            say(f"this training is done already: {run.path}; --run NAME trains once more")
             scores = "; ".join(headline_in_words(name, figure) for name, figure in headlines(run).items())
             say(f"scored: {scores}, × 100" if scores else "not scored yet")
         return {**summary, "run": str(run.path)}

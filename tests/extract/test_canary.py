@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def trial(
 
 def _train(trial: Trial, *words: object) -> Done:
     places = ("-m", trial.modality, "--data", trial.world, "--cache", trial.cache)
-    done = trial.epalm("train", "--from-cache", "--again", *places, *SHORT, *words)
+    done = trial.epalm("train", "--from-cache", "--run", uuid4().hex, *places, *SHORT, *words)
     assert "Traceback" not in done.err
     return done
 

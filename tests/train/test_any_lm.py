@@ -124,5 +124,5 @@ def test_norm_behind_the_connector_is_as_large_as_words_are(epalm: Epalm, lms: P
     words = load_file(lms / "olmo2/model.safetensors")["model.embed_tokens.weight"]
     torch.testing.assert_close(weight, torch.full_like(weight, float(words.square().mean().sqrt())), rtol=0.2, atol=0)
     _done(epalm, "score", "--limit", 2, "--metrics", "exact match", "--split", "test")
-    _train(epalm, lms / "llama", media / "image", "--again", "--run", "b")
+    _train(epalm, lms / "llama", media / "image", "--run", "b")
     assert "connector_norm" not in (here / ".epalm/runs/b/config.toml").read_text()

@@ -96,20 +96,16 @@ def known_keys(runs: Path) -> set[str]:
     return {str(inputs["key"]) for _, inputs, _ in _trained(runs)}
 
 
-def matching_run(
-    runs: Path, inputs: Mapping[str, Any], *, name: str | None = None, again: bool = False
-) -> RunFolder | None:
+def matching_run(runs: Path, inputs: Mapping[str, Any], *, name: str | None = None) -> RunFolder | None:
     """The run below `runs` of the same key, done or to go on with; None: a new one, and what changes is said.
 
-    With `name`, only the folder of that name. `again` passes over runs that are done. Raises UsageError: the named
-    folder is another training's.
+    With `name`, only the folder of that name. Raises UsageError: that is another training's.
     """
     others = [(run, its, done) for run, its, done in _trained(runs) if name in (None, run.name)]
     same = [(run, done) for run, its, done in others if its["key"] == inputs["key"]]
-    finished, stopped = ([run for run, done in same if done is wanted] for wanted in (True, False))
-    if usable := stopped if again else finished or stopped:
+    if usable := [run for run, done in same if done] or [run for run, _ in same]:
         return usable[-1]
-    if same or not others:
+    if not others:
         return None
     nearest, its, _ = min(reversed(others), key=lambda one: len([*differing_leaves(one[1]["parts"], inputs["parts"])]))
     changes = part_differences(its["parts"], inputs["parts"])
