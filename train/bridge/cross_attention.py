@@ -14,19 +14,19 @@ Letters: B batch, T encoder tokens, D_enc encoder width, W inner width, N positi
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import nn
 
 from epalm.cache.token_rules import TokenLayout
 from epalm.recipes.settings import Section
-from epalm.train.bridge.mapl import HEADS, READS, encoder_layer, find_padding
+from epalm.train.bridge.mapl import HEADS, READS, Width, encoder_layer, find_padding
 from epalm.train.bridge.registry import Bridge
 
 
 class Settings(Section):
     """Of the attention."""
 
-    inner_width: PositiveInt = 1024  # W
+    inner_width: Width = 1024  # W
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # within the encoder layer
 
 

@@ -14,28 +14,25 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from epalm.cache.token_rules import TokenLayout
-from epalm.errors import UsageError
 from epalm.recipes.settings import Section
 from epalm.train.bridge.registry import Bridge
 
 HEADS = 8
+Width = Annotated[int, Field(gt=0, multiple_of=HEADS)]
 READS = ("all", "time-mean", "pool:2x2")
 
 
 class Settings(Section):
     """Of the mapper."""
 
-    inner_width: PositiveInt = 256  # W
+    inner_width: Width = 256  # W
     depth: PositiveInt = 4  # transformer layers
     queries: PositiveInt = 32  # Q
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # within the layers
 
 
 def encoder_layer(width: int, dropout: float) -> nn.TransformerEncoderLayer:
-    """A post-norm transformer layer, (B, T, W) → (B, T, W), with 8 heads and GELU. Raises UsageError: W is no 8·n."""
-    if width % HEADS:
-        fault = f"{HEADS} heads cannot share an inner width of {width}"
-        raise UsageError(fault, hint=f"--set bridge.inner_width={max(HEADS, width // HEADS * HEADS)}")
+    """A post-norm transformer layer, (B, T, W) → (B, T, W), with 8 heads and GELU."""
     return nn.TransformerEncoderLayer(width, HEADS, width, dropout, activation="gelu", batch_first=True)
 
 

@@ -23,7 +23,7 @@ from epalm.train.bridge.registry import Bridge
 class Settings(mapl.Settings):
     """Of the mapper: wider, and less deep."""
 
-    inner_width: PositiveInt = 1024
+    inner_width: mapl.Width = 1024
     depth: PositiveInt = 2
 
 

@@ -10,9 +10,11 @@ from torch import nn
 
 from epalm.cache.token_rules import TokenLayout
 from epalm.errors import UsageError
+from epalm.recipes.config import load_config
 from epalm.train.bridge.cross_attention import CrossAttention
 from epalm.train.bridge.mapl import Mapper
 from epalm.train.bridge.qp import InnerPooling
+from epalm.train.bridge.registry import bridge_of
 
 HEADS, WIDTH, HIDDEN, INNER = 8, 6, 10, 16
 TOKENS = TokenLayout(True, (2, 2))
@@ -189,9 +191,10 @@ def test_parameters_are_as_many_as_published(make: Callable[[], nn.Module], publ
 
 
 def test_a_width_that_heads_cannot_share_is_refused() -> None:
-    with pytest.raises(UsageError, match="inner width of 12") as caught:
-        Mapper(1, TOKENS, WIDTH, HIDDEN, inner_width=12, depth=1, queries=3, dropout=0.1)
-    assert caught.value.hint is not None and caught.value.hint.endswith("=8")
+    for name in ("mapl", "qp-l0", "qp-inner", "cross-attention"):
+        config = load_config("own", [f"model.bridge={name}", "bridge.inner_width=12"])
+        with pytest.raises(UsageError, match=r"bridge\.inner_width: Input should be a multiple of 8"):
+            bridge_of(config).own(config)
 
 
 def test_rows_that_are_all_zeros_are_read_and_half_precision_is_taken() -> None:
