@@ -6,6 +6,7 @@ when they are put into a model.
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import torch
 from epalm import __version__
 from epalm.cache.objects.durable import write_atomically
 from epalm.datasets import short_name
-from epalm.errors import EpalmError, UsageError
+from epalm.errors import UsageError
 from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.fingerprint import digest_file, digest_tensors
 from epalm.recipes.config import Config
@@ -61,12 +62,10 @@ def export_run(run: RunFolder, out: Path, *, checkpoint: str = "best") -> int:
     kept = {key: inputs[key] for key in _KEPT if key in inputs}
     features = {"source": "live", "view_seed": None, **{key: inputs["features"][key] for key in _OF_FEATURES}}
     card = _card(run, features, step, sum(tensor.numel() for tensor in tensors.values()))
-    try:
+    if os.path.lexists(out):
+        raise UsageError(f"{out} is there already", hint="name a folder that is not")
+    with writing(out):
         out.mkdir(parents=True)
-    except FileExistsError as error:
-        raise UsageError(f"{out} is there already", hint="name a folder that is not") from error
-    except OSError as error:
-        raise EpalmError(f"{out} cannot be made: {error}", hint="name another folder") from error
     exported = RunFolder(out)
     try:
         exported.begin(run.config, {**kept, "data": "", "features": features})
