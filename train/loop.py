@@ -25,6 +25,7 @@ from epalm.train.runs.tracking import Report
 
 CONNECTOR = "connector"  # the group of tensors whose rate is on the schedule
 _REPORT_EVERY = 10  # steps between two lines of metrics
+LACKS_MEMORY = ("can't allocate memory", "out of memory")  # as a CPU says it, and a GPU
 _FLOAT16_SCALE = 4096.0  # of the loss, so that small gradients are not lost
 
 
@@ -176,8 +177,8 @@ def _enough_memory(batch: Batch, parts: int) -> Iterator[None]:
     """Turn a lack of memory into one message. Raises EpalmError."""
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except RuntimeError as error:
+        if not any(words in str(error) for words in LACKS_MEMORY):
             raise
         rows, tokens = batch.labels.shape
         where = "GPU" if batch.labels.is_cuda else "computer"

@@ -20,10 +20,10 @@ from epalm.samples import Prediction, Sample, Task
 from epalm.train.data.batches import last_layers
 from epalm.train.data.features import CachedFeatures, FeatureSource, Gather
 from epalm.train.data.text import SHORTEST_ANSWER, TextFormat
+from epalm.train.loop import LACKS_MEMORY
 from epalm.train.runs.loading import LoadedRun
 
 _ON_GPU, _ON_CPU = 512, 64  # of a batch whose size is found out: to begin with; more are not faster on a CPU
-_LACK = ("can't allocate memory", "out of memory")  # as a CPU says it, and a GPU
 
 Result = TypeVar("Result")
 
@@ -142,7 +142,7 @@ class BatchSize:
                     place += len(batch)
                     continue
                 except RuntimeError as error:
-                    if not any(words in str(error) for words in _LACK):
+                    if not any(words in str(error) for words in LACKS_MEMORY):
                         raise
                     if self._fixed or len(batch) == 1:
                         raise EpalmError(
