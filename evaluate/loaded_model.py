@@ -74,23 +74,16 @@ class LoadedModel:
         self._pool = DecodePool(read, workers, memory_limit=read.limits.memory)
         self.close = self._pool.close  # ends the processes that decode
 
-    def answer(self, media: Any, question: str | Sequence[str], **decode: Any) -> Any:
+    def answer(self, media: Any, question: str | Sequence[str] | None, **decode: Any) -> Any:
         """The answer about a medium, or a list of answers about a list of media, which are decoded together.
 
-        `question` is one for all of them, or one for each. `decode` are fields of `DecodeChoice`: how to decode, where
-        not as in the recipe.
+        `question` is one for all of them, or one for each; None: they are captioned. `decode` are fields of
+        `DecodeChoice`: how to decode, where not as in the recipe.
 
         Raises:
             MediaError: a medium cannot be read.
             UsageError: something that is no medium, no question, or no way of decoding.
         """
-        return self._say(media, question, decode)
-
-    def caption(self, media: Any, **decode: Any) -> Any:
-        """A caption of a medium, or a list of captions of a list of media. Raises as `answer` does."""
-        return self._say(media, None, decode)
-
-    def _say(self, media: Any, question: str | Sequence[str] | None, decode: dict[str, Any]) -> Any:
         is_waveform = isinstance(media, tuple) and bool(media) and isinstance(media[0], np.ndarray)
         many = isinstance(media, list | tuple) and not is_waveform
         some = media if many else [media]
@@ -107,6 +100,10 @@ class LoadedModel:
             if isinstance(text, MediaError):
                 raise text
         return texts if many else texts[0]
+
+    def caption(self, media: Any, **decode: Any) -> Any:
+        """A caption of a medium, or a list of captions of a list of media. Raises as `answer` does."""
+        return self.answer(media, None, **decode)
 
     def say(
         self, media: Sequence[Any], questions: Sequence[str | None], decode: DecodeOptions
