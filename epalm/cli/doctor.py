@@ -1,14 +1,12 @@
 """`epalm doctor`: what of this machine works for epalm, what does not, and what to do about it."""
 
 import json
-import os
 import re
 import sys
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import requires, version
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -22,15 +20,7 @@ _CODECS = ("h264", "hevc", "vp9", "av1", "aac", "mp3")
 _Checked = str | tuple[str, str]  # what works; or what is lacking, and what to do
 
 
-def doctor(
-    *,
-    cache: str = DEFAULT_CACHE,
-    runs: Path = DEFAULT_RUNS,
-    write: Annotated[
-        bool, typer.Option("--write/--no-write", help="Try to write into the cache and the runs, and take it back.")
-    ] = True,
-    as_json: bool = False,
-) -> None:
+def doctor(*, cache: str = DEFAULT_CACHE, runs: Path = DEFAULT_RUNS, as_json: bool = False) -> None:
     """Check this machine: packages, GPU, FFmpeg, Java and which metrics run, models that are here, disk, write access.
 
     Nothing is downloaded. Exit code 1 where something without which epalm cannot work is broken, else 0.
@@ -48,8 +38,8 @@ def doctor(
         _finding("Java", _java, failed="lacks"),
         _finding("SPICE", _spice, failed="lacks"),
         _finding("Hub models", _hub, failed="lacks"),
-        _finding("cache", lambda: _cache(cache, write)),
-        _finding("runs", lambda: _folder(runs, write, "--runs DIR")),
+        _finding("cache", lambda: _cache(cache)),
+        _finding("runs", lambda: _folder(runs, "--runs DIR")),
     ]
     healthy = all(one["state"] != "broken" for one in findings)
     if as_json:
@@ -141,22 +131,19 @@ def _hub() -> _Checked:
     return f"{len(names)}, {size:.1f} GiB, in {constants.HF_HUB_CACHE}{offline}: {shown or 'none'}"
 
 
-def _cache(where: str, write: bool) -> _Checked:
+def _cache(where: str) -> _Checked:
     if "://" not in where:
-        return _folder(Path(where), write, "--cache DIR")
+        return _folder(Path(where), "--cache DIR")
     from epalm.cache.store import Cache
 
     count = len(list(Cache(where, read_only=True).sets()))
     return f"{where}: {count} feature sets can be read; writing was not tried"
 
 
-def _folder(folder: Path, write: bool, option: str) -> _Checked:
+def _folder(folder: Path, option: str) -> _Checked:
     parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
-        if write:
-            tempfile.TemporaryFile(dir=parent).close()
-        elif not os.access(parent, os.W_OK):
-            raise PermissionError("no right to write")
+        tempfile.TemporaryFile(dir=parent).close()
     except OSError as error:
         raise UsageError(f"{folder.absolute()} cannot be written: {error}", hint=f"give another {option}") from error
     free = free_bytes(folder) or 0
