@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from epalm.errors import EpalmError, UsageError
+from epalm.datasets.text_file import reading
+from epalm.errors import UsageError
+from epalm.train.runs.run_folder import writing
 
 
 def require_marks(path: Path, name: str) -> tuple[str, str]:
@@ -13,11 +15,8 @@ def require_marks(path: Path, name: str) -> tuple[str, str]:
         UsageError: the file cannot be read, or does not have the two marks once each, in their order.
     """
     first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
-    try:
+    with reading(path):
         before, start, rest = path.read_text(encoding="utf-8").partition(first)
-    except (OSError, ValueError) as error:
-        hint = "--write takes a Markdown file that is there"
-        raise UsageError(f"{path} cannot be read: {error}", hint=hint) from error
     _, end, after = rest.partition(last)
     if not (start and end) or first in after or last in before + after:
         raise UsageError(
@@ -38,7 +37,5 @@ def marked_among(path: Path, names: Sequence[str]) -> list[str]:
 def replace_marked(path: Path, name: str, part: str) -> None:
     """Put `part` between the marks. Raises UsageError as `require_marks`; EpalmError: it cannot be written."""
     before, after = require_marks(path, name)
-    try:
+    with writing(path.parent):
         path.write_text(f"{before}\n\n{part}\n\n{after}", encoding="utf-8")
-    except OSError as error:
-        raise EpalmError(f"{path} cannot be written: {error}", hint="the table is printed as well") from error
