@@ -65,29 +65,25 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     from epalm.extract.pipeline import probe_seconds, require_room
 
     passed_over, linked_roots, other = plan.dataset.passed_over, plan.dataset.linked_roots(), plan.other_setting()
-    # Name in JSON → the same in words, and the count.
     counts = {
-        "media": ("media", plan.media),
-        "augmented": ("of these in augmented views too", plan.augmented),
-        "in_cache": ("in the cache", plan.hits),
-        "warned": (
-            "of these with a warning in the ledger",
-            plan.existing.count_warned(plan.digests.values()) if plan.existing else 0,
-        ),
-        "lost_blocks": ("blocks of it that are not there any more", len(plan.lost)),
-        "new": ("new", plan.new),
-        "stale": ("stale: the file has changed", plan.stale),
-        "known_bad": ("bad, in the ledger", plan.known_bad),
-        "unreadable": ("unreadable", len(plan.unreadable)),
-        "equal": ("equal to another of these", plan.equal),
-        "to_encode": ("to encode", len(plan.pending)),
+        "media": plan.media,
+        "augmented": plan.augmented,
+        "in_cache": plan.hits,
+        "warned": plan.existing.count_warned(plan.digests.values()) if plan.existing else 0,
+        "lost_blocks": len(plan.lost),
+        "new": plan.new,
+        "stale": plan.stale,  # the file has changed
+        "known_bad": plan.known_bad,
+        "unreadable": len(plan.unreadable),
+        "equal": plan.equal,
+        "to_encode": len(plan.pending),
     }
     figures = {
         "set": plan.spec.name,
         "derived": plan.derived,
         "layers": list(plan.spec.layers),
         "tokens": plan.spec.tokens,
-        **{name: count for name, (_, count) in counts.items()},
+        **counts,
         "passed_over": passed_over,
         "linked_roots": linked_roots,
         "bytes": plan.bytes,
@@ -95,8 +91,8 @@ def _show_plan(plan: "ExtractionPlan", as_json: bool) -> None:
         "seconds": probe_seconds(plan),
         "other_setting": other,
     }
-    shown = {words: count for name, (words, count) in counts.items() if count or name not in ("warned", "lost_blocks")}
-    rows: dict[str, int | str] = {"feature set": plan.spec.name, "tokens of a layer": plan.spec.tokens, **shown}
+    rows: dict[str, int | str] = {"feature set": plan.spec.name, "tokens of a layer": plan.spec.tokens}
+    rows |= {name.replace("_", " "): count for name, count in counts.items()}
     if plan.derived:
         rows["derived"] = plan.derived
     if other:

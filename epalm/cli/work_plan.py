@@ -12,27 +12,6 @@ from epalm.console import print_table, size_in_words, time_in_words, warn
 from epalm.train.data.features import CachedFeatures, FeatureSource
 from epalm.train.runs.run_folder import require_room
 
-_COUNTS = {
-    "media": "media",
-    "in_cache": "in the cache",
-    "sourceless": "of these without a file here",
-    "new": "not extracted yet",
-    "stale": "stale: the file has changed",
-    "bad": "bad, in the ledger",
-    "absent": "neither file nor row",
-    "steps": "steps",
-    "epochs": "epochs",
-    "warmup_steps": "steps of warm-up",
-    "train_items": "training items",
-    "validation_items": "validation items, each time",
-    "missing_samples": "samples without features, left out",
-    "trainable_parameters": "trained parameters",
-    "samples": "samples",
-    "without_features": "without features",
-    "decoded_already": "decoded already",
-    "equal_to_another": "equal to another one",
-    "to_decode": "to decode",
-}
 _TIMED = {"extract": "a probe", "train": "a few steps", "score": "some samples"}
 
 
@@ -45,10 +24,8 @@ def show_plan(verb: str, figures: Mapping[str, Any], features: FeatureSource, fo
     for warning in figures.get("warnings", ()):
         warn(warning)
     media = features.coverage() if isinstance(features, CachedFeatures) else {}
-    known = {**media, **figures}
-    counts = {words: known[key] for key, words in _COUNTS.items() if key in known}
-    if answers := figures.get("decode", {}).get("answers"):
-        counts["answers to rank for each question"] = answers
+    known = {key: one for key, one in {**media, **figures}.items() if isinstance(one, int) and key != "bytes"}
+    counts = {key.replace("_", " "): count for key, count in known.items()}
     print_plan(verb, {**figures, "media": media or None, "free_bytes": free_bytes(folder)}, counts, as_json)
     require_room(folder, figures["bytes"])
 
