@@ -92,18 +92,5 @@ def _family_cells(family: Record) -> dict[str, str]:
 
 
 def _cells(record: Record) -> dict[str, str]:
-    window, inside = record["window"], len(record["window_blocks"])
-    seen = f"{window:,} positions back in {inside} of {record['blocks']} blocks, else all" if window else "none"
-    sizes = ", ".join(f"{size_in_words(size)} in {form}" for form, size in record["bytes"].items())
-    return {
-        "family": f"{record['family']}, {record['state']}" + (f": {record['note']}" if record["note"] else ""),
-        "blocks": str(record["blocks"]),
-        "hidden size": f"{record['hidden_size']:,}",
-        "vocabulary": f"{record['vocabulary']:,}",
-        "positions": f"{record['positions']:,}, {'learnt' if record['learnt_positions'] else 'rotary'}",
-        "sliding windows": seen,
-        "attention": "plain, slower than fused" if record["plain_attention"] else "fused",
-        "tokens enter by default": f"model.start={record['start']}, model.end={record['end']}",
-        "parameters": f"{record['parameters']:,}",
-        "memory of the weights": sizes,
-    }
+    shown = {key.replace("_", " "): str(value) for key, value in record.items() if value not in (None, "", [])}
+    return shown | {"bytes": ", ".join(f"{size_in_words(size)} in {form}" for form, size in record["bytes"].items())}

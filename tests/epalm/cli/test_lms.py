@@ -45,7 +45,7 @@ def test_a_model_is_described_without_weights(epalm: Epalm, tmp_path: Path) -> N
     assert record["bytes"]["float32"] == 4 * record["parameters"] == 2 * record["bytes"]["bfloat16"]
     assert record["bytes"]["4bit"] < record["bytes"]["8bit"] < record["bytes"]["bfloat16"]
     shown = epalm("lms", tmp_path)
-    assert "256 positions back in 4 of 16 blocks" in shown.out and "model.start=3, model.end=15" in shown.out
+    assert "[12, 13, 14, 15]" in shown.out and "in bfloat16" in shown.out
     frame = pd.read_csv(io.StringIO(epalm("lms", tmp_path, "--format", "csv").out))
     assert frame["blocks"].tolist() == [16] and json.loads(frame["bytes"][0]) == record["bytes"]
 
