@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.marks import markdown, replace_marked
 from epalm import PLAYGROUND, api
-from epalm.cli.bench.marks import replace_marked
 from epalm.cli.bench.planning import Planned, plan_grid
 from epalm.cli.bench.table import make_table
 from epalm.cli.bench.trainings import BenchRequest, Outcome, Training, run_trainings
@@ -78,7 +78,7 @@ def main() -> None:
     part = "\n\n".join([
         _about(work, outcomes, arguments.processes),
         _sides_table(seeing, blind, text_only),
-        table.markdown(),
+        markdown(table),
         _sample_table(seeing, blind, work),
     ])  # fmt: skip
     if arguments.write:

@@ -126,7 +126,7 @@ def test_no_command_is_left_out() -> None:
     assert len(BLOCKS) == 5
     commands = re.findall(r"`((?:epalm|(?:\./)?just) [^`]+)`", README)
     known = {"epalm extract --help", "epalm export", "epalm train", "epalm cache push", "./just bench"}
-    known |= {"epalm bench variants --write README.md"}
+    known |= {"epalm bench variants"}
     known |= {"epalm score --predictions", "epalm compare"}  # see `test_evaluate_compare`
     known |= {"epalm lms"}  # see `test_lms`
     known |= {"epalm serve"}  # see `test_serve_browser`

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from epalm.cli.bench.marks import require_marks
+from benchmarks.marks import require_marks
 from epalm.grids import PAPER_BANK, carried_over, load_grid, masks_of
 from epalm.recipes.config import load_config
 from epalm.train.bridge.registry import bridges

@@ -48,15 +48,13 @@ def bench(
     Examples:
 
         epalm bench variants
-        epalm bench all --processes 2 --write docs/ablations.md
+        epalm bench all --processes 2
         epalm bench table-3 --data msvd-qa:/data/msvd --set lm.name=facebook/opt-2.7b --plan
-        epalm bench bridges --processes 2 --write docs/bench.md
         epalm bench levels-smollm2 --set lm.name=models/smollm2
         epalm bench mine.toml --format csv > mine.csv
         epalm bench mine.toml --report mine.html
     """
     from epalm.cache.objects.durable import write_atomically
-    from epalm.cli.bench.marks import marked_among, replace_marked
     from epalm.cli.bench.planning import plan_grid
     from epalm.cli.bench.table import make_table, page_of
     from epalm.cli.outputs import data_files, is_own, require_output
@@ -70,11 +68,8 @@ def bench(
     names = [each for one in names for each in (usual if one == "all" else [one])]
     chosen = [load_grid(name) for name in dict.fromkeys(names)]
     recipes = [request.recipe or grid.recipe or recipe_for(data) for grid in chosen]
-    marked, reads = [], [*data_files(data), *(file for recipe in recipes for file in data_files(recipe))]
-    if request.write:
-        require_output(request.write, reads, ours=True, force=False)  # its two lines say where to write
-        marked = marked_among(request.write, [grid.name for grid in chosen])
     if request.report:
+        reads = [*data_files(data), *(file for recipe in recipes for file in data_files(recipe))]
         require_output(request.report, reads, ours=is_own(request.report, "bench"), force=request.force)
     planned = {
         grid.name: plan_grid(grid, replace(work, recipe=recipe)) for grid, recipe in zip(chosen, recipes, strict=True)
@@ -90,11 +85,8 @@ def bench(
     say(f"messages of the trainings are in {work.runs / 'logs'}")
     outcomes = run_trainings(metrics, work)
     tables = [make_table(grid, work, planned[grid.name], outcomes) for grid in chosen]
-    for table in tables:
-        if request.write and table.name in marked:
-            replace_marked(request.write, table.name, table.markdown())
-        if form is Format.TABLE:
-            print_table(f"{table.name}: {table.caption}", table.columns, table.rows)
+    for table in tables if form is Format.TABLE else ():
+        print_table(f"{table.name}: {table.caption}", table.columns, table.rows)
     if request.report:
         with writing(request.report.parent):
             write_atomically(request.report, page_of(tables))

@@ -31,13 +31,6 @@ class Table:
     rows: list[list[str]]
     records: list[_Record]
 
-    def markdown(self) -> str:
-        """The caption and the table."""
-        rule = ["---", *["---:"] * (len(self.columns) - 1)]
-        code = [[f"`{cells[0]}`" if cells[0].startswith("epalm") else cells[0], *cells[1:]] for cells in self.rows]
-        table = "\n".join(f"| {' | '.join(cells)} |" for cells in [self.columns, rule, *code])
-        return f"{self.caption}\n\n{table}"
-
 
 def page_of(tables: Sequence[Table]) -> bytes:
     """The tables as one HTML file, with a graphic of each figure beside its row."""

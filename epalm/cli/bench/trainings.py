@@ -51,12 +51,6 @@ class BenchRequest:
     settings: list[str] | None = None
     split: str = option("Split to decode and score.", "test")
     allow_missing: int = option("Go on without up to this many media.", 0, minimum=0)
-    write: Path | None = option(
-        "Put each table into this Markdown file too, between its two lines `<!-- GRID -->` and `<!-- /GRID -->`; "
-        "tables that the file has no place for are left out.",
-        None,
-        writable=True,
-    )
     report: Path | None = option("Write the tables as one HTML file too, with graphics.", None, writable=True)
     force: bool = False
     cache: str = DEFAULT_CACHE

@@ -29,7 +29,6 @@ WAYS: dict[tuple[str, str], Callable[[str], tuple[str, ...]]] = {
     ("report", "out"): lambda out: ("report", "r", "p.scores.json", "--data", "data.jsonl", "--out", out),
     ("export", "out"): lambda out: ("export", "r", out),
     ("cache export", "file"): lambda out: ("cache", "export", "image", out, "--cache", "cache"),
-    ("bench", "write"): lambda out: ("bench", "table-1", *OWN_DATA, "--write", out),
     ("bench", "report"): lambda out: ("bench", "table-1", *OWN_DATA, "--report", out),
 }
 TAKES_FORCE = {("score", "out"), ("report", "out"), ("cache export", "file"), ("bench", "report")}
@@ -151,10 +150,9 @@ def test_lines_of_samples_collide_with_nothing(world: Path, epalm: Epalm) -> Non
         assert done.code == 1 and "y.per-sample.jsonl is" in done.err and not Path("y.json").exists()
 
 
-def test_a_place_for_a_table_in_an_input_is_none(world: Path, epalm: Epalm) -> None:
-    Path("own.toml").write_text(Path("own.toml").read_text() + "# <!-- table-1 --> <!-- /table-1 -->\n")
+def test_a_recipe_is_an_input(world: Path, epalm: Epalm) -> None:
     before = _files(world)
-    done = epalm(*WAYS["bench", "write"]("own.toml"))
+    done = epalm(*WAYS["bench", "report"]("own.toml"))
     assert done.code == 1 and "is an input" in done.err and _files(world) == before
 
 

@@ -1,11 +1,10 @@
-"""A Markdown file that takes a part between its lines `<!-- NAME -->` and `<!-- /NAME -->`."""
+"""A Markdown page that takes a part between its lines `<!-- NAME -->` and `<!-- /NAME -->`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
+from epalm.cli.bench.table import Table
 from epalm.datasets.text_file import reading
 from epalm.errors import UsageError
-from epalm.train.runs.run_folder import writing
 
 
 def require_marks(path: Path, name: str) -> tuple[str, str]:
@@ -25,17 +24,15 @@ def require_marks(path: Path, name: str) -> tuple[str, str]:
     return before + first, last + after
 
 
-def marked_among(path: Path, names: Sequence[str]) -> list[str]:
-    """Those of the names whose part the file has. Raises UsageError: none, or as `require_marks`."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    marked = [name for name in names if f"<!-- {name} -->" in text or f"<!-- /{name} -->" in text]
-    for name in marked or names[:1]:
-        require_marks(path, name)
-    return marked
-
-
 def replace_marked(path: Path, name: str, part: str) -> None:
-    """Put `part` between the marks. Raises UsageError as `require_marks`; EpalmError: it cannot be written."""
+    """Put `part` between the marks. Raises UsageError as `require_marks`."""
     before, after = require_marks(path, name)
-    with writing(path.parent):
-        path.write_text(f"{before}\n\n{part}\n\n{after}", encoding="utf-8")
+    path.write_text(f"{before}\n\n{part}\n\n{after}", encoding="utf-8")
+
+
+def markdown(table: Table) -> str:
+    """The caption and the table."""
+    rule = ["---", *["---:"] * (len(table.columns) - 1)]
+    code = [[f"`{cells[0]}`" if cells[0].startswith("epalm") else cells[0], *cells[1:]] for cells in table.rows]
+    lines = "\n".join(f"| {' | '.join(cells)} |" for cells in [table.columns, rule, *code])
+    return f"{table.caption}\n\n{lines}"
