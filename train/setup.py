@@ -164,14 +164,11 @@ def features_by_blocks(
 
 
 def order_warnings(features: FeatureSource, *, blocks: bool) -> Iterator[str]:
-    """Of features that do not fit in memory: in which order they are read, and what that costs."""
-    if isinstance(features, CachedFeatures) and not features.fits:
+    """Of features that do not fit in memory, where they are read by blocks for that."""
+    if isinstance(features, CachedFeatures) and not features.fits and blocks:
         yield (
             "the features do not fit in memory: epochs go through them by blocks, in random order, and samples are "
             "shuffled among those that are read together (docs/training.md)"
-            if blocks
-            else "the features do not fit in memory and are read in random order, which is slow from a disk: "
-            "data.shuffle=blocks reads them in sequence"
         )
 
 
