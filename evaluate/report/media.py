@@ -139,9 +139,7 @@ def _sound(wave: np.ndarray) -> Shown:
     from epalm.extract.inputs.filterbank import filter_bank
 
     file = io.BytesIO()
-    mp3 = "MP3" in soundfile.available_formats()
-    kind, form = ("audio/mpeg", "MP3") if mp3 else ("audio/flac", "FLAC")  # Ogg would have a random number in it
-    soundfile.write(file, wave, RATE, format=form)
+    soundfile.write(file, wave, RATE, format="MP3")  # Ogg would have a random number in it
     bank = filter_bank(wave, rate=RATE, mel_bins=_MEL_BINS)
     if not len(bank):
         bank = np.zeros((1, _MEL_BINS), np.float32)
@@ -149,7 +147,7 @@ def _sound(wave: np.ndarray) -> Shown:
     shade = np.clip((bank - low) / max(high - low, 1e-6), 0, 1)
     grey = Image.fromarray((255 * shade.T[::-1]).astype(np.uint8)).resize((_COLUMNS, 2 * _MEL_BINS))
     picture = _picture(np.asarray(ImageOps.colorize(grey, *_COLOURS)))
-    return {"pictures": [picture], "sound": _data_url(kind, file), "seconds": round(len(wave) / RATE, 2)}
+    return {"pictures": [picture], "sound": _data_url("audio/mpeg", file), "seconds": round(len(wave) / RATE, 2)}
 
 
 def _picture(pixels: np.ndarray) -> str:
