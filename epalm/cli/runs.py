@@ -121,7 +121,6 @@ class ImportRequest:
     settings: list[str] | None = None
     encoder: str | None = option("The encoder it was trained with. [default: the modality's]", None)
     weights: str | None = option("Its weights: Hub name or folder. [default: the recipe's]", None)
-    statistics: str = option("Mean and deviation of pixels: clip, as the public implementation has it, or own.", "clip")
     data: str = option("What `epalm score` works on when --data is left out.", "")
     runs: Path = DEFAULT_RUNS
     run: str | None = option("Name of the run's folder. [default: time, modality, file]", None)
@@ -155,7 +154,7 @@ def import_run(
     short = [f"encoder.kind={request.encoder}"] if request.encoder else []
     short += [f"encoder.weights={request.weights}"] if request.weights else []
     config = load_config(request.recipe, [*published.overrides, *short, *(request.settings or [])])
-    statistics = "own" if request.modality is Modality.AUDIO else request.statistics
+    statistics = "own" if request.modality is Modality.AUDIO else "clip"  # of pixels: the public implementation's
     chosen = choice_of(config.encoder, request.modality, statistics=statistics)
     built = build_encoder(chosen, device=request.device)
     features = {
