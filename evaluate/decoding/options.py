@@ -118,19 +118,15 @@ def require_questions(decode: DecodeOptions, questions: int, captions: int) -> N
 
 
 def read_answers(path: Path) -> tuple[str, ...]:
-    """The answers of a UTF-8 file, one a line, without white space around them; empty lines are passed over.
+    """The answers of a UTF-8 file, one a line, each once, without white space around them.
 
-    Raises UsageError: it cannot be read, has no answers, too many, or one of them twice.
+    Raises UsageError: it cannot be read, has no answers, or too many.
     """
     from epalm.datasets.text_file import reading
 
     with reading(path, hint="--rank-answers takes one answer a line, UTF-8"):
         lines = path.read_text(encoding="utf-8-sig").split("\n")
-    places: dict[str, int] = {}
-    for number, answer in enumerate(map(str.strip, lines), 1):
-        if answer and places.setdefault(answer, number) != number:
-            text = f"{path}, line {number}: {answer!r} is there already, in line {places[answer]}"
-            raise UsageError(text, hint="keep one")
-    if not 0 < len(places) <= _MOST_ANSWERS:
-        raise UsageError(f"{path} has {len(places):,} answers", hint=f"write 1 to {_MOST_ANSWERS:,}, one a line")
-    return tuple(places)
+    answers = tuple(dict.fromkeys(filter(None, map(str.strip, lines))))
+    if not 0 < len(answers) <= _MOST_ANSWERS:
+        raise UsageError(f"{path} has {len(answers):,} answers", hint=f"write 1 to {_MOST_ANSWERS:,}, one a line")
+    return answers
