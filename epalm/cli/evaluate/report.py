@@ -9,7 +9,7 @@ import typer
 from epalm.cache.objects.durable import write_atomically
 from epalm.cli.options import DEFAULT_RUNS
 from epalm.cli.outputs import data_files, is_own, require_output
-from epalm.console import say, size_in_words
+from epalm.console import size_in_words
 from epalm.request_fields import Option
 
 _NAME = "report.html"
@@ -35,7 +35,6 @@ def report(
         Path | None, Option("File to write. [default: report.html beside the scores]", writable=True)
     ] = None,
     force: bool = False,
-    open_page: Annotated[bool, Option("Open it in the browser.", name="open")] = False,
     runs: Path = DEFAULT_RUNS,
     as_json: bool = False,
 ) -> None:
@@ -49,7 +48,7 @@ def report(
 
         epalm report
         epalm report baseline my-run --out differences.html
-        epalm report results.scores.json --samples 500 --open
+        epalm report results.scores.json --samples 500
     """
     from epalm.evaluate.report.media import shown_media
     from epalm.evaluate.report.page import render_page
@@ -77,6 +76,3 @@ def report(
         typer.echo(json.dumps({"report": str(path), "bytes": len(page), **counts}))
     else:
         typer.echo(f"{path}: {size_in_words(len(page))}; {shown} of {len(first.frame):,} samples with their media")
-    if open_page:
-        say("opening it in the browser")
-        typer.launch(path.absolute().as_uri())
