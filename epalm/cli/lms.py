@@ -35,7 +35,7 @@ def lms(
 
     if name is None:
         rows = [asdict(family) for family in families().values()]
-        show_listing(rows, listing.form, title="families of language models", cells=_family_cells, empty="none")
+        show_listing(rows, listing.form, title="families of language models", empty="none")
         return
     record = describe_lm(name)
     if listing.form in (Format.CSV, Format.PARQUET):
@@ -83,12 +83,6 @@ def describe_lm(name: str) -> Record:
             form: round(quantized * size + (parameters - quantized) * max(size, 2)) for form, size in _BYTES.items()
         },
     }
-
-
-def _family_cells(family: Record) -> dict[str, str]:
-    tested = {"tested": "random weights", "refused": "refused"}[family["state"]]
-    more = "; ".join(filter(None, (family["real"] and f"real weights: {family['real']}", family["note"])))
-    return {"family": family["name"], "models": family["models"], "tested with": tested, "note": more}
 
 
 def _cells(record: Record) -> dict[str, str]:
