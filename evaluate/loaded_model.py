@@ -7,7 +7,6 @@ decoders read, so that they are decoded as files of them would be; nothing is lo
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -92,9 +91,6 @@ class LoadedModel:
         if len(questions) != len(some) or not fits:
             fault = f"{len(some)} media, and not as many questions with words"
             raise UsageError(fault, hint="give one question, or one for each medium")
-        known = [field.name for field in fields(DecodeChoice)]
-        if unknown := decode.keys() - set(known):
-            raise UsageError(f"there is no {min(unknown)!r} in decoding", hint=f"use {', '.join(known)}")
         texts = self.say(some, questions, DecodeChoice(**decode).options(self.run.config.decode))
         for text in texts:
             if isinstance(text, MediaError):
