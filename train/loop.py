@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import NamedTuple
 
 import torch
 
@@ -87,13 +86,6 @@ Save = Callable[[TrainState], None]  # its best_step is its step when it is the 
 Stop = Callable[[], bool]  # asked once a step: whether to save and end early
 
 
-class Stepped(NamedTuple):
-    """Of one step: the loss per sample in nats, unweighted, still on the device; whether any process is to stop."""
-
-    loss: torch.Tensor
-    stop: bool
-
-
 def make_optimiser(model: EpalmModel, optim: OptimSettings) -> torch.optim.AdamW:
     """AdamW over the trainable tensors, in named groups: the connector's on the schedule, the others at fixed rates."""
     rates = {CONNECTOR: optim.peak_lr, "fixed": optim.fixed_lr, "lm": optim.lm_lr, "encoder": optim.encoder_lr}
@@ -116,11 +108,12 @@ def take_step(
     *,
     processes: Processes = ALONE,
     stop: Callable[[], bool] = lambda: False,
-) -> Stepped:
+) -> tuple[torch.Tensor, bool]:
     """One optimisation step on one batch, each process with its share of it; all processes learn what `stop` says.
 
-    Gradients are those of the whole batch's mean loss, however many processes and micro-batches it is done in. Raises
-    EpalmError: the memory does not suffice; the message says for what and what to change.
+    Gives the loss per sample in nats, unweighted, still on the device, and whether any process is to stop. Gradients
+    are those of the whole batch's mean loss, however many processes and micro-batches it is done in. Raises EpalmError:
+    the memory does not suffice; the message says for what and what to change.
     """
     # Small gradients of hidden states would be lost in float16; the trained tensors are float32.
     scale = _FLOAT16_SCALE if model.lm.plain.dtype == torch.float16 else 1.0
@@ -143,7 +136,7 @@ def take_step(
             torch.nn.utils.clip_grad_norm_([*model.trainable_tensors().values()], optim.clip_norm)
         optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return Stepped(sums[0], stopping if processes.count == 1 else bool(sums[1] > 0))
+    return sums[0], stopping if processes.count == 1 else bool(sums[1] > 0)
 
 
 def losses_of(model: EpalmModel, batch: Batch, smoothing: float = 0.0) -> Losses:

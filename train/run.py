@@ -40,8 +40,8 @@ def plan(setup: Setup) -> dict[str, Any]:
     optimiser, moments = make_optimiser(model, optim), [time.perf_counter()]
     for step, batch in enumerate(islice(setup.batches.epoch(0), _TIMED_STEPS + 1)):
         model.begin_step(optim.seed, step)
-        stepped = take_step(model, optimiser, batch.to(setup.device), optim, processes=setup.processes)
-        float(stepped.loss)  # waits for it
+        loss, _ = take_step(model, optimiser, batch.to(setup.device), optim, processes=setup.processes)
+        float(loss)  # waits for it
         moments.append(time.perf_counter())
     timed = moments[1:] if len(moments) > 2 else moments  # the first step is slower
     return {

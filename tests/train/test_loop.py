@@ -77,7 +77,7 @@ def test_gradients_are_clipped_all_together_and_losses_smoothed() -> None:
         tensors = model.trainable_tensors()
         before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         optimiser = torch.optim.SGD(tensors.values(), lr=1.0)
-        losses.append(float(take_step(model, optimiser, batch, config.optim).loss))
+        losses.append(float(take_step(model, optimiser, batch, config.optim)[0]))
         moved.append({name: before[name] - tensor.detach() for name, tensor in tensors.items()})
     long, short = (torch.cat([way.flatten() for way in one.values()]) for one in moved[:2])
     assert long.norm() > 0.5

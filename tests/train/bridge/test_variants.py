@@ -92,7 +92,7 @@ def _train(model: EpalmModel, steps: int, *, rate: float = 1e-3) -> list[float]:
     losses = []
     for batch in _batches(steps):
         cut = Batch(batch.features[:, -tokens:], batch.input_ids, None, batch.labels)
-        losses.append(float(take_step(model, optimiser, cut, optim).loss))
+        losses.append(float(take_step(model, optimiser, cut, optim)[0]))
     return losses
 
 
