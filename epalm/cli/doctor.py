@@ -12,7 +12,7 @@ import typer
 
 from epalm.cache.objects.durable import free_bytes
 from epalm.cli.options import DEFAULT_CACHE, DEFAULT_RUNS
-from epalm.console import size_in_words
+from epalm.console import first_in_words, size_in_words
 from epalm.errors import EpalmError, UsageError
 
 _LITTLE = 5 << 30  # bytes free below which a cache of any benchmark does not fit
@@ -126,9 +126,8 @@ def _hub() -> _Checked:
         return f"none in {constants.HF_HUB_CACHE}", "they are downloaded on first use, or give folders"
     names = sorted(repository.repo_id for repository in scanned.repos if repository.repo_type == "model")
     offline = ", offline (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
-    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
     size = scanned.size_on_disk / 2**30
-    return f"{len(names)}, {size:.1f} GiB, in {constants.HF_HUB_CACHE}{offline}: {shown or 'none'}"
+    return f"{len(names)}, {size:.1f} GiB, in {constants.HF_HUB_CACHE}{offline}: {first_in_words(names, 8) or 'none'}"
 
 
 def _cache(where: str) -> _Checked:
