@@ -26,8 +26,6 @@ from epalm.fingerprint import digest_json
 
 RECORDS, BLOCKS = "records", "blocks"
 METADATA = "zarr.json"
-GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n'
-GROUPS = (METADATA, f"{BLOCKS}/{METADATA}")  # the set and its blocks, described for other readers of Zarr
 _FORMAT = 2  # of records; the arrays of 1, which epalm 0.1 wrote, have no token axis: theirs is one token
 CRC_BYTES = 4
 _PIECE = 1 << 18  # values looked at together: they stay in the CPU's cache

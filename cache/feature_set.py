@@ -13,8 +13,6 @@ import numpy as np
 
 from epalm.cache.blocks import (
     BLOCKS,
-    GROUP,
-    GROUPS,
     RECORDS,
     DamageError,
     Fault,
@@ -70,9 +68,6 @@ class FeatureSet:
 
     def prepare(self, recorded: Mapping[str, str]) -> None:
         """Create what is missing of the folder, and note what the extraction says of itself."""
-        for key in GROUPS:
-            if self.objects.size(key) is None:
-                self.objects.write_new(key, GROUP)  # zarr's own way of making groups races
         self.note(recorded)
         self.objects.keep("spec.json", self.spec.to_bytes())
 

@@ -107,10 +107,6 @@ def torn_recorded(features: FeatureSet) -> None:
     chunks(features)[0].write_bytes(b"")
 
 
-def torn_group(features: FeatureSet) -> None:
-    (Path(features.where) / "blocks" / "zarr.json").write_text("")
-
-
 DAMAGES: list[Callable[[FeatureSet], None]] = [
     missing,
     folder_gone,
@@ -128,5 +124,4 @@ DAMAGES: list[Callable[[FeatureSet], None]] = [
     contradicting_record,
     lost_record,
     torn_recorded,
-    torn_group,
 ]

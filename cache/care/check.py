@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from epalm.cache.blocks import BLOCKS, GROUP, GROUPS, Fault, Record
+from epalm.cache.blocks import BLOCKS, Fault, Record
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.fields import NOT_AS_WRITTEN
 from epalm.cache.manifest import MANIFESTS, Manifest, names_by_digest, read_manifest
@@ -65,7 +65,7 @@ def check_set(cache: Cache, name: str, *, repair: bool = False) -> Checkup:
             manifests.append(read_manifest(features.objects, key))
         except CacheError as error:
             checkup.add(f"{MANIFESTS}/{key}", error.message, "the next epalm extract on that data set writes it again")
-    _check_descriptions(checkup, features, whole)
+    _check_recorded(checkup, features, whole)
     _check_rows(checkup, features, records, faults, manifests)
     for fault in faults:
         finding = checkup.add(f"block {fault.block}", fault.error, _REPAIR if fault.damaged else _READ, fault.block)
@@ -77,22 +77,16 @@ def check_set(cache: Cache, name: str, *, repair: bool = False) -> Checkup:
     return checkup
 
 
-def _check_descriptions(checkup: Checkup, features: FeatureSet, whole: Sequence[Record]) -> None:
-    """The groups of Zarr, and what the latest extraction said of itself, of which each record has a copy."""
-    copies = [record for record in whole if record.recorded]
-    for key in (*GROUPS, _RECORDED):
-        try:
-            value = json.loads(features.objects.read(key))
-            if not (value == json.loads(GROUP) if key in GROUPS else isinstance(value, dict)):
-                raise ValueError("it has other contents than were written")
-        except (CacheError, *NOT_AS_WRITTEN) as error:
-            finding = checkup.add(key, f"{features.where}/{key} is damaged: {error}", _REPAIR)
-            if not checkup.repair or not (key in GROUPS or copies):
-                continue
-            if key in GROUPS:
-                features.objects.write(key, GROUP)
-            else:
-                features.note(max(copies, key=lambda record: record.time or 0.0).recorded)
+def _check_recorded(checkup: Checkup, features: FeatureSet, whole: Sequence[Record]) -> None:
+    """What the latest extraction said of itself, of which each record has a copy."""
+    try:
+        if not isinstance(json.loads(features.objects.read(_RECORDED)), dict):
+            raise ValueError("it has other contents than were written")
+    except (CacheError, *NOT_AS_WRITTEN) as error:
+        finding = checkup.add(_RECORDED, f"{features.where}/{_RECORDED} is damaged: {error}", _REPAIR)
+        copies = [record for record in whole if record.recorded]
+        if checkup.repair and copies:
+            features.note(max(copies, key=lambda record: record.time or 0.0).recorded)
             finding.update(outcome=RESTORED, repair="put right from the rest of the set")
 
 

@@ -104,8 +104,7 @@ def test_a_block_is_a_zarr_array_of_one_chunk_that_zarr_reads(tmp_path: Path) ->
     written[2] = 0  # an all-zero row is stored as well
     features.write_block(names(4), written)
     (record,) = features.records()
-    array = zarr.open_group(folder(features), mode="r")[f"blocks/{record.folder}"]
-    assert isinstance(array, zarr.Array)
+    array = zarr.open_array(folder(features) / "blocks" / record.folder, mode="r")
     np.testing.assert_array_equal(np.asarray(array[...]), written)
     assert array.chunks == array.shape and np.isnan(float(array.fill_value))
 

@@ -201,7 +201,6 @@ def test_an_object_store_is_checked_mended_and_collected_like_a_disk(s3_url: str
     features.write_block(names(3), values(3))
     (record,) = features.records()
     features.objects.write(f"blocks/{record.folder}/zarr.json", b"{")
-    features.objects.write("zarr.json", b"")
     features.objects.write("blocks/0123456789abcdef-89abcdef/c.0.0.0.0.0", b"rows")
     words = ("--cache", s3_url)
     assert epalm("cache", "verify", *words).code == 3

@@ -212,7 +212,7 @@ def test_repairs_of_several_damages_at_once_do_not_disturb_each_other(
     before = rows(features)
     swapped(features)
     torn_record(features)
-    (Path(features.where) / "zarr.json").write_text("{}")
+    (Path(features.where) / "recorded.json").write_text("[")
     assert verify(epalm, features, "--repair").code == 3
     extract(pristine, Path(features.where).parents[1])
     assert verify(epalm, features).code == 0
