@@ -1,6 +1,7 @@
 """`epalm bench`: what a choice is worth, as a table of trainings from one shared cache."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -12,6 +13,7 @@ from epalm import PLAYGROUND
 from epalm.cli.bench.trainings import BenchRequest, Training, earlier_outcome, plan_sets, run_trainings
 from epalm.cli.tables import Format, Listing, show_listing
 from epalm.console import print_table, say, size_in_words, time_in_words
+from epalm.errors import UsageError
 from epalm.samples import with_links
 from epalm.train.request import recipe_for
 
@@ -67,6 +69,8 @@ def bench(
     usual = [name for name in grids() if load_grid(name).recipe is None and name != "bridges"]
     names = [each for one in names for each in (usual if one == "all" else [one])]
     chosen = [load_grid(name) for name in dict.fromkeys(names)]
+    if twice := [name for name, count in Counter(grid.name for grid in chosen).items() if count > 1]:
+        raise UsageError(f"two grids have the name {twice[0]!r}", hint="rename one of the files")
     recipes = [request.recipe or grid.recipe or recipe_for(data) for grid in chosen]
     if request.report:
         reads = [*data_files(data), *(file for recipe in recipes for file in data_files(recipe))]

@@ -174,6 +174,9 @@ def test_ones_own_grid_is_a_file(commands: Runner, epalm: Epalm) -> None:
     page = (Path(__file__).parents[3] / "docs/ablations.md").read_text()
     Path("page.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
     assert [row.encoder for row in load_grid("page.toml").rows] == [None, "vit-frames"]
+    Path("variants.toml").write_text(text)  # the built-in grid's name
+    same = epalm("bench", "variants.toml", "variants")
+    assert same.code == 1 and "two grids have the name 'variants'" in same.err
     Path("mine.toml").write_text(text.replace("label", "lable"))
     faulty = epalm("bench", "mine.toml")
     assert faulty.code == 1 and "rows.0.label" in faulty.err and "rows.1.lable" in faulty.err
