@@ -19,8 +19,9 @@ from epalm.fingerprint import digest_json, digest_tensors
 from epalm.recipes.config import Config
 from epalm.samples import Sample, Task
 from epalm.train.bridge.build import build_model
+from epalm.train.bridge.mapl import find_padding
 from epalm.train.bridge.model import EpalmModel
-from epalm.train.bridge.registry import with_bridge
+from epalm.train.bridge.registry import bridge_of, with_bridge
 from epalm.train.data.batches import Batches, training_items
 from epalm.train.data.features import CachedFeatures, FeatureSource, TrainableSource
 from epalm.train.data.text import SHORTEST_ANSWER, TextFormat, load_text_format
@@ -34,6 +35,7 @@ from epalm.weights import pick_device
 
 _FEW_STEPS = 300  # a connector that starts at random takes some hundred to be of use
 _WITHOUT_HALVES = ("NO AVX", "AVX2")  # of PyTorch's names for what a CPU can do
+_LOOKED_AT = 8  # samples whose tokens are looked at for padding
 _NAMED = 3  # samples named in a message; the rest is counted
 
 
@@ -138,6 +140,7 @@ def set_up(material: Material, *, processes: Processes = ALONE, device: str | No
         *dtype_warnings(config.lm.dtype, where),
         *length_warnings(*lengths, config.decode.max_length, positions),
         *order_warnings(features, blocks=by_blocks is not None),
+        *padding_warnings(config, features, material.training[:_LOOKED_AT]),
     )
     validation = Batches([others[place] for place in chosen], text, features, **shared)
     return Setup(material, config, model, batches, validation, where, warnings, inputs, processes)
@@ -169,6 +172,19 @@ def order_warnings(features: FeatureSource, *, blocks: bool) -> Iterator[str]:
         yield (
             "the features do not fit in memory: epochs go through them by blocks, in random order, and samples are "
             "shuffled among those that are read together (docs/training.md)"
+        )
+
+
+def padding_warnings(config: Config, features: FeatureSource, samples: Sequence[Sample]) -> Iterator[str]:
+    """Of padding among these samples' tokens, where the bridge gives it positions in front too."""
+    if not (bridge_of(config).in_front and isinstance(features, CachedFeatures)):
+        return
+    padding = find_padding(torch.from_numpy(features.gather(samples)))
+    if padding.any():
+        yield (
+            f"{padding.float().mean():.0%} of the first {len(samples)} samples' tokens are padding, which bridge "
+            f"{config.model.bridge} puts in front of the text too: mapl, qp-l0, qp-inner and cross-attention leave it "
+            "out (docs/bridges.md)"
         )
 
 

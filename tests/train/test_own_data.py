@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from PIL import Image, ImageDraw
 
 from epalm.recipes.config import load_config
 from epalm.recipes.settings import OptimSettings
+from epalm.samples import Sample
+from epalm.train.bridge.registry import bridges
+from epalm.train.data.features import CachedFeatures
 from epalm.train.loop import Schedule
-from epalm.train.setup import dtype_warnings, length_warnings, schedule_warnings
+from epalm.train.setup import dtype_warnings, length_warnings, padding_warnings, schedule_warnings
 from tests.conftest import Done, Epalm
 from tests.shared_files import shared_case
 from tests.trials import Trial
@@ -158,3 +162,25 @@ def test_a_dtype_that_the_cpu_only_emulates_is_said(monkeypatch: pytest.MonkeyPa
         for dtype, device in itertools.product(("float32", "bfloat16", "float16"), ("cpu", "cuda")):
             warned = " ".join(dtype_warnings(dtype, torch.device(device)))
             assert ("set lm.dtype=float32" in warned) == (slow and dtype != "float32" and device == "cpu")
+
+
+class Rows(CachedFeatures):
+    """These, whatever the samples."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._rows_given = rows
+
+    def gather(self, samples: Sequence[Sample], **_: Any) -> np.ndarray:
+        return self._rows_given
+
+
+@pytest.mark.parametrize("bridge", sorted(bridges()))
+def test_padding_that_would_stand_in_front_is_told(bridge: str) -> None:
+    config = load_config("own", [f"model.bridge={bridge}"])
+    rows = np.ones((2, 1, 8, 3), np.float16)
+    samples: Any = [None, None]
+    assert not [*padding_warnings(config, Rows(rows), samples)]
+    rows[1, :, 4:] = 0
+    told = " ".join(padding_warnings(config, Rows(rows), samples))
+    in_front = bridge in ("limber", "mlp", "avgpool", "linear-pool", "random-tokens")
+    assert ("25% of the first 2 samples' tokens are padding" in told) == in_front

@@ -40,6 +40,6 @@ class EachToken(nn.Sequential):
 
 _LIMBER, _LLAVA = "LiMBeR (ICLR 2023), section 3", "LLaVA-1.5 (2023), section 3"
 BRIDGES = {
-    "limber": Bridge(partial(EachToken, depth=1), (*_ONE, "all", *_SEVERAL), _LIMBER),
-    "mlp": Bridge(partial(EachToken, depth=2), ("all", *_ONE, *_SEVERAL), _LLAVA),
+    "limber": Bridge(partial(EachToken, depth=1), (*_ONE, "all", *_SEVERAL), _LIMBER, in_front=True),
+    "mlp": Bridge(partial(EachToken, depth=2), ("all", *_ONE, *_SEVERAL), _LLAVA, in_front=True),
 }

@@ -10,6 +10,8 @@ Paper: Improved Baselines for Data-efficient Perceptual Augmentation of LLMs (De
 Letters: B batch, L layers of the encoder, T tokens of a layer, D_enc encoder width, F front positions, D hidden size.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -66,7 +68,8 @@ class LinearlyPooled(Resampled):
         return torch.cat((first, self.pooling(cells)), 2)
 
 
+_AS_BOTH: dict[str, Any] = {"in_front": True, "prompt": ("plain", 1)}
 BRIDGES = {
-    "avgpool": Bridge(Resampled, ("pool:2x2", "pool:4"), 'DePALM (2024), "R-avgpool"', prompt=("plain", 1)),
-    "linear-pool": Bridge(LinearlyPooled, ("all", "time-mean"), 'DePALM (2024), "R-linear"', prompt=("plain", 1)),
+    "avgpool": Bridge(Resampled, ("pool:2x2", "pool:4"), 'DePALM (2024), "R-avgpool"', **_AS_BOTH),
+    "linear-pool": Bridge(LinearlyPooled, ("all", "time-mean"), 'DePALM (2024), "R-linear"', **_AS_BOTH),
 }

@@ -77,4 +77,8 @@ class RandomTokens(nn.Module):
 
 
 _SOURCE = 'DePALM (2024), "R-rand"'
-BRIDGES = {"random-tokens": Bridge(RandomTokens, ("all", "time-mean"), _SOURCE, prompt=("plain", 1), settings=Settings)}
+BRIDGES = {
+    "random-tokens": Bridge(
+        RandomTokens, ("all", "time-mean"), _SOURCE, in_front=True, prompt=("plain", 1), settings=Settings
+    )
+}

@@ -47,6 +47,7 @@ class Bridge:
     behind: int | None = None  # blocks behind those that are entered; None: block 0 alone is, as by prefix methods
     leaves: bool = False  # whether nobody sees the front in the blocks behind
     front_attention: FrontAttention = "causal"
+    in_front: bool = False  # whether each token gets a position of its own in front, padding too
     prompt: tuple[PromptForm, int] = ("none", 1)
     settings: type[Section] = Section  # its own, [bridge] in a recipe
 
