@@ -21,7 +21,6 @@ _MOST = 1 << 20  # bytes of metadata that are looked at, and that are read at on
 _REPAIR = "download or copy it again"
 _PNG, _EXIF = b"\x89PNG\r\n\x1a\n", b"Exif\0\0"
 _PNG_PIXELS = {b"IHDR": "H", b"PLTE": "P", b"tRNS": "t", b"IDAT": "D"}  # PNG's chunks that decide over pixels
-_RAW_PROFILE = re.compile(rb"Raw profile type (?:exif|APP1)\0")
 _NO_PIXELS = {*range(0xE1, 0xEE), 0xEF, 0xFE}  # JPEG: comments, and application segments but JFIF's and Adobe's
 # libavif reads items of these types for nothing but metadata.
 _AVIF_METADATA = re.compile(rb"(infe(?:\x02.{5}|\x03.{7})..)(?:Exif|mime)", re.DOTALL)
@@ -79,10 +78,9 @@ def _png(file: BinaryIO, size: int, exif: list[bytes]) -> Iterator[Stretch]:
             yield chunk.place, chunk.end - chunk.place
         elif kind[0] & 0x20 == 0 and kind != b"PLTE":  # a capital: no decoder may pass over it
             raise MediaError("the picture is damaged: a part of it is of unknown kind", hint=_REPAIR)
-        elif kind in (b"eXIf", b"tEXt", b"zTXt") and chunk.length <= _MOST and not exif and _is_sound(file, chunk):
+        elif kind == b"eXIf" and chunk.length <= _MOST and not exif and _is_sound(file, chunk):
             file.seek(chunk.start)
-            content = file.read(chunk.length)
-            exif += [content] if kind == b"eXIf" else _raw_profile(kind, content)
+            exif.append(file.read(chunk.length))
     if not re.fullmatch("HPt?D" if palette else "Ht?D", order):
         raise MediaError("the picture is damaged: its parts are not in order or not all there", hint=_REPAIR)
     yield b"\0\0\0\0IEND\xaeB\x60\x82"
@@ -96,18 +94,6 @@ def _is_sound(file: BinaryIO, chunk: Chunk) -> bool | None:
         crc, left = zlib.crc32(block, crc), left - len(block)
     checksum = file.read(4)
     return None if left or len(checksum) < 4 else checksum == crc.to_bytes(4, "big")
-
-
-def _raw_profile(kind: bytes, text: bytes) -> list[bytes]:
-    """The EXIF that ImageMagick writes as a text: a line for its name, one for its length, then hexadecimal digits."""
-    name = _RAW_PROFILE.match(text)
-    try:
-        digits = text[name.end() :] if name else b""
-        if name and kind == b"zTXt":
-            digits = zlib.decompressobj().decompress(digits[1:], _MOST)
-        return [bytes.fromhex(b"".join(digits.split(b"\n")[3:]).decode("latin-1"))] if name else []
-    except (zlib.error, ValueError):
-        return []
 
 
 def _jpeg(file: BinaryIO, size: int, exif: list[bytes]) -> Iterator[Stretch]:
