@@ -25,10 +25,10 @@ from epalm.media import MediaFile, Status
 
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS digests "
-    "(key TEXT PRIMARY KEY, size INT, mtime INT, ctime INT, digest TEXT, before TEXT, sum INT) WITHOUT ROWID"
+    "(key TEXT PRIMARY KEY, size INT, mtime INT, ctime INT, digest TEXT, sum INT) WITHOUT ROWID"
 )
 _GET = (
-    "SELECT wanted.key, size, mtime, ctime, digest, before, sum "
+    "SELECT wanted.key, size, mtime, ctime, digest, sum "
     "FROM json_each(?) AS wanted CROSS JOIN digests ON digests.key = wanted.value"
 )
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: another table than ours
@@ -41,21 +41,13 @@ _FRESH = 2_000_000_000  # ns: a file changed this shortly before it was hashed m
 _MOST_THREADS = 8
 
 
-class Content(NamedTuple):
-    """A medium's digest (hex), and the one that it had before its file changed; "" for none that is remembered."""
-
-    digest: str
-    before: str
-
-
 class _Row(NamedTuple):
-    """What is known of a medium: the file's `Status`, its digest (hex) then and the one before that, "" for none."""
+    """What is known of a medium: the file's `Status`, and its digest (hex) then."""
 
     size: int
     mtime: int
     ctime: int
     digest: str
-    before: str
 
 
 class MediaIndex:
@@ -75,30 +67,21 @@ class MediaIndex:
 
     def digests(self, media: Sequence[MediaFile], statuses: Sequence[Status | None] | None = None) -> list[str | None]:
         """Each medium's digest (hex) in order, hashed where it is not known; None for one that cannot be read."""
-        return [content and content.digest for content in self.contents(media, statuses)]
-
-    def contents(
-        self, media: Sequence[MediaFile], statuses: Sequence[Status | None] | None = None
-    ) -> list[Content | None]:
-        """The same, each with the digest before that one."""
         statuses = [medium.status() for medium in media] if statuses is None else statuses
         keys = [_key(medium) for medium in media]
-        contents: list[Content | None] = [None] * len(media)
-        outdated = {}
+        digests: list[str | None] = [None] * len(media)
         for position, row in self._rows(keys):
             if statuses[position] == row[:3]:
-                contents[position] = Content(*row[3:])
-            else:
-                outdated[keys[position]] = row
+                digests[position] = row.digest
         missing = {
             keys[position]: media[position]
-            for position, content in enumerate(contents)
-            if content is None and statuses[position] is not None
+            for position, digest in enumerate(digests)
+            if digest is None and statuses[position] is not None
         }
         if missing:
-            hashed = self._hash(missing, outdated)
-            contents = [content or hashed.get(key) for content, key in zip(contents, keys, strict=True)]
-        return contents
+            hashed = self._hash(missing)
+            digests = [digest or hashed.get(key) for digest, key in zip(digests, keys, strict=True)]
+        return digests
 
     def _rows(self, keys: Sequence[str]) -> Iterator[tuple[int, _Row]]:
         """The rows that the file has under these keys, by position; damage ends them early."""
@@ -122,7 +105,7 @@ class MediaIndex:
             return
         try:
             with closing(self._connect()) as connection, connection:
-                connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+                connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?)", values)
         except _FAULTS as error:  # damaged, a full disk, or a lock held too long
             self._drop_if_damaged(error)
 
@@ -145,22 +128,16 @@ class MediaIndex:
             for suffix in ("-journal", "-wal", "-shm", ""):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
-    def _hash(self, missing: Mapping[str, MediaFile], outdated: Mapping[str, _Row]) -> dict[str, Content]:
-        """What media hold that can be read, by key, kept as it becomes known; `outdated` are rows of earlier states."""
-        contents: dict[str, Content] = {}
+    def _hash(self, missing: Mapping[str, MediaFile]) -> dict[str, str]:
+        """Digests of the media that can be read, by key, kept as they become known."""
+        digests: dict[str, str] = {}
         shown = progress("hash media", len(missing), "files") if len(missing) >= _SHOWN else nullcontext(silent)
         with shown as advance, closing(_hashed(missing)) as batches:
             for batch in batches:
-                rows = {}
-                for key, status, digest, settled in batch:
-                    old = outdated.get(key)
-                    before = "" if old is None else old.before if old.digest == digest else old.digest
-                    contents[key] = Content(digest, before)
-                    if settled:
-                        rows[key] = _Row(*status, digest, before)
-                self._keep(rows)
+                digests |= {key: digest for key, _, digest, _ in batch}
+                self._keep({key: _Row(*status, digest) for key, status, digest, settled in batch if settled})
                 advance(len(batch))
-        return contents
+        return digests
 
 
 def _hashed(media: Mapping[str, MediaFile]) -> Generator[list[tuple[str, Status, str, bool]], None, None]:

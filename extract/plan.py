@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from epalm.cache.blocks import Record
 from epalm.cache.care.why import nearest_difference
 from epalm.cache.feature_set import FeatureSet
+from epalm.cache.manifest import look_up, read_manifests
 from epalm.cache.spec import FeatureSpec, parse_layers
 from epalm.cache.store import Cache
 from epalm.cache.token_rules import CLS
-from epalm.datasets import load_dataset, without_cycle_search
+from epalm.datasets import from_anywhere, load_dataset, without_cycle_search
 from epalm.errors import CacheError, MediaError, UsageError
 from epalm.extract.encoders.registry import Encoder, build_encoder
 from epalm.extract.media.limits import require_status
@@ -126,9 +127,9 @@ def plan_media(
             files[name] = file
         except MediaError as error:
             unreadable[name] = error
-    contents = dict(zip(files, cache.media.contents([*files.values()], [*statuses.values()]), strict=True))
-    digests = {name: content.digest for name, content in contents.items() if content}
-    unreadable |= dict.fromkeys(contents.keys() - digests.keys(), _UNREADABLE)
+    hashed = dict(zip(files, cache.media.digests([*files.values()], [*statuses.values()]), strict=True))
+    digests = {name: digest for name, digest in hashed.items() if digest}
+    unreadable |= dict.fromkeys(hashed.keys() - digests.keys(), _UNREADABLE)
     # Media of equal bytes share a row, which needs what the most demanding of them does.
     split = {sample.media for sample in dataset.split(request.views_split)} if request.views else set()
     augmented = {digest for name, digest in digests.items() if not split or name in split}
@@ -150,8 +151,11 @@ def plan_media(
         if existing is None or existing.spec.rule == spec.rule or not to_do:
             break  # what a set of all tokens lacks is for a set of those asked for
     known_bad = sum(digest in bad for digest in digests.values())
-    earlier = [content.before for name in to_do if (content := contents[name]) and content.digest not in rows[0]]
-    stale = sum(digest in rows[0] for digest in earlier)
+    named: dict[str, str | None] = {}
+    if existing and to_do:
+        with suppress(CacheError):  # a damaged manifest, which this extraction writes again, only miscounts
+            named = look_up(read_manifests(existing.objects), from_anywhere(dataset.spec))
+    stale = sum(digests[name] not in rows[0] and named.get(name) in rows[0] for name in to_do)
     pending: dict[str, Pending] = {}
     for name in to_do:
         digest = digests[name]

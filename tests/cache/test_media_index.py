@@ -31,7 +31,7 @@ def _sha(content: bytes) -> str:
 def known(index: MediaIndex, media: Sequence[MediaFile]) -> list[str | None]:
     """Each medium's digest where it has not to be hashed first."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MediaIndex, "_hash", lambda index, missing, outdated: {})
+        patch.setattr(MediaIndex, "_hash", lambda index, missing: {})
         return index.digests(media)
 
 
@@ -133,28 +133,6 @@ def test_statuses_taken_before_are_those_that_count(tmp_path: Path, hashed: list
     assert index.digests([medium], before) == [_sha(b"one")]
     assert index.digests([medium], [None]) == [None]
     assert len(hashed) == 1
-
-
-def test_what_a_changed_file_was_is_remembered(tmp_path: Path) -> None:
-    one, same = _file(tmp_path / "a", b"one"), _file(tmp_path / "b", b"same")
-    index = MediaIndex(tmp_path / "index.sqlite")
-
-    def before() -> list[str | None]:
-        return [content and content.before for content in index.contents([one, same])]
-
-    for _ in range(2):  # as they are hashed, and when they are known
-        assert before() == ["", ""]
-    _file(one.path, b"two", LONG_AGO + 5)
-    for _ in range(2):
-        assert before() == [_sha(b"one"), ""]
-    os.utime(one.path, (LONG_AGO + 9, LONG_AGO + 9))  # touched: no new content
-    for _ in range(2):
-        assert before() == [_sha(b"one"), ""]
-    _file(one.path, b"three", time.time())  # not trusted, so that what is remembered stays
-    for _ in range(2):
-        assert before() == [_sha(b"two"), ""]
-    one.path.unlink()
-    assert before() == [None, ""]
 
 
 def test_reading_only_creates_and_writes_nothing(tmp_path: Path, hashed: list[Path]) -> None:
