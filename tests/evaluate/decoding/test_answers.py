@@ -80,9 +80,9 @@ def test_of_many_answers_a_search_finds_one_of_the_list(model: EpalmModel, batch
     assert all(0 <= place < len(listed) for place in chosen)
     narrow, wide = (
         _alone(model, features, ids, [listed[place] for place in places]).diagonal()
-        for places in (chosen, choose_answers(model, features, ids, tree, beams=20))
+        for places in (chosen, choose_answers(model, features, ids, tree, beams=len(listed)))
     )
-    assert (wide >= narrow - 1e-3).float().mean() >= 0.5  # more beams seldom find a worse one
+    assert bool((wide >= narrow - 1e-3).all())  # with room for every answer the search loses none
 
 
 def test_the_tree_allows_the_answers_and_nothing_else() -> None:
