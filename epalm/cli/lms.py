@@ -86,5 +86,6 @@ def describe_lm(name: str) -> Record:
 
 
 def _cells(record: Record) -> dict[str, str]:
-    shown = {key.replace("_", " "): str(value) for key, value in record.items() if value not in (None, "", [])}
-    return shown | {"bytes": ", ".join(f"{size_in_words(size)} in {form}" for form, size in record["bytes"].items())}
+    shown = {key: value for key, value in record.items() if value not in (None, "", [])}
+    shown["bytes"] = ", ".join(f"{size_in_words(size)} in {form}" for form, size in record["bytes"].items())
+    return {key.replace("_", " "): f"{value:,}" if type(value) is int else str(value) for key, value in shown.items()}
