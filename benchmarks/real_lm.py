@@ -34,7 +34,7 @@ from epalm.train.lm.load import lm_source
 GRID = "levels-smollm2"
 HEADLINE = {Task.QA: "exact match", Task.CAPTION: "CIDEr"}
 _EXAMPLES = 16  # solved questions, or captions, of the training split that the plain model is given
-_STEPS = {Modality.AUDIO: 720}  # of a training, found by trial [the recipe's]: sounds take longer to learn
+_STEPS = {Modality.AUDIO: 1080}  # of a training, found by trial [the recipe's]: sounds take longer to learn
 _ANSWERS = 3  # sample answers of each modality on the page
 _Result = TypeVar("_Result")
 
