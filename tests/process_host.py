@@ -138,7 +138,7 @@ def _watch(entry: dict[str, Any], processes: Processes, runs: Path) -> None:
                 raise EpalmError("the oil lamp is out", hint="fill it")
         stepped = step(*words, **options)
         with (runs / f"{entry['run']}.{processes.rank}.losses").open("a") as file:
-            file.write(f"{float(stepped.loss)!r}\n")
+            file.write(f"{float(stepped[0])!r}\n")
         return stepped
 
     loop.__dict__["take_step"] = take
