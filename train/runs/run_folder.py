@@ -6,6 +6,7 @@ or import has `trainable.safetensors`. Knows files; does not know how the number
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 _TENSORS, _SUMMARY, _LOCK = f"{TRAINABLE}.safetensors", "summary.json", ".lock"
+_DRAFT = re.compile(r"\.[a-z]+\.(toml|jsonl?)\.[0-9a-f]{8}")  # what a kill leaves of a file
 _WAITS = (0.0, 0.05, 0.2)  # seconds: whoever only looks whether there is a lock holds it for a moment
 
 
@@ -99,10 +101,13 @@ class RunFolder:
         return (self.path / "config.toml").is_file()
 
     def go_on_from(self, step: int) -> None:
-        """Take away what was reported after a step: for the process that has the folder."""
+        """Take away what was reported after a step, and what a kill has left: for the process that has the folder."""
         lines = [json.dumps(line) + "\n" for line in self.read_metrics() if line["step"] <= step]
         with writing(self.path):
             write_atomically(self.metrics, "".join(lines).encode())
+            for path in self.path.iterdir():
+                if _DRAFT.fullmatch(path.name):
+                    path.unlink()
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Append one line of metrics."""

@@ -85,11 +85,16 @@ def test_runs_are_a_frame_with_scores_and_what_differs(
     assert "'damaged': 3, 'done': 2" in capsys.readouterr().out
 
 
-def test_what_ended_last_is_the_latest(runs: Path) -> None:
+def test_what_ended_last_is_the_latest_and_files_that_are_not_epalms_stay(runs: Path) -> None:
     run = RunFolder(runs / "done")
     assert RunFolder.find(runs).name == "other"
     run.make_latest()
     assert RunFolder.find(runs).name == "done"
+    for name in (".notes.txt", ".inputs.json.bak", ".config.toml.0123abcd"):
+        (run.path / name).touch()
+    run.go_on_from(2)
+    left = {path.name for path in run.path.iterdir()}
+    assert {".notes.txt", ".inputs.json.bak"} <= left and ".config.toml.0123abcd" not in left
 
 
 def test_one_is_looked_at_and_two_are_compared(runs: Path, trial: Trial) -> None:
