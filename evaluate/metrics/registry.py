@@ -39,8 +39,8 @@ def _built_in() -> dict[str, "Metric"]:
 
 
 def metrics() -> Mapping[str, "Metric"]:
-    """All metrics by name, ours first. Raises UsageError: an installed package offers one that cannot be loaded."""
-    return _built_in() | {name: _plugin(name) for name in sorted(plugins(GROUP).keys() - _built_in().keys())}
+    """All metrics by name. Raises UsageError: an installed package offers one that cannot be loaded."""
+    return _built_in() | {name: _plugin(name) for name in sorted(plugins(GROUP))}
 
 
 def choose_metrics(words: str | None = None) -> tuple[str, ...]:
@@ -80,6 +80,9 @@ def judge(names: Collection[str]) -> str | None:
 def _plugin(name: str) -> "Metric":
     from epalm.evaluate.metrics.metric import Metric
 
+    if name in _built_in():
+        message = f"{plugins(GROUP)[name].value} is no Metric of that name of its own: {name!r} is one of epalm's"
+        raise UsageError(message, hint=f"rename the entry point of {GROUP}, and the metric")
     metric = load_plugin(GROUP, name, Metric)
     if metric.library == "epalm":
         metric.library = getattr(plugins(GROUP)[name].dist, "name", metric.library)

@@ -100,6 +100,7 @@ def _environment(package: Path) -> dict[str, str]:
         ({"third": "no_such_module:Metric"}, "no_such_module"),
         ({"third": "my_metrics:Task"}, "no Metric of that name"),
         ({"third": "my_metrics:FirstWord"}, "no Metric of that name"),
+        ({"CIDEr": "my_metrics:FirstWord"}, "no Metric of that name"),
     ],
 )
 def test_what_is_no_metric_is_one_message_that_names_it(
