@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from epalm.cache.token_rules import TokenLayout
+from epalm.errors import UsageError
 from epalm.recipes.config import Config
 from epalm.train.bridge.model import EpalmModel, Prompt
 from epalm.train.bridge.registry import EPALM, bridge_of
@@ -32,7 +33,8 @@ def build_model(
 
     `encoder` is one that is trained. `share` gives each of several processes the first one's number: the others'
     language model may be without weights. What is drawn depends on the seed alone. Raises UsageError: no such bridge,
-    one that such rows do not suit, LoRA without its package, or what cannot be done in this language model.
+    one that such rows do not suit, adapters that the hidden size is too small for, LoRA without its package, or what
+    cannot be done in this language model.
     """
     settings = config.model
     connector_form, prompt_form, adapter_form = settings.forms
@@ -41,6 +43,11 @@ def build_model(
         raise ValueError("the settings are not resolved")
     bridge = bridge_of(config)
     own: dict[str, Any] = {"shared": connector_form == "shared"} if settings.bridge == EPALM else bridge.own(config)
+    if adapter_form == "bottleneck" and settings.adapter_factor > hidden:
+        raise UsageError(
+            f"model.adapter_factor {settings.adapter_factor} leaves nothing of a hidden size of {hidden}",
+            hint="--set model.adapter_factor=8",
+        )
     prompt = adapters = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.optim.seed)

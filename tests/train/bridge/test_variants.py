@@ -272,6 +272,11 @@ def test_an_absent_package_is_one_message(build: Any, message: str, monkeypatch:
     assert caught.value.hint is not None and message in caught.value.hint
 
 
+def test_a_bottleneck_of_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="adapter_factor 500"):
+        _build("model.variant=epalm-ada", "model.adapter_factor=500")
+
+
 def test_the_settings_of_a_variant_are_saved_with_the_run() -> None:
     config = load_config("playground", ["model.variant=epalm-ada"]).resolved(BLOCKS)
     assert isinstance(config, Config)
