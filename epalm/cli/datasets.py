@@ -51,6 +51,8 @@ def datasets(
     title, _, form = name.partition("/")
     one = benchmark(title)
     forms = one.forms_named(form or None)
+    if root is not None and not root.is_dir():
+        raise UsageError(f"{root} is not a folder", hint=f"epalm datasets {name} lists what has to be in it")
     files = one.layout(root, follow_links=follow_links)
     files = files[files["form"].isin([each.name for each in forms])]
     if listing.form is not Format.TABLE and not listing.as_json:
