@@ -170,7 +170,7 @@ class Rows(CachedFeatures):
     def __init__(self, rows: np.ndarray) -> None:
         self._rows_given = rows
 
-    def gather(self, samples: Sequence[Sample], **_: Any) -> np.ndarray:
+    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
         return self._rows_given
 
 

@@ -122,11 +122,9 @@ class CachedFeatures:
         self._views = tuple(view for view in self._reader.views_of(self._rows_of(samples)) if view) or (0,)
         return self._views
 
-    def gather(
-        self, samples: Sequence[Sample], *, epoch: int | None = None, blocks: Blocks | None = None
-    ) -> np.ndarray:
-        """See `FeatureSource`; in the stored dtype, and out of `blocks` where they are mapped already."""
-        return self._reader.gather(self._rows_of(samples), view=self._drawn(samples, epoch), blocks=blocks)
+    def gather(self, samples: Sequence[Sample], *, epoch: int | None = None) -> np.ndarray:
+        """See `FeatureSource`; in the stored dtype."""
+        return self._gather(samples, epoch=epoch)
 
     def blocks_of(self, samples: Sequence[Sample], *, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The number (len(samples),) of the block that each sample's view of the epoch is in; the bytes of blocks."""
@@ -141,7 +139,7 @@ class CachedFeatures:
         blocks = (np.unique(self.blocks_of(part, epoch=epoch)[0]) for part in parts)
         with closing(self._reader.ahead(blocks)) as mapped:
             for one in mapped:
-                yield partial(self.gather, blocks=one)
+                yield partial(self._gather, blocks=one)
 
     def digests(self, samples: Sequence[Sample]) -> list[str]:
         """See `FeatureSource`."""
@@ -200,6 +198,11 @@ class CachedFeatures:
             parts = [[samples[item] for item in part] for part in in_blocks(*self.blocks_of(samples))]
         with closing(self.ahead(parts)) as gathers:
             yield from zip(parts, gathers, strict=True)
+
+    def _gather(
+        self, samples: Sequence[Sample], *, epoch: int | None = None, blocks: Blocks | None = None
+    ) -> np.ndarray:
+        return self._reader.gather(self._rows_of(samples), view=self._drawn(samples, epoch), blocks=blocks)
 
     def _drawn(self, samples: Sequence[Sample], epoch: int | None) -> int | np.ndarray:
         """The view of each sample, or of all."""
