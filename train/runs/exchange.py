@@ -63,7 +63,7 @@ def export_run(run: RunFolder, out: Path, *, checkpoint: str = "best") -> int:
     features = {"source": "live", "view_seed": None, **{key: inputs["features"][key] for key in _OF_FEATURES}}
     card = _card(run, features, step, sum(tensor.numel() for tensor in tensors.values()))
     if os.path.lexists(out):
-        raise UsageError(f"{out} is there already", hint="name a folder that is not")
+        raise UsageError(f"{out} is there already", hint="name one that is not there yet")
     with writing(out):
         out.mkdir(parents=True)
     exported = RunFolder(out)
