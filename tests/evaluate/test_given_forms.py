@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from epalm.datasets.generic import LITERAL
-from epalm.evaluate.given import read_given
+from epalm.evaluate.given import FORMS, read_given
 from epalm.samples import Modality, Sample, Task
 from tests.conftest import Epalm
 from tests.shared_files import shared_case
@@ -64,6 +64,9 @@ def test_every_form_gives_the_same_texts(name: str, ends: str, encoding: str, tm
     assert not result.unknown and not result.repeated and not result.others
 
 
+_KEYS = {*FORMS, *(text for texts in FORMS.values() for text in texts)}  # a name of these would make a map a row
+
+
 def _as_table(said: dict[str, str], separator: str) -> str:
     frame = pd.DataFrame({"id": said.keys(), "text": said.values()})
     return str(frame.to_csv(sep=separator, index=False, quoting=csv.QUOTE_ALL))  # else a carriage return is bare
@@ -71,8 +74,8 @@ def _as_table(said: dict[str, str], separator: str) -> str:
 
 @given(
     said=st.dictionaries(
-        st.text(st.characters(categories=["L", "N"]), min_size=1), st.text(st.characters(exclude_categories=["Cs"])),
-        min_size=1, max_size=4,
+        st.text(st.characters(categories=["L", "N"]), min_size=1).filter(lambda name: name not in _KEYS),
+        st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4,
     ),
     write=st.sampled_from(
         [
