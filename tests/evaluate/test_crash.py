@@ -26,6 +26,7 @@ def here(trial: Trial, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_killed_while_decoding_saving_and_scoring(here: Path) -> None:
     whole, several = copy_of(here), copy_of(here, "several")
     plan: list[dict[str, Any]] = [

@@ -71,6 +71,7 @@ def _age(cache: Path) -> None:
         os.utime(path, (then, then))
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(media: Path, whole: Path, tmp_path: Path) -> None:
     cache, rng = tmp_path / "cache", random.Random(0)
     plan: list[dict[str, Any]] = [{"after": rng.uniform(0.0, 0.15), "seconds": 0.01} for _ in range(KILLS)]

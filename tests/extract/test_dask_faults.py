@@ -45,6 +45,7 @@ def test_no_scheduler(tmp_path: Path, small_vit: Path, epalm: Epalm, monkeypatch
         assert "dask worker" in done.err and "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_tls_lets_in_who_has_a_certificate(tmp_path: Path, small_vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     words = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=cluster")

@@ -71,6 +71,7 @@ def _together(media: Path, cache: Path, entries: list[dict[str, Any]]) -> list[d
     return [json.loads(line) for line in cache.with_suffix(".runs").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_eight_processes_at_once_lose_no_row_and_store_none_twice(media: Path, tmp_path: Path) -> None:
     crash_host.run(media, tmp_path / "alone")
     entries = [{"seconds": 0.01, "backwards": number % 2 == 1} for number in range(PROCESSES)]
@@ -86,6 +87,7 @@ def test_eight_processes_at_once_lose_no_row_and_store_none_twice(media: Path, t
         json.loads(line)  # none is torn
 
 
+@pytest.mark.slow
 def test_processes_that_want_other_views_store_none_twice(media: Path, tmp_path: Path) -> None:
     crash_host.run(media, tmp_path / "alone", views=2)
     entries = [{"seconds": 0.01, "views": number % 3, "backwards": number > 3} for number in range(PROCESSES)]

@@ -203,6 +203,7 @@ def test_two_exports_to_one_file_do_not_mix(features: FeatureSet, tmp_path: Path
     assert (tmp_path / "f.h5").read_text() == "first"
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_no_file_and_the_next_one_cleans_up(tmp_path: Path) -> None:
     big = replace(SPEC, width=2048)
     features = make_set(tmp_path / "cache", [Block(range(n, n + 64)) for n in range(0, 4096, 64)], big)
