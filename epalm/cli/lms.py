@@ -1,6 +1,7 @@
 """`epalm lms`: the families of language models, and what one model is like, without loading its weights."""
 
-from dataclasses import asdict
+import tomllib
+from importlib.resources import files
 from typing import Annotated
 
 import typer
@@ -31,11 +32,8 @@ def lms(
         epalm lms facebook/opt-2.7b
         epalm lms models/smollm2 --json
     """
-    from epalm.train.lm.families import families
-
     if name is None:
-        rows = [asdict(family) for family in families().values()]
-        show_listing(rows, listing.form, title="families of language models", empty="none")
+        show_listing([*families().values()], listing.form, title="families of language models", empty="none")
         return
     record = describe_lm(name)
     if listing.form in (Format.CSV, Format.PARQUET):
@@ -44,12 +42,20 @@ def lms(
         show_values(_cells(record), listing.form, title=name, as_json=record)
 
 
+def families() -> dict[str, Record]:
+    """Every family of `families.toml` by transformers' model_type: tested or refused, and what is known of it."""
+    table = tomllib.loads(files("epalm.train.lm").joinpath("families.toml").read_text(encoding="utf-8"))
+    known = {"models": "", "real": "", "note": ""}
+    return {
+        name: {"name": name, "state": state, **known, **one} for state in table for name, one in table[state].items()
+    }
+
+
 def describe_lm(name: str) -> Record:
     """What its configuration says. Raises UsageError: it cannot be read, or the model cannot be used."""
     from torch import nn
 
     from epalm.recipes.config import Config
-    from epalm.train.lm.families import families
     from epalm.train.lm.load import lm_config, lm_shapes, lm_source
     from epalm.train.lm.profile import find_profile
 
@@ -61,13 +67,13 @@ def describe_lm(name: str) -> Record:
     parameters = sum(tensor.numel() for tensor in lm.parameters())
     linear = [one for one in lm.modules() if isinstance(one, nn.Linear) and one is not lm.get_output_embeddings()]
     quantized = sum(one.weight.numel() for one in linear)  # the rest stays in bfloat16
-    family = families().get(profile.family)
-    family = family if family and family.state == "tested" else None  # a refused family may have a model that is not
+    family = families().get(profile.family, {})
+    family = family if family.get("state") == "tested" else {}  # a refused family may have a model that is not
     return {
         "name": name,
         "family": profile.family,
-        "state": family.state if family else "not tested",
-        "note": family.note if family else "",
+        "state": family.get("state", "not tested"),
+        "note": family.get("note", ""),
         "blocks": blocks,
         "hidden_size": int(config.hidden_size),
         "vocabulary": int(config.vocab_size),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from epalm.train.lm.families import families
+from epalm.cli.lms import families
 from tests.conftest import Epalm
 from tests.tiny_gguf import BLOCKS, WIDTH, save_tiny_gguf
 
