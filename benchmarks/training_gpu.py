@@ -126,7 +126,7 @@ def _batch(size: Size, rows: int, number: int) -> Batch:
     labels = ids.clone()
     labels[:, 0] = IGNORED
     labels[: rows // 4, -1] = IGNORED  # padding
-    return Batch(torch.randn(rows, 6, 1, size.width), ids, None, labels)
+    return Batch(torch.randn(rows, 6, 1, size.width), ids, None, labels, rows, rows)
 
 
 def _now(device: torch.device) -> float:

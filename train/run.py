@@ -19,6 +19,7 @@ from epalm.errors import UsageError
 from epalm.figures import headline_in_words
 from epalm.train.bridge.model import EpalmModel
 from epalm.train.data.batches import training_items
+from epalm.train.data.features import CachedFeatures
 from epalm.train.loop import Stop, TrainState, make_optimiser, take_step, train_model
 from epalm.train.runs.checkpoints import TRAINABLE, Checkpoint
 from epalm.train.runs.listing import headlines
@@ -143,7 +144,7 @@ def train(
         if state.step < setup.schedule.steps:
             say(f"stopped and saved in {run.path}; the same command goes on")
             return None
-        result = state.validation
+        result, features = state.validation, setup.material.features
         summary = {
             "run": str(run.path),
             "steps": state.step,
@@ -151,7 +152,7 @@ def train(
             "missing_samples": setup.material.missing,
             "trainable_parameters": _size(setup),
             "all_parameters": sum(tensor.numel() for tensor in model.parameters()),
-            "row_bytes": setup.row_bytes,
+            "row_bytes": model.layers * features.layer_bytes if isinstance(features, CachedFeatures) else None,
             "seconds": state.seconds,
             "val_loss": result.loss if result else None,  # nats per sample
             "val_exact": result.exact if result else None,

@@ -54,15 +54,6 @@ class Setup:
     processes: Processes
 
     @property
-    def row_bytes(self) -> int | None:
-        """Of the features that are read of a medium, as they are stored; None where the encoder runs in the loop."""
-        features = self.material.features
-        if (spec := features.describe().get("spec")) is None:
-            return None
-        numbers = self.model.layers * features.layout.tokens * features.width
-        return int(numbers * np.dtype(spec["stored_dtype"]).itemsize)
-
-    @property
     def schedule(self) -> Schedule:
         """How many steps it takes, and at which rates."""
         return Schedule(self.config.optim, len(self.batches))

@@ -45,7 +45,7 @@ def test_the_connectors_rate_is_on_the_schedule_whichever_group_it_is(reverse: b
         lambda one, *_: rates.append({group["name"]: group["lr"] for group in one.param_groups})
     )
     ids = torch.randint(4, 100, (2, 5))
-    batches: Any = Same(Batch(torch.randn(2, model.layers, 1, 3), ids, None, ids))
+    batches: Any = Same(Batch(torch.randn(2, model.layers, 1, 3), ids, None, ids, 2, 2))
     kept: dict[str, Any] = {"report": lambda _: None, "save": lambda _: None, "stop": lambda: False}
     train_model(model, optimiser, batches, [], config, start=TrainState(), **kept)
     assert [one["connector"] for one in rates] == pytest.approx([0.1, 0.2, 0.3])
@@ -56,7 +56,7 @@ def test_a_validation_that_gave_no_number_is_not_the_best_for_ever(monkeypatch: 
     config = load_config("playground", ["optim.epochs=1", "eval.every_steps=1"]).resolved(8)
     model = build_model(config, load_lm("playground"), 3)
     ids = torch.randint(4, 100, (2, 5))
-    batches: Any = Same(Batch(torch.randn(2, model.layers, 1, 3), ids, None, ids))
+    batches: Any = Same(Batch(torch.randn(2, model.layers, 1, 3), ids, None, ids, 2, 2))
     losses = iter((math.nan, 2.0, math.nan))
     monkeypatch.setattr(loop, "validate", lambda *_: Validation(next(losses), 0.0, 1))
     kept: dict[str, Any] = {"report": lambda _: None, "save": lambda _: None, "stop": lambda: False}
@@ -73,7 +73,7 @@ def test_gradients_are_clipped_all_together_and_losses_smoothed() -> None:
         config = load_config("playground", ["optim.loss_weight=1.0", *words]).resolved(8)
         model = build_model(config, load_lm("playground"), 3).train()
         torch.manual_seed(0)
-        batch = Batch(torch.randn(2, model.layers, 1, 3), ids, None, ids)
+        batch = Batch(torch.randn(2, model.layers, 1, 3), ids, None, ids, 2, 2)
         tensors = model.trainable_tensors()
         before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         optimiser = torch.optim.SGD(tensors.values(), lr=1.0)

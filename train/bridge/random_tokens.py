@@ -39,30 +39,19 @@ class RandomTokens(nn.Module):
 
     groups = 1
 
-    def __init__(
-        self,
-        layers: int,
-        layout: TokenLayout,
-        width: int,
-        hidden_size: int,
-        *,
-        mean: float,
-        deviation: float,
-        least: float,
-        most: float,
-        most_often: float,
-    ) -> None:
+    def __init__(self, layers: int, layout: TokenLayout, width: int, hidden_size: int, **settings: float) -> None:
         super().__init__()
         self.front, self._always, self._tokens = layers * layout.tokens, int(layout.cls), layout.tokens
-        self._mean, self._deviation, self._least, self._most, self._often = mean, deviation, least, most, most_often
+        self._settings = Settings(**settings)
         self._kept: torch.Tensor | None = None  # places of a layer's tokens; None: all
         self.norm, self.linear = nn.RMSNorm(width), nn.Linear(width, hidden_size)
 
     def draw(self, generator: np.random.Generator) -> None:
         """Draw the tokens that are kept in training until the next draw."""
-        fraction = float(np.clip(generator.normal(self._mean, self._deviation), self._least, self._most))
-        if generator.random() < self._often:
-            fraction = self._most
+        how = self._settings
+        fraction = float(np.clip(generator.normal(how.mean, how.deviation), how.least, how.most))
+        if generator.random() < how.most_often:
+            fraction = how.most
         others = self._tokens - self._always
         count = min(others, max(1, round(fraction * others)))
         places = np.sort(generator.permutation(others)[:count]) + self._always

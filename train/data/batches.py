@@ -92,25 +92,15 @@ class Batch:
     """`features` (B, G, T, D_enc), `input_ids`, `labels` (B, N), padded on the right; `attention_mask` (B, N) or None.
 
     Where the encoder is trained, `features` are its raw inputs (B, ...). Of several processes each has its share of a
-    batch: shares are equally long, so that all do the same steps, and only the first `counted` rows count.
+    batch: shares are equally long, so that all do the same steps, and only the first `own_samples` rows count.
     """
 
     features: torch.Tensor
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     labels: torch.Tensor
-    counted: int | None = None  # None: all
-    whole: int | None = None  # samples of all shares; None: those that count here
-
-    @property
-    def own_samples(self) -> int:
-        """How many rows count."""
-        return len(self.labels) if self.counted is None else self.counted
-
-    @property
-    def all_samples(self) -> int:
-        """How many count in all processes together."""
-        return self.own_samples if self.whole is None else self.whole
+    own_samples: int
+    all_samples: int  # that count in all processes together
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
@@ -128,7 +118,7 @@ class Batch:
         for part in range(count):
             first, end = rows * part // count, rows * (part + 1) // count
             cut = self._each(operator.itemgetter(slice(first, end)))
-            yield replace(cut, counted=min(max(self.own_samples - first, 0), end - first), whole=self.all_samples)
+            yield replace(cut, own_samples=min(max(self.own_samples - first, 0), end - first))
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         mask = None if self.attention_mask is None else change(self.attention_mask)

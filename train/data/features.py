@@ -108,6 +108,7 @@ class CachedFeatures:
         numbers = self._reader.rows_of(list(self._digests.values())).tolist()
         self._rows: dict[str, int] = dict(zip(self._digests, numbers, strict=True))
         self.layers, self.layout, self.width = len(self._spec.layers), self._spec.layout, self._spec.width
+        self.layer_bytes = self._spec.row_bytes // self.layers  # of a medium, as stored
         self._views: tuple[int, ...] = (0,)  # that training epochs draw from
         self._seed = 0
         if self.sourceless:

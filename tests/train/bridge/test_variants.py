@@ -82,7 +82,7 @@ def _batches(count: int) -> Iterator[Batch]:
     for seed in range(count):
         torch.manual_seed(seed)
         ids = torch.randint(3, 500, (4, 9))
-        yield Batch(torch.randn(4, 6, 1, WIDTH), ids, None, ids)
+        yield Batch(torch.randn(4, 6, 1, WIDTH), ids, None, ids, 4, 4)
 
 
 def _train(model: EpalmModel, steps: int, *, rate: float = 1e-3) -> list[float]:
@@ -91,7 +91,7 @@ def _train(model: EpalmModel, steps: int, *, rate: float = 1e-3) -> list[float]:
     tokens = model.layers
     losses = []
     for batch in _batches(steps):
-        cut = Batch(batch.features[:, -tokens:], batch.input_ids, None, batch.labels)
+        cut = Batch(batch.features[:, -tokens:], batch.input_ids, None, batch.labels, 4, 4)
         losses.append(float(take_step(model, optimiser, cut, optim)[0]))
     return losses
 
@@ -218,7 +218,7 @@ def test_half_precision_gives_about_the_gradients_of_full(variant: str, dtype: s
     for chosen in ("float32", dtype):
         model = _build(f"model.variant={variant}", lm=load_lm("playground", chosen))
         (batch,) = _batches(1)
-        cut = Batch(batch.features[:, -TOKENS:], batch.input_ids, None, batch.labels)
+        cut = Batch(batch.features[:, -TOKENS:], batch.input_ids, None, batch.labels, 4, 4)
         seen: list[torch.Tensor] = []
         optimiser = torch.optim.SGD(model.trainable_tensors().values(), lr=0.0)
         optimiser.register_step_pre_hook(

@@ -67,7 +67,8 @@ def _batch(lengths: list[int], seed: int = 0) -> Batch:
     mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
     labels = ids.masked_fill(~mask, IGNORED)
     labels[:, 0] = IGNORED
-    return Batch(torch.randn(len(ids), TOKENS, 1, WIDTH).double(), ids, None if mask.all() else mask.long(), labels)
+    rows, count = torch.randn(len(ids), TOKENS, 1, WIDTH).double(), len(ids)
+    return Batch(rows, ids, None if mask.all() else mask.long(), labels, count, count)
 
 
 def _gradients(model: EpalmModel, losses: torch.Tensor) -> dict[str, torch.Tensor]:
