@@ -14,7 +14,7 @@ from epalm.console import say, size_in_words
 from epalm.errors import UsageError
 from epalm.figures import headline_in_words
 from epalm.request_fields import option
-from epalm.samples import Modality
+from epalm.samples import Dataset, Modality
 
 
 def runs(
@@ -146,7 +146,7 @@ def import_run(
     """
     from epalm.cache.spec import parse_layers
     from epalm.extract.encoders.registry import build_encoder
-    from epalm.extract.live import choice_of
+    from epalm.extract.live import LiveFeatures, choice_of
     from epalm.recipes.config import load_config
     from epalm.train.runs import exchange
 
@@ -157,14 +157,8 @@ def import_run(
     statistics = "own" if request.modality is Modality.AUDIO else "clip"  # of pixels: the public implementation's
     chosen = choice_of(config.encoder, request.modality, statistics=statistics)
     built = build_encoder(chosen, device=request.device)
-    features = {
-        "source": "live",
-        "encoder": built.describe(),
-        "layers": list(parse_layers(f"last:{config.model.tokens}", range(built.depth))),
-        "preprocessing": built.input.describe(),
-        "view_seed": None,
-        "choice": chosen.to_record(),
-    }
+    layers = parse_layers(f"last:{config.model.tokens}", range(built.depth))
+    features = LiveFeatures(built, layers, Dataset(request.data, Path(), ()), choice=chosen).describe()
     inputs = {"modality": request.modality.value, "features": features, "width": built.width, "data": request.data}
     folder = exchange.import_run(file, published, config, inputs, request.runs, request.run)
     if as_json:

@@ -64,17 +64,16 @@ def export_run(run: RunFolder, out: Path, *, checkpoint: str = "best") -> int:
     card = _card(run, features, step, sum(tensor.numel() for tensor in tensors.values()))
     if os.path.lexists(out):
         raise UsageError(f"{out} is there already", hint="name one that is not there yet")
+    exported = RunFolder(out)
     with writing(out):
         out.mkdir(parents=True)
-    exported = RunFolder(out)
-    try:
-        exported.begin(run.config, {**kept, "data": "", "features": features})
-        exported.save_only(tensors, step=step)
-        with writing(out):
+        try:
+            exported.begin(run.config, {**kept, "data": "", "features": features})
+            exported.save_only(tensors, step=step)
             write_atomically(out / "README.md", card.encode())
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        raise
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)
+            raise
     return sum(path.stat().st_size for path in out.iterdir())
 
 
