@@ -34,7 +34,7 @@ CHOICES = {
     "vqa-v2 --variant epalm-pt-l": ("vqa-v2", ["model.variant=epalm-pt-l"], 443_757),
     "vqa-v2 --few-shot 0.01": ("vqa-v2", ["data.few_shot=0.01"], 4_438),
     "promptfuse --few-shot 4438": ("promptfuse", ["data.few_shot=4438"], 4_438),
-    "vqa-v2 --unfreeze lm": ("vqa-v2", ["lm.train=true"], 443_757),
+    "vqa-v2 --set lm.train=true": ("vqa-v2", ["lm.train=true"], 443_757),
 }
 _POINTS = 2000
 
@@ -85,7 +85,7 @@ def main() -> None:
         axis.axis("off")
     figure.supxlabel("epoch", fontsize=8)
     figure.supylabel("learning rate", fontsize=8)
-    handles, labels = axes[list(drawn).index("vqa-v2 --unfreeze lm")].get_legend_handles_labels()
+    handles, labels = axes[list(drawn).index("vqa-v2 --set lm.train=true")].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower right", fontsize=8)
     figure.savefig(TARGET, dpi=110, metadata={"Software": None})
 

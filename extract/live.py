@@ -147,7 +147,7 @@ class TrainableFeatures(LiveFeatures):
     def __init__(self, encoder: Encoder, layers: tuple[int, ...], dataset: Dataset, **options: Any) -> None:
         """See `LiveFeatures`. Raises UsageError when the encoder cannot be trained."""
         if not isinstance(encoder, TrainableEncoder):
-            raise UsageError(f"encoder {encoder.kind!r} cannot be trained", hint="leave out --unfreeze encoder")
+            raise UsageError(f"encoder {encoder.kind!r} cannot be trained", hint="leave out encoder.train")
         super().__init__(encoder, layers, dataset, **options)
         self.encoder = EncoderModule(encoder, layers)
 

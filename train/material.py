@@ -75,7 +75,7 @@ def resolve(
     say(f"recipe: {recipe}, {form}{blind}, {config.lm.name}")
     if request.from_cache and config.encoder.train:
         fault = "encoder.train changes the encoder at every step, and cached features are of the encoder as it was"
-        raise UsageError(fault, hint="leave out --from-cache, or --unfreeze encoder")
+        raise UsageError(fault, hint="leave out --from-cache, or encoder.train")
     feature_set: FeatureSet | None = None
     missing = 0
     with processes.first_goes_ahead():

@@ -1,7 +1,6 @@
 """What a training may be asked for: every option of `epalm train`, documented beside it. Loads no library."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from epalm import DEFAULT_CACHE, DEFAULT_RUNS, PLAYGROUND
@@ -10,13 +9,6 @@ from epalm.samples import LINKS, Modality
 from epalm.train.runs.tracking import TrackerName
 
 OWN = "own"
-
-
-class Unfrozen(StrEnum):
-    """What is trained beside the connector."""
-
-    LM = "lm"
-    ENCODER = "encoder"
 
 
 @dataclass(frozen=True)
@@ -30,14 +22,12 @@ class RecipeChanges:
     inject: str | None = option(
         "Where perceptual tokens enter, such as 6@19:31. [default: the recipe's]", None, metavar="TOKENS@START:END"
     )
-    unfreeze: list[Unfrozen] | None = option("Train the language model or the encoder too; may be given twice.", None)
     few_shot: str | None = option(
         "Train on so many samples (16) or such a share of them (0.01), drawn by the seed. "
         "Brings the few-shot figures along.",
         None,
         metavar="COUNT|SHARE",
     )
-    balanced: bool = option("--few-shot draws from each type of question in turn.", False)
     settings: list[str] | None = None
     blind: bool = option("Withhold the perceptual token: what the text alone gives away.", False)
     seed: int | None = option("Short for --set optim.seed=N.", None, minimum=0)
@@ -51,9 +41,7 @@ class RecipeChanges:
             "model.variant": self.variant or None,
             "model.bridge": self.bridge or None,
             **dict(zip(("model.tokens", "model.start", "model.end"), places, strict=True)),
-            **{f"{part.value}.train": "true" for part in self.unfreeze or ()},
             "data.few_shot": self.few_shot,
-            "data.balanced": "true" if self.balanced else None,
             "model.blind": "true" if self.blind else None,
             "optim.seed": self.seed,
         }

@@ -102,7 +102,7 @@ def test_a_recipes_own_overlay_is_checked_where_it_is_laid(tmp_path: Path) -> No
         (("--feature-set", "nothing"), "no feature set named 'nothing'"),
         (("--few-shot", "1000"), "asks for 1,000 samples, and there are"),
         (("--set", "data.train_split=trian"), "no samples for qa or caption with answers in split 'trian'"),
-        (("--unfreeze", "encoder"), "leave out --from-cache"),
+        (("--set", "encoder.train=true"), "leave out --from-cache"),
         (("--device", "cuda:77"), "device 'cuda:77' cannot be used"),
     ],
 )

@@ -232,8 +232,9 @@ def test_few_shots_train_on_so_many(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert epalm("extract", "-m", "image", "--data", worlds[Modality.IMAGE], "--weights", "playground").code == 0
-    words = ("train", "--from-cache", "--recipe", "playground", "--few-shot", 10, "--balanced")
-    done = epalm(*words, "--set", "optim.max_steps=2", "--set", "data.tasks=['qa']", "--json")
+    words = ("train", "--from-cache", "--recipe", "playground", "--few-shot", 10)
+    more = ("optim.max_steps=2", "data.tasks=['qa']", "data.balanced=true")
+    done = epalm(*words, *(word for one in more for word in ("--set", one)), "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["train_items"] == 10
 

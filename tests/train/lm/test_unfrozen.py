@@ -78,7 +78,8 @@ def test_an_encoder_is_trained_saved_and_used(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(COUNTS, Modality.IMAGE, (12, 4, 4))
-    done = epalm("train", "-m", "image", "--unfreeze", "encoder", "--unfreeze", "lm", *SHORT, *FAST, "--json")
+    unfrozen = ("--set", "encoder.train=true", "--set", "lm.train=true")
+    done = epalm("train", "-m", "image", *unfrozen, *SHORT, *FAST, "--json")
     assert done.code == 0, done.err
     run = RunFolder(tmp_path / json.loads(done.out)["run"])
     tensors, _ = run.load()
@@ -111,6 +112,6 @@ def test_a_trained_encoder_refuses_cached_features_and_says_why(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert epalm("extract", "-m", "image", "--data", worlds[Modality.IMAGE], "--weights", "playground").code == 0
-    done = epalm("train", "--from-cache", "--recipe", "playground", "--unfreeze", "encoder")
+    done = epalm("train", "--from-cache", "--recipe", "playground", "--set", "encoder.train=true")
     assert done.code == 1
     assert "as it was" in done.err and "leave out --from-cache" in done.err and done.err.count("error: ") == 1
