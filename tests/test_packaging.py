@@ -48,7 +48,7 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
     for folder in ("epalm/recipes", "epalm/grids", "epalm/playground"):
         expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.toml")}
     expected |= {f"epalm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "evaluate/report/page").iterdir()}
-    expected.add("epalm/cache/exchange/card.md")
+    expected |= {"epalm/cache/exchange/card.md", "epalm/train/runs/card.md"}
     weights = ROOT / "epalm/playground/weights"
     expected |= {path.relative_to(ROOT).as_posix() for path in weights.rglob("*") if path.is_file()}
     assert packed == expected

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,6 @@ from epalm.figures import hundred, interval_in_words, samples_in_words
 from epalm.fingerprint import digest_file, digest_tensors
 from epalm.recipes.config import Config
 from epalm.train.bridge.build import build_model
-from epalm.train.bridge.registry import EPALM
 from epalm.train.data.templates import ANSWER
 from epalm.train.data.text import load_text_format
 from epalm.train.lm.load import load_lm
@@ -77,47 +77,21 @@ def export_run(run: RunFolder, out: Path, *, checkpoint: str = "best") -> int:
     return sum(path.stat().st_size for path in out.iterdir())
 
 
-def _card(run: RunFolder, features: dict[str, Any], step: int, parameters: int) -> str:
-    inputs, config, model, lm = run.inputs, run.config, run.config.model, run.config.lm.name
-    weights = json.loads(features["choice"]["encoder"])["weights"] if features["choice"] else None
-    base = f"base_model: {lm}\n" if lm.count("/") == 1 and not lm.startswith((".", "/")) else ""
-    return f"""---
-library_name: epalm
-{base}tags:
-- eP-ALM
-- {inputs["modality"]}
----
+def _card(run: RunFolder, features: Mapping[str, Any], step: int, parameters: int) -> str:
+    from jinja2 import StrictUndefined, Template
 
-# {run.name}
-
-The trained part of an eP-ALM model (*Efficient Perceptual Augmentation of Language Models*, ICCV 2023): what lets a
-frozen language model take {inputs["modality"]} input. {config.description}
-
-| | |
-| --- | --- |
-| bridge | {_bridge(config)}, prompt {model.prompt}, adapters {model.adapters} |
-| trained parameters | {parameters:,} |
-| language model | {lm}, {config.lm.dtype} |
-| encoder | {features["encoder"].get("kind", "")}, weights {weights or "as published"} |
-| perceptual tokens | of {model.tokens} layers, into blocks {model.start} to {model.end}, attention {model.attention} |
-{_scores(run, step)}
-```python
-import epalm
-
-model = epalm.load("path/of/this/folder")
-print(model.answer("file", "what is it?"), model.caption("file"))
-```
-
-Language model and encoder are not in here: they are loaded by name, and their weights are checked against those of
-the training.
-"""
-
-
-def _bridge(config: Config) -> str:
-    if config.model.bridge == EPALM:
-        return f"eP-ALM, variant {config.model.variant}: connector {config.model.connector}"
-    own = ", ".join(f"{key} {value}" for key, value in config.bridge.items())
-    return f"{config.model.bridge} ({own})" if own else config.model.bridge
+    lm, text = run.config.lm.name, files(__package__).joinpath("card.md").read_text("utf-8")
+    card: str = Template(text, undefined=StrictUndefined, keep_trailing_newline=True).render(
+        name=run.name,
+        modality=run.inputs["modality"],
+        config=run.config,
+        on_hub=lm.count("/") == 1 and not lm.startswith((".", "/")),
+        parameters=parameters,
+        encoder=features["encoder"].get("kind", ""),
+        weights=json.loads(features["choice"]["encoder"])["weights"] if features["choice"] else None,
+        scores=_scores(run, step),
+    )
+    return card
 
 
 def _scores(run: RunFolder, step: int) -> str:
