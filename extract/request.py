@@ -47,9 +47,6 @@ class ExtractRequest:
         None,
         panel=_ENCODER,
     )
-    reduced_jpeg: bool = option(
-        "Decode large JPEGs at 1/2, 1/4 or 1/8 of their size: faster, and slightly other pixels.", False, panel=_ENCODER
-    )
     statistics: str = option(
         "Mean and deviation of pixels: the encoder's own, or clip, as published checkpoints had it.",
         "own",

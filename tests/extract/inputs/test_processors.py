@@ -109,7 +109,7 @@ def _assert_equal(read: Any, medium: Path, theirs: torch.Tensor) -> None:
 
 
 def _decoded(path: Path) -> np.ndarray:
-    return np.array(read_image(MediaFile(path), Limits()).pixels)
+    return np.array(read_image(MediaFile(path), Limits()))
 
 
 @pytest.mark.parametrize("rule", TIMM)
