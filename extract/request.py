@@ -83,9 +83,6 @@ class ExtractRequest:
         maximum=256,
         panel=_MACHINE,
     )
-    compiled: bool = option(
-        "Compile the encoder with torch.compile: pays for long work.", False, name="compile", panel=_MACHINE
-    )
     engine: str = "local"  # who encodes: local (this process) or dask (worker processes)
     scheduler: str | None = None  # of Dask workers; None: they are started on this machine
     dask_workers: int = 2  # to start on this machine

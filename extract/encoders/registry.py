@@ -121,15 +121,10 @@ class EncoderChoice:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how an encoder computes.
-
-    Weights stay float32; `precision` is that of the matrix products, under autocast. `compiled` has torch.compile make
-    kernels for the blocks: minutes once, then faster; rounding may differ.
-    """
+    """Where and how an encoder computes: weights stay float32, `precision` is that of the products under autocast."""
 
     device: "torch.device"
     precision: str = "float32"
-    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,9 +197,7 @@ def require_fit(choice: EncoderChoice, modality: Modality) -> EncoderChoice:
     return replace(choice, modality=modality, weights=weights)
 
 
-def build_encoder(
-    choice: EncoderChoice, *, device: str = "auto", compiled: bool = False, limits: Limits | None = None
-) -> "Encoder":
+def build_encoder(choice: EncoderChoice, *, device: str = "auto", limits: Limits | None = None) -> "Encoder":
     """The chosen encoder with its weights, frozen, on the device; `limits` are for the media that it reads.
 
     Raises UsageError: no such encoder, option or device, or its weights cannot be loaded.
@@ -222,7 +215,7 @@ def build_encoder(
     if choice.tokens is not None:
         require_rule(choice.tokens)
     source = Source(name, choice.random_weights, choice.seed)
-    encoder = kind.build(choice, source, Compute(pick_device(device), choice.precision, compiled))
+    encoder = kind.build(choice, source, Compute(pick_device(device), choice.precision))
     if choice.tokens not in (None, getattr(encoder, "tokens", None)):
         raise UsageError(f"encoder {choice.kind!r} has no --tokens", hint="leave the option out")
     encoder.input = _with_options(encoder.input, choice, limits or Limits())
