@@ -27,8 +27,8 @@ def build(choice: EncoderChoice, source: "Source", compute: Compute) -> Encoder:
 
     from epalm.extract.encoders.pretrained import deciding, load_model
     from epalm.extract.encoders.transformer import Backbone, TransformerEncoder
+    from epalm.extract.inputs.preprocess import WaveformInput
     from epalm.extract.inputs.processors import sampling_rate
-    from epalm.extract.inputs.waveform import WaveformInput
 
     class WaveformEncoder(TransformerEncoder):
         """Inputs (B, samples), NaN behind the end of each."""

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from PIL import Image
 
 from epalm.errors import MediaError
 from epalm.extract.inputs.augment import VIEW_0, PixelAugmentation, PixelDraw, SpecAugment, View
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 Triple = tuple[float, float, float]
+_EPSILON = 1e-7  # of a waveform's variance
 _STRIPS = 8  # a picture resized by its shorter edge has at most so small a share of the pixels that one may have
 
 
@@ -91,17 +91,14 @@ class _PixelInput(Input):
 
     def _fit(self, picture: np.ndarray, draw: PixelDraw | None) -> np.ndarray:
         """(H, W, 3) uint8 → (height, width, 3), uint8 or as `fit` gives it: as drawn, or as they are fitted."""
-        size, interpolation, fit = self.pixels.size, self.pixels.interpolation, self.pixels.fit
+        size, interpolation = self.pixels.size, self.pixels.interpolation
         if draw:
             return draw.apply(picture, size, interpolation)
-        if fit:
+        fit = self.pixels.fit or Fit("both", size)
+        if fit.edge != "both":
             height, width = fit.resized(*picture.shape[:2])
             self.limits.check_pixels(width, height, share=_STRIPS, of="what is resized by its shorter edge")
-            return fit(picture, size, interpolation)
-        picture = np.ascontiguousarray(picture)
-        if picture.shape[:2] == size:
-            return picture
-        return np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling[interpolation.upper()]))
+        return fit(picture, size, interpolation)
 
     def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
         """(..., H, W, 3) uint8 → (..., 3, H, W) float32 with the encoder's mean and standard deviation."""
@@ -201,3 +198,41 @@ class AudioInput(Input):
         """See `Input`."""
         settings = {name: getattr(self, name) for name in ("rate", "mel_bins", "frames", "mean", "std")}
         return {"medium": "audio", "filter_bank": "kaldi, hann 25/10 ms, mean subtracted, htk", **settings}
+
+
+@dataclass(frozen=True)
+class WaveformInput(Input):
+    """Audio file → (V, samples) float32, its first `samples` or all of it with NaN behind: nothing is drawn for views.
+
+    Normalised (B, samples): of mean 0 and variance 1 over what is there, with `unit`; NaN stays. A recording of fewer
+    than `least` samples is refused.
+    """
+
+    modality = Modality.AUDIO
+    rate: int  # Hz
+    samples: int
+    least: int
+    unit: bool
+
+    def __call__(self, medium: MediaFile, views: Sequence[View] = (VIEW_0,)) -> np.ndarray:
+        """See `Input`."""
+        wave = read_waveform(medium, self.limits, rate=self.rate, keep=self.samples).samples
+        if len(wave) < self.least:
+            fault = f"the recording is too short: {len(wave)} samples, where the encoder takes {self.least}"
+            raise MediaError(fault, hint="use a longer one")
+        if not np.isfinite(np.vdot(wave, wave)):
+            raise MediaError("the recording is louder than can be computed with", hint="scale it to −1 … 1")
+        padded = np.pad(wave.astype(np.float32), (0, self.samples - len(wave)), constant_values=np.nan)
+        return np.repeat(padded[None], len(views), axis=0)
+
+    def normalise(self, raw: "torch.Tensor") -> "torch.Tensor":
+        """See `Input`."""
+        if not self.unit:
+            return raw
+        centred = raw - raw.nanmean(dim=1, keepdim=True)
+        return centred / (centred.square().nanmean(dim=1, keepdim=True) + _EPSILON).sqrt()
+
+    def describe(self) -> dict[str, Any]:
+        """See `Input`."""
+        return {"medium": "audio", "waveform": "mean 0, variance 1" if self.unit else "as it is", "rate": self.rate,
+                "samples": self.samples}  # fmt: skip

@@ -7,6 +7,7 @@ less is there. Sound is decoded in pieces and only its beginning is kept, so mem
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import av
 import numpy as np
@@ -96,10 +97,7 @@ def _average(piece: np.ndarray) -> np.ndarray:
     if channels >= 8:  # from here on NumPy sums in another order
         mean: np.ndarray = piece.mean(axis=1, dtype=np.float32)
         return mean
-    average = piece[:, 0].copy()
-    for channel in range(1, channels):
-        average += piece[:, channel]
-    average /= np.float32(channels)
+    average: np.ndarray = reduce(np.add, piece.T) / np.float32(channels)
     return average
 
 

@@ -39,9 +39,8 @@ from epalm.errors import MediaError, UsageError
 from epalm.extract.inputs.augment import VIEW_0, view_of
 from epalm.extract.inputs.fit import Fit
 from epalm.extract.inputs.log_mel import LogMelInput
-from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Pixels, VideoInput
+from epalm.extract.inputs.preprocess import AudioInput, ImageInput, Pixels, VideoInput, WaveformInput
 from epalm.extract.inputs.processors import timm_pixels, transformers_pixels
-from epalm.extract.inputs.waveform import WaveformInput
 from epalm.extract.media.audio import read_waveform
 from epalm.extract.media.image import read_image
 from epalm.extract.media.limits import Limits
