@@ -3,21 +3,12 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal, Protocol
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -56,62 +47,35 @@ def show_error(error: EpalmError) -> None:
         screen.print(Text.assemble(("  → ", "bold"), error.hint))
 
 
-class _Rate(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(rate_in_words(speed, self.unit) if speed else f"– {self.unit}/s", style="cyan")
-
-
 @contextmanager
 def progress(description: str, total: int, unit: str, *, done: int = 0) -> Iterator[Advance]:
     """A bar with rate and time left on a terminal, about ten plain lines elsewhere; `done` units were so before."""
-    if not screen.is_terminal:
-        yield _PlainProgress(description, total, unit, done)
-        return
     columns = [
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        _Rate(unit),
+        TextColumn("{task.fields[rate]}", style="cyan", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     ]
-    with Progress(*columns, console=screen) as bar:
-        task = bar.add_task(description, total=total, completed=done, note="")
+    bar, is_drawn, started = Progress(*columns, console=screen), screen.is_terminal, time.monotonic()
+    number = bar.add_task(description, total=total, completed=done, rate=f"– {unit}/s", note="")
+    task = bar.tasks[0]
 
-        def advance(units: int = 1, *, note: str = "") -> None:
-            bar.update(task, advance=units)
-            if note:
-                bar.update(task, note=note)
+    def advance(units: int = 1, *, note: str = "") -> None:
+        before, now = task.completed, task.completed + units
+        speed = (now - done) / max(time.monotonic() - started, 1e-9)
+        rate = rate_in_words(speed, unit)
+        bar.update(number, advance=units, rate=rate, note=note or task.fields["note"])
+        lines = {count * _LINES_PER_RUN // max(1, total) for count in (before, now)}
+        if total > 0 and len(lines) == 2 and not is_drawn:
+            left, tail = time_in_words((total - now) / speed), f"  {note}" if note else ""
+            say(f"{description}: {now}/{total} {unit}  {rate}  {left} left{tail}")
 
+    with bar if is_drawn else nullcontext():  # where it is not drawn, it counts
         yield advance
-
-
-class _PlainProgress:
-    def __init__(self, description: str, total: int, unit: str, done: int) -> None:
-        self._description, self._total, self._unit = description, total, unit
-        self._started = time.monotonic()
-        self._done = self._before = done
-        self._next_line = done * _LINES_PER_RUN // max(1, total) + 1
-
-    def __call__(self, units: int = 1, *, note: str = "") -> None:
-        self._done += units
-        if self._total <= 0 or self._done * _LINES_PER_RUN < self._next_line * self._total:
-            return
-        self._next_line = self._done * _LINES_PER_RUN // self._total + 1
-        rate = (self._done - self._before) / max(time.monotonic() - self._started, 1e-9)
-        left = (self._total - self._done) / rate
-        tail = f"  {note}" if note else ""
-        say(
-            f"{self._description}: {self._done}/{self._total} {self._unit}  "
-            f"{rate_in_words(rate, self._unit)}  {time_in_words(left)} left{tail}"
-        )
 
 
 def size_in_words(count: int) -> str:
