@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from pydantic import TypeAdapter
 
-from epalm.cache.fields import NOT_AS_WRITTEN, RecordFields, fault_in_words
+from epalm.cache import fields
 from epalm.cache.objects.base import MissingObjectError, Objects
 from epalm.cache.spec import FeatureSpec
 from epalm.errors import CacheError
@@ -45,16 +46,18 @@ class Record:
     order, `checksum` is xxh3-128 (hex) of the decoded bytes, `written` says who, when and with which libraries.
     """
 
+    __pydantic_config__ = fields.NO_OTHERS
+
     block: str
-    folder: str
-    rows: tuple[str, ...]
-    views: tuple[int, ...]
-    shape: tuple[int, int, int, int, int]
-    dtype: str
-    bytes: int
-    checksum: str
+    folder: fields.Folder
+    rows: fields.Rows
+    views: fields.Numbers
+    shape: fields.Shape
+    dtype: fields.Dtype
+    bytes: fields.Bytes
+    checksum: fields.Checksum
     written: Mapping[str, Any]
-    format: int = _FORMAT
+    format: fields.Format = _FORMAT
 
     @staticmethod
     def key(block: str) -> str:
@@ -89,6 +92,9 @@ class Record:
         return {name: str(version) for name, version in sorted(self.recorded.items()) if name != "encoder"}
 
 
+_RECORD = TypeAdapter(Record)
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One block that is not as it should be: what about it, and its record where that is whole.
@@ -111,20 +117,19 @@ def read_record(objects: Objects, block: str) -> Record:
     """A block's record. Raises CacheError when it is missing, damaged or another block's."""
     key = Record.key(block)
     try:
-        fields = {"format": 1, **json.loads(objects.read(key))}
-        RecordFields.model_validate(fields)
-        if fields["format"] == 1:
-            fields["shape"] = (*fields["shape"][:3], 1, *fields["shape"][3:])
-        record = Record(**{**fields, **{name: tuple(fields[name]) for name in ("rows", "views", "shape")}})
+        value = {"format": 1, **json.loads(objects.read(key))}
+        if value["format"] == 1:
+            value["shape"] = (*value["shape"][:3], 1, *value["shape"][3:])
+        record = _RECORD.validate_python(value)
         if not (
             # A digest that differs by one bit would give the features of one medium to another.
             block == record.block == block_id(record.rows, record.views)
-            and (len(record.shape), *record.shape[:2]) == (5, len(record.rows), len(record.views))
+            and record.shape[:2] == (len(record.rows), len(record.views))
             and math.prod(record.shape) * np.dtype(record.dtype).itemsize == record.bytes
         ):
             raise ValueError("its fields contradict each other")
-    except NOT_AS_WRITTEN as error:
-        fault = f"{objects.where}/{key} is no commit record: {fault_in_words(error)}"
+    except fields.NOT_AS_WRITTEN as error:
+        fault = f"{objects.where}/{key} is no commit record: {fields.fault_in_words(error)}"
         raise DamageError(fault, hint=_REPAIR) from error
     return record
 

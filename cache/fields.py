@@ -3,65 +3,39 @@
 Somebody else may have written it, in another cache or in a file: nothing is taken over that makes no sense.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
+from pydantic import AfterValidator, ConfigDict, FailFast, Field
 
 # What reading JSON and taking its value apart may raise; pydantic's error is a ValueError, and so is that of JSON.
 NOT_AS_WRITTEN = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _MOST = 1 << 20  # layers, width, views: no encoder comes near, and products stay far from overflowing
 
 
-def _ascending(numbers: list[int]) -> list[int]:
-    if numbers != sorted(set(numbers)):
+def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if list(numbers) != sorted(set(numbers)):
         raise ValueError("they are not in order, each once")
     return numbers
 
 
-def _each_once(texts: list[str]) -> list[str]:
+def _each_once(texts: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(texts)) < len(texts):
         raise ValueError("one is there twice")
     return texts
 
 
-_Count = Annotated[int, Field(ge=0, le=_MOST)]
-_Positive = Annotated[int, Field(ge=1, le=_MOST)]
-Numbers = Annotated[list[_Count], Field(min_length=1), FailFast(), AfterValidator(_ascending)]
-_Rows = Annotated[list[str], Field(min_length=1), FailFast(), AfterValidator(_each_once)]
-
-
-class SpecFields(BaseModel):
-    """`spec.json`, every field of the kind that an extraction writes."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    modality: Literal["image", "video", "audio"]
-    encoder: dict[str, Any]
-    layers: Numbers
-    width: _Positive
-    preprocessing: dict[str, Any]
-    augmentation: dict[str, Any] | None
-    compute: dict[str, Any]
-    stored_dtype: Literal["float16", "float32"]
-    version: _Count
-    tokens: _Positive = 1
-
-
-class RecordFields(BaseModel):
-    """A record's JSON, every field of the kind that this program writes."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    block: str
-    folder: Annotated[str, Field(pattern="^[0-9a-f]{16}-[0-9a-f]{8}$")]
-    rows: _Rows
-    views: Numbers
-    shape: list[_Positive]
-    dtype: Literal["float16", "float32"]
-    bytes: Annotated[int, Field(le=1 << 50)]
-    checksum: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-    written: dict[str, Any]
-    format: Literal[1, 2]
+Count = Annotated[int, Field(strict=True, ge=0, le=_MOST)]
+Positive = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
+Bytes = Annotated[int, Field(strict=True, ge=0, le=1 << 50)]
+Numbers = Annotated[tuple[Count, ...], Field(min_length=1), FailFast(), AfterValidator(_ascending)]
+Rows = Annotated[tuple[str, ...], Field(min_length=1), FailFast(), AfterValidator(_each_once)]
+Shape = tuple[Positive, Positive, Positive, Positive, Positive]
+MediaKind = Annotated[str, Field(pattern="^(image|video|audio)$")]
+Dtype = Annotated[str, Field(pattern="^float(16|32)$")]
+Format = Annotated[int, Field(strict=True, ge=1, le=2)]
+Checksum = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+Folder = Annotated[str, Field(pattern="^[0-9a-f]{16}-[0-9a-f]{8}$")]
+NO_OTHERS = ConfigDict(extra="forbid")  # fields than those that the class has
 
 
 def fault_in_words(error: Exception) -> str:

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
-from epalm.cache.fields import NOT_AS_WRITTEN, SpecFields, fault_in_words
+from epalm.cache.fields import NO_OTHERS, NOT_AS_WRITTEN, Count, Dtype, MediaKind, Numbers, Positive, fault_in_words
 from epalm.cache.token_rules import ALL, CLS, POOLED, TokenLayout
 from epalm.errors import CacheError, UsageError
 from epalm.fingerprint import canonical_json, digest_json
@@ -28,16 +29,18 @@ class FeatureSpec:
     many tokens T of each layer are stored.
     """
 
-    modality: str
+    __pydantic_config__ = NO_OTHERS
+
+    modality: MediaKind
     encoder: Mapping[str, Any]
-    layers: tuple[int, ...]
-    width: int
+    layers: Numbers
+    width: Positive
     preprocessing: Mapping[str, Any]
     augmentation: Mapping[str, Any] | None
     compute: Mapping[str, Any]
-    stored_dtype: str
-    version: int
-    tokens: int = 1
+    stored_dtype: Dtype
+    version: Count
+    tokens: Positive = 1
 
     @property
     def fingerprint(self) -> str:
@@ -160,13 +163,15 @@ class FeatureSpec:
     def from_json(value: Any) -> "FeatureSpec":
         """The spec that `to_json` gave. Raises CacheError for anything else."""
         try:
-            SpecFields.model_validate(value)
-            spec = FeatureSpec(**{**value, "layers": tuple(value["layers"])})
+            spec = _SPEC.validate_python(value)
             spec.to_bytes()  # which takes no NaN
         except NOT_AS_WRITTEN as error:
             hint = "extract again, into another --cache"
             raise CacheError(f"a feature set of another format: {fault_in_words(error)}", hint=hint) from error
         return spec
+
+
+_SPEC = TypeAdapter(FeatureSpec)
 
 
 def parse_layers(text: str, blocks: Sequence[int]) -> tuple[int, ...]:

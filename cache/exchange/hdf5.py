@@ -132,7 +132,7 @@ class ExportedSet:
         if about.get("version") not in (1, 2) or digest_json(about) != seal:
             raise CacheError(f"{path} is of no form that this version reads, or damaged", hint=_AGAIN)
         self._sums: dict[str, Any] = dict(about["checksums"])
-        self.views = tuple(TypeAdapter(Numbers).validate_python(about["views"], strict=True))
+        self.views = TypeAdapter(Numbers).validate_python(about["views"])
         spec, self.recorded = (json.loads(bytes(self._checked(f"{name}.json", _BYTE))) for name in ("spec", "recorded"))
         self.digests = [digest.decode("latin-1") for digest in self._checked("digests", _DIGEST).tolist()]
         names = [f"manifests/{name}" for name in sorted(map(bytes.decode, self._member("manifests")))]
