@@ -1,4 +1,4 @@
-"""Feature sets to and from one file: `.h5` goes both ways, `.parquet` is for other programs.
+"""Feature sets to and from one HDF5 file.
 
 A file is there whole or not at all; what is imported is checked to the last value before anything is written.
 Letters: N media, V views, L layers, T tokens, D hidden size.
@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from epalm.cache.exchange.claims import checked
-from epalm.cache.exchange.hdf5 import Contents, open_hdf5, write_hdf5
-from epalm.cache.exchange.parquet import OPTIONS, row_schema, row_table
+from epalm.cache.exchange.hdf5 import open_hdf5, write_hdf5
 from epalm.cache.exchange.transfer import ROOM, add_names
 from epalm.cache.feature_set import FeatureSet
-from epalm.cache.manifest import names_by_digest, read_manifests
+from epalm.cache.manifest import read_manifests
 from epalm.cache.objects.durable import draft_of, free_bytes, require_room
 from epalm.cache.store import Cache
 from epalm.console import progress
@@ -23,7 +22,7 @@ from epalm.errors import CacheError, UsageError
 def export_set(
     features: FeatureSet, path: Path, *, layers: Sequence[int] | None = None, views: Sequence[int] | None = None
 ) -> dict[str, Any]:
-    """Write the rows of a set to a file whose ending says the form, replacing what is there; see `RowTable`.
+    """Write the rows of a set to an HDF5 file, replacing what is there; see `RowTable`.
 
     Gives the name of what the file holds as `set`, how many `media` in which `views` and `layers`, their `bytes`, and
     how many media are `left_out` as they lack one of the views.
@@ -32,18 +31,16 @@ def export_set(
         UsageError: another ending, no folder for the file, layers or views that are not there.
         CacheError: a damaged block, no rows, or a disk that refuses; no file is written then.
     """
-    write = _FORMS.get(path.suffix.lower())
-    if write is None or not path.parent.is_dir():
-        raise UsageError(
-            f"{path} cannot be written", hint=f"name a file in a folder that is there: {', '.join(_FORMS)}"
-        )
+    if path.suffix.lower() not in (".h5", ".hdf5") or not path.parent.is_dir():
+        hint = "name an .h5 file in a folder that is there; epalm cache push SET parquet://FOLDER writes Parquet"
+        raise UsageError(f"{path} cannot be written", hint=hint)
     rows = features.table(layers=layers, views=views)
     manifests, recorded = read_manifests(features.objects), features.recorded
     checked(features.where, features.spec.to_json(), recorded, manifests, rows.digests)
     require_room(rows.bytes, free_bytes(path.parent), path.parent, ROOM)
     try:
         with draft_of(path) as draft, progress(f"export {features.name}", len(rows.digests), "media") as advance:
-            write(draft, Contents(rows, recorded, manifests, advance))
+            write_hdf5(draft, rows, recorded, manifests, advance)
     except BlockingIOError as error:
         raise CacheError(f"another process is writing {path}", hint="wait for it, or choose another name") from error
     except OSError as error:
@@ -79,29 +76,3 @@ def import_set(cache: Cache, path: Path) -> dict[str, Any]:
                 advance(len(digests))
         add_names(features, file.manifests)
         return {"set": features.name, "media": new, "there": count - new, "views": file.views}
-
-
-def _write_parquet(path: Path, contents: Contents) -> None:
-    """Fill a table as `epalm.cache.exchange.parquet` says; media come in order, each with its views.
-
-    Beside these columns, `names` are those that the manifests give a medium; the schema's metadata also hold `views`,
-    `spec` and `recorded` as JSON. Raises UsageError without pyarrow.
-    """
-    rows = contents.rows
-    more = {"views": list(rows.views), "spec": rows.spec.to_json(), "recorded": contents.recorded}
-    schema = row_schema(rows.spec.row_shape, rows.spec.stored_dtype, more, names=True)
-    from pyarrow import parquet
-
-    names = {
-        digest: sorted(name.encode("utf-8", "backslashreplace").decode() for name in given)
-        for digest, given in names_by_digest(contents.manifests).items()
-    }
-    start = 0
-    with parquet.ParquetWriter(path, schema, **OPTIONS) as writer:
-        for values in contents.stretches():
-            table = row_table(schema, rows.digests[start : start + len(values)], rows.views, values, names)
-            writer.write_table(table, row_group_size=len(table))
-            start += len(values)
-
-
-_FORMS = {".h5": write_hdf5, ".hdf5": write_hdf5, ".parquet": _write_parquet}

@@ -15,7 +15,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,45 +39,34 @@ _DIGEST, _BYTE = np.dtype("S64"), np.dtype("u1")
 _AGAIN = "copy the file again, or export it again"
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What an export writes, in any form; `advance` is called with the number of media read."""
-
-    rows: RowTable
-    recorded: dict[str, Any]
-    manifests: Sequence[Manifest]
-    advance: Callable[[int], None]
-
-    def stretches(self) -> Iterator[np.ndarray]:
-        """The features stretch by stretch (R, V, L, T, D). Raises CacheError for a damaged block."""
-        for values in self.rows.stretches(_stretch_rows(self.rows.bytes // len(self.rows.digests))):
-            yield values
-            self.advance(len(values))
-
-
 def _stretch_rows(row_bytes: int) -> int:
     return max(1, min(_STRETCH, _STRETCH_BYTES // row_bytes))
 
 
-def write_hdf5(path: Path, contents: Contents) -> None:
-    """Fill a file. Raises OSError, CacheError.
+def write_hdf5(
+    path: Path,
+    rows: RowTable,
+    recorded: dict[str, Any],
+    manifests: Sequence[Manifest],
+    advance: Callable[[int], None],
+) -> None:
+    """Fill a file; `advance` is called with the number of media read. Raises OSError; CacheError for a damaged block.
 
     HDF5 does not survive a full disk, so it only lays the file out, in memory: rows and checksums follow by offset.
     """
-    rows = contents.rows
-    texts = {"spec.json": rows.spec.to_bytes(), "recorded.json": json.dumps(contents.recorded, indent=2).encode()}
-    texts |= {f"manifests/{number:04d}.jsonl": one.to_bytes() for number, one in enumerate(contents.manifests)}
+    texts = {"spec.json": rows.spec.to_bytes(), "recorded.json": json.dumps(recorded, indent=2).encode()}
+    texts |= {f"manifests/{number:04d}.jsonl": one.to_bytes() for number, one in enumerate(manifests)}
     members = {"digests": np.array(rows.digests, _DIGEST)}
     members |= {name: np.frombuffer(text, np.uint8) for name, text in texts.items()}
     sums = {name: checksum(array) for name, array in members.items()}
-    stretches = -(-len(rows.digests) // _stretch_rows(rows.bytes // len(rows.digests)))
+    stretch = _stretch_rows(rows.bytes // len(rows.digests))
     about = {
         "format": "epalm feature set",
         "version": 2,
         "set": rows.spec.name,
         "fingerprint": rows.spec.fingerprint,
         "views": list(rows.views),
-        "checksums": {**sums, "features": ["0" * 32] * stretches},  # as long as they will be
+        "checksums": {**sums, "features": ["0" * 32] * -(-len(rows.digests) // stretch)},  # as long as they will be
     }
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
@@ -95,9 +83,10 @@ def write_hdf5(path: Path, contents: Contents) -> None:
     with path.open("r+b") as out:
         out.write(image.getbuffer())
         out.seek(features_at)
-        for values in contents.stretches():
+        for values in rows.stretches(stretch):
             checksums.append(checksum(values))
             out.write(values.reshape(-1).view(np.uint8).data)
+            advance(len(values))
         out.seek(about_at)
         out.write(_sealed({**about, "checksums": {**sums, "features": checksums}}))
 

@@ -32,10 +32,7 @@ _UrlArgument = Annotated[
 
 def export_features(
     name: SetArgument,
-    file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="Ends in .h5 (can be imported again) or .parquet.", writable=True),
-    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .h5.", writable=True)],
     layers: Annotated[
         str | None, Option("Blocks whose tokens are written: last:6, 6-11 or 7,9,11. [default: all stored]")
     ] = None,
@@ -46,14 +43,14 @@ def export_features(
     cache: str = DEFAULT_CACHE,
     as_json: bool = False,
 ) -> None:
-    """Write a feature set to one file: HDF5 or Parquet.
+    """Write a feature set to one HDF5 file, which can be imported again.
 
     Every block is verified as it is read. The file is there whole or not at all.
 
     Examples:
 
         epalm cache export image features.h5
-        epalm cache export image-vit features.parquet --layers last:1 --views 0
+        epalm cache export image-vit features.h5 --layers last:1 --views 0
         epalm cache export video features.h5 --cache s3://bucket/cache
     """
     from epalm.cache.exchange.files import export_set

@@ -26,10 +26,8 @@ from epalm.cache.store import Cache
 from epalm.errors import CacheError, UsageError
 from tests.cache.test_feature_set import SPEC
 from tests.conftest import Epalm
-from tests.feature_sets import BLOCKS, DATA, Block, contents, digest, make_set, stored_twice
+from tests.feature_sets import BLOCKS, DATA, Block, contents, make_set, stored_twice
 from tests.passing_objects import passing
-
-FORMS = ("h5", "parquet")
 
 
 @pytest.fixture
@@ -126,54 +124,34 @@ def test_each_block_is_read_once(features: FeatureSet) -> None:
     assert len(chunks) == len(set(chunks)) == 3
 
 
-def test_a_parquet_table_has_a_row_for_each_view_of_a_medium(features: FeatureSet, tmp_path: Path) -> None:
-    from pyarrow import parquet
-
-    export_set(features, tmp_path / "f.parquet", views=[0, 1])
-    file = parquet.ParquetFile(tmp_path / "f.parquet")
-    table = file.read().to_pydict()
-    assert table["view"] == [0, 1] * 5
-    assert table["names"] == [[f"{[digest(n) for n in range(5)].index(name)}.png"] for name in table["digest"]]
-    metadata = {key.decode(): json.loads(text) for key, text in file.schema_arrow.metadata.items()}
-    assert metadata["spec"] == SPEC.to_json() and metadata["recorded"] == features.recorded
-    assert (metadata["views"], metadata["shape"]) == ([0, 1], list(SPEC.row_shape))
-    values = np.array(table["features"], np.float16).reshape(-1, 2, *metadata["shape"])
-    np.testing.assert_array_equal(values, _values(features, table["digest"][::2], (0, 1), SPEC.layers))
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_stretches_make_one_file(
-    form: str, features: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    export_set(features, tmp_path / f"one.{form}")
-    once = (tmp_path / f"one.{form}").read_bytes()
-    export_set(features, tmp_path / f"one.{form}")
-    assert (tmp_path / f"one.{form}").read_bytes() == once  # the time of writing is not in it
+def test_stretches_make_one_file(features: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_set(features, tmp_path / "one.h5")
+    once = (tmp_path / "one.h5").read_bytes()
+    export_set(features, tmp_path / "one.h5")
+    assert (tmp_path / "one.h5").read_bytes() == once  # the time of writing is not in it
     monkeypatch.setattr(hdf5, "_STRETCH", 3)
-    assert export_set(features, tmp_path / f"many.{form}")["media"] == 14
+    assert export_set(features, tmp_path / "many.h5")["media"] == 14
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_failed_export_leaves_what_was_there(form: str, features: FeatureSet, tmp_path: Path) -> None:
-    path = tmp_path / f"f.{form}"
+def test_a_failed_export_leaves_what_was_there(features: FeatureSet, tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
     path.write_text("mine")
     (features.objects.path(features.records()[-1].chunk) or path).write_bytes(b"")
     with pytest.raises(CacheError, match="is damaged"):
         export_set(features, path)
     assert path.read_text() == "mine" and not list(tmp_path.glob(".*"))
-    for wrong in (tmp_path / "f.csv", tmp_path / "f", tmp_path / "no" / path.name):
+    for wrong in (tmp_path / "f.parquet", tmp_path / "f", tmp_path / "no" / path.name):
         with pytest.raises(UsageError):
             export_set(features, wrong)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_disk_that_is_full_is_one_message(form: str, features: FeatureSet, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_is_one_message(features: FeatureSet, tmp_path: Path) -> None:
     """A limit on the size of files stands for it: it fails in the same calls."""
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "from epalm.__main__ import main\n"
-        f"sys.argv = ['epalm', 'cache', 'export', 'image', 'f.{form}', '--cache', 'cache']\n"
-        "import h5py, pyarrow.parquet, zarr\n"
+        "sys.argv = ['epalm', 'cache', 'export', 'image', 'f.h5', '--cache', 'cache']\n"
+        "import h5py, zarr\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); main()"
     )
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
@@ -183,15 +161,6 @@ def test_a_disk_that_is_full_is_one_message(form: str, features: FeatureSet, tmp
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "cannot be written" in done.stderr and "File too large" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache"]
-
-
-def test_a_missing_pyarrow_is_one_message(
-    features: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match="pyarrow") as raised:
-        export_set(features, tmp_path / "f.parquet")
-    assert "pip install 'epalm[parquet]'" in str(raised.value.hint)
 
 
 def test_two_exports_to_one_file_do_not_mix(features: FeatureSet, tmp_path: Path) -> None:

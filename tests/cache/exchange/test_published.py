@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -86,6 +87,14 @@ def test_rows_of_many_tokens_and_several_sets_lie_side_by_side(there: Place, tmp
     for one in (many, other):
         assert epalm("cache", "pull", there.url, one.name, "--cache", tmp_path / "mine").code == 0
         require_same(one, tmp_path / "mine")
+
+
+def test_a_missing_pyarrow_is_one_message(
+    features: FeatureSet, tmp_path: Path, epalm: Epalm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    done = epalm("cache", "push", features.name, f"parquet://{tmp_path}/there", "--cache", tmp_path / "here")
+    assert done.code == 1 and "pyarrow is not installed" in done.err and "pip install 'epalm[parquet]'" in done.err
 
 
 def test_anybody_reads_the_rows_as_the_card_says(features: FeatureSet, tmp_path: Path, epalm: Epalm) -> None:
