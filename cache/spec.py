@@ -174,10 +174,10 @@ class FeatureSpec:
 _SPEC = TypeAdapter(FeatureSpec)
 
 
-def parse_layers(text: str, blocks: Sequence[int]) -> tuple[int, ...]:
+def parse_layers(text: str, blocks: Sequence[int], option: str = "--layers", what: str = "blocks") -> tuple[int, ...]:
     """Those of some blocks, numbers from 0, shallow to deep, that "last:6", "all", "a-b" (with b) or "1,2,3" names.
 
-    Raises UsageError for another form, or a block that is none of them.
+    Raises UsageError for another form, or a block that is none of them; `option` and `what` are its words.
     """
     text = text.strip().lower()
     numbers: Sequence[int]
@@ -190,10 +190,10 @@ def parse_layers(text: str, blocks: Sequence[int]) -> tuple[int, ...]:
     elif re.fullmatch(r"\d{1,6}(,\d{1,6})*", text):
         numbers = sorted({int(number) for number in text.split(",")})
     else:
-        raise UsageError(f"--layers {text!r} is of no known form", hint="use last:6, all, 6-11 or 7,9,11")
+        raise UsageError(f"{option} {text!r} is of no known form", hint="use last:6, all, 6-11 or 7,9,11")
     if not numbers or not set(numbers) <= set(blocks):
         between = list(blocks) == list(range(blocks[0], blocks[-1] + 1)) and len(blocks) > 2
         words = f"{blocks[0]} to {blocks[-1]}" if between else ", ".join(map(str, blocks))
-        message = f"--layers {text!r} is out of range: there are blocks {words}"
+        message = f"{option} {text!r} is out of range: there are {what} {words}"
         raise UsageError(message, hint=f"use last:{min(6, len(blocks))}, or all")
     return tuple(numbers)

@@ -1,7 +1,6 @@
 """`epalm cache export`, `import`, `push` and `pull`: feature sets as files, and from one cache to another."""
 
 import json
-import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,6 +53,7 @@ def export_features(
         epalm cache export video features.h5 --cache s3://bucket/cache
     """
     from epalm.cache.exchange.files import export_set
+    from epalm.cache.spec import parse_layers
     from epalm.cache.store import Cache
 
     require_output(file, [cache], ours=False, force=force)
@@ -63,7 +63,7 @@ def export_features(
         features,
         file,
         layers=None if layers is None else store.chosen_layers(features, layers),
-        views=None if views is None else _numbers(views),
+        views=None if views is None else parse_layers(views, features.views() or (0,), "--views", "views"),
     )
     if done["left_out"]:
         warn(f"{done['left_out']:,} media lack one of the views {list(done['views'])} and are left out")
@@ -205,11 +205,3 @@ def _say_next(cache: "Cache", features: "FeatureSet", source: "Cache | None" = N
         # Another cache's text: what a terminal acts on is shown as its escape, what a shell acts on is quoted.
         shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in latest.data)
         say(f"next: epalm train --from-cache --modality {latest.modality} --data {shlex.quote(shown)}")
-
-
-def _numbers(text: str) -> list[int]:
-    """View numbers of "0", "0-4" or "0,2,3". Raises UsageError."""
-    if not re.fullmatch(r"\d{1,4}(-\d{1,4}|(,\d{1,4})*)", text):
-        raise UsageError(f"--views {text!r} is of no known form", hint="use 0, 0-4 or 0,2,3")
-    first, _, last = text.partition("-")
-    return list(range(int(first), int(last) + 1)) if last else [int(number) for number in text.split(",")]
