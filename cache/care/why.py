@@ -17,24 +17,13 @@ from epalm.differences import SHOWN_DIGITS, change_in_words, differing_leaves
 from epalm.errors import CacheError
 from epalm.media import MediaFile
 
-# What a spec's fields are called where their names do not say it.
-_WORDS = {
-    "encoder.kind": "encoder",
-    "encoder.weights": "weights",
-    "encoder.token": "token rule",
-    "compute.precision": "precision of the encoder",
-    "compute.weights": "precision of the weights",
-    "augmentation": "augmentation of views",
-    "augmentation.seed": "seed of views",
-    "stored_dtype": "stored dtype",
-}
 _OF_RULE = ("encoder.token", "encoder.layout", "encoder.cls_token", "tokens")
 _CHOICE = "encoder"  # beside the versions in what an extraction records
 
 
 def differences(one: FeatureSpec, other: FeatureSpec) -> list[str]:
     """Which inputs differ, each as "preprocessing.size 224 → 384": first `one`'s, then `other`'s."""
-    words = {**_WORDS, "version": f"version of the {other.modality} extraction code"}
+    words = {"version": f"version of the {other.modality} extraction code"}
     leaves = [*differing_leaves(one.to_json(), other.to_json())]
     if one.encoder.get("kind") != other.encoder.get("kind"):  # what the one knows and the other does not is no change
         leaves = [leaf for leaf in leaves if not leaf[0].startswith("encoder.architecture.") and None not in leaf]

@@ -85,8 +85,8 @@ def test_a_plan_names_the_setting_in_which_a_set_with_the_same_media_differs(
     assert planned["other_setting"] == []
     _extract(tmp_path, *words)
     other = _extract(tmp_path, *words, "--dtype", "float32", "--plan", "--json")
-    assert json.loads(other.stdout)["other_setting"] == ["stored dtype float16 → float32"]
-    assert "stored dtype" in _extract(tmp_path, *words, "--dtype", "float32", "--plan").stdout
+    assert json.loads(other.stdout)["other_setting"] == ["stored_dtype float16 → float32"]
+    assert "stored_dtype" in _extract(tmp_path, *words, "--dtype", "float32", "--plan").stdout
     (photos / "new.jpg").write_bytes((photos / "0.jpg").read_bytes() + b"another")
     assert json.loads(_extract(tmp_path, *words, "--plan", "--json").stdout)["other_setting"] == []  # some are hits
 
