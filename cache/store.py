@@ -45,15 +45,6 @@ class LatestExtraction:
     tokens: str | None = None  # the rule; None: those of the set
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """A run folder (absolute path, and the machine that it lies on) that was trained on a set, and when."""
-
-    run: str
-    host: str
-    time: float
-
-
 def open_objects(where: str | Path) -> Objects:
     """The storage that the user names: a folder, or a URL such as `s3://bucket/cache`. Raises CacheError."""
     scheme, separator, rest = str(where).partition("://")
@@ -237,22 +228,19 @@ def last_used(objects: Objects) -> float | None:
 
 
 def mark(objects: Objects, run: str, host: str) -> None:
-    """Note that a run uses a set: it is not collected while the run folder is there."""
+    """Note that a run (its folder's absolute path) uses a set: it is not collected while the folder is there."""
     with suppress(CacheError):
-        use = json.dumps(asdict(Use(run, host, time.time()))).encode()
+        use = json.dumps({"run": run, "host": host, "time": time.time()}).encode()
         objects.write(f"{_USES}/{digest_json([host, run])[:16]}.json", use)
 
 
-def uses(objects: Objects) -> list[Use]:
-    """The runs that have marked a set, oldest first; damaged marks are passed over."""
+def uses(objects: Objects) -> list[tuple[str, str]]:
+    """Machine and folder of each run that has marked a set; of one whose mark is damaged, the mark's name."""
     marks = []
     for name in objects.names(_USES):
+        use = "damaged mark", name
         with suppress(MissingObjectError, *NOT_AS_WRITTEN):
             value = json.loads(objects.read(f"{_USES}/{name}"))
-            marks.append(Use(str(value["run"]), str(value["host"]), float(value["time"])))
-    return sorted(marks, key=lambda use: use.time)
-
-
-def unread_marks(objects: Objects) -> int:
-    """How many marks of a set are damaged: of a run that is not known."""
-    return len(objects.names(_USES)) - len(uses(objects))
+            use = str(value["host"]), str(value["run"])
+        marks.append(use)
+    return marks

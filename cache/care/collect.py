@@ -18,7 +18,7 @@ from epalm.cache.blocks import BLOCKS, RECORDS, read_record
 from epalm.cache.feature_set import FeatureSet
 from epalm.cache.manifest import MANIFESTS
 from epalm.cache.objects.base import Objects, Stored
-from epalm.cache.store import LATEST, SETS, Cache, last_used, unread_marks, uses
+from epalm.cache.store import LATEST, SETS, Cache, last_used, uses
 from epalm.errors import CacheError
 
 GRACE = 24 * 3600.0  # seconds: whoever writes a block is done with it by then
@@ -83,8 +83,8 @@ def users_of(objects: Objects, runs: Iterable[str] = ()) -> list[str]:
     A mark of this machine counts while the run's folder is there; whether one of another is cannot be seen from here.
     """
     here = socket.gethostname()
-    marks = [use for use in uses(objects) if use.host != here or Path(use.run).exists()]
-    marked = [use.run if use.host == here else f"{use.host}:{use.run}" for use in marks]
+    marks = [(host, run) for host, run in uses(objects) if host != here or Path(run).exists()]
+    marked = [run if host == here else f"{host}:{run}" for host, run in marks]
     return list(dict.fromkeys([*runs, *marked]))
 
 
@@ -153,7 +153,7 @@ def _is_unused(objects: Objects, name: str, before: float, runs: Collection[str]
         FeatureSet.load(objects, name)
     except CacheError:
         return False
-    return not (users_of(objects, runs) or unread_marks(objects) or (last_used(objects) or 0.0) >= before)
+    return not (users_of(objects, runs) or (last_used(objects) or 0.0) >= before)
 
 
 def _delete_set(cache: Cache, name: str) -> None:

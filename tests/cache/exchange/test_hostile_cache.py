@@ -112,7 +112,9 @@ def test_a_line_of_the_ledger_that_is_no_text_is_passed_over(features: FeatureSe
     assert [entry.media for entry in mine.load(features.name).ledger.entries()] == ["\udcff.png"]
 
 
-def test_notes_and_marks_of_other_kinds_are_taken_for_none(features: FeatureSet, tmp_path: Path) -> None:
+def test_notes_of_other_kinds_are_taken_for_none_and_marks_for_an_unknown_run(
+    features: FeatureSet, tmp_path: Path
+) -> None:
     theirs = Cache(tmp_path / "theirs")
     note: dict[str, Any] = {"modality": "image", "set": features.name, "layers": [3], "data": DATA, "time": 1.0}
     changes: dict[str, dict[str, Any]]
@@ -120,9 +122,9 @@ def test_notes_and_marks_of_other_kinds_are_taken_for_none(features: FeatureSet,
     for modality, change in changes.items():
         theirs.objects.write(f"{LATEST}/{modality}.json", json.dumps(note | change).encode())
     assert theirs.latest_of(features) is None
-    for name, run in {"a": {"run": 5, "host": "x", "time": 2}, "b": {"run": "/r", "host": "x", "time": "now"}}.items():
+    for name, run in {"a": {"run": 5, "host": "x", "time": 2}, "b": {"run": "/r", "time": 2}, "c": ["/r"]}.items():
         features.objects.write(f"uses/{name}.json", json.dumps(run).encode())
-    assert users_of(features.objects) == ["x:5"]
+    assert users_of(features.objects) == ["x:5", "damaged mark:b.json", "damaged mark:c.json"]
 
 
 def test_a_data_set_is_shown_so_that_neither_terminal_nor_shell_acts_on_it(
