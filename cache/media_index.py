@@ -11,11 +11,10 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import xxhash
 
@@ -41,15 +40,6 @@ _FRESH = 2_000_000_000  # ns: a file changed this shortly before it was hashed m
 _MOST_THREADS = 8
 
 
-class _Row(NamedTuple):
-    """What is known of a medium: the file's `Status`, and its digest (hex) then."""
-
-    size: int
-    mtime: int
-    ctime: int
-    digest: str
-
-
 class MediaIndex:
     """SHA-256 of media's bytes, looked up before it is computed.
 
@@ -70,9 +60,9 @@ class MediaIndex:
         statuses = [medium.status() for medium in media] if statuses is None else statuses
         keys = [_key(medium) for medium in media]
         digests: list[str | None] = [None] * len(media)
-        for position, row in self._rows(keys):
-            if statuses[position] == row[:3]:
-                digests[position] = row.digest
+        for position, status, digest in self._rows(keys):
+            if statuses[position] == status:
+                digests[position] = digest
         missing = {
             keys[position]: media[position]
             for position, digest in enumerate(digests)
@@ -83,24 +73,24 @@ class MediaIndex:
             digests = [digest or hashed.get(key) for digest, key in zip(digests, keys, strict=True)]
         return digests
 
-    def _rows(self, keys: Sequence[str]) -> Iterator[tuple[int, _Row]]:
-        """The rows that the file has under these keys, by position; damage ends them early."""
+    def _rows(self, keys: Sequence[str]) -> Iterator[tuple[int, Status, str]]:
+        """Of the rows that the file has under these keys, position, status and digest; damage ends them early."""
         order = sorted(range(len(keys)), key=keys.__getitem__)  # as the file has them: each page is read once
         try:
             with closing(self._connect()) as connection:
                 for first in range(0, len(order), _KEYS_AT_ONCE):
                     some = order[first : first + _KEYS_AT_ONCE]
-                    for number, *values, total in connection.execute(_GET, [json.dumps([keys[p] for p in some])]):
-                        position, row = some[number], _Row(*values)
-                        if _sum(keys[position], row) != total:
+                    for number, *row, total in connection.execute(_GET, [json.dumps([keys[p] for p in some])]):
+                        if _sum(keys[some[number]], *row) != total:
                             raise sqlite3.DatabaseError("a row that is not as it was written")
-                        yield position, row
+                        yield some[number], Status(*row[:3]), row[3]
         except _FAULTS as error:
             self._drop_if_damaged(error)
 
-    def _keep(self, rows: Mapping[str, _Row]) -> None:
-        """Commit rows by key, replacing those that are there."""
-        values = [(key, *rows[key], _sum(key, rows[key])) for key in sorted(rows)]  # in order, pages are written once
+    def _keep(self, rows: Iterable[tuple[str, Status, str]]) -> None:
+        """Commit key, status and digest of media, replacing rows that are there."""
+        ordered = sorted((key, *status, digest) for key, status, digest in rows)  # so that pages are written once
+        values = [(*row, _sum(*row)) for row in ordered]
         if not values or self._read_only:
             return
         try:
@@ -135,7 +125,7 @@ class MediaIndex:
         with shown as advance, closing(_hashed(missing)) as batches:
             for batch in batches:
                 digests |= {key: digest for key, _, digest, _ in batch}
-                self._keep({key: _Row(*status, digest) for key, status, digest, settled in batch if settled})
+                self._keep((key, status, digest) for key, status, digest, settled in batch if settled)
                 advance(len(batch))
         return digests
 
@@ -183,6 +173,6 @@ def _key(medium: MediaFile) -> str:
     return path if medium.size is None else f"{path}//{medium.offset}+{medium.size}"
 
 
-def _sum(key: str, row: _Row) -> int:
+def _sum(*row: object) -> int:
     """Of everything that the row says. SQLite has no checksums: a flipped bit would be another medium's digest."""
-    return xxhash.xxh3_64_intdigest("\0".join(map(str, (key, *row))).encode()) >> 1  # SQLite's integers have a sign
+    return xxhash.xxh3_64_intdigest("\0".join(map(str, row)).encode()) >> 1  # SQLite's integers have a sign
