@@ -77,6 +77,7 @@ def write_hdf5(
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         settings.set_alloc_time(h5d.ALLOC_TIME_EARLY)
         settings.set_fill_time(h5d.FILL_TIME_NEVER)
+        settings.set_obj_track_times(False)
         kind, space = h5t.py_create(np.dtype(rows.spec.stored_dtype)), h5s.create_simple(rows.shape)
         features_at = h5d.create(file.id, b"features", kind, space, settings).get_offset()
     checksums = []
