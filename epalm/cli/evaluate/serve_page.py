@@ -38,7 +38,7 @@ _STYLE = """
 .gradio-container { max-width: 60rem !important; margin: 0 auto !important; }
 #shown img, #shown video { max-width: 100%; max-height: 24rem; border-radius: 0.5rem; }
 #shown audio { width: 100%; }
-#answer .said { font-size: 1.5rem; line-height: 1.3; overflow-wrap: anywhere; margin: 0.5rem 0 0; }
+#answer .text { font-size: 1.5rem; line-height: 1.3; overflow-wrap: anywhere; margin: 0.5rem 0 0; }
 #answer .by, #runs { opacity: 0.75; overflow-wrap: anywhere; }
 #answer .fault { border-left: 4px solid #c0392b; padding: 0.25rem 0.75rem; overflow-wrap: anywhere; }
 """
@@ -125,7 +125,7 @@ def _answer(models: "Sequence[LoadedModel]", turn: Lock, file: str | None, quest
                 text = model.answer(path, question) if question else model.caption(path)
                 seconds = time.perf_counter() - started
             by = f"{'answer' if question else 'caption'} by {model.run.folder.name} in {seconds:.1f} s"
-            answers.append(f'<p class="said">{escape(text) or "(it said nothing)"}</p><p class="by">{escape(by)}</p>')
+            answers.append(f'<p class="text">{escape(text) or "(it said nothing)"}</p><p class="by">{escape(by)}</p>')
         return "".join(answers)
     except EpalmError as error:
         message = error.message.replace(str(file), path.name)

@@ -7,9 +7,9 @@ const GRADES = {
 const SMALL = 96; // pixels; pictures up to here are shown with their pixels
 
 class Cards {
-  constructor(told) {
-    this.told = told;
-    this.several = told.runs.length > 1;
+  constructor(content) {
+    this.content = content;
+    this.several = content.runs.length > 1;
   }
 
   card(row) {
@@ -22,7 +22,7 @@ class Cards {
     const clamp = brief ? " clamp" : "";
     const parts = [];
     if (row.prompt) parts.push(make("span", { class: `question${clamp}`, dir: "auto" }, row.prompt));
-    row.texts.forEach((text, run) => parts.push(this.said(row, text, run, clamp)));
+    row.texts.forEach((text, run) => parts.push(this.prediction(row, text, run, clamp)));
     const wanted = brief ? row.wanted.slice(0, 3) : row.wanted;
     const more = row.wanted.length - wanted.length + row.more;
     if (wanted.length) {
@@ -34,10 +34,10 @@ class Cards {
     return parts;
   }
 
-  said(row, text, run, clamp) {
+  prediction(row, text, run, clamp) {
     const words = text === null ? "(no prediction)" : text || "(nothing)";
     return make(
-      "span", { class: "said" },
+      "span", { class: "prediction" },
       this.several ? dot(run) : null,
       make("span", { class: `text${clamp}`, dir: "auto" }, words),
       make("span", { class: "score" }, hundred(row.scores[run])),
@@ -46,7 +46,7 @@ class Cards {
   }
 
   medium(row, open) {
-    const medium = row.shown ? this.told.media[row.media] : null;
+    const medium = row.shown ? this.content.media[row.media] : null;
     if (!medium) return make("div", { class: "medium absent" }, "not among the samples shown with their media");
     if (medium.fault) return make("div", { class: "medium absent" }, make("span", {}, "no preview: ", make("bdi", {}, medium.fault)));
     if (medium.sound) return this.sound(medium, row);
@@ -74,7 +74,7 @@ class Cards {
   open(row) {
     const dialog = byId("closer");
     const names = [...new Set(row.all.flatMap(Object.keys))];
-    const head = make("tr", {}, make("th", { scope: "col" }, "Scores × 100"), ...this.told.runs.map((name, run) => make("th", { scope: "col", class: "num" }, this.several ? dot(run) : null, make("bdi", {}, name))));
+    const head = make("tr", {}, make("th", { scope: "col" }, "Scores × 100"), ...this.content.runs.map((name, run) => make("th", { scope: "col", class: "num" }, this.several ? dot(run) : null, make("bdi", {}, name))));
     const lines = names.map((name) => make("tr", {}, make("th", { scope: "row" }, name), ...row.all.map((scores) => make("td", { class: "num" }, hundred(scores[name])))));
     const close = make("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close");
     const title = make("div", { class: "row" }, make("span", { class: "muted" }, row.task === "qa" ? "Question" : "Caption"), close);

@@ -9,10 +9,10 @@ function plain(text) {
 }
 
 class Gallery {
-  constructor(told, cards) {
-    this.told = told;
+  constructor(content, cards) {
+    this.content = content;
     this.cards = cards;
-    this.rows = told.rows;
+    this.rows = content.rows;
     this.page = 0;
     this.form = byId("filters");
     this.texts = new Map(); // of rows searched before
@@ -32,9 +32,9 @@ class Gallery {
 
   offer(id, values, name) {
     const select = byId(id);
-    const found = [...new Set(values)].filter(Boolean);
-    select.append(...found.map((value) => make("option", { value }, name(value))));
-    if (found.length < 2) select.parentElement.hidden = true;
+    const distinct = [...new Set(values)].filter(Boolean);
+    select.append(...distinct.map((value) => make("option", { value }, name(value))));
+    if (distinct.length < 2) select.parentElement.hidden = true;
   }
 
   value(id) {
@@ -68,7 +68,7 @@ class Gallery {
     const words = plain(this.value("query")).split(/\s+/).filter(Boolean);
     const [task, grade, type, change] = ["task", "grade", "type", "change"].map((id) => this.value(id));
     const media = byId("with-media").checked;
-    this.found = this.rows.filter(
+    this.matching = this.rows.filter(
       (row) =>
         (!task || row.task === task) &&
         (!grade || row.grades.includes(grade)) &&
@@ -90,11 +90,11 @@ class Gallery {
       change: (a, b) => Math.abs(this.change(b)) - Math.abs(this.change(a)),
       id: (a, b) => COLLATOR.compare(a.id, b.id),
     };
-    this.found.sort(orders[how]);
+    this.matching.sort(orders[how]);
   }
 
   get pages() {
-    return Math.max(1, Math.ceil(this.found.length / PAGE));
+    return Math.max(1, Math.ceil(this.matching.length / PAGE));
   }
 
   turn(by) {
@@ -107,8 +107,8 @@ class Gallery {
 
   show() {
     const first = this.page * PAGE;
-    const here = this.found.slice(first, first + PAGE);
-    const total = this.found.length.toLocaleString("en");
+    const here = this.matching.slice(first, first + PAGE);
+    const total = this.matching.length.toLocaleString("en");
     byId("count").textContent = here.length ? `${(first + 1).toLocaleString("en")} to ${(first + here.length).toLocaleString("en")} of ${total} samples` : "No sample is like that.";
     byId("page-number").textContent = `page ${this.page + 1} of ${this.pages.toLocaleString("en")}`;
     byId("previous").disabled = this.page === 0;

@@ -12,17 +12,17 @@ function niceStep(span, most) {
 function ticks(low, high, most) {
   const step = niceStep(high - low || 1, most);
   const first = Math.ceil(low / step - 1e-9);
-  const found = [];
-  for (let n = first; n * step <= high + step * 1e-6; n += 1) found.push(n * step);
-  return found;
+  const values = [];
+  for (let n = first; n * step <= high + step * 1e-6; n += 1) values.push(n * step);
+  return values;
 }
 
 // Ticks of a scale that ends with one of them.
 function roundUp(low, high, most) {
   const step = niceStep(high - low || 1, most);
-  const found = [];
-  for (let n = Math.floor(low / step + 1e-9); found.push(n * step) && n * step < high - step * 1e-6; n += 1);
-  return found;
+  const values = [];
+  for (let n = Math.floor(low / step + 1e-9); values.push(n * step) && n * step < high - step * 1e-6; n += 1);
+  return values;
 }
 
 function label(value) {
@@ -51,7 +51,7 @@ class Tooltip {
   }
 }
 
-// A plot with a place for each stop of the pointer: `stops` are x values, `told(stop)` the tooltip's lines.
+// A plot with a place for each stop of the pointer: `stops` are x values, `tell(at)` the tooltip's lines.
 class Plot {
   constructor(figure, tooltip) {
     this.figure = figure;
@@ -176,13 +176,13 @@ class CurvePlot extends Plot {
 }
 
 class Histogram extends Plot {
-  constructor(figure, tooltip, runs, told) {
+  constructor(figure, tooltip, runs, bins) {
     super(figure, tooltip);
     this.runs = runs;
-    this.edges = told.edges.map((edge) => 100 * edge);
-    this.counts = told.counts;
+    this.edges = bins.edges.map((edge) => 100 * edge);
+    this.counts = bins.counts;
     this.stops = this.edges.slice(0, -1).map((edge, n) => (edge + this.edges[n + 1]) / 2);
-    this.xName = `${told.measure} × 100`;
+    this.xName = `${bins.measure} × 100`;
     if (runs.length > 1) this.legend(runs.map((name, n) => make("li", {}, make("span", { class: `key run${n % 6}` }), name)));
   }
 

@@ -81,7 +81,7 @@ def _ask(page: "Page", medium: Path, tag: str, question: str, said: "re.Pattern[
     page.locator("#question textarea, #question input").fill(question)
     page.locator("#ask").press("Enter")  # which finds it while the file that is shown still moves it
     page.locator("#answer").get_by_text(re.compile(f"{said.pattern}|→")).wait_for()
-    return page.locator("#answer .said, #answer .fault").inner_text()
+    return page.locator("#answer .text, #answer .fault").inner_text()
 
 
 def test_a_page_answers_an_image_a_clip_and_a_sound(
