@@ -37,7 +37,7 @@ class ExtractRequest:
         panel=_ENCODER,
     )
     random_weights: bool = option("Draw the weights: tries the pipeline without a download.", False, panel=_ENCODER)
-    seed: int = option("Seed of --random-weights.", 0, minimum=0, panel=_ENCODER)
+    seed: int = option("Seed of --random-weights.", 0, minimum=0, maximum=2**64 - 1, panel=_ENCODER)  # as torch takes
     frames: int | None = option(
         "Frames per clip. [default: the encoder's own]", None, minimum=1, maximum=512, panel=_ENCODER
     )

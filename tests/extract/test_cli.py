@@ -155,6 +155,13 @@ def test_wrong_options_are_one_message(
     assert error.value.hint
 
 
+def test_a_seed_that_torch_does_not_take_is_blamed_on_the_option(tmp_path: Path, photos: Path) -> None:
+    words = ("-m", "image", "--data", photos, "--random-weights", "--seed")
+    done = _extract(tmp_path, *words, 2**64)
+    assert done.exit_code == 2 and "--seed" in done.stderr
+    assert _extract(tmp_path, *words, 2**64 - 1, "--plan").exit_code == 0
+
+
 def test_a_data_file_with_a_wrong_column(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "a.csv").write_text("picture,modality,media,task,split\nx,image,x,caption,test\n")
     with pytest.raises(UsageError, match="picture"):
