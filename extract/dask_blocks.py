@@ -94,7 +94,7 @@ class BlockEncoder(Worker[Block, Done]):
             fault = f"{request.cache} does not hold the feature set {setting.set_name} that the driver has made there"
             raise UsageError(fault, hint=_SHARE_THE_CACHE) from error
         device = device_of_worker(request.device, number)
-        self._encoder = build_encoder(request.choice(), device=device, limits=request.limits)
+        self._encoder = build_encoder(request.choice(), device=device, compiled=request.compiled, limits=request.limits)
         if not would_give(self._encoder, self._features.spec):
             fault = f"the encoder would give other numbers than {setting.set_name} holds"
             raise UsageError(fault, hint="install the same epalm, and give the same weights, on all machines")

@@ -97,7 +97,7 @@ def plan(request: ExtractRequest, *, dry: bool = False) -> ExtractionPlan:
     choice = request.choice()
     request.cluster()  # raises now
     dataset = load_dataset(request.source, request.modality, write=not dry)
-    encoder = build_encoder(choice, device=request.device, limits=request.limits)
+    encoder = build_encoder(choice, device=request.device, compiled=request.compiled, limits=request.limits)
     if request.views and encoder.input.augmentation is None:
         raise UsageError("there are no augmented views: the encoder has none, or they are off", hint="use --views 0")
     layers = parse_layers(request.layers, range(encoder.depth))

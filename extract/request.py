@@ -47,6 +47,9 @@ class ExtractRequest:
         None,
         panel=_ENCODER,
     )
+    reduced_jpeg: bool = option(
+        "Decode large JPEGs at 1/2, 1/4 or 1/8 of their size: faster, and slightly other pixels.", False, panel=_ENCODER
+    )
     statistics: str = option(
         "Mean and deviation of pixels: the encoder's own, or clip, as published checkpoints had it.",
         "own",
@@ -82,6 +85,9 @@ class ExtractRequest:
         minimum=0,
         maximum=256,
         panel=_MACHINE,
+    )
+    compiled: bool = option(
+        "Compile the encoder with torch.compile: pays for long work.", False, name="compile", panel=_MACHINE
     )
     engine: str = "local"  # who encodes: local (this process) or dask (worker processes)
     scheduler: str | None = None  # of Dask workers; None: they are started on this machine

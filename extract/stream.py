@@ -100,7 +100,7 @@ class BatchEncoder:
     def _encode(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         media, views = len(inputs), len(inputs[0])
         raw = torch.from_numpy(np.concatenate(inputs))
-        if self._on_gpu:  # one shape for all batches: kernels are chosen once
+        if self._on_gpu:  # one shape for all batches: kernels are chosen, and compiled, once
             size = max(media, self.media_at_once(views)) * views
             raw = torch.cat([raw, raw[:1].expand(size - len(raw), *raw.shape[1:])]).pin_memory()
         with self._turn:

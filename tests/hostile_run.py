@@ -21,7 +21,7 @@ from epalm.samples import Dataset, Modality, Sample, Task
 
 PIXELS = Pixels((16, 16), "bicubic", (0.5,) * 3, (0.5,) * 3)
 INPUTS: dict[Modality, Input] = {
-    Modality.IMAGE: ImageInput(PIXELS),
+    Modality.IMAGE: ImageInput(PIXELS, reduced_jpeg=True),
     Modality.VIDEO: VideoInput(PIXELS, 4),
     Modality.AUDIO: AudioInput(16_000, 32, 64, 0.0, 1.0),
 }

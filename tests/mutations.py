@@ -78,7 +78,7 @@ class AsDecoded:
         """Pixels (H, W, 3), four frames (4, H, W, 3), or samples (N,)."""
         extension = medium.path.suffix[1:]
         if extension in PICTURES:
-            return read_image(medium, Limits())
+            return read_image(medium, Limits()).pixels
         if extension in CLIPS:
             (kept,) = read_frames(medium, lambda total: [middle_frames(total, FRAMES)], lambda _, one: one, Limits())
             return np.stack(kept)

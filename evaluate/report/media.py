@@ -110,7 +110,7 @@ def make_previews(media: Sequence[MediaFile], modality: Modality, *, workers: in
 def _read(medium: MediaFile, _: Sequence[View], modality: Modality, limits: Limits) -> np.ndarray:
     """A picture or at most four frames (N, H, W, 3) uint8, from the middles of equal intervals; or a sound (N,)."""
     if modality is Modality.IMAGE:
-        return _smaller(read_image(medium, limits), _SIDE)[None]
+        return _smaller(read_image(medium, limits, least=(_SIDE, _SIDE)).pixels, _SIDE)[None]
     if modality is Modality.AUDIO:
         wave: np.ndarray = read_waveform(medium, limits, rate=RATE, keep=RATE * SECONDS).samples
         return wave.clip(-1, 1)

@@ -83,11 +83,12 @@ class EncoderChoice:
     """What the user asks for. None means the encoder's own default.
 
     `weights` is a Hub name, a folder, or "playground" for the built-in world's; `frames` is of a clip;
-    `modality` matters only to an encoder that reads several. `precision` is that of the matrix products. `augmented`:
-    whether views 1 … V can be drawn; `spec_augment`: the widest frequency mask (mel bins) and time mask (frames) of
-    audio's. `statistics`: mean and deviation of pixels, the encoder's "own" or "clip"'s, which the paper's public
-    implementation takes for all. `resize`: how view 0 comes to the encoder's size, as the model's "own" processor does
-    or by "stretch". `tokens` is what is taken of each block's output, a rule of `token_rules`.
+    `modality` matters only to an encoder that reads several. `precision` is that of the matrix products;
+    `reduced_jpeg` decodes large JPEGs at a fraction of their size. `augmented`: whether views 1 … V can be drawn;
+    `spec_augment`: the widest frequency mask (mel bins) and time mask (frames) of audio's. `statistics`: mean and
+    deviation of pixels, the encoder's "own" or "clip"'s, which the paper's public implementation takes for all.
+    `resize`: how view 0 comes to the encoder's size, as the model's "own" processor does or by "stretch".
+    `tokens` is what is taken of each block's output, a rule of `token_rules`.
     """
 
     kind: str
@@ -97,6 +98,7 @@ class EncoderChoice:
     seed: int = 0
     modality: Modality | None = None
     precision: str = "float32"
+    reduced_jpeg: bool = False
     augmented: bool = True
     spec_augment: tuple[int, int] = SPEC_AUGMENT
     statistics: str = "own"
@@ -121,10 +123,15 @@ class EncoderChoice:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how an encoder computes: weights stay float32, `precision` is that of the products under autocast."""
+    """Where and how an encoder computes.
+
+    Weights stay float32; `precision` is that of the matrix products, under autocast. `compiled` has torch.compile make
+    kernels for the blocks: minutes once, then faster; rounding may differ.
+    """
 
     device: "torch.device"
     precision: str = "float32"
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,9 @@ def require_fit(choice: EncoderChoice, modality: Modality) -> EncoderChoice:
     return replace(choice, modality=modality, weights=weights)
 
 
-def build_encoder(choice: EncoderChoice, *, device: str = "auto", limits: Limits | None = None) -> "Encoder":
+def build_encoder(
+    choice: EncoderChoice, *, device: str = "auto", compiled: bool = False, limits: Limits | None = None
+) -> "Encoder":
     """The chosen encoder with its weights, frozen, on the device; `limits` are for the media that it reads.
 
     Raises UsageError: no such encoder, option or device, or its weights cannot be loaded.
@@ -215,7 +224,7 @@ def build_encoder(choice: EncoderChoice, *, device: str = "auto", limits: Limits
     if choice.tokens is not None:
         require_rule(choice.tokens)
     source = Source(name, choice.random_weights, choice.seed)
-    encoder = kind.build(choice, source, Compute(pick_device(device), choice.precision))
+    encoder = kind.build(choice, source, Compute(pick_device(device), choice.precision, compiled))
     if choice.tokens not in (None, getattr(encoder, "tokens", None)):
         raise UsageError(f"encoder {choice.kind!r} has no --tokens", hint="leave the option out")
     encoder.input = _with_options(encoder.input, choice, limits or Limits())
@@ -233,6 +242,7 @@ def parse_spec_augment(text: str) -> tuple[int, int] | None:
 def _with_options(read: Any, choice: EncoderChoice, limits: Limits) -> "Input":
     """What the encoder reads, as the choice has it augmented and limited."""
     from epalm.extract.inputs.augment import SpecAugment
+    from epalm.extract.inputs.preprocess import ImageInput
 
     options: dict[str, Any] = {"limits": limits}
     pixels: Any = getattr(read, "pixels", None)  # none of sounds, and of some plug-ins' own inputs
@@ -246,4 +256,8 @@ def _with_options(read: Any, choice: EncoderChoice, limits: Limits) -> "Input":
             raise UsageError(f"encoder {choice.kind!r} has no {option}: it is for pixels", hint="leave the option out")
     if clip:
         options["pixels"] = replace(pixels, **_CLIP)
+    if choice.reduced_jpeg:
+        if not isinstance(read, ImageInput) or pixels.fit:
+            raise UsageError("--reduced-jpeg is for pictures and --resize stretch", hint="leave the option out")
+        options["reduced_jpeg"] = True
     return replace(read, **options)  # type: ignore[no-any-return]

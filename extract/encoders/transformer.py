@@ -221,6 +221,9 @@ class TransformerEncoder:
             self._description |= {"cls_token": TOKEN_RULE + of_one} if full.cls else {}
         if compute.device.type == "cuda":
             model.to(memory_format=torch.channels_last)  # patches are cut by a convolution
+        if compute.compiled:
+            for block in backbone.blocks:
+                block.forward = torch.compile(block.forward)  # alone: hooks stay outside of what is compiled
         self.module: nn.Module = model.to(compute.device)
 
     def describe(self) -> dict[str, Any]:

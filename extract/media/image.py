@@ -9,7 +9,7 @@ import warnings
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -51,6 +51,18 @@ ORIENTATIONS: dict[int, Orientation] = {
 _TOLERANCE = 0.01  # about half a degree, within which FFmpeg's command takes an angle for a multiple of 90
 
 
+class Picture(NamedTuple):
+    """`pixels` (H, W, 3) uint8 of a picture of `size` (height, width); both are the same unless a JPEG came reduced.
+
+    `margins` (left, top, right, bottom) are how much of the outermost rows and columns is none of the picture: less
+    than 1, where a JPEG came reduced and its sides do not divide.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    margins: tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class _Depth:
     """What a loaded picture's values mean where Pillow does not say it."""
@@ -61,18 +73,19 @@ class _Depth:
     low: Image.Image | None = None  # the lower bytes of a colour of 16 bits, where `key` is one
 
 
-def read_image(medium: MediaFile, limits: Limits) -> np.ndarray:
-    """The picture (H, W, 3) uint8 as a viewer shows it; of an animation, the first frame.
+def read_image(medium: MediaFile, limits: Limits, *, least: tuple[int, int] | None = None) -> Picture:
+    """The picture as a viewer shows it; of an animation, the first frame.
 
-    EXIF orientation is applied, transparency is laid over white, 16 bits per channel are scaled to 8. Raises
-    MediaError: no image, damaged, truncated, beyond the limits, or floating-point pixels.
+    EXIF orientation is applied, transparency is laid over white, 16 bits per channel are scaled to 8. `least` (height,
+    width) lets a JPEG come at 1/2, 1/4 or 1/8 of its size, the smallest that is no smaller. Raises MediaError: no
+    image, damaged, truncated, beyond the limits, or floating-point pixels.
     """
     require_status(medium, limits)
     # Pillow's own limit is twice this number, and holds for pictures inside pictures, which `image.size` hides.
     Image.MAX_IMAGE_PIXELS = (limits.max_pixels + 1) // 2
     try:
         with warnings.catch_warnings(action="ignore"), medium.open() as file:  # of sizes, and of metadata
-            return _read(*without_metadata(file), limits)
+            return _read(*without_metadata(file), limits, least)
     except Image.DecompressionBombError as error:
         fault = str(error).partition(",")[0]
         hint = f"scale it down{OR_RAISE}max-pixels"
@@ -88,13 +101,24 @@ def read_image(medium: MediaFile, limits: Limits) -> np.ndarray:
         raise MediaError(f"the picture cannot be decoded: {words}", hint=remedy) from error
 
 
-def _read(file: BinaryIO, exif: bytes, limits: Limits) -> np.ndarray:
+def _read(file: BinaryIO, exif: bytes, limits: Limits, least: tuple[int, int] | None) -> Picture:
     with Image.open(file, formats=_FORMATS) as image:
         kind = str(image.format)
         limits.check_pixels(*image.size, share=_HUNGRY.get(kind, 1), of=f"{kind} pictures")
-        orientation, depth = _orientation(exif or image.info.get("exif", b"")), _depth_of(image, file)
-        image.load()  # TIFF is turned by this
-        return turned(_to_rgb(image, depth), orientation)
+        width, height = image.size
+        orientation, scale = _orientation(exif or image.info.get("exif", b"")), 1
+        sideways, *strides = orientation
+        if least and kind == "JPEG" and (drafted := image.draft(None, least if sideways else least[::-1])):
+            scale = round(width / drafted[1][2])  # 1, 2, 4 or 8
+        depth = _depth_of(image, file)
+        image.load()
+        # TIFF is turned by loading, and a reduced one's size has been rounded up.
+        size = (height, width) if scale > 1 else (image.height, image.width)
+        margins = [(0.0, image.height - size[0] / scale), (0.0, image.width - size[1] / scale)]
+        if sideways:
+            size, margins = size[::-1], margins[::-1]
+        (top, bottom), (left, right) = (pair[::step] for pair, step in zip(margins, strides, strict=True))
+        return Picture(turned(_to_rgb(image, depth), orientation), size, (left, top, right, bottom))
 
 
 def _orientation(exif: bytes) -> Orientation:

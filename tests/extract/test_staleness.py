@@ -98,6 +98,7 @@ MISSES: list[tuple[str, tuple[Modality, ...], Change]] = [
     ("precision", tuple(Modality), typed("--precision", "bfloat16")),
     ("a layer that is not stored", tuple(Modality), typed("--layers", "all")),
     ("another layer alone", (IMAGE,), typed("--layers", "0")),
+    ("reduced JPEGs", (IMAGE,), typed("--reduced-jpeg")),
     ("the processor's own resizing", (IMAGE, VIDEO), typed("--resize", "own")),
 ]
 
@@ -235,7 +236,7 @@ def test_another_engine_hits(trial: Trial) -> None:
 
 PIXELS = Pixels((4, 6), "nearest", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 OTHER: dict[str, Any] = {
-    "size": (4, 7), "interpolation": "box", "mean": (0.1, 0.2, 0.4), "std": (0.4, 0.5, 0.7),
+    "size": (4, 7), "interpolation": "box", "mean": (0.1, 0.2, 0.4), "std": (0.4, 0.5, 0.7), "reduced_jpeg": True,
     "frames": 9, "rate": 8000, "mel_bins": 9, "fit": Fit("both", (4, 6)),
 }  # fmt: skip
 

@@ -45,7 +45,7 @@ def _with(spec: FeatureSpec, field: str, **changed: Any) -> FeatureSpec:
         (_with(VIDEO, "preprocessing", interpolation="bilinear"), "preprocessing.interpolation bicubic → bilinear"),
         (_with(VIDEO, "preprocessing", frames=16), "preprocessing.frames 8 → 16"),
         (_with(VIDEO, "preprocessing", mel_bins=64), "preprocessing.mel_bins 128 → 64"),
-        (_with(VIDEO, "preprocessing", fit=True), "preprocessing.fit none → True"),
+        (_with(VIDEO, "preprocessing", reduced_jpeg=True), "preprocessing.reduced_jpeg none → True"),
         (replace(VIDEO, layers=(3, 4)), "layers [3, 4, 5] → [3, 4]"),
         (_with(VIDEO, "augmentation", seed=1), "augmentation.seed 0 → 1"),
         (_with(VIDEO, "augmentation", scale=[0.8, 1.0]), "augmentation.scale [0.5, 1.0] → [0.8, 1.0]"),

@@ -51,6 +51,7 @@ def test_what_cannot_be_built_is_one_message(folders: Folders, tmp_path: Path) -
         folders.choice("vit", frames=4),
         folders.choice("timesformer-space", frames=4),
         folders.choice("vit", resize="square"),
+        folders.choice("vit", resize="own", reduced_jpeg=True),
         folders.choice("ast", resize="own"),
     ]
     for choice in faults:

@@ -108,7 +108,7 @@ def _assert_equal(read: Any, medium: Path, theirs: torch.Tensor) -> None:
 
 
 def _decoded(path: Path) -> np.ndarray:
-    return np.array(read_image(MediaFile(path), Limits()))
+    return np.array(read_image(MediaFile(path), Limits()).pixels)
 
 
 @pytest.mark.parametrize("rule", TIMM)

@@ -28,7 +28,7 @@ def _read(content: bytes | Path, folder: Path | None = None) -> np.ndarray:
         assert folder
         (folder / "a").write_bytes(content)
         content = folder / "a"
-    return read_image(MediaFile(content), Limits())
+    return read_image(MediaFile(content), Limits()).pixels
 
 
 def _values(bits: int, channels: int = 1) -> np.ndarray:

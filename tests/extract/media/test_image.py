@@ -22,7 +22,7 @@ RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 def _read(path: Path, limits: Limits | None = None) -> np.ndarray:
-    return read_image(MediaFile(path), limits or Limits())
+    return read_image(MediaFile(path), limits or Limits()).pixels
 
 
 def _two_colours(width: int = 40, height: int = 20) -> Image.Image:

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from epalm.extract.media.image import ORIENTATIONS, of_display_matrix, turned
-from epalm.extract.media.limits import collected_warnings
+from epalm.extract.media.image import ORIENTATIONS, of_display_matrix, read_image, turned
+from epalm.extract.media.limits import Limits, collected_warnings
+from epalm.media import MediaFile
 from tests.clips import read_clip, shown_by_ffmpeg, write_clip
 from tests.shared_files import shared_case
 
@@ -58,6 +59,20 @@ def test_turns_put_each_pixel_where_the_matrix_does(orientation: int, height: in
     shown = np.empty((to_down.max() + 1, to_right.max() + 1, 3), int)
     shown[to_down, to_right] = pixels
     np.testing.assert_array_equal(turned(pixels, ORIENTATIONS[orientation]), shown)
+
+
+@pytest.mark.parametrize("orientation", EIGHT)
+def test_the_margins_of_a_reduced_picture_turn_with_it(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.zeros((601, 803, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    picture = read_image(MediaFile(tmp_path / "a.jpg"), Limits(), least=(75, 75))
+    below, beside = 76 - 601 / 8, 101 - 803 / 8
+    a, b, c, d = EIGHT[orientation]  # where the stored right side and the lower one come to lie
+    sides = {(1, 0): 2, (-1, 0): 0, (0, 1): 3, (0, -1): 1}
+    expected = [0.0] * 4
+    expected[sides[a, b]], expected[sides[c, d]] = beside, below
+    assert picture.margins == pytest.approx(expected)
 
 
 @given(
