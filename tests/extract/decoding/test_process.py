@@ -167,7 +167,7 @@ def test_processes_that_cannot_start_are_one_error(media: Media, monkeypatch: py
     assert "--workers 0" in (missing.value.hint or "")
     with DecodePool(Unknown(), 2) as pool, pytest.raises(EpalmError, match=r"did not start.*no_such_module"):
         list(pool.decode(requests, ahead=3))
-    assert descriptors() == before
+    wait_for(lambda: set(descriptors()) <= set(before))  # another thread may have a file open for a moment
 
 
 def test_crashes_leave_no_descriptor(media: Media) -> None:
@@ -175,7 +175,7 @@ def test_crashes_leave_no_descriptor(media: Media) -> None:
         list(pool.decode(media("value 1"), ahead=1))
         before = descriptors()
         list(pool.decode(media("exits", "hangs", "replies 1", "value 1"), ahead=1))
-        assert len(descriptors()) == len(before)
+        wait_for(lambda: len(descriptors()) <= len(before))
 
 
 def test_processes_start_in_a_daemonic_process(tmp_path: Path) -> None:
